@@ -1,0 +1,38 @@
+# Everything is set up on first use: `make demo` and `make test` are all that a newcomer types.
+PYTHON ?= python3
+BIN := .venv/bin
+SAMPLE := models/mnist-sample
+
+.PHONY: setup demo test lint mnist models clean
+setup: .venv/ready
+
+# torch first and by exact version: a plain `torch` brings several GB of CUDA packages.
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+demo: setup
+	mkdir -p build
+	$(BIN)/onnxprune models/lenet-300-100.onnx build/demo.onnx --rate 0.917 --scope global --epochs 60 --learning-rate 1e-3 \
+		--data $(SAMPLE)/train-images-idx3-ubyte.gz --eval-data $(SAMPLE)/t10k-images-idx3-ubyte.gz
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+# Whole MNIST into .mnist/.
+mnist: setup
+	$(BIN)/python models/mnist.py
+
+# Train the two LeNets again.
+models: mnist
+	$(BIN)/python models/train_lenets.py
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,0 +1,44 @@
+"""What a user can do wrong: one class each, with messages that say what, where and the mend."""
+
+from __future__ import annotations
+
+
+class OnnxPruneError(Exception):
+    """Something the user can mend; the command line prints it as one line and exits with `exit_status`."""
+
+    exit_status = 2
+
+
+class ModelFileError(OnnxPruneError):
+    """The model file is missing, broken, or not one that onnxruntime runs."""
+
+
+class NothingToPruneError(OnnxPruneError):
+    """The model holds no weight that can be pruned, or every one of them is excluded."""
+
+
+class SettingError(OnnxPruneError):
+    """A setting is out of its range, or two settings contradict each other."""
+
+
+class SelectorError(SettingError):
+    """A selector matches no weight, or is not well-formed."""
+
+
+class DataError(OnnxPruneError):
+    """Data whose names, dtypes or shapes do not fit the model, or that cannot be read."""
+
+
+class OutputError(OnnxPruneError):
+    """The output file cannot be written."""
+
+
+class ValidationError(OnnxPruneError):
+    """The pruned model is worse than the user allows; the target was left untouched."""
+
+    exit_status = 1
+
+
+def first_line(error: Exception) -> str:
+    """The first line of another library's error, for a message of one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

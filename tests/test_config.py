@@ -1,0 +1,42 @@
+import pytest
+
+from onnxprune.config import PruneConfig
+from onnxprune.errors import SettingError
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"rate": 1.0},
+        {"rate": -0.1},
+        {"rate": float("nan")},
+        {"rate": "most"},
+        {"rate": 0.5, "quality": 1.0},
+        {"quality": 0},
+        {"rate": 0.5, "steps": 0},
+        {"rate": 0.5, "epochs": 1.5},
+        {"rate": 0.5, "distill": 1.5},
+        {"rate": 0.5, "format": "csr"},
+        {"rate": 0.5, "scope": "channel"},
+        {"rate": 0.5, "layer_rate": "fc1"},
+        {"rate": 0.5, "layer_rate": {"fc1": 1.0}},
+        {"rate": 0.5, "max_drop": "-1%"},
+        {"rate": 0.5, "seed": -1},
+    ],
+)
+def test_a_setting_out_of_range_is_refused_by_its_flag(settings):
+    with pytest.raises(SettingError, match="--"):
+        PruneConfig(**settings)
+
+
+def test_fractions_may_be_written_in_per_cent():
+    config = PruneConfig(rate="90%", max_drop="0.5%", layer_rate=["fc*=95%", "conv1=0.5"])
+    assert (config.rate, config.max_drop) == (0.9, 0.005)
+    assert config.layer_rate == (("fc*", 0.95), ("conv1", 0.5))
+
+
+def test_settings_come_out_as_json_types():
+    settings = PruneConfig(rate=0.5, data=[{}], layer_rate={"a": 0.1}, exclude="b").to_dict()
+    assert settings["data"] == "<list>"
+    assert settings["layer_rate"] == [["a", 0.1]] and settings["exclude"] == ["b"]
