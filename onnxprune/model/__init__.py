@@ -1,0 +1,1 @@
+"""Files and graphs: loading, saving, and the prunable weights of a model."""

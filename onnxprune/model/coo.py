@@ -1,0 +1,183 @@
+"""ONNX sparse tensors (SparseTensorProto: non-zeros and their coordinates), on the protobuf.
+
+They stand in `sparse_initializer` and in the attribute `sparse_value` of Constant (opset 11). onnx_ir drops the
+former in silence and refuses the latter: both are made dense the moment a file is read, and sparse the moment
+before one is written. onnxruntime reads both, also in subgraphs, and makes them dense at load.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Iterable, Iterator
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from onnxprune.errors import ModelFileError
+
+# bfloat16 is left out: onnxruntime's CPU provider computes nothing in it.
+SPARSE_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
+INDEX_TYPES = (np.int64, np.int32)
+MIN_CONSTANT_OPSET = 11
+
+
+def densify(proto: onnx.ModelProto) -> None:
+    """Turn every sparse tensor, subgraphs included, into a dense one of the same name, in place.
+
+    Indices may be linear (NNZ) or coordinates (NNZ, rank), int64 or int32, in any order.
+
+    Raises:
+        ModelFileError: a sparse tensor whose parts do not fit together.
+    """
+    for graph in _graphs(proto):
+        names = {tensor.name for tensor in graph.initializer}
+        for sparse in graph.sparse_initializer:
+            name = sparse.values.name
+            if name in names:
+                raise _broken(name, "another initializer has its name")
+            names.add(name)
+            graph.initializer.append(_dense(sparse, name))
+        del graph.sparse_initializer[:]
+    for node in _nodes(proto):
+        attribute = _constant_attribute(node, "sparse_value")
+        if attribute is not None:
+            tensor = _dense(attribute.sparse_tensor, node.output[0])
+            attribute.CopyFrom(onnx.helper.make_attribute("value", tensor))
+
+
+def sparsify(proto: onnx.ModelProto, names: Container[str]) -> dict[str, int]:
+    """Turn float initializers and Constant nodes of these names, subgraphs included, sparse in place.
+
+    Only where it saves bytes, and only tensors whose data lies in `proto`. Indices are linear, int64 and
+    ascending.
+
+    Returns:
+        Name -> bytes of values and indices, of what became sparse.
+    """
+    stored: dict[str, int] = {}
+
+    def convert(tensor: onnx.TensorProto, name: str) -> onnx.SparseTensorProto | None:
+        sparse = _sparse(tensor) if name in names else None
+        if sparse is not None:
+            nbytes = len(sparse.values.raw_data) + len(sparse.indices.raw_data)
+            stored[name] = stored.get(name, 0) + nbytes
+        return sparse
+
+    for graph in _graphs(proto):
+        converted = []
+        for position, tensor in enumerate(graph.initializer):
+            if sparse := convert(tensor, tensor.name):
+                graph.sparse_initializer.append(sparse)
+                converted.append(position)
+        for position in reversed(converted):
+            del graph.initializer[position]
+    if any(
+        entry.domain in ("", "ai.onnx") and entry.version >= MIN_CONSTANT_OPSET
+        for entry in proto.opset_import
+    ):
+        for node in _nodes(proto):
+            attribute = _constant_attribute(node, "value")
+            if attribute is not None and (sparse := convert(attribute.t, node.output[0])):
+                attribute.CopyFrom(onnx.helper.make_attribute("sparse_value", sparse))
+    return stored
+
+
+def _sparse(tensor: onnx.TensorProto) -> onnx.SparseTensorProto | None:
+    """The tensor in coordinates; None where that cannot be or saves nothing."""
+    if tensor.data_type not in SPARSE_TYPES or _is_external(tensor):
+        return None
+    flat = numpy_helper.to_array(tensor).reshape(-1)
+    indices = np.flatnonzero(flat != 0).astype(np.int64, copy=False)
+    if indices.size * (flat.itemsize + indices.itemsize) >= flat.nbytes:
+        return None
+    values = numpy_helper.from_array(flat[indices], tensor.name)
+    if tensor.doc_string:
+        values.doc_string = tensor.doc_string
+    return onnx.helper.make_sparse_tensor(values, numpy_helper.from_array(indices), tensor.dims)
+
+
+def _dense(sparse: onnx.SparseTensorProto, name: str) -> onnx.TensorProto:
+    if _is_external(sparse.values) or _is_external(sparse.indices):
+        raise _broken(name, "its data lies in another file, which no runtime reads for sparse tensors")
+    try:
+        values = numpy_helper.to_array(sparse.values)
+        indices = numpy_helper.to_array(sparse.indices)
+    except (ValueError, TypeError, KeyError):
+        raise _broken(name, "its values or indices hold other data than their shape and type say") from None
+    if values.ndim != 1 or values.dtype.hasobject:
+        raise _broken(name, "its values are not a list of numbers")
+    dims = list(sparse.dims)
+    if min(dims, default=0) < 0:
+        raise _broken(name, f"its shape {dims} has a negative dimension")
+    try:
+        dense = np.zeros(math.prod(dims), values.dtype)
+    except (MemoryError, OverflowError, ValueError):
+        raise _broken(name, f"its shape {dims} is larger than memory") from None
+    dense[_positions(indices, len(values), dims, name)] = values
+    tensor = numpy_helper.from_array(dense.reshape(dims), sparse.values.name)
+    if sparse.values.doc_string:
+        tensor.doc_string = sparse.values.doc_string
+    return tensor
+
+
+def _positions(indices: np.ndarray, nnz: int, dims: list[int], name: str) -> np.ndarray:
+    """Where `nnz` values stand in the flattened tensor, checked."""
+    if indices.dtype not in INDEX_TYPES:
+        raise _broken(name, f"its indices are {indices.dtype}, not int64")
+    if indices.shape == (nnz,):
+        columns, bounds = indices.reshape(nnz, 1), [math.prod(dims)]
+    elif indices.shape == (nnz, len(dims)):
+        columns, bounds = indices, dims
+    else:
+        raise _broken(name, f"its {nnz} values of rank {len(dims)} have indices of shape {indices.shape}")
+    positions = np.zeros(nnz, np.int64)
+    for column, bound in zip(columns.T, bounds, strict=True):
+        if nnz and not 0 <= column.min() <= column.max() < bound:
+            raise _broken(name, f"an index lies outside its shape {dims}")
+        positions = positions * bound + column
+    if not (np.diff(np.sort(positions)) > 0).all():
+        raise _broken(name, "two values claim one position")
+    return positions
+
+
+def _nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """All nodes: of the graph, of functions, and of the subgraphs in either."""
+    yield from _with_nested(proto.graph.node)
+    for function in proto.functions:
+        yield from _with_nested(function.node)
+
+
+def _with_nested(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    for node in nodes:
+        yield node
+        for graph in _bodies(node):
+            yield from _with_nested(graph.node)
+
+
+def _graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    yield proto.graph
+    for node in _nodes(proto):
+        yield from _bodies(node)
+
+
+def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _constant_attribute(node: onnx.NodeProto, name: str) -> onnx.AttributeProto | None:
+    """The attribute of this name where `node` is a Constant and has it."""
+    if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
+        return None
+    return next((attribute for attribute in node.attribute if attribute.name == name), None)
+
+
+def _is_external(tensor: onnx.TensorProto) -> bool:
+    return tensor.data_location == onnx.TensorProto.EXTERNAL
+
+
+def _broken(name: str, what: str) -> ModelFileError:
+    return ModelFileError(f"sparse tensor {name!r} is broken: {what}; export the model again")

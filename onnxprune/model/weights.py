@@ -1,0 +1,240 @@
+"""Every prunable weight of a model as one (out, in) matrix view with its nodes, wherever it lives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+FLOAT_TYPES = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
+
+
+@dataclass(frozen=True)
+class WeightSlot:
+    """Where an operator takes a weight: an input index, and the axis of outputs for a node and a rank."""
+
+    input_index: int
+    out_axis: Callable[[ir.Node, int], int]
+
+
+def _gemm_out_axis(transposed_attribute: str, untransposed_axis: int) -> Callable[[ir.Node, int], int]:
+    def out_axis(node: ir.Node, rank: int) -> int:
+        transposed = node.attributes.get_int(transposed_attribute, 0)
+        return 1 - untransposed_axis if transposed else untransposed_axis
+
+    return out_axis
+
+
+# (domain, op_type) -> the inputs that may hold a weight. A new operator is one entry.
+WEIGHT_SLOTS: dict[tuple[str, str], tuple[WeightSlot, ...]] = {
+    ("", "Conv"): (WeightSlot(1, lambda node, rank: 0),),
+    ("", "Gemm"): (
+        WeightSlot(0, _gemm_out_axis("transA", 0)),
+        WeightSlot(1, _gemm_out_axis("transB", 1)),
+    ),
+    ("", "MatMul"): (
+        WeightSlot(0, lambda node, rank: max(rank - 2, 0)),
+        WeightSlot(1, lambda node, rank: rank - 1),
+    ),
+}
+
+# Operators that hold weights which this version leaves as they are: reported, never guessed.
+UNHANDLED_WEIGHTED = frozenset(
+    {"ConvTranspose", "LSTM", "GRU", "RNN", "Einsum"}
+    | {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
+)
+
+
+@dataclass(frozen=True)
+class Use:
+    """One place where a weight is read: `node.inputs[index]`."""
+
+    node: ir.Node
+    index: int
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """A constant operand of Conv, Gemm or MatMul; shared by several nodes, it is still one weight.
+
+    `name` is the initializer's name (or the Constant node's output), made unique by `#2`, `#3` where
+    subgraphs repeat one. `out_axis` is the axis of output channels or neurons for the first use.
+    """
+
+    name: str
+    value: ir.Value
+    uses: tuple[Use, ...]
+    out_axis: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape.numpy())
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def tensor(self) -> ir.TensorProtocol:
+        """The stored tensor, in its own dtype."""
+        tensor = constant_tensor(self.value)
+        assert tensor is not None, self.name
+        return tensor
+
+    @property
+    def op_type(self) -> str:
+        return self.uses[0].node.op_type
+
+    @property
+    def node_names(self) -> tuple[str, ...]:
+        return tuple(use.node.name or "" for use in self.uses)
+
+    def array(self) -> np.ndarray:
+        """The weight's values in their own dtype; read-only, perhaps mapped from the file."""
+        return self.tensor.numpy()
+
+    def nonzero(self) -> int:
+        """Number of elements that are not zero."""
+        return int(np.count_nonzero(self.array()))
+
+    def matrix(self, array: np.ndarray | None = None) -> np.ndarray:
+        """The weight (or another array of its shape) as an (out, in) view or copy."""
+        array = self.array() if array is None else array
+        if array.ndim < 2:
+            return array.reshape(1, -1)
+        return np.moveaxis(array, self.out_axis, 0).reshape(array.shape[self.out_axis], -1)
+
+    def assign(self, array: np.ndarray) -> None:
+        """Replace the stored values; the shape must be the weight's, the dtype is cast to the weight's."""
+        old = self.tensor
+        assert array.shape == self.shape, (self.name, array.shape, self.shape)
+        new = np.ascontiguousarray(array.astype(old.numpy().dtype, copy=False))
+        set_constant(self.value, new, old.dtype)
+
+
+def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """The tensor of an initializer or of a Constant node's output; None for anything else."""
+    if value is None:
+        return None
+    if value.const_value is not None and value.is_initializer():
+        return value.const_value
+    node = value.producer()
+    if node is not None and node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+        attribute = node.attributes.get("value")
+        if attribute is not None and not attribute.is_ref():
+            return attribute.as_tensor()
+    return None
+
+
+def constant_tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    """The tensor of every initializer and Constant node, subgraphs included."""
+    for graph in model.graphs():
+        values = [*graph.initializers.values(), *(output for node in graph for output in node.outputs)]
+        yield from (tensor for value in values if (tensor := constant_tensor(value)) is not None)
+
+
+def set_constant(value: ir.Value, array: np.ndarray, dtype: ir.DataType) -> None:
+    """Put `array` in the place of an initializer's or Constant node's tensor, under the same name."""
+    node = value.producer()
+    if node is not None:
+        name = node.attributes["value"].as_tensor().name
+        node.attributes["value"] = ir.AttrTensor("value", ir.Tensor(array, dtype=dtype, name=name))
+    else:
+        value.const_value = ir.Tensor(array, dtype=dtype, name=value.name)
+    if value.shape is not None or node is None:
+        value.shape = ir.Shape(array.shape)
+
+
+@dataclass(frozen=True)
+class Unprunable:
+    """An operand that looks like a weight but stays as it is, and the reason."""
+
+    node: str
+    op_type: str
+    weight: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a model holds: the weights that can be pruned, and what looks like one but cannot."""
+
+    prunable: tuple[Weight, ...]
+    unprunable: tuple[Unprunable, ...]
+
+
+def find_weights(model: ir.Model) -> Weights:
+    """Every weight of Conv, Gemm and MatMul, subgraphs included, in node order, shared ones once."""
+    uses: dict[ir.Value, list[Use]] = {}
+    unprunable: list[Unprunable] = []
+    for node in model.graph.all_nodes():
+        for use, reason in _weight_operands(node):
+            value = node.inputs[use.index]
+            assert value is not None
+            if reason is None:
+                uses.setdefault(value, []).append(use)
+            else:
+                unprunable.append(Unprunable(node.name or "", node.op_type, value.name or "", reason))
+    for function in model.functions.values():
+        unprunable += _function_weights(function)
+    names: dict[str, int] = {}
+    prunable = []
+    for value, value_uses in uses.items():
+        name = value.name or ""
+        names[name] = names.get(name, 0) + 1
+        unique = name if names[name] == 1 else f"{name}#{names[name]}"
+        first = value_uses[0]
+        tensor = constant_tensor(value)
+        assert tensor is not None
+        slot = next(s for s in _slots(first.node) if s.input_index == first.index)
+        axis = slot.out_axis(first.node, len(tensor.shape))
+        prunable.append(Weight(unique, value, tuple(value_uses), axis))
+    return Weights(tuple(prunable), tuple(unprunable))
+
+
+def _slots(node: ir.Node) -> tuple[WeightSlot, ...]:
+    return WEIGHT_SLOTS.get((_domain(node), node.op_type), ())
+
+
+def _domain(node: ir.Node) -> str:
+    return "" if node.domain == "ai.onnx" else node.domain
+
+
+def _weight_operands(node: ir.Node) -> Iterator[tuple[Use, str | None]]:
+    """Each operand that is or looks like a weight, with the reason why it cannot be pruned, or None."""
+    for slot in _slots(node):
+        if slot.input_index >= len(node.inputs):
+            continue
+        value = node.inputs[slot.input_index]
+        tensor = constant_tensor(value)
+        if tensor is None:
+            if slot.input_index == 1 and value is not None:
+                yield Use(node, slot.input_index), _why_not_constant(value)
+        elif tensor.dtype not in FLOAT_TYPES:
+            yield Use(node, slot.input_index), f"its type is {tensor.dtype.name}, not a float"
+        elif len(tensor.shape) >= 2:
+            yield Use(node, slot.input_index), None
+    if node.op_type in UNHANDLED_WEIGHTED:
+        for index, value in enumerate(node.inputs):
+            tensor = constant_tensor(value)
+            if tensor is not None and len(tensor.shape) >= 2:
+                yield Use(node, index), f"weights of {node.op_type} are left as they are"
+
+
+def _why_not_constant(value: ir.Value) -> str:
+    producer = value.producer()
+    if producer is None:
+        return "its weight is a graph input without a value"
+    return f"its weight is computed in the graph, by {producer.op_type} node {producer.name!r}"
+
+
+def _function_weights(function: ir.Function) -> Iterator[Unprunable]:
+    for node in function.all_nodes():
+        for slot in _slots(node):
+            value = node.inputs[slot.input_index] if slot.input_index < len(node.inputs) else None
+            if value is not None and slot.input_index == 1:
+                reason = f"it is inside the model-local function {function.name}"
+                yield Unprunable(node.name or "", node.op_type, value.name or "", reason)
