@@ -1,0 +1,46 @@
+"""How much of each weight goes: the rate of the job and its exceptions, as pools that share one budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from onnxprune.config import PruneConfig
+from onnxprune.errors import NothingToPruneError
+from onnxprune.model.weights import Weight
+from onnxprune.pruning.selectors import select
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Weights pruned together: `rate` of their elements goes, or what is below `quality` standard deviations.
+
+    Exactly one of the two is set.
+    """
+
+    weights: tuple[Weight, ...]
+    rate: float | None
+    quality: float | None
+
+
+def allocate(weights: Sequence[Weight], config: PruneConfig) -> list[Pool]:
+    """Share the job's rate out: one pool a layer, or one for all; `--layer-rate` makes pools of its own.
+
+    Excluded weights are in no pool and count in no rate. A later `--layer-rate` wins over an earlier one.
+
+    Raises:
+        SelectorError: a selector matches nothing.
+        NothingToPruneError: every weight is excluded.
+    """
+    excluded = {weight for selector in config.exclude for weight in select(selector, weights)}
+    own_rate: dict[Weight, float] = {}
+    for selector, rate in config.layer_rate:
+        own_rate.update(dict.fromkeys(select(selector, weights), rate))
+    included = [weight for weight in weights if weight not in excluded]
+    if not included:
+        raise NothingToPruneError("every weight is excluded, so there is nothing to prune: drop an --exclude")
+    common = [weight for weight in included if weight not in own_rate]
+    pools = [Pool((weight,), own_rate[weight], None) for weight in included if weight in own_rate]
+    if config.scope == "global" and config.quality is None:
+        return [*pools, Pool(tuple(common), config.rate, None)] if common else pools
+    return [*pools, *(Pool((weight,), config.rate, config.quality) for weight in common)]

@@ -1,0 +1,14 @@
+"""How much a connection matters."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxprune.model.weights import Weight
+
+
+def magnitude(weight: Weight) -> np.ndarray:
+    """|w| of every element, of the weight's shape, float32 (float64 for a double weight); Han et al. 2015."""
+    array = weight.array()
+    dtype = np.float64 if array.dtype == np.float64 else np.float32
+    return np.abs(array.astype(dtype, copy=False))

@@ -1,0 +1,61 @@
+"""Masks (True = kept) with exact counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnxprune.model.weights import Weight
+from onnxprune.pruning.allocation import Pool
+from onnxprune.pruning.criteria import magnitude
+
+Masks = dict[str, np.ndarray]
+
+
+def make_masks(pools: Sequence[Pool]) -> Masks:
+    """A mask for every weight of the pools, by name, of the weight's shape, bool.
+
+    A pool of n elements at rate r loses exactly round(r * n) of them, the smallest first, among equals those that
+    come first. Elements that are zero already count as lost and are never given back, so a pool that holds more
+    zeros than its rate asks for keeps them all.
+    """
+    masks: Masks = {}
+    for pool in pools:
+        scores = [magnitude(weight) for weight in pool.weights]
+        if pool.quality is not None:
+            kept = [
+                score >= _threshold(weight, pool.quality)
+                for weight, score in zip(pool.weights, scores, strict=True)
+            ]
+        else:
+            assert pool.rate is not None
+            kept = _keep_largest(scores, pool.rate)
+        for weight, score, mask in zip(pool.weights, scores, kept, strict=True):
+            masks[weight.name] = mask & (score > 0)
+    return masks
+
+
+def apply_masks(weights: Sequence[Weight], masks: Masks) -> None:
+    """Zero what the masks cut, in the model."""
+    for weight in weights:
+        if weight.name in masks:
+            weight.assign(np.where(masks[weight.name], weight.array(), 0))
+
+
+def _threshold(weight: Weight, quality: float) -> float:
+    """Quality parameter x standard deviation of the layer's weights (Han et al. 2015, section 4)."""
+    return quality * float(weight.array().std(dtype=np.float64))
+
+
+def _keep_largest(scores: Sequence[np.ndarray], rate: float) -> list[np.ndarray]:
+    flat = np.concatenate([score.ravel() for score in scores]) if len(scores) > 1 else scores[0].ravel()
+    kept = np.ones(flat.size, dtype=bool)
+    lost = round(rate * flat.size)
+    if lost:
+        threshold = np.partition(flat, lost - 1)[lost - 1]
+        kept[flat < threshold] = False
+        ties = np.flatnonzero(flat == threshold)
+        kept[ties[: lost - int(flat.size - np.count_nonzero(kept))]] = False
+    ends = np.cumsum([score.size for score in scores])
+    return [part.reshape(score.shape) for part, score in zip(np.split(kept, ends[:-1]), scores, strict=True)]

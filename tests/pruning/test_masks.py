@@ -1,0 +1,123 @@
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper
+
+from onnxprune.config import PruneConfig
+from onnxprune.errors import NothingToPruneError, SelectorError
+from onnxprune.model.weights import Weight, find_weights
+from onnxprune.pruning.allocation import Pool, allocate
+from onnxprune.pruning.masks import apply_masks, make_masks
+from onnxprune.pruning.schedule import iterate
+from tests.builders import floats, mlp, model_of
+
+
+def weight_of(array: np.ndarray) -> Weight:
+    model = model_of(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], "matmul")],
+        [floats("x", "N", array.shape[0])],
+        [floats("y", "N", array.shape[1])],
+        {"w": array},
+    )
+    return find_weights(ir.from_proto(model)).prunable[0]
+
+
+def weights_of_mlp() -> tuple[Weight, ...]:
+    return find_weights(ir.from_proto(mlp())).prunable
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.floats(0, 0.999),
+    st.integers(0, 2**16),
+    st.sampled_from([1, 3, 1000]),
+)
+def test_exactly_round_r_n_weights_go_even_among_ties(rows, columns, rate, seed, levels):
+    array = np.random.default_rng(seed).integers(1, levels + 1, (rows, columns)).astype(np.float32)
+    weight = weight_of(array)
+    mask = make_masks([Pool((weight,), rate, None)])["w"]
+    assert np.count_nonzero(~mask) == round(rate * array.size)
+    if mask.any() and not mask.all():
+        assert np.abs(array[~mask]).max() <= np.abs(array[mask]).min()
+
+
+def test_among_equal_weights_the_first_go():
+    mask = make_masks([Pool((weight_of(np.ones((2, 4), np.float32)),), 0.5, None)])["w"]
+    assert mask.tolist() == [[False] * 4, [True] * 4]
+
+
+def test_zeros_count_towards_the_rate_and_stay_zero_beyond_it():
+    array = np.array([[0, 0, 0, 4], [5, 6, 7, 8]], np.float32)
+    for rate, lost in ((0.25, 3), (0.5, 4)):
+        mask = make_masks([Pool((weight_of(array),), rate, None)])["w"]
+        assert np.count_nonzero(~mask) == lost
+        assert not mask[array == 0].any()
+
+
+def test_global_scope_finds_one_threshold_for_all_layers():
+    weights = weights_of_mlp()
+    masks = make_masks(allocate(weights, PruneConfig(rate=0.6, scope="global")))
+    lost = np.concatenate([np.abs(weight.array())[~masks[weight.name]] for weight in weights])
+    kept = np.concatenate([np.abs(weight.array())[masks[weight.name]] for weight in weights])
+    assert lost.size == round(0.6 * (lost.size + kept.size))
+    assert lost.max() <= kept.min()
+
+
+def test_layer_scope_brings_every_layer_to_the_rate():
+    weights = weights_of_mlp()
+    masks = make_masks(allocate(weights, PruneConfig(rate=0.6)))
+    for weight in weights:
+        assert np.count_nonzero(~masks[weight.name]) == round(0.6 * weight.size)
+
+
+def test_quality_prunes_below_quality_times_standard_deviation():
+    weights = weights_of_mlp()
+    masks = make_masks(allocate(weights, PruneConfig(quality=0.8)))
+    for weight in weights:
+        array = weight.array()
+        assert (masks[weight.name] == (np.abs(array) >= 0.8 * array.std())).all()
+
+
+def test_a_layer_rate_stands_outside_the_common_rate():
+    weights = weights_of_mlp()
+    config = PruneConfig(rate=0.5, scope="global", layer_rate={"fc2": 0.25})
+    masks = make_masks(allocate(weights, config))
+    assert np.count_nonzero(~masks["fc2.weight"]) == round(0.25 * weights[1].size)
+    assert np.count_nonzero(~masks["fc1.weight"]) == round(0.5 * weights[0].size)
+
+
+@pytest.mark.parametrize("selector", ["fc1", "fc1.weight", "*1.weight", "re:fc1.*", "re:.*1"])
+def test_a_weight_is_excluded_by_node_or_initializer_name_glob_or_expression(selector):
+    masks = make_masks(allocate(weights_of_mlp(), PruneConfig(rate=0.5, exclude=(selector,))))
+    assert set(masks) == {"fc2.weight"}
+
+
+@pytest.mark.parametrize("settings", [{"exclude": "fc9"}, {"layer_rate": ["conv*=0.5"]}, {"exclude": "re:("}])
+def test_a_selector_that_matches_nothing_is_an_error_that_quotes_it(settings):
+    with pytest.raises(SelectorError, match=r"fc9|conv\*|re:\("):
+        allocate(weights_of_mlp(), PruneConfig(rate=0.5, **settings))
+
+
+def test_excluding_every_weight_is_an_error():
+    with pytest.raises(NothingToPruneError):
+        allocate(weights_of_mlp(), PruneConfig(rate=0.5, exclude="*"))
+
+
+def test_steps_climb_to_the_rate_by_equal_shares_of_what_is_left():
+    pools = allocate(weights_of_mlp(), PruneConfig(rate=0.936))
+    rates = [step[0].rate for step in iterate(pools, 3)]
+    assert rates == pytest.approx([0.6, 0.84, 0.936])
+    assert rates[-1] == 0.936
+
+
+def test_applied_masks_leave_exactly_the_kept_values():
+    weights = weights_of_mlp()
+    before = {weight.name: weight.array().copy() for weight in weights}
+    masks = make_masks(allocate(weights, PruneConfig(rate=0.7)))
+    apply_masks(weights, masks)
+    for weight in weights:
+        assert (weight.array() == before[weight.name] * masks[weight.name]).all()
