@@ -1,0 +1,299 @@
+"""Data for retraining and judging a model: from files, functions or Python, checked against its inputs."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.config import describe_source
+from onnxprune.errors import DataError
+from onnxprune.idx import read_idx
+
+LABELS = "labels"
+# IDX files hold grey levels as bytes; models take them as float in [0, 1].
+IDX_SCALE = np.float32(1 / 255)
+FORMS = (
+    "an .npz file (arrays named as the inputs), an IDX file of images (with its labels beside it, or as "
+    "IMAGES,LABELS), or MODULE:FUNCTION"
+)
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """An input of the model: its name, numpy dtype, and dims (None = any)."""
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int | None, ...]
+
+
+def input_specs(model: ir.Model) -> list[InputSpec]:
+    """The inputs that a caller must give, in graph order (initializers that are inputs too have a value already)."""
+    specs = []
+    for value in model.graph.inputs:
+        if value.is_initializer():
+            continue
+        dtype = value.dtype.numpy() if value.dtype is not None else np.dtype(np.float32)
+        dims = [] if value.shape is None else [d if isinstance(d, int) else None for d in value.shape]
+        specs.append(InputSpec(value.name or "", np.dtype(dtype), tuple(dims)))
+    return specs
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Samples along the first axis of every array: one array an input, and labels where there are any."""
+
+    inputs: dict[str, np.ndarray]
+    labels: np.ndarray | None
+    name: str
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+    def take(self, index: np.ndarray | slice, name: str | None = None) -> Dataset:
+        """The samples at `index`."""
+        labels = None if self.labels is None else self.labels[index]
+        return Dataset({key: array[index] for key, array in self.inputs.items()}, labels, name or self.name)
+
+    def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+        """Shuffle, and hold `fraction` of the samples out (at least one): (rest, held out).
+
+        Raises:
+            DataError: there are fewer than two samples.
+        """
+        if len(self) < 2:
+            raise DataError(f"{self.name} holds {len(self)} sample: give at least 2, one of them is held out")
+        order = np.random.default_rng(seed).permutation(len(self))
+        held_out = max(1, round(fraction * len(self)))
+        rest = self.take(np.sort(order[held_out:]))
+        return rest, self.take(np.sort(order[:held_out]), f"held-out {fraction:.0%} of {self.name}")
+
+
+def class_axis(output_shape: tuple[int, ...], labels_shape: tuple[int, ...]) -> int | None:
+    """The axis of classes that makes labels of one number a sample (or position) fit an output; None if none does.
+
+    (N, C) and (N,): 1; (N, T, C) and (N, T): 2; (N, C, H, W) and (N, H, W): 1.
+    """
+    if labels_shape == output_shape[:-1]:
+        return len(output_shape) - 1
+    if len(output_shape) > 2 and labels_shape == (output_shape[0], *output_shape[2:]):
+        return 1
+    return None
+
+
+def fixed_batch(specs: list[InputSpec]) -> int | None:
+    """The batch size that the model insists on, or None where any will do."""
+    return next((spec.shape[0] for spec in specs if spec.shape and spec.shape[0] is not None), None)
+
+
+def load_data(source: Any, specs: list[InputSpec]) -> Dataset:
+    """Read a data source whole and check it against the model's inputs.
+
+    `source`: a path or text as on the command line, a mapping {name: array}, or an iterable of such mappings
+    (batches, labels under "labels"; onnxruntime's CalibrationDataReader is one).
+
+    Raises:
+        DataError: it cannot be read, or names, dtypes or shapes do not fit.
+    """
+    name = describe_source(source) or ""
+    if isinstance(source, (str, os.PathLike)):
+        arrays = _from_text(os.fspath(source), specs)
+    elif isinstance(source, Mapping):
+        arrays = {str(key): np.asarray(array) for key, array in source.items()}
+    elif isinstance(source, Iterable):
+        arrays = _concatenate(source, name)
+    else:
+        raise DataError(f"data of type {type(source).__name__} cannot be read: give {FORMS}, or batches")
+    return _fit(arrays, specs, name)
+
+
+def random_data(specs: list[InputSpec], samples: int, seed: int) -> Dataset:
+    """Random inputs: floats uniform in [0, 1), integers and booleans 0 or 1; unknown dims are 16 wide."""
+    rng = np.random.default_rng(seed)
+    inputs = {}
+    for spec in specs:
+        shape = [samples, *(16 if dim is None else dim for dim in spec.shape[1:])] if spec.shape else []
+        if spec.dtype.kind in "iub":
+            inputs[spec.name] = rng.integers(0, 2, shape).astype(spec.dtype)
+        else:
+            inputs[spec.name] = rng.random(shape).astype(spec.dtype)
+    return Dataset(inputs, None, "random inputs")
+
+
+def _from_text(text: str, specs: list[InputSpec]) -> dict[str, np.ndarray]:
+    path = Path(text)
+    if path.suffix == ".npz":
+        return _read_npz(path)
+    if path.is_file():
+        return _read_idx_pair(path, _labels_beside(path), specs)
+    images, comma, labels = text.partition(",")
+    if comma:
+        return _read_idx_pair(Path(images), Path(labels), specs)
+    module, colon, function = text.partition(":")
+    if colon and function.isidentifier():
+        return _concatenate(_call(module, function), text)
+    raise DataError(f"there is no data file {text}: give {FORMS}")
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise DataError(f"there is no data file {path}: give {FORMS}") from None
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise DataError(
+            f"{path} cannot be read as .npz: {error}; write it by numpy.savez with plain arrays"
+        ) from None
+
+
+def _read_idx_pair(images: Path, labels: Path | None, specs: list[InputSpec]) -> dict[str, np.ndarray]:
+    if len(specs) != 1:
+        raise DataError(
+            f"{images} holds one input, the model has {len(specs)}: give an .npz with all of them"
+        )
+    spec = specs[0]
+    pixels = read_idx(images)
+    if pixels.ndim < 2 or pixels.dtype != np.uint8:
+        raise DataError(f"{images} does not hold images (bytes, samples along the first axis): give {FORMS}")
+    if all(dim is not None for dim in spec.shape[1:]):
+        sample = spec.shape[1:]
+        if np.prod(pixels.shape[1:]) != np.prod(np.array(sample, dtype=np.int64)):
+            raise DataError(
+                f"{images} holds images of shape {pixels.shape[1:]}, the input {spec.name!r} takes {sample}: "
+                "give images of that size"
+            )
+        pixels = pixels.reshape(len(pixels), *sample)
+    scaled = pixels * IDX_SCALE if spec.dtype.kind == "f" else pixels
+    arrays = {spec.name: scaled.astype(spec.dtype, copy=False)}
+    if labels is not None:
+        arrays[LABELS] = read_idx(labels).astype(np.int64)
+    return arrays
+
+
+def _labels_beside(images: Path) -> Path | None:
+    """The labels file that goes with an images file under MNIST's naming, where there is one."""
+    name = images.name.replace("images", "labels").replace("idx3", "idx1")
+    labels = images.with_name(name)
+    return labels if name != images.name and labels.is_file() else None
+
+
+def _call(module_name: str, function_name: str) -> Iterable[Any]:
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except ModuleNotFoundError as error:
+        raise DataError(
+            f"{module_name}:{function_name}: {error}; is it in this folder or installed?"
+        ) from None
+    except AttributeError:
+        raise DataError(
+            f"module {module_name} has no {function_name}: name a function that yields batches"
+        ) from None
+    except Exception as error:
+        raise DataError(f"importing {module_name} failed: {type(error).__name__}: {error}") from error
+    if not callable(function):
+        raise DataError(f"{module_name}:{function_name} is not a function: name one that yields batches")
+    try:
+        batches = function()
+    except Exception as error:
+        raise DataError(f"{module_name}:{function_name} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(batches, Iterable):
+        raise DataError(f"{module_name}:{function_name} gave {type(batches).__name__}: it must yield batches")
+    return batches
+
+
+def _concatenate(batches: Iterable[Any], name: str) -> dict[str, np.ndarray]:
+    columns: dict[str, list[np.ndarray]] = {}
+    for count, batch in enumerate(_guarded(batches, name)):
+        if not isinstance(batch, Mapping):
+            raise DataError(
+                f"batch {count} of {name} is a {type(batch).__name__}: each must be a dict {{input name: array}}"
+            )
+        if count and set(batch) != set(columns):
+            raise DataError(
+                f"batch {count} of {name} has the names {sorted(batch)}, the first {sorted(columns)}"
+            )
+        for key, array in batch.items():
+            columns.setdefault(str(key), []).append(np.asarray(array))
+    if not columns:
+        raise DataError(f"{name} yields no batch: give at least 2 samples")
+    try:
+        return {key: np.concatenate(parts) for key, parts in columns.items()}
+    except ValueError as error:
+        raise DataError(
+            f"the batches of {name} do not fit together: {error}; make their shapes equal"
+        ) from None
+
+
+def _guarded(batches: Iterable[Any], name: str) -> Iterator[Any]:
+    """The batches; what the user's own code raises becomes one line."""
+    try:
+        yield from batches
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{name} failed while yielding batches: {type(error).__name__}: {error}") from error
+
+
+def _fit(arrays: dict[str, np.ndarray], specs: list[InputSpec], name: str) -> Dataset:
+    arrays = dict(arrays)
+    names = [spec.name for spec in specs]
+    labels = None if LABELS in names else arrays.pop(LABELS, None)
+    missing, unknown = set(names) - set(arrays), set(arrays) - set(names)
+    if missing:
+        raise DataError(
+            f"{name} has no array {_quoted(missing)}"
+            + (f" but {_quoted(unknown)}" if unknown else "")
+            + f": name the arrays as the model's inputs ({', '.join(names)})"
+        )
+    inputs = {spec.name: _fit_array(arrays[spec.name], spec, name) for spec in specs}
+    lengths = {key: len(array) for key, array in inputs.items()} | (
+        {} if labels is None else {LABELS: len(labels)}
+    )
+    if len(set(lengths.values())) != 1:
+        counts = ", ".join(f"{key} {count}" for key, count in lengths.items())
+        raise DataError(f"the arrays of {name} differ in length ({counts}): give one row a sample in each")
+    if not next(iter(lengths.values())):
+        raise DataError(f"{name} holds no samples: give at least 2")
+    if labels is not None and labels.dtype.kind not in "iubf":
+        raise DataError(
+            f"the labels of {name} are of type {labels.dtype}: give class numbers or float targets"
+        )
+    if labels is not None and labels.dtype.kind != "f" and labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    return Dataset(inputs, labels, name)
+
+
+def _fit_array(array: np.ndarray, spec: InputSpec, name: str) -> np.ndarray:
+    if array.dtype.kind not in ("f" if spec.dtype.kind == "f" else "iub"):
+        raise DataError(
+            f"array {spec.name!r} of {name} is {array.dtype}, the input takes {spec.dtype}: "
+            "convert it as the model's training did"
+        )
+    if not spec.shape:
+        raise DataError(f"input {spec.name!r} of the model has no batch axis, so samples cannot be fed to it")
+    fits = array.ndim == len(spec.shape) and all(
+        want is None or have == want for have, want in zip(array.shape[1:], spec.shape[1:], strict=True)
+    )
+    if not fits:
+        wanted = ", ".join(["N", *("any" if dim is None else str(dim) for dim in spec.shape[1:])])
+        have = ", ".join(map(str, array.shape))
+        raise DataError(
+            f"array {spec.name!r} of {name} has shape [{have}], the input takes [{wanted}]: reshape it"
+        )
+    return array.astype(spec.dtype, copy=False)
+
+
+def _quoted(names: set[str]) -> str:
+    return ", ".join(repr(name) for name in sorted(names))
