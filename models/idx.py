@@ -1,0 +1,39 @@
+"""MNIST's IDX files: read a split of it, write an array as one."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from onnxprune.errors import DataError
+from onnxprune.idx import read_idx
+
+UNSIGNED_BYTE = 8
+
+
+def write_gz(path: Path, array: np.ndarray) -> None:
+    """Write a uint8 array as a gzipped IDX file; the same array gives the same bytes (no name, no time)."""
+    header = bytes([0, 0, UNSIGNED_BYTE, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    with path.open("wb") as file, gzip.GzipFile("", "wb", 9, file, mtime=0) as packed:
+        packed.write(header + array.tobytes())
+
+
+def read_split(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, 28, 28) and labels (N,) of MNIST's "train" or "t10k" split in a folder, raw or .gz, uint8.
+
+    Raises:
+        DataError: a file is missing or broken.
+    """
+    images = read_idx(_find(folder, f"{split}-images-idx3-ubyte"))
+    labels = read_idx(_find(folder, f"{split}-labels-idx1-ubyte"))
+    return images, labels
+
+
+def _find(folder: Path, name: str) -> Path:
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.exists():
+            return path
+    raise DataError(f"{folder} has neither {name} nor {name}.gz: get them by `make mnist`")
