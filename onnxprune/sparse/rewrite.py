@@ -1,0 +1,302 @@
+"""Gemm | MatMul | Conv (X, weight) -> onnxprune::Sparse... (X, values, gaps, shape), and back.
+
+A node is changed in place: its name, outputs, metadata and position stay as they were. The dense weight gives
+way to three constants named after it, `<weight>.values`, `<weight>.gaps` and `<weight>.shape`: initializers
+of the same graph, or Constant nodes where it was one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.errors import ModelFileError
+from onnxprune.model.weights import FLOAT_TYPES, Weight, constant_tensor
+from onnxprune.sparse.encode import decode, encode, encoded_bytes
+from onnxprune.sparse.functions import (
+    DOMAIN,
+    DOMAIN_VERSION,
+    MIN_IR_VERSION,
+    MIN_OPSET,
+    SPARSE_OPS,
+    function,
+    sparse_op,
+    standard_opset,
+)
+
+# What two more tensors, with names of some twenty letters in the node and the value_info, take in the file.
+NAMING_BYTES = 256
+# Up to this IR version every initializer had to be listed as a graph input, and was constant all the same.
+LAST_IR_WITH_LISTED_INITIALIZERS = 3
+
+_PARTS = ("values", "gaps", "shape")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """How a weight is stored: in which form, in how many bytes, and why it was left dense."""
+
+    name: str
+    format: Literal["ops", "coo", "dense"]
+    bytes: int
+    reason: str | None = None
+
+
+def to_ops(model: ir.Model, weights: Sequence[Weight]) -> list[Stored]:
+    """Store weights sparse where that is smaller; `weights` are of this model, and stale afterwards.
+
+    The model's IR version rises to 8 at least. A weight that was also a graph input (a default that callers
+    could override) becomes a constant, and a weight's -0.0 becomes 0.0. With graph optimisations on, the
+    default, outputs in onnxruntime stay the same to the bit.
+    """
+    opset = standard_opset(model)
+    if opset < MIN_OPSET:
+        reason = f"sparse nodes need opset {MIN_OPSET}, the model's is {opset}"
+        return [_dense(weight, reason) for weight in weights]
+    taken = _value_names(model)
+    stored = [_store(weight, taken) for weight in weights]
+    if any(outcome.format == "ops" for outcome in stored):
+        _declare(model, opset)
+    return stored
+
+
+def from_ops(model: ir.Model) -> None:
+    """Undo `to_ops`: standard nodes with dense weights under their old names, without functions and domain.
+
+    The IR version stays. A weight whose old name is taken by now gets a number behind it.
+
+    Raises:
+        ModelFileError: a node of domain `onnxprune` that this version does not know, or a weight that is not
+            constant or does not decode.
+    """
+    version = model.opset_imports.get(DOMAIN, DOMAIN_VERSION)
+    if version != DOMAIN_VERSION:
+        raise ModelFileError(
+            f"the model uses version {version} of the {DOMAIN} operators, of which this onnxprune knows "
+            f"version {DOMAIN_VERSION}: use the onnxprune that wrote it"
+        )
+    taken = _value_names(model)
+    weights: dict[tuple[ir.Value, ...], ir.Value] = {}
+    for node in [node for node in model.graph.all_nodes() if node.domain == DOMAIN]:
+        constants = _constants(node)
+        if constants not in weights:
+            weights[constants] = _decoded(node, constants, taken)
+        _make_standard(node, weights[constants])
+    for part in {part for constants in weights for part in constants}:
+        if not part.uses() and not part.is_graph_output():
+            _drop_constant(part)
+    for identifier in [identifier for identifier in model.functions if identifier[0] == DOMAIN]:
+        del model.functions[identifier]
+    model.opset_imports.pop(DOMAIN, None)
+
+
+def _store(weight: Weight, taken: set[str]) -> Stored:
+    reason = _why_dense(weight)
+    if reason is not None:
+        return _dense(weight, reason)
+    encoded = encode(weight.array())
+    reason = _why_no_gain(encoded.nbytes, weight)
+    if reason is not None:
+        return _dense(weight, reason)
+    dtype = weight.tensor.dtype
+    element_types = (dtype, ir.DataType.UINT8, ir.DataType.INT64)
+    constants = [
+        _add_constant(weight.value, name, f".{part}", ir.Tensor(array, dtype=element_type, name=name))
+        for name, part, array, element_type in zip(
+            _part_names(weight.value.name or "", taken), _PARTS, encoded, element_types, strict=True
+        )
+    ]
+    for use in weight.uses:
+        _make_sparse(use.node, use.index, constants, dtype)
+    _drop_constant(weight.value)
+    return Stored(weight.name, "ops", encoded.nbytes)
+
+
+def _why_dense(weight: Weight) -> str | None:
+    """Why a weight must stay as it is, or None; told without encoding it."""
+    if weight.tensor.dtype == ir.DataType.BFLOAT16:
+        return "onnxruntime's CPU provider computes nothing in bfloat16"
+    if weight.value.is_graph_output():
+        return "it is an output of its graph"
+    places = [(use.node, use.index) for use in weight.uses]
+    for node, index in weight.value.uses():
+        if (node, index) not in places:
+            return f"{node.op_type} node {node.name!r} reads it too"
+    nodes = [use.node for use in weight.uses]
+    for node in nodes:
+        if node.domain == DOMAIN or nodes.count(node) > 1:
+            return f"both operands of node {node.name!r} are weights, and only one can be sparse"
+    return _why_no_gain(encoded_bytes(weight.nonzero(), weight.array().itemsize, len(weight.shape)), weight)
+
+
+def _why_no_gain(encoded: int, weight: Weight) -> str | None:
+    sparse, dense = encoded + NAMING_BYTES, weight.tensor.nbytes
+    return f"sparse it takes {sparse:,} bytes, names included, dense {dense:,}" if sparse >= dense else None
+
+
+def _dense(weight: Weight, reason: str) -> Stored:
+    return Stored(weight.name, "dense", weight.tensor.nbytes, reason)
+
+
+def _declare(model: ir.Model, opset: int) -> None:
+    """Give the model what its sparse nodes need: functions, opset import, IR version."""
+    names = {node.op_type for node in model.graph.all_nodes() if node.domain == DOMAIN}
+    for op in SPARSE_OPS:
+        if op.name in names:
+            definition = function(op, opset)
+            model.functions[definition.identifier()] = definition
+    model.opset_imports[DOMAIN] = DOMAIN_VERSION
+    if model.ir_version <= LAST_IR_WITH_LISTED_INITIALIZERS:
+        # Later, a listed initializer is one that callers can override, and nothing that reads it is folded.
+        for value in [value for value in model.graph.inputs if value.is_initializer()]:
+            model.graph.inputs.remove(value)
+    model.ir_version = max(model.ir_version, MIN_IR_VERSION)
+
+
+def _make_sparse(node: ir.Node, weight_index: int, constants: Sequence[ir.Value], dtype: ir.DataType) -> None:
+    op = sparse_op(node, weight_index)
+    first, *others = (value for index, value in enumerate(node.inputs) if index != weight_index)
+    _set_inputs(node, [first, *constants, *others])
+    node.domain, node.op_type = DOMAIN, op.name
+    node.attributes["dtype"] = ir.AttrInt64("dtype", int(dtype))
+
+
+def _make_standard(node: ir.Node, weight: ir.Value) -> None:
+    op = next(op for op in SPARSE_OPS if op.name == node.op_type)
+    operands = [node.inputs[0], *node.inputs[4:]]
+    operands.insert(op.weight_index, weight)
+    _set_inputs(node, operands)
+    node.domain, node.op_type = "", op.op_type
+    del node.attributes["dtype"]
+
+
+def _set_inputs(node: ir.Node, inputs: Sequence[ir.Value | None]) -> None:
+    node.resize_inputs(len(inputs))
+    for index, value in enumerate(inputs):
+        node.replace_input_with(index, value)
+
+
+def _constants(node: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """The values, gaps and shape of a sparse node, which must be constants."""
+    if all(op.name != node.op_type for op in SPARSE_OPS):
+        raise ModelFileError(
+            f"node {node.name!r} is a {DOMAIN}::{node.op_type}, which this onnxprune does not know: "
+            "use the onnxprune that wrote the model"
+        )
+    parts = node.inputs[1:4]
+    if len(parts) < 3 or any(constant_tensor(part) is None for part in parts):
+        raise ModelFileError(
+            f"the weight of {node.op_type} node {node.name!r} is not constant: "
+            "write the model again with onnxprune"
+        )
+    values, gaps, shape = parts
+    assert values is not None and gaps is not None and shape is not None
+    return values, gaps, shape
+
+
+def _decoded(node: ir.Node, constants: tuple[ir.Value, ...], taken: set[str]) -> ir.Value:
+    """The dense weight of a sparse node, as a constant beside its `values`."""
+    values = constants[0]
+    name = _weight_name(values, taken)
+    dtype = node.attributes.get_int("dtype", 0)
+    if dtype not in tuple(FLOAT_TYPES):
+        raise ModelFileError(
+            f"{node.op_type} node {node.name!r} has no float type as its dtype: "
+            "write the model again with onnxprune"
+        )
+    values_array, gaps, shape = (_array(constant) for constant in constants)
+    weight = decode(values_array, gaps, shape, f"sparse weight {name!r}")
+    weight = weight.astype(ir.DataType(dtype).numpy(), copy=False)
+    return _add_constant(values, name, "", ir.Tensor(weight, dtype=ir.DataType(dtype), name=name))
+
+
+def _array(constant: ir.Value) -> np.ndarray:
+    tensor = constant_tensor(constant)
+    assert tensor is not None
+    try:
+        return tensor.numpy()
+    except (ValueError, TypeError) as error:
+        raise ModelFileError(
+            f"{constant.name!r} holds other data than its shape says: write the model again"
+        ) from error
+
+
+def _value_names(model: ir.Model) -> set[str]:
+    """The names of all values in the graph and its subgraphs."""
+    names: set[str | None] = set()
+    for graph in (model.graph, *model.graph.subgraphs()):
+        names.update(value.name for value in (*graph.inputs, *graph.initializers.values()))
+        names.update(output.name for node in graph for output in node.outputs)
+    return {name for name in names if name}
+
+
+def _part_names(weight_name: str, taken: set[str]) -> list[str]:
+    """Names for values, gaps and shape; numbered alike where one of them is taken."""
+    for number in count(1):
+        ending = "" if number == 1 else f"_{number}"
+        names = [f"{weight_name}.{part}{ending}" for part in _PARTS]
+        if taken.isdisjoint(names):
+            break
+    taken.update(names)
+    return names
+
+
+def _weight_name(values: ir.Value, taken: set[str]) -> str:
+    """The weight's name as `_part_names` was given it: 'fc.values_2' -> 'fc'.
+
+    Graphs side by side may hold weights of one name, so that what is restored here does not count as taken.
+    """
+    name = values.name or ""
+    match = re.fullmatch(r"(.+)\.values(_\d+)?", name)
+    wanted = match[1] if match else f"{name}.weight"
+    return next(free for n in count(1) if (free := wanted if n == 1 else f"{wanted}_{n}") not in taken)
+
+
+def _add_constant(beside: ir.Value, name: str, node_ending: str, tensor: ir.Tensor) -> ir.Value:
+    """A constant like `beside`: an initializer of its graph, or a Constant node before its own."""
+    node = beside.producer()
+    if node is None:
+        graph = beside.graph
+        assert graph is not None
+        value = ir.Value(name=name, const_value=tensor)
+        graph.register_initializer(value)
+    else:
+        graph = node.graph
+        assert graph is not None
+        constant = ir.Node(
+            "",
+            "Constant",
+            [],
+            [ir.AttrTensor("value", tensor)],
+            name=f"{node.name.removesuffix('.values')}{node_ending}" if node.name else "",
+            doc_string=node.doc_string,
+            metadata_props=dict(node.metadata_props),
+        )
+        value = constant.outputs[0]
+        value.name = name
+        graph.insert_before(node, constant)
+    if beside.type is not None:
+        value.type = ir.TensorType(tensor.dtype)
+        value.shape = tensor.shape
+    value.doc_string = beside.doc_string
+    value.metadata_props.update(beside.metadata_props)
+    return value
+
+
+def _drop_constant(value: ir.Value) -> None:
+    node = value.producer()
+    if node is not None:
+        assert node.graph is not None
+        node.graph.remove(node, safe=True)
+        return
+    graph = value.graph
+    assert graph is not None and value.name is not None
+    del graph.initializers[value.name]
+    if value.is_graph_input():
+        graph.inputs.remove(value)
