@@ -1,0 +1,70 @@
+"""Changing the constants that one node reads, without touching the other nodes that read them too."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.model.weights import constant_tensor, set_constant
+
+
+def replace_operand(node: ir.Node, index: int, array: np.ndarray, dtype: ir.DataType) -> None:
+    """Give `node.inputs[index]` a constant: in place where nothing else reads it, else as a new initializer."""
+    value = node.inputs[index] if index < len(node.inputs) else None
+    alone = value is not None and len(value.uses()) == 1 and not value.is_graph_output()
+    if value is not None and alone and constant_tensor(value) is not None:
+        set_constant(value, array, dtype)
+        return
+    stem = value.name if value is not None else node.outputs[0].name
+    new = new_initializer(node.graph, f"{stem}_{node.op_type.lower()}", array, dtype)
+    if index >= len(node.inputs):
+        node.resize_inputs(index + 1)
+    node.replace_input_with(index, new)
+
+
+def add_to_operand(
+    node: ir.Node, index: int, delta: np.ndarray, dtype: ir.DataType, scale: float = 1.0
+) -> None:
+    """scale * operand + delta, summed in float64; an absent operand is zero and becomes one of type `dtype`."""
+    tensor = constant_tensor(node.inputs[index]) if index < len(node.inputs) else None
+    total = delta
+    if tensor is not None:
+        dtype = tensor.dtype
+        total = tensor.numpy().astype(np.float64) * scale + delta
+    replace_operand(node, index, total.astype(dtype.numpy()), dtype)
+
+
+def insert_add(value: ir.Value, delta: np.ndarray, dtype: ir.DataType) -> None:
+    """value + delta in the place of `value`, which keeps its name for whoever reads it."""
+    node = value.producer()
+    assert node is not None and node.graph is not None
+    graph, name = node.graph, value.name
+    bias = new_initializer(graph, f"{name}_bias", delta.astype(dtype.numpy()), dtype)
+    add = ir.node("Add", [value, bias], name=f"{node.name}_bias" if node.name else None)
+    total = add.outputs[0]
+    total.type, total.shape = value.type, value.shape
+    value.replace_all_uses_with(total, replace_graph_outputs=True)
+    add.replace_input_with(0, value)
+    graph.insert_after(node, add)
+    value.name = _free_name(graph, f"{name}_unbiased")
+    total.name = name
+
+
+def new_initializer(graph: ir.Graph | None, name: str, array: np.ndarray, dtype: ir.DataType) -> ir.Value:
+    """A new initializer of the graph, under `name` or the first free name after it."""
+    assert graph is not None
+    name = _free_name(graph, name)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(dtype))
+    value.const_value = ir.Tensor(array, dtype=dtype, name=name)
+    graph.register_initializer(value)
+    return value
+
+
+def _free_name(graph: ir.Graph, name: str) -> str:
+    taken = {value.name for value in (*graph.inputs, *graph.initializers.values())}
+    taken |= {value.name for node in graph.all_nodes() for value in node.outputs}
+    taken |= {value.name for sub in graph.subgraphs() for value in (*sub.inputs, *sub.initializers.values())}
+    candidate, number = name, 2
+    while candidate in taken:
+        candidate, number = f"{name}_{number}", number + 1
+    return candidate

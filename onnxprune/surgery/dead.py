@@ -1,0 +1,109 @@
+"""Which groups are dead: nothing reads them, or what is read is a constant that goes into the reader's bias."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.surgery.facts import weight_matrix
+from onnxprune.surgery.tables import Contraction
+from onnxprune.surgery.units import Units
+
+LAST_OF_AXIS = "it is the last unit of its layer"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A vector to add along the output axis of a contraction (float64, all units, removed ones included)."""
+
+    contraction: Contraction
+    delta: np.ndarray
+
+
+class Liveness:
+    """`alive`: bool by group number. Frozen groups live, and whatever a living unit reads that is no constant.
+
+    The least fixed point: a unit that only dead units read is dead, so removal cascades by itself. Of an axis of which
+    nothing would be left, the first position is kept.
+    """
+
+    def __init__(self, units: Units):
+        self.units = units
+        self.alive = units.frozen().copy()
+        self.read = np.zeros(len(self.alive), bool)
+        self.offered = np.zeros(len(self.alive), bool)
+        self.kept_because: dict[int, str] = {}
+        self._reads: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        starts = units.starts()
+        first_groups = units.all_groups()[starts] if len(starts) else starts
+        while True:
+            self._spread()
+            empty = (
+                ~np.logical_or.reduceat(self.alive[units.all_groups()], starts) if len(starts) else starts > 0
+            )
+            if not empty.any():
+                return
+            revived = int(first_groups[empty][0])
+            self.alive[revived] = True
+            self.kept_because.setdefault(revived, LAST_OF_AXIS)
+
+    def folds(self) -> list[Fold]:
+        """What dead constants add to the living units that read them."""
+        folds = []
+        for number, contraction in enumerate(self.units.contractions):
+            array = self.units.facts.constant(contraction.weight.value)
+            if array is None or contraction.refusal is not None:
+                continue
+            constants = self._constants(contraction).filled(0).astype(np.float64)
+            dead = ~self.alive[self.units.groups(contraction.data)]
+            used = np.flatnonzero(dead & (constants != 0) & self._reads[number][1])
+            if used.size:
+                matrix = weight_matrix(array, contraction.weight_out.dim, contraction.weight.dim)[:, used]
+                delta = contraction.scale * (matrix.sum(axis=2, dtype=np.float64) @ constants[used])
+                folds.append(Fold(contraction, delta))
+        return folds
+
+    def _spread(self) -> None:
+        changed = True
+        while changed:
+            changed = False
+            for number in reversed(range(len(self.units.contractions))):
+                contraction = self.units.contractions[number]
+                groups = self.units.groups(contraction.data)
+                reads = self._reads_of(number, contraction)
+                self.offered[groups] = True
+                self.read[groups[reads]] = True
+                constants = self._constants(contraction)
+                foldable = ~np.ma.getmaskarray(constants)
+                if (
+                    contraction.refusal is not None
+                    or self.units.facts.constant(contraction.weight.value) is None
+                ):
+                    stuck = foldable & (constants.filled(0) != 0)
+                    for group in groups[reads & stuck & ~self.alive[groups]]:
+                        self.kept_because.setdefault(
+                            int(group), contraction.refusal or "a computed operand reads it"
+                        )
+                    foldable &= ~stuck
+                needed = groups[reads & ~foldable]
+                if not self.alive[needed].all():
+                    self.alive[needed] = True
+                    changed = True
+
+    def _reads_of(self, number: int, contraction: Contraction) -> np.ndarray:
+        """Which positions of the shared axis a living unit reads, bool."""
+        living = self.alive[self.units.groups(contraction.out)]
+        if number in self._reads and np.array_equal(self._reads[number][0], living):
+            return self._reads[number][1]
+        weight, facts = contraction.weight, self.units.facts
+        nonzero = facts.nonzero(weight.value, contraction.weight_out.dim, weight.dim)
+        if nonzero is None:
+            reads = facts.along(weight).filled(1) != 0
+        else:
+            reads = (nonzero if living.all() else nonzero[living]).any(axis=0)
+        self._reads[number] = living, reads
+        return reads
+
+    def _constants(self, contraction: Contraction) -> np.ma.MaskedArray:
+        return self.units.facts.along(contraction.data)

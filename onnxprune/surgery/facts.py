@@ -1,0 +1,128 @@
+"""What is known of a model's values before it runs: their shapes, and which elements are constants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.model.weights import constant_tensor
+from onnxprune.surgery.evaluate import evaluate_node
+from onnxprune.surgery.shapes import Dim, infer_shapes
+from onnxprune.surgery.tables import Axis
+
+
+class Facts:
+    """Shapes of all values of the main graph, and what is known of their elements: as the model was when asked."""
+
+    def __init__(self, model: ir.Model):
+        self.model = model
+        self.opset = model.graph.opset_imports.get("", 0)
+        self._shapes = infer_shapes(model)
+        self._known: dict[ir.Value, np.ma.MaskedArray] = {}
+        self._stored: dict[ir.Value, np.ndarray | None] = {}
+        self._nonzero: dict[tuple[ir.Value, int, int], np.ndarray] = {}
+
+    def shape(self, value: ir.Value | None) -> tuple[Dim, ...] | None:
+        """The shape of a value, or None where not even its rank is known."""
+        return None if value is None else self._shapes.get(value)
+
+    def rank(self, value: ir.Value) -> int:
+        """The number of axes of a value whose shape is known."""
+        return len(self._shapes[value])
+
+    def length(self, axis: Axis) -> int | None:
+        """The length of an axis; None where it is symbolic, or the value has no such axis."""
+        shape = self._shapes.get(axis.value, ())
+        length = shape[axis.dim] if axis.dim < len(shape) else None
+        return length if isinstance(length, int) else None
+
+    def shapes(self) -> Mapping[ir.Value, tuple[Dim, ...]]:
+        """The shapes of all values whose rank is known."""
+        return self._shapes
+
+    def overridable(self, value: ir.Value) -> bool:
+        """Whether a caller of the model may feed the initializer; before IR version 4 that was never meant."""
+        return value.is_graph_input() and value.is_initializer() and self.model.ir_version >= 4
+
+    def known(self, value: ir.Value | None) -> np.ma.MaskedArray | None:
+        """The elements of a value, masked where they depend on the inputs; None where all do.
+
+        Every axis is of full length, or of length 1 where the value is the same all along it (a symbolic batch axis
+        is always of length 1).
+        """
+        if value is None:
+            return None
+        if value in self._known:
+            return self._known[value]
+        array = self.constant(value)
+        return None if array is None else np.ma.asarray(array)
+
+    def stored(self, value: ir.Value | None) -> np.ndarray | None:
+        """The tensor of an initializer or Constant node that nobody can override; else None."""
+        if value is None:
+            return None
+        if value not in self._stored:
+            self._stored[value] = None if self.overridable(value) else _stored_array(value)
+        return self._stored[value]
+
+    def constant(self, value: ir.Value | None) -> np.ndarray | None:
+        """The whole value where it is a constant, stored or computed; else None."""
+        if value is None:
+            return None
+        stored = self.stored(value)
+        if stored is not None:
+            return stored
+        known = self._known.get(value)
+        if known is None or known.shape != self.shape(value) or np.ma.getmaskarray(known).any():
+            return None
+        return known.data
+
+    def learn(self, value: ir.Value, known: np.ma.MaskedArray | None) -> None:
+        """Note what a rule found out about a value; elements that are not finite do not count as known."""
+        if known is None:
+            return
+        mask = np.ma.getmaskarray(known)
+        if known.dtype.kind == "f":
+            mask = mask | ~np.isfinite(known.data)
+        if not mask.all():
+            self._known[value] = np.ma.array(known.data, mask=mask)
+
+    def along(self, axis: Axis) -> np.ma.MaskedArray:
+        """The constant at each position of a static axis; masked where it is none, or differs along other axes."""
+        length = self.length(axis)
+        assert length is not None
+        known = self.known(axis.value)
+        if known is None:
+            return np.ma.masked_all(length)
+        data = np.moveaxis(known.data, axis.dim, 0).reshape(known.shape[axis.dim], -1)
+        masks = np.moveaxis(np.ma.getmaskarray(known), axis.dim, 0).reshape(data.shape)
+        mask = masks.any(axis=1) | (data != data[:, :1]).any(axis=1)
+        return np.ma.array(np.broadcast_to(data[:, 0], length), mask=np.broadcast_to(mask, length))
+
+    def evaluate(self, node: ir.Node, inputs: list[np.ndarray | None]) -> np.ndarray | None:
+        """The first output of `node` on these inputs, by onnxruntime; None where it cannot say."""
+        return evaluate_node(node, inputs, self.model)
+
+    def nonzero(self, value: ir.Value, out_axis: int, in_axis: int) -> np.ndarray | None:
+        """Which inputs each output of a constant weight reads, bool (out, in); None where it is not constant."""
+        key = (value, out_axis, in_axis)
+        if key not in self._nonzero:
+            array = self.constant(value)
+            if array is None:
+                return None
+            matrix = weight_matrix(array, out_axis, in_axis)
+            self._nonzero[key] = matrix[:, :, 0] != 0 if matrix.shape[2] == 1 else (matrix != 0).any(axis=2)
+        return self._nonzero[key]
+
+
+def _stored_array(value: ir.Value) -> np.ndarray | None:
+    tensor = constant_tensor(value)
+    return None if tensor is None or tensor.dtype == ir.DataType.STRING else tensor.numpy()
+
+
+def weight_matrix(array: np.ndarray, out_axis: int, in_axis: int) -> np.ndarray:
+    """A weight as (out, in, all other positions); a view unless it is batched."""
+    moved = np.moveaxis(array, (out_axis, in_axis), (0, 1))
+    return moved.reshape(moved.shape[0], moved.shape[1], -1)

@@ -1,0 +1,45 @@
+"""What surgery did to a model, and what it left although it is dead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LayerSurgery:
+    """One weight before and after: output units, input units, elements.
+
+    `frozen` says why none of its output units could go, whether dead or not; None where they could.
+    """
+
+    name: str
+    outputs_before: int
+    outputs_after: int
+    inputs_before: int
+    inputs_after: int
+    elements_before: int
+    elements_after: int
+    frozen: str | None
+
+
+@dataclass(frozen=True)
+class KeptDead:
+    """Output units of a weight (positions before surgery) that are dead and were kept, and why."""
+
+    name: str
+    units: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class SurgeryReport:
+    """All weights in node order; the bytes that went count biases and the like too, and those added by folding."""
+
+    layers: tuple[LayerSurgery, ...]
+    kept_dead: tuple[KeptDead, ...]
+    bytes_removed: int
+
+    @property
+    def units_removed(self) -> int:
+        """Output units removed, over all weights."""
+        return sum(layer.outputs_before - layer.outputs_after for layer in self.layers)

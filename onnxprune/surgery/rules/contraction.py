@@ -1,0 +1,47 @@
+"""What Conv, Gemm and MatMul have in common: sums of products over an axis that data and weight share."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxprune.surgery.facts import Facts, weight_matrix
+from onnxprune.surgery.tables import Axis
+
+
+def contract_constants(
+    data: Axis, weight: Axis, weight_out: Axis, facts: Facts, *, groups: int = 1, zero_only: bool = False
+) -> np.ma.MaskedArray | None:
+    """The output units that are constant, (out,); None where the weight is not, or no unit is.
+
+    A unit is constant where every input that its weights read is. With `zero_only`, only inputs that are constantly
+    zero count: the borders of a padded convolution see zeros in place of any other constant.
+    """
+    nonzero = facts.nonzero(weight.value, weight_out.dim, weight.dim)
+    if nonzero is None:
+        return None
+    inputs = facts.along(data)
+    varies = np.ma.getmaskarray(inputs)
+    constants = inputs.filled(0).astype(np.float64)
+    if zero_only:
+        varies = varies | (constants != 0)
+        constants = np.zeros_like(constants)
+    out, per_group = nonzero.shape
+    grouped = nonzero.reshape(groups, out // groups, per_group)
+    mask = (grouped & varies.reshape(groups, 1, per_group)).any(axis=2).reshape(out)
+    if mask.all():
+        return None
+    constants = np.where(varies, 0, constants).reshape(groups, per_group)
+    total = np.zeros(out)
+    used = np.flatnonzero(constants.any(axis=0))
+    array = facts.constant(weight.value)
+    assert array is not None
+    if used.size:
+        matrix = weight_matrix(array, weight_out.dim, weight.dim)[:, used]
+        sums = matrix.sum(axis=2, dtype=np.float64).reshape(groups, out // groups, used.size)
+        total = np.einsum("gok,gk->go", sums, constants[:, used]).reshape(out)
+    return np.ma.array(total.astype(array.dtype), mask=mask)
+
+
+def on_axis(vector: np.ma.MaskedArray, axis: int, rank: int) -> np.ma.MaskedArray:
+    """A vector laid along one axis of `rank`, the other axes of length 1."""
+    return vector.reshape([-1 if index == axis else 1 for index in range(rank)])

@@ -1,0 +1,65 @@
+"""Element-wise operators with broadcasting: Y[..., c, ...] = f(A[..., c, ...], B[..., c, ...], ...).
+
+A position goes when the same position of every operand that has it goes; that holds for a per-channel bias as it does
+for a residual join of two computed branches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.surgery.facts import Facts
+from onnxprune.surgery.rules.broadcast import couple_broadcast
+from onnxprune.surgery.tables import Coupling, passes_channels, passes_constants
+
+# fmt: off
+ELEMENTWISE = (
+    "Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "BitwiseAnd", "BitwiseNot", "BitwiseOr",
+    "BitwiseXor", "Cast", "Ceil", "Celu", "Clip", "Cos", "Cosh", "Div", "Elu", "Equal", "Erf", "Exp",
+    "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu",
+    "Less", "LessOrEqual", "Log", "Max", "Mean", "Min", "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow",
+    "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt",
+    "Sub", "Sum", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Where", "Xor",
+)
+MICROSOFT = ("BiasGelu", "FastGelu", "Gelu", "QuickGelu")
+# fmt: on
+
+
+@passes_channels(*ELEMENTWISE, "Dropout")
+@passes_channels(*MICROSOFT, domain="com.microsoft")
+def elementwise(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
+    """Every operand's axis with the output's axis that it is broadcast to."""
+    for out in node.outputs:
+        for value in node.inputs:
+            yield from couple_broadcast(value, out, facts)
+
+
+@passes_constants(*ELEMENTWISE)
+@passes_constants(*MICROSOFT, domain="com.microsoft")
+def elementwise_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
+    """The node itself, run on what is known; an element is known where all its operands are."""
+    operands = [facts.known(value) for value in node.inputs]
+    arrays: list[np.ndarray | None] = []
+    for value, known in zip(node.inputs, operands, strict=True):
+        if value is not None and known is None:
+            return None
+        arrays.append(None if known is None else known.filled(0))
+    result = facts.evaluate(node, arrays)
+    if result is None:
+        return None
+    masks = [np.ma.getmaskarray(known) for known in operands if known is not None]
+    mask = np.broadcast_to(np.logical_or.reduce(np.broadcast_arrays(*masks)), result.shape)
+    return np.ma.array(result, mask=mask)
+
+
+@passes_constants("Dropout")
+def dropout_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
+    """Nothing changes, unless the node drops at inference too (its third input, since Dropout-12)."""
+    training = node.inputs[2] if len(node.inputs) > 2 else None
+    flag = facts.constant(training)
+    if training is not None and (flag is None or flag.any()):
+        return None
+    return facts.known(node.inputs[0])

@@ -1,0 +1,194 @@
+"""Units and groups: which positions on which axes of which values stay or go together, and which must stay.
+
+A unit is an output channel or neuron. The filter that makes it, its bias, its channel of every value up to the next
+weights, its run of columns after a Flatten and the columns of weights that read it are one group. Groups are the
+connected components of all couplings that the rules name; a group is frozen where a node that touches it has no rule
+for the axis, or where it reaches the outside of the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import onnx_ir as ir
+
+import onnxprune.surgery.rules  # noqa: F401  (fills the tables)
+from onnxprune.model.weights import constant_tensor
+from onnxprune.surgery.facts import Facts
+from onnxprune.surgery.tables import CHANNELS, CONSTANTS, Axis, Contraction, Coupling, OneOf, key
+
+FREE = np.iinfo(np.int64).max  # no reason; of several reasons for a group, the first given stands
+FIRST_OPSET = 7  # from here on broadcasting is numpy's, and onnxruntime promises its semantics
+
+
+class Units:
+    """The groups of a model's main graph: every position of every static axis has one, by number.
+
+    A group's number is that of one of its positions.
+    """
+
+    def __init__(self, facts: Facts):
+        self.facts = facts
+        self.graph = facts.model.graph
+        self.contractions: list[Contraction] = []
+        self._start: dict[Axis, int] = {}
+        self._length: dict[Axis, int] = {}
+        total = 0
+        for value, shape in facts.shapes().items():
+            for index, length in enumerate(shape):
+                if isinstance(length, int) and length > 0:
+                    axis = Axis(value, index)
+                    self._start[axis], self._length[axis] = total, length
+                    total += length
+        self._parent = np.arange(total)
+        self._reason = np.full(total, FREE)  # of a group, at its number: an index of _reasons
+        self._reasons: list[str] = []
+        self._freeze_boundary()
+        choices = [choice for node in self.graph for choice in self._apply_rule(node)]
+        for choice in choices:
+            self._choose(choice)
+        self._parent = self._find(np.arange(total))
+
+    def axes(self) -> Iterable[Axis]:
+        """Every static axis, in the order of its positions' numbers."""
+        return self._start
+
+    def starts(self) -> np.ndarray:
+        """The number of the first position of each axis, in the order of `axes`."""
+        return np.fromiter(self._start.values(), np.int64, len(self._start))
+
+    def groups(self, axis: Axis) -> np.ndarray:
+        """The group of each position of an axis."""
+        return self._find(self._positions(axis))
+
+    def all_groups(self) -> np.ndarray:
+        """The group of each position of all axes, one axis after the other."""
+        return self._parent
+
+    def frozen(self) -> np.ndarray:
+        """Whether a group must stay, bool by group number."""
+        return self._reason != FREE
+
+    def reason(self, group: int) -> str | None:
+        """Why a group must stay, or None."""
+        index = self._reason[group]
+        return None if index == FREE else self._reasons[index]
+
+    def __contains__(self, axis: object) -> bool:
+        return axis in self._start
+
+    def _positions(self, axis: Axis) -> np.ndarray:
+        return np.arange(self._start[axis], self._start[axis] + self._length[axis])
+
+    def _find(self, positions: np.ndarray) -> np.ndarray:
+        roots = self._parent[positions]
+        while True:
+            above = self._parent[roots]
+            if np.array_equal(above, roots):
+                return roots
+            self._parent[positions] = above
+            roots = above
+
+    def _join(self, left: np.ndarray, right: np.ndarray) -> None:
+        """Make one group of the groups of left[i] and right[i], for every i."""
+        joined = np.unique(np.concatenate([self._find(left), self._find(right)]))
+        while True:
+            a, b = self._find(left), self._find(right)
+            apart = a != b
+            if not apart.any():
+                break
+            np.minimum.at(self._parent, np.maximum(a, b)[apart], np.minimum(a, b)[apart])
+        np.minimum.at(self._reason, self._find(joined), self._reason[joined])
+
+    def _freeze(self, axis: Axis, reason: str) -> None:
+        if axis not in self._start:
+            return
+        groups = self._find(self._positions(axis))
+        free = groups[self._reason[groups] == FREE]
+        self._reason[free] = len(self._reasons)
+        self._reasons.append(reason)
+
+    def _freeze_boundary(self) -> None:
+        for value, shape in self.facts.shapes().items():
+            reason = self._boundary(value)
+            if reason is not None:
+                for index in range(len(shape)):
+                    self._freeze(Axis(value, index), reason)
+
+    def _boundary(self, value: ir.Value) -> str | None:
+        if self.facts.opset < FIRST_OPSET:
+            return f"the model is of opset {self.facts.opset}; surgery knows opset {FIRST_OPSET} and later"
+        if value.is_graph_output():
+            return f"it reaches the graph output {value.name!r}"
+        if value.is_graph_input() and not value.is_initializer():
+            return f"it reaches the graph input {value.name!r}"
+        if self.facts.overridable(value):
+            return f"{value.name!r} is also a graph input: a caller may put other values in its place"
+        for use in value.uses():
+            if use.node.graph is not self.graph:
+                return f"{use.node.op_type} node {use.node.name!r} reads {value.name!r} inside a subgraph"
+        return None
+
+    def _apply_rule(self, node: ir.Node) -> Iterator[OneOf]:
+        """Join what the node's rule couples and freeze what it says nothing of; its choices are left for later."""
+        if node.outputs and constant_tensor(node.outputs[0]) is not None:
+            return
+        rule = CHANNELS.get(key(node))
+        claimed: set[Axis] = set()
+        for claim in rule(node, self.facts) if rule else ():
+            if isinstance(claim, OneOf):
+                claimed.update(
+                    axis for coupling in claim.couplings for axis in (coupling.left, coupling.right)
+                )
+                yield claim
+            elif isinstance(claim, Contraction):
+                pairs = (Coupling(claim.data, claim.weight), Coupling(claim.weight_out, claim.out))
+                if all(self._couple(pair) for pair in pairs):
+                    claimed.update((claim.data, claim.weight, claim.weight_out, claim.out))
+                    self.contractions.append(claim)
+            elif self._couple(claim):
+                claimed.update((claim.left, claim.right))
+        for value in (*node.inputs, *node.outputs):
+            shape = self.facts.shape(value)
+            if value is not None and shape is not None:
+                for index in range(len(shape)):
+                    if Axis(value, index) not in claimed:
+                        self._freeze(Axis(value, index), _unclaimed(node, rule is not None))
+        knows = CONSTANTS.get(key(node))
+        if knows is not None:
+            self.facts.learn(node.outputs[0], knows(node, self.facts))
+
+    def _couple(self, coupling: Coupling) -> bool:
+        left, right = coupling.left, coupling.right
+        if left not in self._start or right not in self._start:
+            return False
+        if coupling.left_index is None or coupling.right_index is None:
+            if self._length[left] != self._length[right]:
+                return False
+            self._join(self._positions(left), self._positions(right))
+        else:
+            self._join(self._start[left] + coupling.left_index, self._start[right] + coupling.right_index)
+        return True
+
+    def _choose(self, choice: OneOf) -> None:
+        """Take the first coupling that leaves something free, the outermost axis first; freeze the rest."""
+        free = [coupling for coupling in choice.couplings if self._is_free(coupling)]
+        for coupling in choice.couplings:
+            if not free or coupling is not free[0] or not self._couple(coupling):
+                self._freeze(coupling.left, "a reshape merges or splits it together with another axis")
+        if not free:
+            self._freeze(choice.couplings[0].right, "a reshape merges or splits it with axes that must stay")
+
+    def _is_free(self, coupling: Coupling) -> bool:
+        return all(
+            axis in self._start and (self._reason[self.groups(axis)] == FREE).any()
+            for axis in (coupling.left, coupling.right)
+        )
+
+
+def _unclaimed(node: ir.Node, has_rule: bool) -> str:
+    if has_rule:
+        return f"{node.op_type} node {node.name!r} does not pass this axis on"
+    domain = f"{node.domain}." if node.domain else ""
+    return f"there is no rule for the operator {domain}{node.op_type}, of node {node.name!r}"
