@@ -1,0 +1,277 @@
+"""An ONNX graph as a torch.fx.GraphModule whose parameters are the initializers, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import fx, nn
+
+from onnxprune.errors import OnnxPruneError, first_line
+from onnxprune.model.weights import constant_tensor
+from onnxprune.training import sizes
+from onnxprune.training.control import Branches, Repetition
+from onnxprune.training.definitions import inline_functions
+from onnxprune.training.names import ModuleNames
+from onnxprune.training.ops import Lowering, find_lowering
+from onnxprune.training.ops.types import WIDENED_TYPES, to_tensor, torch_dtype
+from onnxprune.training.sizes import Sizes
+from onnxprune.training.trainable import trained_constants
+
+# What is known of a value while the graph is built: all of it, its sizes, or where a run will hold it.
+Known = torch.Tensor | Sizes | fx.Proxy
+
+_ONNX_DOMAINS = ("", "ai.onnx")
+
+
+class UnsupportedOperatorError(OnnxPruneError):
+    """The model holds an operator, or a use of one, that cannot be retrained."""
+
+
+def to_torch(model: ir.Model) -> fx.GraphModule:
+    """The graph as a torch module that takes the graph's inputs in order and returns a tuple of its outputs.
+
+    Parameters are the constants that the table of operators declares as trained, under their ONNX names;
+    other constants are buffers or numbers in the code. A name that torch cannot hold (`a` beside `a.b`,
+    `forward`, one with a quote) gets another: `module.meta["parameters"]` maps the ONNX name of every
+    parameter to its name in the module; `module.meta["inputs"]` and `["outputs"]` list the ONNX names of
+    what goes in and out. float16 and bfloat16 are held and computed in float32, double stays double. The
+    model is not changed, its weights are copied once.
+
+    Raises:
+        UnsupportedOperatorError: an operator has no entry in the table.
+    """
+    model = model.clone()
+    try:
+        inline_functions(model)
+    except ValueError as error:
+        raise UnsupportedOperatorError(
+            f"the model's functions cannot be inlined ({first_line(error)}); "
+            "prune without --data, which does no retraining"
+        ) from error
+    names = ModuleNames()
+    trained = {value: names.give(value.name or "") for value in trained_constants(model)}
+    inputs = [value for value in model.graph.inputs if not value.is_initializer()]
+    module = _Builder(model, trained, names, None).module(model.graph, inputs)
+    module.meta["inputs"] = [value.name for value in inputs]
+    module.meta["outputs"] = [value.name for value in model.graph.outputs]
+    module.meta["parameters"] = {value.name: name for value, name in trained.items()}
+    return module
+
+
+def _unsupported(node: ir.Node, reason: str) -> UnsupportedOperatorError:
+    operator = node.op_type if node.domain in _ONNX_DOMAINS else f"{node.domain}::{node.op_type}"
+    return UnsupportedOperatorError(
+        f"{operator} (node {node.name!r}) cannot be retrained: {reason}; "
+        "prune without --data, which does no retraining"
+    )
+
+
+class _Builder:
+    """The torch graph of an ONNX graph while it grows; one for each body of If and Loop, inside the outer one's."""
+
+    def __init__(
+        self, model: ir.Model, trained: Mapping[ir.Value, str], names: ModuleNames, outer: _Builder | None
+    ):
+        self._model = model
+        self._trained = trained
+        self._names = names
+        self._outer = outer
+        self._root = nn.Module()
+        self._graph = fx.Graph()
+        self._tracer = fx.proxy.GraphAppendingTracer(self._graph)
+        self._known: dict[ir.Value, Known] = {}
+        self._held: dict[ir.Value, fx.Proxy] = {}
+        self.captured: list[ir.Value] = []
+
+    def module(self, graph: ir.Graph, inputs: Sequence[ir.Value]) -> fx.GraphModule:
+        """The whole graph as a module of `inputs`, then of the outer values in `captured`."""
+        for value in inputs:
+            self._known[value] = self._placeholder(value)
+        for node in graph:
+            self._lower(node)
+        self._graph.output(tuple(self._at_run_time(value).node for value in graph.outputs))
+        module = fx.GraphModule(self._root, self._graph)
+        module.graph.eliminate_dead_code()
+        return fx.GraphModule(module, module.graph)
+
+    def _placeholder(self, value: ir.Value) -> fx.Proxy:
+        node = self._graph.placeholder(value.name or "input")
+        node.target = node.name  # fx makes identifiers of names of nodes, not of targets
+        proxy = fx.Proxy(node, self._tracer)
+        return proxy.to(torch_dtype(value.dtype)) if value.dtype in WIDENED_TYPES else proxy
+
+    def _lower(self, node: ir.Node) -> None:
+        if node.domain in _ONNX_DOMAINS and node.op_type in _CONTROL:
+            results = _CONTROL[node.op_type](self, node)
+        else:
+            opset = self._model.opset_imports.get(node.domain, 1)
+            lowering = find_lowering(node.domain, node.op_type, opset)
+            if lowering is None:
+                raise _unsupported(node, f"no torch function is known for it in opset {opset}")
+            try:
+                results = self._call(node, lowering, _attributes(node, lowering))
+            except NotImplementedError as error:
+                raise _unsupported(node, str(error)) from error
+            if not lowering.several:
+                results = (results,)
+        for index, output in enumerate(node.outputs):
+            if isinstance(results, fx.Proxy) or index < len(results):
+                self._known[output] = results[index]
+
+    def _call(self, node: ir.Node, lowering: Lowering, attributes: dict[str, Any]) -> Any:
+        """The results of an operator: now where all it needs is known, else recorded for the run."""
+        known = [None if value is None else self.known(value) for value in node.inputs]
+        kinds = {type(operand) for operand in known if operand is not None}
+        if kinds <= {torch.Tensor}:
+            operands: list[Any] = [
+                operand.tolist() if index in lowering.static and operand is not None else operand
+                for index, operand in enumerate(known)
+            ]
+            return lowering.function(*operands, **attributes)
+        if node.domain in _ONNX_DOMAINS:
+            if node.op_type == "Shape" and (rank := _rank(node.inputs[0])) is not None:
+                return sizes.symbolic_shape(self._at_run_time(node.inputs[0]), rank, **attributes)
+            if fx.Proxy not in kinds and (folded := sizes.fold(node.op_type, known, attributes)) is not None:
+                return folded
+        for name, attribute in attributes.items():
+            if isinstance(attribute, torch.Tensor):
+                value = ir.Value(name=f"{node.outputs[0].name}/{name}")
+                self._known[value] = attribute
+                attributes[name] = self._at_run_time(value)
+        operands = [
+            operand.tolist() if index in lowering.static and operand is not None else self._at_run_time(value)
+            for index, (value, operand) in enumerate(zip(node.inputs, known, strict=True))
+        ]
+        if any(isinstance(known[index], fx.Proxy) for index in lowering.static if index < len(known)):
+            # Its Python needs numbers that are lists at run time only, so it runs as a whole.
+            return self._tracer.create_proxy("call_function", lowering.function, tuple(operands), attributes)
+        return lowering.function(*operands, **attributes)
+
+    def known(self, value: ir.Value) -> Known:
+        """What is known of a value that is a constant, or that a node before this one gave."""
+        if value not in self._known:
+            if self._outer is not None:
+                known = self._outer.known(value)
+                self._known[value] = known if isinstance(known, torch.Tensor) else self._capture(value)
+            elif value in self._trained:
+                self._known[value] = self._hold(self._trained[value], nn.Parameter(_tensor(value)))
+            else:
+                self._known[value] = _tensor(value)
+        return self._known[value]
+
+    def _at_run_time(self, value: ir.Value | None) -> Any:
+        """Where the run holds a value; a constant becomes a buffer of the outermost module. None stays None."""
+        if value is None:
+            return None
+        known = self.known(value)
+        if isinstance(known, fx.Proxy):
+            return known
+        if value not in self._held:
+            if isinstance(known, Sizes):
+                vector = sizes.stacked(*known.elements)
+                self._held[value] = vector if known.rank else vector[0]
+            elif self._outer is not None:
+                self._outer._known[value] = known
+                self._held[value] = self._capture(value)
+            else:
+                self._held[value] = self._hold(self._names.give(value.name or ""), known)
+        return self._held[value]
+
+    def _capture(self, value: ir.Value) -> fx.Proxy:
+        self.captured.append(value)
+        return self._placeholder(value)
+
+    def _hold(self, path: str, tensor: torch.Tensor) -> fx.Proxy:
+        *parents, name = path.split(".")
+        module = self._root
+        for parent in parents:
+            if parent not in module._modules:
+                module.add_module(parent, nn.Module())
+            module = module.get_submodule(parent)
+        if isinstance(tensor, nn.Parameter):
+            module.register_parameter(name, tensor)
+        else:
+            module.register_buffer(name, tensor)
+        return fx.Proxy(self._graph.get_attr(path), self._tracer)
+
+    def _constant(self, node: ir.Node) -> tuple[Known]:
+        name, attribute = next(iter(node.attributes.items()))
+        if name in ("value_int", "value_ints"):
+            return (torch.tensor(attribute.value, dtype=torch.int64),)
+        if name in ("value_float", "value_floats"):
+            return (torch.tensor(attribute.value, dtype=torch.float32),)
+        if name != "value":
+            raise _unsupported(node, f"torch has no constants of the kind {name}")
+        return (self.known(node.outputs[0]),)
+
+    def _if(self, node: ir.Node) -> tuple[Known, ...] | fx.Proxy:
+        branches = [node.attributes[name].as_graph() for name in ("then_branch", "else_branch")]
+        (condition_value,) = node.inputs
+        assert condition_value is not None
+        condition = self.known(condition_value)
+        if isinstance(condition, torch.Tensor):
+            branch = branches[0] if condition else branches[1]
+            for inner in branch:
+                self._lower(inner)
+            return tuple(self.known(value) for value in branch.outputs)
+        builders = [_Builder(self._model, self._trained, ModuleNames(), self) for _ in branches]
+        modules = [builder.module(branch, ()) for builder, branch in zip(builders, branches, strict=True)]
+        outer_values = [self._outer_values(builder) for builder in builders]
+        return self._call_module(node, Branches(*modules), self._at_run_time(condition_value), *outer_values)
+
+    def _loop(self, node: ir.Node) -> fx.Proxy:
+        body = node.attributes["body"].as_graph()
+        limit, condition, *state = (
+            None if value is None else self._at_run_time(value) for value in node.inputs
+        )
+        builder = _Builder(self._model, self._trained, ModuleNames(), self)
+        module = Repetition(builder.module(body, body.inputs), len(state), len(node.outputs) - len(state))
+        return self._call_module(node, module, limit, condition, tuple(state), self._outer_values(builder))
+
+    def _outer_values(self, builder: _Builder) -> tuple[fx.Proxy, ...]:
+        return tuple(self._at_run_time(value) for value in builder.captured)
+
+    def _call_module(self, node: ir.Node, module: nn.Module, *operands: Any) -> fx.Proxy:
+        name = self._names.give((node.name or node.op_type).replace(".", "_"))
+        self._root.add_module(name, module)
+        return self._tracer.create_proxy("call_module", name, operands, {})
+
+
+# Operators that are no functions of tensors: they hold values or graphs.
+_CONTROL: dict[str, Callable[[_Builder, ir.Node], Any]] = {
+    "Constant": _Builder._constant,
+    "If": _Builder._if,
+    "Loop": _Builder._loop,
+}
+
+
+def _attributes(node: ir.Node, lowering: Lowering) -> dict[str, Any]:
+    """The node's attributes as keywords; also the number of `outputs` and the input `types`, if asked for."""
+    attributes: dict[str, Any] = {}
+    for name, attribute in node.attributes.items():
+        if name not in lowering.parameters:
+            raise _unsupported(node, f"its attribute {name} has no counterpart here")
+        if attribute.type == ir.AttributeType.TENSOR:
+            attributes[name] = to_tensor(attribute.as_tensor())
+        else:
+            attributes[name] = (
+                tuple(attribute.value) if isinstance(attribute.value, list) else attribute.value
+            )
+    if "outputs" in lowering.parameters:
+        attributes["outputs"] = len(node.outputs)
+    if "types" in lowering.parameters:
+        attributes["types"] = tuple(None if value is None else value.dtype for value in node.inputs)
+    return attributes
+
+
+def _rank(value: ir.Value | None) -> int | None:
+    return None if value is None or value.shape is None else len(value.shape)
+
+
+def _tensor(value: ir.Value) -> torch.Tensor:
+    tensor = constant_tensor(value)
+    assert tensor is not None, value.name
+    return to_tensor(tensor)

@@ -1,0 +1,51 @@
+"""Attribute names in a torch module for ONNX names: the name itself wherever torch can hold it."""
+
+from __future__ import annotations
+
+import keyword
+
+from torch import fx, nn
+
+# What torch.fx cannot write into the code that it makes.
+_UNWRITABLE = frozenset("\"'\\\n\r")
+
+
+class ModuleNames:
+    """Gives out attribute paths of one module, each once; a dot makes what stands before it a submodule."""
+
+    def __init__(self) -> None:
+        self._module = fx.GraphModule(nn.Module(), fx.Graph())
+        self._paths: set[str] = set()
+        self._parents: set[str] = set()
+
+    def give(self, name: str) -> str:
+        """The name, or one like it that is free and that torch can hold."""
+        candidate, count = name, 1
+        while not self._fits(candidate):
+            count += 1
+            plain = "".join("_" if letter in _UNWRITABLE or letter == "." else letter for letter in name)
+            candidate = f"{plain}#{count}"
+        self._paths.add(candidate)
+        self._parents.update(_parents(candidate))
+        return candidate
+
+    def _fits(self, name: str) -> bool:
+        free = name not in self._paths | self._parents and self._paths.isdisjoint(_parents(name))
+        return (
+            free
+            and _UNWRITABLE.isdisjoint(name)
+            and not any(self._reserved(part) for part in name.split("."))
+        )
+
+    def _reserved(self, part: str) -> bool:
+        return not part or keyword.iskeyword(part) or hasattr(self._module, part)
+
+
+def _parents(path: str) -> set[str]:
+    """The modules on the way to an attribute.
+
+    >>> sorted(_parents("a.b.c"))
+    ['a', 'a.b']
+    """
+    parts = path.split(".")
+    return {".".join(parts[:end]) for end in range(1, len(parts))}

@@ -1,0 +1,93 @@
+"""The table of ONNX operators as plain torch functions, found by domain, name and opset."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch.overrides import handle_torch_function, has_torch_function
+
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """How one operator, from opset `since` on, is said in torch.
+
+    `function` takes the node's inputs as positional arguments (None for an absent one) and its attributes
+    as keywords; an attribute that became an input in a later opset is one parameter for both.
+    `trains` are the input indices whose constants are learned, `static` those that the function reads as
+    Python numbers or lists. `moves`: the output holds the first input's elements, reordered or reshaped.
+    `several`: the function returns a tuple, one element an output. A function with a parameter `outputs` is
+    told how many there are, one with `types` the ONNX types of the inputs (None where unknown).
+    """
+
+    function: Function
+    since: int
+    trains: tuple[int, ...]
+    static: tuple[int, ...]
+    moves: bool
+    several: bool
+
+    @functools.cached_property
+    def parameters(self) -> frozenset[str]:
+        """Names that the function can be given as keywords; none for a function of torch itself."""
+        try:
+            names = inspect.signature(self.function).parameters
+        except ValueError:
+            return frozenset()
+        return frozenset(names)
+
+
+_LOWERINGS: dict[tuple[str, str], list[Lowering]] = {}
+
+
+def lowers(
+    op_type: str,
+    *,
+    since: int = 1,
+    domain: str = "",
+    trains: tuple[int, ...] = (),
+    static: tuple[int, ...] = (),
+    moves: bool = False,
+    several: bool = False,
+) -> Callable[[Function], Function]:
+    """Enter a function in the table, as what `op_type` means from opset `since` on."""
+
+    def enter(function: Function) -> Function:
+        entries = _LOWERINGS.setdefault((domain, op_type), [])
+        entries.append(Lowering(function, since, trains, static, moves, several))
+        entries.sort(key=lambda entry: entry.since)
+        return function
+
+    return enter
+
+
+def find_lowering(domain: str, op_type: str, opset: int) -> Lowering | None:
+    """The newest entry that the opset knows; None where there is none."""
+    entries = _LOWERINGS.get(("" if domain == "ai.onnx" else domain, op_type), [])
+    return next((entry for entry in reversed(entries) if entry.since <= opset), None)
+
+
+def lowered_operators() -> frozenset[tuple[str, str]]:
+    """Every (domain, op_type) of the table."""
+    return frozenset(_LOWERINGS)
+
+
+def opaque(function: Function) -> Function:
+    """Keep `function` as one call in a traced graph: its Python asks for shapes, types or values.
+
+    The other functions of the table are traced through when the graph is built, so that what is left in
+    it are torch's own functions with every attribute decided. The first positional argument is a tensor.
+    """
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if has_torch_function(args):
+            return handle_torch_function(call, args, *args, **kwargs)
+        return function(*args, **kwargs)
+
+    return call

@@ -1,0 +1,83 @@
+"""Which constants of a graph are learned: what the table declares, and the biases that are added."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from onnxprune.model.weights import FLOAT_TYPES, constant_tensor
+from onnxprune.training.ops import Lowering, find_lowering
+
+_SCALING = frozenset({"Add", "Sub", "Mul", "Div"})
+
+
+def trained_constants(model: ir.Model) -> list[ir.Value]:
+    """The float constants that retraining may change, each once, in the order of the nodes that use them.
+
+    An operand that the table declares (`trains`), looked at through operators that only move elements, and
+    the constant of a bias Add: one of more than one element, whose other operand is the result of a node
+    with a trained weight, moved or scaled by constants at most. So the constants that normalise the
+    model's input, and masks that are added to attention scores, stay as they are.
+    """
+    trained: dict[ir.Value, None] = {}
+    for node in model.graph.all_nodes():
+        lowering = _lowering(node, model)
+        for index in lowering.trains if lowering else ():
+            source = _source(_operand(node, index), model)
+            if source is not None and _is_float(source):
+                trained[source] = None
+        bias = _bias(node, model, trained)
+        if bias is not None:
+            trained[bias] = None
+    return list(trained)
+
+
+def _lowering(node: ir.Node, model: ir.Model) -> Lowering | None:
+    return find_lowering(node.domain, node.op_type, model.opset_imports.get(node.domain, 1))
+
+
+def _operand(node: ir.Node, index: int) -> ir.Value | None:
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def _is_float(value: ir.Value) -> bool:
+    tensor = constant_tensor(value)
+    return tensor is not None and tensor.dtype in FLOAT_TYPES
+
+
+def _source(value: ir.Value | None, model: ir.Model) -> ir.Value | None:
+    """The value whose elements these are, before any moving."""
+    while value is not None and (node := value.producer()) is not None:
+        lowering = _lowering(node, model)
+        if lowering is None or not lowering.moves:
+            break
+        value = node.inputs[0]
+    return value
+
+
+def _bias(node: ir.Node, model: ir.Model, trained: dict[ir.Value, None]) -> ir.Value | None:
+    if node.op_type != "Add" or node.domain not in ("", "ai.onnx"):
+        return None
+    for index, value in enumerate(node.inputs):
+        source = _source(value, model)
+        if source is not None and _is_float(source):
+            tensor = constant_tensor(source)
+            assert tensor is not None
+            if tensor.size > 1 and _comes_from_weight(node.inputs[1 - index], model, trained):
+                return source
+    return None
+
+
+def _comes_from_weight(value: ir.Value | None, model: ir.Model, trained: dict[ir.Value, None]) -> bool:
+    while (value := _source(value, model)) is not None and (node := value.producer()) is not None:
+        lowering = _lowering(node, model)
+        if lowering is not None and any(
+            _source(_operand(node, index), model) in trained for index in lowering.trains
+        ):
+            return True
+        if node.op_type not in _SCALING:
+            return False
+        varying = [operand for operand in node.inputs if constant_tensor(_source(operand, model)) is None]
+        if len(varying) != 1:
+            return False
+        value = varying[0]
+    return False
