@@ -1,0 +1,164 @@
+"""The command line: its flags are the fields of `PruneConfig`; nothing is decided here."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from onnxprune.config import PruneConfig
+from onnxprune.errors import OnnxPruneError, OutputError
+from onnxprune.model.io import load
+from onnxprune.model.weights import find_weights
+from onnxprune.pipeline import run
+from onnxprune.report.tables import inspection, job_details, job_summary
+from onnxprune.sparse.rewrite import from_ops
+
+# Stages shorter than this show no bar.
+QUIET_SECONDS = 1.0
+# Tables that go to a file or pipe have no terminal to fit.
+PIPED_WIDTH = 120
+STATUS_INTERRUPTED = 130
+
+EPILOG = """\b
+Examples:
+  onnxprune in.onnx out.onnx --rate 0.9
+  onnxprune in.onnx out.onnx --rate 0.9 --data train.npz --eval-data test.npz
+  onnxprune in.onnx out.onnx --rate 0.9 --exclude conv1 --layer-rate 'fc*=0.95'
+  onnxprune inspect in.onnx
+"""
+CONTEXT = {
+    "help_option_names": ["-h", "--help"],
+    # ONNX's other tools write --snake_case: both spellings work.
+    "token_normalize_func": lambda token: token.replace("_", "-"),
+    "max_content_width": 100,
+}
+
+
+def _option(setting: Field[Any]) -> click.Option:
+    """The flag of a setting: --kebab-case, or a pair for a switch."""
+    name = setting.name.replace("_", "-")
+    arguments: dict[str, Any] = {"help": setting.metadata["help"], "default": setting.default}
+    if isinstance(setting.default, bool):
+        return click.Option([f"--{name}/--no-{name}", setting.name], show_default=True, **arguments)
+    if "choices" in setting.metadata:
+        arguments["type"] = click.Choice(setting.metadata["choices"])
+    elif isinstance(setting.default, int):
+        arguments["type"] = int
+    return click.Option(
+        [f"--{name}", *setting.metadata.get("aliases", ()), setting.name],
+        metavar=setting.metadata["metavar"],
+        multiple=isinstance(setting.default, tuple),
+        show_default=setting.default not in (None, ()),
+        **arguments,
+    )
+
+
+@click.command(
+    context_settings=CONTEXT, epilog=EPILOG, params=[_option(setting) for setting in fields(PruneConfig)]
+)
+@click.argument("source", metavar="IN.onnx")
+@click.argument("target", metavar="OUT.onnx")
+@click.option(
+    "--json", "json_path", metavar="FILE", help="Write everything in the summary, and more, as JSON."
+)
+@click.option("-v", "--verbose", is_flag=True, help="Also show every epoch and what could not be pruned.")
+@click.version_option(package_name="onnxprune")
+def prune(source: str, target: str, json_path: str | None, verbose: bool, **settings: Any) -> None:
+    """Prune an ONNX model, retrain it on data, judge it in onnxruntime, and write OUT.onnx."""
+    config = PruneConfig(**settings)
+    _check_json_path(json_path)
+    with _progress_bar() as progress:
+        report = run(source, Path(target), config, progress).report
+    console = _console()
+    if verbose:
+        console.print(job_details(report))
+    console.print(job_summary(report))
+    _write_json(json_path, report.to_dict())
+
+
+@click.command(context_settings=CONTEXT)
+@click.argument("source", metavar="MODEL.onnx")
+def inspect(source: str) -> None:
+    """Show the weights of an ONNX model: shape, density, and what cannot be pruned and why."""
+    model, origin = load(source)
+    from_ops(model)
+    _console().print(inspection(origin, find_weights(model)))
+
+
+COMMANDS = {"prune": prune, "inspect": inspect}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit: 0 done, 1 worse than allowed, 2 bad input (one line on stderr), 130 interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    name = words.pop(0) if words[0] in COMMANDS else "prune"
+    try:
+        program = "onnxprune" if name == "prune" else f"onnxprune {name}"
+        COMMANDS[name].main(words, prog_name=program, standalone_mode=False)
+    except OnnxPruneError as error:
+        _fail(str(error), error.exit_status)
+    except click.ClickException as error:
+        _fail(error.format_message(), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted; the target was left as it was", STATUS_INTERRUPTED)
+
+
+def _fail(message: str, status: int) -> None:
+    click.echo(f"onnxprune: {' '.join(message.split())}", err=True)
+    sys.exit(status)
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
+
+
+@contextlib.contextmanager
+def _progress_bar() -> Iterator[Callable[[str, float], None]]:
+    """A bar on stderr for each stage that takes longer than `QUIET_SECONDS`; silent when not a terminal."""
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    started: dict[str, float] = {}
+    tasks: dict[str, Any] = {}
+
+    def show(stage: str, done: float) -> None:
+        begin = started.setdefault(stage, time.monotonic())
+        if stage not in tasks and time.monotonic() - begin > QUIET_SECONDS:
+            bar.start()
+            tasks[stage] = bar.add_task(stage, total=1.0)
+        if stage in tasks:
+            bar.update(tasks[stage], completed=done)
+
+    try:
+        yield show
+    finally:
+        bar.stop()
+
+
+def _check_json_path(path: str | None) -> None:
+    """Refuse before the work, not after it, what cannot be written."""
+    if path is not None and (os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or ".")):
+        raise OutputError(f"--json {path} cannot be written: name a file in a folder that exists")
+
+
+def _write_json(path: str | None, report: dict[str, Any]) -> None:
+    if path is None:
+        return
+    try:
+        Path(path).write_text(json.dumps(report, indent=2) + "\n")
+    except OSError as error:
+        raise OutputError(
+            f"--json {path} cannot be written: {error.strerror}; the model is in place"
+        ) from error

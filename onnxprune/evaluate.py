@@ -1,0 +1,227 @@
+"""Judging a model in onnxruntime: metrics on labelled data, and outputs against those of another model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from onnxprune.data import Dataset, InputSpec, class_axis, fixed_batch
+from onnxprune.errors import DataError, ModelFileError, first_line
+
+BATCH_SAMPLES = 256
+# onnxruntime logs warnings to stderr from level 2 down; errors come back as exceptions.
+LOG_ERRORS_ONLY = 3
+
+
+def make_session(model: Path | onnx.ModelProto, name: str) -> ort.InferenceSession:
+    """A CPU session for a model file, or a model in memory.
+
+    Raises:
+        ModelFileError: onnxruntime refuses the model.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = LOG_ERRORS_ONLY
+    content = str(model) if isinstance(model, Path) else model.SerializeToString()
+    try:
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelFileError(f"onnxruntime refuses {name}: {first_line(error)}") from error
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What the labels ask for, of the first output. `name` is "top-1" (a fraction, higher is better) or "mse"."""
+
+    name: str
+    value: float
+    samples: int
+
+    def worse_than(self, before: Metric) -> float:
+        """How much worse than `before`: accuracy points as a fraction, or the relative growth of the error."""
+        if self.name == "top-1":
+            return before.value - self.value
+        return (self.value - before.value) / before.value if before.value else float(self.value > 0)
+
+
+@dataclass(frozen=True)
+class OutputDifference:
+    """One output of both models on the same inputs.
+
+    `relative` is the largest absolute difference over the largest absolute value; `agreement` the share of samples
+    with the same arg-max (None where the output has no class axis).
+    """
+
+    output: str
+    cosine: float
+    absolute: float
+    relative: float
+    agreement: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The input model against the output model, on the same samples."""
+
+    data: str
+    samples: int
+    before: Metric | None
+    after: Metric | None
+    outputs: tuple[OutputDifference, ...]
+
+    def drop(self) -> float:
+        """How much worse the output model is: by its metric, else 1 - agreement, else 1 - cosine."""
+        if self.before is not None and self.after is not None:
+            return self.after.worse_than(self.before)
+        first = self.outputs[0]
+        return 1 - (first.cosine if first.agreement is None else first.agreement)
+
+    def relative(self) -> float:
+        """The largest relative difference of any output."""
+        return max(output.relative for output in self.outputs)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def compare(
+    before: ort.InferenceSession,
+    after: ort.InferenceSession,
+    data: Dataset,
+    specs: list[InputSpec],
+    progress: Callable[[float], None] = lambda fraction: None,
+) -> Evaluation:
+    """Run both models on all of `data`.
+
+    Raises:
+        DataError: a model does not run on the data, or the labels do not fit its first output.
+    """
+    names = [output.name for output in before.get_outputs()]
+    fixed = fixed_batch(specs)
+    differences = [_Difference() for _ in names]
+    metrics = (_Score(), _Score())
+    done = 0
+    for batch in _batches(data, fixed or BATCH_SAMPLES):
+        results = [_run(session, batch, fixed) for session in (before, after)]
+        for difference, old, new in zip(differences, *results, strict=True):
+            difference.add(old, new)
+        if batch.labels is not None:
+            for score, outputs in zip(metrics, results, strict=True):
+                score.add(outputs[0], batch.labels, data.name)
+        done += len(batch)
+        progress(done / len(data))
+    old_metric, new_metric = (score.result() for score in metrics)
+    moved = tuple(difference.result(name) for difference, name in zip(differences, names, strict=True))
+    return Evaluation(data.name, len(data), old_metric, new_metric, moved)
+
+
+def check_runs(session: ort.InferenceSession, data: Dataset, specs: list[InputSpec]) -> None:
+    """Run a model on the first samples and hold the labels against its first output, before any long work.
+
+    Raises:
+        DataError: the model does not run on the data, or the labels do not fit.
+    """
+    fixed = fixed_batch(specs)
+    batch = data.take(slice(0, fixed or 2))
+    outputs = _run(session, batch, fixed)
+    if batch.labels is not None:
+        _Score().add(outputs[0], batch.labels, data.name)
+        if data.labels is not None and data.labels.dtype.kind != "f":
+            axis = class_axis(outputs[0].shape, batch.labels.shape)
+            assert axis is not None
+            if data.labels.min() < 0 or data.labels.max() >= outputs[0].shape[axis]:
+                raise DataError(_misfit(data.labels, outputs[0], data.name))
+
+
+def _batches(data: Dataset, size: int) -> Iterator[Dataset]:
+    for start in range(0, len(data), size):
+        yield data.take(slice(start, start + size))
+
+
+def _run(session: ort.InferenceSession, batch: Dataset, fixed: int | None) -> list[np.ndarray]:
+    """The outputs for a batch; a model of fixed batch size gets the last one filled up, and cut again."""
+    samples, inputs = len(batch), batch.inputs
+    if fixed and samples < fixed:
+        inputs = {name: np.resize(array, (fixed, *array.shape[1:])) for name, array in inputs.items()}
+    try:
+        outputs = session.run(None, inputs)
+    except Exception as error:
+        raise DataError(f"onnxruntime cannot run the model on {batch.name}: {first_line(error)}") from error
+    return [
+        output[:samples]
+        if fixed and isinstance(output, np.ndarray) and output.shape[:1] == (fixed,)
+        else output
+        for output in outputs
+    ]
+
+
+class _Difference:
+    """Running sums of one output's differences."""
+
+    def __init__(self) -> None:
+        self.dot = self.norm_old = self.norm_new = self.absolute = self.largest = 0.0
+        self.agreeing = self.compared = 0
+
+    def add(self, old: Any, new: Any) -> None:
+        if not isinstance(old, np.ndarray) or old.dtype.kind not in "fiub":
+            return
+        if old.shape != new.shape:
+            self.absolute = self.largest = np.inf
+            return
+        if old.ndim >= 2 and old.shape[-1] > 1 and old.dtype.kind == "f":
+            same = old.argmax(-1) == new.argmax(-1)
+            self.agreeing += int(same.sum())
+            self.compared += same.size
+        old64, new64 = old.astype(np.float64).ravel(), new.astype(np.float64).ravel()
+        self.dot += float(old64 @ new64)
+        self.norm_old += float(old64 @ old64)
+        self.norm_new += float(new64 @ new64)
+        if old64.size:
+            self.absolute = max(self.absolute, float(np.abs(old64 - new64).max()))
+            self.largest = max(self.largest, float(np.abs(old64).max()))
+
+    def result(self, name: str) -> OutputDifference:
+        norms = np.sqrt(self.norm_old * self.norm_new)
+        cosine = self.dot / norms if norms else float(self.norm_old == self.norm_new)
+        relative = self.absolute / self.largest if self.largest else float(self.absolute > 0)
+        agreement = self.agreeing / self.compared if self.compared else None
+        return OutputDifference(name, float(cosine), self.absolute, float(relative), agreement)
+
+
+class _Score:
+    """Running sum of the metric that the labels ask for."""
+
+    def __init__(self) -> None:
+        self.name = "top-1"
+        self.total = 0.0
+        self.count = 0
+
+    def add(self, output: np.ndarray, labels: np.ndarray, data: str) -> None:
+        if labels.dtype.kind == "f":
+            self.name = "mse"
+            if labels.shape != output.shape and labels.size != output.size:
+                raise DataError(_misfit(labels, output, data))
+            error = output.astype(np.float64).reshape(labels.shape) - labels
+            self.total += float((error**2).sum())
+        else:
+            axis = class_axis(output.shape, labels.shape)
+            if axis is None or labels.min() < 0 or labels.max() >= output.shape[axis]:
+                raise DataError(_misfit(labels, output, data))
+            self.total += float((output.argmax(axis) == labels).sum())
+        self.count += labels.size
+
+    def result(self) -> Metric | None:
+        return Metric(self.name, self.total / self.count, self.count) if self.count else None
+
+
+def _misfit(labels: np.ndarray, output: np.ndarray, data: str) -> str:
+    found = f"{labels.dtype} {list(labels.shape)}, {labels.min()} to {labels.max()}"
+    return (
+        f"the labels of {data} ({found}) do not fit the first output {list(output.shape)}: "
+        "give class numbers, or float targets of the output's shape"
+    )

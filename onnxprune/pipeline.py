@@ -1,0 +1,318 @@
+"""The whole job, read top to bottom: load, prune and retrain in steps, remove what died, write, judge, report."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+
+from onnxprune.config import PruneConfig
+from onnxprune.data import Dataset, InputSpec, fixed_batch, input_specs, load_data, random_data
+from onnxprune.errors import ModelFileError, NothingToPruneError, ValidationError
+from onnxprune.evaluate import Evaluation, check_runs, compare, make_session
+from onnxprune.model.io import ModelLike, Source, Staging, load, staging
+from onnxprune.model.weights import FLOAT_TYPES, Weight, Weights, constant_tensors, find_weights
+from onnxprune.pruning.allocation import Pool, allocate
+from onnxprune.pruning.masks import apply_masks, make_masks
+from onnxprune.pruning.schedule import iterate
+from onnxprune.report.record import ANNOTATION_PREFIX, FileRecord, LayerRecord, Report
+from onnxprune.sparse.opset import raise_opset
+from onnxprune.sparse.rewrite import Stored, from_ops, to_ops
+from onnxprune.surgery import SurgeryReport, remove_dead_units
+
+HELD_OUT_FRACTION = 0.1
+RANDOM_SAMPLES = 32
+PACKAGES = ("onnxprune", "onnx", "onnx-ir", "onnxruntime", "numpy", "torch")
+
+# Share of the training that is spent on the way to the rate; the rest retrains at the rate.
+APPROACH = 0.5
+# Largest relative difference between two forms of one float32 model that differ by rounding alone.
+ROUNDING = 1e-4
+
+# Called with a stage's name and the fraction of it that is done.
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job leaves: the record of how it went, and the pruned model."""
+
+    report: Report
+    path: Path | None
+    """The file written; None when no output was asked for."""
+    _proto: onnx.ModelProto | None
+
+    @cached_property
+    def model(self) -> onnx.ModelProto:
+        """The pruned model, weights included."""
+        if self._proto is not None:
+            return self._proto
+        assert self.path is not None
+        return onnx.load(self.path)
+
+
+def prune(
+    model: ModelLike,
+    output: str | os.PathLike | None = None,
+    *,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Result:
+    """Prune a model, retrain it where there is data, and judge the result in onnxruntime.
+
+    `model` is a path, a ModelProto or an onnx_ir.Model, which is not changed; `output` the file to write (none:
+    the result stays in memory); the settings are the fields of `PruneConfig`, named as the flags.
+
+    Raises:
+        OnnxPruneError: what is wrong, in a sentence that says the mend; nothing was written.
+    """
+    target = None if output is None else Path(output)
+    return run(model, target, PruneConfig(**settings), progress or (lambda stage, fraction: None))
+
+
+def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: Progress) -> Result:
+    """The job, its settings checked; see `prune`."""
+    watch = _Stopwatch()
+    with watch("load"):
+        model, origin = load(source)
+        from_ops(model)
+        found = _usable_weights(model, origin.name)
+        weights = found.prunable
+        pools = allocate(weights, config)
+        layers = [_as_it_came(weight) for weight in weights]
+        before = _count(model, origin.path, origin.file_bytes)
+    with staging(target, origin) as stage:
+        with watch("read data"):
+            original = make_session(origin.file, origin.name)
+            data = _read_data(model, original, config)
+        with watch("prune and retrain" if data.training else "prune"):
+            epochs = _prune(model, weights, pools, data, config, progress)
+        with watch("remove dead units"):
+            surgery = remove_dead_units(model) if config.remove_dead else None
+            layers = [_as_it_is(layer, weight) for layer, weight in zip(layers, weights, strict=True)]
+            after = _count(model, target, 0)
+        with watch("write"):
+            stored = _store(model, stage, config, data.specs, external=origin.external)
+            layers = [_as_stored(layer, stored) for layer in layers]
+        with watch("judge"):
+            pruned = make_session(stage.path, "the pruned model")
+            evaluation = compare(original, pruned, data.judging, data.specs, partial(progress, "judge"))
+        _refuse_worse(evaluation, config, target)
+        report = Report(
+            versions={package: version(package) for package in PACKAGES},
+            settings=config.to_dict(),
+            source_sha256=origin.sha256,
+            before=before,
+            after=after,
+            layers=tuple(layers),
+            unprunable=found.unprunable,
+            surgery=asdict(surgery) if surgery else {},
+            evaluation=evaluation.to_dict(),
+            retraining=epochs,
+            notes=tuple(_notes(config, origin, target, data, layers, surgery)),
+            seconds=watch.seconds,
+        )
+        stage.annotate(report.annotations())
+        report = replace(report, after=replace(after, bytes=stage.file_bytes()))
+        if target is None:
+            return Result(report, None, onnx.load(stage.path))
+        stage.commit()
+    return Result(report, target, None)
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The data of a job: what is trained on, what picks the best state, and what both models are judged on."""
+
+    specs: list[InputSpec]
+    training: Dataset | None
+    held_out: Dataset | None
+    judging: Dataset
+
+
+def _usable_weights(model: ir.Model, name: str) -> Weights:
+    found = find_weights(model)
+    if not found.prunable:
+        reasons = "; ".join(f"{operand.weight}: {operand.reason}" for operand in found.unprunable[:3])
+        reasons = reasons or "there is no Conv, Gemm or MatMul with a constant operand"
+        raise NothingToPruneError(
+            f"{name} has no weight that can be pruned ({reasons}): see `onnxprune inspect`"
+        )
+    for weight in found.prunable:
+        if not np.isfinite(weight.array().sum(dtype=np.float64)) and not np.isfinite(weight.array()).all():
+            raise ModelFileError(
+                f"weight {weight.name!r} of {name} holds NaN or infinity: export the model from a sound checkpoint"
+            )
+    return found
+
+
+def _read_data(model: ir.Model, original: ort.InferenceSession, config: PruneConfig) -> _Data:
+    specs = input_specs(model)
+    training = held_out = None
+    if config.data is not None:
+        data = load_data(config.data, specs)
+        check_runs(original, data, specs)
+        training, held_out = data.split(HELD_OUT_FRACTION, config.seed)
+    if config.eval_data is not None:
+        judging = load_data(config.eval_data, specs)
+    else:
+        judging = held_out or random_data(specs, fixed_batch(specs) or RANDOM_SAMPLES, config.seed)
+    check_runs(original, judging, specs)
+    return _Data(specs, training, held_out, judging)
+
+
+def _prune(
+    model: ir.Model,
+    weights: tuple[Weight, ...],
+    pools: list[Pool],
+    data: _Data,
+    config: PruneConfig,
+    progress: Progress,
+) -> tuple[dict[str, Any], ...]:
+    """Prune, retraining after each step where there is data; a record an epoch."""
+    if data.training is None or data.held_out is None:
+        apply_masks(weights, make_masks(pools))
+        return ()
+    # Only retraining needs torch, whose import takes longer than a one-shot job.
+    from onnxprune.training.retrain import Retrainer
+
+    retrainer = Retrainer(model, data.training, data.held_out, data.specs, config)
+    epochs = []
+    for step, step_pools in enumerate(iterate(pools, config.steps), start=1):
+        masks = make_masks(step_pools)
+        apply_masks(weights, masks)
+        until = 1.0 if step == config.steps else APPROACH * step / config.steps
+        epochs += retrainer.fit(model, weights, masks, until, partial(progress, "retrain"))
+    return tuple(asdict(epoch) for epoch in epochs)
+
+
+def _store(
+    model: ir.Model, stage: Staging, config: PruneConfig, specs: list[InputSpec], *, external: bool
+) -> dict[str, Stored]:
+    """Write the model in the format asked for: by name, how each weight that the format touched is stored."""
+    for key in [key for key in model.metadata_props if key.startswith(ANNOTATION_PREFIX)]:
+        del model.metadata_props[key]
+    if config.format == "coo":
+        names = {weight.value.name or "" for weight in find_weights(model).prunable}
+        sizes = stage.write(model, external=external, sparse_names=names)
+        return {name: Stored(name, "coo", size) for name, size in sizes.items()}
+    outcomes: list[Stored] = []
+    if config.format == "ops":
+        model, reason = raise_opset(model, partial(_same_outputs, specs, config.seed))
+        outcomes = to_ops(model, find_weights(model).prunable)
+        if reason is not None:
+            outcomes = [replace(outcome, reason=reason) for outcome in outcomes]
+    stage.write(model, external=external)
+    return {outcome.name: outcome for outcome in outcomes}
+
+
+def _as_it_came(weight: Weight) -> LayerRecord:
+    size = weight.tensor.nbytes
+    return LayerRecord(
+        weight.name,
+        weight.op_type,
+        weight.node_names,
+        weight.shape,
+        weight.shape,
+        weight.size,
+        weight.nonzero(),
+        size,
+        size,
+        "dense",
+    )
+
+
+def _as_it_is(layer: LayerRecord, weight: Weight) -> LayerRecord:
+    return replace(layer, shape_after=weight.shape, kept=weight.nonzero(), bytes_after=weight.tensor.nbytes)
+
+
+def _as_stored(layer: LayerRecord, stored: dict[str, Stored]) -> LayerRecord:
+    outcome = stored.get(layer.name)
+    if outcome is None:
+        return layer
+    return replace(layer, format=outcome.format, bytes_after=outcome.bytes, note=outcome.reason or "")
+
+
+def _count(model: ir.Model, path: Path | None, file_bytes: int) -> FileRecord:
+    arrays = [tensor.numpy() for tensor in constant_tensors(model) if tensor.dtype in FLOAT_TYPES]
+    parameters = sum(array.size for array in arrays)
+    nonzero = sum(int(np.count_nonzero(array)) for array in arrays)
+    return FileRecord(None if path is None else str(path), file_bytes, parameters, nonzero)
+
+
+def _refuse_worse(evaluation: Evaluation, config: PruneConfig, target: Path | None) -> None:
+    drop = evaluation.drop()
+    if config.max_drop is None or drop <= config.max_drop:
+        return
+    raise ValidationError(
+        f"the pruned model is worse by {drop:.2%} on {evaluation.data}, --max-drop allows {config.max_drop:.2%}; "
+        f"{target or 'nothing'} was left as it was: lower --rate, or retrain more (--data, --epochs, --steps)"
+    )
+
+
+def _same_outputs(specs: list[InputSpec], seed: int, before: ir.Model, after: ir.Model) -> bool:
+    """Whether two forms of a model give the same outputs on random inputs, to rounding."""
+    sessions = []
+    for model in (before, after):
+        with staging(None) as stage:
+            stage.write(model.clone(), external=False)
+            sessions.append(make_session(stage.path, "the converted model"))
+    data = random_data(specs, fixed_batch(specs) or RANDOM_SAMPLES, seed)
+    return compare(sessions[0], sessions[1], data, specs).relative() <= ROUNDING
+
+
+def _notes(
+    config: PruneConfig,
+    origin: Source,
+    target: Path | None,
+    data: _Data,
+    layers: list[LayerRecord],
+    surgery: SurgeryReport | None,
+) -> Iterator[str]:
+    """What the reader of the summary should know."""
+    if data.training is None:
+        rate = f"--rate {config.rate:g}" if config.rate is not None else f"--quality {config.quality:g}"
+        yield (
+            "No retraining was done, for want of data. To retrain: "
+            f"onnxprune {origin.path or 'IN.onnx'} {target or 'OUT.onnx'} {rate} --data DATA"
+        )
+    elif config.eval_data is None:
+        yield (
+            f"Judged on the {data.judging.name}, which also picked the best epoch; "
+            "--eval-data gives an independent judgement."
+        )
+    if data.judging.labels is None:
+        yield "No labels: the table says how far the outputs moved, not whether they are right."
+    if surgery is not None and surgery.units_removed:
+        yield (
+            f"{surgery.units_removed:,} neurons and channels were dead and are gone, "
+            "with the weights that still led to or from them."
+        )
+    empty = [layer.name for layer in layers if not layer.kept]
+    if empty:
+        yield f"Nothing is left of {', '.join(empty)}: its outputs are constant; give it a --layer-rate."
+    yield from (f"{layer.name} stays dense: {layer.note}." for layer in layers if layer.note)
+
+
+class _Stopwatch:
+    """Wall time of each stage, in seconds."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - start

@@ -1,0 +1,179 @@
+"""The command line as a user meets it: exit status, one line on stderr, and what lies on disk afterwards."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from onnxprune import cli
+from tests.builders import cnn, floats, initializer, mlp, model_of
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    onnx.save(mlp(), "in.onnx")
+    return tmp_path
+
+
+def run(*arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(list(map(str, arguments)))
+        sys.exit(0)
+    out = capsys.readouterr()
+    return stop.value.code, out.out, out.err
+
+
+def write_truncated():
+    content = Path("in.onnx").read_bytes()
+    Path("bad.onnx").write_bytes(content[: len(content) // 2])
+
+
+def write_text():
+    Path("bad.onnx").write_text("this is no model\n")
+
+
+def write_empty():
+    Path("bad.onnx").touch()
+
+
+def write_weightless():
+    relu = helper.make_node("Relu", ["x"], ["y"])
+    onnx.save(model_of([relu], [floats("x", "N", 8)], [floats("y", "N", 8)], {}), "bad.onnx")
+
+
+def write_nan():
+    model = mlp()
+    array = initializer(model, "fc1.weight").copy()
+    array[3, 3] = np.nan
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(array, "fc1.weight"))
+    onnx.save(model, "bad.onnx")
+
+
+def save_data(**arrays):
+    np.savez("data.npz", **arrays)
+
+
+def good_rows(count=20):
+    return np.random.default_rng(0).random((count, 8), dtype=np.float32)
+
+
+DATA = ("in.onnx", "out.onnx", "--rate", "0.5", "--data", "data.npz")
+
+BAD = {
+    "no such file": (None, ("gone.onnx", "out.onnx", "--rate", "0.5"), "no file gone.onnx"),
+    "a folder": (None, (".", "out.onnx", "--rate", "0.5"), "cannot be read"),
+    "not ONNX": (write_text, ("bad.onnx", "out.onnx", "--rate", "0.5"), "not an ONNX model"),
+    "empty file": (write_empty, ("bad.onnx", "out.onnx", "--rate", "0.5"), "not an ONNX model"),
+    "cut short": (write_truncated, ("bad.onnx", "out.onnx", "--rate", "0.5"), "cut short"),
+    "no prunable weight": (write_weightless, ("bad.onnx", "out.onnx", "--rate", "0.5"), "no weight"),
+    "NaN in a weight": (write_nan, ("bad.onnx", "out.onnx", "--rate", "0.5"), "fc1.weight.*NaN"),
+    "rate of one": (None, ("in.onnx", "out.onnx", "--rate", "1"), "--rate is 1"),
+    "negative rate": (None, ("in.onnx", "out.onnx", "--rate", "-0.5"), "--rate"),
+    "rate in words": (None, ("in.onnx", "out.onnx", "--rate", "most"), "--rate"),
+    "no rate": (None, ("in.onnx", "out.onnx"), "--rate"),
+    "unknown flag": (None, ("in.onnx", "out.onnx", "--speed", "9"), "--speed"),
+    "unknown layer": (None, ("in.onnx", "out.onnx", "--rate", "0.5", "--exclude", "fc9"), "fc9"),
+    "no data file": (None, DATA, "no data file"),
+    "names that do not fit": (lambda: save_data(image=good_rows()), DATA, "no array 'x' but 'image'"),
+    "dtypes that do not fit": (lambda: save_data(x=np.ones((20, 8), np.uint8)), DATA, "uint8"),
+    "shapes that do not fit": (lambda: save_data(x=good_rows()[:, :5]), DATA, "shape"),
+    "labels that do not fit": (lambda: save_data(x=good_rows(), labels=np.arange(20)), DATA, "labels"),
+    "one sample": (lambda: save_data(x=good_rows(1)), DATA, "at least 2"),
+    "no folder for the target": (None, ("in.onnx", "gone/out.onnx", "--rate", "0.5"), "no folder gone"),
+    "a folder as target": (None, ("in.onnx", ".", "--rate", "0.5"), "is a folder"),
+    "a file as the target's folder": (None, ("in.onnx", "in.onnx/out.onnx", "--rate", "0.5"), "no folder"),
+    "the input as target": (None, ("in.onnx", "in.onnx", "--rate", "0.5"), "is the input itself"),
+    "a JSON file in no folder": (
+        None,
+        ("in.onnx", "out.onnx", "--rate", "0.5", "--json", "gone/r.json"),
+        "--json",
+    ),
+}
+
+
+@pytest.mark.parametrize(("prepare", "arguments", "words"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_one_line_with_status_2_and_touches_nothing(folder, capsys, prepare, arguments, words):
+    (folder / "out.onnx").write_bytes(b"what was there before")
+    if prepare:
+        prepare()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    status, out, err = run(*arguments, capsys=capsys)
+    assert status == 2
+    assert out == "" and err.count("\n") == 1 and "Traceback" not in err
+    assert re.search(words, err), err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_read_only_folder_is_refused_before_the_work(folder, capsys, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    # The tests may run as root, whom no folder refuses.
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    status, _, err = run("in.onnx", "out.onnx", "--rate", "0.5", capsys=capsys)
+    assert status == 2 and "Permission denied" in err and err.count("\n") == 1
+
+
+def test_without_data_the_summary_says_that_nothing_was_retrained_and_how_to(folder, capsys):
+    status, out, err = run("in.onnx", "out.onnx", "--rate", "0.5", capsys=capsys)
+    assert status == 0 and err == ""
+    assert (
+        "No retraining was done" in out
+        and "--data DATA" in out
+        and "random inputs" in out
+        and "cosine" in out
+    )
+
+
+def test_both_spellings_and_the_alias_of_rate_work(folder, capsys):
+    for flags in (
+        ["--sparsity", "50%", "--layer_rate", "fc2=0.25"],
+        ["--rate", "0.5", "--layer-rate", "fc2=0.25"],
+    ):
+        status, _, err = run("in.onnx", "out.onnx", "--format", "dense", *flags, capsys=capsys)
+        assert status == 0, err
+        model = onnx.load("out.onnx")
+        assert np.count_nonzero(initializer(model, "fc2.weight")) <= 48
+
+
+def test_json_holds_the_whole_record(folder, capsys):
+    np.savez("data.npz", x=good_rows(40), labels=np.arange(40) % 4)
+    status, out, err = run(*DATA, "--steps", "2", "--epochs", "4", "--json", "r.json", "-v", capsys=capsys)
+    assert status == 0, err
+    report = json.loads((folder / "r.json").read_text())
+    assert [layer["name"] for layer in report["layers"]] == ["fc1.weight", "fc2.weight"]
+    assert report["after"]["bytes"] == (folder / "out.onnx").stat().st_size
+    assert [record["epoch"] for record in report["retraining"]] == [0, 1, 1, 2, 3, 4]
+    assert report["evaluation"]["data"].startswith("held-out 10%")
+    assert report["settings"]["rate"] == 0.5 and "epoch" in out
+
+
+def test_max_drop_leaves_the_target_and_exits_with_1(folder, capsys):
+    (folder / "out.onnx").write_bytes(b"what was there before")
+    status, _, err = run("in.onnx", "out.onnx", "--rate", "0.95", "--max-drop", "0.1%", capsys=capsys)
+    assert status == 1 and "--max-drop" in err and err.count("\n") == 1
+    assert (folder / "out.onnx").read_bytes() == b"what was there before"
+    assert sorted(path.name for path in folder.iterdir()) == ["in.onnx", "out.onnx"]
+
+
+def test_inspect_names_every_weight_and_what_cannot_be_pruned(folder, capsys):
+    onnx.save(cnn(), "cnn.onnx")
+    status, out, _ = run("inspect", "cnn.onnx", capsys=capsys)
+    assert status == 0
+    for name in ("conv1.weight", "conv2.weight", "fc.weight"):
+        assert name in out
+
+
+def test_one_shot_use_does_not_import_torch(folder):
+    code = (
+        "import sys; from onnxprune import prune; prune('in.onnx', 'out.onnx', rate=0.5); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=folder).returncode == 0

@@ -1,0 +1,78 @@
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from onnxprune.data import Dataset, InputSpec
+from onnxprune.errors import DataError, ModelFileError
+from onnxprune.evaluate import check_runs, compare, make_session
+from tests.builders import floats, mlp, model_of, normal
+
+SPECS = [InputSpec("x", np.dtype(np.float32), (None, 8))]
+
+
+def linear(weight, batch="N"):
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], "matmul")
+    return model_of([node], [floats("x", batch, 8)], [floats("y", batch, weight.shape[1])], {"w": weight})
+
+
+def session(model):
+    return make_session(model, "a test model")
+
+
+def dataset(count, labels=None):
+    return Dataset({"x": normal(count, 8)}, labels, "samples")
+
+
+def test_top_1_counts_the_samples_that_are_right():
+    weight = normal(8, 4, seed=1)
+    right = (normal(600, 8) @ weight).argmax(1)
+    right[:30] = (right[:30] + 1) % 4
+    result = compare(session(linear(weight)), session(linear(-weight)), dataset(600, right), SPECS)
+    assert result.before.value == 570 / 600 and result.after.value < 0.5
+    assert result.drop() == result.before.value - result.after.value
+
+
+def test_float_labels_are_judged_by_mean_squared_error():
+    weight = normal(8, 3, seed=1)
+    target = normal(40, 8) @ weight
+    result = compare(session(linear(weight)), session(linear(weight * 0)), dataset(40, target), SPECS)
+    assert result.before.value == pytest.approx(0, abs=1e-10)
+    assert result.after.value == pytest.approx((target**2).mean(), rel=1e-5)
+
+
+def test_differences_are_those_of_the_outputs():
+    weight = normal(8, 4, seed=1)
+    output = compare(session(linear(weight)), session(linear(weight * 0.5)), dataset(50), SPECS).outputs[0]
+    full = normal(50, 8) @ weight
+    assert output.cosine == pytest.approx(1) and output.agreement == 1
+    assert output.absolute == pytest.approx(np.abs(full).max() / 2, rel=1e-5)
+    assert output.relative == pytest.approx(0.5, rel=1e-5)
+
+
+def test_equal_models_do_not_differ():
+    output = compare(session(mlp()), session(mlp()), dataset(50), SPECS).outputs[0]
+    assert (output.absolute, output.relative, output.agreement) == (0, 0, 1)
+
+
+def test_a_fixed_batch_judges_every_sample_once():
+    weight = normal(8, 4, seed=1)
+    fixed = [InputSpec("x", np.dtype(np.float32), (16, 8))]
+    labels = (normal(50, 8) @ weight).argmax(1)
+    result = compare(session(linear(weight, 16)), session(linear(weight, 16)), dataset(50, labels), fixed)
+    assert result.samples == result.before.samples == 50 and result.before.value == 1
+
+
+@pytest.mark.parametrize(
+    "labels", [np.arange(50), np.full(50, -1), np.zeros((50, 3)), np.zeros((50, 2), int)]
+)
+def test_labels_that_do_not_fit_are_found_before_the_work(labels):
+    with pytest.raises(DataError, match="labels"):
+        check_runs(session(mlp()), dataset(50, labels), SPECS)
+
+
+def test_a_model_that_onnxruntime_refuses_is_named():
+    model = mlp()
+    model.graph.node[1].op_type = "NoSuchOperator"
+    with pytest.raises(ModelFileError, match=r"a test model: .*NoSuchOperator"):
+        session(onnx.ModelProto.FromString(model.SerializeToString()))
