@@ -15,7 +15,7 @@ setup: .venv/ready
 
 demo: setup
 	mkdir -p build
-	$(BIN)/onnxprune models/lenet-300-100.onnx build/demo.onnx --rate 0.917 --scope global --epochs 60 --learning-rate 1e-3 \
+	$(BIN)/onnxprune models/lenet-300-100.onnx build/demo.onnx --rate 0.917 --scope global --epochs 60 \
 		--data $(SAMPLE)/train-images-idx3-ubyte.gz --eval-data $(SAMPLE)/t10k-images-idx3-ubyte.gz
 
 test: setup

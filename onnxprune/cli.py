@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from onnxprune.config import PruneConfig
 from onnxprune.errors import OnnxPruneError, OutputError
@@ -24,7 +24,7 @@ from onnxprune.pipeline import run
 from onnxprune.report.tables import inspection, job_details, job_summary
 from onnxprune.sparse.rewrite import from_ops
 
-# Stages shorter than this show no bar.
+# Jobs shorter than this show no bar.
 QUIET_SECONDS = 1.0
 # Tables that go to a file or pipe have no terminal to fit.
 PIPED_WIDTH = 120
@@ -126,24 +126,27 @@ def _console() -> Console:
 
 @contextlib.contextmanager
 def _progress_bar() -> Iterator[Callable[[str, float], None]]:
-    """A bar on stderr for each stage that takes longer than `QUIET_SECONDS`; silent when not a terminal."""
+    """A bar on stderr for the stage at hand, once the job has taken `QUIET_SECONDS`; silent when not a terminal."""
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    started: dict[str, float] = {}
-    tasks: dict[str, Any] = {}
+    start = threading.Timer(QUIET_SECONDS, bar.start)
+    start.daemon = True
+    tasks: dict[str, TaskID] = {}
 
     def show(stage: str, done: float) -> None:
-        begin = started.setdefault(stage, time.monotonic())
-        if stage not in tasks and time.monotonic() - begin > QUIET_SECONDS:
-            bar.start()
+        if stage not in tasks:
+            for earlier in tasks.values():
+                bar.update(earlier, visible=False)
             tasks[stage] = bar.add_task(stage, total=1.0)
-        if stage in tasks:
-            bar.update(tasks[stage], completed=done)
+        bar.update(tasks[stage], completed=done)
 
     try:
+        start.start()
         yield show
     finally:
+        start.cancel()
+        start.join()
         bar.stop()
 
 

@@ -37,13 +37,18 @@ class InputSpec:
 
 
 def input_specs(model: ir.Model) -> list[InputSpec]:
-    """The inputs that a caller must give, in graph order (initializers that are inputs too have a value already)."""
+    """The inputs that a caller must give, in graph order (initializers that are inputs too have a value already).
+
+    PaddlePaddle writes an unknown dim as -1.
+    """
     specs = []
     for value in model.graph.inputs:
         if value.is_initializer():
             continue
         dtype = value.dtype.numpy() if value.dtype is not None else np.dtype(np.float32)
-        dims = [] if value.shape is None else [d if isinstance(d, int) else None for d in value.shape]
+        dims = (
+            [] if value.shape is None else [d if isinstance(d, int) and d > 0 else None for d in value.shape]
+        )
         specs.append(InputSpec(value.name or "", np.dtype(dtype), tuple(dims)))
     return specs
 

@@ -83,7 +83,7 @@ def prune(
 
 def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: Progress) -> Result:
     """The job, its settings checked; see `prune`."""
-    watch = _Stopwatch()
+    watch = _Stopwatch(progress)
     with watch("load"):
         model, origin = load(source)
         from_ops(model)
@@ -96,8 +96,8 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
         with watch("read data"):
             original = make_session(origin.file, origin.name)
             data = _read_data(model, original, config)
-        with watch("prune and retrain" if data.training else "prune"):
-            epochs = _prune(model, weights, pools, data, config, progress)
+        with watch("prune"):
+            epochs = _prune(model, weights, pools, data, config, partial(progress, "prune"))
         with watch("remove dead units"):
             surgery = remove_dead_units(model) if config.remove_dead else None
             layers = [_as_it_is(layer, weight) for layer, weight in zip(layers, weights, strict=True)]
@@ -150,7 +150,7 @@ def _usable_weights(model: ir.Model, name: str) -> Weights:
             f"{name} has no weight that can be pruned ({reasons}): see `onnxprune inspect`"
         )
     for weight in found.prunable:
-        if not np.isfinite(weight.array().sum(dtype=np.float64)) and not np.isfinite(weight.array()).all():
+        if not np.isfinite(weight.array()).all():
             raise ModelFileError(
                 f"weight {weight.name!r} of {name} holds NaN or infinity: export the model from a sound checkpoint"
             )
@@ -178,7 +178,7 @@ def _prune(
     pools: list[Pool],
     data: _Data,
     config: PruneConfig,
-    progress: Progress,
+    progress: Callable[[float], None],
 ) -> tuple[dict[str, Any], ...]:
     """Prune, retraining after each step where there is data; a record an epoch."""
     if data.training is None or data.held_out is None:
@@ -193,7 +193,7 @@ def _prune(
         masks = make_masks(step_pools)
         apply_masks(weights, masks)
         until = 1.0 if step == config.steps else APPROACH * step / config.steps
-        epochs += retrainer.fit(model, weights, masks, until, partial(progress, "retrain"))
+        epochs += retrainer.fit(model, weights, masks, until, progress)
     return tuple(asdict(epoch) for epoch in epochs)
 
 
@@ -306,13 +306,15 @@ def _notes(
 
 
 class _Stopwatch:
-    """Wall time of each stage, in seconds."""
+    """Wall time of each stage, in seconds; tells the progress when one begins."""
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Progress) -> None:
         self.seconds: dict[str, float] = {}
+        self._progress = progress
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
+        self._progress(stage, 0.0)
         start = time.perf_counter()
         yield
         self.seconds[stage] = time.perf_counter() - start

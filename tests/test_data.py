@@ -25,6 +25,12 @@ def test_specs_are_the_inputs_without_a_value():
     assert input_specs(ir.from_proto(mlp())) == SPECS
 
 
+def test_a_dim_of_minus_one_is_any():
+    model = ir.from_proto(mlp())
+    model.graph.inputs[0].shape = ir.Shape([-1, 8])
+    assert input_specs(model) == SPECS
+
+
 def test_npz_gives_inputs_and_labels(tmp_path):
     np.savez(tmp_path / "d.npz", x=samples(), labels=np.arange(10) % 4)
     data = load_data(tmp_path / "d.npz", SPECS)

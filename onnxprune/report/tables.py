@@ -17,7 +17,10 @@ from onnxprune.report.record import LayerRecord, Report
 
 def job_summary(report: Report) -> RenderableType:
     """Per layer what is left, then the whole before and after, then what the reader should know."""
-    return Group(_layers(report), _totals(report), *(f"- {escape(note)}" for note in report.notes))
+    judged = (
+        f"Judged in onnxruntime on {report.evaluation['data']}, {report.evaluation['samples']:,} samples."
+    )
+    return Group(_layers(report), _totals(report), *(f"- {escape(line)}" for line in (judged, *report.notes)))
 
 
 def job_details(report: Report) -> RenderableType:
@@ -118,17 +121,14 @@ def _total_rows(report: Report) -> Iterator[tuple[str, str, str, str]]:
     yield "  not zero", f"{before.nonzero:,}", f"{after.nonzero:,}", _times(before.nonzero, after.nonzero)
     yield "file", bytes_text(before.bytes), bytes_text(after.bytes), _times(before.bytes, after.bytes)
     evaluation = report.evaluation
-    data = f"{evaluation['data']} ({evaluation['samples']:,} samples)"
     if evaluation["before"] is not None:
         name = {"top-1": "top-1 error", "mse": "mean squared error"}[evaluation["before"]["name"]]
-        yield name, _metric(evaluation["before"]), _metric(evaluation["after"]), f"on {data}"
+        yield name, _metric(evaluation["before"]), _metric(evaluation["after"]), ""
     for output in evaluation["outputs"]:
         agreement = "" if output["agreement"] is None else f", same top-1 {output['agreement']:.2%}"
         moved = f"cosine {output['cosine']:.4f}{agreement}"
         largest = f"largest difference {output['absolute']:.3g} (relative {output['relative']:.3g})"
         yield f"output {escape(output['output'])}", "", moved, largest
-    if evaluation["before"] is None:
-        yield "judged on", "", data, ""
     yield "time", "", f"{sum(report.seconds.values()):.1f} s", _slowest(report.seconds)
 
 

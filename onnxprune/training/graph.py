@@ -18,12 +18,13 @@ from onnxprune.training.names import ModuleNames
 from onnxprune.training.ops import Lowering, find_lowering
 from onnxprune.training.ops.types import WIDENED_TYPES, to_tensor, torch_dtype
 from onnxprune.training.sizes import Sizes
-from onnxprune.training.trainable import trained_constants
+from onnxprune.training.trainable import trained_constants, unique_names
 
 # What is known of a value while the graph is built: all of it, its sizes, or where a run will hold it.
 Known = torch.Tensor | Sizes | fx.Proxy
 
 _ONNX_DOMAINS = ("", "ai.onnx")
+_MEND = "prune without --data, which does no retraining"
 
 
 class UnsupportedOperatorError(OnnxPruneError):
@@ -34,22 +35,23 @@ def to_torch(model: ir.Model) -> fx.GraphModule:
     """The graph as a torch module that takes the graph's inputs in order and returns a tuple of its outputs.
 
     Parameters are the constants that the table of operators declares as trained, under their ONNX names;
-    other constants are buffers or numbers in the code. A name that torch cannot hold (`a` beside `a.b`,
+    other constants are buffers, or numbers in the code. A name that torch cannot hold (`a` beside `a.b`,
     `forward`, one with a quote) gets another: `module.meta["parameters"]` maps the ONNX name of every
-    parameter to its name in the module; `module.meta["inputs"]` and `["outputs"]` list the ONNX names of
-    what goes in and out. float16 and bfloat16 are held and computed in float32, double stays double. The
-    model is not changed, its weights are copied once.
+    parameter, with #2, #3 where subgraphs repeat one, to its name in the module. `module.meta["inputs"]`
+    and `module.meta["outputs"]` list the ONNX names of what goes in and comes out.
+
+    float16 and bfloat16 are held and computed in float32, double stays double. Dropout is the identity,
+    batch normalisation uses its given statistics. The model is not changed; a weight is copied once.
 
     Raises:
-        UnsupportedOperatorError: an operator has no entry in the table.
+        UnsupportedOperatorError: an operator, or a use of one, has no entry in the table.
     """
     model = model.clone()
     try:
         inline_functions(model)
     except ValueError as error:
         raise UnsupportedOperatorError(
-            f"the model's functions cannot be inlined ({first_line(error)}); "
-            "prune without --data, which does no retraining"
+            f"the model's functions cannot be inlined: {first_line(error)}; {_MEND}"
         ) from error
     names = ModuleNames()
     trained = {value: names.give(value.name or "") for value in trained_constants(model)}
@@ -57,15 +59,14 @@ def to_torch(model: ir.Model) -> fx.GraphModule:
     module = _Builder(model, trained, names, None).module(model.graph, inputs)
     module.meta["inputs"] = [value.name for value in inputs]
     module.meta["outputs"] = [value.name for value in model.graph.outputs]
-    module.meta["parameters"] = {value.name: name for value, name in trained.items()}
+    module.meta["parameters"] = dict(zip(unique_names(trained), trained.values(), strict=True))
     return module
 
 
 def _unsupported(node: ir.Node, reason: str) -> UnsupportedOperatorError:
     operator = node.op_type if node.domain in _ONNX_DOMAINS else f"{node.domain}::{node.op_type}"
     return UnsupportedOperatorError(
-        f"{operator} (node {node.name!r}) cannot be retrained: {reason}; "
-        "prune without --data, which does no retraining"
+        f"{operator} (node {node.name or node.outputs[0].name!r}) cannot be retrained: {reason}; {_MEND}"
     )
 
 
@@ -92,14 +93,18 @@ class _Builder:
             self._known[value] = self._placeholder(value)
         for node in graph:
             self._lower(node)
+        if self._outer is None:
+            for value in self._trained:  # a weight that no output needs is a parameter all the same
+                self.known(value)
         self._graph.output(tuple(self._at_run_time(value).node for value in graph.outputs))
         module = fx.GraphModule(self._root, self._graph)
         module.graph.eliminate_dead_code()
-        return fx.GraphModule(module, module.graph)
+        module.recompile()
+        return module
 
     def _placeholder(self, value: ir.Value) -> fx.Proxy:
-        node = self._graph.placeholder(value.name or "input")
-        node.target = node.name  # fx makes identifiers of names of nodes, not of targets
+        node = self._graph.placeholder("self_" if value.name == "self" else value.name or "input")
+        node.target = node.name  # fx makes identifiers of the names of nodes, not of their targets
         proxy = fx.Proxy(node, self._tracer)
         return proxy.to(torch_dtype(value.dtype)) if value.dtype in WIDENED_TYPES else proxy
 
@@ -252,7 +257,7 @@ def _attributes(node: ir.Node, lowering: Lowering) -> dict[str, Any]:
     """The node's attributes as keywords; also the number of `outputs` and the input `types`, if asked for."""
     attributes: dict[str, Any] = {}
     for name, attribute in node.attributes.items():
-        if name not in lowering.parameters:
+        if not lowering.takes(name):
             raise _unsupported(node, f"its attribute {name} has no counterpart here")
         if attribute.type == ir.AttributeType.TENSOR:
             attributes[name] = to_tensor(attribute.as_tensor())
@@ -260,9 +265,9 @@ def _attributes(node: ir.Node, lowering: Lowering) -> dict[str, Any]:
             attributes[name] = (
                 tuple(attribute.value) if isinstance(attribute.value, list) else attribute.value
             )
-    if "outputs" in lowering.parameters:
+    if lowering.asks_for("outputs"):
         attributes["outputs"] = len(node.outputs)
-    if "types" in lowering.parameters:
+    if lowering.asks_for("types"):
         attributes["types"] = tuple(None if value is None else value.dtype for value in node.inputs)
     return attributes
 

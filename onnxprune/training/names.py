@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import keyword
+from collections.abc import Iterator
 
 from torch import fx, nn
 
@@ -20,14 +22,10 @@ class ModuleNames:
 
     def give(self, name: str) -> str:
         """The name, or one like it that is free and that torch can hold."""
-        candidate, count = name, 1
-        while not self._fits(candidate):
-            count += 1
-            plain = "".join("_" if letter in _UNWRITABLE or letter == "." else letter for letter in name)
-            candidate = f"{plain}#{count}"
-        self._paths.add(candidate)
-        self._parents.update(_parents(candidate))
-        return candidate
+        path = next(candidate for candidate in _candidates(name) if self._fits(candidate))
+        self._paths.add(path)
+        self._parents.update(_parents(path))
+        return path
 
     def _fits(self, name: str) -> bool:
         free = name not in self._paths | self._parents and self._paths.isdisjoint(_parents(name))
@@ -39,6 +37,15 @@ class ModuleNames:
 
     def _reserved(self, part: str) -> bool:
         return not part or keyword.iskeyword(part) or hasattr(self._module, part)
+
+
+def _candidates(name: str) -> Iterator[str]:
+    """For a.b: a.b, a.b#2, a_b#2, a.b#3, a_b#3, ..."""
+    yield name
+    plain = "".join("_" if letter in _UNWRITABLE or letter == "." else letter for letter in name)
+    for count in itertools.count(2):
+        yield f"{name}#{count}"
+        yield f"{plain}#{count}"
 
 
 def _parents(path: str) -> set[str]:

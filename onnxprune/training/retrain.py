@@ -68,9 +68,8 @@ class Retrainer:
     ):
         self._config = config
         self._module = to_torch(model)
-        parameters = dict(self._module.named_parameters())
-        self._parameters = {name: parameters[path] for name, path in self._module.meta["parameters"].items()}
         self._teacher = copy.deepcopy(self._module).requires_grad_(False)
+        self._parameters = self._trained_parameters(model)
         self._objective = Objective(
             _distill_share(training, config),
             config.temperature,
@@ -102,8 +101,10 @@ class Retrainer:
         On the way the last state is kept; at the end (`until` = 1) the best on held-out data, be it the first.
         """
         self._step += 1
-        constants = {name: value for name, value in _constants(model).items() if name in self._parameters}
-        self._take(constants)
+        constants = _constants(model)
+        with torch.no_grad():
+            for name, parameter in self._parameters.items():
+                parameter.copy_(to_tensor(_tensor(constants[name])))
         held = [
             (self._parameters[weight.value.name or ""], torch.from_numpy(masks[weight.name]))
             for weight in weights
@@ -123,19 +124,19 @@ class Retrainer:
                 losses.clear()
                 if until < 1 or history[-1].better_than(best):
                     best, state = history[-1], self._state()
-        for name, value in constants.items():
-            tensor = constant_tensor(value)
-            assert tensor is not None
-            set_constant(value, state[name].numpy().astype(tensor.numpy().dtype), tensor.dtype)
+        for name, values in state.items():
+            tensor = _tensor(constants[name])
+            set_constant(constants[name], values.numpy().astype(tensor.numpy().dtype), tensor.dtype)
         return history
 
-    def _take(self, constants: Mapping[str, ir.Value]) -> None:
-        """Set the parameters to the model's weights as they stand."""
-        with torch.no_grad():
-            for name, value in constants.items():
-                tensor = constant_tensor(value)
-                assert tensor is not None
-                self._parameters[name].copy_(to_tensor(tensor))
+    def _trained_parameters(self, model: ir.Model) -> dict[str, torch.nn.Parameter]:
+        """The module's parameters by ONNX name; those of model-local functions have none, and are not trained."""
+        parameters = dict(self._module.named_parameters())
+        paths = self._module.meta["parameters"]
+        trained = {name: parameters.pop(paths[name]) for name in _constants(model) if name in paths}
+        for frozen in parameters.values():
+            frozen.requires_grad_(False)
+        return trained
 
     def _update(self, penalised: Sequence[torch.Tensor]) -> float:
         """One step of the optimiser on the next batch; its loss before the penalty."""
@@ -222,12 +223,23 @@ def _distill_share(training: Dataset, config: PruneConfig) -> float:
 
 
 def _constants(model: ir.Model) -> dict[str, ir.Value]:
-    """Every initializer and Constant node output of the graph by name."""
-    values = list(model.graph.initializers.values())
-    values += [node.outputs[0] for node in model.graph if node.op_type == "Constant"]
+    """Every initializer and Constant node output by name, subgraphs included."""
+    values: list[ir.Value] = []
+    for graph in model.graphs():
+        values += graph.initializers.values()
+        values += (node.outputs[0] for node in graph if constant_tensor(node.outputs[0]) is not None)
     return {value.name or "": value for value in values}
 
 
+def _tensor(constant: ir.Value) -> ir.TensorProtocol:
+    tensor = constant_tensor(constant)
+    assert tensor is not None
+    return tensor
+
+
 def _producer_type(output: ir.Value) -> str:
+    """The operator that makes an output, behind any Identity."""
     producer = output.producer()
+    while producer is not None and producer.op_type == "Identity" and producer.inputs[0] is not None:
+        producer = producer.inputs[0].producer()
     return "" if producer is None else producer.op_type

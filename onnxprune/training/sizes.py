@@ -52,7 +52,9 @@ def stacked(first: int, *others: int) -> torch.Tensor:
 def fold(op_type: str, operands: Sequence[Any], attributes: dict[str, Any]) -> Sizes | torch.Tensor | None:
     """The result of an operator on sizes and integer tensors; None where it is not one of these."""
     function = _FOLDED.get(op_type)
-    if function is None or any(isinstance(operand, torch.Tensor) and operand.dim() > 1 for operand in operands):
+    if function is None or any(
+        isinstance(operand, torch.Tensor) and operand.dim() > 1 for operand in operands
+    ):
         return None
     folded = function(*(_sizes(operand) for operand in operands), **attributes)
     return None if folded is None else folded.settled()

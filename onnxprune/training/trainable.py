@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import onnx_ir as ir
 
 from onnxprune.model.weights import FLOAT_TYPES, constant_tensor
@@ -29,6 +31,17 @@ def trained_constants(model: ir.Model) -> list[ir.Value]:
         if bias is not None:
             trained[bias] = None
     return list(trained)
+
+
+def unique_names(values: Iterable[ir.Value]) -> list[str]:
+    """The names of values, with #2, #3 where subgraphs repeat one, as `find_weights` tells weights apart."""
+    counts: dict[str, int] = {}
+    names = []
+    for value in values:
+        name = value.name or ""
+        counts[name] = counts.get(name, 0) + 1
+        names.append(name if counts[name] == 1 else f"{name}#{counts[name]}")
+    return names
 
 
 def _lowering(node: ir.Node, model: ir.Model) -> Lowering | None:

@@ -24,18 +24,21 @@ def _is_zero(size: object) -> bool:
 
 
 @lowers("Flatten", since=1, moves=True)
+@opaque
 def flatten(x: Tensor, *, axis: int = 1) -> Tensor:
     """The axes before `axis` as one, and those from it on as another (ONNX Flatten-21)."""
-    if axis == 1:
-        return x.reshape(x.shape[0], x.shape[1:].numel())
     return x.reshape(x.shape[:axis].numel(), x.shape[axis:].numel())
 
 
 @lowers("Transpose", since=1, moves=True)
-@opaque
 def transpose(x: Tensor, *, perm: Sequence[int] | None = None) -> Tensor:
     """The axes of x in the order `perm`, or reversed (ONNX Transpose-21)."""
-    return x.permute(tuple(reversed(range(x.dim()))) if perm is None else tuple(perm))
+    return _reversed(x) if perm is None else x.permute(tuple(perm))
+
+
+@opaque
+def _reversed(x: Tensor) -> Tensor:
+    return x.permute(tuple(reversed(range(x.dim()))))
 
 
 @lowers("Squeeze", since=1, moves=True)

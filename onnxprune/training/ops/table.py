@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,13 +33,20 @@ class Lowering:
     several: bool
 
     @functools.cached_property
-    def parameters(self) -> frozenset[str]:
-        """Names that the function can be given as keywords; none for a function of torch itself."""
+    def _parameters(self) -> Mapping[str, inspect.Parameter]:
         try:
-            names = inspect.signature(self.function).parameters
-        except ValueError:
-            return frozenset()
-        return frozenset(names)
+            return inspect.signature(self.function).parameters
+        except ValueError:  # a function of torch itself
+            return {}
+
+    def asks_for(self, name: str) -> bool:
+        """Whether the function has a parameter of this name."""
+        return name in self._parameters
+
+    def takes(self, attribute: str) -> bool:
+        """Whether the function can be given this attribute."""
+        kinds = {parameter.kind for parameter in self._parameters.values()}
+        return self.asks_for(attribute) or inspect.Parameter.VAR_KEYWORD in kinds
 
 
 _LOWERINGS: dict[tuple[str, str], list[Lowering]] = {}
