@@ -93,7 +93,7 @@ def inspect(source: str) -> None:
     """Show the weights of an ONNX model: shape, density, and what cannot be pruned and why."""
     model, origin = load(source)
     from_ops(model)
-    _console().print(inspection(origin, find_weights(model)))
+    _console().print(inspection(origin, model, find_weights(model)))
 
 
 COMMANDS = {"prune": prune, "inspect": inspect}

@@ -65,7 +65,9 @@ class Report:
     seconds: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """The record in JSON types, each layer with its rate."""
+        layers = [asdict(layer) | {"rate": layer.rate} for layer in self.layers]
+        return asdict(self) | {"layers": layers}
 
     def annotations(self) -> dict[str, str]:
         """Model metadata that explains the file later: enough to see what was kept, and to run again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import onnx_ir as ir
 from rich import box
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -35,16 +36,29 @@ def job_details(report: Report) -> RenderableType:
     return Group(*([epochs] if report.retraining else []), *_left_alone(report.unprunable))
 
 
-def inspection(source: Source, weights: Weights) -> RenderableType:
-    """The weights of a model, their density, and why some cannot be pruned."""
-    title = f"{source.name}, {bytes_text(source.file_bytes)}"
+def inspection(source: Source, model: ir.Model, weights: Weights) -> RenderableType:
+    """What goes in and out of a model, its weights, their density, and why some cannot be pruned."""
+    title = f"{source.name}: {bytes_text(source.file_bytes)}, opset {model.opset_imports.get('', 'unknown')}"
     table = _table(title, "weight", "operator", "node", "shape", "weights", "non-zero", "density", numeric=4)
     for weight in weights.prunable:
         nonzero = weight.nonzero()
         names = escape(weight.name), weight.op_type, escape(", ".join(weight.node_names))
         numbers = f"{weight.size:,}", f"{nonzero:,}", f"{nonzero / max(weight.size, 1):.1%}"
         table.add_row(*names, shape_text(weight.shape), *numbers)
-    return Group(table, *_left_alone(weights.unprunable))
+    inputs = [value for value in model.graph.inputs if not value.is_initializer()]
+    ends = [
+        escape(f"{way} {_value_text(value)}")
+        for way, values in (("in ", inputs), ("out", model.graph.outputs))
+        for value in values
+    ]
+    return Group(*ends, table, *_left_alone(weights.unprunable))
+
+
+def _value_text(value: ir.Value) -> str:
+    """The name, type and dims of an input or output: x float32 [N, 8]."""
+    dtype = "?" if value.dtype is None else str(value.dtype.numpy())
+    dims = "?" if value.shape is None else ", ".join(str(dim) for dim in value.shape)
+    return f"{value.name} {dtype} [{dims}]"
 
 
 def _left_alone(operands: Sequence[Unprunable]) -> list[Table]:
