@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
             evaluation = compare(original, pruned, data.judging, data.specs, partial(progress, "judge"))
         _refuse_worse(evaluation, config, target)
         report = Report(
-            versions={package: version(package) for package in PACKAGES},
+            versions=_versions(),
             settings=config.to_dict(),
             source_sha256=origin.sha256,
             before=before,
@@ -139,6 +139,15 @@ class _Data:
     training: Dataset | None
     held_out: Dataset | None
     judging: Dataset
+
+
+def _versions() -> dict[str, str]:
+    """The versions that made the result; torch may be absent where nothing is retrained."""
+    versions = {}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions
 
 
 def _usable_weights(model: ir.Model, name: str) -> Weights:
