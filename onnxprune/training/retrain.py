@@ -68,7 +68,8 @@ class Retrainer:
     ):
         self._config = config
         # Convolutions and pooling on CPUs are faster so: a step of LeNet-5 takes 14 ms instead of 25.
-        self._module = to_torch(model).to(memory_format=torch.channels_last)
+        # (torch's stubs do not know the argument.)
+        self._module = to_torch(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._teacher = copy.deepcopy(self._module).requires_grad_(False)
         self._parameters = self._trained_parameters(model)
         self._objective = Objective(
