@@ -202,7 +202,8 @@ def _prune(
         masks = make_masks(step_pools)
         apply_masks(weights, masks)
         until = 1.0 if step == config.steps else APPROACH * step / config.steps
-        epochs += retrainer.fit(model, weights, masks, until, progress)
+        held = {weight.value: masks[weight.name] for weight in weights if weight.name in masks}
+        epochs += retrainer.fit(held, until, progress)
     return tuple(asdict(epoch) for epoch in epochs)
 
 

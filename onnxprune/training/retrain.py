@@ -10,15 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 import torch
+from torch import fx
 
 from onnxprune.config import PruneConfig
 from onnxprune.data import Dataset, InputSpec, class_axis, fixed_batch
 from onnxprune.errors import DataError
-from onnxprune.model.weights import Weight, constant_tensor, set_constant
+from onnxprune.model.weights import constant_tensor, set_constant
 from onnxprune.training.graph import to_torch
 from onnxprune.training.losses import Objective, Outputs
 from onnxprune.training.ops.types import to_tensor
 from onnxprune.training.samples import Samples, mix, unmixed
+from onnxprune.training.trainable import trained_constants, unique_names
 
 # Samples in a forward pass without gradients.
 FORWARD_SAMPLES = 1024
@@ -71,7 +73,7 @@ class Retrainer:
         # (torch's stubs do not know the argument.)
         self._module = to_torch(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._teacher = copy.deepcopy(self._module).requires_grad_(False)
-        self._parameters = self._trained_parameters(model)
+        self._parameters = _trained(self._module, model)
         self._objective = Objective(
             _distill_share(training, config),
             config.temperature,
@@ -92,33 +94,30 @@ class Retrainer:
 
     def fit(
         self,
-        model: ir.Model,
-        weights: Sequence[Weight],
-        masks: Mapping[str, np.ndarray],
+        masks: Mapping[ir.Value, np.ndarray],
         until: float,
         progress: Progress = lambda fraction: None,
     ) -> list[Epoch]:
-        """Retrain the model under the masks, on to the fraction `until` of all training; weights go back by name.
+        """Retrain the model's constants as they stand, under the masks, and put them back.
 
-        On the way the last state is kept; at the end (`until` = 1) the best on held-out data, be it the first.
+        `masks`: by the model's own values, of their shapes, bool. Goes on to the fraction `until` of all training:
+        on the way the last state is kept; at the end, 1, the best on held-out data, be it the first.
         """
         self._step += 1
-        constants = _constants(model)
         with torch.no_grad():
-            for name, parameter in self._parameters.items():
-                parameter.copy_(to_tensor(_tensor(constants[name])))
+            for value, parameter in self._parameters.items():
+                parameter.copy_(to_tensor(_tensor(value)))
         held = [
-            (self._parameters[weight.value.name or ""], torch.from_numpy(masks[weight.name]))
-            for weight in weights
-            if weight.name in masks
+            (self._parameters[value], torch.from_numpy(mask))
+            for value, mask in masks.items()
+            if value in self._parameters
         ]
-        penalised = [self._parameters[weight.value.name or ""] for weight in weights]
         history = [self._judge(None)]
         best, state = history[0], self._state()
         losses: list[float] = []
         last = round(until * self._total_updates)
         while self.updates < last:
-            losses.append(self._update(penalised))
+            losses.append(self._update())
             hold(held)
             progress(self.updates / self._total_updates)
             if self.updates % self._epoch_updates == 0 or self.updates == last:
@@ -126,23 +125,12 @@ class Retrainer:
                 losses.clear()
                 if until < 1 or history[-1].better_than(best):
                     best, state = history[-1], self._state()
-        for name, values in state.items():
-            tensor = _tensor(constants[name])
-            set_constant(
-                constants[name], values.contiguous().numpy().astype(tensor.numpy().dtype), tensor.dtype
-            )
+        for value, trained in state.items():
+            tensor = _tensor(value)
+            set_constant(value, trained.contiguous().numpy().astype(tensor.numpy().dtype), tensor.dtype)
         return history
 
-    def _trained_parameters(self, model: ir.Model) -> dict[str, torch.nn.Parameter]:
-        """The module's parameters by ONNX name; those of model-local functions have none, and are not trained."""
-        parameters = dict(self._module.named_parameters())
-        paths = self._module.meta["parameters"]
-        trained = {name: parameters.pop(paths[name]) for name in _constants(model) if name in paths}
-        for frozen in parameters.values():
-            frozen.requires_grad_(False)
-        return trained
-
-    def _update(self, penalised: Sequence[torch.Tensor]) -> float:
+    def _update(self) -> float:
         """One step of the optimiser on the next batch; its loss before the penalty."""
         for group in self._optimiser.param_groups:
             group["lr"] = self._config.learning_rate * self._learning_rate_share()
@@ -153,7 +141,7 @@ class Retrainer:
         loss = self._objective(self._module(*batch.inputs), batch, teacher)
         self._optimiser.zero_grad()
         loss.backward()
-        self._penalise(penalised)
+        self._penalise()
         self._optimiser.step()
         self.updates += 1
         return float(loss.detach())
@@ -163,13 +151,13 @@ class Retrainer:
         warmup = min(1.0, (self.updates + 1) / WARMUP_UPDATES)
         return warmup * (1 + math.cos(math.pi * self.updates / self._total_updates)) / 2
 
-    def _penalise(self, parameters: Sequence[torch.Tensor]) -> None:
-        """Add the penalty's gradient: S * w for S/2 * |w|^2 (L2), S * sign(w) for S * |w| (L1)."""
+    def _penalise(self) -> None:
+        """Add the penalty's gradient to weights: S * w for S/2 * |w|^2 (L2), S * sign(w) for S * |w| (L1)."""
         strength, kind = self._config.weight_decay, self._config.regularization
         if kind == "none" or not strength:
             return
-        for parameter in parameters:
-            if parameter.grad is not None:
+        for parameter in self._parameters.values():
+            if parameter.ndim > 1 and parameter.grad is not None:
                 values = parameter.detach()
                 parameter.grad.add_(values if kind == "l2" else values.sign(), alpha=strength)
 
@@ -193,8 +181,8 @@ class Retrainer:
             ]
         return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
-    def _state(self) -> dict[str, torch.Tensor]:
-        return {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
+    def _state(self) -> dict[ir.Value, torch.Tensor]:
+        return {value: parameter.detach().clone() for value, parameter in self._parameters.items()}
 
 
 def hold(held: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
@@ -226,13 +214,17 @@ def _distill_share(training: Dataset, config: PruneConfig) -> float:
     return 1.0
 
 
-def _constants(model: ir.Model) -> dict[str, ir.Value]:
-    """Every initializer and Constant node output by name, subgraphs included."""
-    values: list[ir.Value] = []
-    for graph in model.graphs():
-        values += graph.initializers.values()
-        values += (node.outputs[0] for node in graph if constant_tensor(node.outputs[0]) is not None)
-    return {value.name or "": value for value in values}
+def _trained(module: fx.GraphModule, model: ir.Model) -> dict[ir.Value, torch.nn.Parameter]:
+    """The parameters of the model's own constants; those of model-local functions are not trained."""
+    values = trained_constants(model)
+    parameters = dict(module.named_parameters())
+    paths = module.meta["parameters"]
+    trained = {
+        value: parameters.pop(paths[name]) for name, value in zip(unique_names(values), values, strict=True)
+    }
+    for frozen in parameters.values():
+        frozen.requires_grad_(False)
+    return trained
 
 
 def _tensor(constant: ir.Value) -> ir.TensorProtocol:

@@ -43,7 +43,10 @@ class Job:
         apply_masks(self.weights, self.masks)
 
     def fit(self, until=1.0):
-        return self.retrainer.fit(self.model, self.weights, self.masks, until)
+        masks = {
+            weight.value: self.masks[weight.name] for weight in self.weights if weight.name in self.masks
+        }
+        return self.retrainer.fit(masks, until)
 
 
 @pytest.mark.parametrize("regularization", ["l1", "l2", "none"])
