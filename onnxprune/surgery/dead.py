@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.surgery.facts import weight_matrix
-from onnxprune.surgery.tables import Contraction
+from onnxprune.surgery.facts import Facts, weight_matrix
+from onnxprune.surgery.tables import Axis, Contraction
 from onnxprune.surgery.units import Units
 
 LAST_OF_AXIS = "it is the last unit of its layer"
@@ -53,7 +53,7 @@ class Liveness:
         folds = []
         for number, contraction in enumerate(self.units.contractions):
             array = self.units.facts.constant(contraction.weight.value)
-            if array is None or contraction.refusal is not None:
+            if array is None or contraction.refusal is not None or contraction.weight_out is None:
                 continue
             constants = self._constants(contraction).filled(0).astype(np.float64)
             dead = ~self.alive[self.units.groups(contraction.data)]
@@ -93,17 +93,29 @@ class Liveness:
 
     def _reads_of(self, number: int, contraction: Contraction) -> np.ndarray:
         """Which positions of the shared axis a living unit reads, bool."""
+        weight, facts = contraction.weight, self.units.facts
+        if contraction.out is None or contraction.weight_out is None:
+            if number not in self._reads:
+                self._reads[number] = np.ones(0, bool), _any_nonzero(facts, weight)
+            return self._reads[number][1]
         living = self.alive[self.units.groups(contraction.out)]
         if number in self._reads and np.array_equal(self._reads[number][0], living):
             return self._reads[number][1]
-        weight, facts = contraction.weight, self.units.facts
         nonzero = facts.nonzero(weight.value, contraction.weight_out.dim, weight.dim)
         if nonzero is None:
-            reads = facts.along(weight).filled(1) != 0
+            self._reads[number] = living, _any_nonzero(facts, weight)
         else:
-            reads = (nonzero if living.all() else nonzero[living]).any(axis=0)
-        self._reads[number] = living, reads
-        return reads
+            read = nonzero if living.all() else nonzero[living]
+            self._reads[number] = living, np.logical_or.reduce(read, axis=0)
+        return self._reads[number][1]
 
     def _constants(self, contraction: Contraction) -> np.ma.MaskedArray:
         return self.units.facts.along(contraction.data)
+
+
+def _any_nonzero(facts: Facts, axis: Axis) -> np.ndarray:
+    """Which positions of an axis hold anything but zeros, or anything that is not known, bool."""
+    array = facts.constant(axis.value)
+    if array is None:
+        return facts.along(axis).filled(1) != 0
+    return (np.moveaxis(array, axis.dim, 0).reshape(array.shape[axis.dim], -1) != 0).any(axis=1)

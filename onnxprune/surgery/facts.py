@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.model.shapes import Dim, branches, infer_shapes, with_branches
 from onnxprune.model.weights import constant_tensor
 from onnxprune.surgery.evaluate import evaluate_node
-from onnxprune.surgery.shapes import Dim, infer_shapes
 from onnxprune.surgery.tables import Axis
 
 
 class Facts:
-    """Shapes of all values of the main graph, and what is known of their elements: as the model was when asked."""
+    """Shapes of all values, If bodies included, and what is known of their elements: as the model was when asked."""
 
     def __init__(self, model: ir.Model):
         self.model = model
         self.opset = model.graph.opset_imports.get("", 0)
+        self.graphs = frozenset(with_branches(model.graph))
         self._shapes = infer_shapes(model)
         self._known: dict[ir.Value, np.ma.MaskedArray] = {}
         self._stored: dict[ir.Value, np.ndarray | None] = {}
         self._nonzero: dict[tuple[ir.Value, int, int], np.ndarray] = {}
+
+    def nodes(self) -> Iterator[ir.Node]:
+        """All nodes in order; those in the bodies of an If before the If itself."""
+        yield from _nodes(self.model.graph)
 
     def shape(self, value: ir.Value | None) -> tuple[Dim, ...] | None:
         """The shape of a value, or None where not even its rank is known."""
@@ -115,6 +120,13 @@ class Facts:
             matrix = weight_matrix(array, out_axis, in_axis)
             self._nonzero[key] = matrix[:, :, 0] != 0 if matrix.shape[2] == 1 else (matrix != 0).any(axis=2)
         return self._nonzero[key]
+
+
+def _nodes(graph: ir.Graph) -> Iterator[ir.Node]:
+    for node in graph:
+        for branch in branches(node):
+            yield from _nodes(branch)
+        yield node
 
 
 def _stored_array(value: ir.Value) -> np.ndarray | None:

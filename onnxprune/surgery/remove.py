@@ -11,7 +11,7 @@ from onnxprune.surgery.units import Units
 
 
 def remove_groups(units: Units, alive: np.ndarray) -> None:
-    """Cut every axis of the main graph to the positions whose group is `alive` (bool by group number), in place.
+    """Cut every axis to the positions whose group is `alive` (bool by group number), in place.
 
     What the removed positions did to the model's outputs is gone with them: fold it away before, or mean to lose it.
     """
@@ -28,14 +28,13 @@ def remove_groups(units: Units, alive: np.ndarray) -> None:
         elif value.shape is not None:
             _cut_shape(value, cuts)
 
-    def size_of(axis: Axis) -> tuple[int, int]:
-        before = len(units.groups(axis))
-        return before, len(kept[axis]) if axis in kept else before
+    def kept_of(axis: Axis) -> np.ndarray:
+        return alive[units.groups(axis)] if axis in units else np.ones(0, bool)
 
-    for node in units.graph:
+    for node in units.facts.nodes():
         rewrite = REWRITES.get(key(node))
         if rewrite is not None and any(value in by_value for value in (*node.inputs, *node.outputs)):
-            rewrite(node, units.facts, size_of)
+            rewrite(node, units.facts, kept_of)
 
 
 def _kept_positions(units: Units, alive: np.ndarray) -> dict[Axis, np.ndarray]:

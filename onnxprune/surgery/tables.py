@@ -11,7 +11,7 @@ without a rule touches: nothing is ever guessed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -43,34 +43,62 @@ class Coupling:
 
 
 @dataclass(frozen=True)
-class OneOf:
-    """Any one of these couplings may hold, never two: positions must stay a full grid. The rest is frozen."""
+class Stays:
+    """Something asks for the length of the axis, or for what stands at these positions of it: they must stay."""
 
-    couplings: tuple[Coupling, ...]
+    axis: Axis
+    reason: str
+    index: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Contraction:
     """out[o] = sum over k of weight[o, k] * data[k] (+ bias[o]): position k may go where its term is none.
 
-    `refusal` says why a constant term cannot go into a bias; None where it can.
+    `weight_out` and `out`, coupled one to one unless they are the same, tell which terms a living output needs; where
+    they are None, all are needed. `refusal` says why a constant term cannot go into a bias; None where it can.
     """
 
     node: ir.Node
     data: Axis
     weight: Axis
-    weight_out: Axis
-    out: Axis
+    weight_out: Axis | None
+    out: Axis | None
     scale: float = 1.0
     refusal: str | None = None
 
 
-Claim = Coupling | OneOf | Contraction
+@dataclass(frozen=True)
+class OneOf:
+    """Any one of these ways to couple axes may hold, never two: positions must stay a full grid.
+
+    They stand in the order of the axes, outermost first. The axes that the one chosen leaves out are frozen.
+    """
+
+    ways: tuple[tuple[Coupling | Contraction, ...], ...]
+
+    def axes(self) -> set[Axis]:
+        """All axes that any way couples."""
+        return {axis for way in self.ways for axis in axes_of(way)}
+
+
+def axes_of(claims: Iterable[Coupling | Contraction]) -> set[Axis]:
+    """The axes of couplings and of what contractions share."""
+    axes: set[Axis] = set()
+    for claim in claims:
+        pair = (claim.left, claim.right) if isinstance(claim, Coupling) else (claim.data, claim.weight)
+        axes.update(pair)
+    return axes
+
+
+Claim = Coupling | OneOf | Stays | Contraction
 Key = tuple[str, str]
 ChannelRule = Callable[[ir.Node, "Facts"], Iterable[Claim]]
-ConstantRule = Callable[[ir.Node, "Facts"], "np.ma.MaskedArray | None"]
-SizeOf = Callable[[Axis], tuple[int, int]]
-Rewrite = Callable[[ir.Node, "Facts", SizeOf], None]
+ConstantRule = Callable[[ir.Node, "Facts"], "np.ma.MaskedArray | Sequence[np.ma.MaskedArray] | None"]
+Kept = Callable[
+    [Axis], np.ndarray
+]  # which positions of an axis stay, bool; of length 0 where it is not static
+Rewrite = Callable[[ir.Node, "Facts", Kept], None]
 BiasRule = Callable[[ir.Node, "Facts", int, np.ndarray, ir.DataType], None]
 
 CHANNELS: dict[Key, ChannelRule] = {}
@@ -87,7 +115,7 @@ def passes_channels(*op_types: str, domain: str = "") -> Callable[[_Rule], _Rule
 
 
 def passes_constants(*op_types: str, domain: str = "") -> Callable[[_Rule], _Rule]:
-    """Register what is known of a node's first output from what is known of its inputs (see Facts.known)."""
+    """Register what is known of a node's first output, or of all in a list, from its inputs (see Facts.known)."""
     return _registrar(CONSTANTS, op_types, domain)
 
 

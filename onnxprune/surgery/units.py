@@ -16,22 +16,35 @@ import onnx_ir as ir
 import onnxprune.surgery.rules  # noqa: F401  (fills the tables)
 from onnxprune.model.weights import constant_tensor
 from onnxprune.surgery.facts import Facts
-from onnxprune.surgery.tables import CHANNELS, CONSTANTS, Axis, Contraction, Coupling, OneOf, key
+from onnxprune.surgery.tables import (
+    CHANNELS,
+    CONSTANTS,
+    Axis,
+    Contraction,
+    Coupling,
+    OneOf,
+    Stays,
+    axes_of,
+    key,
+)
 
 FREE = np.iinfo(np.int64).max  # no reason; of several reasons for a group, the first given stands
 FIRST_OPSET = 7  # from here on broadcasting is numpy's, and onnxruntime promises its semantics
 
 
 class Units:
-    """The groups of a model's main graph: every position of every static axis has one, by number.
+    """The groups of a model: every position of every static axis has one, by number.
 
-    A group's number is that of one of its positions.
+    A group's number is that of one of its positions. Where one axis of several may pass through a reshape (heads, or
+    the width in each head), it is the outermost that something is free on; with `innermost`, the innermost.
+    `has_choices` says whether that makes a difference.
     """
 
-    def __init__(self, facts: Facts):
+    def __init__(self, facts: Facts, *, innermost: bool = False):
         self.facts = facts
-        self.graph = facts.model.graph
         self.contractions: list[Contraction] = []
+        self.innermost = innermost
+        self.has_choices = False
         self._start: dict[Axis, int] = {}
         self._length: dict[Axis, int] = {}
         total = 0
@@ -45,7 +58,7 @@ class Units:
         self._reason = np.full(total, FREE)  # of a group, at its number: an index of _reasons
         self._reasons: list[str] = []
         self._freeze_boundary()
-        choices = [choice for node in self.graph for choice in self._apply_rule(node)]
+        choices = [choice for node in facts.nodes() for choice in self._apply_rule(node)]
         for choice in choices:
             self._choose(choice)
         self._parent = self._find(np.arange(total))
@@ -101,10 +114,10 @@ class Units:
             np.minimum.at(self._parent, np.maximum(a, b)[apart], np.minimum(a, b)[apart])
         np.minimum.at(self._reason, self._find(joined), self._reason[joined])
 
-    def _freeze(self, axis: Axis, reason: str) -> None:
+    def _freeze(self, axis: Axis, reason: str, index: np.ndarray | None = None) -> None:
         if axis not in self._start:
             return
-        groups = self._find(self._positions(axis))
+        groups = self._find(self._positions(axis) if index is None else self._start[axis] + index)
         free = groups[self._reason[groups] == FREE]
         self._reason[free] = len(self._reasons)
         self._reasons.append(reason)
@@ -119,14 +132,14 @@ class Units:
     def _boundary(self, value: ir.Value) -> str | None:
         if self.facts.opset < FIRST_OPSET:
             return f"the model is of opset {self.facts.opset}; surgery knows opset {FIRST_OPSET} and later"
-        if value.is_graph_output():
+        if value in self.facts.model.graph.outputs:
             return f"it reaches the graph output {value.name!r}"
         if value.is_graph_input() and not value.is_initializer():
             return f"it reaches the graph input {value.name!r}"
         if self.facts.overridable(value):
             return f"{value.name!r} is also a graph input: a caller may put other values in its place"
         for use in value.uses():
-            if use.node.graph is not self.graph:
+            if use.node.graph not in self.facts.graphs:
                 return f"{use.node.op_type} node {use.node.name!r} reads {value.name!r} inside a subgraph"
         return None
 
@@ -138,15 +151,14 @@ class Units:
         claimed: set[Axis] = set()
         for claim in rule(node, self.facts) if rule else ():
             if isinstance(claim, OneOf):
-                claimed.update(
-                    axis for coupling in claim.couplings for axis in (coupling.left, coupling.right)
-                )
+                claimed |= claim.axes()
                 yield claim
+            elif isinstance(claim, Stays):
+                self._freeze(claim.axis, claim.reason, claim.index)
+                if claim.index is not None:
+                    claimed.add(claim.axis)
             elif isinstance(claim, Contraction):
-                pairs = (Coupling(claim.data, claim.weight), Coupling(claim.weight_out, claim.out))
-                if all(self._couple(pair) for pair in pairs):
-                    claimed.update((claim.data, claim.weight, claim.weight_out, claim.out))
-                    self.contractions.append(claim)
+                claimed.update(self._contract(claim))
             elif self._couple(claim):
                 claimed.update((claim.left, claim.right))
         for value in (*node.inputs, *node.outputs):
@@ -157,14 +169,32 @@ class Units:
                         self._freeze(Axis(value, index), _unclaimed(node, rule is not None))
         knows = CONSTANTS.get(key(node))
         if knows is not None:
-            self.facts.learn(node.outputs[0], knows(node, self.facts))
+            known = knows(node, self.facts)
+            outputs = known if isinstance(known, list) else [known]
+            for value, of_value in zip(node.outputs, outputs, strict=False):
+                self.facts.learn(value, of_value)
+
+    def _contract(self, claim: Contraction) -> tuple[Axis, ...]:
+        """The axes that the contraction passes: all or none."""
+        pairs = [Coupling(claim.data, claim.weight)]
+        if claim.weight_out is not None and claim.out is not None:
+            pairs.append(Coupling(claim.weight_out, claim.out))
+        if not all(self._fits(pair) for pair in pairs):
+            return ()
+        for pair in pairs:
+            self._couple(pair)
+        self.contractions.append(claim)
+        return tuple(axis for pair in pairs for axis in (pair.left, pair.right))
+
+    def _fits(self, pair: Coupling) -> bool:
+        return pair.left in self._start and self._length[pair.left] == self._length.get(pair.right)
 
     def _couple(self, coupling: Coupling) -> bool:
         left, right = coupling.left, coupling.right
         if left not in self._start or right not in self._start:
             return False
         if coupling.left_index is None or coupling.right_index is None:
-            if self._length[left] != self._length[right]:
+            if not self._fits(coupling):
                 return False
             self._join(self._positions(left), self._positions(right))
         else:
@@ -172,18 +202,21 @@ class Units:
         return True
 
     def _choose(self, choice: OneOf) -> None:
-        """Take the first coupling that leaves something free, the outermost axis first; freeze the rest."""
-        free = [coupling for coupling in choice.couplings if self._is_free(coupling)]
-        for coupling in choice.couplings:
-            if not free or coupling is not free[0] or not self._couple(coupling):
-                self._freeze(coupling.left, "a reshape merges or splits it together with another axis")
-        if not free:
-            self._freeze(choice.couplings[0].right, "a reshape merges or splits it with axes that must stay")
+        """Take the first way that leaves something free; freeze the axes that it leaves out."""
+        ways = choice.ways[::-1] if self.innermost else choice.ways
+        free = [way for way in ways if any(self._is_free(claim) for claim in way)]
+        self.has_choices |= len(free) > 1
+        taken: set[Axis] = set()
+        for claim in free[0] if free else ():
+            if self._contract(claim) if isinstance(claim, Contraction) else self._couple(claim):
+                taken |= axes_of([claim])
+        for axis in choice.axes() - taken:
+            self._freeze(axis, "it can only be cut together with another axis, or that one in its place")
 
-    def _is_free(self, coupling: Coupling) -> bool:
+    def _is_free(self, claim: Coupling | Contraction) -> bool:
         return all(
-            axis in self._start and (self._reason[self.groups(axis)] == FREE).any()
-            for axis in (coupling.left, coupling.right)
+            axis in self._start and bool((self._reason[self.groups(axis)] == FREE).any())
+            for axis in axes_of([claim])
         )
 
 

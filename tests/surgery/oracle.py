@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 from onnx import numpy_helper
 
-from onnxprune.surgery import SurgeryReport, remove_dead_units
+from onnxprune.pruning.channels import Choice, choose_channels
+from onnxprune.surgery import SurgeryReport, UnitGroups, remove_dead_units, unit_groups, zero_units
 
 RELATIVE_TOLERANCE = 1e-5
 SYMBOLIC_SIZE = 3
@@ -31,9 +35,53 @@ def operate(
     proto: onnx.ModelProto, tolerance: float = RELATIVE_TOLERANCE
 ) -> tuple[onnx.ModelProto, SurgeryReport]:
     """Remove the dead units of a model; the result is valid, and says the same as before on random inputs."""
-    operated = ir.from_proto(onnx.ModelProto.FromString(proto.SerializeToString()))
+    operated = _read(proto)
     report = remove_dead_units(operated)
     after = ir.to_proto(operated)
+    assert_same(proto, after, tolerance)
+    return after, report
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A model without the units chosen, the groups that there were, and what was chosen of them."""
+
+    model: onnx.ModelProto
+    groups: UnitGroups
+    choice: Choice
+    report: SurgeryReport
+
+
+def prune_channels(
+    proto: onnx.ModelProto,
+    rate: float = 0.5,
+    tolerance: float = RELATIVE_TOLERANCE,
+    *,
+    alone: bool = True,
+    **settings: Any,
+) -> Pruned:
+    """Remove the fraction `rate` of the weights in whole channels: the same as with those channels at zero.
+
+    Units that are dead from the first go before. `alone`: no other unit dies of it.
+    """
+    model = _read(operate(proto, tolerance)[0])
+    proto = ir.to_proto(model)
+    groups = unit_groups(model)
+    assert ir.to_proto(model) == round_trip(proto), "looking changes nothing"
+    choice = choose_channels(groups.cuts, groups.weights, rate, **settings)
+    masks = zero_units(model, groups, choice.chosen)
+    zeroed = ir.to_proto(model)
+    report = remove_dead_units(model)
+    after = ir.to_proto(model)
+    assert_same(zeroed, after, tolerance)
+    left = sum(array.size for array in unit_groups(model).weights.values())
+    assert left == choice.left or not alone, "what was chosen is gone, and nothing else"
+    assert set(masks) >= {name for index in choice.chosen for name, _ in groups.cuts[index]}
+    return Pruned(after, groups, choice, report)
+
+
+def assert_same(proto: onnx.ModelProto, after: onnx.ModelProto, tolerance: float) -> None:
+    """Both models have the same inputs and outputs and say the same, and the second is valid."""
     onnx.checker.check_model(after, full_check=True)
     onnx.shape_inference.infer_shapes(after, check_type=True, strict_mode=True, data_prop=True)
     assert [i for i in after.graph.input if i.name not in _initializer_names(after)] == [
@@ -46,8 +94,8 @@ def operate(
     ):
         assert expected.shape == actual.shape
         difference = np.abs(expected - actual).max(initial=0)
+        assert np.isfinite(expected).all(), name
         assert difference <= tolerance * max(np.abs(expected).max(initial=0), 1), (name, difference)
-    return after, report
 
 
 def round_trip(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -67,6 +115,10 @@ def run(proto: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray
 def weight_of(proto: onnx.ModelProto, name: str) -> np.ndarray:
     """An initializer by name."""
     return next(numpy_helper.to_array(tensor) for tensor in proto.graph.initializer if tensor.name == name)
+
+
+def _read(proto: onnx.ModelProto) -> ir.Model:
+    return ir.from_proto(onnx.ModelProto.FromString(proto.SerializeToString()))
 
 
 def _initializer_names(proto: onnx.ModelProto) -> set[str]:

@@ -142,15 +142,26 @@ def test_a_reshape_to_a_computed_batch_size_passes_channels() -> None:
     assert units(report, "w1") == (3, 2) and units(report, "w2") == (3, 27)
 
 
-def test_a_reshape_whose_target_is_computed_and_names_the_columns_freezes_them() -> None:
+def test_the_number_of_columns_in_a_computed_reshape_target_follows() -> None:
     proto = model(
         """(float[N,2,5,5] x) => (float[N,3] y) {
             c = Conv(x, w1, b1) s = Shape<start=0, end=1>(c) t = Concat<axis=0>(s, columns)
             f = Reshape(c, t) y = Gemm<transB=1>(f, w2)}""",
         w1=with_dead(normal(4, 2, 3, 3), rows=(1,)), b1=normal(4), w2=normal(3, 36), columns=np.array([36]),
     )  # fmt: skip
+    after, report = operate(proto)
+    assert units(report, "w1") == (3, 2) and weight_of(after, "columns").tolist() == [27]
+
+
+def test_a_reshape_target_that_arithmetic_makes_freezes_what_it_sizes() -> None:
+    proto = model(
+        """(float[N,2,5,5] x) => (float[N,3] y) {
+            c = Conv(x, w1, b1) s = Shape<start=0, end=1>(c) k = Shape<start=1, end=2>(c) n = Mul(k, nine)
+            t = Concat<axis=0>(s, n) f = Reshape(c, t) y = Gemm<transB=1>(f, w2)}""",
+        w1=with_dead(normal(4, 2, 3, 3), rows=(1,)), b1=normal(4), w2=normal(3, 36), nine=np.array([9]),
+    )  # fmt: skip
     _, report = operate(proto)
-    assert units(report, "w1") == (4, 2) and "Reshape" in reason(report, "w1")
+    assert units(report, "w1") == (4, 2) and "Shape" in reason(report, "w1")
 
 
 def test_a_shape_that_counts_channels_freezes_them() -> None:
@@ -314,31 +325,59 @@ def test_a_residual_that_meets_the_graph_input_is_frozen() -> None:
         "LRN<size=3>(c)",
         "Softmax<axis=1>(r)",
         "CumSum(c, axis)",
-        "Gather<axis=1>(c, order)",
+        "LpNormalization<axis=1>(c)",
     ],
 )
 def test_operators_that_mix_channels_or_have_no_rule_freeze_them(node: str) -> None:
     proto = model(
         f"(float[N,2,6,6] x) => (float[N,3,6,6] y) {{c = Conv(x, w1, b1) r = Relu(c) s = {node} y = Conv(s, w2)}}",
         w1=with_dead(normal(4, 2, 1, 1), rows=(0,)), b1=normal(4),
-        w2=with_dead(normal(3, 4, 1, 1), columns=(0,)), axis=np.array(1), order=np.array([3, 2, 1, 0]),
+        w2=with_dead(normal(3, 4, 1, 1), columns=(0,)), axis=np.array(1),
     )  # fmt: skip
     _, report = operate(proto)
     assert units(report, "w1") == (4, 2)
     assert node.split("<")[0].split("(")[0] in reason(report, "w1")
 
 
-def test_a_value_that_a_subgraph_reads_is_frozen() -> None:
+def test_units_that_both_bodies_of_an_if_read_go_in_and_outside_of_them() -> None:
     proto = model(
         """(float[N,5] x, bool flag) => (float[N,3] y) {
             h = Gemm<transB=1>(x, w1, b1)
-            y = If(flag) <then_branch = then () => (float[N,3] a) {a = Gemm<transB=1>(h, w2)},
-                          else_branch = other () => (float[N,3] b) {b = Gemm<transB=1>(h, w3)}>}""",
-        w1=with_dead(normal(4, 5), rows=(1,)), b1=normal(4), w2=normal(3, 4), w3=normal(3, 4),
+            z = If(flag) <then_branch = then () => (a) {u = Gemm<transB=1>(h, w2) a = Tanh(u)},
+                          else_branch = other () => (b) {b = Gemm<transB=1>(h, w3)}>
+            y = Gemm<transB=1>(z, w4)}""",
+        w1=with_dead(normal(4, 5), rows=(1,)), b1=normal(4), w2=normal(6, 4), w3=normal(6, 4),
+        w4=with_dead(normal(3, 6), columns=(0, 5)),
+    )  # fmt: skip
+    _, report = operate(proto)
+    assert [units(report, name) for name in ("w1", "w2", "w3", "w4")] == [(3, 5), (4, 3), (4, 3), (3, 4)]
+
+
+def test_a_value_that_the_body_of_a_loop_reads_is_frozen() -> None:
+    proto = model(
+        """(float[N,5] x) => (float[N,3] y) {
+            h = Gemm<transB=1>(x, w1, b1) s = MatMul(h, w2)
+            y = Loop(trips, go, s) <body = body (int64 i, bool c, float[N,3] t) => (bool d, float[N,3] o)
+                {d = Identity(c) u = MatMul(h, w3) o = Add(t, u)}>}""",
+        w1=with_dead(normal(4, 5), rows=(1,)), b1=normal(4), w2=normal(4, 3), w3=normal(4, 3),
+        trips=np.array(2), go=np.array(True),
     )  # fmt: skip
     _, report = operate(proto)
     assert units(report, "w1") == (4, 5)
     assert "subgraph" in reason(report, "w1")
+
+
+def test_a_bias_that_two_layers_share_is_cut_for_each_by_its_own_dead_units() -> None:
+    proto = model(
+        """(float[N,5] x) => (float[N,3] y) {
+            h = Gemm<transB=1>(x, w1, b) r = Relu(h) g = Gemm<transB=1>(r, w2, b) s = Relu(g)
+            y = Gemm<transB=1>(s, w3)}""",
+        w1=normal(4, 5), b=normal(4), w2=with_dead(normal(4, 4), columns=(0, 1)),
+        w3=with_dead(normal(3, 4), columns=(3,)),
+    )  # fmt: skip
+    after, report = operate(proto)
+    assert units(report, "w1") == (2, 5) and units(report, "w2") == (3, 2)
+    assert {tensor.dims[0] for tensor in after.graph.initializer if len(tensor.dims) == 1} == {2, 3}
 
 
 def test_a_shared_weight_loses_the_rows_that_are_dead_for_all_its_nodes() -> None:

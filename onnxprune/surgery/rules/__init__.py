@@ -1,21 +1,37 @@
 """How each operator family passes channels and constants on: importing this package fills the rule tables."""
 
 from onnxprune.surgery.rules import (
+    attention,
+    control,
     convolution,
+    einsum,
     elementwise,
+    joining,
     matmul,
     normalization,
+    picking,
     pooling,
+    quantization,
+    recurrent,
     reductions,
     reshaping,
+    resizing,
 )
 
 __all__ = [
+    "attention",
+    "control",
     "convolution",
+    "einsum",
     "elementwise",
+    "joining",
     "matmul",
     "normalization",
+    "picking",
     "pooling",
+    "quantization",
+    "recurrent",
     "reductions",
     "reshaping",
+    "resizing",
 ]

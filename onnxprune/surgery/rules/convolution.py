@@ -1,7 +1,7 @@
-"""Conv: Y[n, o, p] = B[o] + sum over i, q of W[o, i, q] * X[n, i, p + q], 1-D to 3-D.
+"""Conv: Y[n, o, p] = B[o] + sum over i, q of W[o, i, q] * X[n, i, p + q], 1-D to 3-D; and ConvTranspose.
 
-A grouped convolution (depthwise with groups of one) keeps its units in step: all inputs and outputs of a group go
-together, and `group` counts those that stay.
+A grouped convolution loses whole groups, inputs and outputs together, and `group` counts those that stay; or every
+group loses the same of its inputs, or of its outputs. A depthwise one has groups of one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.model.shapes import MICROSOFT
 from onnxprune.surgery.constants import add_to_operand
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.rules.broadcast import couple_axes
@@ -20,7 +21,9 @@ from onnxprune.surgery.tables import (
     Claim,
     Contraction,
     Coupling,
-    SizeOf,
+    Kept,
+    OneOf,
+    Stays,
     passes_channels,
     passes_constants,
     rewrites,
@@ -31,6 +34,7 @@ PADDED = "its constant is not the same at the borders of a padded convolution"
 
 
 @passes_channels("Conv")
+@passes_channels("FusedConv", domain=MICROSOFT)
 def conv(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     """Filters with output channels and biases; input channels with the filters' own."""
     data, weight = node.inputs[0], node.inputs[1]
@@ -41,6 +45,8 @@ def conv(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     bias = _bias(node)
     if bias is not None:
         yield Coupling(Axis(bias, 0), Axis(out, 1))
+    if len(node.inputs) > 3 and node.inputs[3] is not None:
+        yield from couple_axes(node.inputs[3], out, (0, 1), facts)
     if _groups(node) == 1:
         yield Contraction(
             node, Axis(data, 1), Axis(weight, 1), Axis(weight, 0), Axis(out, 1), refusal=_refusal(node, facts)
@@ -49,14 +55,74 @@ def conv(node: ir.Node, facts: Facts) -> Iterator[Claim]:
         yield from _grouped(node, data, weight, facts)
 
 
-def _grouped(node: ir.Node, data: ir.Value, weight: ir.Value, facts: Facts) -> Iterator[Coupling]:
-    groups, out = _groups(node), Axis(node.outputs[0], 1)
-    filters, channels = facts.length(out), facts.length(Axis(data, 1))
+@passes_channels("ConvTranspose")
+def conv_transpose(node: ir.Node, facts: Facts) -> Iterator[Claim]:
+    """As Conv, the weight being (inputs, outputs / group, ...)."""
+    data, weight, out = node.inputs[0], node.inputs[1], node.outputs[0]
+    if data is None or weight is None or facts.length(Axis(data, 1)) != facts.length(Axis(weight, 0)):
+        return
+    per_group, filters = facts.length(Axis(weight, 1)), facts.length(Axis(out, 1))
+    if per_group is None or filters != per_group * _groups(node):
+        return
+    yield from couple_axes(data, out, (0,), facts)
+    bias = _bias(node)
+    if bias is not None:
+        yield Coupling(Axis(bias, 0), Axis(out, 1))
+    if _groups(node) == 1:
+        refusal = f"its constant is not the same everywhere after ConvTranspose {node.name!r}"
+        yield Contraction(
+            node, Axis(data, 1), Axis(weight, 0), Axis(weight, 1), Axis(out, 1), refusal=refusal
+        )
+    else:
+        yield Coupling(Axis(weight, 0), Axis(data, 1))
+        yield from _in_step(data, out, _groups(node), facts)
+        yield Stays(Axis(weight, 1), "the filters of a group go together with the whole group")
+
+
+@passes_constants("ConvTranspose")
+def conv_transpose_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
+    """A filter that reads zeros only, and has no bias or a bias, makes its bias."""
+    data, weight = node.inputs[0], node.inputs[1]
+    if data is None or weight is None or _groups(node) > 1 or facts.length(Axis(data, 1)) is None:
+        return None
+    total = contract_constants(Axis(data, 1), Axis(weight, 0), Axis(weight, 1), facts, zero_only=True)
+    bias = facts.known(_bias(node))
+    if total is None or (_bias(node) is not None and bias is None):
+        return None
+    return on_axis(total if bias is None else total + bias, 1, facts.rank(data))
+
+
+def _grouped(node: ir.Node, data: ir.Value, weight: ir.Value, facts: Facts) -> Iterator[Claim]:
+    out, groups = Axis(node.outputs[0], 1), _groups(node)
+    whole = (Coupling(Axis(weight, 0), out), *_in_step(data, node.outputs[0], groups, facts))
+    shared = Axis(weight, 1)
+    channels, filters, per_group = (facts.length(axis) for axis in (Axis(data, 1), out, shared))
+    assert channels is not None and filters is not None and per_group is not None
+    if per_group == 1:
+        yield from whole
+        return
+    per_filter, inputs, outputs = filters // groups, np.arange(channels), np.arange(filters)
+    yield OneOf(
+        (
+            whole,
+            (
+                Coupling(Axis(weight, 0), out),
+                Coupling(out, out, outputs, outputs % per_filter),
+                Coupling(Axis(data, 1), shared, inputs, inputs % per_group),
+                # All groups read their inputs through the same axis of the weight.
+                Contraction(node, shared, shared, None, None, refusal=f"grouped Conv {node.name!r} reads it"),
+            ),
+        )
+    )
+
+
+def _in_step(data: ir.Value, out: ir.Value, groups: int, facts: Facts) -> Iterator[Coupling]:
+    """All inputs and outputs of a group with its first output."""
+    channels, filters = facts.length(Axis(data, 1)), facts.length(Axis(out, 1))
     assert filters is not None and channels is not None
     first_filter = np.arange(groups) * (filters // groups)
-    yield Coupling(Axis(weight, 0), out)
-    yield Coupling(out, out, np.arange(filters), np.repeat(first_filter, filters // groups))
-    yield Coupling(Axis(data, 1), out, np.arange(channels), np.repeat(first_filter, channels // groups))
+    for axis, length in ((Axis(out, 1), filters), (Axis(data, 1), channels)):
+        yield Coupling(axis, Axis(out, 1), np.arange(length), np.repeat(first_filter, length // groups))
 
 
 @passes_constants("Conv")
@@ -74,16 +140,19 @@ def conv_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
     return on_axis(total if bias is None else total + bias, 1, facts.rank(data))
 
 
-@rewrites("Conv")
-def conv_groups(node: ir.Node, facts: Facts, size_of: SizeOf) -> None:
+@rewrites("Conv", "ConvTranspose")
+@rewrites("FusedConv", domain=MICROSOFT)
+def conv_groups(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
     """The groups that stay."""
-    assert node.inputs[0] is not None
-    before, after = size_of(Axis(node.inputs[0], 1))
-    if _groups(node) > 1 and after != before:
-        node.attributes["group"] = ir.AttrInt64("group", _groups(node) * after // before)
+    data, weight = node.inputs[0], node.inputs[1]
+    assert data is not None and weight is not None
+    kept = kept_of(Axis(data, 1))
+    if _groups(node) > 1 and not kept.all() and kept_of(Axis(weight, 1)).all():
+        node.attributes["group"] = ir.AttrInt64("group", _groups(node) * int(kept.sum()) // len(kept))
 
 
 @takes_bias("Conv")
+@takes_bias("FusedConv", domain=MICROSOFT)
 def conv_bias(node: ir.Node, facts: Facts, axis: int, delta: np.ndarray, dtype: ir.DataType) -> None:
     """B + delta."""
     add_to_operand(node, 2, delta, dtype)

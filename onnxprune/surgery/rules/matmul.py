@@ -1,12 +1,14 @@
-"""Gemm: Y = alpha * A' B' + beta * C, and MatMul: Y = A B, with the weight on either side."""
+"""Gemm: Y = alpha * A' B' + beta * C, and MatMul: Y = A B, with the weight on either side, or none (attention)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.model.shapes import MICROSOFT
 from onnxprune.surgery.constants import add_to_operand, insert_add
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.rules.broadcast import couple_broadcast
@@ -23,6 +25,7 @@ from onnxprune.surgery.tables import (
 
 
 @passes_channels("Gemm")
+@passes_channels("FusedGemm", domain=MICROSOFT)
 def gemm(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     """The shared axis of A and B; their other axes, and C's, with the output's."""
     product = _product(node, facts)
@@ -32,6 +35,7 @@ def gemm(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 
 
 @passes_channels("MatMul")
+@passes_channels("FusedMatMul", domain=MICROSOFT)
 def matmul(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     """The shared axis of A and B; their other axes, batch axes included, with the output's."""
     product = _product(node, facts)
@@ -47,11 +51,10 @@ def matmul(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 def gemm_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
     """A unit whose weights read constants only, and alpha, beta and C."""
     product = _product(node, facts)
-    total = None if product is None else _constant_units(product, facts)
+    total = None if product is None else _constant_units(product.contraction, facts)
     addend = facts.known(_addend(node))
     if total is None or (_addend(node) is not None and addend is None):
         return None
-    total = total * np.asarray(node.attributes.get_float("alpha", 1.0), total.dtype)
     if addend is None:
         return total
     return total + addend * np.asarray(node.attributes.get_float("beta", 1.0), total.dtype)
@@ -61,10 +64,11 @@ def gemm_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
 def matmul_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
     """A unit whose weights read constants only."""
     product = _product(node, facts)
-    return None if product is None else _constant_units(product, facts)
+    return None if product is None else _constant_units(product.contraction, facts)
 
 
 @takes_bias("Gemm")
+@takes_bias("FusedGemm", domain=MICROSOFT)
 def gemm_bias(node: ir.Node, facts: Facts, axis: int, delta: np.ndarray, dtype: ir.DataType) -> None:
     """beta * C + delta, with beta = 1 from now on."""
     beta = node.attributes.get_float("beta", 1.0)
@@ -74,6 +78,7 @@ def gemm_bias(node: ir.Node, facts: Facts, axis: int, delta: np.ndarray, dtype: 
 
 
 @takes_bias("MatMul")
+@takes_bias("FusedMatMul", domain=MICROSOFT)
 def matmul_bias(node: ir.Node, facts: Facts, axis: int, delta: np.ndarray, dtype: ir.DataType) -> None:
     """Into the constant of the Add that follows, else into an Add of its own."""
     out = node.outputs[0]
@@ -87,47 +92,58 @@ def matmul_bias(node: ir.Node, facts: Facts, axis: int, delta: np.ndarray, dtype
     insert_add(out, shaped, dtype)
 
 
-def _product(node: ir.Node, facts: Facts) -> tuple[Contraction, Coupling] | None:
-    """How the node's weight is read, and the coupling of the data's own units with the output's."""
-    a, b = node.inputs[0], node.inputs[1]
-    a_shape, b_shape, out_shape = facts.shape(a), facts.shape(b), facts.shape(node.outputs[0])
+class _Product(NamedTuple):
+    """How the node's weight (or its second operand) is read, and which axes of both operands become the output's."""
+
+    contraction: Contraction | None
+    passed: tuple[Coupling, ...]
+
+
+def _product(node: ir.Node, facts: Facts) -> _Product | None:
+    """None where the operands' shapes are not known, or have fewer than two axes."""
+    a, b, out = node.inputs[0], node.inputs[1], node.outputs[0]
+    a_shape, b_shape, out_shape = facts.shape(a), facts.shape(b), facts.shape(out)
     if a is None or b is None or a_shape is None or b_shape is None or out_shape is None:
         return None
-    if min(len(a_shape), len(b_shape)) < 2:
+    flips = [node.attributes.get_int(name, 0) for name in ("transA", "transB")]
+    if min(len(a_shape), len(b_shape)) < 2 or any(
+        node.attributes.get_int(name, 0) for name in ("transBatchA", "transBatchB")
+    ):
         return None
-    rows, columns = len(out_shape) - 2, len(out_shape) - 1
-    flip_a, flip_b = node.attributes.get_int("transA", 0), node.attributes.get_int("transB", 0)
-    a_out, a_in = (len(a_shape) - 2 + flip_a, len(a_shape) - 1 - flip_a)
-    b_in, b_out = (len(b_shape) - 2 + flip_b, len(b_shape) - 1 - flip_b)
-    if a_shape[a_in] != b_shape[b_in] or not isinstance(a_shape[a_in], int):
-        return None
-    left = (Axis(a, a_in), Axis(a, a_out), Axis(node.outputs[0], rows))
-    right = (Axis(b, b_in), Axis(b, b_out), Axis(node.outputs[0], columns))
+    left = Axis(a, len(a_shape) - 1 - flips[0]), Axis(a, len(a_shape) - 2 + flips[0])
+    right = Axis(b, len(b_shape) - 2 + flips[1]), Axis(b, len(b_shape) - 1 - flips[1])
+    outs = Axis(out, len(out_shape) - 2), Axis(out, len(out_shape) - 1)
+    passed = tuple(
+        Coupling(axis, made)
+        for (_, axis), made in zip((left, right), outs, strict=True)
+        if facts.length(axis) is not None
+    )
+    if facts.length(left[0]) is None or facts.length(left[0]) != facts.length(right[0]):
+        return _Product(None, passed)
     weight_left = facts.constant(b) is None and facts.constant(a) is not None
-    data, weight = (right, left) if weight_left else (left, right)
-    if facts.length(weight[1]) is None:
-        return None
+    data, (weight, weight_out) = (right[0], left) if weight_left else (left[0], right)
+    units = facts.length(weight_out) is not None
     contraction = Contraction(
         node,
-        data[0],
-        weight[0],
-        weight[1],
-        weight[2],
+        data,
+        weight,
+        weight_out if units else None,
+        outs[0 if weight_left else 1] if units else None,
         scale=node.attributes.get_float("alpha", 1.0),
-        refusal=_refusal(node, weight[0].value, facts),
+        refusal=_refusal(node, weight.value, facts),
     )
-    return contraction, Coupling(data[1], data[2])
+    return _Product(contraction, passed)
 
 
-def _claims(product: tuple[Contraction, Coupling], facts: Facts) -> Iterator[Claim]:
-    contraction, coupling = product
-    yield contraction
-    if facts.length(coupling.left) is not None:
-        yield coupling
+def _claims(product: _Product, facts: Facts) -> Iterator[Claim]:
+    if product.contraction is not None:
+        yield product.contraction
+    yield from product.passed
 
 
-def _constant_units(product: tuple[Contraction, Coupling], facts: Facts) -> np.ma.MaskedArray | None:
-    contraction, _ = product
+def _constant_units(contraction: Contraction | None, facts: Facts) -> np.ma.MaskedArray | None:
+    if contraction is None or contraction.weight_out is None or contraction.out is None:
+        return None
     total = contract_constants(
         contraction.data,
         contraction.weight,
@@ -137,16 +153,17 @@ def _constant_units(product: tuple[Contraction, Coupling], facts: Facts) -> np.m
     )
     if total is None:
         return None
+    total = total * np.asarray(contraction.scale, total.dtype)
     return on_axis(total, contraction.out.dim, facts.rank(contraction.out.value))
 
 
 def _addend(node: ir.Node) -> ir.Value | None:
-    return node.inputs[2] if len(node.inputs) > 2 else None
+    return node.inputs[2] if node.op_type.endswith("Gemm") and len(node.inputs) > 2 else None
 
 
 def _refusal(node: ir.Node, weight: ir.Value, facts: Facts) -> str | None:
     if facts.rank(weight) > 2:
-        return f"MatMul {node.name!r} reads it with a batched weight"
+        return f"{node.op_type} {node.name!r} reads it with a batched weight"
     if _addend(node) is not None and facts.stored(_addend(node)) is None:
-        return f"C of Gemm {node.name!r} is computed in the graph, so nothing can be added to it"
+        return f"C of {node.op_type} {node.name!r} is computed in the graph, so nothing can be added to it"
     return None

@@ -10,9 +10,18 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.model.shapes import MICROSOFT
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.rules.broadcast import couple_axes
-from onnxprune.surgery.tables import Axis, Coupling, passes_channels, passes_constants
+from onnxprune.surgery.tables import (
+    Axis,
+    Claim,
+    Coupling,
+    Kept,
+    passes_channels,
+    passes_constants,
+    rewrites,
+)
 
 SOFTMAX_SINCE_ONE_AXIS = 13  # before, Softmax and its kin mixed all axes from `axis` on
 
@@ -56,6 +65,36 @@ def instance_normalization(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
         yield from _with_channels(parameters, node.outputs[0], facts)
 
 
+@passes_channels("GroupNormalization")
+def group_normalization(node: ir.Node, facts: Facts) -> Iterator[Claim]:
+    """Whole groups, with their scale and bias (one a group before opset 21, one a channel since)."""
+    data, *parameters = node.inputs
+    if data is None:
+        return
+    out, groups = node.outputs[0], node.attributes.get_int("num_groups", 1)
+    channels = facts.length(Axis(data, 1))
+    yield from couple_axes(data, out, (0, 1), facts)
+    if channels is None:
+        return
+    first = np.arange(groups) * (channels // groups)
+    positions = np.arange(channels)
+    yield Coupling(Axis(out, 1), Axis(out, 1), positions, np.repeat(first, channels // groups))
+    for value in parameters:
+        length = None if value is None else facts.length(Axis(value, 0))
+        if value is not None and length is not None:
+            places = positions if length == channels else first
+            yield Coupling(Axis(value, 0), Axis(out, 1), np.arange(length), places)
+
+
+@rewrites("GroupNormalization")
+def normalization_groups(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
+    """The groups that stay."""
+    kept = kept_of(Axis(node.outputs[0], 1))
+    if not kept.all():
+        groups = node.attributes.get_int("num_groups", 1) * int(kept.sum()) // len(kept)
+        node.attributes["num_groups"] = ir.AttrInt64("num_groups", groups)
+
+
 @passes_channels("Softmax", "LogSoftmax", "Hardmax")
 def softmax(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
     """Every axis but those that are normalised over."""
@@ -71,14 +110,36 @@ def softmax(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
 
 
 @passes_channels("LayerNormalization", "RMSNormalization")
+@passes_channels("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain=MICROSOFT)
+@passes_channels("SimplifiedLayerNormalization")
 def layer_normalization(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
     """The axes before `axis`; the others are normalised over."""
     data = node.inputs[0]
     shape = facts.shape(data)
     if data is not None and shape is not None:
         axis = node.attributes.get_int("axis", -1) % len(shape)
-        for out in node.outputs:
-            yield from couple_axes(data, out, range(axis), facts)
+        for value in (*node.inputs[1:2], *node.outputs):
+            if value is not None and facts.shape(value) is not None and facts.rank(value) == len(shape):
+                yield from couple_axes(data, value, range(axis), facts)
+
+
+@passes_channels("LpNormalization", "TopK", "CumSum", "ArgMax", "ArgMin")
+def one_axis_mixed(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
+    """Every axis but the one that is sorted, summed or normalised along."""
+    data, shape = node.inputs[0], facts.shape(node.inputs[0])
+    axis: int | None = node.attributes.get_int("axis", 0 if node.op_type.startswith("Arg") else -1)
+    if node.op_type == "CumSum":
+        given = facts.constant(node.inputs[1])
+        axis = None if given is None else int(given.reshape(-1)[0])
+    if data is None or shape is None or axis is None:
+        return
+    passed = [other for other in range(len(shape)) if other != axis % len(shape)]
+    dropped = node.op_type.startswith("Arg") and not node.attributes.get_int("keepdims", 1)
+    for out in node.outputs:
+        for other in passed:
+            if facts.length(Axis(data, other)) is not None:
+                made = other - 1 if dropped and other > axis % len(shape) else other
+                yield Coupling(Axis(data, other), Axis(out, made))
 
 
 def _trains(node: ir.Node) -> bool:

@@ -10,35 +10,33 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.surgery.constants import replace_operand
+from onnxprune.surgery.dims import follow_sizes, set_size, sizes_read, trace
 from onnxprune.surgery.facts import Facts
-from onnxprune.surgery.rules.segments import Segment, match_segments, reshape_known
+from onnxprune.surgery.rules.segments import Factor, Segment, common_factors, match_segments, reshape_known
 from onnxprune.surgery.tables import (
     Axis,
     Claim,
     Coupling,
+    Kept,
     OneOf,
-    SizeOf,
     passes_channels,
     passes_constants,
     rewrites,
 )
 
 INFERRED = -1
-PICK = ("Cast", "Gather", "Identity", "Slice", "Squeeze", "Unsqueeze")
 
 
 @passes_channels("Flatten", "Squeeze", "Unsqueeze", "Reshape")
 def reshape(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """Axes that stay whole one to one; of axes that merge or split, any one with the run of positions it makes."""
+    """Axes that stay whole one to one; of axes that merge or split, one factor with the positions that share it."""
     data, out = node.inputs[0], node.outputs[0]
-    shape = facts.shape(data)
+    shape, out_shape = facts.shape(data), facts.shape(out)
     segments = _segments(node, facts)
-    if data is None or shape is None or segments is None:
+    if data is None or shape is None or out_shape is None or segments is None:
         return
     fixed = _fixed_axes(node, facts)
-    out_shape = facts.shape(out)
-    assert out_shape is not None
+    passed: set[int] = set()
     for segment in segments:
         if any(axis in fixed for axis in segment.right):
             continue
@@ -47,11 +45,15 @@ def reshape(node: ir.Node, facts: Facts) -> Iterator[Claim]:
         if not left or not all(isinstance(shape[axis], int) for axis in left):
             continue
         if len(left) == len(right) == 1:
-            yield Coupling(Axis(data, left[0]), Axis(out, right[0]))
-        elif len(right) == 1:
-            yield _merge(data, shape, left, Axis(out, right[0]))
-        elif len(left) == 1:
-            yield _merge(out, out_shape, right, Axis(data, left[0]))
+            couplings = [Coupling(Axis(data, left[0]), Axis(out, right[0]))]
+            yield couplings[0]
+        else:
+            couplings = [_along(factor, data, out) for factor in common_factors(segment, shape, out_shape)]
+            if couplings:
+                yield OneOf(tuple((coupling,) for coupling in couplings))
+        passed.update(coupling.right.dim for coupling in couplings)
+    if node.op_type == "Reshape":
+        yield from follow_sizes(node, node.inputs[1], facts, passed)
 
 
 @passes_constants("Flatten", "Squeeze", "Unsqueeze", "Reshape")
@@ -65,19 +67,18 @@ def reshape_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
 
 
 @rewrites("Reshape")
-def reshape_target(node: ir.Node, facts: Facts, size_of: SizeOf) -> None:
+def reshape_target(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
     """The sizes of the axes that shrank, where the target names them."""
-    out = node.outputs[0]
-    stored, shape = facts.constant(node.inputs[1]), facts.shape(out)
-    if stored is None or shape is None:
+    data, out = node.inputs[0], node.outputs[0]
+    elements, shape = trace(node.inputs[1], facts), facts.shape(out)
+    if elements is None or shape is None or data is None:
         return
-    target = stored.copy()
-    sizes = [size_of(Axis(out, axis))[1] if isinstance(dim, int) else None for axis, dim in enumerate(shape)]
-    for axis, size in enumerate(sizes):
-        if size is not None and target[axis] != INFERRED:
-            target[axis] = size
-    if not np.array_equal(target, stored):
-        replace_operand(node, 1, target, ir.DataType.INT64)
+    for axis, element in enumerate(elements):
+        kept = kept_of(Axis(out, axis))
+        if kept.all() or element == INFERRED or not isinstance(element, int):
+            continue
+        if element or int(kept_of(Axis(data, axis)).sum()) != int(kept.sum()):
+            set_size(node, 1, axis, int(kept.sum()), facts)
 
 
 @passes_channels("Transpose")
@@ -98,34 +99,15 @@ def transpose_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None
 
 
 @passes_channels("Shape")
-def shape_of(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
-    """Axes whose size nothing asks for: of Shape(x)[0], all but the batch."""
+def shape_of(node: ir.Node, facts: Facts) -> Iterator[Claim]:
+    """Axes whose size nothing asks for, or whose size is asked for where it follows (see dims.py)."""
     data, shape = node.inputs[0], facts.shape(node.inputs[0])
     if data is None or shape is None:
         return
-    end = node.attributes.get_int("end", len(shape))
-    asked = np.arange(len(shape))[node.attributes.get_int("start", 0) : end]
-    read = _elements_read(node.outputs[0], asked, facts)
-    yield from (
-        Coupling(Axis(data, axis), Axis(data, axis)) for axis in range(len(shape)) if axis not in read
-    )
-
-
-def _elements_read(value: ir.Value, elements: np.ndarray, facts: Facts) -> set[int]:
-    """Which of `elements` a value still holds where something other than picking among them reads it."""
-    read: set[int] = set()
-    if value.is_graph_output():
-        read.update(elements.ravel().tolist())
-    for use in value.uses():
-        others = [facts.constant(operand) for operand in use.node.inputs[1:]]
-        picked = None
-        if use.node.op_type in PICK and use.idx == 0 and all(other is not None for other in others):
-            picked = facts.evaluate(use.node, [elements, *others])
-        if picked is None:
-            read.update(elements.ravel().tolist())
-        else:
-            read |= _elements_read(use.node.outputs[0], picked, facts)
-    return read
+    read = sizes_read(node.outputs[0], facts)
+    for axis in range(len(shape)):
+        if Axis(data, axis) not in read:
+            yield Coupling(Axis(data, axis), Axis(data, axis))
 
 
 def _permutation(node: ir.Node, rank: int) -> tuple[int, ...]:
@@ -137,36 +119,23 @@ def _segments(node: ir.Node, facts: Facts) -> tuple[Segment, ...] | None:
     return None if shape is None or out_shape is None else match_segments(shape, out_shape)
 
 
-def _merge(many: ir.Value, shape: tuple, axes: list[int], one: Axis) -> OneOf:
-    """Each of `axes`, its position being a coordinate of the flattened position on `one`."""
-    lengths = [shape[axis] for axis in axes]
-    positions = np.arange(int(np.prod(lengths)))
-    coordinates = np.unravel_index(positions, lengths)
-    return OneOf(
-        tuple(
-            Coupling(Axis(many, axis), one, coordinate, positions)
-            for axis, coordinate in zip(axes, coordinates, strict=True)
-        )
+def _along(factor: Factor, data: ir.Value, out: ir.Value) -> Coupling:
+    """All positions of both axes that share the factor's coordinate."""
+    left, right = factor.left_coordinate, factor.right_coordinate
+    first_left, first_right = np.unique(left, return_index=True)[1], np.unique(right, return_index=True)[1]
+    return Coupling(
+        Axis(data, factor.left),
+        Axis(out, factor.right),
+        np.concatenate([np.arange(len(left)), first_left[right]]),
+        np.concatenate([first_right[left], np.arange(len(right))]),
     )
 
 
 def _fixed_axes(node: ir.Node, facts: Facts) -> set[int]:
     """Axes of a Reshape's output whose size is computed in the graph, so that it cannot be rewritten."""
-    if node.op_type != "Reshape" or facts.constant(node.inputs[1]) is not None:
+    if node.op_type != "Reshape":
         return set()
-    out_shape = facts.shape(node.outputs[0])
-    target = node.inputs[1].producer() if node.inputs[1] is not None else None
-    axes = set(range(len(out_shape or ())))
-    while target is not None and target.op_type == "Cast":
-        target = target.inputs[0].producer() if target.inputs[0] is not None else None
-    if target is None or target.op_type != "Concat":
-        return axes
-    place = 0
-    for part in target.inputs:
-        shape, array = facts.shape(part), facts.constant(part)
-        if shape is None or len(shape) != 1 or not isinstance(shape[0], int):
-            return axes
-        if array is not None:
-            axes -= {place + offset for offset in np.flatnonzero(array == INFERRED)}
-        place += shape[0]
-    return axes
+    elements = trace(node.inputs[1], facts)
+    if elements is None:
+        return set(range(len(facts.shape(node.outputs[0]) or ())))
+    return {axis for axis, element in enumerate(elements) if element is None}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
-from onnxprune.surgery.shapes import Dim
+from onnxprune.model.shapes import Dim
 
 # A symbolic size is matched as if it were a number from here on, which no product of real sizes reaches.
 FIRST_SYMBOL = 2**61 - 1
@@ -24,12 +25,44 @@ def match_segments(left: Sequence[Dim], right: Sequence[Dim]) -> tuple[Segment, 
     """The finest segments, from the front; None where sizes that are not known leave it open.
 
     match_segments(("N", 16, 5, 5), ("N", 400)) -> ((0,)|(0,), (1, 2, 3)|(1,)). A shape may hold one size that has no
-    name or another name in the other shape, if the known sizes leave just one value for it.
+    name or another name in the other shape, if the known sizes leave just one value for it. Where more is open, equal
+    sizes at both ends stand by themselves and all that is between is one segment.
     """
-    sizes = _as_numbers(left, right)
-    if sizes is None:
+    if 0 in left or 0 in right:
         return None
-    a, b = sizes
+    sizes = _as_numbers(left, right)
+    if sizes is not None:
+        return _finest(*sizes)
+    first, last = _equal_ends(left, right)
+    ends = len(left) - last, len(right) - last
+    sizes = _as_numbers(left[first:], right[first:])
+    if sizes is not None:
+        within = _finest(*sizes)
+    else:
+        within = (Segment(tuple(range(ends[0] - first)), tuple(range(ends[1] - first))),)
+        within += tuple(Segment((ends[0] - first + at,), (ends[1] - first + at,)) for at in range(last))
+    if within is None:
+        return None
+    before = tuple(Segment((axis,), (axis,)) for axis in range(first))
+    return before + tuple(
+        Segment(tuple(axis + first for axis in segment.left), tuple(axis + first for axis in segment.right))
+        for segment in within
+    )
+
+
+def _equal_ends(left: Sequence[Dim], right: Sequence[Dim]) -> tuple[int, int]:
+    """How many sizes are the same from the front, and of the others from the back."""
+    shorter = min(len(left), len(right))
+    same = [a == b and a is not None for a, b in zip(left, right, strict=False)]
+    first = same.index(False) if False in same else shorter
+    last = 0
+    while last < shorter - first and left[-1 - last] == right[-1 - last] is not None:
+        last += 1
+    return first, last
+
+
+def _finest(a: list[int], b: list[int]) -> tuple[Segment, ...] | None:
+    """The finest segments of two shapes in numbers; None where they hold different numbers of elements."""
     segments = []
     i = j = 0
     while i < len(a) or j < len(b):
@@ -50,6 +83,49 @@ def match_segments(left: Sequence[Dim], right: Sequence[Dim]) -> tuple[Segment, 
                     return None
         segments.append(Segment(tuple(range(start_i, i)), tuple(range(start_j, j))))
     return tuple(segments)
+
+
+class Factor(NamedTuple):
+    """A factor of one axis of either shape: its size, and for each position of the axes its coordinate along it."""
+
+    left: int
+    right: int
+    left_coordinate: np.ndarray
+    right_coordinate: np.ndarray
+
+
+def common_factors(segment: Segment, left: Sequence[Dim], right: Sequence[Dim]) -> tuple[Factor, ...]:
+    """The factors that both sides of a segment of static sizes are made of, outermost first; none where there are none.
+
+    (4, 6) and (2, 12) are 2 * 2 * 6: the first factor lies in axis 0 of both, the second in axis 0 and axis 1.
+    """
+    a, b = _spans(segment.left, left), _spans(segment.right, right)
+    ends = sorted({end for span in (*a.values(), *b.values()) for end in span})
+    if any(high % low for low, high in pairwise(ends)):
+        return ()
+    factors = []
+    for low, high in pairwise(ends):
+        holders = [
+            next((axis, span) for axis, span in spans.items() if span[0] <= low and high <= span[1])
+            for spans in (a, b)
+        ]
+        coordinates = [
+            np.arange(span[1] // span[0]) // (low // span[0]) % (high // low) for _, span in holders
+        ]
+        factors.append(Factor(holders[0][0], holders[1][0], *coordinates))
+    return tuple(reversed(factors))
+
+
+def _spans(axes: Sequence[int], shape: Sequence[Dim]) -> dict[int, tuple[int, int]]:
+    """How many elements one step along each axis passes, and all its steps together; axes of length 1 have none."""
+    spans, step = {}, 1
+    for axis in reversed(axes):
+        dim = shape[axis]
+        assert isinstance(dim, int)
+        if dim > 1:
+            spans[axis] = (step, step * dim)
+            step *= dim
+    return spans
 
 
 def reshape_known(
@@ -75,8 +151,6 @@ def reshape_known(
 
 def _as_numbers(left: Sequence[Dim], right: Sequence[Dim]) -> tuple[list[int], list[int]] | None:
     """Both shapes in numbers, each symbol as one number that occurs nowhere else."""
-    if 0 in left or 0 in right:
-        return None
     symbols_left = [dim for dim in left if not isinstance(dim, int)]
     symbols_right = [dim for dim in right if not isinstance(dim, int)]
     if sorted(map(str, symbols_left)) == sorted(map(str, symbols_right)) and None not in symbols_left:

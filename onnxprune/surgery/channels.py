@@ -1,0 +1,250 @@
+"""Whole channels: which weights go together with a unit, and taking chosen units out by zeroing all that makes them.
+
+A unit's rows and columns are zeroed in every weight of its group. From then on nothing reads it, so it is dead, and
+removal proves anew that it changes nothing. Where two computed values are multiplied (queries and keys), no weight
+reads the unit; there its biases are held at zero as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.model.weights import FLOAT_TYPES, constant_tensor, find_weights, set_constant
+from onnxprune.surgery.dead import LAST_OF_AXIS, Liveness
+from onnxprune.surgery.facts import Facts
+from onnxprune.surgery.removal import remove_dead_units
+from onnxprune.surgery.report import SurgeryReport
+from onnxprune.surgery.sharing import own_vectors
+from onnxprune.surgery.tables import Axis
+from onnxprune.surgery.units import Units
+
+Cuts = Mapping[tuple[str, int], np.ndarray]
+"""The positions that go with one group, by name and axis of each constant that has any; int64, ascending."""
+
+# What lies between a weight as it is stored and the node that multiplies with it.
+DRESSING = ("Cast", "DequantizeLinear", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+# (operator, index of an input): at zero, a unit that is zero before the operator is zero after it.
+ADDENDS = frozenset(
+    {("Add", 0), ("Add", 1), ("Sub", 0), ("Sub", 1), ("Conv", 2), ("ConvTranspose", 2), ("Gemm", 2)}
+    | {("FusedConv", 2), ("FusedGemm", 2), ("BatchNormalization", 1), ("BatchNormalization", 2)}
+)
+
+
+@dataclass(frozen=True)
+class UnitGroups:
+    """The groups of coupled channels that can go from a model, each by itself.
+
+    `cuts` and `biases` run side by side, an entry a group: its positions in weights, and in biases that have to be
+    zero too. `weights` are all weights by name, as floats (a quantised one less its zero point). Heads, and the width
+    inside them, are two ways to cut the same weights: both are among the groups.
+    """
+
+    cuts: tuple[Cuts, ...]
+    biases: tuple[Cuts, ...]
+    weights: Mapping[str, np.ndarray]
+
+
+def unit_groups(model: ir.Model) -> UnitGroups:
+    """Every group that may be removed whole; the model is left as it was."""
+    found: dict[frozenset, tuple[Cuts, Cuts]] = {}
+    names: dict[ir.Value, str] = {}
+    innermost = False
+    with own_vectors(model) as copies:
+        while True:
+            units = Units(Facts(model), innermost=innermost)
+            names = _weight_names(units)
+            for cuts, biases in _removable(units, names, {*copies, *copies.values()}):
+                found.setdefault(
+                    frozenset((at, where.tobytes()) for at, where in cuts.items()), (cuts, biases)
+                )
+            if innermost or not units.has_choices:
+                break
+            innermost = True
+    return UnitGroups(
+        tuple(cuts for cuts, _ in found.values()),
+        tuple(biases for _, biases in found.values()),
+        {name: _centred(value) for value, name in names.items()},
+    )
+
+
+def zero_units(model: ir.Model, groups: UnitGroups, chosen: Iterable[int]) -> dict[str, np.ndarray]:
+    """Zero all that makes or reads the chosen units (indices of the groups), in place.
+
+    Returns masks, bool, True = kept, by name: of every weight that has positions in a chosen group, and of the biases
+    that have to stay zero. As long as training holds them, removal is exact.
+    """
+    parts: dict[tuple[str, int], list[np.ndarray]] = {}
+    for index in chosen:
+        for at, where in (*groups.cuts[index].items(), *groups.biases[index].items()):
+            parts.setdefault(at, []).append(where)
+    return _zero(_values_by_name(model), {at: np.concatenate(where) for at, where in parts.items()})
+
+
+def remove_units(model: ir.Model, groups: UnitGroups, chosen: Iterable[int]) -> SurgeryReport:
+    """Zero the chosen units and remove them, and all else that is dead, in place; see `remove_dead_units`."""
+    zero_units(model, groups, chosen)
+    return remove_dead_units(model)
+
+
+def _removable(
+    units: Units, names: Mapping[ir.Value, str], shared: set[ir.Value]
+) -> Iterator[tuple[Cuts, Cuts]]:
+    """The cuts of each group, and the biases that have to be zero with them."""
+    free = ~units.frozen()
+    starts = units.starts()
+    if not len(starts):
+        return
+    numbers = units.all_groups()
+    low, high = np.minimum.reduceat(numbers, starts), np.maximum.reduceat(numbers, starts)
+    free[low[low == high]] = False  # a whole axis
+    multiplied = _multiplied(units) & free
+    biases: dict[int, Cuts] = {}
+    if multiplied.any():
+        biases = _cuts_by_group(units, _addends(units, shared), multiplied)
+        free &= ~multiplied | _provably_dead(units, _cuts_by_group(units, names, multiplied), biases)
+    for group, cuts in _cuts_by_group(units, names, free).items():
+        yield cuts, biases.get(group, {})
+
+
+def _multiplied(units: Units) -> np.ndarray:
+    """Groups along which two computed values are multiplied and summed, bool by number."""
+    found = np.zeros(len(units.all_groups()), bool)
+    for contraction in units.contractions:
+        if _source(contraction.weight.value) is None:
+            found[units.groups(contraction.data)] = True
+    return found
+
+
+def _provably_dead(units: Units, cuts: Mapping[int, Cuts], biases: Mapping[int, Cuts]) -> np.ndarray:
+    """Which groups are found dead once their positions are zero, bool by number: tried on the model, then undone."""
+    values = _values_by_name(units.facts.model)
+    parts: dict[tuple[str, int], list[np.ndarray]] = {}
+    for of_group in (*cuts.values(), *biases.values()):
+        for at, where in of_group.items():
+            parts.setdefault(at, []).append(where)
+    before = {name: constant_tensor(values[name]) for name, _ in parts}
+    _zero(values, {at: np.concatenate(where) for at, where in parts.items()})
+    liveness = Liveness(Units(Facts(units.facts.model), innermost=units.innermost))
+    for name, tensor in before.items():
+        assert tensor is not None
+        set_constant(values[name], tensor.numpy(), tensor.dtype)
+    dead = ~liveness.alive
+    last = [group for group, reason in liveness.kept_because.items() if reason == LAST_OF_AXIS]
+    dead[last] = True  # alive only because all of its layer was zeroed at once
+    return dead
+
+
+def _cuts_by_group(units: Units, names: Mapping[ir.Value, str], wanted: np.ndarray) -> dict[int, Cuts]:
+    """The positions of each wanted group (bool by number) on the axes of these constants."""
+    places = [
+        (name, axis)
+        for value, name in names.items()
+        for axis in (Axis(value, dim) for dim in range(len(units.facts.shape(value) or ())))
+        if axis in units
+    ]
+    if not places:
+        return {}
+    groups = [units.groups(axis) for _, axis in places]
+    number = np.concatenate(groups)
+    place = np.repeat(np.arange(len(places)), [len(part) for part in groups])
+    position = np.concatenate([np.arange(len(part)) for part in groups])
+    chosen = np.flatnonzero(wanted[number])
+    chosen = chosen[np.lexsort((position[chosen], place[chosen], number[chosen]))]
+    number, place, position = number[chosen], place[chosen], position[chosen]
+    edges = np.flatnonzero((np.diff(number) != 0) | (np.diff(place) != 0)) + 1
+    cuts: dict[int, dict[tuple[str, int], np.ndarray]] = {}
+    for start, run in zip([0, *edges], np.split(position, edges), strict=True):
+        if len(run):
+            name, axis = places[place[start]]
+            cuts.setdefault(int(number[start]), {})[name, axis.dim] = run
+    return dict(cuts)
+
+
+def _weight_names(units: Units) -> dict[ir.Value, str]:
+    """All weights: those found as prunable, and whatever else a node multiplies with, as it is stored."""
+    names = {weight.value: weight.name for weight in find_weights(units.facts.model).prunable}
+    for contraction in units.contractions:
+        source = _source(contraction.weight.value)
+        if source is not None:
+            names.setdefault(source, source.name or "")
+    return names
+
+
+def _source(value: ir.Value | None) -> ir.Value | None:
+    """The stored tensor behind a weight; None where it is computed from anything else."""
+    while value is not None and constant_tensor(value) is None:
+        node = value.producer()
+        value = node.inputs[0] if node is not None and node.op_type in DRESSING else None
+    return value
+
+
+def _addends(units: Units, shared: set[ir.Value]) -> dict[ir.Value, str]:
+    """Biases and the like that no other layer shares."""
+    stored = [value for value in _values_by_name(units.facts.model).values() if value not in shared]
+    return {
+        value: value.name or ""
+        for value in stored
+        if (tensor := constant_tensor(value)) is not None
+        and tensor.dtype in FLOAT_TYPES
+        and value.uses()
+        and all((use.node.op_type, use.idx) in ADDENDS for use in value.uses())
+    }
+
+
+def _values_by_name(model: ir.Model) -> dict[str, ir.Value]:
+    """Every constant; weights under the names that they are found by."""
+    values: dict[str, ir.Value] = {}
+    for graph in model.graphs():
+        made = [value for node in graph for value in node.outputs]
+        for value in (*graph.initializers.values(), *made):
+            if constant_tensor(value) is not None:
+                values.setdefault(value.name or "", value)
+    return values | {weight.name: weight.value for weight in find_weights(model).prunable}
+
+
+def _zero(values: Mapping[str, ir.Value], cuts: Cuts) -> dict[str, np.ndarray]:
+    """Zero these positions; the masks that do it."""
+    masks: dict[str, np.ndarray] = {}
+    for (name, axis), where in cuts.items():
+        tensor = constant_tensor(values[name])
+        assert tensor is not None
+        mask = masks.setdefault(name, np.ones(tensor.shape.numpy(), bool))
+        mask[(slice(None),) * axis + (where,)] = False
+    for name, mask in masks.items():
+        tensor = constant_tensor(values[name])
+        assert tensor is not None
+        array = tensor.numpy()
+        zeroed = np.where(mask, array, _zero_point(values[name])).astype(array.dtype, copy=False)
+        set_constant(values[name], zeroed, tensor.dtype)
+    return masks
+
+
+def _zero_point(value: ir.Value) -> np.ndarray:
+    """What stands for zero in a stored weight: 0, or what its DequantizeLinear subtracts."""
+    tensor = constant_tensor(value)
+    for use in value.uses():
+        point = (
+            use.node.inputs[2]
+            if use.node.op_type == "DequantizeLinear" and len(use.node.inputs) > 2
+            else None
+        )
+        stored = constant_tensor(point)
+        if tensor is not None and stored is not None:
+            array = stored.numpy()
+            axis = use.node.attributes.get_int("axis", 1) % max(len(tensor.shape), 1)
+            along = [-1 if index == axis else 1 for index in range(len(tensor.shape))]
+            return array.reshape(along) if array.ndim else array
+    return np.zeros((), np.int8)
+
+
+def _centred(value: ir.Value) -> np.ndarray:
+    tensor = constant_tensor(value)
+    assert tensor is not None
+    array = tensor.numpy()
+    if tensor.dtype in FLOAT_TYPES:
+        return array
+    return array.astype(np.float32) - _zero_point(value).astype(np.float32)

@@ -1,0 +1,129 @@
+"""Removal of all that is dead, pass after pass to a fixed point, and the record of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.model.weights import Weight, constant_tensor, find_weights
+from onnxprune.surgery.dead import Fold, Liveness
+from onnxprune.surgery.facts import Facts
+from onnxprune.surgery.remove import remove_groups
+from onnxprune.surgery.report import KeptDead, LayerSurgery, SurgeryReport
+from onnxprune.surgery.sharing import own_vectors
+from onnxprune.surgery.tables import BIASES, Axis, key
+from onnxprune.surgery.units import Units
+
+LAST_IR_WITH_INITIALIZERS_AS_INPUTS = 3
+TOGETHER = "it goes only together with units that live"
+
+
+def remove_dead_units(model: ir.Model) -> SurgeryReport:
+    """Remove every output channel and neuron that has no inputs or no outputs left, in place, to a fixed point.
+
+    A unit whose weights are all zero is a constant: it goes through the activations, norms and pooling that follow,
+    in float64 and onnxruntime, into the biases of the weights that read it. A unit that nothing reads just goes. Every
+    layer keeps at least one unit; graph inputs and outputs keep their shapes. What cannot be proven safe stays, with
+    the reason in the report. The outputs of the model are the same, up to rounding.
+    """
+    layers = [_Layer(weight) for weight in find_weights(model).prunable]
+    bytes_before = _constant_bytes(model)
+    innermost = False
+    with own_vectors(model):
+        while True:
+            units = Units(Facts(model), innermost=innermost)
+            removed = _remove_dead(units, layers)
+            if not units.has_choices or (innermost and not removed):
+                break
+            innermost = not innermost
+    if model.ir_version <= LAST_IR_WITH_INITIALIZERS_AS_INPUTS:
+        inputs = set(model.graph.inputs)
+        model.graph.inputs.extend(v for v in model.graph.initializers.values() if v not in inputs)
+    return SurgeryReport(
+        tuple(layer.record() for layer in layers),
+        tuple(kept for layer in layers for kept in layer.kept_dead),
+        bytes_before - _constant_bytes(model),
+    )
+
+
+class _Layer:
+    """A weight on its way through the passes: the units that it has left, and what is dead among them."""
+
+    def __init__(self, weight: Weight):
+        self.weight = weight
+        self.shape = weight.shape
+        self.units_left = np.arange(self.shape[weight.out_axis])
+        self.kept_dead: list[KeptDead] = []
+        self.frozen: list[str | None] = []
+
+    def note(self, units: Units, liveness: Liveness) -> None:
+        """What this pass, about to remove the dead, leaves and why."""
+        axis = Axis(self.weight.value, self.weight.out_axis)
+        self.kept_dead = []
+        if axis not in units:
+            self.frozen.append("it is not in the main graph or the body of an If")
+            return
+        groups = units.groups(axis)
+        self.frozen.append(units.reason(int(groups[0])) if units.frozen()[groups].all() else None)
+        unread = liveness.offered[groups] & ~liveness.read[groups]
+        constant = ~self.weight.matrix(units.facts.constant(self.weight.value)).any(axis=1)
+        alive = liveness.alive[groups]
+        reasons: dict[str, list[int]] = {}
+        for unit in np.flatnonzero(alive & (unread | constant)):
+            group = int(groups[unit])
+            reason = units.reason(group) or liveness.kept_because.get(group, TOGETHER)
+            reasons.setdefault(reason, []).append(int(self.units_left[unit]))
+        self.kept_dead = [
+            KeptDead(self.weight.name, tuple(members), reason) for reason, members in reasons.items()
+        ]
+        self.units_left = self.units_left[alive]
+
+    def record(self) -> LayerSurgery:
+        """The weight before and after."""
+        weight, before, after = self.weight, self.shape, self.weight.shape
+        out_axis = weight.out_axis
+        in_axis = 1 if weight.op_type == "Conv" else 2 * len(before) - 3 - out_axis
+        return LayerSurgery(
+            weight.name,
+            before[out_axis],
+            after[out_axis],
+            before[in_axis],
+            after[in_axis],
+            int(np.prod(before, dtype=np.int64)),
+            weight.size,
+            None if None in self.frozen else self.frozen[0],
+        )
+
+
+def _remove_dead(units: Units, layers: list[_Layer]) -> bool:
+    """One pass; whether anything went."""
+    liveness = Liveness(units)
+    folds = liveness.folds()
+    for layer in layers:
+        layer.note(units, liveness)
+    groups = np.unique(units.all_groups())
+    if liveness.alive[groups].all():
+        return False
+    remove_groups(units, liveness.alive)
+    for fold in folds:
+        _apply_fold(fold, units, liveness.alive)
+    return True
+
+
+def _apply_fold(fold: Fold, units: Units, alive: np.ndarray) -> None:
+    contraction = fold.contraction
+    assert contraction.out is not None
+    delta = fold.delta[alive[units.groups(contraction.out)]]
+    axis = contraction.out.dim - units.facts.rank(contraction.out.value)
+    array = units.facts.constant(contraction.weight.value)
+    assert array is not None
+    BIASES[key(contraction.node)](
+        contraction.node, units.facts, axis, delta, ir.DataType.from_numpy(array.dtype)
+    )
+
+
+def _constant_bytes(model: ir.Model) -> int:
+    stored = [value for graph in model.graphs() for value in graph.initializers.values()]
+    made = [value for node in model.graph.all_nodes() for value in node.outputs]
+    tensors = (constant_tensor(value) for value in (*stored, *made))
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)

@@ -1,0 +1,122 @@
+"""Concat and Split: positions move on by the widths that stand before them; the other axes pass one to one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import accumulate, pairwise
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.surgery.constants import replace_operand
+from onnxprune.surgery.facts import Facts
+from onnxprune.surgery.rules.broadcast import couple_axes
+from onnxprune.surgery.tables import (
+    Axis,
+    Claim,
+    Coupling,
+    Kept,
+    passes_channels,
+    passes_constants,
+    rewrites,
+)
+
+SIZES_AS_INPUT = 13  # opset since which Split's sizes are an input
+NUM_OUTPUTS = 18  # opset since which an even Split names the number of its outputs
+
+
+@passes_channels("Concat")
+def concat(node: ir.Node, facts: Facts) -> Iterator[Claim]:
+    """Each input with its run of the output."""
+    yield from _runs(node, node.outputs[0], [value for value in node.inputs if value is not None], facts)
+
+
+@passes_channels("Split")
+def split(node: ir.Node, facts: Facts) -> Iterator[Claim]:
+    """Each output with its run of the input."""
+    if node.inputs[0] is not None:
+        yield from _runs(node, node.inputs[0], list(node.outputs), facts)
+
+
+@passes_constants("Concat")
+def concat_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
+    """What is known of each input, side by side."""
+    shape = facts.shape(node.outputs[0])
+    if shape is None:
+        return None
+    axis = node.attributes.get_int("axis", 0) % len(shape)
+    parts, dtype = [], None
+    for value in node.inputs:
+        known, length = facts.known(value), facts.length(Axis(value, axis)) if value is not None else None
+        if length is None:
+            return None
+        parts.append((known, length))
+        dtype = dtype if known is None else known.dtype
+    if dtype is None:
+        return None
+    others = np.broadcast_shapes(*(_without(known.shape, axis) for known, _ in parts if known is not None))
+    full = [_spread(known, (*others[:axis], length, *others[axis:]), dtype) for known, length in parts]
+    return np.ma.concatenate(full, axis=axis)
+
+
+@passes_constants("Split")
+def split_constants(node: ir.Node, facts: Facts) -> list[np.ma.MaskedArray] | None:
+    """What is known of each run."""
+    known, shape = facts.known(node.inputs[0]), facts.shape(node.inputs[0])
+    if known is None or shape is None:
+        return None
+    axis = node.attributes.get_int("axis", 0) % len(shape)
+    lengths = [facts.length(Axis(value, axis)) for value in node.outputs]
+    if any(length is None for length in lengths):
+        return None
+    if known.shape[axis] == 1 != shape[axis]:
+        return [known] * len(lengths)
+    ends = list(accumulate(length for length in lengths if length is not None))
+    before = (slice(None),) * axis
+    return [known[(*before, slice(start, end))] for start, end in pairwise([0, *ends])]
+
+
+@rewrites("Split")
+def split_sizes(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
+    """The sizes, written out where they are no longer even."""
+    axis = node.attributes.get_int("axis", 0) % facts.rank(node.outputs[0])
+    kept = [kept_of(Axis(value, axis)) for value in node.outputs]
+    if all(part.all() for part in kept):
+        return
+    sizes = np.array([part.sum() for part in kept], np.int64)
+    even = len(set(sizes.tolist())) == 1
+    named = node.attributes.get("split") is not None or (len(node.inputs) > 1 and node.inputs[1] is not None)
+    if even and not named:
+        return
+    if facts.opset < SIZES_AS_INPUT:
+        node.attributes["split"] = ir.AttrInt64s("split", sizes.tolist())
+        return
+    node.attributes.pop("num_outputs", None)
+    replace_operand(node, 1, sizes, ir.DataType.INT64)
+
+
+def _runs(node: ir.Node, whole: ir.Value, parts: list[ir.Value], facts: Facts) -> Iterator[Coupling]:
+    shape = facts.shape(whole)
+    if shape is None:
+        return
+    axis = node.attributes.get_int("axis", 0) % len(shape)
+    for part in parts:
+        yield from couple_axes(part, whole, [other for other in range(len(shape)) if other != axis], facts)
+    lengths = [facts.length(Axis(part, axis)) for part in parts]
+    if any(length is None for length in lengths) or sum(filter(None, lengths)) != shape[axis]:
+        return
+    ends = list(accumulate(length for length in lengths if length is not None))
+    for part, end in zip(parts, ends, strict=True):
+        length = facts.length(Axis(part, axis)) or 0
+        yield Coupling(Axis(part, axis), Axis(whole, axis), np.arange(length), np.arange(end - length, end))
+
+
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return shape[:axis] + shape[axis + 1 :]
+
+
+def _spread(known: np.ma.MaskedArray | None, shape: tuple[int, ...], dtype: np.dtype) -> np.ma.MaskedArray:
+    if known is None:
+        return np.ma.masked_all(shape, dtype)
+    mask = np.broadcast_to(np.ma.getmaskarray(known), shape)
+    return np.ma.array(np.broadcast_to(known.data, shape), mask=mask)

@@ -1,0 +1,289 @@
+"""Operators that pick, pad or repeat positions of an axis, at places that are constants: Slice, Gather, Pad, Expand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.surgery.constants import replace_operand
+from onnxprune.surgery.dims import follow_sizes, set_size, trace
+from onnxprune.surgery.facts import Facts
+from onnxprune.surgery.rules.broadcast import couple_axes, couple_broadcast
+from onnxprune.surgery.tables import (
+    Axis,
+    Claim,
+    Coupling,
+    Kept,
+    passes_channels,
+    passes_constants,
+    rewrites,
+)
+
+PADS_AS_INPUT = 11  # opset since which Pad's widths are an input
+
+
+@passes_channels("Slice")
+def slice_run(node: ir.Node, facts: Facts) -> Iterator[Claim]:
+    """A run of step 1 at the places that it is cut from; the axes that are not cut pass one to one."""
+    data, shape = node.inputs[0], facts.shape(node.inputs[0])
+    cuts = _cuts(node, facts)
+    if data is None or shape is None or cuts is None:
+        return
+    out = node.outputs[0]
+    yield from couple_axes(data, out, [axis for axis in range(len(shape)) if axis not in cuts], facts)
+    for axis, (start, end, step) in cuts.items():
+        run = np.arange(start, end, step)
+        if facts.length(Axis(out, axis)) == len(run) and (step == 1 or len(run) == shape[axis]):
+            yield _picked(Axis(data, axis), Axis(out, axis), run)
+
+
+@passes_constants("Slice", "Gather")
+def picked_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
+    """The node itself, run on what is known where all positions are."""
+    known, shape = facts.known(node.inputs[0]), facts.shape(node.inputs[0])
+    others = [facts.constant(value) for value in node.inputs[1:]]
+    if known is None or shape is None or any(other is None for other in others):
+        return None
+    if not all(isinstance(dim, int) for dim in shape):
+        return None
+    mask = np.broadcast_to(np.ma.getmaskarray(known), shape)  # type: ignore[arg-type]
+    data = np.broadcast_to(known.data, shape)  # type: ignore[arg-type]
+    result = facts.evaluate(node, [np.ascontiguousarray(data), *others])
+    masked = facts.evaluate(node, [mask.astype(data.dtype), *others])
+    return None if result is None or masked is None else np.ma.array(result, mask=masked != 0)
+
+
+@rewrites("Slice")
+def slice_bounds(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
+    """The bounds, counted in the positions that stay."""
+    data, cuts = node.inputs[0], _cuts(node, facts)
+    if data is None or cuts is None:
+        return
+    bounds = {}
+    for axis, (start, end, _) in cuts.items():
+        kept = kept_of(Axis(data, axis))
+        if not kept.all():
+            bounds[axis] = int(kept[:start].sum()), int(kept[:end].sum())
+    if not bounds:
+        return
+    starts, ends, axes = (array.copy() for array in _slice_operands(node, facts))
+    for place, axis in enumerate(axes % facts.rank(data)):
+        if int(axis) in bounds:
+            starts[place], ends[place] = bounds[int(axis)]
+    if "starts" in node.attributes:
+        node.attributes["starts"] = ir.AttrInt64s("starts", starts.tolist())
+        node.attributes["ends"] = ir.AttrInt64s("ends", ends.tolist())
+        return
+    replace_operand(node, 1, starts, ir.DataType.from_numpy(starts.dtype))
+    replace_operand(node, 2, ends, ir.DataType.from_numpy(ends.dtype))
+
+
+@passes_channels("Gather")
+def gather(node: ir.Node, facts: Facts) -> Iterator[Claim]:
+    """Positions picked by a constant list; the axes that are not picked from pass one to one."""
+    data, index = node.inputs[0], node.inputs[1]
+    shape, index_shape = facts.shape(data), facts.shape(index)
+    if data is None or shape is None or index_shape is None:
+        return
+    axis, out = node.attributes.get_int("axis", 0) % len(shape), node.outputs[0]
+    for other in range(len(shape)):
+        made = other if other < axis else other + len(index_shape) - 1
+        if other != axis and facts.length(Axis(data, other)) is not None:
+            yield Coupling(Axis(data, other), Axis(out, made))
+    picked = facts.constant(index)
+    length = facts.length(Axis(data, axis))
+    if picked is not None and picked.ndim == 1 and length is not None and index is not None:
+        yield _picked(Axis(data, axis), Axis(out, axis), picked % length)
+        yield Coupling(Axis(index, 0), Axis(out, axis))
+
+
+@rewrites("Gather")
+def gather_places(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
+    """The places, counted in the positions that stay."""
+    data, index = node.inputs[0], node.inputs[1]
+    places = facts.constant(index)
+    if data is None or index is None or places is None or places.ndim != 1:
+        return
+    axis = node.attributes.get_int("axis", 0) % facts.rank(data)
+    kept = kept_of(Axis(data, axis))
+    if len(kept) and not kept.all():
+        staying = places[kept_of(Axis(index, 0))] % len(kept)
+        replace_operand(
+            node, 1, (np.cumsum(kept) - 1)[staying].astype(places.dtype), ir.DataType.from_numpy(places.dtype)
+        )
+
+
+@passes_channels("Pad")
+def pad(node: ir.Node, facts: Facts) -> Iterator[Claim]:
+    """Each position where the padding moves it; positions of constant padding may go by themselves."""
+    data, shape = node.inputs[0], facts.shape(node.inputs[0])
+    widths = _pads(node, facts)
+    if data is None or shape is None or widths is None:
+        return
+    out = node.outputs[0]
+    for axis, (before, after) in enumerate(widths):
+        length = facts.length(Axis(data, axis))
+        if length is None or ((before or after) and not _pads_constant(node)):
+            continue
+        if before >= 0 and after >= 0 and facts.length(Axis(out, axis)) == before + length + after:
+            yield _picked(Axis(out, axis), Axis(data, axis), np.arange(before, before + length))
+
+
+@passes_constants("Pad")
+def pad_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
+    """Constants of the value that is padded with, and the padding of an axis of which all positions are known."""
+    source, widths = node.inputs[0], _pads(node, facts)
+    value = facts.constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    if source is None or widths is None or not _pads_constant(node):
+        return None
+    if len(node.inputs) > 2 and node.inputs[2] is not None and value is None:
+        return None
+    padding = node.attributes.get_float("value", 0.0) if value is None else value.reshape(-1)[0]
+    known = facts.known(source)
+    if known is None:
+        known = np.ma.masked_all(
+            [facts.length(Axis(source, axis)) or 1 for axis in range(len(widths))], np.float32
+        )
+    data, mask = known.data, np.ma.getmaskarray(known)
+    for axis, (before, after) in enumerate(widths):
+        if before == after == 0:
+            continue
+        length = facts.length(Axis(source, axis))
+        if length is not None and data.shape[axis] == length:
+            around = [(before, after) if other == axis else (0, 0) for other in range(data.ndim)]
+            data = np.pad(data, around, constant_values=padding)
+            mask = np.pad(mask, around, constant_values=False)
+        else:
+            mask = mask | (data != padding)
+    return np.ma.array(data, mask=mask)
+
+
+@rewrites("Pad")
+def pad_widths(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
+    """The padding that stays."""
+    data, widths = node.inputs[0], _pads(node, facts)
+    if data is None or widths is None:
+        return
+    kept_widths = list(widths)
+    for axis, (before, after) in enumerate(widths):
+        kept = kept_of(Axis(node.outputs[0], axis))
+        if (before or after) and not kept.all():
+            kept_widths[axis] = int(kept[:before].sum()), int(kept[len(kept) - after :].sum())
+    if kept_widths == list(widths):
+        return
+    if facts.opset < PADS_AS_INPUT:
+        pads = [width for side in zip(*kept_widths, strict=True) for width in side]
+        node.attributes["pads"] = ir.AttrInt64s("pads", pads)
+        return
+    axes = _padded_axes(node, facts) or []
+    pads = [kept_widths[axis][side] for side in (0, 1) for axis in axes]
+    replace_operand(node, 1, np.array(pads, np.int64), ir.DataType.INT64)
+
+
+@passes_channels("Expand")
+def expand(node: ir.Node, facts: Facts) -> Iterator[Claim]:
+    """Axes that are not stretched."""
+    out, elements = node.outputs[0], trace(node.inputs[1], facts)
+    out_shape = facts.shape(out)
+    if elements is None or out_shape is None:
+        return
+    lead = len(out_shape) - len(elements)
+    fixed = {lead + place for place, element in enumerate(elements) if element is None}
+    couplings = list(couple_broadcast(node.inputs[0], out, facts, skip=fixed))
+    yield from couplings
+    if lead == 0:
+        yield from follow_sizes(node, node.inputs[1], facts, {c.right.dim for c in couplings})
+
+
+@rewrites("Expand", "ConstantOfShape")
+def made_shape(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
+    """The sizes of the axes that shrank."""
+    index = 1 if node.op_type == "Expand" else 0
+    elements, out = trace(node.inputs[index], facts), node.outputs[0]
+    if elements is None:
+        return
+    lead = facts.rank(out) - len(elements)
+    for place, element in enumerate(elements):
+        kept = kept_of(Axis(out, lead + place))
+        if isinstance(element, int) and element == len(kept) and not kept.all():
+            set_size(node, index, place, int(kept.sum()), facts)
+
+
+@passes_channels("ConstantOfShape")
+def constant_of_shape(node: ir.Node, facts: Facts) -> Iterator[Claim]:
+    """Axes whose size is a number, or the size of another axis."""
+    out, elements = node.outputs[0], trace(node.inputs[0], facts)
+    if elements is None:
+        return
+    named = [axis for axis, element in enumerate(elements) if element is not None]
+    yield from (Coupling(Axis(out, axis), Axis(out, axis)) for axis in named)
+    yield from follow_sizes(node, node.inputs[0], facts, named)
+
+
+@passes_channels("Tile")
+def tile(node: ir.Node, facts: Facts) -> Iterator[Claim]:
+    """Axes that are not repeated."""
+    repeats, data = facts.constant(node.inputs[1]), node.inputs[0]
+    if repeats is not None and data is not None:
+        yield from couple_axes(data, node.outputs[0], np.flatnonzero(repeats == 1).tolist(), facts)
+
+
+def _picked(source: Axis, out: Axis, places: np.ndarray) -> Coupling:
+    return Coupling(source, out, places, np.arange(len(places)))
+
+
+def _slice_operands(node: ir.Node, facts: Facts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Starts, ends and axes; the operator had them as attributes before opset 10."""
+    if "starts" in node.attributes:
+        starts, ends = (np.array(node.attributes.get_ints(name, ())) for name in ("starts", "ends"))
+        return starts, ends, np.array(node.attributes.get_ints("axes", ()) or range(len(starts)))
+    starts, ends = (facts.constant(value) for value in node.inputs[1:3])  # type: ignore[assignment]
+    axes = facts.constant(node.inputs[3]) if len(node.inputs) > 3 else None
+    return starts, ends, np.arange(len(starts)) if axes is None else axes
+
+
+def _cuts(node: ir.Node, facts: Facts) -> dict[int, tuple[int, int, int]] | None:
+    """Start, end and step of each axis that is cut, from 0 to its length; None where they are not constant."""
+    shape = facts.shape(node.inputs[0])
+    if shape is None or any(value is not None and facts.constant(value) is None for value in node.inputs[1:]):
+        return None
+    starts, ends, axes = _slice_operands(node, facts)
+    steps = facts.constant(node.inputs[4]) if len(node.inputs) > 4 else None
+    steps = np.ones(len(starts), np.int64) if steps is None else steps
+    cuts = {}
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        length = shape[int(axis)]
+        # Of an axis of open length nothing is picked: the empty run couples nothing.
+        cuts[int(axis) % len(shape)] = slice(int(start), int(end), int(step)).indices(
+            length if isinstance(length, int) else 0
+        )
+    return cuts
+
+
+def _pads_constant(node: ir.Node) -> bool:
+    return node.attributes.get_string("mode", "constant") == "constant"
+
+
+def _pads(node: ir.Node, facts: Facts) -> tuple[tuple[int, int], ...] | None:
+    """Positions before and after, of each axis; None where they are computed."""
+    shape = facts.shape(node.inputs[0])
+    pads: Sequence[int] | np.ndarray | None = node.attributes.get_ints("pads", ())
+    if len(node.inputs) > 1:
+        pads = facts.constant(node.inputs[1])
+    axes = _padded_axes(node, facts)
+    if shape is None or pads is None or axes is None:
+        return None
+    widths = [(0, 0)] * len(shape)
+    for place, axis in enumerate(axes):
+        widths[axis] = int(pads[place]), int(pads[place + len(axes)])
+    return tuple(widths)
+
+
+def _padded_axes(node: ir.Node, facts: Facts) -> list[int] | None:
+    rank = len(facts.shape(node.inputs[0]) or ())
+    if len(node.inputs) > 3 and node.inputs[3] is not None:
+        axes = facts.constant(node.inputs[3])
+        return None if axes is None else [int(axis) % rank for axis in axes]
+    return list(range(rank))

@@ -1,0 +1,557 @@
+"""Whole channels, case by case: a model without them says what it says with them at zero, or they are frozen."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.surgery.oracle import Pruned, model, prune_channels, weight_of
+
+RNG = np.random.default_rng(11)
+
+
+def normal(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape, np.float32)
+
+
+def shape_of(pruned: Pruned, name: str) -> tuple[int, ...]:
+    return weight_of(pruned.model, name).shape
+
+
+def frozen(pruned: Pruned, name: str) -> str:
+    """Why none of the units of a weight can go."""
+    return next(layer.frozen for layer in pruned.report.layers if layer.name == name) or ""
+
+
+def test_transposed_convolutions_lose_channels_on_both_sides() -> None:
+    pruned = prune_channels(
+        model(
+            """(float[N,3,5,5] x) => (float[N,2,9,9] y) {
+                a = Conv(x, w1, b1) r = Relu(a) b = ConvTranspose<strides=[2,2]>(r, w2, b2) s = Relu(b)
+                y = Conv(s, w3)}""",
+            w1=normal(8, 3, 1, 1), b1=normal(8), w2=normal(8, 6, 2, 2), b2=normal(6), w3=normal(2, 6, 2, 2),
+        )
+    )  # fmt: skip
+    assert shape_of(pruned, "w2")[0] < 8 and shape_of(pruned, "w2")[1] < 6
+
+
+def test_grouped_transposed_convolutions_lose_whole_groups() -> None:
+    pruned = prune_channels(
+        model(
+            """(float[N,3,5,5] x) => (float[N,2,9,9] y) {
+                a = Conv(x, w1, b1) b = ConvTranspose<strides=[2,2], group=4>(a, w2, b2) y = Conv(b, w3)}""",
+            w1=normal(8, 3, 1, 1), b1=normal(8), w2=normal(8, 3, 2, 2), b2=normal(12), w3=normal(2, 12, 2, 2),
+        )
+    )  # fmt: skip
+    assert shape_of(pruned, "w2") == (4, 3, 2, 2) and shape_of(pruned, "w3")[1] == 6
+
+
+def test_cascaded_concats_pass_channels_at_their_offsets() -> None:
+    pruned = prune_channels(
+        model(
+            """(float[N,3,5,5] x) => (float[N,2] y) {
+                a = Conv(x, w1) b = Conv(x, w2) c = Concat<axis=1>(a, b) d = Conv(c, w3)
+                e = Concat<axis=1>(c, d, x) f = Flatten(e) y = Gemm<transB=1>(f, w4)}""",
+            w1=normal(4, 3, 1, 1), w2=normal(6, 3, 1, 1), w3=normal(4, 10, 1, 1), w4=normal(2, 17 * 25),
+        )
+    )  # fmt: skip
+    assert shape_of(pruned, "w1")[0] < 4 and shape_of(pruned, "w2")[0] < 6 and shape_of(pruned, "w3")[0] < 4
+
+
+@pytest.mark.parametrize(
+    ("opset", "split"),
+    [
+        (17, "p, q = Split<axis=1>(a)"),
+        (18, "p, q = Split<axis=1, num_outputs=2>(a)"),
+        (17, "p, q = Split<axis=1>(a, sizes)"),
+        (11, "p, q = Split<axis=1, split=[3,5]>(a)"),
+        (11, "p, q = Split<axis=1>(a)"),
+    ],
+)
+@pytest.mark.parametrize("join", ["Concat<axis=1>(q, p)", "Mul(p, s)"])
+def test_splits_even_and_uneven_and_gated_pass_channels(opset: int, split: str, join: str) -> None:
+    uneven = "sizes" in split or "3,5" in split
+    if uneven and "Mul" in join:
+        split = split.replace("3,5", "4,4")
+    sizes = np.array([4, 4] if "Mul" in join else [3, 5])
+    width = 4 if "Mul" in join else 8
+    pruned = prune_channels(
+        model(
+            f"""(float[N,3] x) => (float[N,2] y) {{
+                a = MatMul(x, w1) {split} s = Sigmoid(q) j = {join} y = MatMul(j, w2)}}""",
+            opset=opset, w1=normal(3, 8), w2=normal(width, 2), **({"sizes": sizes} if "sizes" in split else {}),
+        )
+    )  # fmt: skip
+    assert shape_of(pruned, "w1")[1] < 8 and shape_of(pruned, "w2")[0] < width
+
+
+def test_a_split_that_becomes_uneven_names_its_sizes() -> None:
+    w1 = normal(3, 8)
+    w1[:, :3] *= 0.01
+    pruned = prune_channels(
+        model(
+            """(float[N,3] x) => (float[N,2] y) {
+                a = MatMul(x, w1) p, q = Split<axis=1, num_outputs=2>(a) s = Tanh(p) t = Tanh(q)
+                u = MatMul(s, w2) v = MatMul(t, w3) y = Add(u, v)}""",
+            opset=18, w1=w1, w2=normal(4, 2), w3=normal(4, 2),
+        ), 0.4, scope="global",
+    )  # fmt: skip
+    assert shape_of(pruned, "w2") != shape_of(pruned, "w3")
+
+
+@pytest.mark.parametrize(
+    ("node", "left", "constants"),
+    [
+        ("Slice(a, starts, ends, axes)", 5, {"starts": [2], "ends": [-1], "axes": [1]}),
+        ("Slice(a, starts, ends, axes)", 8, {"starts": [1], "ends": [2**62], "axes": [2]}),
+        ("Gather<axis=1>(a, order)", 4, {"order": [7, 2, 2, -3]}),
+        ("Pad(a, pads)", 11, {"pads": [0, 1, 0, 0, 2, 0]}),
+        ("Pad(a, pads)", 8, {"pads": [0, 0, 1, 0, 0, 1]}),
+        ('Pad<mode="reflect">(a, pads)', 8, {"pads": [0, 0, 1, 0, 0, 1]}),
+        ("Expand(a, shape)", 8, {"shape": [1, 8, 1]}),
+        ("Tile(a, repeats)", 8, {"repeats": [1, 1, 2]}),
+        ("CumSum(a, axis)", 8, {"axis": 2}),
+    ],
+)
+def test_operators_that_pick_and_pad_positions_pass_them(
+    node: str, left: int, constants: dict[str, list[int]]
+) -> None:
+    pruned = prune_channels(
+        model(
+            f"(float[N,3,6] x) => (float[N,2] y) {{a = Conv(x, w1) r = {node} g = GlobalMaxPool(r) f = Flatten(g) "
+            "y = MatMul(f, w2)}",
+            w1=normal(8, 3, 1), w2=normal(left, 2), **{name: np.array(array) for name, array in constants.items()},
+        )
+    )  # fmt: skip
+    assert shape_of(pruned, "w1")[0] < 8 and shape_of(pruned, "w2")[0] < left
+
+
+def test_a_slice_with_steps_is_frozen_where_it_steps() -> None:
+    pruned = prune_channels(
+        model(
+            "(float[N,3,6] x) => (float[N,4,6] y) {a = Conv(x, w1) b = Slice(a, s, e, i, t) y = Conv(b, w2)}",
+            w1=normal(8, 3, 1), w2=normal(4, 4, 1), s=np.array([0]), e=np.array([8]), i=np.array([1]), t=np.array([2]),
+        )
+    )  # fmt: skip
+    assert "Slice" in frozen(pruned, "w1")
+
+
+@pytest.mark.parametrize(
+    ("opset", "node", "constants"),
+    [
+        (13, 'Resize<mode="nearest">(a, , scales)', {"scales": np.array([1, 1, 2, 2], np.float32)}),
+        (13, 'Resize<mode="linear">(a, , , sizes)', {"sizes": np.array([2, 8, 9, 7])}),
+        (9, "Upsample(a, scales)", {"scales": np.array([1, 1, 2, 2], np.float32)}),
+        (13, "Resize(a, , , target)", {"space": np.array([9, 7]), "i": np.array([0]), "j": np.array([2])}),
+    ],
+)
+def test_resizing_the_space_leaves_channels_free(
+    opset: int, node: str, constants: dict[str, np.ndarray]
+) -> None:
+    shape = (
+        "c = Shape(a) d = Slice(c, i, j) target = Concat<axis=0>(d, space)" if "space" in constants else ""
+    )
+    pruned = prune_channels(
+        model(
+            f"""(float[2,3,5,5] x) => (float[2,2,1,1] y) {{
+                a = Conv(x, w1) {shape} b = {node} c2 = Conv(b, w2) y = GlobalAveragePool(c2)}}""",
+            opset=opset, w1=normal(8, 3, 1, 1), w2=normal(2, 8, 1, 1), **constants,
+        )
+    )  # fmt: skip
+    assert shape_of(pruned, "w1")[0] < 8
+
+
+@pytest.mark.parametrize("mode", ["DCR", "CRD"])
+def test_depth_to_space_takes_all_the_channels_that_weave_one(mode: str) -> None:
+    pruned = prune_channels(
+        model(
+            f"""(float[N,3,4,4] x) => (float[N,2,8,8] y) {{
+                a = Conv(x, w1, b1) b = DepthToSpace<blocksize=2, mode="{mode}">(a) r = Relu(b) y = Conv(r, w2)}}""",
+            w1=normal(16, 3, 1, 1), b1=normal(16), w2=normal(2, 4, 1, 1),
+        )
+    )  # fmt: skip
+    assert shape_of(pruned, "w1")[0] == 8 and shape_of(pruned, "w2")[1] == 2
+
+
+def test_space_to_depth_makes_blocks_of_a_channel() -> None:
+    pruned = prune_channels(
+        model(
+            """(float[N,3,4,4] x) => (float[N,2,2,2] y) {
+                a = Conv(x, w1) b = SpaceToDepth<blocksize=2>(a) y = Conv(b, w2)}""",
+            w1=normal(4, 3, 1, 1), w2=normal(2, 16, 1, 1),
+        )
+    )  # fmt: skip
+    assert shape_of(pruned, "w1")[0] == 2 and shape_of(pruned, "w2")[1] == 8
+
+
+def test_channel_shuffle_keeps_every_channel_in_its_place() -> None:
+    pruned = prune_channels(
+        model(
+            """(float[N,3,4,4] x) => (float[N,2,4,4] y) {
+                a = Conv(x, w1) r = Relu(a) s = Reshape(r, split) t = Transpose<perm=[0,2,1,3,4]>(s)
+                u = Reshape(t, whole) d = Conv<group=12, pads=[1,1,1,1]>(u, w2) y = Conv(d, w3)}""",
+            w1=normal(12, 3, 1, 1), w2=normal(12, 1, 3, 3), w3=normal(2, 12, 1, 1),
+            split=np.array([0, 2, 6, 4, 4]), whole=np.array([0, -1, 4, 4]),
+        )
+    )  # fmt: skip
+    assert shape_of(pruned, "w1")[0] == 6
+    assert shape_of(pruned, "w2")[0] == shape_of(pruned, "w3")[1] == 6
+
+
+def test_group_normalization_loses_whole_groups() -> None:
+    pruned = prune_channels(
+        model(
+            """(float[N,3,4,4] x) => (float[N,2,4,4] y) {
+                a = Conv(x, w1) g = GroupNormalization<num_groups=4>(a, s, b) r = Relu(g) y = Conv(r, w2)}""",
+            opset=21, ir_version=10, w1=normal(12, 3, 1, 1), s=normal(12), b=normal(12),
+            w2=normal(2, 12, 1, 1),
+        )
+    )  # fmt: skip
+    assert shape_of(pruned, "w1")[0] == 6 and shape_of(pruned, "s")[0] == 6
+
+
+def test_group_normalization_written_out_loses_whole_groups() -> None:
+    pruned = prune_channels(
+        model(
+            """(float[2,3,4,4] x) => (float[2,2,4,4] y) {
+                a = Conv(x, w1) f = Reshape(a, grouped) i = InstanceNormalization(f, s, b) g = Reshape(i, back)
+                m = Mul(g, scale) r = Relu(m) y = Conv(r, w2)}""",
+            w1=normal(12, 3, 1, 1), grouped=np.array([0, 4, -1]), s=normal(4), b=normal(4),
+            back=np.array([2, 12, 4, 4]), scale=normal(12, 1, 1), w2=normal(2, 12, 1, 1),
+        )
+    )  # fmt: skip
+    assert shape_of(pruned, "w1")[0] == 6 and shape_of(pruned, "s")[0] == 2
+
+
+def test_layer_normalization_freezes_what_it_is_taken_over_and_no_more() -> None:
+    pruned = prune_channels(
+        model(
+            """(float[N,4,6] x) => (float[N,4,5] y) {
+                a = MatMul(x, w1) n = LayerNormalization(a, s, b) h = MatMul(n, w2) r = Gelu(h) y = MatMul(r, w3)}""",
+            opset=20, ir_version=9, w1=normal(6, 6), s=normal(6), b=normal(6), w2=normal(6, 8), w3=normal(8, 5),
+        )
+    )  # fmt: skip
+    assert shape_of(pruned, "w1") == (6, 6) and "LayerNormalization" in frozen(pruned, "w1")
+    assert shape_of(pruned, "w2")[1] < 8
+
+
+@pytest.mark.parametrize("node", ["Softmax<axis=-1>(a)", "LpNormalization(a)", "CumSum(a, axis)"])
+def test_operators_that_mix_a_hidden_axis_freeze_it(node: str) -> None:
+    pruned = prune_channels(
+        model(
+            f"(float[N,6] x) => (float[N,5] y) {{a = MatMul(x, w1) s = {node} y = MatMul(s, w2)}}",
+            w1=normal(6, 8), w2=normal(8, 5), axis=np.array(1),
+        )
+    )  # fmt: skip
+    assert shape_of(pruned, "w1") == (6, 8) and node.split("<")[0].split("(")[0] in frozen(pruned, "w1")
+
+
+@pytest.mark.parametrize("node", ["v, i = TopK(a, k)", "i = ArgMax<axis=-1>(a)"])
+def test_positions_that_are_counted_stay(node: str) -> None:
+    pruned = prune_channels(
+        model(
+            f"(float[N,6] x) => (float[N,5] y) {{a = MatMul(x, w1) {node} f = Cast<to=1>(i) m = Add(a, f) "
+            "y = MatMul(m, w2)}",
+            w1=normal(6, 1 if "TopK" in node else 8), w2=normal(1 if "TopK" in node else 8, 5), k=np.array([1]),
+        )
+    )  # fmt: skip
+    assert pruned.choice.chosen.size == 0
+
+
+def attention(heads: int, width: int, tokens: str, *, computed: bool, fused: bool) -> onnx.ModelProto:
+    """Attention written out, as exporters write it."""
+    hidden = heads * width
+    if computed:
+        split = (
+            "sh = Shape(x) n = Slice(sh, zero, one) t = Slice(sh, one, two) "
+            "heads = Concat<axis=0>(n, t, h, d) merged = Concat<axis=0>(n, t, hd)"
+        )
+        constants = {
+            "zero": np.array([0]), "one": np.array([1]), "two": np.array([2]),
+            "h": np.array([heads]), "d": np.array([width]), "hd": np.array([hidden]),
+        }  # fmt: skip
+    else:
+        split, constants = "", {"heads": np.array([0, -1, heads, width]), "merged": np.array([0, -1, hidden])}
+    if fused:
+        project = "a = MatMul(x, wqkv) b = Add(a, bqkv) q, k, v = Split<axis=-1>(b)"
+        weights = {"wqkv": normal(6, 3 * hidden), "bqkv": normal(3 * hidden)}
+    else:
+        project = """q0 = MatMul(x, wq) q = Add(q0, bq) k0 = MatMul(x, wk) k = Add(k0, bk)
+            v0 = MatMul(x, wv) v = Add(v0, bv)"""
+        weights = {f"w{name}": normal(6, hidden) for name in "qkv"} | {
+            f"b{name}": normal(hidden) for name in "qkv"
+        }
+    return model(
+        f"""(float[N,{tokens},6] x) => (float[N,{tokens},6] y) {{
+            {split} {project}
+            q4 = Reshape(q, heads) k4 = Reshape(k, heads) v4 = Reshape(v, heads)
+            qt = Transpose<perm=[0,2,1,3]>(q4) kt = Transpose<perm=[0,2,3,1]>(k4) vt = Transpose<perm=[0,2,1,3]>(v4)
+            qs = Mul(qt, scale) s = MatMul(qs, kt) p = Softmax<axis=-1>(s) o = MatMul(p, vt)
+            ot = Transpose<perm=[0,2,1,3]>(o) m = Reshape(ot, merged) z = MatMul(m, wo) y = Add(z, bo)}}""",
+        scale=np.array(width**-0.5, np.float32), wo=normal(hidden, 6), bo=normal(6), **weights, **constants,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("tokens", ["7", "T"])
+@pytest.mark.parametrize("computed", [False, True])
+@pytest.mark.parametrize("fused", [False, True])
+def test_attention_written_out_loses_heads_and_width_inside_them(
+    tokens: str, computed: bool, fused: bool
+) -> None:
+    proto = attention(4, 8, tokens, computed=computed, fused=fused)
+    name = "wqkv" if fused else "wq"
+    both = prune_channels(proto, 0.5)
+    assert shape_of(both, name)[1] < weight_of(proto, name).shape[1]
+    widths = {tuple(len(positions) for positions in cuts.values()) for cuts in both.groups.cuts}
+    assert len(both.groups.cuts) == 4 + 8 + 8, (
+        "heads; width of queries and keys; width of values",
+        widths,
+    )
+
+
+MICROSOFT_ATTENTION = """(float[N,5,6] x) => (float[N,5,6] y) {
+    a = com.microsoft.Attention<num_heads=4>(x, w, b) m = MatMul(a, wo) y = Add(m, bo)}"""
+
+
+def test_fused_attention_loses_whole_heads() -> None:
+    pruned = prune_channels(
+        model(MICROSOFT_ATTENTION, w=normal(6, 96), b=normal(96), wo=normal(32, 6), bo=normal(6))
+    )
+    assert shape_of(pruned, "w") == (6, 48) and shape_of(pruned, "wo") == (16, 6)
+
+
+def test_multi_head_attention_loses_whole_heads() -> None:
+    pruned = prune_channels(
+        model(
+            """(float[N,5,6] x) => (float[N,5,6] y) {
+                q = MatMul(x, wq) k = MatMul(x, wk) v = MatMul(x, wv)
+                a = com.microsoft.MultiHeadAttention<num_heads=4>(q, k, v, b) y = MatMul(a, wo)}""",
+            wq=normal(6, 32), wk=normal(6, 32), wv=normal(6, 16), b=normal(80), wo=normal(16, 6),
+        )
+    )  # fmt: skip
+    assert (
+        shape_of(pruned, "wq") == (6, 16)
+        and shape_of(pruned, "wv") == (6, 8)
+        and shape_of(pruned, "b") == (40,)
+    )
+
+
+@pytest.mark.parametrize("shared", [4, 2])
+def test_onnx_attention_loses_whole_heads_with_those_that_they_share(shared: int) -> None:
+    pruned = prune_channels(
+        model(
+            f"""(float[N,5,6] x) => (float[N,5,6] y) {{
+                q = MatMul(x, wq) k = MatMul(x, wk) v = MatMul(x, wv)
+                a = Attention<q_num_heads=4, kv_num_heads={shared}>(q, k, v) y = MatMul(a, wo)}}""",
+            opset=23, ir_version=10, wq=normal(6, 32), wk=normal(6, 8 * shared), wv=normal(6, 8 * shared),
+            wo=normal(32, 6),
+        )
+    )  # fmt: skip
+    assert shape_of(pruned, "wq") == (6, 16) and shape_of(pruned, "wk") == (6, 4 * shared)
+
+
+def test_fused_convolutions_products_and_norms_are_cut_as_their_plain_forms() -> None:
+    pruned = prune_channels(
+        model(
+            """(float[N,3,4,4] x) => (float[N,5] y) {
+                a = com.microsoft.FusedConv<activation="Relu">(x, w1, b1)
+                b = com.microsoft.FusedConv<activation="Relu">(a, w2, b2, a)
+                f = Flatten(b) g = com.microsoft.FusedGemm<activation="Relu", transB=1>(f, w3, b3)
+                m = com.microsoft.FusedMatMul<alpha=0.5, transB=1>(g, w4) h = com.microsoft.FastGelu(m, b4)
+                n = com.microsoft.SkipLayerNormalization(h, h, s, o) y = MatMul(n, w5)}""",
+            w1=normal(8, 3, 1, 1), b1=normal(8), w2=normal(8, 8, 1, 1), b2=normal(8), w3=normal(12, 128),
+            b3=normal(12), w4=normal(8, 12), b4=normal(8), s=normal(8), o=normal(8), w5=normal(8, 5),
+        )
+    )  # fmt: skip
+    assert shape_of(pruned, "w1")[0] == shape_of(pruned, "w2")[0] == shape_of(pruned, "w2")[1] < 8
+    assert shape_of(pruned, "w3")[0] < 12 and shape_of(pruned, "w4")[0] == 8
+
+
+@pytest.mark.parametrize(
+    ("equation", "second"),
+    [("btc,cd->btd", (8, 5)), ("btc,dc->btd", (5, 8)), ("btc,chd->bthd", (8, 2, 5))],
+)
+def test_einsum_with_a_weight_is_a_product(equation: str, second: tuple[int, ...]) -> None:
+    rest = "N,4,2,5" if len(second) == 3 else "N,4,5"
+    pruned = prune_channels(
+        model(
+            f"""(float[N,4,6] x) => (float[{rest}] y) {{
+                a = Einsum<equation="btc,cd->btd">(x, w1) r = Relu(a) y = Einsum<equation="{equation}">(r, w2)}}""",
+            w1=normal(6, 8), w2=normal(*second),
+        )
+    )  # fmt: skip
+    assert shape_of(pruned, "w1")[1] < 8
+
+
+def test_attention_by_einsum_loses_heads() -> None:
+    pruned = prune_channels(
+        model(
+            """(float[N,5,6] x) => (float[N,5,6] y) {
+                q = Einsum<equation="btc,chd->bthd">(x, wq) k = Einsum<equation="btc,chd->bthd">(x, wk)
+                v = Einsum<equation="btc,chd->bthd">(x, wv) s = Einsum<equation="bthd,bshd->bhts">(q, k)
+                p = Softmax<axis=-1>(s) o = Einsum<equation="bhts,bshd->bthd">(p, v)
+                y = Einsum<equation="bthd,hdc->btc">(o, wo)}""",
+            wq=normal(6, 4, 8), wk=normal(6, 4, 8), wv=normal(6, 4, 8), wo=normal(4, 8, 6),
+        )
+    )  # fmt: skip
+    assert shape_of(pruned, "wq")[1] < 4 or shape_of(pruned, "wq")[2] < 8
+
+
+def test_an_einsum_that_leaves_axes_open_is_frozen() -> None:
+    pruned = prune_channels(
+        model(
+            """(float[N,6] x) => (float[N,5] y) {
+                a = MatMul(x, w1) b = Einsum<equation="...c,cd->...d">(a, w2) y = Relu(b)}""",
+            w1=normal(6, 8), w2=normal(8, 5),
+        )
+    )  # fmt: skip
+    assert shape_of(pruned, "w1") == (6, 8) and "Einsum" in frozen(pruned, "w1")
+
+
+def recurrent(op_type: str, directions: int, initial: str) -> onnx.ModelProto:
+    """Two layers: the first one's sequence is what the second reads, whose last state feeds a Gemm."""
+    gates, hidden = {"LSTM": 4, "GRU": 3, "RNN": 1}[op_type], 8
+    direction = 'direction="bidirectional", ' if directions == 2 else ""
+    states = "h0, c0" if op_type == "LSTM" else "h0"
+    if initial == "none":
+        setup, states = "", ""
+    elif initial == "computed":
+        setup = """s = Shape(x) n = Slice(s, one, two) z = Concat<axis=0>(d, n, h) h0 = ConstantOfShape(z)
+            c0 = ConstantOfShape(z)"""
+    else:
+        setup = "h0 = Identity(h1) c0 = Identity(c1)"
+    peephole = ", p" if op_type == "LSTM" and initial == "constant" else ""
+    weights = {
+        "w": normal(directions, gates * hidden, 6), "r": normal(directions, gates * hidden, hidden),
+        "b": normal(directions, 2 * gates * hidden), "p": normal(directions, 3 * hidden),
+        "w2": normal(1, gates * 4, directions * hidden), "r2": normal(1, gates * 4, 4), "w3": normal(4, 5),
+        "h1": normal(directions, 2, hidden), "c1": normal(directions, 2, hidden), "minus": np.array([0, 0, -1]),
+        "one": np.array([1]), "two": np.array([2]), "d": np.array([directions]), "h": np.array([hidden]),
+        "last": np.array([0]),
+    }  # fmt: skip
+    graph = f"""(float[7,2,6] x) => (float[2,5] y) {{
+        {setup} a = {op_type}<{direction}hidden_size={hidden}>(x, w, r, b, , {states}{peephole})
+        t = Transpose<perm=[0,2,1,3]>(a) f = Reshape(t, minus)
+        e, g = {op_type}<hidden_size=4>(f, w2, r2) q = Squeeze(g, last) y = MatMul(q, w3)}}"""
+    graph = graph.replace(", , )", ")").replace(", )", ")")
+    used = {
+        name: array for name, array in weights.items() if name in graph.replace("(", " ").replace(")", " ")
+    }
+    return model(graph, **used)
+
+
+@pytest.mark.parametrize("op_type", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("initial", ["none", "constant", "computed"])
+def test_recurrent_layers_lose_hidden_units(op_type: str, directions: int, initial: str) -> None:
+    pruned = prune_channels(recurrent(op_type, directions, initial))
+    assert shape_of(pruned, "r")[2] < 8 and shape_of(pruned, "w2")[2] == directions * shape_of(pruned, "r")[2]
+    assert shape_of(pruned, "r2")[2] < 4
+
+
+def test_a_recurrent_state_that_a_caller_gives_freezes_the_layer() -> None:
+    proto = model(
+        """(float[7,2,6] x, float[1,2,8] h) => (float[7,2,5] y) {
+            a = GRU<hidden_size=8>(x, w, r, , , h) t = Squeeze(a, one) y = MatMul(t, w2)}""",
+        w=normal(1, 24, 6), r=normal(1, 24, 8), w2=normal(8, 5), one=np.array([1]),
+    )  # fmt: skip
+    pruned = prune_channels(proto)
+    assert shape_of(pruned, "r") == (1, 24, 8) and pruned.choice.rate == 0
+
+
+@pytest.mark.parametrize("per_axis", [False, True])
+def test_quantised_weights_are_cut_with_their_scales(per_axis: bool) -> None:
+    def scales(length: int) -> np.ndarray:
+        return np.abs(normal(length)) / 50 if per_axis else np.array(0.02, np.float32)
+
+    def points(length: int) -> np.ndarray:
+        return RNG.integers(-9, 9, length if per_axis else (), np.int8)
+
+    weights = {
+        f"q{n}": RNG.integers(-99, 99, shape, np.int8) for n, shape in ((1, (8, 3, 1, 1)), (2, (4, 8, 1, 1)))
+    }
+    pruned = prune_channels(
+        model(
+            """(float[N,3,4,4] x) => (float[N,4,4,4] y) {
+                w1 = DequantizeLinear<axis=0>(q1, s1, z1) w2 = DequantizeLinear<axis=0>(q2, s2, z2)
+                a = Conv(x, w1) q = QuantizeLinear(a, s, z) d = DequantizeLinear(q, s, z) r = Relu(d)
+                y = Conv(r, w2)}""",
+            **weights, s1=scales(8), s2=scales(4), z1=points(8), z2=points(4), s=np.array(0.05, np.float32),
+            z=np.array(0, np.int8),
+        )
+    )  # fmt: skip
+    assert shape_of(pruned, "q1") == (4, 3, 1, 1) and shape_of(pruned, "q2") == (4, 4, 1, 1)
+
+
+def test_units_of_both_bodies_of_an_if_go_together() -> None:
+    pruned = prune_channels(
+        model(
+            """(float[N,5] x, bool flag) => (float[N,3] y) {
+                h = Gemm<transB=1>(x, w1, b1)
+                z = If(flag) <then_branch = then () => (a) {u = Gemm<transB=1>(h, w2) a = Tanh(u)},
+                              else_branch = other () => (b) {b = Gemm<transB=1>(h, w3)}>
+                y = Gemm<transB=1>(z, w4)}""",
+            w1=normal(8, 5), b1=normal(8), w2=normal(6, 8), w3=normal(6, 8), w4=normal(3, 6),
+        )
+    )  # fmt: skip
+    assert shape_of(pruned, "w2") == shape_of(pruned, "w3") and shape_of(pruned, "w2")[0] < 6
+
+
+def test_a_residual_that_meets_input_or_output_is_frozen() -> None:
+    pruned = prune_channels(
+        model(
+            "(float[N,4,6,6] x) => (float[N,4,6,6] y) {d = Conv(x, w1) r = Relu(d) e = Conv(r, w2) y = Add(x, e)}",
+            w1=normal(8, 4, 1, 1), w2=normal(4, 8, 1, 1),
+        )
+    )  # fmt: skip
+    assert shape_of(pruned, "w2")[0] == 4 and "graph" in frozen(pruned, "w2")
+
+
+def test_a_bias_that_two_layers_share_does_not_bind_them() -> None:
+    pruned = prune_channels(
+        model(
+            """(float[N,5] x) => (float[N,3] y) {
+                h = Gemm<transB=1>(x, w1, b) r = Relu(h) g = Gemm<transB=1>(r, w2, b) s = Relu(g)
+                y = Gemm<transB=1>(s, w3)}""",
+            w1=normal(8, 5), b=normal(8), w2=normal(8, 8), w3=normal(3, 8),
+        )
+    )  # fmt: skip
+    assert len(pruned.groups.cuts) == 16
+
+
+def test_rounding_and_a_least_number_of_channels_are_kept_to() -> None:
+    proto = model(
+        "(float[N,5] x) => (float[N,3] y) {h = Gemm<transB=1>(x, w1) r = Relu(h) y = Gemm<transB=1>(r, w2)}",
+        w1=normal(20, 5), w2=normal(3, 20),
+    )  # fmt: skip
+    assert shape_of(prune_channels(proto, 0.5, round_to=8), "w1")[0] == 8
+    assert shape_of(prune_channels(proto, 0.9, min_channels=6), "w1")[0] == 6
+    assert shape_of(prune_channels(proto, 0.99), "w1")[0] == 1
+
+
+def test_grouped_convolutions_behind_a_shuffle_lose_the_same_channels_of_each_group() -> None:
+    pruned = prune_channels(
+        model(
+            """(float[N,3,4,4] x) => (float[N,2,4,4] y) {
+                a = Conv(x, w1) b = Conv<group=2>(a, w2, b2) s = Reshape(b, split) t = Transpose<perm=[0,2,1,3,4]>(s)
+                u = Reshape(t, whole) d = Conv<group=16>(u, w3) e = Conv<group=2>(d, w4) y = Conv(e, w5)}""",
+            w1=normal(8, 3, 1, 1), w2=normal(16, 4, 1, 1), b2=normal(16), w3=normal(16, 1, 1, 1),
+            w4=normal(8, 8, 1, 1), w5=normal(2, 8, 1, 1), split=np.array([0, 2, 8, 4, 4]),
+            whole=np.array([0, 16, 4, 4]),
+        )
+    )  # fmt: skip
+    assert shape_of(pruned, "w3")[0] < 16 and shape_of(pruned, "w4")[1] * 2 == shape_of(pruned, "w3")[0]
+
+
+def test_overlapping_slices_are_cut_at_the_places_that_stay() -> None:
+    pruned = prune_channels(
+        model(
+            """(float[N,3] x) => (float[N,2] y) {
+                a = MatMul(x, w1) p = Slice(a, i0, i6, i1) q = Slice(a, i3, i8, i1) u = MatMul(p, w2)
+                v = MatMul(q, w3) y = Add(u, v)}""",
+            w1=normal(3, 9), w2=normal(6, 2), w3=normal(5, 2),
+            **{f"i{n}": np.array([n]) for n in (0, 1, 3, 6, 8)},
+        )
+    )  # fmt: skip
+    assert shape_of(pruned, "w1")[1] < 8
