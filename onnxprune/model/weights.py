@@ -129,11 +129,11 @@ def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
     return None
 
 
-def constant_tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
-    """The tensor of every initializer and Constant node, subgraphs included."""
+def constants(model: ir.Model) -> Iterator[ir.Value]:
+    """Every initializer and output of a Constant node, subgraphs included."""
     for graph in model.graphs():
         values = [*graph.initializers.values(), *(output for node in graph for output in node.outputs)]
-        yield from (tensor for value in values if (tensor := constant_tensor(value)) is not None)
+        yield from (value for value in values if constant_tensor(value) is not None)
 
 
 def set_constant(value: ir.Value, array: np.ndarray, dtype: ir.DataType) -> None:

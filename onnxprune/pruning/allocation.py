@@ -23,6 +23,15 @@ class Pool:
     quality: float | None
 
 
+def excluded_weights(weights: Sequence[Weight], config: PruneConfig) -> set[Weight]:
+    """The weights that `--exclude` names.
+
+    Raises:
+        SelectorError: a selector matches nothing.
+    """
+    return {weight for selector in config.exclude for weight in select(selector, weights)}
+
+
 def allocate(weights: Sequence[Weight], config: PruneConfig) -> list[Pool]:
     """Share the job's rate out: one pool a layer, or one for all; `--layer-rate` makes pools of its own.
 
@@ -32,7 +41,7 @@ def allocate(weights: Sequence[Weight], config: PruneConfig) -> list[Pool]:
         SelectorError: a selector matches nothing.
         NothingToPruneError: every weight is excluded.
     """
-    excluded = {weight for selector in config.exclude for weight in select(selector, weights)}
+    excluded = excluded_weights(weights, config)
     own_rate: dict[Weight, float] = {}
     for selector, rate in config.layer_rate:
         own_rate.update(dict.fromkeys(select(selector, weights), rate))

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from onnxprune.pruning.allocation import Pool
 
 
-def iterate(pools: Sequence[Pool], steps: int) -> Iterator[list[Pool]]:
-    """The pools of each step; the last are those asked for.
+def partial_rate(rate: float, part: float) -> float:
+    """The rate at a part (0 to 1) of the way: equal parts remove equal fractions of what is left.
 
-    Every step removes the same fraction of what is left, 1 - (1 - rate) ** (step / steps), as repeated pruning by
-    a fixed share does (Han et al. 2015, section 3.4); thresholds grow in equal steps.
+    So does repeated pruning by a fixed share (Han et al. 2015, section 3.4).
     """
-    for step in range(1, steps + 1):
-        part = step / steps
-        yield [
-            pool
-            if step == steps
-            else replace(
-                pool,
-                rate=None if pool.rate is None else 1 - (1 - pool.rate) ** part,
-                quality=None if pool.quality is None else pool.quality * part,
-            )
-            for pool in pools
-        ]
+    return rate if part == 1 else 1 - (1 - rate) ** part
+
+
+def partial_pools(pools: Sequence[Pool], part: float) -> list[Pool]:
+    """The pools at a part of the way; thresholds grow in proportion to it."""
+    return [
+        replace(
+            pool,
+            rate=None if pool.rate is None else partial_rate(pool.rate, part),
+            quality=None if pool.quality is None else pool.quality * part,
+        )
+        for pool in pools
+    ]

@@ -10,7 +10,7 @@ from onnxprune.errors import NothingToPruneError, SelectorError
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.pruning.allocation import Pool, allocate
 from onnxprune.pruning.masks import apply_masks, make_masks
-from onnxprune.pruning.schedule import iterate
+from onnxprune.pruning.schedule import partial_pools
 from tests.builders import floats, mlp, model_of
 
 
@@ -109,7 +109,7 @@ def test_excluding_every_weight_is_an_error():
 
 def test_steps_climb_to_the_rate_by_equal_shares_of_what_is_left():
     pools = allocate(weights_of_mlp(), PruneConfig(rate=0.936))
-    rates = [step[0].rate for step in iterate(pools, 3)]
+    rates = [partial_pools(pools, step / 3)[0].rate for step in (1, 2, 3)]
     assert rates == pytest.approx([0.6, 0.84, 0.936])
     assert rates[-1] == 0.936
 

@@ -1,0 +1,113 @@
+"""What a model costs to run: multiply-adds, counted from shapes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import onnx_ir as ir
+
+from onnxprune.model.shapes import MICROSOFT, infer_shapes, with_branches
+
+Shapes = Sequence[tuple[int, ...] | None]
+"""Of a node's inputs, then its outputs; None where one is absent or not wholly known."""
+
+
+def multiply_adds(model: ir.Model, input_shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """Multiply-adds of one run, by node (its name, or that of its first output), If bodies included.
+
+    `input_shapes`: the shapes of the graph inputs by name; those left out have what the model declares. Products only:
+    Conv, ConvTranspose, Gemm, MatMul, Einsum, the recurrent layers, attention, and the fused forms of all these.
+    A node whose shapes the inputs do not settle is left out.
+    """
+    shapes = infer_shapes(model, input_shapes)
+    costs = {}
+    for graph in with_branches(model.graph):
+        for node in graph:
+            count = COUNTS.get(("" if node.domain == "ai.onnx" else node.domain, node.op_type))
+            if count is None:
+                continue
+            inputs = [_static(value, shapes) for value in node.inputs]
+            outputs = [_static(value, shapes) for value in node.outputs]
+            cost = count(node, inputs, outputs)
+            if cost is not None:
+                costs[node.name or node.outputs[0].name or ""] = cost
+    return costs
+
+
+def _conv(node: ir.Node, inputs: Shapes, outputs: Shapes) -> int | None:
+    """Every output element sums over a filter."""
+    weight, out = inputs[1], outputs[0]
+    return None if weight is None or out is None else math.prod(out) * math.prod(weight[1:])
+
+
+def _conv_transpose(node: ir.Node, inputs: Shapes, outputs: Shapes) -> int | None:
+    """Every input element goes to the outputs that its filter reaches."""
+    data, weight = inputs[0], inputs[1]
+    return None if weight is None or data is None else math.prod(data) * math.prod(weight[1:])
+
+
+def _product(node: ir.Node, inputs: Shapes, outputs: Shapes) -> int | None:
+    left, out = inputs[0], outputs[0]
+    if left is None or out is None:
+        return None
+    return math.prod(out) * left[-2 if node.attributes.get_int("transA", 0) else -1]
+
+
+def _einsum(node: ir.Node, inputs: Shapes, outputs: Shapes) -> int | None:
+    terms = node.attributes["equation"].as_string().replace(" ", "").split("->")[0].split(",")
+    if "." in "".join(terms) or any(shape is None for shape in inputs):
+        return None
+    sizes = {
+        letter: size
+        for term, shape in zip(terms, inputs, strict=True)
+        for letter, size in zip(term, shape or (), strict=True)
+    }
+    return math.prod(sizes.values())
+
+
+def _recurrent(node: ir.Node, inputs: Shapes, outputs: Shapes) -> int | None:
+    """Every step of every sequence goes through W and R."""
+    data, w, r = inputs[:3]
+    if data is None or w is None or r is None:
+        return None
+    return data[0] * data[1] * (math.prod(w) + math.prod(r))
+
+
+def _packed_attention(node: ir.Node, inputs: Shapes, outputs: Shapes) -> int | None:
+    data, weight, out = inputs[0], inputs[1], outputs[0]
+    if data is None or weight is None or out is None:
+        return None
+    batch, length, _ = data
+    return batch * length * (math.prod(weight) + length * (weight[1] - out[2]) // 2 + length * out[2])
+
+
+def _attention(node: ir.Node, inputs: Shapes, outputs: Shapes) -> int | None:
+    """Queries by keys, and probabilities by values."""
+    query, key, out = inputs[0], inputs[1], outputs[0]
+    if query is None or key is None or out is None or len(query) != 3 or len(key) != 3:
+        return None
+    return query[0] * query[1] * key[1] * (query[2] + out[2])
+
+
+COUNTS: dict[tuple[str, str], Callable[[ir.Node, Shapes, Shapes], int | None]] = {
+    ("", "Conv"): _conv,
+    (MICROSOFT, "FusedConv"): _conv,
+    ("", "ConvTranspose"): _conv_transpose,
+    ("", "Gemm"): _product,
+    (MICROSOFT, "FusedGemm"): _product,
+    ("", "MatMul"): _product,
+    (MICROSOFT, "FusedMatMul"): _product,
+    ("", "Einsum"): _einsum,
+    ("", "LSTM"): _recurrent,
+    ("", "GRU"): _recurrent,
+    ("", "RNN"): _recurrent,
+    (MICROSOFT, "Attention"): _packed_attention,
+    (MICROSOFT, "MultiHeadAttention"): _attention,
+    ("", "Attention"): _attention,
+}
+
+
+def _static(value: ir.Value | None, shapes: Mapping[ir.Value, tuple]) -> tuple[int, ...] | None:
+    shape = None if value is None else shapes.get(value)
+    return shape if shape is not None and all(isinstance(dim, int) for dim in shape) else None

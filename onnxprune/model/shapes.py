@@ -1,0 +1,343 @@
+"""The shapes of all values of a model and of its If bodies, inferred without touching it or copying its weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import onnx
+import onnx_ir as ir
+
+from onnxprune.model.weights import constant_tensor
+
+# Constants up to this size may be shapes, axes and the like, which inference must see.
+SMALL_TENSOR_BYTES = 1024
+MICROSOFT = "com.microsoft"
+LARGEST_RANK = 8
+# ONNX's own name for a size that it does not know, which may be another's when it is inferred again.
+MADE_UP = "unk__"
+
+Dim = int | str | None
+"""A number, the name of a symbolic dimension, or None where nothing is known."""
+Shape = tuple[Dim, ...]
+Shapes = Mapping[str, Shape | None]
+
+# Operators that ONNX infers no shape of: the operator, and how many of its inputs, that tell the output's shape.
+STAND_INS = {
+    ("", "GroupNormalization"): ("Identity", 1),
+    ("", "SimplifiedLayerNormalization"): ("Identity", 1),
+    (MICROSOFT, "FusedConv"): ("Conv", 3),
+    (MICROSOFT, "FusedGemm"): ("Gemm", 3),
+    (MICROSOFT, "BiasGelu"): ("Identity", 1),
+    (MICROSOFT, "FastGelu"): ("Identity", 1),
+    (MICROSOFT, "Gelu"): ("Identity", 1),
+    (MICROSOFT, "QuickGelu"): ("Identity", 1),
+    (MICROSOFT, "SkipLayerNormalization"): ("Identity", 1),
+    (MICROSOFT, "SkipSimplifiedLayerNormalization"): ("Identity", 1),
+}
+
+
+def branches(node: ir.Node) -> tuple[ir.Graph, ...]:
+    """The bodies of an If node; none for any other."""
+    if node.op_type != "If":
+        return ()
+    return (node.attributes["then_branch"].as_graph(), node.attributes["else_branch"].as_graph())
+
+
+def with_branches(graph: ir.Graph) -> Iterator[ir.Graph]:
+    """A graph and the bodies of the If nodes in it, and in those."""
+    yield graph
+    for node in graph:
+        for branch in branches(node):
+            yield from with_branches(branch)
+
+
+def infer_shapes(
+    model: ir.Model, input_shapes: Mapping[str, Sequence[int]] | None = None
+) -> dict[ir.Value, Shape]:
+    """The shape of every value whose rank is known; what the model declares and what ONNX infers, together.
+
+    With `input_shapes`, by graph input name, these stand in the place of what the model declares of its values.
+    """
+    flat = _Flat(model, input_shapes)
+    inferred = _infer(flat.proto(joined=True))
+    if any(
+        inferred.get(flat.names[left]) != inferred.get(flat.names[right]) for left, right, _ in flat.joins
+    ):
+        inferred = _infer(flat.proto(joined=False))
+    shapes = {}
+    for value, name in flat.names.items():
+        tensor = constant_tensor(value)
+        shape = inferred.get(name) if tensor is None else tuple(tensor.shape.numpy())
+        if shape is not None:
+            shapes[value] = shape
+    return shapes
+
+
+class _Flat:
+    """The model as one graph: If bodies beside the nodes around them, larger constants as inputs of their shape.
+
+    `joins`: what an If's two bodies give, and the output that it becomes.
+    """
+
+    def __init__(self, model: ir.Model, input_shapes: Mapping[str, Sequence[int]] | None):
+        self.model = model
+        self.input_shapes = input_shapes
+        self.joins: list[tuple[ir.Value, ir.Value, ir.Value]] = []
+        self.names: dict[ir.Value, str] = {}
+        taken: set[str] = set()
+        for graph in with_branches(model.graph):
+            made = [value for node in graph for value in node.outputs]
+            for value in (*graph.inputs, *graph.initializers.values(), *made):
+                if value in self.names:
+                    continue
+                name = value.name or ""
+                while name in taken:
+                    name += "'"
+                taken.add(name)
+                self.names[value] = name
+        for graph in with_branches(model.graph):
+            for node in graph:
+                if node.op_type == "If":
+                    then, other = branches(node)
+                    self.joins += zip(then.outputs, other.outputs, node.outputs, strict=True)
+
+    def proto(self, *, joined: bool) -> onnx.ModelProto:
+        """For inference; `joined`: an If's output has the shape that its first body gives."""
+        graph = onnx.GraphProto(name="shapes")
+        outer = self.model.graph
+        for value in outer.inputs:
+            if not value.is_initializer():
+                graph.input.append(self._input(value))
+        graph.output.extend(ir.to_proto(value) for value in outer.outputs)
+        edges = {*outer.inputs, *outer.outputs}
+        for value, name in self.names.items():
+            tensor = constant_tensor(value)
+            if tensor is not None:
+                self._add_constant(graph, value, name, tensor)
+            elif self.input_shapes is None and value not in edges and value.type is not None:
+                info = ir.to_proto(value)
+                info.name = name
+                graph.value_info.append(info)
+        self._add_nodes(outer, graph, joined)
+        opsets = [onnx.helper.make_opsetid(d, version) for d, version in outer.opset_imports.items()]
+        functions = [ir.to_proto(function) for function in self.model.functions.values()]
+        return onnx.helper.make_model(
+            graph, ir_version=max(self.model.ir_version, 4), opset_imports=opsets, functions=functions
+        )
+
+    def _input(self, value: ir.Value) -> onnx.ValueInfoProto:
+        info = ir.to_proto(value)
+        shape = (self.input_shapes or {}).get(value.name or "")
+        if shape is not None:
+            info = onnx.helper.make_tensor_value_info(info.name, info.type.tensor_type.elem_type, shape)
+        return info
+
+    def _add_constant(
+        self, graph: onnx.GraphProto, value: ir.Value, name: str, tensor: ir.TensorProtocol
+    ) -> None:
+        if tensor.nbytes > SMALL_TENSOR_BYTES:
+            shape = tensor.shape.numpy()
+            graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.dtype, shape))
+        elif value.producer() is None:
+            small = ir.to_proto(tensor)
+            small.name = name
+            graph.initializer.append(small)
+
+    def _add_nodes(self, scope: ir.Graph, graph: onnx.GraphProto, joined: bool) -> None:
+        for node in scope:
+            tensor = constant_tensor(node.outputs[0]) if node.outputs else None
+            if tensor is not None and tensor.nbytes > SMALL_TENSOR_BYTES:
+                continue
+            if node.op_type == "If":
+                for branch in branches(node):
+                    self._add_nodes(branch, graph, joined)
+                for left, _, out in self.joins if joined else ():
+                    if out.producer() is node:
+                        graph.node.append(
+                            onnx.helper.make_node("Identity", [self.names[left]], [self.names[out]])
+                        )
+                continue
+            proto = ir.to_proto(node)
+            for index, value in enumerate(node.inputs):
+                proto.input[index] = "" if value is None else self.names.get(value, value.name)
+            for index, value in enumerate(node.outputs):
+                proto.output[index] = self.names.get(value, value.name)
+            graph.node.extend(_stand_ins(proto))
+
+
+def _stand_ins(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    stand_in = STAND_INS.get((node.domain, node.op_type))
+    if stand_in is None:
+        return [node]
+    op_type, inputs = stand_in
+    outputs = [name for name in (node.output[0], *node.output[3:]) if name]
+    nodes = [onnx.helper.make_node(op_type, node.input[:inputs], [name]) for name in outputs]
+    for made in nodes:
+        made.attribute.extend(
+            a for a in node.attribute if op_type != "Identity" and not a.name.startswith("activation")
+        )
+    return nodes
+
+
+def _infer(proto: onnx.ModelProto) -> dict[str, Shape | None]:
+    """ONNX's inference, repeated as long as a solved node tells it more; `proto` gets the solutions."""
+    solved: dict[str, onnx.ValueInfoProto] = {}
+    while True:
+        try:
+            graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+        except onnx.shape_inference.InferenceError:
+            graph = proto.graph
+        infos = {info.name: info for info in (*graph.input, *graph.value_info, *graph.output)}
+        shapes = {name: _shape(info) for name, info in infos.items()}
+        shapes.update({name: _shape(info) for name, info in solved.items()})
+        shapes.update({tensor.name: tuple(tensor.dims) for tensor in graph.initializer})
+        before = len(solved)
+        values = _Values(graph, shapes)
+        for node in graph.node:
+            solve = SOLVERS.get((node.domain, node.op_type))
+            if solve is None or node.output[0] in solved:
+                continue
+            shape = solve(node, values)
+            source = infos.get(node.input[0])
+            if shape is not None and source is not None:
+                element_type = source.type.tensor_type.elem_type
+                name = node.output[0]
+                solved[name] = onnx.helper.make_tensor_value_info(name, element_type, shape)
+        if len(solved) == before:
+            return shapes
+        kept = [info for info in proto.graph.value_info if info.name not in solved]
+        del proto.graph.value_info[:]
+        proto.graph.value_info.extend([*kept, *solved.values()])
+
+
+class _Values:
+    """The shapes of a graph's values, and the elements of those that are made of shapes.
+
+    ONNX follows these since opset 13 only.
+    """
+
+    def __init__(self, graph: onnx.GraphProto, shapes: Shapes):
+        self.shapes = shapes
+        self._makers = {name: node for node in graph.node for name in node.output}
+        self._stored = {tensor.name: tensor for tensor in graph.initializer}
+
+    def elements(self, name: str) -> list[Dim] | None:
+        """The elements of a small integer vector or number: -1 where it says so, None where one is not known."""
+        node = self._makers.get(name)
+        tensor = self._stored.get(name)
+        if node is not None and node.op_type == "Constant":
+            tensor = next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
+        if tensor is not None:
+            array = onnx.numpy_helper.to_array(tensor)
+            return array.ravel().tolist() if array.dtype.kind == "i" else None
+        if node is None:
+            return None
+        if node.op_type == "Shape":
+            shape = self.shapes.get(node.input[0])
+            return None if shape is None or node.attribute else list(shape)
+        if node.op_type == "Concat":
+            parts = [self.elements(part) for part in node.input]
+            return None if None in parts else [element for part in parts for element in part or ()]
+        source = self.elements(node.input[0]) if node.input else None
+        if source is None or node.op_type in ("Cast", "Identity", "Squeeze", "Unsqueeze"):
+            return source if node.op_type in ("Cast", "Identity", "Squeeze", "Unsqueeze") else None
+        others = [self.elements(other) for other in node.input[1:]]
+        if node.op_type == "Gather" and others[0] is not None:
+            return [source[place] for place in others[0] if isinstance(place, int)]
+        if (
+            node.op_type == "Slice"
+            and len(others) > 1
+            and others[3:] in ([], [[1]])
+            and others[0]
+            and others[1]
+        ):
+            start, end = others[0][0], others[1][0]
+            return source[start:end] if isinstance(start, int) and isinstance(end, int) else None
+        return None
+
+
+def _solve_reshape(node: onnx.NodeProto, values: _Values) -> Shape | None:
+    """The shape of a Reshape's output, where ONNX leaves one size open that the others tell; else None.
+
+    ("N", 16, 5, 5) to ("N", None) gives ("N", 400); ("N", "T", 32) to ("N", None, 4, 8) gives ("N", "T", 4, 8).
+    """
+    left, right = values.shapes.get(node.input[0]), values.shapes.get(node.output[0])
+    if right is None:
+        right = told_by_target = _told_by_target(left, values.elements(node.input[1]))
+    else:
+        told_by_target = None
+    if left is None or right is None or 0 in left:
+        return told_by_target
+    symbols = [dim for dim in left if not isinstance(dim, int)]
+    left_open = []
+    for axis, dim in enumerate(right):
+        if dim in symbols and dim is not None:
+            symbols.remove(dim)
+        elif not isinstance(dim, int):
+            left_open.append(axis)
+    total = math.prod(dim for dim in left if isinstance(dim, int))
+    told = math.prod(dim for dim in right if isinstance(dim, int))
+    if len(left_open) != 1 or told == 0 or total % told or len(symbols) > (total == told):
+        return told_by_target
+    missing = symbols[0] if symbols else total // told
+    if str(missing).startswith(MADE_UP):
+        return told_by_target
+    return tuple(missing if axis in left_open else dim for axis, dim in enumerate(right))
+
+
+def _told_by_target(left: Shape | None, target: list[Dim] | None) -> Shape | None:
+    """A Reshape's output as far as its target says: 0 takes the size that the input has there, -1 is open."""
+    if left is None or target is None or len(target) > LARGEST_RANK:
+        return None
+    copied = [left[axis] if dim == 0 and axis < len(left) else dim for axis, dim in enumerate(target)]
+    return tuple(None if dim == -1 or str(dim).startswith(MADE_UP) else dim for dim in copied)
+
+
+def _solve_fused_matmul(node: onnx.NodeProto, values: _Values) -> Shape | None:
+    left, right = values.shapes.get(node.input[0]), values.shapes.get(node.input[1])
+    if left is None or right is None or min(len(left), len(right)) < 2:
+        return None
+    longer = left if len(left) >= len(right) else right
+    rows = left[-1] if _attribute(node, "transA") else left[-2]
+    columns = right[-2] if _attribute(node, "transB") else right[-1]
+    return (*longer[:-2], rows, columns)
+
+
+def _solve_attention(node: onnx.NodeProto, values: _Values) -> Shape | None:
+    """(batch, length, hidden): hidden is the values' share of the packed projection, or as wide as the values."""
+    data, other = values.shapes.get(node.input[0]), values.shapes.get(node.input[1])
+    if data is None or other is None or len(data) != 3:
+        return None
+    if node.op_type == "Attention":
+        sizes = next((list(a.ints) for a in node.attribute if a.name == "qkv_hidden_sizes"), None)
+        packed = other[-1]
+        width = sizes[2] if sizes else packed // 3 if isinstance(packed, int) else None
+        return (data[0], data[1], width)
+    value = values.shapes.get(node.input[2]) if len(node.input) > 2 else None
+    return None if value is None or len(value) != 3 else (data[0], data[1], value[2])
+
+
+SOLVERS: dict[tuple[str, str], Callable[[onnx.NodeProto, _Values], Shape | None]] = {
+    ("", "Reshape"): _solve_reshape,
+    (MICROSOFT, "FusedMatMul"): _solve_fused_matmul,
+    (MICROSOFT, "Attention"): _solve_attention,
+    (MICROSOFT, "MultiHeadAttention"): _solve_attention,
+}
+
+
+def _attribute(node: onnx.NodeProto, name: str) -> int:
+    return next((attribute.i for attribute in node.attribute if attribute.name == name), 0)
+
+
+def _shape(info: onnx.ValueInfoProto) -> Shape | None:
+    if not info.type.HasField("tensor_type") or not info.type.tensor_type.HasField("shape"):
+        return None
+    return tuple(_dim(dim) for dim in info.type.tensor_type.shape.dim)
+
+
+def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
+    """Exporters write -1 and "?" for sizes that have nothing to do with each other."""
+    if dim.HasField("dim_value"):
+        return dim.dim_value if dim.dim_value >= 0 else None
+    return dim.dim_param if dim.dim_param not in ("", "?") else None

@@ -1,0 +1,128 @@
+"""Which channels go: the least important, to the rate, rounded as asked."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from onnxprune.pruning.channels import Choice, choose_channels, group_importance
+
+Groups = list[dict[tuple[str, int], np.ndarray]]
+
+
+def chain(*widths: int, seed: int = 0) -> tuple[Groups, dict[str, np.ndarray]]:
+    """Dense layers w0, w1, ... (out, in), one behind the other; the groups of the widths in between."""
+    rng = np.random.default_rng(seed)
+    weights = {
+        f"w{layer}": rng.standard_normal((out, inputs)).astype(np.float32)
+        for layer, (inputs, out) in enumerate(pairwise(widths))
+    }
+    groups: Groups = [
+        {(f"w{layer}", 0): np.array([unit]), (f"w{layer + 1}", 1): np.array([unit])}
+        for layer, width in enumerate(widths[1:-1])
+        for unit in range(width)
+    ]
+    return groups, weights
+
+
+def lost(choice: Choice, widths: tuple[int, ...]) -> list[int]:
+    """Channels removed of each width in between."""
+    ends = np.cumsum((0, *widths[1:-1]))
+    return np.histogram(choice.chosen, ends)[0].tolist()
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_the_rate_is_the_fraction_of_weights_that_goes(rate: float, scope: str) -> None:
+    groups, weights = chain(20, 100, 80, 10)
+    choice = choose_channels(groups, weights, rate, scope=scope)
+    assert choice.before == 2000 + 8000 + 800
+    assert choice.rate == pytest.approx(rate, abs=0.02)
+    left = [100, 80]
+    for layer, gone in enumerate(lost(choice, (20, 100, 80, 10))):
+        left[layer] -= gone
+    assert choice.left == 20 * left[0] + left[0] * left[1] + left[1] * 10
+
+
+def test_the_least_important_channels_of_a_layer_go() -> None:
+    groups, weights = chain(4, 10, 3)
+    weights["w0"][[2, 7]] *= 0.01
+    weights["w1"][:, [2, 7]] *= 0.01
+    assert choose_channels(groups, weights, 0.2).chosen.tolist() == [2, 7]
+
+
+def test_a_layer_of_small_weights_does_not_lose_more_than_others_globally() -> None:
+    groups, weights = chain(30, 40, 40, 30)
+    small = weights | {"w0": weights["w0"] * 1e-3}
+    even, scaled = (
+        lost(choose_channels(groups, w, 0.5, scope="global"), (30, 40, 40, 30)) for w in (weights, small)
+    )
+    assert min(even) > 5 and min(scaled) > 5
+
+
+def test_importance_is_the_mean_size_of_all_elements_of_the_group() -> None:
+    groups, weights = chain(2, 3, 1)
+    array = np.abs(np.concatenate([weights["w0"][1], weights["w1"][:, 1]])).astype(np.float64)
+    assert group_importance(groups, weights, "l1")[1] == pytest.approx(array.mean())
+    assert group_importance(groups, weights, "l2")[1] == pytest.approx(np.sqrt(np.square(array).mean()))
+
+
+def test_scores_stand_in_the_place_of_the_values() -> None:
+    groups, weights = chain(4, 6, 3)
+    scores = {name: np.ones_like(array) for name, array in weights.items()}
+    scores["w0"][4] = scores["w1"][:, 4] = 0
+    assert choose_channels(groups, weights, 0.17, scores=scores).chosen.tolist() == [4]
+
+
+@pytest.mark.parametrize(
+    ("round_to", "least", "left"), [(8, 1, {8, 16}), (1, 15, {15}), (4, 6, {8}), (64, 1, {30})]
+)
+def test_what_stays_is_rounded_and_never_too_little(round_to: int, least: int, left: set[int]) -> None:
+    groups, weights = chain(10, 30, 10)
+    choice = choose_channels(
+        groups, weights, 0.8 if least > 1 else 0.6, round_to=round_to, min_channels=least
+    )
+    assert 30 - len(choice.chosen) in left
+
+
+def test_a_layer_keeps_one_channel_whatever_the_rate() -> None:
+    groups, weights = chain(10, 30, 30, 10)
+    choice = choose_channels(groups, weights, 0.9999)
+    assert lost(choice, (10, 30, 30, 10)) == [29, 29]
+    assert choice.rate < 0.9999
+
+
+def test_excluded_weights_are_not_cut_and_count_in_no_rate() -> None:
+    groups, weights = chain(10, 30, 30, 10)
+    choice = choose_channels(groups, weights, 0.5, exclude=["w0"])
+    assert lost(choice, (10, 30, 30, 10))[0] == 0
+    assert choice.before == 900 + 300 and choice.rate == pytest.approx(0.5, abs=0.02)
+
+
+def test_no_rate_takes_nothing_and_no_groups_give_nothing() -> None:
+    groups, weights = chain(10, 30, 10)
+    assert choose_channels(groups, weights, 0).chosen.size == 0
+    assert choose_channels([], weights, 0.5).rate == 0
+
+
+def test_two_ways_to_cut_the_same_weight_are_counted_once() -> None:
+    weights = {"w": np.random.default_rng(0).standard_normal((12, 5)).astype(np.float32)}
+    heads = [{("w", 0): np.arange(head * 4, head * 4 + 4)} for head in range(3)]
+    widths = [{("w", 0): np.arange(width, 12, 4)} for width in range(4)]
+    choice = choose_channels([*heads, *widths], weights, 0.5)
+    rows = np.unique(np.concatenate([[*heads, *widths][index]["w", 0] for index in choice.chosen]))
+    assert choice.left == 5 * (12 - len(rows))
+
+
+def test_a_group_too_coarse_for_the_rate_is_left_and_finer_ones_go() -> None:
+    groups, weights = chain(10, 40, 40, 10)
+    halves: Groups = [{("w3", 0): np.arange(half * 50, half * 50 + 50)} for half in range(2)]
+    weights["w3"] = np.ones((100, 50), np.float32)
+    assert choose_channels([*groups, *halves], weights, 0.25).rate == pytest.approx(0.25, abs=0.02)
+
+
+def test_a_small_rate_takes_the_few_that_come_close_to_it() -> None:
+    groups, weights = chain(10, 400, 10)
+    assert len(choose_channels(groups, weights, 0.005).chosen) == 2
