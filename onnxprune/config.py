@@ -13,6 +13,8 @@ from onnxprune.errors import SettingError
 SCOPES = ("layer", "global")
 REGULARIZATIONS = ("l2", "l1", "none")
 FORMATS = ("ops", "dense", "coo")
+PATTERNS = ("unstructured", "channel")
+NORMS = ("l2", "l1")
 
 
 def _setting(default: Any, help: str, *, metavar: str | None = None, **extra: Any) -> Any:
@@ -38,6 +40,14 @@ class PruneConfig:
     scope: str = _setting(
         "layer", "Bring every layer to the rate, or find one threshold for all of them.", choices=SCOPES
     )
+    pattern: str = _setting(
+        "unstructured",
+        "Cut single weights, or whole channels and neurons with all that is coupled to them.",
+        choices=PATTERNS,
+    )
+    norm: str = _setting("l2", "Importance of a channel: this norm of all its weights.", choices=NORMS)
+    round_to: int = _setting(1, "Leave a multiple of N channels in every layer that loses some.", metavar="N")
+    min_channels: int = _setting(1, "Leave at least N channels in every layer.", metavar="N")
     exclude: tuple[str, ...] = _setting(
         (),
         "Leave these weights as they are: a node or initializer name, a glob, or re:PATTERN. Repeatable.",
@@ -117,9 +127,20 @@ class PruneConfig:
         _check(self.temperature > 0, "--temperature", self.temperature, "above 0")
         _check(0 <= self.seed < 2**32, "--seed", self.seed, "between 0 and 4294967295")
         _check(self.max_drop is None or 0 <= self.max_drop < 1, "--max-drop", self.max_drop, "in [0, 1)")
-        for name, choices in (("scope", SCOPES), ("regularization", REGULARIZATIONS), ("format", FORMATS)):
-            value = getattr(self, name)
-            _check(value in choices, f"--{name}", repr(value), "one of " + ", ".join(choices))
+        _check(self.round_to >= 1, "--round-to", self.round_to, "1 or more, for example 8")
+        _check(self.min_channels >= 1, "--min-channels", self.min_channels, "1 or more")
+        for setting in fields(self):
+            choices = setting.metadata.get("choices")
+            value = getattr(self, setting.name)
+            if choices and value not in choices:
+                raise SettingError(f"--{setting.name} is {value!r}: it must be one of {', '.join(choices)}")
+        if self.pattern == "channel" and (
+            self.quality is not None or self.layer_rate or not self.remove_dead
+        ):
+            raise SettingError(
+                "--pattern channel removes channels at one --rate: it goes with neither --quality, --layer-rate "
+                "nor --no-remove-dead; spare layers by --exclude"
+            )
 
     def _normalise(self) -> None:
         """Bring what Python callers and the command line may write into the declared types."""
@@ -135,7 +156,7 @@ class PruneConfig:
             value = getattr(self, name)
             if value is not None:
                 self._set(name, parse_fraction(f"--{name.replace('_', '-')}", value))
-        for name in ("steps", "epochs", "batch_size", "seed"):
+        for name in ("steps", "epochs", "batch_size", "seed", "round_to", "min_channels"):
             value = getattr(self, name)
             whole = isinstance(value, int) and not isinstance(value, bool)
             _check(whole, f"--{name.replace('_', '-')}", repr(value), "a whole number")

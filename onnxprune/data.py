@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import sys
 import zipfile
@@ -19,6 +20,7 @@ from onnxprune.errors import DataError
 from onnxprune.idx import read_idx
 
 LABELS = "labels"
+RANDOM_SAMPLES = 16
 # IDX files hold grey levels as bytes; models take them as float in [0, 1].
 IDX_SCALE = np.float32(1 / 255)
 FORMS = (
@@ -29,45 +31,53 @@ FORMS = (
 
 @dataclass(frozen=True)
 class InputSpec:
-    """An input of the model: its name, numpy dtype, and dims (None = any)."""
+    """An input of the model: its name, numpy dtype, and dims (a text: as wide wherever it stands; None: any)."""
 
     name: str
     dtype: np.dtype
-    shape: tuple[int | None, ...]
+    shape: tuple[int | str | None, ...]
 
 
 def input_specs(model: ir.Model) -> list[InputSpec]:
-    """The inputs that a caller must give, in graph order (initializers that are inputs too have a value already).
-
-    PaddlePaddle writes an unknown dim as -1.
-    """
+    """The inputs that a caller must give, in graph order (initializers that are inputs too have a value already)."""
     specs = []
     for value in model.graph.inputs:
         if value.is_initializer():
             continue
         dtype = value.dtype.numpy() if value.dtype is not None else np.dtype(np.float32)
-        dims = (
-            [] if value.shape is None else [d if isinstance(d, int) and d > 0 else None for d in value.shape]
-        )
-        specs.append(InputSpec(value.name or "", np.dtype(dtype), tuple(dims)))
+        dims = () if value.shape is None else tuple(_dim(dim) for dim in value.shape)
+        specs.append(InputSpec(value.name or "", np.dtype(dtype), dims))
     return specs
+
+
+def _dim(dim: int | ir.SymbolicDim) -> int | str | None:
+    """A dim of a spec; PaddlePaddle writes an unknown one as -1."""
+    if isinstance(dim, int):
+        return dim if dim > 0 else None
+    return dim.value
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Samples along the first axis of every array: one array an input, and labels where there are any."""
+    """Samples along the first axis of every array: one array an input, and labels where there are any.
+
+    An array without axes goes with every sample. `whole`: the arrays have no common first axis and are one sample.
+    """
 
     inputs: dict[str, np.ndarray]
     labels: np.ndarray | None
     name: str
+    whole: bool = False
 
     def __len__(self) -> int:
-        return len(next(iter(self.inputs.values())))
+        return 1 if self.whole else next(len(array) for array in self.inputs.values() if array.ndim)
 
     def take(self, index: np.ndarray | slice, name: str | None = None) -> Dataset:
         """The samples at `index`."""
-        labels = None if self.labels is None else self.labels[index]
-        return Dataset({key: array[index] for key, array in self.inputs.items()}, labels, name or self.name)
+        if self.whole:
+            return self
+        inputs = {key: array[index] if array.ndim else array for key, array in self.inputs.items()}
+        return Dataset(inputs, None if self.labels is None else self.labels[index], name or self.name)
 
     def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
         """Shuffle, and hold `fraction` of the samples out (at least one): (rest, held out).
@@ -97,7 +107,7 @@ def class_axis(output_shape: tuple[int, ...], labels_shape: tuple[int, ...]) -> 
 
 def fixed_batch(specs: list[InputSpec]) -> int | None:
     """The batch size that the model insists on, or None where any will do."""
-    return next((spec.shape[0] for spec in specs if spec.shape and spec.shape[0] is not None), None)
+    return next((spec.shape[0] for spec in specs if spec.shape and isinstance(spec.shape[0], int)), None)
 
 
 def load_data(source: Any, specs: list[InputSpec]) -> Dataset:
@@ -121,17 +131,26 @@ def load_data(source: Any, specs: list[InputSpec]) -> Dataset:
     return _fit(arrays, specs, name)
 
 
-def random_data(specs: list[InputSpec], samples: int, seed: int) -> Dataset:
-    """Random inputs: floats uniform in [0, 1), integers and booleans 0 or 1; unknown dims are 16 wide."""
+def random_data(specs: list[InputSpec], free_size: int, seed: int) -> Dataset:
+    """Random inputs: floats uniform in [0, 1), integers and booleans 0 or 1.
+
+    The first axis of an input is `RANDOM_SAMPLES` long where the model leaves it open, other open axes `free_size`.
+    """
     rng = np.random.default_rng(seed)
+    batch_names = {spec.shape[0] for spec in specs if spec.shape}
+
+    def size(axis: int, dim: int | str | None) -> int:
+        if isinstance(dim, int):
+            return dim
+        return RANDOM_SAMPLES if axis == 0 or (dim is not None and dim in batch_names) else free_size
+
     inputs = {}
     for spec in specs:
-        shape = [samples, *(16 if dim is None else dim for dim in spec.shape[1:])] if spec.shape else []
-        if spec.dtype.kind in "iub":
-            inputs[spec.name] = rng.integers(0, 2, shape).astype(spec.dtype)
-        else:
-            inputs[spec.name] = rng.random(shape).astype(spec.dtype)
-    return Dataset(inputs, None, "random inputs")
+        shape = [size(axis, dim) for axis, dim in enumerate(spec.shape)]
+        values = rng.integers(0, 2, shape) if spec.dtype.kind in "iub" else rng.random(shape)
+        inputs[spec.name] = np.asarray(values).astype(spec.dtype)
+    whole = len({array.shape[:1] for array in inputs.values()}) > 1 or not any(spec.shape for spec in specs)
+    return Dataset(inputs, None, "random inputs", whole)
 
 
 def _from_text(text: str, specs: list[InputSpec]) -> dict[str, np.ndarray]:
@@ -170,9 +189,9 @@ def _read_idx_pair(images: Path, labels: Path | None, specs: list[InputSpec]) ->
     pixels = read_idx(images)
     if pixels.ndim < 2 or pixels.dtype != np.uint8:
         raise DataError(f"{images} does not hold images (bytes, samples along the first axis): give {FORMS}")
-    if all(dim is not None for dim in spec.shape[1:]):
-        sample = spec.shape[1:]
-        if np.prod(pixels.shape[1:]) != np.prod(np.array(sample, dtype=np.int64)):
+    sample = tuple(dim for dim in spec.shape[1:] if isinstance(dim, int))
+    if len(sample) == len(spec.shape) - 1:
+        if math.prod(pixels.shape[1:]) != math.prod(sample):
             raise DataError(
                 f"{images} holds images of shape {pixels.shape[1:]}, the input {spec.name!r} takes {sample}: "
                 "give images of that size"
@@ -234,7 +253,7 @@ def _concatenate(batches: Iterable[Any], name: str) -> dict[str, np.ndarray]:
     if not columns:
         raise DataError(f"{name} yields no batch: give at least 2 samples")
     try:
-        return {key: np.concatenate(parts) for key, parts in columns.items()}
+        return {key: np.concatenate(parts) if parts[0].ndim else parts[0] for key, parts in columns.items()}
     except ValueError as error:
         raise DataError(
             f"the batches of {name} do not fit together: {error}; make their shapes equal"
@@ -263,10 +282,12 @@ def _fit(arrays: dict[str, np.ndarray], specs: list[InputSpec], name: str) -> Da
             + f": name the arrays as the model's inputs ({', '.join(names)})"
         )
     inputs = {spec.name: _fit_array(arrays[spec.name], spec, name) for spec in specs}
-    lengths = {key: len(array) for key, array in inputs.items()} | (
-        {} if labels is None else {LABELS: len(labels)}
-    )
+    lengths = {key: len(array) for key, array in inputs.items() if array.ndim}
+    if labels is not None:
+        lengths[LABELS] = len(labels)
     if len(set(lengths.values())) != 1:
+        if labels is None and not _has_common_batch(specs):
+            return Dataset(inputs, None, name, whole=True)
         counts = ", ".join(f"{key} {count}" for key, count in lengths.items())
         raise DataError(f"the arrays of {name} differ in length ({counts}): give one row a sample in each")
     if not next(iter(lengths.values())):
@@ -280,19 +301,26 @@ def _fit(arrays: dict[str, np.ndarray], specs: list[InputSpec], name: str) -> Da
     return Dataset(inputs, labels, name)
 
 
+def _has_common_batch(specs: list[InputSpec]) -> bool:
+    """Whether the inputs' first axes can be one: not so for x [N, 8] beside a state [2, N, 4]."""
+    firsts = {spec.shape[0] for spec in specs if spec.shape}
+    return len(firsts) == 1 or not any(isinstance(first, int) for first in firsts)
+
+
 def _fit_array(array: np.ndarray, spec: InputSpec, name: str) -> np.ndarray:
     if array.dtype.kind not in ("f" if spec.dtype.kind == "f" else "iub"):
         raise DataError(
             f"array {spec.name!r} of {name} is {array.dtype}, the input takes {spec.dtype}: "
             "convert it as the model's training did"
         )
-    if not spec.shape:
-        raise DataError(f"input {spec.name!r} of the model has no batch axis, so samples cannot be fed to it")
     fits = array.ndim == len(spec.shape) and all(
-        want is None or have == want for have, want in zip(array.shape[1:], spec.shape[1:], strict=True)
+        not isinstance(want, int) or have == want
+        for have, want in zip(array.shape[1:], spec.shape[1:], strict=True)
     )
     if not fits:
-        wanted = ", ".join(["N", *("any" if dim is None else str(dim) for dim in spec.shape[1:])])
+        wanted = ", ".join(
+            ["N" if spec.shape else "", *("any" if d is None else str(d) for d in spec.shape[1:])]
+        )
         have = ", ".join(map(str, array.shape))
         raise DataError(
             f"array {spec.name!r} of {name} has shape [{have}], the input takes [{wanted}]: reshape it"

@@ -102,7 +102,7 @@ def compare(
         DataError: a model does not run on the data, or the labels do not fit its first output.
     """
     names = [output.name for output in before.get_outputs()]
-    fixed = fixed_batch(specs)
+    fixed = None if data.whole else fixed_batch(specs)
     differences = [_Difference() for _ in names]
     metrics = (_Score(), _Score())
     done = 0
@@ -126,7 +126,7 @@ def check_runs(session: ort.InferenceSession, data: Dataset, specs: list[InputSp
     Raises:
         DataError: the model does not run on the data, or the labels do not fit.
     """
-    fixed = fixed_batch(specs)
+    fixed = None if data.whole else fixed_batch(specs)
     batch = data.take(slice(0, fixed or 2))
     outputs = _run(session, batch, fixed)
     if batch.labels is not None:
@@ -147,7 +147,10 @@ def _run(session: ort.InferenceSession, batch: Dataset, fixed: int | None) -> li
     """The outputs for a batch; a model of fixed batch size gets the last one filled up, and cut again."""
     samples, inputs = len(batch), batch.inputs
     if fixed and samples < fixed:
-        inputs = {name: np.resize(array, (fixed, *array.shape[1:])) for name, array in inputs.items()}
+        inputs = {
+            name: np.resize(array, (fixed, *array.shape[1:])) if array.ndim else array
+            for name, array in inputs.items()
+        }
     try:
         outputs = session.run(None, inputs)
     except Exception as error:

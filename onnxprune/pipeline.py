@@ -18,21 +18,24 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from onnxprune.config import PruneConfig
-from onnxprune.data import Dataset, InputSpec, fixed_batch, input_specs, load_data, random_data
-from onnxprune.errors import ModelFileError, NothingToPruneError, ValidationError
-from onnxprune.evaluate import Evaluation, check_runs, compare, make_session
+from onnxprune.data import Dataset, InputSpec, input_specs, load_data, random_data
+from onnxprune.errors import DataError, ModelFileError, NothingToPruneError, ValidationError
+from onnxprune.evaluate import BATCH_SAMPLES, Evaluation, check_runs, compare, make_session
+from onnxprune.model.costs import multiply_adds
 from onnxprune.model.io import ModelLike, Source, Staging, load, staging
-from onnxprune.model.weights import FLOAT_TYPES, Weight, Weights, constant_tensors, find_weights
-from onnxprune.pruning.allocation import Pool, allocate
+from onnxprune.model.weights import FLOAT_TYPES, Weight, Weights, constant_tensor, constants, find_weights
+from onnxprune.pruning.allocation import Pool, allocate, excluded_weights
+from onnxprune.pruning.channels import choose_channels
 from onnxprune.pruning.masks import apply_masks, make_masks
-from onnxprune.pruning.schedule import iterate
+from onnxprune.pruning.schedule import partial_pools, partial_rate
 from onnxprune.report.record import ANNOTATION_PREFIX, FileRecord, LayerRecord, Report
 from onnxprune.sparse.opset import raise_opset
 from onnxprune.sparse.rewrite import Stored, from_ops, to_ops
-from onnxprune.surgery import SurgeryReport, remove_dead_units
+from onnxprune.surgery import SurgeryReport, remove_dead_units, unit_groups, zero_units
 
 HELD_OUT_FRACTION = 0.1
-RANDOM_SAMPLES = 32
+# Tried one after the other for the axes, but the first, whose length a model leaves open.
+FREE_SIZES = (16, 64, 224, 512, 1)
 PACKAGES = ("onnxprune", "onnx", "onnx-ir", "onnxruntime", "numpy", "torch")
 
 # Share of the training that is spent on the way to the rate; the rest retrains at the rate.
@@ -89,21 +92,25 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
         from_ops(model)
         found = _usable_weights(model, origin.name)
         weights = found.prunable
-        pools = allocate(weights, config)
+        if config.pattern == "channel":
+            spared = {weight.name for weight in excluded_weights(weights, config)}
+            cut = partial(_cut_channels, model, weights, spared, config)
+        else:
+            cut = partial(_cut_weights, weights, allocate(weights, config))
         layers = [_as_it_came(weight) for weight in weights]
-        before = _count(model, origin.path, origin.file_bytes)
     with staging(target, origin) as stage:
         with watch("read data"):
             original = make_session(origin.file, origin.name)
             data = _read_data(model, original, config)
+            before = _count(model, origin.path, origin.file_bytes, data)
         with watch("prune"):
-            epochs = _prune(model, weights, pools, data, config, partial(progress, "prune"))
+            epochs = _prune(model, cut, data, config, partial(progress, "prune"))
         with watch("remove dead units"):
             surgery = remove_dead_units(model) if config.remove_dead else None
             layers = [_as_it_is(layer, weight) for layer, weight in zip(layers, weights, strict=True)]
-            after = _count(model, target, 0)
+            after = _count(model, target, 0, data)
         with watch("write"):
-            stored = _store(model, stage, config, data.specs, external=origin.external)
+            stored = _store(model, stage, config, data, external=origin.external)
             layers = [_as_stored(layer, stored) for layer in layers]
         with watch("judge"):
             pruned = make_session(stage.path, "the pruned model")
@@ -176,39 +183,78 @@ def _read_data(model: ir.Model, original: ort.InferenceSession, config: PruneCon
     if config.eval_data is not None:
         judging = load_data(config.eval_data, specs)
     else:
-        judging = held_out or random_data(specs, fixed_batch(specs) or RANDOM_SAMPLES, config.seed)
+        judging = held_out or _random_inputs(original, specs, config.seed)
     check_runs(original, judging, specs)
     return _Data(specs, training, held_out, judging)
 
 
+def _random_inputs(original: ort.InferenceSession, specs: list[InputSpec], seed: int) -> Dataset:
+    """Random inputs of a size that the model runs on, where it leaves sizes open."""
+    failures = []
+    for size in FREE_SIZES:
+        data = random_data(specs, size, seed)
+        try:
+            check_runs(original, data, specs)
+            return data
+        except DataError as error:
+            failures.append(str(error))
+    raise DataError(f"{failures[0]}; give inputs that fit it by --eval-data")
+
+
 def _prune(
     model: ir.Model,
-    weights: tuple[Weight, ...],
-    pools: list[Pool],
+    cut: Callable[[float], dict[ir.Value, np.ndarray]],
     data: _Data,
     config: PruneConfig,
     progress: Callable[[float], None],
 ) -> tuple[dict[str, Any], ...]:
     """Prune, retraining after each step where there is data; a record an epoch."""
     if data.training is None or data.held_out is None:
-        apply_masks(weights, make_masks(pools))
+        cut(1.0)
         return ()
     # Only retraining needs torch, whose import takes longer than a one-shot job.
     from onnxprune.training.retrain import Retrainer
 
     retrainer = Retrainer(model, data.training, data.held_out, data.specs, config)
     epochs = []
-    for step, step_pools in enumerate(iterate(pools, config.steps), start=1):
-        masks = make_masks(step_pools)
-        apply_masks(weights, masks)
+    for step in range(1, config.steps + 1):
+        masks = cut(step / config.steps)
         until = 1.0 if step == config.steps else APPROACH * step / config.steps
-        held = {weight.value: masks[weight.name] for weight in weights if weight.name in masks}
-        epochs += retrainer.fit(held, until, progress)
+        epochs += retrainer.fit(masks, until, progress)
     return tuple(asdict(epoch) for epoch in epochs)
 
 
+def _cut_weights(weights: tuple[Weight, ...], pools: list[Pool], part: float) -> dict[ir.Value, np.ndarray]:
+    """Zero single weights, up to a part of the way to the rate: the masks by value."""
+    masks = make_masks(partial_pools(pools, part))
+    apply_masks(weights, masks)
+    return {weight.value: masks[weight.name] for weight in weights if weight.name in masks}
+
+
+def _cut_channels(
+    model: ir.Model, weights: tuple[Weight, ...], spared: set[str], config: PruneConfig, part: float
+) -> dict[ir.Value, np.ndarray]:
+    """Zero whole channels, up to a part of the way to the rate: the masks of weights and biases by value."""
+    assert config.rate is not None
+    groups = unit_groups(model)
+    choice = choose_channels(
+        groups.cuts,
+        groups.weights,
+        partial_rate(config.rate, part),
+        scope=config.scope,
+        norm=config.norm,
+        round_to=config.round_to,
+        min_channels=config.min_channels,
+        exclude=spared,
+    )
+    masks = zero_units(model, groups, choice.chosen)
+    values = {value.name or "": value for value in constants(model)}
+    values |= {weight.name: weight.value for weight in weights}
+    return {values[name]: mask for name, mask in masks.items()}
+
+
 def _store(
-    model: ir.Model, stage: Staging, config: PruneConfig, specs: list[InputSpec], *, external: bool
+    model: ir.Model, stage: Staging, config: PruneConfig, data: _Data, *, external: bool
 ) -> dict[str, Stored]:
     """Write the model in the format asked for: by name, how each weight that the format touched is stored."""
     for key in [key for key in model.metadata_props if key.startswith(ANNOTATION_PREFIX)]:
@@ -219,7 +265,7 @@ def _store(
         return {name: Stored(name, "coo", size) for name, size in sizes.items()}
     outcomes: list[Stored] = []
     if config.format == "ops":
-        model, reason = raise_opset(model, partial(_same_outputs, specs, config.seed))
+        model, reason = raise_opset(model, partial(_same_outputs, data))
         outcomes = to_ops(model, find_weights(model).prunable)
         if reason is not None:
             outcomes = [replace(outcome, reason=reason) for outcome in outcomes]
@@ -254,11 +300,18 @@ def _as_stored(layer: LayerRecord, stored: dict[str, Stored]) -> LayerRecord:
     return replace(layer, format=outcome.format, bytes_after=outcome.bytes, note=outcome.reason or "")
 
 
-def _count(model: ir.Model, path: Path | None, file_bytes: int) -> FileRecord:
-    arrays = [tensor.numpy() for tensor in constant_tensors(model) if tensor.dtype in FLOAT_TYPES]
+def _count(model: ir.Model, path: Path | None, file_bytes: int, data: _Data) -> FileRecord:
+    """A model's float constants counted, and the multiply-adds for one of the samples that it is judged on."""
+    tensors = [tensor for value in constants(model) if (tensor := constant_tensor(value)) is not None]
+    arrays = [tensor.numpy() for tensor in tensors if tensor.dtype in FLOAT_TYPES]
     parameters = sum(array.size for array in arrays)
     nonzero = sum(int(np.count_nonzero(array)) for array in arrays)
-    return FileRecord(None if path is None else str(path), file_bytes, parameters, nonzero)
+    shapes = {name: array.shape for name, array in data.judging.inputs.items()}
+    sample = (
+        shapes if data.judging.whole else {name: (1, *shape[1:]) for name, shape in shapes.items() if shape}
+    )
+    operations = sum(multiply_adds(model, sample).values())
+    return FileRecord(None if path is None else str(path), file_bytes, parameters, nonzero, operations)
 
 
 def _refuse_worse(evaluation: Evaluation, config: PruneConfig, target: Path | None) -> None:
@@ -271,15 +324,15 @@ def _refuse_worse(evaluation: Evaluation, config: PruneConfig, target: Path | No
     )
 
 
-def _same_outputs(specs: list[InputSpec], seed: int, before: ir.Model, after: ir.Model) -> bool:
-    """Whether two forms of a model give the same outputs on random inputs, to rounding."""
+def _same_outputs(data: _Data, before: ir.Model, after: ir.Model) -> bool:
+    """Whether two forms of a model give the same outputs, to rounding."""
     sessions = []
     for model in (before, after):
         with staging(None) as stage:
             stage.write(model.clone(), external=False)
             sessions.append(make_session(stage.path, "the converted model"))
-    data = random_data(specs, fixed_batch(specs) or RANDOM_SAMPLES, seed)
-    return compare(sessions[0], sessions[1], data, specs).relative() <= ROUNDING
+    some = data.judging.take(slice(0, BATCH_SAMPLES))
+    return compare(sessions[0], sessions[1], some, data.specs).relative() <= ROUNDING
 
 
 def _notes(
@@ -312,7 +365,6 @@ def _notes(
     empty = [layer.name for layer in layers if not layer.kept]
     if empty:
         yield f"Nothing is left of {', '.join(empty)}: its outputs are constant; give it a --layer-rate."
-    yield from (f"{layer.name} stays dense: {layer.note}." for layer in layers if layer.note)
 
 
 class _Stopwatch:

@@ -23,6 +23,10 @@ from onnxprune.errors import SettingError
         {"rate": 0.5, "layer_rate": {"fc1": 1.0}},
         {"rate": 0.5, "max_drop": "-1%"},
         {"rate": 0.5, "seed": -1},
+        {"rate": 0.5, "pattern": "row"},
+        {"rate": 0.5, "round_to": 0},
+        {"quality": 0.5, "pattern": "channel"},
+        {"rate": 0.5, "pattern": "channel", "layer_rate": {"fc1": 0.5}},
     ],
 )
 def test_a_setting_out_of_range_is_refused_by_its_flag(settings):

@@ -70,6 +70,27 @@ def test_lenet_300_100_at_12x_is_retrained_on_the_sample(tmp_path):
     assert report.after.nonzero <= 0.084 * report.before.nonzero + 500
 
 
+def test_whole_channels_go_from_a_real_model_and_the_rest_is_retrained(tmp_path):
+    settings = {"rate": 0.5, "pattern": "channel", "data": TRAINING, "eval_data": TEST, "epochs": 4}
+    report = onnxprune.prune(MODELS / "lenet-300-100.onnx", tmp_path / "out.onnx", **settings).report
+    one_shot = onnxprune.prune(
+        MODELS / "lenet-300-100.onnx", rate=0.5, pattern="channel", eval_data=TEST
+    ).report
+    assert report.after.multiply_adds == pytest.approx(0.5 * report.before.multiply_adds, rel=0.02)
+    assert report.after.nonzero == report.after.parameters
+    assert one_shot.evaluation["after"]["value"] < report.evaluation["after"]["value"] > 0.95
+    onnx.checker.check_model(tmp_path / "out.onnx", full_check=True)
+
+
+def test_channels_are_left_in_the_multiples_asked_for():
+    report = onnxprune.prune(
+        MODELS / "lenet-5.onnx", rate=0.5, pattern="channel", round_to=4, exclude="conv1*"
+    ).report
+    kept = {layer["name"]: layer["outputs_after"] for layer in report.surgery["layers"]}
+    assert kept["conv1.weight"] == 20 and kept["fc2.weight"] == 10
+    assert kept["conv2.weight"] % 4 == 0 and kept["fc1.weight"] % 4 == 0 and kept["fc1.weight"] < 500
+
+
 def test_unlabelled_data_retrains_towards_the_models_own_outputs():
     rows = np.random.default_rng(0).standard_normal((400, 8)).astype(np.float32)
     settings = {"rate": 0.7, "eval_data": {"x": rows[:50]}}

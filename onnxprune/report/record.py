@@ -35,12 +35,16 @@ class LayerRecord:
 
 @dataclass(frozen=True)
 class FileRecord:
-    """A model file: parameters are elements of all float initializers, `nonzero` those that are not zero."""
+    """A model file: parameters are elements of all float constants, `nonzero` those that are not zero.
+
+    `multiply_adds` are those of one sample with every weight counted, zero or not.
+    """
 
     path: str | None
     bytes: int
     parameters: int
     nonzero: int
+    multiply_adds: int
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def job_summary(report: Report) -> RenderableType:
 
 
 def job_details(report: Report) -> RenderableType:
-    """Every epoch on held-out data, and the weights that could not be pruned."""
+    """Every epoch on held-out data, the weights that could not be pruned, and those that stay dense and why."""
     epochs = _table(
         "retraining", "step", "epoch", "training loss", "held-out loss", "held-out error", numeric=5
     )
@@ -33,7 +33,10 @@ def job_details(report: Report) -> RenderableType:
         training = "" if record["training_loss"] is None else f"{record['training_loss']:.4f}"
         error = "" if record["accuracy"] is None else f"{1 - record['accuracy']:.2%}"
         epochs.add_row(str(record["step"]), str(record["epoch"]), training, f"{record['loss']:.4f}", error)
-    return Group(*([epochs] if report.retraining else []), *_left_alone(report.unprunable))
+    dense = [
+        f"- {escape(layer.name)} stays dense: {escape(layer.note)}." for layer in report.layers if layer.note
+    ]
+    return Group(*([epochs] if report.retraining else []), *_left_alone(report.unprunable), *dense)
 
 
 def inspection(source: Source, model: ir.Model, weights: Weights) -> RenderableType:
@@ -133,6 +136,11 @@ def _total_rows(report: Report) -> Iterator[tuple[str, str, str, str]]:
         _times(before.parameters, after.parameters),
     )
     yield "  not zero", f"{before.nonzero:,}", f"{after.nonzero:,}", _times(before.nonzero, after.nonzero)
+    if before.multiply_adds:  # none where no shapes are known
+        yield "multiply-adds", *_change(before.multiply_adds, after.multiply_adds)
+    units = [(layer["outputs_before"], layer["outputs_after"]) for layer in report.surgery.get("layers", ())]
+    if units:
+        yield "channels and neurons", *_change(sum(pair[0] for pair in units), sum(pair[1] for pair in units))
     yield "file", bytes_text(before.bytes), bytes_text(after.bytes), _times(before.bytes, after.bytes)
     evaluation = report.evaluation
     if evaluation["before"] is not None:
@@ -144,6 +152,10 @@ def _total_rows(report: Report) -> Iterator[tuple[str, str, str, str]]:
         largest = f"largest difference {output['absolute']:.3g} (relative {output['relative']:.3g})"
         yield f"output {escape(output['output'])}", "", moved, largest
     yield "time", "", f"{sum(report.seconds.values()):.1f} s", _slowest(report.seconds)
+
+
+def _change(before: int, after: int) -> tuple[str, str, str]:
+    return f"{before:,}", f"{after:,}", _times(before, after)
 
 
 def _times(before: int, after: int) -> str:

@@ -27,11 +27,11 @@ class Samples:
         return cls(inputs, torch.from_numpy(data.labels).to(kind))
 
     def __len__(self) -> int:
-        return len(self.inputs[0])
+        return next(len(tensor) for tensor in self.inputs if tensor.ndim)
 
     def take(self, index: torch.Tensor | slice) -> Samples:
         labels = None if self.labels is None else self.labels[index]
-        return Samples(tuple(tensor[index] for tensor in self.inputs), labels)
+        return Samples(tuple(tensor[index] if tensor.ndim else tensor for tensor in self.inputs), labels)
 
     def batches(self, size: int, random: torch.Generator) -> Iterator[Samples]:
         """Shuffled batches, epoch after epoch without end; what does not fill the last of an epoch is left out."""
