@@ -235,7 +235,10 @@ class _Values:
             return None
         if node.op_type == "Shape":
             shape = self.shapes.get(node.input[0])
-            return None if shape is None or node.attribute else list(shape)
+            start, end = (
+                next((a.i for a in node.attribute if a.name == name), None) for name in ("start", "end")
+            )
+            return None if shape is None else list(shape[start:end])
         if node.op_type == "Concat":
             parts = [self.elements(part) for part in node.input]
             return None if None in parts else [element for part in parts for element in part or ()]
@@ -262,13 +265,14 @@ def _solve_reshape(node: onnx.NodeProto, values: _Values) -> Shape | None:
 
     ("N", 16, 5, 5) to ("N", None) gives ("N", 400); ("N", "T", 32) to ("N", None, 4, 8) gives ("N", "T", 4, 8).
     """
-    left, right = values.shapes.get(node.input[0]), values.shapes.get(node.output[0])
-    if right is None:
-        right = told_by_target = _told_by_target(left, values.elements(node.input[1]))
-    else:
-        told_by_target = None
+    left, inferred = values.shapes.get(node.input[0]), values.shapes.get(node.output[0])
+    copies = not _attribute(node, "allowzero")
+    right = _told_by_target(left, values.elements(node.input[1])) if copies else None
+    if right is None or (inferred is not None and _numbers(inferred) >= _numbers(right)):
+        right = inferred
+    better = right if right != inferred else None
     if left is None or right is None or 0 in left:
-        return told_by_target
+        return better
     symbols = [dim for dim in left if not isinstance(dim, int)]
     left_open = []
     for axis, dim in enumerate(right):
@@ -279,11 +283,15 @@ def _solve_reshape(node: onnx.NodeProto, values: _Values) -> Shape | None:
     total = math.prod(dim for dim in left if isinstance(dim, int))
     told = math.prod(dim for dim in right if isinstance(dim, int))
     if len(left_open) != 1 or told == 0 or total % told or len(symbols) > (total == told):
-        return told_by_target
+        return better
     missing = symbols[0] if symbols else total // told
     if str(missing).startswith(MADE_UP):
-        return told_by_target
+        return better
     return tuple(missing if axis in left_open else dim for axis, dim in enumerate(right))
+
+
+def _numbers(shape: Shape) -> int:
+    return sum(isinstance(dim, int) for dim in shape)
 
 
 def _told_by_target(left: Shape | None, target: list[Dim] | None) -> Shape | None:

@@ -109,15 +109,18 @@ def set_size(node: ir.Node, index: int, element: int, size: int, facts: Facts) -
         array.reshape(-1)[element] = size
         replace_operand(node, index, array, ir.DataType.from_numpy(array.dtype))
         return
-    concat = value.producer()
-    assert concat is not None and concat.op_type == "Concat"
+    maker = value.producer()
+    assert maker is not None and maker.op_type in (*MOVES, "Concat")
     if len(value.uses()) > 1:
-        concat = _own_copy(node, index, concat)
-    for part_index, part in enumerate(concat.inputs):
+        maker = _own_copy(node, index, maker)
+    if maker.op_type in MOVES:
+        set_size(maker, 0, element, size, facts)
+        return
+    for part_index, part in enumerate(maker.inputs):
         (length,) = facts.shape(part) or (0,)
         assert isinstance(length, int)
         if element < length:
-            set_size(concat, part_index, element, size, facts)
+            set_size(maker, part_index, element, size, facts)
             return
         element -= length
 
@@ -149,23 +152,33 @@ def _moved(node: ir.Node, source: np.ndarray, facts: Facts) -> np.ndarray | None
     if node.op_type == "Gather":
         index = others[0]
         assert index is not None
-        return np.take(source, np.asarray(index).reshape(-1), axis=0).reshape(np.shape(index))
+        return _sizes_alone(np.take(source, np.asarray(index).reshape(-1), axis=0).reshape(np.shape(index)))
     if node.op_type == "Slice":
         if len(others) < 2 or source.ndim != 1:
             return None
         start, end = (int(other.ravel()[0]) for other in others[:2])  # type: ignore[union-attr]
         step = int(others[3].ravel()[0]) if len(others) > 3 else 1  # type: ignore[union-attr]
-        return source[start:end:step]
+        return _sizes_alone(source[start:end:step])
     if not all(isinstance(dim, int) for dim in shape):
         return None
     return source.reshape(shape)  # type: ignore[arg-type]
 
 
-def _own_copy(node: ir.Node, index: int, concat: ir.Node) -> ir.Node:
-    shared = concat.outputs[0]
-    copy = ir.node("Concat", concat.inputs, {"axis": 0})
+def _sizes_alone(elements: np.ndarray) -> np.ndarray:
+    """Without the numbers: those that Gather and Slice pick from a vector cannot be changed for one reader."""
+    kept = np.empty(elements.shape, object)
+    sized = np.array([isinstance(element, Size) for element in elements.ravel()], bool).reshape(
+        elements.shape
+    )
+    kept[sized] = elements[sized]
+    return kept
+
+
+def _own_copy(node: ir.Node, index: int, maker: ir.Node) -> ir.Node:
+    shared = maker.outputs[0]
+    copy = ir.Node(maker.domain, maker.op_type, maker.inputs, maker.attributes.values())
     copy.outputs[0].type, copy.outputs[0].shape = shared.type, shared.shape
-    assert concat.graph is not None
-    concat.graph.insert_after(concat, copy)
+    assert maker.graph is not None
+    maker.graph.insert_after(maker, copy)
     node.replace_input_with(index, copy.outputs[0])
     return copy

@@ -153,6 +153,29 @@ def test_the_number_of_columns_in_a_computed_reshape_target_follows() -> None:
     assert units(report, "w1") == (3, 2) and weight_of(after, "columns").tolist() == [27]
 
 
+@pytest.mark.parametrize(
+    ("target", "left"),
+    [
+        ("u = Concat<axis=0>(s, columns) t = Cast<to=7>(u)", 3),
+        ("u = Concat<axis=0>(s, columns, s) t = Slice(u, zero, two)", 4),
+        ("v = Concat<axis=0>(s, columns) u = Identity(v) t = Identity(u) n = Cast<to=1>(u)", 3),
+    ],
+)
+def test_numbers_in_a_reshape_target_are_rewritten_for_its_reader_alone_or_stay(
+    target: str, left: int
+) -> None:
+    outputs = ", float[2] n" if " n = " in target else ""
+    proto = model(
+        f"""(float[N,2,5,5] x) => (float[N,3] y{outputs}) {{
+            c = Conv(x, w1, b1) s = Shape<start=0, end=1>(c) {target} f = Reshape(c, t)
+            y = Gemm<transB=1>(f, w2)}}""",
+        w1=with_dead(normal(4, 2, 3, 3), rows=(1,)), b1=normal(4), w2=normal(3, 36), columns=np.array([36]),
+        zero=np.array([0]), two=np.array([2]),
+    )  # fmt: skip
+    _, report = operate(proto)
+    assert units(report, "w1") == (left, 2)
+
+
 def test_a_reshape_target_that_arithmetic_makes_freezes_what_it_sizes() -> None:
     proto = model(
         """(float[N,2,5,5] x) => (float[N,3] y) {
