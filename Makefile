@@ -3,11 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 SAMPLE := models/mnist-sample
 
-.PHONY: setup demo test lint mnist models clean
+.PHONY: setup demo test test-long lint mnist models clean
 setup: .venv/ready
 
 # torch first and by exact version: a plain `torch` brings several GB of CUDA packages.
-.venv/ready: pyproject.toml
+.venv/ready: pyproject.toml onnxprune/runtime/CMakeLists.txt $(wildcard onnxprune/runtime/csrc/*.* onnxprune/runtime/csrc/kernels/*)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
@@ -20,6 +20,10 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# Ten times the random graphs, and whole networks; those of packages that are not installed are skipped.
+test-long: setup
+	ONNXPRUNE_LONG=1 $(BIN)/python -m pytest
 
 lint: setup
 	$(BIN)/ruff check

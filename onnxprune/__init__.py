@@ -1,7 +1,27 @@
 """Make trained neural networks small, from the ONNX file alone."""
 
-from onnxprune.config import PruneConfig
-from onnxprune.errors import OnnxPruneError
-from onnxprune.pipeline import Result, prune
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnxprune.config import PruneConfig
+    from onnxprune.errors import OnnxPruneError
+    from onnxprune.pipeline import Result, prune
 
 __all__ = ["OnnxPruneError", "PruneConfig", "Result", "prune"]
+
+_HOMES = {
+    "OnnxPruneError": "onnxprune.errors",
+    "PruneConfig": "onnxprune.config",
+    "Result": "onnxprune.pipeline",
+    "prune": "onnxprune.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is used: a device that only runs models imports `onnxprune.runtime` alone."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

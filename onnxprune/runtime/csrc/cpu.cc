@@ -1,0 +1,80 @@
+#include "cpu.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <string>
+
+#include "entries.h"
+
+#if defined(__linux__)
+#include <unistd.h>
+#endif
+#if defined(_MSC_VER) && defined(_M_X64)
+#include <immintrin.h>
+#include <intrin.h>
+#endif
+
+namespace onnxprune {
+namespace {
+
+#if defined(ONNXPRUNE_X86)
+#if defined(_MSC_VER)
+bool has_bits(int leaf, int word, int bits) {
+  int words[4];
+  __cpuidex(words, leaf, 0);
+  return (words[word] & bits) == bits;
+}
+bool os_saves(unsigned long long state) { return (_xgetbv(0) & state) == state; }
+constexpr int kFmaXsaveAvx = 1 << 12 | 1 << 27 | 1 << 28;
+constexpr int kAvx2Bit = 1 << 5;
+constexpr int kAvx512FBit = 1 << 16;
+bool has_avx2() { return has_bits(1, 2, kFmaXsaveAvx) && os_saves(0x6) && has_bits(7, 1, kAvx2Bit); }
+bool has_avx512() { return has_avx2() && os_saves(0xe6) && has_bits(7, 1, kAvx512FBit); }
+#else
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool has_avx512() { return has_avx2() && __builtin_cpu_supports("avx512f"); }
+#endif
+#endif
+
+bool always() { return true; }
+
+struct Candidate {
+  const Kernels& kernels;
+  bool (*runs_here)();
+};
+
+// The best first.
+const Candidate kCandidates[] = {
+#if defined(ONNXPRUNE_X86)
+    {kAvx512, has_avx512},
+    {kAvx2, has_avx2},
+#elif defined(ONNXPRUNE_NEON)
+    {kNeon, always},
+#endif
+    {kPortable, always},
+};
+
+}  // namespace
+
+const Kernels& choose_kernels() {
+  const char* variable = std::getenv("ONNXPRUNE_ISA");
+  const std::string wanted = variable == nullptr ? "" : variable;
+  std::string names;
+  for (const Candidate& candidate : kCandidates) {
+    if (!candidate.runs_here()) continue;
+    if (wanted.empty() || wanted == candidate.kernels.name) return candidate.kernels;
+    names += std::string(names.empty() ? "" : ", ") + candidate.kernels.name;
+  }
+  throw Refusal("ONNXPRUNE_ISA is '" + wanted + "', but this machine has " + names);
+}
+
+size_t panel_bytes() {
+  // The least of any CPU of the last ten years.
+  long cache = 32 * 1024;
+#if defined(_SC_LEVEL1_DCACHE_SIZE)
+  cache = std::max(cache, sysconf(_SC_LEVEL1_DCACHE_SIZE));
+#endif
+  return static_cast<size_t>(cache) / 4 * 3;
+}
+
+}  // namespace onnxprune

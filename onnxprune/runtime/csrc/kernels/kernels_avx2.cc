@@ -1,0 +1,13 @@
+#include "layout.inl"
+#include "spmm.inl"
+#include "spmv.inl"
+#include "vector_avx2.h"
+
+namespace onnxprune {
+
+const Kernels kAvx2 = {
+    "avx2",           Avx2Vector::kLanes,    Avx2Vector::kMaxVectors, spmm<Avx2Vector>,
+    spmv<Avx2Vector>, transpose<Avx2Vector>, gather<Avx2Vector>,
+};
+
+}  // namespace onnxprune

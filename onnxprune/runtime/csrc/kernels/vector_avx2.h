@@ -1,0 +1,65 @@
+// Eight floats: AVX2 with FMA.
+#pragma once
+
+#include <immintrin.h>
+
+#include "kernels.h"
+
+namespace onnxprune {
+namespace {
+
+struct Avx2Vector {
+  static constexpr size_t kLanes = 8;
+  static constexpr size_t kMaxVectors = 8;
+  // Of 16 registers, two hold the broadcast weights.
+  static constexpr size_t kAccumulators = 12;
+  static constexpr size_t kTransposeSide = 8;
+
+  __m256 lanes;
+
+  static Avx2Vector zero() { return {_mm256_setzero_ps()}; }
+  static Avx2Vector load(const float* from) { return {_mm256_load_ps(from)}; }
+  static Avx2Vector broadcast(const float* from) { return {_mm256_broadcast_ss(from)}; }
+  static Avx2Vector load_unaligned(const float* from) { return {_mm256_loadu_ps(from)}; }
+  static void prefetch(const void* from) { _mm_prefetch(static_cast<const char*>(from), _MM_HINT_T0); }
+  void load_lanes(const float* from, uint32_t mask) {
+    const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const __m256i chosen = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(static_cast<int>(mask)), bit), bit);
+    lanes = _mm256_or_ps(lanes, _mm256_maskload_ps(from, chosen));
+  }
+  void add_product(const Avx2Vector& factor, const float* from) {
+    lanes = _mm256_fmadd_ps(factor.lanes, _mm256_loadu_ps(from), lanes);
+  }
+  void add_product(const Avx2Vector& factor, const Avx2Vector& other) {
+    lanes = _mm256_fmadd_ps(factor.lanes, other.lanes, lanes);
+  }
+  void add(const Avx2Vector& other) { lanes = _mm256_add_ps(lanes, other.lanes); }
+  void store(float* to) const { _mm256_store_ps(to, lanes); }
+  float sum() const {
+    __m128 half = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps(lanes, 1));
+    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+  }
+  static void transpose_square(const float* from, size_t from_stride, float* to, size_t to_stride) {
+    __m256 row[8];
+    __m256 pair[8];
+    for (size_t i = 0; i < 8; ++i) row[i] = _mm256_loadu_ps(from + i * from_stride);
+    for (size_t i = 0; i < 8; i += 2) {
+      pair[i] = _mm256_unpacklo_ps(row[i], row[i + 1]);
+      pair[i + 1] = _mm256_unpackhi_ps(row[i], row[i + 1]);
+    }
+    for (size_t i = 0; i < 8; i += 4) {
+      row[i] = _mm256_shuffle_ps(pair[i], pair[i + 2], _MM_SHUFFLE(1, 0, 1, 0));
+      row[i + 1] = _mm256_shuffle_ps(pair[i], pair[i + 2], _MM_SHUFFLE(3, 2, 3, 2));
+      row[i + 2] = _mm256_shuffle_ps(pair[i + 1], pair[i + 3], _MM_SHUFFLE(1, 0, 1, 0));
+      row[i + 3] = _mm256_shuffle_ps(pair[i + 1], pair[i + 3], _MM_SHUFFLE(3, 2, 3, 2));
+    }
+    for (size_t i = 0; i < 4; ++i) {
+      _mm256_storeu_ps(to + i * to_stride, _mm256_permute2f128_ps(row[i], row[i + 4], 0x20));
+      _mm256_storeu_ps(to + (i + 4) * to_stride, _mm256_permute2f128_ps(row[i], row[i + 4], 0x31));
+    }
+  }
+};
+
+}  // namespace
+}  // namespace onnxprune

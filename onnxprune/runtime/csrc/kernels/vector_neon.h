@@ -1,0 +1,55 @@
+// Four floats: NEON of AArch64.
+#pragma once
+
+#include <arm_neon.h>
+
+#include "kernels.h"
+
+namespace onnxprune {
+namespace {
+
+struct NeonVector {
+  static constexpr size_t kLanes = 4;
+  static constexpr size_t kMaxVectors = 8;
+  // Of 32 registers; both sets of the widest tile.
+  static constexpr size_t kAccumulators = 16;
+  static constexpr size_t kTransposeSide = 4;
+
+  float32x4_t lanes;
+
+  static NeonVector zero() { return {vdupq_n_f32(0)}; }
+  static NeonVector load(const float* from) { return {vld1q_f32(from)}; }
+  static NeonVector broadcast(const float* from) { return {vld1q_dup_f32(from)}; }
+  static NeonVector load_unaligned(const float* from) { return {vld1q_f32(from)}; }
+  static void prefetch(const void* from) { __builtin_prefetch(from); }
+  void load_lanes(const float* from, uint32_t mask) {
+    if (mask == 0xf) {
+      lanes = vld1q_f32(from);
+      return;
+    }
+    if ((mask & 1u) != 0) lanes = vld1q_lane_f32(from, lanes, 0);
+    if ((mask & 2u) != 0) lanes = vld1q_lane_f32(from + 1, lanes, 1);
+    if ((mask & 4u) != 0) lanes = vld1q_lane_f32(from + 2, lanes, 2);
+    if ((mask & 8u) != 0) lanes = vld1q_lane_f32(from + 3, lanes, 3);
+  }
+  void add_product(const NeonVector& factor, const float* from) {
+    lanes = vfmaq_f32(lanes, factor.lanes, vld1q_f32(from));
+  }
+  void add_product(const NeonVector& factor, const NeonVector& other) {
+    lanes = vfmaq_f32(lanes, factor.lanes, other.lanes);
+  }
+  void add(const NeonVector& other) { lanes = vaddq_f32(lanes, other.lanes); }
+  void store(float* to) const { vst1q_f32(to, lanes); }
+  float sum() const { return vaddvq_f32(lanes); }
+  static void transpose_square(const float* from, size_t from_stride, float* to, size_t to_stride) {
+    const float32x4x2_t top = vtrnq_f32(vld1q_f32(from), vld1q_f32(from + from_stride));
+    const float32x4x2_t bottom = vtrnq_f32(vld1q_f32(from + 2 * from_stride), vld1q_f32(from + 3 * from_stride));
+    vst1q_f32(to, vcombine_f32(vget_low_f32(top.val[0]), vget_low_f32(bottom.val[0])));
+    vst1q_f32(to + to_stride, vcombine_f32(vget_low_f32(top.val[1]), vget_low_f32(bottom.val[1])));
+    vst1q_f32(to + 2 * to_stride, vcombine_f32(vget_high_f32(top.val[0]), vget_high_f32(bottom.val[0])));
+    vst1q_f32(to + 3 * to_stride, vcombine_f32(vget_high_f32(top.val[1]), vget_high_f32(bottom.val[1])));
+  }
+};
+
+}  // namespace
+}  // namespace onnxprune

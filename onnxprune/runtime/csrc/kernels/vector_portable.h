@@ -1,0 +1,61 @@
+// A vector of floats in plain C++, shaped so that compilers map it to whatever the baseline has.
+#pragma once
+
+#include "kernels.h"
+
+namespace onnxprune {
+namespace {
+
+struct PortableVector {
+  static constexpr size_t kLanes = 8;
+  static constexpr size_t kMaxVectors = 8;
+  // Vectors that stay in registers as running sums.
+  static constexpr size_t kAccumulators = 4;
+  static constexpr size_t kTransposeSide = 4;
+
+  float lane[kLanes];
+
+  static PortableVector zero() { return PortableVector{}; }
+  static PortableVector load(const float* from) {
+    PortableVector vector;
+    for (size_t i = 0; i < kLanes; ++i) vector.lane[i] = from[i];
+    return vector;
+  }
+  static PortableVector broadcast(const float* from) {
+    PortableVector vector;
+    for (size_t i = 0; i < kLanes; ++i) vector.lane[i] = *from;
+    return vector;
+  }
+  static PortableVector load_unaligned(const float* from) { return load(from); }
+  static void prefetch(const void*) {}
+  void load_lanes(const float* from, uint32_t mask) {
+    for (size_t i = 0; i < kLanes; ++i) {
+      if ((mask >> i & 1u) != 0) lane[i] = from[i];
+    }
+  }
+  void add_product(const PortableVector& factor, const float* from) {
+    for (size_t i = 0; i < kLanes; ++i) lane[i] += factor.lane[i] * from[i];
+  }
+  void add_product(const PortableVector& factor, const PortableVector& other) { add_product(factor, other.lane); }
+  void add(const PortableVector& other) {
+    for (size_t i = 0; i < kLanes; ++i) lane[i] += other.lane[i];
+  }
+  void store(float* to) const {
+    for (size_t i = 0; i < kLanes; ++i) to[i] = lane[i];
+  }
+  float sum() const {
+    float total = 0;
+    for (size_t i = 0; i < kLanes; ++i) total += lane[i];
+    return total;
+  }
+  static void transpose_square(const float* from, size_t from_stride, float* to, size_t to_stride) {
+    for (size_t row = 0; row < kTransposeSide; ++row) {
+      for (size_t column = 0; column < kTransposeSide; ++column) {
+        to[column * to_stride + row] = from[row * from_stride + column];
+      }
+    }
+  }
+};
+
+}  // namespace
+}  // namespace onnxprune

@@ -1,0 +1,51 @@
+// Products in double, for the rare model that asks for them: no packing, no vectors.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <vector>
+
+#include "matrix.h"
+#include "parallel.h"
+#include "product.h"
+
+namespace onnxprune {
+
+class WideProduct {
+ public:
+  WideProduct(const Entries& weight, const MatrixLayout& layout, size_t index, double scale) : outputs_(layout.rows) {
+    const uint64_t size = static_cast<uint64_t>(layout.rows) * layout.columns;
+    for (size_t i = 0; i < weight.positions.size(); ++i) {
+      const uint64_t position = weight.positions[i];
+      if (position / size != index) continue;
+      const size_t major = position % size / (layout.transposed ? layout.rows : layout.columns);
+      const size_t minor = position % size % (layout.transposed ? layout.rows : layout.columns);
+      const double value = weight.values[i] * scale;
+      entries_.push_back(layout.transposed ? Entry{minor, major, value} : Entry{major, minor, value});
+    }
+  }
+
+  // y[n][m] = bias[m] + weight[m] . x[n]; `bias` may be null.
+  void run(const DenseRows<double>& x, const double* bias, double* y, const Threads& threads) const {
+    run_parallel(threads, x.count, [&](size_t n) {
+      double* const sums = y + n * outputs_;
+      for (size_t m = 0; m < outputs_; ++m) sums[m] = bias == nullptr ? 0.0 : bias[m];
+      const double* const row = x.data + n * (x.transposed ? 1 : x.stride);
+      for (const Entry& entry : entries_) {
+        sums[entry.row] += entry.value * row[entry.column * (x.transposed ? x.stride : 1)];
+      }
+    });
+  }
+
+ private:
+  struct Entry {
+    size_t row;
+    size_t column;
+    double value;
+  };
+
+  size_t outputs_;
+  std::vector<Entry> entries_;
+};
+
+}  // namespace onnxprune
