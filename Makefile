@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SAMPLE := models/mnist-sample
 
-.PHONY: setup demo test test-long lint mnist models clean
+.PHONY: setup demo test test-long test-asan lint mnist models clean
 setup: .venv/ready
 
 # torch first and by exact version: a plain `torch` brings several GB of CUDA packages.
@@ -24,6 +24,14 @@ test: setup
 # Ten times the random graphs, and whole networks; those of packages that are not installed are skipped.
 test-long: setup
 	ONNXPRUNE_LONG=1 $(BIN)/python -m pytest
+
+# The sparse kernels' tests, the kernels built with AddressSanitizer and UndefinedBehaviorSanitizer (GCC, Linux).
+ASAN_LIBRARIES := asan ubsan stdc++
+test-asan: setup
+	cmake -S onnxprune/runtime -B build/asan -DONNXPRUNE_SANITIZE=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo
+	cmake --build build/asan --parallel
+	LD_PRELOAD="$(foreach name,$(ASAN_LIBRARIES),$$(g++ -print-file-name=lib$(name).so))" ASAN_OPTIONS=detect_leaks=0 \
+		ONNXPRUNE_LIBRARY=build/asan/libonnxprune_runtime.so $(BIN)/python -m pytest tests/runtime
 
 lint: setup
 	$(BIN)/ruff check

@@ -96,7 +96,18 @@ def inspect(source: str) -> None:
     _console().print(inspection(origin, model, find_weights(model)))
 
 
-COMMANDS = {"prune": prune, "inspect": inspect}
+@click.command(context_settings=CONTEXT)
+@click.option("--suite", type=click.Choice(["layers"]), required=True, help="What to measure.")
+@click.option("--threads", type=click.IntRange(1), multiple=True, default=(1, 2), show_default=True)
+@click.option("--density", type=click.FloatRange(0, 1), multiple=True, help="Share of weights kept.")
+def bench(suite: str, threads: tuple[int, ...], density: tuple[float, ...]) -> None:
+    """Time the sparse kernels against dense onnxruntime, layer by layer."""
+    from onnxprune.bench import DENSITIES, LAYERS, bench_layers, layer_table
+
+    _console().print(layer_table(bench_layers(LAYERS, density or DENSITIES, threads)))
+
+
+COMMANDS = {"prune": prune, "inspect": inspect, "bench": bench}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -14,7 +14,7 @@ SCOPES = ("layer", "global")
 REGULARIZATIONS = ("l2", "l1", "none")
 FORMATS = ("ops", "dense", "coo")
 PATTERNS = ("unstructured", "channel")
-NORMS = ("l2", "l1")
+IMPORTANCES = ("l2", "l1", "taylor")
 
 
 def _setting(default: Any, help: str, *, metavar: str | None = None, **extra: Any) -> Any:
@@ -45,7 +45,12 @@ class PruneConfig:
         "Cut single weights, or whole channels and neurons with all that is coupled to them.",
         choices=PATTERNS,
     )
-    norm: str = _setting("l2", "Importance of a channel: this norm of all its weights.", choices=NORMS)
+    importance: str = _setting(
+        "l2",
+        "What makes a channel matter: the L2 or L1 norm of all its weights, or, on labelled data, what the loss "
+        "would change without them, to first order (taylor).",
+        choices=IMPORTANCES,
+    )
     round_to: int = _setting(1, "Leave a multiple of N channels in every layer that loses some.", metavar="N")
     min_channels: int = _setting(1, "Leave at least N channels in every layer.", metavar="N")
     exclude: tuple[str, ...] = _setting(
@@ -134,6 +139,10 @@ class PruneConfig:
             value = getattr(self, setting.name)
             if choices and value not in choices:
                 raise SettingError(f"--{setting.name} is {value!r}: it must be one of {', '.join(choices)}")
+        if self.importance == "taylor" and self.data is None:
+            raise SettingError(
+                "--importance taylor takes gradients: give labelled --data, or --importance l2"
+            )
         if self.pattern == "channel" and (
             self.quality is not None or self.layer_rate or not self.remove_dead
         ):

@@ -43,6 +43,11 @@ APPROACH = 0.5
 # Largest relative difference between two forms of one float32 model that differ by rounding alone.
 ROUNDING = 1e-4
 
+# Channels are coarse: a rate missed by less is not worth a word.
+SHORTFALL = 0.02
+
+# Arrays of masks or scores by the model's own constants.
+Arrays = dict[ir.Value, np.ndarray]
 # Called with a stage's name and the fraction of it that is done.
 Progress = Callable[[str, float], None]
 
@@ -90,11 +95,11 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
     with watch("load"):
         model, origin = load(source)
         from_ops(model)
-        found = _usable_weights(model, origin.name)
+        found = _usable_weights(model, origin.name, config)
         weights = found.prunable
         if config.pattern == "channel":
             spared = {weight.name for weight in excluded_weights(weights, config)}
-            cut = partial(_cut_channels, model, weights, spared, config)
+            cut = partial(_cut_channels, model, spared, config)
         else:
             cut = partial(_cut_weights, weights, allocate(weights, config))
         layers = [_as_it_came(weight) for weight in weights]
@@ -157,9 +162,11 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _usable_weights(model: ir.Model, name: str) -> Weights:
+def _usable_weights(model: ir.Model, name: str, config: PruneConfig) -> Weights:
     found = find_weights(model)
-    if not found.prunable:
+    # Channels also go from weights that are not cut one by one, those of an LSTM for one.
+    in_channels = config.pattern == "channel" and unit_groups(model).cuts
+    if not found.prunable and not in_channels:
         reasons = "; ".join(f"{operand.weight}: {operand.reason}" for operand in found.unprunable[:3])
         reasons = reasons or "there is no Conv, Gemm or MatMul with a constant operand"
         raise NothingToPruneError(
@@ -203,14 +210,14 @@ def _random_inputs(original: ort.InferenceSession, specs: list[InputSpec], seed:
 
 def _prune(
     model: ir.Model,
-    cut: Callable[[float], dict[ir.Value, np.ndarray]],
+    cut: Callable[[float, Arrays], Arrays],
     data: _Data,
     config: PruneConfig,
     progress: Callable[[float], None],
 ) -> tuple[dict[str, Any], ...]:
     """Prune, retraining after each step where there is data; a record an epoch."""
     if data.training is None or data.held_out is None:
-        cut(1.0)
+        cut(1.0, {})
         return ()
     # Only retraining needs torch, whose import takes longer than a one-shot job.
     from onnxprune.training.retrain import Retrainer
@@ -218,13 +225,14 @@ def _prune(
     retrainer = Retrainer(model, data.training, data.held_out, data.specs, config)
     epochs = []
     for step in range(1, config.steps + 1):
-        masks = cut(step / config.steps)
+        scores = retrainer.first_order() if config.importance == "taylor" else {}
+        masks = cut(step / config.steps, scores)
         until = 1.0 if step == config.steps else APPROACH * step / config.steps
         epochs += retrainer.fit(masks, until, progress)
     return tuple(asdict(epoch) for epoch in epochs)
 
 
-def _cut_weights(weights: tuple[Weight, ...], pools: list[Pool], part: float) -> dict[ir.Value, np.ndarray]:
+def _cut_weights(weights: tuple[Weight, ...], pools: list[Pool], part: float, scores: Arrays) -> Arrays:
     """Zero single weights, up to a part of the way to the rate: the masks by value."""
     masks = make_masks(partial_pools(pools, part))
     apply_masks(weights, masks)
@@ -232,24 +240,25 @@ def _cut_weights(weights: tuple[Weight, ...], pools: list[Pool], part: float) ->
 
 
 def _cut_channels(
-    model: ir.Model, weights: tuple[Weight, ...], spared: set[str], config: PruneConfig, part: float
-) -> dict[ir.Value, np.ndarray]:
+    model: ir.Model, spared: set[str], config: PruneConfig, part: float, scores: Arrays
+) -> Arrays:
     """Zero whole channels, up to a part of the way to the rate: the masks of weights and biases by value."""
     assert config.rate is not None
+    values = {value.name or "": value for value in constants(model)}
+    values |= {weight.name: weight.value for weight in find_weights(model).prunable}
     groups = unit_groups(model)
     choice = choose_channels(
         groups.cuts,
         groups.weights,
         partial_rate(config.rate, part),
         scope=config.scope,
-        norm=config.norm,
+        norm="l1" if config.importance == "l1" else "l2",
         round_to=config.round_to,
         min_channels=config.min_channels,
         exclude=spared,
+        scores={name: scores.get(values[name], array) for name, array in groups.weights.items()},
     )
     masks = zero_units(model, groups, choice.chosen)
-    values = {value.name or "": value for value in constants(model)}
-    values |= {weight.name: weight.value for weight in weights}
     return {values[name]: mask for name, mask in masks.items()}
 
 
@@ -361,6 +370,17 @@ def _notes(
         yield (
             f"{surgery.units_removed:,} neurons and channels were dead and are gone, "
             "with the weights that still led to or from them."
+        )
+    kept, size = sum(layer.kept for layer in layers), sum(layer.size for layer in layers)
+    if (
+        config.pattern == "channel"
+        and config.rate is not None
+        and size
+        and 1 - kept / size < config.rate - SHORTFALL
+    ):
+        yield (
+            f"Only {1 - kept / size:.0%} of the weights went; the rest is excluded, or frozen (--json says why): "
+            "--pattern unstructured can take more."
         )
     empty = [layer.name for layer in layers if not layer.kept]
     if empty:

@@ -25,6 +25,7 @@ from onnxprune.errors import SettingError
         {"rate": 0.5, "seed": -1},
         {"rate": 0.5, "pattern": "row"},
         {"rate": 0.5, "round_to": 0},
+        {"rate": 0.5, "pattern": "channel", "importance": "taylor"},
         {"quality": 0.5, "pattern": "channel"},
         {"rate": 0.5, "pattern": "channel", "layer_rate": {"fc1": 0.5}},
     ],

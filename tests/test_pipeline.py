@@ -6,10 +6,11 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from onnx import helper
 
 import onnxprune
 from onnxprune.errors import ValidationError
-from tests.builders import cnn, initializer, mlp
+from tests.builders import cnn, floats, initializer, mlp, model_of
 
 MODELS = Path(__file__).parent.parent / "models"
 SAMPLE = MODELS / "mnist-sample"
@@ -89,6 +90,45 @@ def test_channels_are_left_in_the_multiples_asked_for():
     kept = {layer["name"]: layer["outputs_after"] for layer in report.surgery["layers"]}
     assert kept["conv1.weight"] == 20 and kept["fc2.weight"] == 10
     assert kept["conv2.weight"] % 4 == 0 and kept["fc1.weight"] % 4 == 0 and kept["fc1.weight"] < 500
+
+
+def test_first_order_importance_spares_what_the_loss_needs():
+    settings = {
+        "rate": 0.7,
+        "pattern": "channel",
+        "data": TRAINING,
+        "eval_data": TEST,
+        "epochs": 2,
+        "steps": 1,
+    }
+    errors = {
+        importance: 1 - report.evaluation["after"]["value"]
+        for importance in ("taylor", "l1")
+        if (
+            report := onnxprune.prune(MODELS / "lenet-300-100.onnx", importance=importance, **settings).report
+        )
+    }
+    assert errors["taylor"] < errors["l1"] < 0.2
+
+
+def test_hidden_units_of_an_lstm_alone_can_go():
+    rng = np.random.default_rng(0)
+    shapes = {"w": (1, 64, 8), "r": (1, 64, 16), "w2": (1, 16, 16), "r2": (1, 16, 4)}
+    model = model_of(
+        [
+            helper.make_node("LSTM", ["x", "w", "r"], ["s"], "first", hidden_size=16),
+            helper.make_node("Squeeze", ["s", "axis"], ["t"], "squeeze"),
+            helper.make_node("LSTM", ["t", "w2", "r2"], ["y"], "second", hidden_size=4),
+        ],
+        [floats("x", 5, "N", 8)],
+        [floats("y", 5, 1, "N", 4)],
+        {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+        | {"axis": np.array([1])},
+    )
+    result = onnxprune.prune(model, rate=0.4, pattern="channel")
+    assert initializer(result.model, "w").shape[1] < 64
+    with pytest.raises(onnxprune.OnnxPruneError, match="no weight"):
+        onnxprune.prune(model, rate=0.4)
 
 
 def test_unlabelled_data_retrains_towards_the_models_own_outputs():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import numpy as np
 import onnx_ir as ir
 
@@ -28,14 +30,13 @@ def remove_dead_units(model: ir.Model) -> SurgeryReport:
     """
     layers = [_Layer(weight) for weight in find_weights(model).prunable]
     bytes_before = _constant_bytes(model)
-    innermost = False
     with own_vectors(model):
-        while True:
-            units = Units(Facts(model), innermost=innermost)
+        for number in count():
+            units = Units(Facts(model), innermost=number % 2 == 1)
             removed = _remove_dead(units, layers)
-            if not units.has_choices or (innermost and not removed):
+            # One pass leaves nothing that it could remove itself, so two in a row are the fixed point.
+            if not units.has_choices or (number and not removed):
                 break
-            innermost = not innermost
     if model.ir_version <= LAST_IR_WITH_INITIALIZERS_AS_INPUTS:
         inputs = set(model.graph.inputs)
         model.graph.inputs.extend(v for v in model.graph.initializers.values() if v not in inputs)
@@ -101,8 +102,7 @@ def _remove_dead(units: Units, layers: list[_Layer]) -> bool:
     folds = liveness.folds()
     for layer in layers:
         layer.note(units, liveness)
-    groups = np.unique(units.all_groups())
-    if liveness.alive[groups].all():
+    if liveness.alive[units.all_groups()].all():
         return False
     remove_groups(units, liveness.alive)
     for fold in folds:

@@ -105,7 +105,7 @@ class Units:
 
     def _join(self, left: np.ndarray, right: np.ndarray) -> None:
         """Make one group of the groups of left[i] and right[i], for every i."""
-        joined = np.unique(np.concatenate([self._find(left), self._find(right)]))
+        joined = np.concatenate([self._find(left), self._find(right)])
         while True:
             a, b = self._find(left), self._find(right)
             apart = a != b

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -24,6 +24,8 @@ from onnxprune.training.trainable import trained_constants, unique_names
 
 # Samples in a forward pass without gradients.
 FORWARD_SAMPLES = 1024
+# Batches whose gradients make first-order scores.
+SCORING_BATCHES = 32
 # Updates over which the learning rate rises from zero: Adam's first steps have no history to scale by.
 WARMUP_UPDATES = 100
 # The input model's share of the loss where there are labels and `--distill` is not given.
@@ -104,9 +106,7 @@ class Retrainer:
         on the way the last state is kept; at the end, 1, the best on held-out data, be it the first.
         """
         self._step += 1
-        with torch.no_grad():
-            for value, parameter in self._parameters.items():
-                parameter.copy_(to_tensor(_tensor(value)))
+        self._take_weights()
         held = [
             (self._parameters[value], torch.from_numpy(mask))
             for value, mask in masks.items()
@@ -129,6 +129,36 @@ class Retrainer:
             tensor = _tensor(value)
             set_constant(value, trained.contiguous().numpy().astype(tensor.numpy().dtype), tensor.dtype)
         return history
+
+    def first_order(self) -> dict[ir.Value, np.ndarray]:
+        """w * dL/dw of the model's constants as they stand, of their shapes, L the labels' loss on some batches.
+
+        The sum over a channel is what L loses without it, to first order (Molchanov et al. 2019).
+
+        Raises:
+            DataError: there are no labels.
+        """
+        if self._held_out.labels is None:
+            raise DataError("--importance taylor needs 'labels' in --data: add them, or use --importance l2")
+        self._take_weights()
+        objective = replace(self._objective, distill=0.0)
+        self._optimiser.zero_grad()
+        for _ in range(SCORING_BATCHES):
+            batch = unmixed(next(self._batches))
+            objective(self._module(*batch.inputs), batch, None).backward()
+        scores = {
+            value: (parameter.detach() * parameter.grad).contiguous().numpy()
+            for value, parameter in self._parameters.items()
+            if parameter.grad is not None
+        }
+        self._optimiser.zero_grad()
+        return scores
+
+    def _take_weights(self) -> None:
+        """Set the parameters to the model's constants as they stand."""
+        with torch.no_grad():
+            for value, parameter in self._parameters.items():
+                parameter.copy_(to_tensor(_tensor(value)))
 
     def _update(self) -> float:
         """One step of the optimiser on the next batch; its loss before the penalty."""

@@ -58,15 +58,15 @@ void spmv(const SpmvBlock& block, size_t first, size_t last, const float* x, flo
       const size_t row_end = block.row_start[row + 1];
       const size_t stop = row_end < buffer_end ? row_end : buffer_end;
       for (; entry + 2 * V::kLanes <= stop; entry += 2 * V::kLanes) {
-        even_set.add_product(V::load_unaligned(near_x + entry - begin), block.values + entry);
+        even_set.add_product(V::load_unaligned(near_x + (entry - begin)), block.values + entry);
         const size_t next = entry + V::kLanes;
-        odd_set.add_product(V::load_unaligned(near_x + next - begin), block.values + next);
+        odd_set.add_product(V::load_unaligned(near_x + (next - begin)), block.values + next);
       }
       while (entry < stop) {
         const size_t count = stop - entry < V::kLanes ? stop - entry : V::kLanes;
         const uint32_t mask = (uint32_t{1} << count) - 1;
         V factor = V::zero();
-        factor.load_lanes(near_x + entry - begin, mask);
+        factor.load_lanes(near_x + (entry - begin), mask);
         V value = V::zero();
         value.load_lanes(block.values + entry, mask);
         even_set.add_product(factor, value);
