@@ -102,7 +102,7 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
             cut = partial(_cut_channels, model, spared, config)
         else:
             cut = partial(_cut_weights, weights, allocate(weights, config))
-        layers = [_as_it_came(weight) for weight in weights]
+        layers = [LayerRecord.of(weight) for weight in weights]
     with staging(target, origin) as stage:
         with watch("read data"):
             original = make_session(origin.file, origin.name)
@@ -112,7 +112,7 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
             epochs = _prune(model, cut, data, config, partial(progress, "prune"))
         with watch("remove dead units"):
             surgery = remove_dead_units(model) if config.remove_dead else None
-            layers = [_as_it_is(layer, weight) for layer, weight in zip(layers, weights, strict=True)]
+            layers = [layer.pruned(weight) for layer, weight in zip(layers, weights, strict=True)]
             after = _count(model, target, 0, data)
         with watch("write"):
             stored = _store(model, stage, config, data, external=origin.external)
@@ -280,26 +280,6 @@ def _store(
             outcomes = [replace(outcome, reason=reason) for outcome in outcomes]
     stage.write(model, external=external)
     return {outcome.name: outcome for outcome in outcomes}
-
-
-def _as_it_came(weight: Weight) -> LayerRecord:
-    size = weight.tensor.nbytes
-    return LayerRecord(
-        weight.name,
-        weight.op_type,
-        weight.node_names,
-        weight.shape,
-        weight.shape,
-        weight.size,
-        weight.nonzero(),
-        size,
-        size,
-        "dense",
-    )
-
-
-def _as_it_is(layer: LayerRecord, weight: Weight) -> LayerRecord:
-    return replace(layer, shape_after=weight.shape, kept=weight.nonzero(), bytes_after=weight.tensor.nbytes)
 
 
 def _as_stored(layer: LayerRecord, stored: dict[str, Stored]) -> LayerRecord:

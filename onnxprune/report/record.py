@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from onnxprune.model.weights import Unprunable
+from onnxprune.model.weights import Unprunable, Weight
 
 ANNOTATION_PREFIX = "onnxprune."
 
@@ -26,6 +26,18 @@ class LayerRecord:
     bytes_after: int
     format: str
     note: str = ""
+
+    @classmethod
+    def of(cls, weight: Weight) -> LayerRecord:
+        """A weight as it came."""
+        shape, size, nbytes = weight.shape, weight.size, weight.tensor.nbytes
+        kept, names = weight.nonzero(), weight.node_names
+        return cls(weight.name, weight.op_type, names, shape, shape, size, kept, nbytes, nbytes, "dense")
+
+    def pruned(self, weight: Weight) -> LayerRecord:
+        """The record with the weight as it is by now."""
+        nbytes = weight.tensor.nbytes
+        return replace(self, shape_after=weight.shape, kept=weight.nonzero(), bytes_after=nbytes)
 
     @property
     def rate(self) -> float:
