@@ -35,7 +35,9 @@ Examples:
   onnxprune in.onnx out.onnx --rate 0.9
   onnxprune in.onnx out.onnx --rate 0.9 --data train.npz --eval-data test.npz
   onnxprune in.onnx out.onnx --rate 0.9 --exclude conv1 --layer-rate 'fc*=0.95'
+  onnxprune in.onnx out.onnx --rate 0.5 --pattern channel --round-to 8
   onnxprune inspect in.onnx
+  onnxprune bench --suite layers
 """
 CONTEXT = {
     "help_option_names": ["-h", "--help"],
