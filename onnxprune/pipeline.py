@@ -23,7 +23,15 @@ from onnxprune.errors import DataError, ModelFileError, NothingToPruneError, Val
 from onnxprune.evaluate import BATCH_SAMPLES, Evaluation, check_runs, compare, make_session
 from onnxprune.model.costs import multiply_adds
 from onnxprune.model.io import ModelLike, Source, Staging, load, staging
-from onnxprune.model.weights import FLOAT_TYPES, Weight, Weights, constant_tensor, constants, find_weights
+from onnxprune.model.weights import (
+    FLOAT_TYPES,
+    Weight,
+    Weights,
+    constant_tensor,
+    constants,
+    constants_by_name,
+    find_weights,
+)
 from onnxprune.pruning.allocation import Pool, allocate, excluded_weights
 from onnxprune.pruning.channels import choose_channels
 from onnxprune.pruning.masks import apply_masks, make_masks
@@ -244,8 +252,7 @@ def _cut_channels(
 ) -> Arrays:
     """Zero whole channels, up to a part of the way to the rate: the masks of weights and biases by value."""
     assert config.rate is not None
-    values = {value.name or "": value for value in constants(model)}
-    values |= {weight.name: weight.value for weight in find_weights(model).prunable}
+    values = constants_by_name(model)
     groups = unit_groups(model)
     choice = choose_channels(
         groups.cuts,

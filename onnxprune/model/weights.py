@@ -136,6 +136,14 @@ def constants(model: ir.Model) -> Iterator[ir.Value]:
         yield from (value for value in values if constant_tensor(value) is not None)
 
 
+def constants_by_name(model: ir.Model) -> dict[str, ir.Value]:
+    """Every constant by its name, the first where subgraphs repeat one; weights under the names they are found by."""
+    named: dict[str, ir.Value] = {}
+    for value in constants(model):
+        named.setdefault(value.name or "", value)
+    return named | {weight.name: weight.value for weight in find_weights(model).prunable}
+
+
 def set_constant(value: ir.Value, array: np.ndarray, dtype: ir.DataType) -> None:
     """Put `array` in the place of an initializer's or Constant node's tensor, under the same name."""
     node = value.producer()

@@ -13,7 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.model.weights import FLOAT_TYPES, constant_tensor, find_weights, set_constant
+from onnxprune.model.weights import (
+    FLOAT_TYPES,
+    constant_tensor,
+    constants_by_name,
+    find_weights,
+    set_constant,
+)
 from onnxprune.surgery.dead import LAST_OF_AXIS, Liveness
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.removal import remove_dead_units
@@ -81,7 +87,7 @@ def zero_units(model: ir.Model, groups: UnitGroups, chosen: Iterable[int]) -> di
     for index in chosen:
         for at, where in (*groups.cuts[index].items(), *groups.biases[index].items()):
             parts.setdefault(at, []).append(where)
-    return _zero(_values_by_name(model), {at: np.concatenate(where) for at, where in parts.items()})
+    return _zero(constants_by_name(model), {at: np.concatenate(where) for at, where in parts.items()})
 
 
 def remove_units(model: ir.Model, groups: UnitGroups, chosen: Iterable[int]) -> SurgeryReport:
@@ -121,7 +127,7 @@ def _multiplied(units: Units) -> np.ndarray:
 
 def _provably_dead(units: Units, cuts: Mapping[int, Cuts], biases: Mapping[int, Cuts]) -> np.ndarray:
     """Which groups are found dead once their positions are zero, bool by number: tried on the model, then undone."""
-    values = _values_by_name(units.facts.model)
+    values = constants_by_name(units.facts.model)
     parts: dict[tuple[str, int], list[np.ndarray]] = {}
     for of_group in (*cuts.values(), *biases.values()):
         for at, where in of_group.items():
@@ -184,7 +190,7 @@ def _source(value: ir.Value | None) -> ir.Value | None:
 
 def _addends(units: Units, shared: set[ir.Value]) -> dict[ir.Value, str]:
     """Biases and the like that no other layer shares."""
-    stored = [value for value in _values_by_name(units.facts.model).values() if value not in shared]
+    stored = [value for value in constants_by_name(units.facts.model).values() if value not in shared]
     return {
         value: value.name or ""
         for value in stored
@@ -193,17 +199,6 @@ def _addends(units: Units, shared: set[ir.Value]) -> dict[ir.Value, str]:
         and value.uses()
         and all((use.node.op_type, use.idx) in ADDENDS for use in value.uses())
     }
-
-
-def _values_by_name(model: ir.Model) -> dict[str, ir.Value]:
-    """Every constant; weights under the names that they are found by."""
-    values: dict[str, ir.Value] = {}
-    for graph in model.graphs():
-        made = [value for node in graph for value in node.outputs]
-        for value in (*graph.initializers.values(), *made):
-            if constant_tensor(value) is not None:
-                values.setdefault(value.name or "", value)
-    return values | {weight.name: weight.value for weight in find_weights(model).prunable}
 
 
 def _zero(values: Mapping[str, ir.Value], cuts: Cuts) -> dict[str, np.ndarray]:

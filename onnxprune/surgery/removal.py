@@ -7,7 +7,7 @@ from itertools import count
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.model.weights import Weight, constant_tensor, find_weights
+from onnxprune.model.weights import Weight, constant_tensor, constants, find_weights
 from onnxprune.surgery.dead import Fold, Liveness
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.remove import remove_groups
@@ -123,7 +123,4 @@ def _apply_fold(fold: Fold, units: Units, alive: np.ndarray) -> None:
 
 
 def _constant_bytes(model: ir.Model) -> int:
-    stored = [value for graph in model.graphs() for value in graph.initializers.values()]
-    made = [value for node in model.graph.all_nodes() for value in node.outputs]
-    tensors = (constant_tensor(value) for value in (*stored, *made))
-    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+    return sum(tensor.nbytes for value in constants(model) if (tensor := constant_tensor(value)) is not None)
