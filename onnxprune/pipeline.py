@@ -173,8 +173,7 @@ def _versions() -> dict[str, str]:
 def _usable_weights(model: ir.Model, name: str, config: PruneConfig) -> Weights:
     found = find_weights(model)
     # Channels also go from weights that are not cut one by one, those of an LSTM for one.
-    in_channels = config.pattern == "channel" and unit_groups(model).cuts
-    if not found.prunable and not in_channels:
+    if not found.prunable and not (config.pattern == "channel" and unit_groups(model).cuts):
         reasons = "; ".join(f"{operand.weight}: {operand.reason}" for operand in found.unprunable[:3])
         reasons = reasons or "there is no Conv, Gemm or MatMul with a constant operand"
         raise NothingToPruneError(
@@ -197,9 +196,9 @@ def _read_data(model: ir.Model, original: ort.InferenceSession, config: PruneCon
         training, held_out = data.split(HELD_OUT_FRACTION, config.seed)
     if config.eval_data is not None:
         judging = load_data(config.eval_data, specs)
+        check_runs(original, judging, specs)
     else:
         judging = held_out or _random_inputs(original, specs, config.seed)
-    check_runs(original, judging, specs)
     return _Data(specs, training, held_out, judging)
 
 
