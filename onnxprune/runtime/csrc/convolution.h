@@ -1,7 +1,7 @@
 // Conv with a sparse weight, of any number of spatial axes.
 //
-// The product of the weight (output channels x input channels * taps) and the image's columns (im2col), of which
-// each tile packs the rows that a block of the weight needs, straight into the first cache.
+// The weight is one matrix, output channels x input channels * taps (of groups, with these along its diagonal), which
+// multiplies panels of the input (conv_tiles.h).
 #pragma once
 
 #include <cstddef>
@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "conv_shape.h"
 #include "kernels/kernels.h"
 #include "matrix.h"
 #include "parallel.h"
@@ -40,21 +41,18 @@ class Convolution {
   void run(const float* x, const std::vector<int64_t>& x_shape, const float* bias, float* y, const Threads& threads);
 
  private:
-  struct Geometry;
+  struct Prepared;
 
-  std::shared_ptr<const Geometry> geometry(const std::vector<int64_t>& x_shape);
-  std::shared_ptr<const Geometry> make_geometry(const std::vector<int64_t>& x_shape) const;
-  // Padding at the beginning of each spatial axis, and the output's size along it.
-  void resolve(const std::vector<int64_t>& x_shape, std::vector<int64_t>& begin, std::vector<int64_t>& size) const;
+  std::shared_ptr<const Prepared> prepared(const std::vector<int64_t>& x_shape);
+  ConvShape resolve(const std::vector<int64_t>& x_shape) const;
 
   const Kernels& kernels_;
   ConvAttributes attributes_;
   size_t output_channels_;
-  size_t channels_per_group_;
-  size_t taps_;
-  std::vector<PanelMatrix> groups_;
+  size_t input_channels_;
+  RowMatrix matrix_;
   std::mutex mutex_;
-  std::shared_ptr<const Geometry> latest_;
+  std::shared_ptr<const Prepared> latest_;
 };
 
 }  // namespace onnxprune

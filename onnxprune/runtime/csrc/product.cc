@@ -1,6 +1,7 @@
 #include "product.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "spmm.h"
@@ -57,34 +58,66 @@ void Product::run_one_by_one(const DenseRows<float>& x, const float* bias, float
   });
 }
 
+std::shared_ptr<const PanelMatrix> Product::panels(size_t vectors) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const size_t pitch = vectors * kernels_.lanes;
+  if (!panels_ || panels_->layout().channel_stride != pitch) {
+    const size_t block = block_channels(kernels_, work(vectors));
+    panels_ = std::make_shared<PanelMatrix>(rows_, PanelLayout{rows_.columns(), block, pitch, {0}});
+  }
+  return panels_;
+}
+
+TileWork Product::work(size_t vectors) const {
+  return {rows_.rows(), rows_.entries(), rows_.columns(), vectors, vectors, static_cast<double>(vectors)};
+}
+
+// The width whose tiles together cost least.
+size_t Product::tile_vectors(size_t count) const {
+  const size_t vectors = (count + kernels_.lanes - 1) / kernels_.lanes;
+  size_t best = 1;
+  double least = std::numeric_limits<double>::infinity();
+  for (size_t width = 1; width <= std::min(vectors, kernels_.max_vectors); ++width) {
+    const size_t tiles = (vectors + width - 1) / width;
+    const size_t widest = (vectors + tiles - 1) / tiles;
+    const double cycles = static_cast<double>(tiles) * tile_cycles(kernels_, work(widest));
+    if (cycles < least) {
+      least = cycles;
+      best = widest;
+    }
+  }
+  return best;
+}
+
 void Product::run_panels(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads) {
-  std::call_once(packing_, [this] { panels_.emplace(rows_); });
+  const size_t lanes = kernels_.lanes;
+  const size_t vectors = (x.count + lanes - 1) / lanes;
+  const size_t widest = tile_vectors(x.count);
+  const size_t tiles = (vectors + widest - 1) / widest;
+  const std::shared_ptr<const PanelMatrix> matrix = panels(widest);
+  const size_t pitch = widest * lanes;
   const size_t outputs = rows_.rows();
-  TileSource source;
-  source.load = [&](const Tile& tile, size_t first, size_t last, float* panel) {
-    const size_t pitch = tile.vectors * kernels_.lanes;
-    if (x.transposed) {
-      for (size_t k = first; k < last; ++k) {
-        const float* const from = x.data + k * x.stride + tile.first;
-        std::copy_n(from, tile.count, panel + (k - first) * pitch);
+  const std::vector<size_t> parts = make_parts(*matrix, tiles);
+  run_parallel(threads, tiles * (parts.size() - 1), [&](size_t task) {
+    const size_t tile = task % tiles;
+    const size_t part = task / tiles;
+    const size_t first = vectors * tile / tiles * lanes;
+    const size_t count = std::min(vectors * (tile + 1) / tiles * lanes, x.count) - first;
+    const size_t tile_vectors = (count + lanes - 1) / lanes;
+    const auto load = [&](size_t channel, size_t channels, float* panel) {
+      if (x.transposed) {
+        for (size_t k = 0; k < channels; ++k) {
+          std::copy_n(x.data + (channel + k) * x.stride + first, count, panel + k * pitch);
+        }
+      } else {
+        kernels_.transpose(x.data + first * x.stride + channel, x.stride, count, channels, panel, pitch);
       }
-    } else {
-      kernels_.transpose(x.data + tile.first * x.stride + first, x.stride, tile.count, last - first, panel, pitch);
-    }
-    for (size_t k = 0; tile.count < pitch && k < last - first; ++k) {
-      std::fill_n(panel + k * pitch + tile.count, pitch - tile.count, 0.0f);
-    }
-  };
-  source.bias = [bias](size_t row) { return bias == nullptr ? 0.0f : bias[row]; };
-  source.store = [&](const Tile& tile, size_t first, size_t last, const float* sums) {
-    kernels_.transpose(sums, tile.vectors * kernels_.lanes, last - first, tile.count, y + tile.first * outputs + first,
-                       outputs);
-  };
-  const std::vector<Tile> tiles = make_tiles(x.count, panels_->panel_width(), kernels_);
-  const std::vector<size_t> parts = make_parts(*panels_, tiles.size());
-  run_parallel(threads, tiles.size() * (parts.size() - 1), [&](size_t task) {
-    const size_t part = task / tiles.size();
-    multiply_tile(kernels_, *panels_, tiles[task % tiles.size()], parts[part], parts[part + 1], source);
+    };
+    const auto store = [&](size_t first_row, size_t last_row, const float* sums) {
+      kernels_.transpose(sums, tile_vectors * lanes, last_row - first_row, count, y + first * outputs + first_row,
+                         outputs);
+    };
+    multiply_tile(kernels_, *matrix, tile_vectors, parts[part], parts[part + 1], bias, count % lanes != 0, load, store);
   });
 }
 

@@ -2,13 +2,15 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <mutex>
-#include <optional>
 #include <vector>
 
 #include "kernels/kernels.h"
 #include "matrix.h"
+#include "panel_matrix.h"
 #include "parallel.h"
+#include "plan.h"
 
 namespace onnxprune {
 
@@ -31,14 +33,19 @@ class Product {
 
  private:
   void run_one_by_one(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads) const;
+  // Of a tile of that many vectors.
+  TileWork work(size_t vectors) const;
+  size_t tile_vectors(size_t count) const;
+  std::shared_ptr<const PanelMatrix> panels(size_t vectors);
   void run_panels(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads);
 
   const Kernels& kernels_;
   RowMatrix rows_;
   // Boundaries of parts of about the same number of entries.
   std::vector<size_t> parts_;
-  std::once_flag packing_;
-  std::optional<PanelMatrix> panels_;
+  std::mutex mutex_;
+  // For tiles of its channel_stride; the latest that were asked for.
+  std::shared_ptr<const PanelMatrix> panels_;
 };
 
 }  // namespace onnxprune

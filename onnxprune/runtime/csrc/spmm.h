@@ -1,42 +1,55 @@
-// Sparse matrix times dense panels: cuts the work into tiles and hands them to the kernels.
+// Sparse matrix times dense panels: hands a tile's blocks to the kernels one after the other.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
-#include <functional>
 #include <vector>
 
 #include "kernels/kernels.h"
-#include "matrix.h"
+#include "panel_matrix.h"
 #include "parallel.h"
 
 namespace onnxprune {
 
-// Columns `first` to `first + count` of the dense operand and of the result, in a panel of `vectors` vectors.
-struct Tile {
-  size_t first;
-  size_t count;
-  size_t vectors;
-};
-
-// Tiles of about equal width, none wider than `panel_width` floats.
-std::vector<Tile> make_tiles(size_t columns, size_t panel_width, const Kernels& kernels);
-
 // Parts of a matrix' chunks, so many that `tiles` tiles of each keep the machine's cores busy; as their boundaries.
 std::vector<size_t> make_parts(const PanelMatrix& matrix, size_t tiles);
 
-// Where a product's tiles come from and go to.
-struct TileSource {
-  // Fill the panel with rows `first_row` to `last_row` of the dense operand, `tile.vectors` vectors a row.
-  std::function<void(const Tile& tile, size_t first_row, size_t last_row, float* panel)> load;
-  // What a row's sums begin with.
-  std::function<float(size_t row)> bias;
-  // Take rows `first_row` to `last_row` of the result.
-  std::function<void(const Tile& tile, size_t first_row, size_t last_row, const float* sums)> store;
-};
-
-// One tile of rows [chunks first_chunk to last_chunk) of `matrix` times what `source` loads.
-void multiply_tile(const Kernels& kernels, const PanelMatrix& matrix, const Tile& tile, size_t first_chunk,
-                   size_t last_chunk, const TileSource& source);
+// Rows [first_chunk, last_chunk) of `matrix` times a tile of `vectors` vectors, `bias` (or null) being what each row's
+// sums begin with. With `zero_panel`, the panel is zero where `load` leaves it.
+//
+// load(first_channel, channels, panel) fills the panel with those channels' rows; store(first_row, last_row, sums)
+// takes the result.
+template <class Load, class Store>
+void multiply_tile(const Kernels& kernels, const PanelMatrix& matrix, size_t vectors, size_t first_chunk,
+                   size_t last_chunk, const float* bias, bool zero_panel, const Load& load, const Store& store) {
+  const size_t pitch = vectors * kernels.lanes;
+  const size_t first_row = matrix.first_row(first_chunk);
+  const size_t last_row = matrix.first_row(last_chunk);
+  const PanelLayout& layout = matrix.layout();
+  const size_t panel_floats = layout.block_channels * layout.channel_stride;
+  // Kept by each thread: fresh memory would cost a page fault every 4 KB.
+  static thread_local AlignedFloats panel_memory;
+  static thread_local AlignedFloats sums_memory;
+  float* const panel = panel_memory.at_least(panel_floats);
+  float* const sums = sums_memory.at_least((last_row - first_row) * pitch);
+  if (zero_panel) std::fill_n(panel, panel_floats, 0.0f);
+  for (size_t row = first_row; row < last_row; ++row) {
+    std::fill_n(sums + (row - first_row) * pitch, pitch, bias == nullptr ? 0.0f : bias[row]);
+  }
+  for (size_t block = 0; block < matrix.blocks(); ++block) {
+    bool loaded = false;
+    for (size_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
+      const SpmmBlock entries = matrix.block(chunk, block);
+      if (entries.singles.run_count == 0 && entries.quads.run_count == 0) continue;
+      if (!loaded) {
+        const size_t channel = block * layout.block_channels;
+        load(channel, std::min(layout.block_channels, layout.channels - channel), panel);
+        loaded = true;
+      }
+      kernels.spmm(entries, vectors, panel, sums + (matrix.first_row(chunk) - first_row) * pitch);
+    }
+  }
+  store(first_row, last_row, sums);
+}
 
 }  // namespace onnxprune

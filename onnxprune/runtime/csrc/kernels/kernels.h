@@ -10,10 +10,16 @@
 
 namespace onnxprune {
 
-// One non-zero of a block: its column within the block, and its value.
+// One non-zero of a block: where its panel row begins, in floats from the panel's start, and its value.
 struct SpmmEntry {
-  uint32_t column;
+  uint32_t offset;
   float value;
+};
+
+// The same for four rows of the weight that follow each other and have their non-zeros at the same columns.
+struct SpmmQuad {
+  uint32_t offset;
+  float values[4];
 };
 
 // Rows of a block that follow each other and have the same number of entries.
@@ -22,13 +28,20 @@ struct SpmmRun {
   uint32_t entries_per_row;
 };
 
-// Part of a sparse matrix, its rows sorted by their number of entries, so that the inner loop's trip count repeats
-// and its branch is predicted (without: 28 % of peak instead of 42 %). Empty rows are left out.
-struct SpmmBlock {
+// Rows of a sparse matrix, sorted by their number of entries, so that the inner loop's trip count repeats and its
+// branch is predicted (without: 28 % of peak instead of 42 %). Empty rows are left out.
+template <class Entry>
+struct SpmmRows {
   const SpmmRun* runs;
   size_t run_count;
   const uint32_t* rows;
-  const SpmmEntry* entries;
+  const Entry* entries;
+};
+
+// Part of a sparse matrix: rows by themselves, and fours of rows, named by the first of them.
+struct SpmmBlock {
+  SpmmRows<SpmmEntry> singles;
+  SpmmRows<SpmmQuad> quads;
 };
 
 // Part of a sparse matrix in rows, their columns counted from the part's first one.
@@ -38,24 +51,19 @@ struct SpmvBlock {
   const float* values;
 };
 
-// Lanes of vector `vector` of a panel's row that lie in one piece in memory: bit i of `mask` says that lane i is
-// `plane[offset + i]`.
-struct Piece {
-  ptrdiff_t offset;
-  uint32_t mask;
-  uint32_t vector;
+// Floats that move from `from + source` to `to + target`; how many is their kind's.
+struct Copy {
+  ptrdiff_t source;
+  ptrdiff_t target;
 };
 
-// Where the rows of an image's panel come from, one for each tap of an input channel.
-struct Columns {
-  size_t taps;
-  // Floats from one channel to the next.
-  size_t channel_stride;
-  // For each tap, a piece for each vector.
-  const Piece* first_pieces;
-  // For each tap, where more pieces begin, for vectors of several.
-  const size_t* more_start;
-  const Piece* more_pieces;
+// A vector's worth of floats, as many at a distance of two, eight, four, or one.
+enum CopyKind { kVectors, kEveryOther, kEights, kFours, kOnes, kCopyKinds };
+
+// Copies of each kind, from `copies + begin[kind]` on to `copies + begin[kind + 1]`.
+struct Copies {
+  const Copy* copies;
+  size_t begin[kCopyKinds + 1];
 };
 
 struct Kernels {
@@ -70,8 +78,8 @@ struct Kernels {
   void (*spmv)(const SpmvBlock& block, size_t first, size_t last, const float* x, float* sums);
   // to[column][row] = from[row][column]
   void (*transpose)(const float* from, size_t from_stride, size_t rows, size_t columns, float* to, size_t to_stride);
-  // Rows of a panel from tap `tap` of the channel at `plane` on, zero where no piece has a lane.
-  void (*gather)(const float* plane, size_t tap, const Columns& columns, size_t rows, size_t vectors, float* panel);
+  // Makes the copies for each of `rows` rows.
+  void (*copy)(const Copies& copies, const float* from, size_t from_stride, size_t rows, float* to, size_t to_stride);
 };
 
 extern const Kernels kPortable;

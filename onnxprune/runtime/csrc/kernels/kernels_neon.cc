@@ -7,7 +7,7 @@ namespace onnxprune {
 
 const Kernels kNeon = {
     "neon",           NeonVector::kLanes,    NeonVector::kMaxVectors, spmm<NeonVector>,
-    spmv<NeonVector>, transpose<NeonVector>, gather<NeonVector>,
+    spmv<NeonVector>, transpose<NeonVector>, copy<NeonVector>,
 };
 
 }  // namespace onnxprune

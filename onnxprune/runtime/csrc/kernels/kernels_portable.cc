@@ -7,7 +7,7 @@ namespace onnxprune {
 
 const Kernels kPortable = {
     "portable",           PortableVector::kLanes,    PortableVector::kMaxVectors, spmm<PortableVector>,
-    spmv<PortableVector>, transpose<PortableVector>, gather<PortableVector>,
+    spmv<PortableVector>, transpose<PortableVector>, copy<PortableVector>,
 };
 
 }  // namespace onnxprune

@@ -1,6 +1,8 @@
 // Moving the dense operand into panels and results out of them.
 #pragma once
 
+#include <string.h>
+
 #include "kernels.h"
 
 namespace onnxprune {
@@ -32,31 +34,26 @@ void transpose(const float* from, size_t from_stride, size_t rows, size_t column
   }
 }
 
-// Channels by which prefetches run ahead of the packing.
-constexpr size_t kChannelsAhead = 16;
+// Of constant size, so that compilers make it a load and a store.
+template <size_t kFloats>
+void copy_floats(const float* from, float* to) {
+  memcpy(to, from, kFloats * sizeof(float));
+}
 
 template <class V>
-void gather(const float* plane, size_t tap, const Columns& columns, size_t rows, size_t vectors, float* panel) {
-  for (size_t row = 0; row < rows; ++row, panel += vectors * V::kLanes) {
-    const Piece* first_piece = columns.first_pieces + tap * vectors;
-    for (size_t i = 0; i < vectors; ++i) {
-      V vector = V::zero();
-      vector.load_lanes(plane + first_piece[i].offset, first_piece[i].mask);
-      vector.store(panel + i * V::kLanes);
-    }
-    const Piece* const more_end = columns.more_pieces + columns.more_start[tap + 1];
-    for (const Piece* piece = columns.more_pieces + columns.more_start[tap]; piece != more_end; ++piece) {
-      V vector = V::load(panel + piece->vector * V::kLanes);
-      vector.load_lanes(plane + piece->offset, piece->mask);
-      vector.store(panel + piece->vector * V::kLanes);
-    }
-    if (++tap == columns.taps) {
-      tap = 0;
-      for (size_t i = 0; i < vectors; ++i) {
-        V::prefetch(plane + first_piece[i].offset + kChannelsAhead * columns.channel_stride);
+void copy(const Copies& copies, const float* from, size_t from_stride, size_t rows, float* to, size_t to_stride) {
+  for (size_t row = 0; row < rows; ++row, from += from_stride, to += to_stride) {
+    const Copy* one = copies.copies;
+    const auto each = [&](CopyKind kind, auto&& move) {
+      for (const Copy* const end = copies.copies + copies.begin[kind + 1]; one != end; ++one) {
+        move(from + one->source, to + one->target);
       }
-      plane += columns.channel_stride;
-    }
+    };
+    each(kVectors, [](const float* source, float* target) { V::load_unaligned(source).store_unaligned(target); });
+    each(kEveryOther, [](const float* source, float* target) { V::load_every_other(source).store_unaligned(target); });
+    each(kEights, copy_floats<8>);
+    each(kFours, copy_floats<4>);
+    each(kOnes, copy_floats<1>);
   }
 }
 

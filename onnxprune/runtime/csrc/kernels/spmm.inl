@@ -1,7 +1,9 @@
-// Sparse times dense, a panel of columns at a time: one row of the weight x 1 to kMaxVectors vectors of columns.
+// Sparse times dense, a panel of columns at a time: one row of the weight x 1 to kMaxVectors vectors of columns, or,
+// where four rows share their columns, four rows x up to kQuadVectors vectors.
 //
-// Bound by loads: of an entry's kVectors + 1, all but the broadcast are operands of an FMA. Narrow tiles have too
-// few accumulators to hide the FMA's latency (4 cycles, two a cycle), so they get a second set.
+// A row alone is bound by loads: of an entry's kVectors + 1, all but the broadcast are operands of an FMA. Four rows
+// load the panel once for all of them and are bound by the FMAs. Narrow tiles have too few accumulators to hide the
+// FMA's latency (4 cycles, two a cycle), so entries take turns at several sets of them.
 #pragma once
 
 #include "kernels.h"
@@ -10,41 +12,70 @@ namespace onnxprune {
 namespace {
 
 template <class V, size_t kVectors>
-void spmm_tile(const SpmmBlock& block, const float* panel, float* sums) {
+void spmm_singles(const SpmmRows<SpmmEntry>& block, const float* panel, float* sums) {
   constexpr size_t kPitch = kVectors * V::kLanes;
-  constexpr bool kTwoSets = 2 * kVectors <= V::kAccumulators;
+  constexpr size_t kRoom = V::kAccumulators / kVectors;
+  constexpr size_t kSets = kRoom >= 4 ? 4 : kRoom >= 2 ? 2 : 1;
+  constexpr size_t kUnrolled = kSets == 1 ? 2 : kSets;
   const uint32_t* row = block.rows;
   const SpmmEntry* entry = block.entries;
   for (const SpmmRun *run = block.runs, *last_run = run + block.run_count; run != last_run; ++run) {
-    const size_t pairs = run->entries_per_row / 2;
-    const bool odd = run->entries_per_row % 2 != 0;
+    const size_t whole = run->entries_per_row / kUnrolled * kUnrolled;
+    const size_t rest = run->entries_per_row % kUnrolled;
     for (const uint32_t* last_row = row + run->rows; row != last_row; ++row) {
-      float* sum = sums + *row * kPitch;
-      V even_set[kVectors];
-      V odd_set[kTwoSets ? kVectors : 1];
-      for (size_t i = 0; i < kVectors; ++i) even_set[i] = V::load(sum + i * V::kLanes);
-      if (kTwoSets) {
-        for (size_t i = 0; i < kVectors; ++i) odd_set[i] = V::zero();
+      float* const sum = sums + *row * kPitch;
+      V set[kSets][kVectors];
+      for (size_t i = 0; i < kVectors; ++i) set[0][i] = V::load(sum + i * V::kLanes);
+      for (size_t s = 1; s < kSets; ++s) {
+        for (size_t i = 0; i < kVectors; ++i) set[s][i] = V::zero();
       }
-      for (size_t pair = 0; pair < pairs; ++pair, entry += 2) {
-        const float* first = panel + entry[0].column * kPitch;
-        const float* second = panel + entry[1].column * kPitch;
-        const V first_value = V::broadcast(&entry[0].value);
-        const V second_value = V::broadcast(&entry[1].value);
-        for (size_t i = 0; i < kVectors; ++i) even_set[i].add_product(first_value, first + i * V::kLanes);
-        for (size_t i = 0; i < kVectors; ++i) {
-          (kTwoSets ? odd_set : even_set)[i].add_product(second_value, second + i * V::kLanes);
+      for (const SpmmEntry* const end = entry + whole; entry != end; entry += kUnrolled) {
+        for (size_t u = 0; u < kUnrolled; ++u) {
+          const float* const from = panel + entry[u].offset;
+          const V value = V::broadcast(&entry[u].value);
+          for (size_t i = 0; i < kVectors; ++i) set[u % kSets][i].add_product(value, from + i * V::kLanes);
         }
       }
-      if (odd) {
-        const float* last = panel + entry->column * kPitch;
+      for (const SpmmEntry* const end = entry + rest; entry != end; ++entry) {
+        const float* const from = panel + entry->offset;
         const V value = V::broadcast(&entry->value);
-        for (size_t i = 0; i < kVectors; ++i) even_set[i].add_product(value, last + i * V::kLanes);
-        ++entry;
+        for (size_t i = 0; i < kVectors; ++i) set[0][i].add_product(value, from + i * V::kLanes);
       }
       for (size_t i = 0; i < kVectors; ++i) {
-        if (kTwoSets) even_set[i].add(odd_set[i]);
-        even_set[i].store(sum + i * V::kLanes);
+        if (kSets == 4) {
+          set[1][i].add(set[3 % kSets][i]);
+          set[0][i].add(set[2 % kSets][i]);
+        }
+        if (kSets > 1) set[0][i].add(set[1 % kSets][i]);
+        set[0][i].store(sum + i * V::kLanes);
+      }
+    }
+  }
+}
+
+// `pitch` is that of the sums' rows, in floats.
+template <class V, size_t kVectors>
+void spmm_quads(const SpmmRows<SpmmQuad>& block, const float* panel, float* sums, size_t pitch) {
+  constexpr size_t kRows = 4;
+  const uint32_t* row = block.rows;
+  const SpmmQuad* entry = block.entries;
+  for (const SpmmRun *run = block.runs, *last_run = run + block.run_count; run != last_run; ++run) {
+    for (const uint32_t* last_row = row + run->rows; row != last_row; ++row) {
+      float* const sum = sums + *row * pitch;
+      V set[kRows][kVectors];
+      for (size_t r = 0; r < kRows; ++r) {
+        for (size_t i = 0; i < kVectors; ++i) set[r][i] = V::load(sum + r * pitch + i * V::kLanes);
+      }
+      for (const SpmmQuad* const end = entry + run->entries_per_row; entry != end; ++entry) {
+        V factor[kVectors];
+        for (size_t i = 0; i < kVectors; ++i) factor[i] = V::load(panel + entry->offset + i * V::kLanes);
+        for (size_t r = 0; r < kRows; ++r) {
+          const V value = V::broadcast(&entry->values[r]);
+          for (size_t i = 0; i < kVectors; ++i) set[r][i].add_product(value, factor[i]);
+        }
+      }
+      for (size_t r = 0; r < kRows; ++r) {
+        for (size_t i = 0; i < kVectors; ++i) set[r][i].store(sum + r * pitch + i * V::kLanes);
       }
     }
   }
@@ -52,16 +83,35 @@ void spmm_tile(const SpmmBlock& block, const float* panel, float* sums) {
 
 template <class V>
 void spmm(const SpmmBlock& block, size_t vectors, const float* panel, float* sums) {
-  static_assert(V::kMaxVectors == 8, "a case for each width");
+  static_assert(V::kMaxVectors == 12, "a case for each width");
   switch (vectors) {
-    case 1: return spmm_tile<V, 1>(block, panel, sums);
-    case 2: return spmm_tile<V, 2>(block, panel, sums);
-    case 3: return spmm_tile<V, 3>(block, panel, sums);
-    case 4: return spmm_tile<V, 4>(block, panel, sums);
-    case 5: return spmm_tile<V, 5>(block, panel, sums);
-    case 6: return spmm_tile<V, 6>(block, panel, sums);
-    case 7: return spmm_tile<V, 7>(block, panel, sums);
-    default: return spmm_tile<V, 8>(block, panel, sums);
+    case 1: spmm_singles<V, 1>(block.singles, panel, sums); break;
+    case 2: spmm_singles<V, 2>(block.singles, panel, sums); break;
+    case 3: spmm_singles<V, 3>(block.singles, panel, sums); break;
+    case 4: spmm_singles<V, 4>(block.singles, panel, sums); break;
+    case 5: spmm_singles<V, 5>(block.singles, panel, sums); break;
+    case 6: spmm_singles<V, 6>(block.singles, panel, sums); break;
+    case 7: spmm_singles<V, 7>(block.singles, panel, sums); break;
+    case 8: spmm_singles<V, 8>(block.singles, panel, sums); break;
+    case 9: spmm_singles<V, 9>(block.singles, panel, sums); break;
+    case 10: spmm_singles<V, 10>(block.singles, panel, sums); break;
+    case 11: spmm_singles<V, 11>(block.singles, panel, sums); break;
+    default: spmm_singles<V, 12>(block.singles, panel, sums); break;
+  }
+  if (block.quads.run_count == 0) return;
+  static_assert(V::kQuadVectors <= 4, "a case for each width");
+  const size_t pitch = vectors * V::kLanes;
+  const size_t passes = (vectors + V::kQuadVectors - 1) / V::kQuadVectors;
+  for (size_t pass = 0; pass < passes; ++pass) {
+    const size_t first = vectors * pass / passes;
+    const float* const from = panel + first * V::kLanes;
+    float* const to = sums + first * V::kLanes;
+    switch (vectors * (pass + 1) / passes - first) {
+      case 1: spmm_quads<V, 1>(block.quads, from, to, pitch); break;
+      case 2: spmm_quads<V, 2>(block.quads, from, to, pitch); break;
+      case 3: spmm_quads<V, 3>(block.quads, from, to, pitch); break;
+      default: spmm_quads<V, 4>(block.quads, from, to, pitch); break;
+    }
   }
 }
 

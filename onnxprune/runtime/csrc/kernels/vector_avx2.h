@@ -10,10 +10,12 @@ namespace {
 
 struct Avx2Vector {
   static constexpr size_t kLanes = 8;
-  static constexpr size_t kMaxVectors = 8;
+  static constexpr size_t kMaxVectors = 12;
   // Of 16 registers, two hold the broadcast weights.
   static constexpr size_t kAccumulators = 12;
   static constexpr size_t kTransposeSide = 8;
+  // Twelve sums, three factors and a broadcast weight are all 16 registers.
+  static constexpr size_t kQuadVectors = 3;
 
   __m256 lanes;
 
@@ -21,6 +23,11 @@ struct Avx2Vector {
   static Avx2Vector load(const float* from) { return {_mm256_load_ps(from)}; }
   static Avx2Vector broadcast(const float* from) { return {_mm256_broadcast_ss(from)}; }
   static Avx2Vector load_unaligned(const float* from) { return {_mm256_loadu_ps(from)}; }
+  static Avx2Vector load_every_other(const float* from) {
+    // The second load ends with the last float that is wanted.
+    const __m256 mixed = _mm256_shuffle_ps(_mm256_loadu_ps(from), _mm256_loadu_ps(from + 7), _MM_SHUFFLE(3, 1, 2, 0));
+    return {_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(mixed), _MM_SHUFFLE(3, 1, 2, 0)))};
+  }
   static void prefetch(const void* from) { _mm_prefetch(static_cast<const char*>(from), _MM_HINT_T0); }
   void load_lanes(const float* from, uint32_t mask) {
     const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
@@ -35,6 +42,7 @@ struct Avx2Vector {
   }
   void add(const Avx2Vector& other) { lanes = _mm256_add_ps(lanes, other.lanes); }
   void store(float* to) const { _mm256_store_ps(to, lanes); }
+  void store_unaligned(float* to) const { _mm256_storeu_ps(to, lanes); }
   float sum() const {
     __m128 half = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps(lanes, 1));
     half = _mm_add_ps(half, _mm_movehl_ps(half, half));

@@ -8,25 +8,33 @@ namespace {
 
 struct Avx512Vector {
   static constexpr size_t kLanes = 16;
-  static constexpr size_t kMaxVectors = 8;
-  // Of 32 registers; both sets of the widest tile.
-  static constexpr size_t kAccumulators = 16;
+  static constexpr size_t kMaxVectors = 12;
+  // Of 32 registers; two sets of the widest tile.
+  static constexpr size_t kAccumulators = 24;
   static constexpr size_t kTransposeSide = 8;
+  static constexpr size_t kQuadVectors = 4;
 
   __m512 lanes;
 
   static Avx512Vector zero() { return {_mm512_setzero_ps()}; }
   static Avx512Vector load(const float* from) { return {_mm512_load_ps(from)}; }
   static Avx512Vector broadcast(const float* from) { return {_mm512_set1_ps(*from)}; }
-  static void prefetch(const void* from) { Avx2Vector::prefetch(from); }
-  void load_lanes(const float* from, uint32_t mask) {
-    lanes = _mm512_mask_loadu_ps(lanes, static_cast<__mmask16>(mask), from);
+  static Avx512Vector load_unaligned(const float* from) { return {_mm512_loadu_ps(from)}; }
+  static Avx512Vector load_every_other(const float* from) {
+    // The second load ends with the last float that is wanted: element 15 + i of both is lane i of it.
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 17, 19, 21, 23, 25, 27, 29, 31);
+    return {_mm512_permutex2var_ps(_mm512_loadu_ps(from), even, _mm512_loadu_ps(from + 15))};
   }
+  static void prefetch(const void* from) { Avx2Vector::prefetch(from); }
   void add_product(const Avx512Vector& factor, const float* from) {
     lanes = _mm512_fmadd_ps(factor.lanes, _mm512_loadu_ps(from), lanes);
   }
+  void add_product(const Avx512Vector& factor, const Avx512Vector& other) {
+    lanes = _mm512_fmadd_ps(factor.lanes, other.lanes, lanes);
+  }
   void add(const Avx512Vector& other) { lanes = _mm512_add_ps(lanes, other.lanes); }
   void store(float* to) const { _mm512_store_ps(to, lanes); }
+  void store_unaligned(float* to) const { _mm512_storeu_ps(to, lanes); }
   static void transpose_square(const float* from, size_t from_stride, float* to, size_t to_stride) {
     Avx2Vector::transpose_square(from, from_stride, to, to_stride);
   }

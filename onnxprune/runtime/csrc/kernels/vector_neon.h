@@ -10,10 +10,11 @@ namespace {
 
 struct NeonVector {
   static constexpr size_t kLanes = 4;
-  static constexpr size_t kMaxVectors = 8;
-  // Of 32 registers; both sets of the widest tile.
-  static constexpr size_t kAccumulators = 16;
+  static constexpr size_t kMaxVectors = 12;
+  // Of 32 registers; two sets of the widest tile.
+  static constexpr size_t kAccumulators = 24;
   static constexpr size_t kTransposeSide = 4;
+  static constexpr size_t kQuadVectors = 4;
 
   float32x4_t lanes;
 
@@ -21,6 +22,11 @@ struct NeonVector {
   static NeonVector load(const float* from) { return {vld1q_f32(from)}; }
   static NeonVector broadcast(const float* from) { return {vld1q_dup_f32(from)}; }
   static NeonVector load_unaligned(const float* from) { return {vld1q_f32(from)}; }
+  static NeonVector load_every_other(const float* from) {
+    // The second load ends with the last float that is wanted.
+    return {vcombine_f32(vget_low_f32(vuzp1q_f32(vld1q_f32(from), vld1q_f32(from))),
+                         vget_low_f32(vuzp2q_f32(vld1q_f32(from + 3), vld1q_f32(from + 3))))};
+  }
   static void prefetch(const void* from) { __builtin_prefetch(from); }
   void load_lanes(const float* from, uint32_t mask) {
     if (mask == 0xf) {
@@ -40,6 +46,7 @@ struct NeonVector {
   }
   void add(const NeonVector& other) { lanes = vaddq_f32(lanes, other.lanes); }
   void store(float* to) const { vst1q_f32(to, lanes); }
+  void store_unaligned(float* to) const { vst1q_f32(to, lanes); }
   float sum() const { return vaddvq_f32(lanes); }
   static void transpose_square(const float* from, size_t from_stride, float* to, size_t to_stride) {
     const float32x4x2_t top = vtrnq_f32(vld1q_f32(from), vld1q_f32(from + from_stride));

@@ -8,10 +8,11 @@ namespace {
 
 struct PortableVector {
   static constexpr size_t kLanes = 8;
-  static constexpr size_t kMaxVectors = 8;
+  static constexpr size_t kMaxVectors = 12;
   // Vectors that stay in registers as running sums.
   static constexpr size_t kAccumulators = 4;
   static constexpr size_t kTransposeSide = 4;
+  static constexpr size_t kQuadVectors = 1;
 
   float lane[kLanes];
 
@@ -27,6 +28,11 @@ struct PortableVector {
     return vector;
   }
   static PortableVector load_unaligned(const float* from) { return load(from); }
+  static PortableVector load_every_other(const float* from) {
+    PortableVector vector;
+    for (size_t i = 0; i < kLanes; ++i) vector.lane[i] = from[2 * i];
+    return vector;
+  }
   static void prefetch(const void*) {}
   void load_lanes(const float* from, uint32_t mask) {
     for (size_t i = 0; i < kLanes; ++i) {
@@ -43,6 +49,7 @@ struct PortableVector {
   void store(float* to) const {
     for (size_t i = 0; i < kLanes; ++i) to[i] = lane[i];
   }
+  void store_unaligned(float* to) const { store(to); }
   float sum() const {
     float total = 0;
     for (size_t i = 0; i < kLanes; ++i) total += lane[i];

@@ -1,0 +1,65 @@
+// A sparse matrix in the form that multiplies panels: blocks that fit the first cache together with their panel.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "kernels/kernels.h"
+#include "matrix.h"
+
+namespace onnxprune {
+
+// Where a panel has the dense operand's row for each column of the matrix. Columns come in channels, of `taps` columns
+// each (a Conv's; one elsewhere).
+struct PanelLayout {
+  size_t channels;
+  // Channels whose columns make a block, and floats from one to the next in the panel.
+  size_t block_channels;
+  size_t channel_stride;
+  // For each tap, floats from its channel's begin.
+  std::vector<size_t> taps;
+};
+
+// Rows come in chunks, a chunk's columns in blocks.
+class PanelMatrix {
+ public:
+  PanelMatrix(const RowMatrix& matrix, PanelLayout layout);
+
+  size_t rows() const { return chunk_rows_.back(); }
+  size_t chunks() const { return chunk_rows_.size() - 1; }
+  size_t first_row(size_t chunk) const { return chunk_rows_[chunk]; }
+  const PanelLayout& layout() const { return layout_; }
+  size_t blocks() const { return blocks_; }
+  SpmmBlock block(size_t chunk, size_t block) const;
+
+ private:
+  // Rows of one kind, block after block.
+  template <class Entry>
+  struct Packed {
+    struct Start {
+      size_t run;
+      size_t row;
+      size_t entry;
+    };
+    std::vector<SpmmRun> runs;
+    std::vector<uint32_t> rows;
+    std::vector<Entry> entries;
+    std::vector<Start> starts{{0, 0, 0}};
+
+    void begin_row(uint32_t row, size_t count);
+    void end_block() { starts.push_back({runs.size(), rows.size(), entries.size()}); }
+    SpmmRows<Entry> view(size_t block) const;
+  };
+  struct Row;
+
+  void pack(const RowMatrix& matrix, size_t chunk, size_t block);
+
+  PanelLayout layout_;
+  size_t blocks_;
+  std::vector<size_t> chunk_rows_;
+  Packed<SpmmEntry> singles_;
+  Packed<SpmmQuad> quads_;
+};
+
+}  // namespace onnxprune
