@@ -26,12 +26,14 @@ size_t count_chunks(size_t rows) {
 struct PanelMatrix::Row {
   uint32_t index;
   std::vector<SpmmEntry> entries;
+  bool in_quad = false;
 };
 
 PanelMatrix::PanelMatrix(const RowMatrix& matrix, PanelLayout layout)
     : layout_(std::move(layout)),
       blocks_((layout_.channels + layout_.block_channels - 1) / layout_.block_channels),
-      chunk_rows_(matrix.equal_parts(std::max<size_t>(count_chunks(matrix.rows()), 1), kQuadRows)) {
+      chunk_rows_(matrix.equal_parts(std::max<size_t>(count_chunks(matrix.rows()), 1), kQuadRows)),
+      zeros_(matrix.rows()) {
   singles_.entries.reserve(matrix.entries());
   for (size_t chunk = 0; chunk < chunks(); ++chunk) {
     for (size_t block = 0; block < blocks_; ++block) pack(matrix, chunk, block);
@@ -65,7 +67,7 @@ void PanelMatrix::pack(const RowMatrix& matrix, size_t chunk, size_t block) {
   const size_t last_channel = std::min(first_channel + layout_.block_channels, layout_.channels);
   std::vector<Row> rows;
   for (size_t row = first_row(chunk); row < first_row(chunk + 1); ++row) {
-    rows.push_back({static_cast<uint32_t>(row - first_row(chunk)), {}});
+    rows.push_back({static_cast<uint32_t>(row - first_row(chunk)), {}, false});
   }
   for (const RowMatrix::Block& source : matrix.blocks()) {
     const size_t end = source.first_column + matrix.block_columns();
@@ -115,7 +117,7 @@ void PanelMatrix::pack(const RowMatrix& matrix, size_t chunk, size_t block) {
     }
     if (quad.empty() || quad.size() > most) continue;
     quads.emplace_back(rows[i].index, std::move(quad));
-    for (size_t r = 0; r < kQuadRows; ++r) rows[i + r].entries.clear();
+    for (size_t r = 0; r < kQuadRows; ++r) rows[i + r].in_quad = true;
   }
   std::stable_sort(quads.begin(), quads.end(),
                    [](const auto& a, const auto& b) { return a.second.size() < b.second.size(); });
@@ -127,7 +129,7 @@ void PanelMatrix::pack(const RowMatrix& matrix, size_t chunk, size_t block) {
   std::stable_sort(rows.begin(), rows.end(),
                    [](const Row& a, const Row& b) { return a.entries.size() < b.entries.size(); });
   for (const Row& row : rows) {
-    if (row.entries.empty()) continue;
+    if (row.in_quad || (row.entries.empty() && block > 0)) continue;
     singles_.begin_row(row.index, row.entries.size());
     singles_.entries.insert(singles_.entries.end(), row.entries.begin(), row.entries.end());
   }

@@ -21,7 +21,7 @@ struct PanelLayout {
   std::vector<size_t> taps;
 };
 
-// Rows come in chunks, a chunk's columns in blocks.
+// Rows come in chunks, a chunk's columns in blocks. The first block has every row, for the sums to begin with.
 class PanelMatrix {
  public:
   PanelMatrix(const RowMatrix& matrix, PanelLayout layout);
@@ -32,6 +32,8 @@ class PanelMatrix {
   const PanelLayout& layout() const { return layout_; }
   size_t blocks() const { return blocks_; }
   SpmmBlock block(size_t chunk, size_t block) const;
+  // A bias of nothing.
+  const float* zeros() const { return zeros_.data(); }
 
  private:
   // Rows of one kind, block after block.
@@ -58,6 +60,7 @@ class PanelMatrix {
   PanelLayout layout_;
   size_t blocks_;
   std::vector<size_t> chunk_rows_;
+  std::vector<float> zeros_;
   Packed<SpmmEntry> singles_;
   Packed<SpmmQuad> quads_;
 };

@@ -33,9 +33,7 @@ void multiply_tile(const Kernels& kernels, const PanelMatrix& matrix, size_t vec
   float* const panel = panel_memory.at_least(panel_floats);
   float* const sums = sums_memory.at_least((last_row - first_row) * pitch);
   if (zero_panel) std::fill_n(panel, panel_floats, 0.0f);
-  for (size_t row = first_row; row < last_row; ++row) {
-    std::fill_n(sums + (row - first_row) * pitch, pitch, bias == nullptr ? 0.0f : bias[row]);
-  }
+  if (bias == nullptr) bias = matrix.zeros();
   for (size_t block = 0; block < matrix.blocks(); ++block) {
     bool loaded = false;
     for (size_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
@@ -46,7 +44,8 @@ void multiply_tile(const Kernels& kernels, const PanelMatrix& matrix, size_t vec
         load(channel, std::min(layout.block_channels, layout.channels - channel), panel);
         loaded = true;
       }
-      kernels.spmm(entries, vectors, panel, sums + (matrix.first_row(chunk) - first_row) * pitch);
+      const size_t row = matrix.first_row(chunk);
+      kernels.spmm(entries, vectors, panel, block == 0 ? bias + row : nullptr, sums + (row - first_row) * pitch);
     }
   }
   store(first_row, last_row, sums);

@@ -29,7 +29,8 @@ struct SpmmRun {
 };
 
 // Rows of a sparse matrix, sorted by their number of entries, so that the inner loop's trip count repeats and its
-// branch is predicted (without: 28 % of peak instead of 42 %). Empty rows are left out.
+// branch is predicted (without: 28 % of peak instead of 42 %). Empty rows are
+// left out, but for those of a block that the sums begin with.
 template <class Entry>
 struct SpmmRows {
   const SpmmRun* runs;
@@ -72,8 +73,9 @@ struct Kernels {
   size_t lanes;
   // The widest tile of `spmm`, in vectors.
   size_t max_vectors;
-  // sums[row][*] += weight[row][column] * panel[column][*], rows of `vectors` vectors, aligned to 64 bytes.
-  void (*spmm)(const SpmmBlock& block, size_t vectors, const float* panel, float* sums);
+  // sums[row][*] += weight[row][column] * panel[column][*], rows of `vectors` vectors, aligned to 64 bytes. With
+  // `bias`, the sums begin with bias[row], whatever they were.
+  void (*spmm)(const SpmmBlock& block, size_t vectors, const float* panel, const float* bias, float* sums);
   // sums[row - first] += weight[row] . x, for rows first to last - 1.
   void (*spmv)(const SpmvBlock& block, size_t first, size_t last, const float* x, float* sums);
   // to[column][row] = from[row][column]

@@ -12,7 +12,7 @@ namespace onnxprune {
 namespace {
 
 template <class V, size_t kVectors>
-void spmm_singles(const SpmmRows<SpmmEntry>& block, const float* panel, float* sums) {
+void spmm_singles(const SpmmRows<SpmmEntry>& block, const float* panel, const float* bias, float* sums) {
   constexpr size_t kPitch = kVectors * V::kLanes;
   constexpr size_t kRoom = V::kAccumulators / kVectors;
   constexpr size_t kSets = kRoom >= 4 ? 4 : kRoom >= 2 ? 2 : 1;
@@ -25,7 +25,11 @@ void spmm_singles(const SpmmRows<SpmmEntry>& block, const float* panel, float* s
     for (const uint32_t* last_row = row + run->rows; row != last_row; ++row) {
       float* const sum = sums + *row * kPitch;
       V set[kSets][kVectors];
-      for (size_t i = 0; i < kVectors; ++i) set[0][i] = V::load(sum + i * V::kLanes);
+      if (bias != nullptr) {
+        for (size_t i = 0; i < kVectors; ++i) set[0][i] = V::broadcast(bias + *row);
+      } else {
+        for (size_t i = 0; i < kVectors; ++i) set[0][i] = V::load(sum + i * V::kLanes);
+      }
       for (size_t s = 1; s < kSets; ++s) {
         for (size_t i = 0; i < kVectors; ++i) set[s][i] = V::zero();
       }
@@ -55,7 +59,7 @@ void spmm_singles(const SpmmRows<SpmmEntry>& block, const float* panel, float* s
 
 // `pitch` is that of the sums' rows, in floats.
 template <class V, size_t kVectors>
-void spmm_quads(const SpmmRows<SpmmQuad>& block, const float* panel, float* sums, size_t pitch) {
+void spmm_quads(const SpmmRows<SpmmQuad>& block, const float* panel, const float* bias, float* sums, size_t pitch) {
   constexpr size_t kRows = 4;
   const uint32_t* row = block.rows;
   const SpmmQuad* entry = block.entries;
@@ -64,7 +68,9 @@ void spmm_quads(const SpmmRows<SpmmQuad>& block, const float* panel, float* sums
       float* const sum = sums + *row * pitch;
       V set[kRows][kVectors];
       for (size_t r = 0; r < kRows; ++r) {
-        for (size_t i = 0; i < kVectors; ++i) set[r][i] = V::load(sum + r * pitch + i * V::kLanes);
+        for (size_t i = 0; i < kVectors; ++i) {
+          set[r][i] = bias != nullptr ? V::broadcast(bias + *row + r) : V::load(sum + r * pitch + i * V::kLanes);
+        }
       }
       for (const SpmmQuad* const end = entry + run->entries_per_row; entry != end; ++entry) {
         V factor[kVectors];
@@ -82,21 +88,21 @@ void spmm_quads(const SpmmRows<SpmmQuad>& block, const float* panel, float* sums
 }
 
 template <class V>
-void spmm(const SpmmBlock& block, size_t vectors, const float* panel, float* sums) {
+void spmm(const SpmmBlock& block, size_t vectors, const float* panel, const float* bias, float* sums) {
   static_assert(V::kMaxVectors == 12, "a case for each width");
   switch (vectors) {
-    case 1: spmm_singles<V, 1>(block.singles, panel, sums); break;
-    case 2: spmm_singles<V, 2>(block.singles, panel, sums); break;
-    case 3: spmm_singles<V, 3>(block.singles, panel, sums); break;
-    case 4: spmm_singles<V, 4>(block.singles, panel, sums); break;
-    case 5: spmm_singles<V, 5>(block.singles, panel, sums); break;
-    case 6: spmm_singles<V, 6>(block.singles, panel, sums); break;
-    case 7: spmm_singles<V, 7>(block.singles, panel, sums); break;
-    case 8: spmm_singles<V, 8>(block.singles, panel, sums); break;
-    case 9: spmm_singles<V, 9>(block.singles, panel, sums); break;
-    case 10: spmm_singles<V, 10>(block.singles, panel, sums); break;
-    case 11: spmm_singles<V, 11>(block.singles, panel, sums); break;
-    default: spmm_singles<V, 12>(block.singles, panel, sums); break;
+    case 1: spmm_singles<V, 1>(block.singles, panel, bias, sums); break;
+    case 2: spmm_singles<V, 2>(block.singles, panel, bias, sums); break;
+    case 3: spmm_singles<V, 3>(block.singles, panel, bias, sums); break;
+    case 4: spmm_singles<V, 4>(block.singles, panel, bias, sums); break;
+    case 5: spmm_singles<V, 5>(block.singles, panel, bias, sums); break;
+    case 6: spmm_singles<V, 6>(block.singles, panel, bias, sums); break;
+    case 7: spmm_singles<V, 7>(block.singles, panel, bias, sums); break;
+    case 8: spmm_singles<V, 8>(block.singles, panel, bias, sums); break;
+    case 9: spmm_singles<V, 9>(block.singles, panel, bias, sums); break;
+    case 10: spmm_singles<V, 10>(block.singles, panel, bias, sums); break;
+    case 11: spmm_singles<V, 11>(block.singles, panel, bias, sums); break;
+    default: spmm_singles<V, 12>(block.singles, panel, bias, sums); break;
   }
   if (block.quads.run_count == 0) return;
   static_assert(V::kQuadVectors <= 4, "a case for each width");
@@ -107,10 +113,10 @@ void spmm(const SpmmBlock& block, size_t vectors, const float* panel, float* sum
     const float* const from = panel + first * V::kLanes;
     float* const to = sums + first * V::kLanes;
     switch (vectors * (pass + 1) / passes - first) {
-      case 1: spmm_quads<V, 1>(block.quads, from, to, pitch); break;
-      case 2: spmm_quads<V, 2>(block.quads, from, to, pitch); break;
-      case 3: spmm_quads<V, 3>(block.quads, from, to, pitch); break;
-      default: spmm_quads<V, 4>(block.quads, from, to, pitch); break;
+      case 1: spmm_quads<V, 1>(block.quads, from, bias, to, pitch); break;
+      case 2: spmm_quads<V, 2>(block.quads, from, bias, to, pitch); break;
+      case 3: spmm_quads<V, 3>(block.quads, from, bias, to, pitch); break;
+      default: spmm_quads<V, 4>(block.quads, from, bias, to, pitch); break;
     }
   }
 }

@@ -12,7 +12,7 @@
 namespace onnxprune {
 namespace {
 
-// Entries in a buffer. With more the second cache is busy with the buffers as well (512: half as fast from memory).
+// Entries in a buffer. With more the second cache is busy with the buffers as well (512: a fifth slower from memory).
 constexpr size_t kBuffered = 256;
 // Entries by which prefetches run ahead.
 constexpr size_t kEntriesAhead = 1024;
