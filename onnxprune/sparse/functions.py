@@ -9,7 +9,14 @@ Each is a Gemm, MatMul or Conv whose weight comes as the three constants of `spa
     SparseConv       (X, values, gaps, shape, B)      Conv(X, W, B)
     SparseConvNoBias (X, values, gaps, shape)         Conv(X, W)
 
-Attributes are those of the standard operator, present or absent as there, and `dtype`: the weight's element
+Those that multiply X from the right also come with what follows them: an addition, an activation, or both. Their
+names end in the operators that they took in, and what those read stands before the bias:
+
+    SparseConvRelu   (X, values, gaps, shape, B)               Relu(Conv(X, W, B))
+    SparseConvAddClip(X, values, gaps, shape, addend, low, high, B)
+                                                               Clip(Add(Conv(X, W, B), addend), low, high)
+
+Attributes are those of the standard operators, present or absent as there, and `dtype`: the weight's element
 type (TensorProto.DataType), to which `values` are cast, so that they may be stored in another one.
 
 Conv without a bias has a name of its own: in a function that could have one, the absent bias becomes an empty
@@ -18,8 +25,10 @@ input, and with that onnxruntime (1.18 and 1.32 tried) does not take its blocked
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import onnx.parser
 import onnx_ir as ir
@@ -42,29 +51,110 @@ _CONV_ATTRIBUTES = {
 
 
 @dataclass(frozen=True)
+class Activation:
+    """Operators that make Y of a sum Z, as ONNX text: its other inputs are `scalars`, its attributes @references."""
+
+    text: str
+    scalars: tuple[str, ...] = ()
+    since: int = MIN_OPSET
+    """The opset that brought the operators."""
+
+    @property
+    def name(self) -> str:
+        return "".join(re.findall(r"= (\w+) ", self.text))
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """Name -> type on the sparse node; no operator that has a weight calls one of its own so."""
+        return dict.fromkeys(re.findall(r"@(\w+)", self.text), "float")
+
+
+NO_ACTIVATION = Activation("")
+ACTIVATIONS = (
+    Activation("Y = Relu (Z)"),
+    Activation("Y = Clip (Z, low, high)", ("low", "high")),
+    Activation("Y = LeakyRelu <alpha: float = @slope> (Z)"),
+    Activation("Y = Sigmoid (Z)"),
+    # SiLU, as exporters spell it, and as opset 24 does.
+    Activation("gate = Sigmoid (Z) Y = Mul (Z, gate)"),
+    Activation("Y = Swish <alpha: float = @slope> (Z)", since=24),
+    # HardSwish and its spellings.
+    Activation("Y = HardSwish (Z)", since=14),
+    Activation("gate = HardSigmoid <alpha: float = @slope, beta: float = @offset> (Z) Y = Mul (Z, gate)"),
+    Activation(
+        "shifted = Add (Z, shift) clipped = Clip (shifted, low, high) "
+        "gate = Div (clipped, divisor) Y = Mul (Z, gate)",
+        ("shift", "low", "high", "divisor"),
+    ),
+    Activation(
+        "shifted = Add (Z, shift) clipped = Clip (shifted, low, high) "
+        "product = Mul (Z, clipped) Y = Div (product, divisor)",
+        ("shift", "low", "high", "divisor"),
+    ),
+)
+
+
+@dataclass(frozen=True)
 class SparseOp:
     """An operator of domain `onnxprune`, and the standard one it stands for, whose weight is called W."""
 
-    name: str
+    base_name: str
     op_type: str
     operands: tuple[str, ...]
     attributes: Mapping[str, str] = field(default_factory=dict)
     """Name -> type of the standard operator's attributes."""
+    has_addend: bool = False
+    activation: Activation = NO_ACTIVATION
+
+    @cached_property
+    def name(self) -> str:
+        return f"{self.base_name}{'Add' if self.has_addend else ''}{self.activation.name}"
 
     @property
     def weight_index(self) -> int:
         return self.operands.index("W")
 
+    @property
+    def followers(self) -> tuple[str, ...]:
+        """What the operators after the standard one read, beside its output."""
+        return ("addend",) * self.has_addend + self.activation.scalars
 
-# Of two that differ in the number of operands only, the smaller comes first.
-SPARSE_OPS = (
+    @property
+    def result(self) -> str:
+        """The standard operator's output."""
+        if self.has_addend:
+            return "P"
+        return "Z" if self.activation.text else "Y"
+
+    @property
+    def tail(self) -> str:
+        """The operators after the standard one, in ONNX text: of its result they make Y."""
+        if not self.has_addend:
+            return self.activation.text
+        return f"{'Z' if self.activation.text else 'Y'} = Add (P, addend) {self.activation.text}"
+
+
+_WITH_WEIGHT_RIGHT = (
+    # Of two that differ in the number of operands only, the smaller comes first.
     SparseOp("SparseGemm", "Gemm", ("X", "W", "C"), _GEMM_ATTRIBUTES),
-    SparseOp("SparseGemmLeft", "Gemm", ("W", "X", "C"), _GEMM_ATTRIBUTES),
     SparseOp("SparseMatMul", "MatMul", ("X", "W")),
-    SparseOp("SparseMatMulLeft", "MatMul", ("W", "X")),
     SparseOp("SparseConvNoBias", "Conv", ("X", "W"), _CONV_ATTRIBUTES),
     SparseOp("SparseConv", "Conv", ("X", "W", "B"), _CONV_ATTRIBUTES),
 )
+_WITH_WEIGHT_LEFT = (
+    SparseOp("SparseGemmLeft", "Gemm", ("W", "X", "C"), _GEMM_ATTRIBUTES),
+    SparseOp("SparseMatMulLeft", "MatMul", ("W", "X")),
+)
+BASE_OPS = (*_WITH_WEIGHT_RIGHT, *_WITH_WEIGHT_LEFT)
+# The longest come first: Add, Relu before Relu or Add alone.
+FUSED_OPS = tuple(
+    replace(op, has_addend=has_addend, activation=activation)
+    for has_addend in (True, False)
+    for activation in (*reversed(ACTIVATIONS), NO_ACTIVATION)
+    if has_addend or activation.text
+    for op in _WITH_WEIGHT_RIGHT
+)
+SPARSE_OPS = {op.name: op for op in (*BASE_OPS, *FUSED_OPS)}
 
 # Zeros of the right type are one cast and expanded: ConstantOfShape takes no type from an attribute, and casting
 # what it gives doubled the load time of a 4096x25088 weight (1.6 s against 3.2 s).
@@ -84,7 +174,8 @@ _TEMPLATE = """
     entries = Cast <to: int = @dtype> (values)
     flat = ScatterElements (zeros, positions, entries)
     W = Reshape (flat, shape)
-    Y = {op.op_type} {passed} ({operands})
+    {op.result} = {op.op_type} {passed} ({operands})
+    {op.tail}
 }}
 """
 
@@ -98,7 +189,7 @@ def sparse_op(node: ir.Node, weight_index: int) -> SparseOp:
     """The operator that takes the place of a Gemm, MatMul or Conv whose weight is input `weight_index`."""
     return next(
         op
-        for op in SPARSE_OPS
+        for op in BASE_OPS
         if op.op_type == node.op_type
         and op.weight_index == weight_index
         and len(node.inputs) <= len(op.operands)
@@ -107,14 +198,14 @@ def sparse_op(node: ir.Node, weight_index: int) -> SparseOp:
 
 def function(op: SparseOp, opset: int) -> ir.Function:
     """The model-local function of `op` for a model of this opset (11 or later): they must be the same."""
-    others = [name for name in op.operands if name != "W"]
+    first, *others = (name for name in op.operands if name != "W")
     references = ", ".join(f"{name}: {kind} = @{name}" for name, kind in op.attributes.items())
     text = _TEMPLATE.format(
         domain=DOMAIN,
         opset=opset,
         op=op,
-        declared=", ".join([*op.attributes, "dtype"]),
-        inputs=", ".join([others[0], "values", "gaps", "shape", *others[1:]]),
+        declared=", ".join([*op.attributes, *op.activation.attributes, "dtype"]),
+        inputs=", ".join([first, "values", "gaps", "shape", *op.followers, *others]),
         passed=f"<{references}>" if references else "",
         operands=", ".join(op.operands),
     )

@@ -1,6 +1,7 @@
 """Gemm | MatMul | Conv (X, weight) -> onnxprune::Sparse... (X, values, gaps, shape), and back.
 
-A node is changed in place: its name, outputs, metadata and position stay as they were. The dense weight gives
+A node is changed in place: its name, outputs, metadata and position stay as they were, unless it takes in what
+follows it (fuse.py). The dense weight gives
 way to three constants named after it, `<weight>.values`, `<weight>.gaps` and `<weight>.shape`: initializers
 of the same graph, or Constant nodes where it was one.
 """
@@ -17,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.errors import ModelFileError
+from onnxprune.model.shapes import infer_shapes
 from onnxprune.model.weights import FLOAT_TYPES, Weight, constant_tensor
 from onnxprune.sparse.encode import decode, encode, encoded_bytes
 from onnxprune.sparse.functions import (
@@ -29,6 +31,7 @@ from onnxprune.sparse.functions import (
     sparse_op,
     standard_opset,
 )
+from onnxprune.sparse.fuse import fuse, set_inputs, unfuse
 
 # What two more tensors, with names of some twenty letters in the node and the value_info, take in the file.
 NAMING_BYTES = 256
@@ -60,8 +63,11 @@ def to_ops(model: ir.Model, weights: Sequence[Weight]) -> list[Stored]:
         reason = f"sparse nodes need opset {MIN_OPSET}, the model's is {opset}"
         return [_dense(weight, reason) for weight in weights]
     taken = _value_names(model)
+    # Only shapes tell what an Add broadcasts; no one infers them once there are sparse nodes.
+    shapes = infer_shapes(model) if any(_is_added(weight) for weight in weights) else {}
     stored = [_store(weight, taken) for weight in weights]
     if any(outcome.format == "ops" for outcome in stored):
+        fuse(model, shapes)
         _declare(model, opset)
     return stored
 
@@ -82,6 +88,7 @@ def from_ops(model: ir.Model) -> None:
             f"version {DOMAIN_VERSION}: use the onnxprune that wrote it"
         )
     taken = _value_names(model)
+    unfuse(model, taken)
     weights: dict[tuple[ir.Value, ...], ir.Value] = {}
     for node in [node for node in model.graph.all_nodes() if node.domain == DOMAIN]:
         constants = _constants(node)
@@ -94,6 +101,11 @@ def from_ops(model: ir.Model) -> None:
     for identifier in [identifier for identifier in model.functions if identifier[0] == DOMAIN]:
         del model.functions[identifier]
     model.opset_imports.pop(DOMAIN, None)
+
+
+def _is_added(weight: Weight) -> bool:
+    """Whether an Add reads what a node makes with the weight."""
+    return any(reader.op_type == "Add" for use in weight.uses for reader, _ in use.node.outputs[0].uses())
 
 
 def _store(weight: Weight, taken: set[str]) -> Stored:
@@ -147,8 +159,8 @@ def _dense(weight: Weight, reason: str) -> Stored:
 def _declare(model: ir.Model, opset: int) -> None:
     """Give the model what its sparse nodes need: functions, opset import, IR version."""
     names = {node.op_type for node in model.graph.all_nodes() if node.domain == DOMAIN}
-    for op in SPARSE_OPS:
-        if op.name in names:
+    for name, op in SPARSE_OPS.items():
+        if name in names:
             definition = function(op, opset)
             model.functions[definition.identifier()] = definition
     model.opset_imports[DOMAIN] = DOMAIN_VERSION
@@ -162,29 +174,23 @@ def _declare(model: ir.Model, opset: int) -> None:
 def _make_sparse(node: ir.Node, weight_index: int, constants: Sequence[ir.Value], dtype: ir.DataType) -> None:
     op = sparse_op(node, weight_index)
     first, *others = (value for index, value in enumerate(node.inputs) if index != weight_index)
-    _set_inputs(node, [first, *constants, *others])
+    set_inputs(node, [first, *constants, *others])
     node.domain, node.op_type = DOMAIN, op.name
     node.attributes["dtype"] = ir.AttrInt64("dtype", int(dtype))
 
 
 def _make_standard(node: ir.Node, weight: ir.Value) -> None:
-    op = next(op for op in SPARSE_OPS if op.name == node.op_type)
+    op = SPARSE_OPS[node.op_type]
     operands = [node.inputs[0], *node.inputs[4:]]
     operands.insert(op.weight_index, weight)
-    _set_inputs(node, operands)
+    set_inputs(node, operands)
     node.domain, node.op_type = "", op.op_type
     del node.attributes["dtype"]
 
 
-def _set_inputs(node: ir.Node, inputs: Sequence[ir.Value | None]) -> None:
-    node.resize_inputs(len(inputs))
-    for index, value in enumerate(inputs):
-        node.replace_input_with(index, value)
-
-
 def _constants(node: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value]:
     """The values, gaps and shape of a sparse node, which must be constants."""
-    if all(op.name != node.op_type for op in SPARSE_OPS):
+    if node.op_type not in SPARSE_OPS:
         raise ModelFileError(
             f"node {node.name!r} is a {DOMAIN}::{node.op_type}, which this onnxprune does not know: "
             "use the onnxprune that wrote the model"

@@ -50,7 +50,7 @@ def test_the_kernel_takes_the_place_of_the_function(tmp_path):
     session = runtime.session(tmp_path / "sparse.onnx", options)
     np.testing.assert_allclose(session.run(None, {"x": x})[0], run(dense, x=x)[0], rtol=1e-4, atol=1e-5)
     optimized = onnx.load(tmp_path / "optimized.onnx")
-    assert "SparseConv" in [node.op_type for node in optimized.graph.node]
+    assert "SparseConvRelu" in [node.op_type for node in optimized.graph.node]
 
 
 @needs_kernels

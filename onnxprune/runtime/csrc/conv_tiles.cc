@@ -42,9 +42,17 @@ class CopyLists {
 
   ptrdiff_t floats() const { return floats_; }
 
+  // Where the copies of a finished list go.
+  const std::vector<ConvTiles::Run>& targets() const { return targets_; }
+
  private:
   void flush() {
     floats_ += count_;
+    if (!targets_.empty() && targets_.back().target + static_cast<ptrdiff_t>(targets_.back().count) == target_) {
+      targets_.back().count += static_cast<size_t>(count_);
+    } else if (count_ > 0) {
+      targets_.push_back({target_, static_cast<size_t>(count_)});
+    }
     const std::pair<CopyKind, ptrdiff_t> kinds[] = {{kVectors, lanes_}, {kEights, 8}, {kFours, 4}, {kOnes, 1}};
     if (step_ == 2) {
       for (; count_ >= lanes_; count_ -= lanes_, source_ += 2 * lanes_, target_ += lanes_) {
@@ -63,6 +71,7 @@ class CopyLists {
 
   ptrdiff_t lanes_;
   std::array<std::vector<Copy>, kCopyKinds> lists_;
+  std::vector<ConvTiles::Run> targets_;
   ptrdiff_t source_ = 0;
   ptrdiff_t target_ = 0;
   ptrdiff_t count_ = 0;
@@ -263,12 +272,13 @@ class ConvTiles::Builder {
         store(strips[i], row, (row - first) * pitch + static_cast<int64_t>(i) * cut_.width, stores);
       }
     }
-    Program program{make_list(loads), make_list(stores), false};
+    Program program{make_list(loads), make_list(stores), stores.targets(), false};
     program.holes = loads.floats() != slabs(cut_) * panel_rows * pitch;
     if (program.stores.copies.empty()) return;
     Tile tile{0, static_cast<size_t>((last - first) * cut_.row_vectors), 0, 0};
     tile.input = rebase(program.loads.copies, &Copy::source);
     tile.output = rebase(program.stores.copies, &Copy::target);
+    for (Run& run : program.stored) run.target -= tile.output;
     std::vector<ptrdiff_t> key;
     for (const CopyList* list : {&program.loads, &program.stores}) {
       key.insert(key.end(), std::begin(list->begin), std::end(list->begin));

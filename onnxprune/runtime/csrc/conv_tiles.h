@@ -29,11 +29,19 @@ class ConvTiles {
     ptrdiff_t output;
   };
 
+  // Floats of the output that follow each other, counted from where the tile's copies start.
+  struct Run {
+    ptrdiff_t target;
+    size_t count;
+  };
+
   const PanelLayout& layout() const { return layout_; }
   const std::vector<Tile>& tiles() const { return tiles_; }
   // From a channel of the input to its panel row, from a row of the sums to a channel of the output.
   Copies loads(const Tile& tile) const { return programs_[tile.program].loads.view(); }
   Copies stores(const Tile& tile) const { return programs_[tile.program].stores.view(); }
+  // What the stores write of a channel of the output.
+  const std::vector<Run>& stored(const Tile& tile) const { return programs_[tile.program].stored; }
   // Whether the loads leave some of the panel as it is.
   bool has_holes(const Tile& tile) const { return programs_[tile.program].holes; }
 
@@ -63,6 +71,7 @@ class ConvTiles {
   struct Program {
     CopyList loads;
     CopyList stores;
+    std::vector<Run> stored;
     bool holes;
   };
   struct Strip;

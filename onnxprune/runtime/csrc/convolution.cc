@@ -110,7 +110,7 @@ std::shared_ptr<const Convolution::Prepared> Convolution::prepared(const std::ve
 }
 
 void Convolution::run(const float* x, const std::vector<int64_t>& x_shape, const float* bias, float* y,
-                      const Threads& threads) {
+                      const Threads& threads, const Epilogue& epilogue) {
   const std::vector<int64_t> y_shape = output_shape(x_shape);
   if (volume(y_shape) == 0) return;
   const std::shared_ptr<const Prepared> shape = prepared(x_shape);
@@ -130,6 +130,12 @@ void Convolution::run(const float* x, const std::vector<int64_t>& x_shape, const
     const auto store = [&](size_t first_row, size_t last_row, const float* sums) {
       kernels_.copy(stores, sums, tile.vectors * kernels_.lanes, last_row - first_row,
                     y + tile.output + first_row * y_pixels, y_pixels);
+      for (size_t row = first_row; epilogue.any() && row < last_row; ++row) {
+        for (const ConvTiles::Run& stored : shape->tiles.stored(tile)) {
+          const size_t first = static_cast<size_t>(tile.output + stored.target) + row * y_pixels;
+          kernels_.finish(epilogue, first, stored.count, y + first);
+        }
+      }
     };
     multiply_tile(kernels_, shape->matrix, tile.vectors, parts[part], parts[part + 1], bias,
                   shape->tiles.has_holes(tile), load, store);

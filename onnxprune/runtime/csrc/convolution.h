@@ -38,7 +38,8 @@ class Convolution {
   size_t output_channels() const { return output_channels_; }
 
   // Safe to call from several threads at once. `bias` has a float for each output channel, or is null.
-  void run(const float* x, const std::vector<int64_t>& x_shape, const float* bias, float* y, const Threads& threads);
+  void run(const float* x, const std::vector<int64_t>& x_shape, const float* bias, float* y, const Threads& threads,
+           const Epilogue& epilogue);
 
  private:
   struct Prepared;

@@ -4,18 +4,23 @@
 #include <algorithm>
 #include <functional>
 #include <optional>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "entries.h"
+#include "forms.h"
+#include "kernels/epilogue.h"
 #include "ort.h"
 #include "parallel.h"
 
 namespace onnxprune {
 
-// The inputs of every operator: X, values, gaps, shape, and perhaps a bias.
-enum Input : size_t { kX, kValues, kGaps, kShape, kBias };
+// The inputs of every operator: these, then what its form wants, at last perhaps a bias.
+enum Input : size_t { kX, kValues, kGaps, kShape, kFirstOfForm };
+
+inline size_t size_at(const std::vector<int64_t>& shape, size_t axis) { return static_cast<size_t>(shape[axis]); }
 
 // The other element types have names in C++.
 struct Half {
@@ -34,12 +39,12 @@ class Context {
  public:
   explicit Context(OrtKernelContext* context) : context_(context) {}
 
-  // Input `input`; nothing where it is absent.
-  const OrtValue* input(Input input) const {
+  // Input `index`; nothing where it is absent.
+  const OrtValue* input(size_t index) const {
     size_t count = 0;
     check(g_ort->KernelContext_GetInputCount(context_, &count));
     const OrtValue* value = nullptr;
-    if (input < count) check(g_ort->KernelContext_GetInput(context_, input, &value));
+    if (index < count) check(g_ort->KernelContext_GetInput(context_, index, &value));
     return value;
   }
 
@@ -73,6 +78,7 @@ class Operand {
   explicit Operand(const OrtValue* value) {
     Tensor tensor = tensor_of(value);
     shape_ = std::move(tensor.shape);
+    elements_ = tensor.elements;
     if constexpr (std::is_same_v<T, Half>) {
       const auto* const halves = static_cast<const Half*>(tensor.data);
       copy_.resize(tensor.elements);
@@ -86,9 +92,11 @@ class Operand {
 
   const Number* data() const { return data_; }
   const std::vector<int64_t>& shape() const { return shape_; }
+  size_t elements() const { return elements_; }
 
  private:
   std::vector<int64_t> shape_;
+  size_t elements_;
   std::vector<Number> copy_;
   const Number* data_;
 };
@@ -122,11 +130,46 @@ class Result {
   Number* data_ = nullptr;
 };
 
+// What a run is given beside the weight.
 template <class T>
-std::optional<Operand<T>> bias_of(const Context& context) {
-  const OrtValue* const value = context.input(kBias);
-  if (value == nullptr) return std::nullopt;
-  return std::optional<Operand<T>>(std::in_place, value);
-}
+struct Arguments {
+  using Number = typename Operand<T>::Number;
+
+  // `constants` are what the form and the node's attributes say; scalars are read here.
+  Arguments(const Context& context, const Form& form, const Constants& constants) : x(context.input(kX)) {
+    size_t index = kFirstOfForm;
+    if (form.has_addend) addend.emplace(context.input(index++));
+    epilogue.activation = form.activation;
+    epilogue.constants = constants;
+    for (double Constants::*const scalar : form.scalars) {
+      const Operand<T> operand(context.input(index));
+      if (operand.elements() != 1) {
+        throw Refusal("its input " + std::to_string(index) + " has shape " + to_string(operand.shape()) +
+                      ", not that of one number");
+      }
+      epilogue.constants.*scalar = *operand.data();
+      ++index;
+    }
+    if (const OrtValue* const value = context.input(index)) bias.emplace(value);
+  }
+
+  // The epilogue, with the addend, which must have y's shape.
+  EpilogueOf<Number> epilogue_for(const std::vector<int64_t>& y_shape) const {
+    EpilogueOf<Number> made = epilogue;
+    if (addend) {
+      if (addend->shape() != y_shape) {
+        throw Refusal("its addend has shape " + to_string(addend->shape()) + ", its output " + to_string(y_shape));
+      }
+      made.addend = addend->data();
+    }
+    return made;
+  }
+
+  Operand<T> x;
+  std::optional<Operand<T>> bias;
+  std::optional<Operand<T>> addend;
+  // Without the addend.
+  EpilogueOf<Number> epilogue;
+};
 
 }  // namespace onnxprune

@@ -23,16 +23,18 @@ Product::Product(const Kernels& kernels, RowMatrix matrix)
       rows_(std::move(matrix)),
       parts_(rows_.equal_parts(std::clamp<size_t>(rows_.entries() / kMinEntries, 1, kMaxParts))) {}
 
-void Product::run(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads) {
+void Product::run(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads,
+                  const Epilogue& epilogue) {
   if (x.count == 0 || rows_.rows() == 0) return;
   if (x.count < kMinPanelRows) {
-    run_one_by_one(x, bias, y, threads);
+    run_one_by_one(x, bias, y, threads, epilogue);
   } else {
-    run_panels(x, bias, y, threads);
+    run_panels(x, bias, y, threads, epilogue);
   }
 }
 
-void Product::run_one_by_one(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads) const {
+void Product::run_one_by_one(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads,
+                             const Epilogue& epilogue) const {
   std::vector<float> gathered(x.transposed ? x.count * rows_.columns() : 0);
   const float* data = x.data;
   size_t stride = x.stride;
@@ -54,6 +56,7 @@ void Product::run_one_by_one(const DenseRows<float>& x, const float* bias, float
       for (const RowMatrix::Block& block : rows_.blocks()) {
         kernels_.spmv(block.view(), first, last, data + n * stride + block.first_column, sums);
       }
+      if (epilogue.any()) kernels_.finish(epilogue, n * rows_.rows() + first, last - first, sums);
     }
   });
 }
@@ -89,7 +92,8 @@ size_t Product::tile_vectors(size_t count) const {
   return best;
 }
 
-void Product::run_panels(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads) {
+void Product::run_panels(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads,
+                         const Epilogue& epilogue) {
   const size_t lanes = kernels_.lanes;
   const size_t vectors = (x.count + lanes - 1) / lanes;
   const size_t widest = tile_vectors(x.count);
@@ -116,6 +120,9 @@ void Product::run_panels(const DenseRows<float>& x, const float* bias, float* y,
     const auto store = [&](size_t first_row, size_t last_row, const float* sums) {
       kernels_.transpose(sums, tile_vectors * lanes, last_row - first_row, count, y + first * outputs + first_row,
                          outputs);
+      for (size_t n = first; epilogue.any() && n < first + count; ++n) {
+        kernels_.finish(epilogue, n * outputs + first_row, last_row - first_row, y + n * outputs + first_row);
+      }
     };
     multiply_tile(kernels_, *matrix, tile_vectors, parts[part], parts[part + 1], bias, count % lanes != 0, load, store);
   });

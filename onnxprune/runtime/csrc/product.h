@@ -28,16 +28,18 @@ class Product {
  public:
   Product(const Kernels& kernels, RowMatrix matrix);
 
-  // y[n][m] = bias[m] + weight[m] . x[n]; `bias` may be null. Safe to call from several threads at once.
-  void run(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads);
+  // y[n][m] = epilogue(bias[m] + weight[m] . x[n]); `bias` may be null. Safe to call from several threads at once.
+  void run(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads, const Epilogue& epilogue);
 
  private:
-  void run_one_by_one(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads) const;
+  void run_one_by_one(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads,
+                      const Epilogue& epilogue) const;
   // Of a tile of that many vectors.
   TileWork work(size_t vectors) const;
   size_t tile_vectors(size_t count) const;
   std::shared_ptr<const PanelMatrix> panels(size_t vectors);
-  void run_panels(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads);
+  void run_panels(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads,
+                  const Epilogue& epilogue);
 
   const Kernels& kernels_;
   RowMatrix rows_;

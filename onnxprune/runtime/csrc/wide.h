@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <vector>
 
@@ -10,6 +11,28 @@
 #include "product.h"
 
 namespace onnxprune {
+
+// Apply the epilogue to `count` sums, where they are stored: elements `first` and on of y.
+inline void finish(const EpilogueOf<double>& epilogue, size_t first, size_t count, double* sums) {
+  const Constants& c = epilogue.constants;
+  const auto between = [&](double value) {
+    const double raised = value < c.low ? c.low : value;
+    return raised > c.high ? c.high : raised;
+  };
+  const auto sigmoid = [](double z) { return 1 / (1 + std::exp(-z)); };
+  for (size_t i = 0; i < count; ++i) {
+    double& z = sums[i];
+    if (epilogue.addend != nullptr) z += epilogue.addend[first + i];
+    switch (epilogue.activation) {
+      case Activation::kNone: break;
+      case Activation::kClip: z = between(z); break;
+      case Activation::kLeakyRelu: z *= z < 0 ? c.slope : 1; break;
+      case Activation::kSigmoid: z = sigmoid(z); break;
+      case Activation::kSilu: z *= sigmoid(c.slope * z); break;
+      case Activation::kHardSwish: z = z * between(c.slope * z + c.offset) / c.divisor; break;
+    }
+  }
+}
 
 class WideProduct {
  public:
@@ -25,8 +48,9 @@ class WideProduct {
     }
   }
 
-  // y[n][m] = bias[m] + weight[m] . x[n]; `bias` may be null.
-  void run(const DenseRows<double>& x, const double* bias, double* y, const Threads& threads) const {
+  // y[n][m] = epilogue(bias[m] + weight[m] . x[n]); `bias` may be null.
+  void run(const DenseRows<double>& x, const double* bias, double* y, const Threads& threads,
+           const EpilogueOf<double>& epilogue) const {
     run_parallel(threads, x.count, [&](size_t n) {
       double* const sums = y + n * outputs_;
       for (size_t m = 0; m < outputs_; ++m) sums[m] = bias == nullptr ? 0.0 : bias[m];
@@ -34,6 +58,7 @@ class WideProduct {
       for (const Entry& entry : entries_) {
         sums[entry.row] += entry.value * row[entry.column * (x.transposed ? x.stride : 1)];
       }
+      finish(epilogue, n * outputs_, outputs_, sums);
     });
   }
 

@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "epilogue.h"
+
 namespace onnxprune {
 
 // One non-zero of a block: where its panel row begins, in floats from the panel's start, and its value.
@@ -82,6 +84,8 @@ struct Kernels {
   void (*transpose)(const float* from, size_t from_stride, size_t rows, size_t columns, float* to, size_t to_stride);
   // Makes the copies for each of `rows` rows.
   void (*copy)(const Copies& copies, const float* from, size_t from_stride, size_t rows, float* to, size_t to_stride);
+  // Apply the epilogue to `count` sums, where they are stored: elements `first` and on of y.
+  void (*finish)(const Epilogue& epilogue, size_t first, size_t count, float* sums);
 };
 
 extern const Kernels kPortable;

@@ -1,3 +1,4 @@
+#include "epilogue.inl"
 #include "layout.inl"
 #include "spmm.inl"
 #include "spmv.inl"
@@ -7,7 +8,7 @@ namespace onnxprune {
 
 const Kernels kNeon = {
     "neon",           NeonVector::kLanes,    NeonVector::kMaxVectors, spmm<NeonVector>,
-    spmv<NeonVector>, transpose<NeonVector>, copy<NeonVector>,
+    spmv<NeonVector>, transpose<NeonVector>, copy<NeonVector>, finish,
 };
 
 }  // namespace onnxprune

@@ -1,3 +1,4 @@
+#include "epilogue.inl"
 #include "layout.inl"
 #include "spmm.inl"
 #include "spmv.inl"
@@ -7,7 +8,7 @@ namespace onnxprune {
 
 const Kernels kPortable = {
     "portable",           PortableVector::kLanes,    PortableVector::kMaxVectors, spmm<PortableVector>,
-    spmv<PortableVector>, transpose<PortableVector>, copy<PortableVector>,
+    spmv<PortableVector>, transpose<PortableVector>, copy<PortableVector>, finish,
 };
 
 }  // namespace onnxprune

@@ -1,0 +1,48 @@
+// Conv with a sparse weight.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "convolution.h"
+#include "cpu.h"
+#include "operands.h"
+
+namespace onnxprune {
+
+template <class T>
+class ConvKernel {
+ public:
+  struct Attributes : ConvAttributes {
+    explicit Attributes(const OrtKernelInfo* info) {
+      auto_pad = attribute(info, "auto_pad", auto_pad);
+      dilations = attribute(info, "dilations", dilations);
+      group = attribute(info, "group", group);
+      kernel_shape = attribute(info, "kernel_shape", kernel_shape);
+      pads = attribute(info, "pads", pads);
+      strides = attribute(info, "strides", strides);
+    }
+  };
+
+  ConvKernel(const Attributes& attributes, const Entries& weight)
+      : convolution_(choose_kernels(), weight, attributes) {}
+
+  void compute(const Context& context, const Arguments<T>& arguments) {
+    const Operand<T>& x = arguments.x;
+    const std::optional<Operand<T>>& bias = arguments.bias;
+    if (bias && (bias->shape().size() != 1 || size_at(bias->shape(), 0) != convolution_.output_channels())) {
+      throw Refusal("its bias has shape " + to_string(bias->shape()));
+    }
+    const std::vector<int64_t> y_shape = convolution_.output_shape(x.shape());
+    Result<T> y(context, y_shape);
+    convolution_.run(x.data(), x.shape(), bias ? bias->data() : nullptr, y.data(), context.threads(),
+                     arguments.epilogue_for(y_shape));
+    y.finish();
+  }
+
+ private:
+  Convolution convolution_;
+};
+
+}  // namespace onnxprune
