@@ -13,6 +13,7 @@ from onnxprune.errors import SettingError
 SCOPES = ("layer", "global")
 REGULARIZATIONS = ("l2", "l1", "none")
 FORMATS = ("ops", "dense", "coo")
+VALUES = ("fp32", "fp16", "int8")
 PATTERNS = ("unstructured", "channel")
 IMPORTANCES = ("l2", "l1", "taylor")
 
@@ -102,6 +103,12 @@ class PruneConfig:
     format: str = _setting(
         "ops", "Form of the output: self-decoding sparse nodes, zeros in place, or ONNX COO.", choices=FORMATS
     )
+    values: str = _setting(
+        "fp32",
+        "How sparse nodes store their values: as they are, or rounded to fp16, or to int8 with a scale for each "
+        "output channel.",
+        choices=VALUES,
+    )
     max_drop: float | None = _setting(
         None,
         "Refuse a result that is worse by more than this (0.005 or 0.5%): status 1, the target is left as it was.",
@@ -139,6 +146,10 @@ class PruneConfig:
             value = getattr(self, setting.name)
             if choices and value not in choices:
                 raise SettingError(f"--{setting.name} is {value!r}: it must be one of {', '.join(choices)}")
+        if self.values != "fp32" and self.format != "ops":
+            raise SettingError(
+                f"--values {self.values} is for sparse nodes: it goes with --format ops, not --format {self.format}"
+            )
         if self.importance == "taylor" and self.data is None:
             raise SettingError(
                 "--importance taylor takes gradients: give labelled --data, or --importance l2"

@@ -124,7 +124,10 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
             after = _count(model, target, 0, data)
         with watch("write"):
             stored = _store(model, stage, config, data, external=origin.external)
+            kept = sum(layer.kept for layer in layers)
             layers = [_as_stored(layer, stored) for layer in layers]
+            rounded_away = kept - sum(layer.kept for layer in layers)
+            after = replace(after, nonzero=after.nonzero - rounded_away)
         with watch("judge"):
             pruned = make_session(stage.path, "the pruned model")
             evaluation = compare(original, pruned, data.judging, data.specs, partial(progress, "judge"))
@@ -281,7 +284,7 @@ def _store(
     outcomes: list[Stored] = []
     if config.format == "ops":
         model, reason = raise_opset(model, partial(_same_outputs, data))
-        outcomes = to_ops(model, find_weights(model).prunable)
+        outcomes = to_ops(model, find_weights(model).prunable, config.values)
         if reason is not None:
             outcomes = [replace(outcome, reason=reason) for outcome in outcomes]
     stage.write(model, external=external)
@@ -292,7 +295,14 @@ def _as_stored(layer: LayerRecord, stored: dict[str, Stored]) -> LayerRecord:
     outcome = stored.get(layer.name)
     if outcome is None:
         return layer
-    return replace(layer, format=outcome.format, bytes_after=outcome.bytes, note=outcome.reason or "")
+    return replace(
+        layer,
+        format=outcome.format,
+        values=outcome.values,
+        kept=layer.kept if outcome.kept is None else outcome.kept,
+        bytes_after=outcome.bytes,
+        note=outcome.reason or "",
+    )
 
 
 def _count(model: ir.Model, path: Path | None, file_bytes: int, data: _Data) -> FileRecord:

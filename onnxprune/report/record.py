@@ -13,7 +13,11 @@ ANNOTATION_PREFIX = "onnxprune."
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """One weight before and after; sizes count elements, bytes are those of the stored tensor."""
+    """One weight before and after; sizes count elements, bytes are those of the stored tensor.
+
+    `kept` and `values` are the file's: `kept` without what rounding took to zero, `values` the stored type (fp16,
+    int8) where it is not the weight's own.
+    """
 
     name: str
     op_type: str
@@ -26,6 +30,7 @@ class LayerRecord:
     bytes_after: int
     format: str
     note: str = ""
+    values: str = ""
 
     @classmethod
     def of(cls, weight: Weight) -> LayerRecord:

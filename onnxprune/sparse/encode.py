@@ -5,6 +5,9 @@ first counted from just before the weight, so that `positions = cumsum(gaps) - 1
 bridged by fillers: entries of gap 255 and value 0.
 
     weight [0 0 7 0 0 0 9]  ->  values [7 9], gaps [3 4], shape [7]
+
+Smaller still, values are rounded to fp16, or to int8 with a scale for each output channel, and gaps are packed two
+a byte, the first in the low half; then they are bridged from 15 on.
 """
 
 from __future__ import annotations
@@ -17,6 +20,10 @@ import numpy as np
 from onnxprune.errors import ModelFileError
 
 MAX_GAP = 255
+MAX_HALF_GAP = 15
+# fp16 holds numbers from here on with all its bits.
+SMALLEST_NORMAL_HALF = float(np.finfo(np.float16).tiny)
+LARGEST_INT8 = 127
 # Elements looked at in one go: fits a core's cache (3x faster than in one piece) and bounds the extra memory.
 CHUNK = 1 << 18
 
@@ -38,8 +45,8 @@ def encoded_bytes(entries: int, itemsize: int, rank: int) -> int:
     return entries * (itemsize + 1) + rank * np.dtype(np.int64).itemsize
 
 
-def encode(weight: np.ndarray) -> Encoded:
-    """The non-zeros of `weight` (any shape and numeric dtype) and the gaps between them.
+def encode(weight: np.ndarray, max_gap: int = MAX_GAP) -> Encoded:
+    """The non-zeros of `weight` (any shape and numeric dtype) and the gaps between them, up to `max_gap`.
 
     NaN is a non-zero; -0.0 is a zero. A weight of zeros only gets one filler, because runtimes differ in what
     they make of empty tensors.
@@ -54,7 +61,7 @@ def encode(weight: np.ndarray) -> Encoded:
         found = np.flatnonzero(chunk != 0)
         if found.size:
             distances = np.diff(found, prepend=last - start)
-            chunk_values, chunk_gaps = _bridge(chunk[found], distances)
+            chunk_values, chunk_gaps = _bridge(chunk[found], distances, max_gap)
             values.append(chunk_values)
             gaps.append(chunk_gaps)
             last = start + int(found[-1])
@@ -64,17 +71,74 @@ def encode(weight: np.ndarray) -> Encoded:
     return Encoded(np.concatenate(values), np.concatenate(gaps), shape)
 
 
-def _bridge(nonzeros: np.ndarray, distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _bridge(nonzeros: np.ndarray, distances: np.ndarray, max_gap: int) -> tuple[np.ndarray, np.ndarray]:
     """Values and gaps of non-zeros at these distances, fillers put in: [7], [300] -> [0 7], [255 45]."""
-    fillers = (distances - 1) // MAX_GAP
+    fillers = (distances - 1) // max_gap
     if not fillers.any():
         return nonzeros, distances.astype(np.uint8)
     entries = np.cumsum(fillers + 1) - 1
-    gaps = np.full(entries[-1] + 1, MAX_GAP, np.uint8)
-    gaps[entries] = distances - MAX_GAP * fillers
+    gaps = np.full(entries[-1] + 1, max_gap, np.uint8)
+    gaps[entries] = distances - max_gap * fillers
     values = np.zeros(gaps.size, nonzeros.dtype)
     values[entries] = nonzeros
     return values, gaps
+
+
+def pack_gaps(gaps: np.ndarray) -> np.ndarray:
+    """Gaps (n) of at most 15 as half bytes (n / 2, rounded up), the first in the low half: [3 4 1] -> [67 1]."""
+    padded = np.append(gaps, np.zeros(len(gaps) % 2, np.uint8))
+    return padded[0::2] | (padded[1::2] << 4)
+
+
+def unpack_gaps(packed: np.ndarray, count: int) -> np.ndarray:
+    """The `count` gaps that `pack_gaps` was given."""
+    return np.stack([packed & 15, packed >> 4], axis=1).reshape(-1)[:count]
+
+
+def halves(weight: np.ndarray, axis: int) -> np.ndarray | None:
+    """The weight in fp16, or None where an output channel (along `axis`) would lose what matters of it.
+
+    That is where a value overflows, or the channel's largest is below fp16's normal numbers; else no value is off
+    by more than 2^-11 of its channel's largest, however small it is.
+    """
+    largest = _largest(weight, axis)
+    with np.errstate(over="ignore"):
+        rounded = weight.astype(np.float16)
+    if not np.isfinite(rounded).all() or ((largest > 0) & (largest < SMALLEST_NORMAL_HALF)).any():
+        return None
+    return rounded
+
+
+def quantize(weight: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """The weight as int8 of its shape and float32 scales, one for each output channel along `axis`.
+
+    Symmetric, to nearest; the largest of each channel is 127. None where values are not finite, or a channel so
+    small that a step of it is no normal float32.
+    """
+    largest = _largest(weight, axis)
+    scales = (largest / LARGEST_INT8).astype(np.float32)
+    if not np.isfinite(scales).all() or ((largest > 0) & (scales < np.finfo(np.float32).tiny)).any():
+        return None
+    divisors = np.where(scales > 0, scales, 1).reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
+    return np.rint(weight / divisors).astype(np.int8), scales
+
+
+def dequantize(quantized: np.ndarray, gaps: np.ndarray, scales: np.ndarray, layout: np.ndarray) -> np.ndarray:
+    """The float32 values of int8 ones; `layout` is the number of channels and the elements from one to the next.
+
+    Raises:
+        ValueError: there are not as many scales as channels, or as many gaps as values.
+    """
+    channels, step = (int(number) for number in layout)
+    if len(scales) != channels or step < 1:
+        raise ValueError(f"{len(scales)} scales for {channels} channels of step {step}")
+    positions = np.cumsum(gaps, dtype=np.int64) - 1
+    return quantized.astype(np.float32) * scales[positions // step % channels]
+
+
+def _largest(weight: np.ndarray, axis: int) -> np.ndarray:
+    """The largest magnitude of each output channel."""
+    return np.abs(weight).max(axis=tuple(i for i in range(weight.ndim) if i != axis), initial=0)
 
 
 def decode(

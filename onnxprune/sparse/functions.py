@@ -19,6 +19,13 @@ names end in the operators that they took in, and what those read stands before 
 Attributes are those of the standard operators, present or absent as there, and `dtype`: the weight's element
 type (TensorProto.DataType), to which `values` are cast, so that they may be stored in another one.
 
+What is stored smaller than that is made larger by functions in front, which operators and kernels need not know:
+
+    values = Dequantize (quantized, gaps, scales, layout)      int8 by the scale of its output channel
+    gaps = UnpackGaps (packed, values)                         two a byte, as many as there are values
+
+`layout` (int64, 2) is the number of output channels and the elements from one to the next in the flattened weight.
+
 Conv without a bias has a name of its own: in a function that could have one, the absent bias becomes an empty
 input, and with that onnxruntime (1.18 and 1.32 tried) does not take its blocked convolution.
 """
@@ -154,6 +161,7 @@ FUSED_OPS = tuple(
     if has_addend or activation.text
     for op in _WITH_WEIGHT_RIGHT
 )
+DEQUANTIZE, UNPACK_GAPS = "Dequantize", "UnpackGaps"
 SPARSE_OPS = {op.name: op for op in (*BASE_OPS, *FUSED_OPS)}
 
 # Zeros of the right type are one cast and expanded: ConstantOfShape takes no type from an attribute, and casting
@@ -178,6 +186,52 @@ _TEMPLATE = """
     {op.tail}
 }}
 """
+
+
+# The functions in front, as text. Reshape refuses scales of another number.
+DECODERS = {
+    DEQUANTIZE: """(quantized, gaps, scales, layout) => (values) {
+        distances = Cast <to = 7> (gaps)
+        axis = Constant <value = int64 {0}> ()
+        first = Constant <value = int64[1] {0}> ()
+        one = Constant <value = int64[1] {1}> ()
+        ends = CumSum (distances, axis)
+        positions = Sub (ends, one)
+        channels = Gather (layout, first)
+        step = Gather (layout, one)
+        blocks = Div (positions, step)
+        channel = Mod (blocks, channels)
+        every = Reshape (scales, channels)
+        scale = Gather (every, channel)
+        whole = Cast <to = 1> (quantized)
+        values = Mul (whole, scale)
+    }""",
+    UNPACK_GAPS: """(packed, values) => (gaps) {
+        four = Constant <value = uint8 {4}> ()
+        sixteen = Constant <value = uint8 {16}> ()
+        column = Constant <value = int64[2] {-1, 1}> ()
+        flat = Constant <value = int64[1] {-1}> ()
+        first = Constant <value = int64[1] {0}> ()
+        low = Mod (packed, sixteen)
+        high = BitShift <direction = "RIGHT"> (packed, four)
+        lows = Reshape (low, column)
+        highs = Reshape (high, column)
+        pairs = Concat <axis = 1> (lows, highs)
+        all = Reshape (pairs, flat)
+        count = Shape (values)
+        gaps = Slice (all, first, count)
+    }""",
+}
+
+
+def decoder(name: str, opset: int) -> ir.Function:
+    """The model-local function `Dequantize` or `UnpackGaps` for a model of this opset."""
+    text = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]> {name} {DECODERS[name]}'
+    parsed = ir.serde.deserialize_function(onnx.parser.parse_function(text))
+    for node in parsed:
+        # What onnxruntime's messages say when it refuses a broken file.
+        node.name = node.outputs[0].name
+    return parsed
 
 
 def standard_opset(model: ir.Model) -> int:

@@ -3,13 +3,14 @@
 A node is changed in place: its name, outputs, metadata and position stay as they were, unless it takes in what
 follows it (fuse.py). The dense weight gives
 way to three constants named after it, `<weight>.values`, `<weight>.gaps` and `<weight>.shape`: initializers
-of the same graph, or Constant nodes where it was one.
+of the same graph, or Constant nodes where it was one. Where values are stored in fp16 or int8, nodes of the
+functions in front make some of the three of smaller constants.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Literal
@@ -20,13 +21,27 @@ import onnx_ir as ir
 from onnxprune.errors import ModelFileError
 from onnxprune.model.shapes import infer_shapes
 from onnxprune.model.weights import FLOAT_TYPES, Weight, constant_tensor
-from onnxprune.sparse.encode import decode, encode, encoded_bytes
+from onnxprune.sparse.encode import (
+    MAX_HALF_GAP,
+    decode,
+    dequantize,
+    encode,
+    encoded_bytes,
+    halves,
+    pack_gaps,
+    quantize,
+    unpack_gaps,
+)
 from onnxprune.sparse.functions import (
+    DECODERS,
+    DEQUANTIZE,
     DOMAIN,
     DOMAIN_VERSION,
     MIN_IR_VERSION,
     MIN_OPSET,
     SPARSE_OPS,
+    UNPACK_GAPS,
+    decoder,
     function,
     sparse_op,
     standard_opset,
@@ -38,21 +53,30 @@ NAMING_BYTES = 256
 # Up to this IR version every initializer had to be listed as a graph input, and was constant all the same.
 LAST_IR_WITH_LISTED_INITIALIZERS = 3
 
-_PARTS = ("values", "gaps", "shape")
+_PARTS = ("values", "gaps", "shape", "quantized", "packed", "scales", "layout")
 
 
 @dataclass(frozen=True)
 class Stored:
-    """How a weight is stored: in which form, in how many bytes, and why it was left dense."""
+    """How a weight is stored: in which form, in how many bytes, and why not smaller.
+
+    `values` is the type of the stored values, where it is not the weight's own; `kept` the number of those that are
+    not zero, where rounding may have changed it.
+    """
 
     name: str
     format: Literal["ops", "coo", "dense"]
     bytes: int
     reason: str | None = None
+    values: str = ""
+    kept: int | None = None
 
 
-def to_ops(model: ir.Model, weights: Sequence[Weight]) -> list[Stored]:
+def to_ops(model: ir.Model, weights: Sequence[Weight], values: str = "fp32") -> list[Stored]:
     """Store weights sparse where that is smaller; `weights` are of this model, and stale afterwards.
+
+    `values` in fp32 are the weights' own; in fp16 or int8 they are rounded, and what becomes 0 is not stored. A
+    weight that fp16 or int8 cannot hold keeps its own values.
 
     The model's IR version rises to 8 at least. A weight that was also a graph input (a default that callers
     could override) becomes a constant, and a weight's -0.0 becomes 0.0. With graph optimisations on, the
@@ -65,7 +89,7 @@ def to_ops(model: ir.Model, weights: Sequence[Weight]) -> list[Stored]:
     taken = _value_names(model)
     # Only shapes tell what an Add broadcasts; no one infers them once there are sparse nodes.
     shapes = infer_shapes(model) if any(_is_added(weight) for weight in weights) else {}
-    stored = [_store(weight, taken) for weight in weights]
+    stored = [_store(weight, values, taken) for weight in weights]
     if any(outcome.format == "ops" for outcome in stored):
         fuse(model, shapes)
         _declare(model, opset)
@@ -90,14 +114,13 @@ def from_ops(model: ir.Model) -> None:
     taken = _value_names(model)
     unfuse(model, taken)
     weights: dict[tuple[ir.Value, ...], ir.Value] = {}
-    for node in [node for node in model.graph.all_nodes() if node.domain == DOMAIN]:
+    sparse_nodes = [node for node in model.graph.all_nodes() if node.domain == DOMAIN]
+    for node in [node for node in sparse_nodes if node.op_type not in DECODERS]:
         constants = _constants(node)
         if constants not in weights:
             weights[constants] = _decoded(node, constants, taken)
         _make_standard(node, weights[constants])
-    for part in {part for constants in weights for part in constants}:
-        if not part.uses() and not part.is_graph_output():
-            _drop_constant(part)
+    _drop_unread(set(_with_what_decodes_to(part for constants in weights for part in constants)))
     for identifier in [identifier for identifier in model.functions if identifier[0] == DOMAIN]:
         del model.functions[identifier]
     model.opset_imports.pop(DOMAIN, None)
@@ -108,26 +131,85 @@ def _is_added(weight: Weight) -> bool:
     return any(reader.op_type == "Add" for use in weight.uses for reader, _ in use.node.outputs[0].uses())
 
 
-def _store(weight: Weight, taken: set[str]) -> Stored:
+def _store(weight: Weight, values: str, taken: set[str]) -> Stored:
     reason = _why_dense(weight)
+    if reason is None:
+        reason = _why_no_gain(encode(weight.array()).nbytes, weight)
     if reason is not None:
         return _dense(weight, reason)
-    encoded = encode(weight.array())
-    reason = _why_no_gain(encoded.nbytes, weight)
-    if reason is not None:
-        return _dense(weight, reason)
+    rounded, scales = _rounded(weight, values)
+    constants = _Constants(weight, taken)
+    encoded = encode(weight.array() if rounded is None else rounded)
+    packed = None
+    if rounded is not None:
+        # Two gaps a byte, where that saves more than the further fillers cost.
+        tighter = encode(rounded, MAX_HALF_GAP)
+        if tighter.values.nbytes + len(tighter.gaps) // 2 < encoded.values.nbytes + len(encoded.gaps):
+            encoded, packed = tighter, pack_gaps(tighter.gaps)
     dtype = weight.tensor.dtype
-    element_types = (dtype, ir.DataType.UINT8, ir.DataType.INT64)
-    constants = [
-        _add_constant(weight.value, name, f".{part}", ir.Tensor(array, dtype=element_type, name=name))
-        for name, part, array, element_type in zip(
-            _part_names(weight.value.name or "", taken), _PARTS, encoded, element_types, strict=True
+    stored_type = dtype if rounded is None else ir.DataType.from_numpy(rounded.dtype)
+    stored = constants.add("values" if scales is None else "quantized", encoded.values, stored_type)
+    if packed is None:
+        gaps = constants.add("gaps", encoded.gaps, ir.DataType.UINT8)
+    else:
+        gaps = constants.make("gaps", UNPACK_GAPS, constants.add("packed", packed, ir.DataType.UINT8), stored)
+    if scales is not None:
+        step = int(np.prod(weight.shape[weight.out_axis + 1 :], dtype=np.int64))
+        layout = np.array([len(scales), step], np.int64)
+        stored = constants.make(
+            "values",
+            DEQUANTIZE,
+            stored,
+            gaps,
+            constants.add("scales", scales, ir.DataType.FLOAT),
+            constants.add("layout", layout, ir.DataType.INT64),
         )
-    ]
+    shape = constants.add("shape", encoded.shape, ir.DataType.INT64)
     for use in weight.uses:
-        _make_sparse(use.node, use.index, constants, dtype)
+        _make_sparse(use.node, use.index, [stored, gaps, shape], dtype)
     _drop_constant(weight.value)
-    return Stored(weight.name, "ops", encoded.nbytes)
+    if rounded is None:
+        reason = (
+            None if values == "fp32" else f"{values} cannot hold its values, which stay {dtype.name.lower()}"
+        )
+        return Stored(weight.name, "ops", constants.nbytes, reason)
+    kept = int(np.count_nonzero(encoded.values))
+    return Stored(weight.name, "ops", constants.nbytes, None, values, kept)
+
+
+def _rounded(weight: Weight, values: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The weight in fp16, or in int8 with its scales; None where it keeps its own values."""
+    if values == "fp16" and weight.tensor.dtype != ir.DataType.FLOAT16:
+        return halves(weight.array(), weight.out_axis), None
+    if values == "int8":
+        return quantize(weight.array(), weight.out_axis) or (None, None)
+    return None, None
+
+
+class _Constants:
+    """Makes the constants that store a weight, and the nodes that decode them, beside it and named after it."""
+
+    def __init__(self, weight: Weight, taken: set[str]) -> None:
+        self.nbytes = 0
+        self._beside = weight.value
+        graph = weight.value.graph
+        assert graph is not None
+        self._before = weight.value.producer() or graph[0]
+        self._names = _part_names(weight.value.name or "", taken)
+
+    def add(self, part: str, array: np.ndarray, dtype: ir.DataType) -> ir.Value:
+        self.nbytes += array.nbytes
+        name = self._names[part]
+        return _add_constant(self._beside, name, f".{part}", ir.Tensor(array, dtype=dtype, name=name))
+
+    def make(self, part: str, decoder_name: str, *inputs: ir.Value) -> ir.Value:
+        """The output of a node of one of the functions in front."""
+        name = self._names[part]
+        node = ir.Node(DOMAIN, decoder_name, inputs, name=name)
+        node.outputs[0].name = name
+        assert self._before.graph is not None
+        self._before.graph.insert_before(self._before, node)
+        return node.outputs[0]
 
 
 def _why_dense(weight: Weight) -> str | None:
@@ -159,10 +241,10 @@ def _dense(weight: Weight, reason: str) -> Stored:
 def _declare(model: ir.Model, opset: int) -> None:
     """Give the model what its sparse nodes need: functions, opset import, IR version."""
     names = {node.op_type for node in model.graph.all_nodes() if node.domain == DOMAIN}
-    for name, op in SPARSE_OPS.items():
-        if name in names:
-            definition = function(op, opset)
-            model.functions[definition.identifier()] = definition
+    definitions = [function(op, opset) for name, op in SPARSE_OPS.items() if name in names]
+    definitions += [decoder(name, opset) for name in DECODERS if name in names]
+    for definition in definitions:
+        model.functions[definition.identifier()] = definition
     model.opset_imports[DOMAIN] = DOMAIN_VERSION
     if model.ir_version <= LAST_IR_WITH_LISTED_INITIALIZERS:
         # Later, a listed initializer is one that callers can override, and nothing that reads it is folded.
@@ -196,7 +278,7 @@ def _constants(node: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value]:
             "use the onnxprune that wrote the model"
         )
     parts = node.inputs[1:4]
-    if len(parts) < 3 or any(constant_tensor(part) is None for part in parts):
+    if len(parts) < 3 or not all(_is_constant(part) for part in parts):
         raise ModelFileError(
             f"the weight of {node.op_type} node {node.name!r} is not constant: "
             "write the model again with onnxprune"
@@ -219,10 +301,30 @@ def _decoded(node: ir.Node, constants: tuple[ir.Value, ...], taken: set[str]) ->
     values_array, gaps, shape = (_array(constant) for constant in constants)
     weight = decode(values_array, gaps, shape, f"sparse weight {name!r}")
     weight = weight.astype(ir.DataType(dtype).numpy(), copy=False)
-    return _add_constant(values, name, "", ir.Tensor(weight, dtype=ir.DataType(dtype), name=name))
+    return _add_constant(_stored(values), name, "", ir.Tensor(weight, dtype=ir.DataType(dtype), name=name))
+
+
+def _is_constant(part: ir.Value | None) -> bool:
+    """Whether a part of a weight is constant, or decoded of what is."""
+    maker = part.producer() if part is not None else None
+    if maker is not None and maker.domain == DOMAIN and maker.op_type in DECODERS:
+        return all(_is_constant(value) for value in maker.inputs)
+    return constant_tensor(part) is not None
+
+
+def _stored(part: ir.Value) -> ir.Value:
+    """The constant that a part of a weight is, or is decoded of."""
+    maker = part.producer()
+    if maker is None or maker.domain != DOMAIN:
+        return part
+    assert maker.inputs[0] is not None
+    return _stored(maker.inputs[0])
 
 
 def _array(constant: ir.Value) -> np.ndarray:
+    maker = constant.producer()
+    if maker is not None and maker.domain == DOMAIN:
+        return _decoded_part(maker)
     tensor = constant_tensor(constant)
     assert tensor is not None
     try:
@@ -231,6 +333,42 @@ def _array(constant: ir.Value) -> np.ndarray:
         raise ModelFileError(
             f"{constant.name!r} holds other data than its shape says: write the model again"
         ) from error
+
+
+def _decoded_part(maker: ir.Node) -> np.ndarray:
+    """What a node of one of the functions in front makes."""
+    try:
+        arrays = [_array(value) for value in maker.inputs if value is not None]
+        if maker.op_type == DEQUANTIZE:
+            return dequantize(*arrays)
+        packed, values = arrays
+        return unpack_gaps(packed, len(values))
+    except (ValueError, TypeError, IndexError, ZeroDivisionError) as error:
+        raise ModelFileError(
+            f"{maker.op_type} node {maker.name!r} cannot be decoded ({error}): write the model again with onnxprune"
+        ) from error
+
+
+def _with_what_decodes_to(parts: Iterable[ir.Value]) -> Iterator[ir.Value]:
+    """Parts of weights, and those that they are decoded of."""
+    for part in parts:
+        yield part
+        maker = part.producer()
+        if maker is not None and maker.domain == DOMAIN:
+            yield from _with_what_decodes_to(value for value in maker.inputs if value is not None)
+
+
+def _drop_unread(parts: set[ir.Value]) -> None:
+    """Remove those that nothing reads any more; the rest is then read no longer in its turn."""
+    while unread := [part for part in parts if not part.uses() and not part.is_graph_output()]:
+        parts.difference_update(unread)
+        for part in unread:
+            maker = part.producer()
+            if maker is None or maker.domain != DOMAIN:
+                _drop_constant(part)
+            else:
+                assert maker.graph is not None
+                maker.graph.remove(maker, safe=True)
 
 
 def _value_names(model: ir.Model) -> set[str]:
@@ -242,14 +380,14 @@ def _value_names(model: ir.Model) -> set[str]:
     return {name for name in names if name}
 
 
-def _part_names(weight_name: str, taken: set[str]) -> list[str]:
-    """Names for values, gaps and shape; numbered alike where one of them is taken."""
+def _part_names(weight_name: str, taken: set[str]) -> dict[str, str]:
+    """Names for the parts of a weight; numbered alike where one of them is taken."""
     for number in count(1):
         ending = "" if number == 1 else f"_{number}"
-        names = [f"{weight_name}.{part}{ending}" for part in _PARTS]
-        if taken.isdisjoint(names):
+        names = {part: f"{weight_name}.{part}{ending}" for part in _PARTS}
+        if taken.isdisjoint(names.values()):
             break
-    taken.update(names)
+    taken.update(names.values())
     return names
 
 

@@ -1,0 +1,209 @@
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import onnxprune
+from onnxprune.errors import ModelFileError, SettingError
+from onnxprune.model.weights import find_weights
+from onnxprune.sparse.encode import halves, pack_gaps, quantize, unpack_gaps
+from onnxprune.sparse.rewrite import from_ops, to_ops
+from tests.sparse.graphs import dense_array, op_types, parse, run, sparse_array
+from tests.sparse.test_rewrite import NODES, OPSETS, canonical, weighted_model
+
+FLOAT32 = hnp.arrays(
+    np.float32, hnp.array_shapes(min_dims=2, max_dims=3, max_side=8), elements=st.floats(-1e6, 1e6, width=32)
+)
+
+
+def stored(proto, values):
+    """The model with its weights stored sparse, and the outcomes."""
+    model = ir.from_proto(proto)
+    outcomes = to_ops(model, find_weights(model).prunable, values)
+    return ir.to_proto(model), outcomes
+
+
+def with_dense_weights(proto):
+    """The same model with the weights that the file really holds."""
+    model = ir.from_proto(proto)
+    from_ops(model)
+    return ir.to_proto(model)
+
+
+@pytest.mark.parametrize("density", [0.1, 0.5])
+@pytest.mark.parametrize("values", ["fp16", "int8"])
+@pytest.mark.parametrize("node", NODES)
+def test_outputs_equal_those_of_the_weights_that_the_file_holds_to_the_bit(node, values, density):
+    dense, x = weighted_model(node)
+    shape = NODES[node][2]
+    weight = sparse_array(*shape, density=density)
+    dense.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weight, "w"))
+    encoded, (outcome,) = stored(dense, values)
+    onnx.checker.check_model(encoded, full_check=True)
+    assert (outcome.format, outcome.values) == ("ops", values)
+    held = with_dense_weights(encoded)
+    held_weight = onnx.numpy_helper.to_array(held.graph.initializer[-1])
+    assert outcome.kept == np.count_nonzero(held_weight) <= np.count_nonzero(weight)
+    assert (
+        np.abs(held_weight - weight).max()
+        <= np.abs(weight).max() / (254 if values == "int8" else 2048) * 1.001
+    )
+    assert run(encoded, x=x)[0].tobytes() == run(held, x=x)[0].tobytes()
+    dense.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(held_weight, "w"))
+    assert canonical(held) == canonical(dense)
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+def test_the_functions_in_front_run_at_every_opset(opset):
+    dense = parse(
+        "g (float[3, 64] x) => (float[3, 64] y) { y = MatMul (x, w) }",
+        opset=opset,
+        ir_version=8 if opset < 19 else 10,
+        w=sparse_array(64, 64, density=0.5),
+    )
+    x = dense_array(3, 64)
+    try:
+        run(dense, x=x)
+    except Exception as error:
+        pytest.skip(f"this onnxruntime does not run opset {opset}: {error}")
+    encoded, _ = stored(dense, "int8")
+    assert op_types(encoded.graph) == ["UnpackGaps", "Dequantize", "SparseMatMul"]
+    onnx.checker.check_model(encoded, full_check=True)
+    assert run(encoded, x=x)[0].tobytes() == run(with_dense_weights(encoded), x=x)[0].tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+@pytest.mark.parametrize("values", ["fp16", "int8"])
+def test_other_float_types_are_computed_in_their_own(dtype, values):
+    dense, x = weighted_model("Gemm (x, w, b)", dtype)
+    encoded, (outcome,) = stored(dense, values)
+    assert outcome.format == "ops"
+    held = with_dense_weights(encoded)
+    assert onnx.numpy_helper.to_array(held.graph.initializer[-1]).dtype == dtype
+    assert run(encoded, x=x)[0].tobytes() == run(held, x=x)[0].tobytes()
+
+
+def test_weights_in_constant_nodes_and_in_bodies_of_an_if_are_rounded_where_they_live():
+    text = """g (float[3, 32] x, bool c) => (float[a, b] y) {
+        y = If (c) <
+            then_branch = t () => (float[a, b] u) { u = MatMul (x, w) },
+            else_branch = e () => (float[a, b] v) { z = MatMul (x, w) v = Tanh (z) }>
+    }"""
+    dense = parse(text, w=sparse_array(32, 16, density=0.4))
+    constant = onnx.helper.make_node("Constant", [], ["w"], name="k", value=dense.graph.initializer[0])
+    inner = parse(text)
+    inner.graph.node.insert(0, constant)
+    for model in (dense, inner):
+        encoded, _ = stored(model, "int8")
+        held = with_dense_weights(encoded)
+        assert op_types(held.graph) == op_types(model.graph)
+        for condition in (True, False):
+            inputs = {"x": dense_array(3, 32), "c": np.array(condition)}
+            assert run(encoded, **inputs)[0].tobytes() == run(held, **inputs)[0].tobytes()
+
+
+@given(FLOAT32)
+def test_int8_keeps_the_largest_of_each_channel_and_is_off_by_half_a_step_at_most(weight):
+    rounded = quantize(weight, 0)
+    largest = np.abs(weight).max(axis=tuple(range(1, weight.ndim)))
+    if rounded is None:
+        assert ((largest > 0) & (largest < 1e-35)).any()
+        return
+    quantized, scales = rounded
+    back = quantized.astype(np.float32) * scales.reshape(-1, *[1] * (weight.ndim - 1))
+    assert (back[weight == 0] == 0).all()
+    np.testing.assert_allclose(np.abs(back).max(axis=tuple(range(1, weight.ndim))), largest, rtol=2e-7)
+    assert (np.abs(back - weight) <= 0.5001 * scales.reshape(-1, *[1] * (weight.ndim - 1))).all()
+
+
+@given(FLOAT32)
+def test_fp16_is_off_by_a_2048th_of_the_channels_largest_at_most_or_refused(weight):
+    rounded = halves(weight, 0)
+    largest = np.abs(weight).max(axis=tuple(range(1, weight.ndim)))
+    if rounded is None:
+        assert largest.max() > 65504 or ((largest > 0) & (largest < 2**-14)).any()
+    else:
+        error = np.abs(rounded.astype(np.float32) - weight).max(axis=tuple(range(1, weight.ndim)))
+        assert (error <= largest / 2048).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "values"), [(1e5, "fp16"), (1e-6, "fp16"), (np.nan, "int8"), (np.inf, "fp16"), (1e-40, "int8")]
+)
+def test_a_weight_that_the_type_cannot_hold_keeps_its_own_values_and_says_so(value, values):
+    weight = sparse_array(32, 16)
+    weight[:, 3] = 0
+    weight[5, 3] = value
+    dense = parse("g (float[n, 32] x) => (float[n, 16] y) { y = MatMul (x, w) }", w=weight)
+    encoded, (outcome,) = stored(dense, values)
+    assert (outcome.values, outcome.kept) == ("", None)
+    assert outcome.reason == f"{values} cannot hold its values, which stay float"
+    np.testing.assert_array_equal(
+        onnx.numpy_helper.to_array(with_dense_weights(encoded).graph.initializer[0]), weight
+    )
+
+
+@given(st.lists(st.integers(1, 15), max_size=40))
+def test_packed_gaps_come_back(gaps):
+    array = np.array(gaps, np.uint8)
+    packed = pack_gaps(array)
+    assert len(packed) == (len(gaps) + 1) // 2
+    assert unpack_gaps(packed, len(gaps)).tolist() == gaps
+
+
+def broken(proto, name, change):
+    tensor = next(tensor for tensor in proto.graph.initializer if tensor.name == name)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(change(onnx.numpy_helper.to_array(tensor)), name))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("w.scales", lambda scales: scales[:-1]),
+        ("w.packed", lambda packed: packed[:-2]),
+        ("w.layout", lambda layout: layout * 0),
+        ("w.layout", lambda layout: layout[:1]),
+    ],
+)
+def test_a_broken_file_is_refused_in_a_sentence(name, change):
+    dense = parse(
+        "g (float[n, 32] x) => (float[n, 16] y) { y = MatMul (x, w) }", w=sparse_array(32, 16, density=0.5)
+    )
+    encoded, _ = stored(dense, "int8")
+    broken(encoded, name, change)
+    with pytest.raises(ModelFileError, match="cannot be decoded"):
+        from_ops(ir.from_proto(encoded))
+
+
+def test_scales_of_another_number_than_there_are_channels_are_refused_by_onnxruntime():
+    dense = parse(
+        "g (float[n, 32] x) => (float[n, 16] y) { y = MatMul (x, w) }", w=sparse_array(32, 16, density=0.5)
+    )
+    for change in (lambda scales: scales[:-1], lambda scales: np.append(scales, scales)):
+        encoded, _ = stored(dense, "int8")
+        broken(encoded, "w.scales", change)
+        with pytest.raises(Exception, match="Dequantize_every"):
+            run(encoded, x=dense_array(3, 32))
+
+
+def test_the_job_judges_and_records_what_the_file_holds(tmp_path):
+    dense = parse(
+        "g (float[n, 64] x) => (float[n, 64] y) { h = MatMul (x, w) y = Relu (h) }", w=dense_array(64, 64)
+    )
+    result = onnxprune.prune(dense, tmp_path / "out.onnx", rate=0.5, values="int8")
+    (layer,) = result.report.layers
+    held = onnx.numpy_helper.to_array(
+        with_dense_weights(onnx.load(tmp_path / "out.onnx")).graph.initializer[-1]
+    )
+    assert (layer.format, layer.values, layer.kept) == ("ops", "int8", np.count_nonzero(held))
+    assert result.report.after.nonzero == np.count_nonzero(held)
+    again = onnxprune.prune(tmp_path / "out.onnx", tmp_path / "again.onnx", rate=0.5, values="int8")
+    assert again.report.layers[0].kept <= layer.kept
+
+
+def test_rounded_values_are_a_matter_of_the_ops_format():
+    with pytest.raises(SettingError, match="--values int8 is for sparse nodes"):
+        onnxprune.config.PruneConfig(rate=0.5, values="int8", format="dense")
