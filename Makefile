@@ -29,7 +29,8 @@ test-long: setup
 ASAN_LIBRARIES := asan ubsan stdc++
 test-asan: setup
 	cmake -S onnxprune/runtime -B build/asan -DONNXPRUNE_SANITIZE=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo
-	cmake --build build/asan --parallel
+	cmake --build build/asan --parallel --target onnxprune_runtime fuzz_weight
+	build/asan/fuzz_weight 20000
 	LD_PRELOAD="$(foreach name,$(ASAN_LIBRARIES),$$(g++ -print-file-name=lib$(name).so))" ASAN_OPTIONS=detect_leaks=0 \
 		ONNXPRUNE_LIBRARY=build/asan/libonnxprune_runtime.so $(BIN)/python -m pytest tests/runtime
 

@@ -1,0 +1,148 @@
+// A fuzz target for what a model file can say of a sparse weight: decoding, packing and one run, without onnxruntime.
+//
+// With Clang it is built for libFuzzer; else it has a main of its own, which makes up inputs: `fuzz_weight [COUNT]`.
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "convolution.h"
+#include "cpu.h"
+#include "entries.h"
+#include "matrix.h"
+#include "product.h"
+
+namespace {
+
+using namespace onnxprune;
+
+constexpr int64_t kMax = std::numeric_limits<int64_t>::max();
+constexpr int64_t kSizes[] = {1, 2, 3, 4, 5, 8, 16, 33, 64, 255, 0, -1, 4097, kMax, -kMax - 1, int64_t{1} << 27};
+// More would take the time of many runs.
+constexpr uint64_t kMaxRunElements = 1 << 20;
+
+// Takes an input apart; where it is used up there are zeros.
+class Reader {
+ public:
+  Reader(const uint8_t* data, size_t size) : data_(data), size_(size) {}
+  uint8_t byte() {
+    if (size_ == 0) return 0;
+    --size_;
+    return *data_++;
+  }
+  int64_t size() { return kSizes[byte() % std::size(kSizes)]; }
+  std::vector<int64_t> sizes(size_t count) {
+    std::vector<int64_t> made(count);
+    for (int64_t& size : made) size = this->size();
+    return made;
+  }
+  std::vector<uint8_t> rest(size_t count) {
+    std::vector<uint8_t> made(count);
+    for (uint8_t& value : made) value = byte();
+    return made;
+  }
+  size_t left() const { return size_; }
+
+ private:
+  const uint8_t* data_;
+  size_t size_;
+};
+
+void serially(size_t count, const std::function<void(size_t)>& task) {
+  for (size_t i = 0; i < count; ++i) task(i);
+}
+
+Epilogue epilogue_of(Reader& reader, const float* addend) {
+  Epilogue epilogue;
+  epilogue.activation = static_cast<Activation>(reader.byte() % 6);
+  if (reader.byte() % 2 == 1) epilogue.addend = addend;
+  return epilogue;
+}
+
+void multiply(Reader& reader, const Entries& weight) {
+  if (weight.shape.size() < 2) return;
+  const auto rows = static_cast<size_t>(weight.shape[weight.shape.size() - 1]);
+  const auto columns = static_cast<size_t>(weight.shape[weight.shape.size() - 2]);
+  size_t count = 1;
+  for (size_t i = 0; i + 2 < weight.shape.size(); ++i) count *= static_cast<size_t>(weight.shape[i]);
+  const bool transposed = reader.byte() % 2 == 1;
+  const size_t n = reader.byte() % 20;
+  if (rows * columns > kMaxRunElements || count > 64) return;
+  for (RowMatrix& matrix : to_row_matrices(weight, {count, rows, columns, transposed}, 0.5)) {
+    const std::vector<float> x(n * columns, 0.5f);
+    const std::vector<float> addend(n * rows, 1.0f);
+    std::vector<float> y(n * rows);
+    Product product(choose_kernels(), std::move(matrix));
+    product.run({x.data(), n, columns, false}, nullptr, y.data(), serially, epilogue_of(reader, addend.data()));
+  }
+}
+
+void convolve(Reader& reader, const Entries& weight) {
+  const size_t axes = weight.shape.size() < 3 ? 1 : weight.shape.size() - 2;
+  ConvAttributes attributes;
+  if (reader.byte() % 4 == 0) attributes.strides = reader.sizes(axes);
+  if (reader.byte() % 4 == 0) attributes.dilations = reader.sizes(axes);
+  if (reader.byte() % 4 == 0) attributes.pads = reader.sizes(2 * axes);
+  if (reader.byte() % 4 == 0) attributes.group = reader.size();
+  if (reader.byte() % 4 == 0) attributes.auto_pad = "SAME_UPPER";
+  std::vector<int64_t> x_shape{reader.byte() % 3};
+  uint64_t elements = 1;
+  for (const int64_t size : weight.shape) elements *= static_cast<uint64_t>(size);
+  if (elements > kMaxRunElements) return;
+  Convolution convolution(choose_kernels(), weight, attributes);
+  x_shape.push_back(weight.shape[1] * attributes.group);
+  for (size_t axis = 0; axis < axes; ++axis) x_shape.push_back(reader.byte() % 12);
+  size_t x_elements = 1;
+  for (const int64_t size : x_shape) x_elements *= static_cast<size_t>(size);
+  double outputs = 1;
+  const std::vector<int64_t> y_shape = convolution.output_shape(x_shape);
+  for (const int64_t size : y_shape) outputs *= static_cast<double>(size);
+  if (x_elements > kMaxRunElements || outputs > kMaxRunElements) return;
+  const std::vector<float> x(x_elements, 0.5f);
+  const std::vector<float> addend(static_cast<size_t>(outputs), 1.0f);
+  std::vector<float> y(static_cast<size_t>(outputs));
+  convolution.run(x.data(), x_shape, nullptr, y.data(), serially, epilogue_of(reader, addend.data()));
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  Reader reader(data, size);
+  const auto type = static_cast<ValueType>(reader.byte() % 3);
+  const bool conv = reader.byte() % 2 == 1;
+  const std::vector<int64_t> shape = reader.sizes(reader.byte() % 6);
+  Reader settings(data, std::min<size_t>(size, 24));
+  const size_t value_bytes = type == ValueType::kDouble ? 8 : type == ValueType::kFloat ? 4 : 2;
+  const size_t count = reader.left() / (value_bytes + 1);
+  const std::vector<uint8_t> gaps = reader.rest(count);
+  // Of doubles, so that they are aligned.
+  std::vector<double> values(count * value_bytes / sizeof(double) + 1);
+  const std::vector<uint8_t> bytes = reader.rest(count * value_bytes);
+  std::copy(bytes.begin(), bytes.end(), reinterpret_cast<uint8_t*>(values.data()));
+  try {
+    const Entries weight = decode(values.data(), type, gaps.data(), count, shape);
+    conv ? convolve(settings, weight) : multiply(settings, weight);
+  } catch (const Refusal&) {
+  }
+  return 0;
+}
+
+#if !defined(ONNXPRUNE_LIBFUZZER)
+#include <cstdlib>
+#include <random>
+
+int main(int argument_count, char** arguments) {
+  const int count = argument_count > 1 ? std::atoi(arguments[1]) : 10000;
+  std::mt19937 random(0);
+  for (int i = 0; i < count; ++i) {
+    std::vector<uint8_t> input(random() % 400);
+    // Half of the gaps are small, so that some weights decode.
+    const uint32_t largest = i % 2 == 0 ? 256 : 12;
+    for (uint8_t& byte : input) byte = static_cast<uint8_t>(random() % largest);
+    LLVMFuzzerTestOneInput(input.data(), input.size());
+  }
+  return 0;
+}
+#endif
