@@ -86,6 +86,8 @@ def test_fused_operators_of_any_size_equal_the_file_without_the_library(isa, cas
 def test_any_number_of_threads_gives_the_same_bits(op):
     tail, since = TAILS[op.activation.name] if op.activation.text else ("", 11)
     dense, inputs = followed(op.base_name, tail, addend=op.has_addend, opset=max(since, 13))
+    if not runs(dense, inputs):
+        pytest.skip(f"this onnxruntime does not run opset {since}")
     encoded, _ = sparse(dense)
     one, *more = (run_with_kernels(encoded, inputs, threads) for threads in range(1, 9))
     assert {got.tobytes() for got in more} == {one.tobytes()}
