@@ -16,7 +16,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from onnxprune.config import PruneConfig
+from onnxprune.config import PruneConfig, input_shapes
 from onnxprune.errors import OnnxPruneError, OutputError
 from onnxprune.model.io import load
 from onnxprune.model.weights import find_weights
@@ -37,6 +37,7 @@ Examples:
   onnxprune in.onnx out.onnx --rate 0.9 --exclude conv1 --layer-rate 'fc*=0.95'
   onnxprune in.onnx out.onnx --rate 0.5 --pattern channel --round-to 8
   onnxprune inspect in.onnx
+  onnxprune tune out.onnx tuned.onnx --input-shape x:1,3,224,224
   onnxprune bench --suite layers
 """
 CONTEXT = {
@@ -99,6 +100,42 @@ def inspect(source: str) -> None:
 
 
 @click.command(context_settings=CONTEXT)
+@click.argument("source", metavar="PRUNED.onnx")
+@click.argument("target", metavar="TUNED.onnx")
+@click.option(
+    "--input-shape",
+    metavar="NAME:DIMS",
+    multiple=True,
+    help="Tune for this shape, for example x:1,3,224,224. Repeatable.",
+)
+@click.option(
+    "--threads", type=click.IntRange(0), default=0, help="Threads of onnxruntime.  [default: its own choice]"
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Try whole graphs this long, once every node has been measured.",
+)
+def tune(source: str, target: str, input_shape: tuple[str, ...], threads: int, seconds: float) -> None:
+    """Measure on this machine which nodes of a pruned model the sparse kernels make faster, and write it so."""
+    from onnxprune.report.tuning import tuning_tables
+    from onnxprune.tune import tune
+
+    with _progress_bar() as progress:
+        tuning = tune(
+            source,
+            target,
+            input_shapes=input_shapes(input_shape),
+            threads=threads,
+            seconds=seconds,
+            progress=progress,
+        )
+    _console().print(tuning_tables(tuning))
+
+
+@click.command(context_settings=CONTEXT)
 @click.option("--suite", type=click.Choice(["layers"]), required=True, help="What to measure.")
 @click.option("--threads", type=click.IntRange(1), multiple=True, default=(1, 2), show_default=True)
 @click.option("--density", type=click.FloatRange(0, 1), multiple=True, help="Share of weights kept.")
@@ -109,7 +146,7 @@ def bench(suite: str, threads: tuple[int, ...], density: tuple[float, ...]) -> N
     _console().print(layer_table(bench_layers(LAYERS, density or DENSITIES, threads)))
 
 
-COMMANDS = {"prune": prune, "inspect": inspect, "bench": bench}
+COMMANDS = {"prune": prune, "inspect": inspect, "tune": tune, "bench": bench}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

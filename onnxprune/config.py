@@ -14,7 +14,8 @@ SCOPES = ("layer", "global")
 REGULARIZATIONS = ("l2", "l1", "none")
 FORMATS = ("ops", "dense", "coo")
 VALUES = ("fp32", "fp16", "int8")
-PATTERNS = ("unstructured", "channel")
+TARGETS = ("portable", "auto", "none")
+PATTERNS = ("unstructured", "4x1", "channel")
 IMPORTANCES = ("l2", "l1", "taylor")
 
 
@@ -43,7 +44,8 @@ class PruneConfig:
     )
     pattern: str = _setting(
         "unstructured",
-        "Cut single weights, or whole channels and neurons with all that is coupled to them.",
+        "Cut single weights, blocks of 4 outputs at one input (4x1, for faster kernels), or whole channels and neurons "
+        "with all that is coupled to them.",
         choices=PATTERNS,
     )
     importance: str = _setting(
@@ -108,6 +110,19 @@ class PruneConfig:
         "How sparse nodes store their values: as they are, or rounded to fp16, or to int8 with a scale for each "
         "output channel.",
         choices=VALUES,
+    )
+    # Portable: a measured choice would differ from run to run and hold for the machine that prunes, seldom the one
+    # that runs; `onnxprune tune` measures there.
+    target: str = _setting(
+        "portable",
+        "Which sparse nodes run by the sparse kernels, where the library is used: those estimated to gain, those "
+        "measured to gain on this machine (auto), or all (none).",
+        choices=TARGETS,
+    )
+    input_shape: tuple[tuple[str, tuple[int, ...]], ...] = _setting(
+        (),
+        "Choose for inputs of this shape, for example x:1,3,224,224; without it, for one sample as judged. Repeatable.",
+        metavar="NAME:DIMS",
     )
     max_drop: float | None = _setting(
         None,
@@ -184,6 +199,7 @@ class PruneConfig:
         pairs = self.layer_rate.items() if isinstance(self.layer_rate, Mapping) else self.layer_rate
         pairs = [pairs] if isinstance(pairs, str) else pairs
         self._set("layer_rate", tuple(_layer_rate(pair) for pair in pairs))
+        self._set("input_shape", tuple(input_shapes(self.input_shape).items()))
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -194,6 +210,7 @@ class PruneConfig:
         return settings | {
             "exclude": list(self.exclude),
             "layer_rate": [list(pair) for pair in self.layer_rate],
+            "input_shape": {name: list(shape) for name, shape in self.input_shape},
             "data": describe_source(self.data),
             "eval_data": describe_source(self.eval_data),
         }
@@ -220,6 +237,31 @@ def parse_fraction(name: str, value: Any) -> float:
     if not math.isfinite(number):
         raise SettingError(f"{name} is {value!r}: give a number such as 0.9 or 90%")
     return number
+
+
+def input_shapes(given: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes by input name, from a mapping, pairs, or texts such as "x:1,3,224,224".
+
+    Raises:
+        SettingError: a text has no name, or its dims are no whole numbers.
+    """
+    if isinstance(given, str):
+        given = (given,)
+    pairs = given.items() if isinstance(given, Mapping) else map(_input_shape, given)
+    return {str(name): tuple(int(dim) for dim in shape) for name, shape in pairs}
+
+
+def _input_shape(pair: Any) -> tuple[str, tuple[int, ...]]:
+    if not isinstance(pair, str):
+        return pair
+    # Names may hold colons themselves: tf2onnx writes input:0.
+    name, separator, dims = pair.rpartition(":")
+    numbers = [dim.strip() for dim in dims.split(",")] if dims else []
+    if not separator or not name or not all(dim.isdecimal() and int(dim) > 0 for dim in numbers):
+        raise SettingError(
+            f"--input-shape {pair!r} is no name and dims: write NAME:DIMS, for example x:1,3,224,224"
+        )
+    return name, tuple(map(int, numbers))
 
 
 def _layer_rate(pair: Any) -> tuple[str, float]:

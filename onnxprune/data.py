@@ -7,8 +7,8 @@ import math
 import os
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.config import describe_source
-from onnxprune.errors import DataError
+from onnxprune.errors import DataError, SettingError
 from onnxprune.idx import read_idx
 
 LABELS = "labels"
@@ -151,6 +151,41 @@ def random_data(specs: list[InputSpec], free_size: int, seed: int) -> Dataset:
         inputs[spec.name] = np.asarray(values).astype(spec.dtype)
     whole = len({array.shape[:1] for array in inputs.values()}) > 1 or not any(spec.shape for spec in specs)
     return Dataset(inputs, None, "random inputs", whole)
+
+
+def random_feeds(
+    specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]], seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Random inputs, by name, of the shapes given, else of the model's own; a first axis that it leaves open is 1.
+
+    Raises:
+        SettingError: a shape is of no input or does not fit it, or another axis is open.
+    """
+    unknown = sorted(set(shapes) - {spec.name for spec in specs})
+    if unknown:
+        names = ", ".join(spec.name for spec in specs)
+        raise SettingError(f"--input-shape {unknown[0]}: the model has no such input; it has {names}")
+    settled = [replace(spec, shape=_settled(spec, shapes.get(spec.name))) for spec in specs]
+    return random_data(settled, 1, seed).inputs
+
+
+def _settled(spec: InputSpec, given: Sequence[int] | None) -> tuple[int, ...]:
+    dims = ",".join("?" if dim is None else str(dim) for dim in spec.shape)
+    if given is None:
+        given = [1 if axis == 0 and not isinstance(dim, int) else dim for axis, dim in enumerate(spec.shape)]  # type: ignore[misc]
+        if not all(isinstance(dim, int) for dim in given):
+            raise SettingError(
+                f"input {spec.name} has dims {dims}, which leave its size open: give --input-shape {spec.name}:DIMS"
+            )
+    fits = len(given) == len(spec.shape) and all(
+        not isinstance(own, int) or own == dim for own, dim in zip(spec.shape, given, strict=True)
+    )
+    if not fits:
+        wanted = ",".join(map(str, given))
+        raise SettingError(
+            f"--input-shape {spec.name}:{wanted} does not fit the input, whose dims are {dims}"
+        )
+    return tuple(given)
 
 
 def _from_text(text: str, specs: list[InputSpec]) -> dict[str, np.ndarray]:

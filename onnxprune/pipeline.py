@@ -18,7 +18,15 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from onnxprune.config import PruneConfig
-from onnxprune.data import Dataset, InputSpec, input_specs, load_data, random_data
+from onnxprune.data import (
+    Dataset,
+    InputSpec,
+    fixed_batch,
+    input_specs,
+    load_data,
+    random_data,
+    random_feeds,
+)
 from onnxprune.errors import DataError, ModelFileError, NothingToPruneError, ValidationError
 from onnxprune.evaluate import BATCH_SAMPLES, Evaluation, check_runs, compare, make_session
 from onnxprune.model.costs import multiply_adds
@@ -37,6 +45,7 @@ from onnxprune.pruning.channels import choose_channels
 from onnxprune.pruning.masks import apply_masks, make_masks
 from onnxprune.pruning.schedule import partial_pools, partial_rate
 from onnxprune.report.record import ANNOTATION_PREFIX, FileRecord, LayerRecord, Report
+from onnxprune.sparse.choose import choose_auto, choose_portable, require_kernels
 from onnxprune.sparse.opset import raise_opset
 from onnxprune.sparse.rewrite import Stored, from_ops, to_ops
 from onnxprune.surgery import SurgeryReport, remove_dead_units, unit_groups, zero_units
@@ -100,6 +109,8 @@ def prune(
 def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: Progress) -> Result:
     """The job, its settings checked; see `prune`."""
     watch = _Stopwatch(progress)
+    if config.target == "auto":
+        require_kernels()
     with watch("load"):
         model, origin = load(source)
         from_ops(model)
@@ -109,7 +120,7 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
             spared = {weight.name for weight in excluded_weights(weights, config)}
             cut = partial(_cut_channels, model, spared, config)
         else:
-            cut = partial(_cut_weights, weights, allocate(weights, config))
+            cut = partial(_cut_weights, weights, allocate(weights, config), config.pattern == "4x1")
         layers = [LayerRecord.of(weight) for weight in weights]
     with staging(target, origin) as stage:
         with watch("read data"):
@@ -123,7 +134,7 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
             layers = [layer.pruned(weight) for layer, weight in zip(layers, weights, strict=True)]
             after = _count(model, target, 0, data)
         with watch("write"):
-            stored = _store(model, stage, config, data, external=origin.external)
+            stored = _store(model, stage, config, data, partial(progress, "write"), external=origin.external)
             kept = sum(layer.kept for layer in layers)
             layers = [_as_stored(layer, stored) for layer in layers]
             rounded_away = kept - sum(layer.kept for layer in layers)
@@ -242,9 +253,11 @@ def _prune(
     return tuple(asdict(epoch) for epoch in epochs)
 
 
-def _cut_weights(weights: tuple[Weight, ...], pools: list[Pool], part: float, scores: Arrays) -> Arrays:
-    """Zero single weights, up to a part of the way to the rate: the masks by value."""
-    masks = make_masks(partial_pools(pools, part))
+def _cut_weights(
+    weights: tuple[Weight, ...], pools: list[Pool], blocks: bool, part: float, scores: Arrays
+) -> Arrays:
+    """Zero single weights or blocks of them, up to a part of the way to the rate: the masks by value."""
+    masks = make_masks(partial_pools(pools, part), blocks=blocks)
     apply_masks(weights, masks)
     return {weight.value: masks[weight.name] for weight in weights if weight.name in masks}
 
@@ -272,7 +285,13 @@ def _cut_channels(
 
 
 def _store(
-    model: ir.Model, stage: Staging, config: PruneConfig, data: _Data, *, external: bool
+    model: ir.Model,
+    stage: Staging,
+    config: PruneConfig,
+    data: _Data,
+    progress: Callable[[float], None],
+    *,
+    external: bool,
 ) -> dict[str, Stored]:
     """Write the model in the format asked for: by name, how each weight that the format touched is stored."""
     for key in [key for key in model.metadata_props if key.startswith(ANNOTATION_PREFIX)]:
@@ -285,10 +304,23 @@ def _store(
     if config.format == "ops":
         model, reason = raise_opset(model, partial(_same_outputs, data))
         outcomes = to_ops(model, find_weights(model).prunable, config.values)
+        _choose(model, config, data, progress)
         if reason is not None:
             outcomes = [replace(outcome, reason=reason) for outcome in outcomes]
     stage.write(model, external=external)
     return {outcome.name: outcome for outcome in outcomes}
+
+
+def _choose(model: ir.Model, config: PruneConfig, data: _Data, progress: Callable[[float], None]) -> None:
+    """Have each sparse node run by a kernel or dense, for one sample of what is judged, or the shapes asked for."""
+    feeds = data.judging.take(slice(0, fixed_batch(data.specs) or 1)).inputs
+    if config.input_shape:
+        shapes = {name: array.shape for name, array in feeds.items()} | dict(config.input_shape)
+        feeds = random_feeds(data.specs, shapes, config.seed)
+    if config.target == "auto":
+        choose_auto(model, feeds, progress=progress)
+    elif config.target == "portable":
+        choose_portable(model, feeds)
 
 
 def _as_stored(layer: LayerRecord, stored: dict[str, Stored]) -> LayerRecord:

@@ -8,21 +8,23 @@ import numpy as np
 
 from onnxprune.model.weights import Weight
 from onnxprune.pruning.allocation import Pool
+from onnxprune.pruning.blocks import block_norms, spread
 from onnxprune.pruning.criteria import magnitude
 
 Masks = dict[str, np.ndarray]
 
 
-def make_masks(pools: Sequence[Pool]) -> Masks:
+def make_masks(pools: Sequence[Pool], *, blocks: bool = False) -> Masks:
     """A mask for every weight of the pools, by name, of the weight's shape, bool.
 
     A pool of n elements at rate r loses exactly round(r * n) of them, the smallest first, among equals those that
     come first. Elements that are zero already count as lost and are never given back, so a pool that holds more
-    zeros than its rate asks for keeps them all.
+    zeros than its rate asks for keeps them all. With `blocks`, the same is true of the blocks of `pruning/blocks.py`,
+    which stay or go whole; zeros in one that stays are zeros still.
     """
     masks: Masks = {}
     for pool in pools:
-        scores = [magnitude(weight) for weight in pool.weights]
+        scores = [block_norms(weight) if blocks else magnitude(weight) for weight in pool.weights]
         if pool.quality is not None:
             kept = [
                 score >= _threshold(weight, pool.quality)
@@ -31,8 +33,8 @@ def make_masks(pools: Sequence[Pool]) -> Masks:
         else:
             assert pool.rate is not None
             kept = _keep_largest(scores, pool.rate)
-        for weight, score, mask in zip(pool.weights, scores, kept, strict=True):
-            masks[weight.name] = mask & (score > 0)
+        for weight, mask in zip(pool.weights, kept, strict=True):
+            masks[weight.name] = (spread(weight, mask) if blocks else mask) & (weight.array() != 0)
     return masks
 
 

@@ -41,6 +41,10 @@ import onnx.parser
 import onnx_ir as ir
 
 DOMAIN = "onnxprune"
+# The same operators where they shall run dense: no library has kernels for this domain, so that onnxruntime takes
+# the function and folds it into the standard operator.
+DENSE_DOMAIN = "onnxprune.dense"
+DOMAINS = (DOMAIN, DENSE_DOMAIN)
 DOMAIN_VERSION = 1
 # The function's operators at the lowest: CumSum and ScatterElements came with opset 11, functions with IR 8.
 MIN_OPSET = 11

@@ -37,6 +37,7 @@ from onnxprune.sparse.functions import (
     DEQUANTIZE,
     DOMAIN,
     DOMAIN_VERSION,
+    DOMAINS,
     MIN_IR_VERSION,
     MIN_OPSET,
     SPARSE_OPS,
@@ -105,25 +106,27 @@ def from_ops(model: ir.Model) -> None:
         ModelFileError: a node of domain `onnxprune` that this version does not know, or a weight that is not
             constant or does not decode.
     """
-    version = model.opset_imports.get(DOMAIN, DOMAIN_VERSION)
-    if version != DOMAIN_VERSION:
-        raise ModelFileError(
-            f"the model uses version {version} of the {DOMAIN} operators, of which this onnxprune knows "
-            f"version {DOMAIN_VERSION}: use the onnxprune that wrote it"
-        )
+    for domain in DOMAINS:
+        version = model.opset_imports.get(domain, DOMAIN_VERSION)
+        if version != DOMAIN_VERSION:
+            raise ModelFileError(
+                f"the model uses version {version} of the {domain} operators, of which this onnxprune knows "
+                f"version {DOMAIN_VERSION}: use the onnxprune that wrote it"
+            )
     taken = _value_names(model)
     unfuse(model, taken)
     weights: dict[tuple[ir.Value, ...], ir.Value] = {}
-    sparse_nodes = [node for node in model.graph.all_nodes() if node.domain == DOMAIN]
+    sparse_nodes = [node for node in model.graph.all_nodes() if node.domain in DOMAINS]
     for node in [node for node in sparse_nodes if node.op_type not in DECODERS]:
         constants = _constants(node)
         if constants not in weights:
             weights[constants] = _decoded(node, constants, taken)
         _make_standard(node, weights[constants])
     _drop_unread(set(_with_what_decodes_to(part for constants in weights for part in constants)))
-    for identifier in [identifier for identifier in model.functions if identifier[0] == DOMAIN]:
+    for identifier in [identifier for identifier in model.functions if identifier[0] in DOMAINS]:
         del model.functions[identifier]
-    model.opset_imports.pop(DOMAIN, None)
+    for domain in DOMAINS:
+        model.opset_imports.pop(domain, None)
 
 
 def _is_added(weight: Weight) -> bool:
@@ -224,7 +227,7 @@ def _why_dense(weight: Weight) -> str | None:
             return f"{node.op_type} node {node.name!r} reads it too"
     nodes = [use.node for use in weight.uses]
     for node in nodes:
-        if node.domain == DOMAIN or nodes.count(node) > 1:
+        if node.domain in DOMAINS or nodes.count(node) > 1:
             return f"both operands of node {node.name!r} are weights, and only one can be sparse"
     return _why_no_gain(encoded_bytes(weight.nonzero(), weight.array().itemsize, len(weight.shape)), weight)
 

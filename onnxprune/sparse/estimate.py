@@ -1,0 +1,120 @@
+"""What sparse nodes cost, estimated from shapes and densities: a choice that is the same on every machine.
+
+The unit is one multiply-add of onnxruntime's dense kernels where every weight is used often. With n rows (pixels, or
+samples of a batch), w weights of which the share d is kept, and e elements that go in and out:
+
+    dense   w * max(n, DENSE_ROWS)                 a weight that is used seldom costs its way from memory
+    sparse  d * w * n * SPARSE + e * ELEMENT       from SPMM_ROWS rows on
+            d * w * n * SPARSE_ROW + e * ELEMENT   below
+
+and REORDER for every element that goes from a sparse convolution to a dense one, or the other way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+
+import onnx_ir as ir
+
+from onnxprune.model.shapes import Shape
+from onnxprune.model.weights import constant_tensor
+
+DENSE_ROWS = 11.0
+SPMM_ROWS = 8
+SPARSE = 2.0
+SPARSE_ROW = 12.0
+ELEMENT = 20.0
+REORDER = 30.0
+
+# What onnxruntime's blocked layout passes through on its way from one convolution to the next.
+PASSING = frozenset(
+    {"Add", "Sum", "Mul", "Relu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "LeakyRelu", "Identity", "Dropout"}
+    | {"BatchNormalization", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat"}
+)  # fmt: skip
+
+
+class Estimates:
+    """The costs of a model's sparse nodes, in graph order; a node whose shapes are not known gains nothing."""
+
+    def __init__(
+        self,
+        nodes: Sequence[ir.Node],
+        shapes: Mapping[ir.Value, Shape],
+        weights: Sequence[tuple[int, float]],
+    ):
+        """`weights`: of each node's weight, the number of elements and the share of them that is not zero."""
+        self._dense, self._sparse = [], []
+        for node, (size, density) in zip(nodes, weights, strict=True):
+            x, y = _static(node.inputs[0], shapes), _static(node.outputs[0], shapes)
+            dense, sparse = (0.0, 0.0) if x is None or y is None else _costs(node, x, y, size, density)
+            self._dense.append(dense)
+            self._sparse.append(sparse)
+        self._edges = _edges(nodes, shapes)
+
+    def gains(self, least_speedup: float) -> list[float]:
+        """What each node saves by its kernel, dense being favoured by `least_speedup`."""
+        return [
+            dense - least_speedup * sparse for dense, sparse in zip(self._dense, self._sparse, strict=True)
+        ]
+
+    def speedup(self, by_kernel: Collection[int]) -> float:
+        """How many times faster than dense all nodes are together, with those at these places run by kernels."""
+        pairs = zip(self._dense, self._sparse, strict=True)
+        cost = sum(pair[place in by_kernel] for place, pair in enumerate(pairs))
+        for maker, reader, elements in self._edges:
+            if (maker in by_kernel) != (reader in by_kernel):
+                cost += REORDER * elements
+        return sum(self._dense) / cost if cost else 1.0
+
+
+def _costs(
+    node: ir.Node, x: tuple[int, ...], y: tuple[int, ...], size: int, density: float
+) -> tuple[float, float]:
+    """Dense and sparse."""
+    elements = math.prod(x) + math.prod(y)
+    outputs = y[1 if _is_conv(node) else -1] if y else 1
+    rows = math.prod(y) / max(outputs, 1)
+    used = rows * (SPARSE if rows >= SPMM_ROWS else SPARSE_ROW)
+    return size * max(rows, DENSE_ROWS), density * size * used + elements * ELEMENT
+
+
+def _edges(
+    nodes: Sequence[ir.Node], shapes: Mapping[ir.Value, Shape]
+) -> list[tuple[int | None, int | None, int]]:
+    """Which convolution reads which, by their places (None: one that is always dense), and how many elements."""
+    places = {node: place for place, node in enumerate(nodes)}
+    edges = []
+    graphs = {node.graph for node in nodes if node.graph is not None}
+    for node in [node for graph in graphs for node in graph if _is_conv(node)]:
+        maker = _convolution_before(node)
+        shape = _static(node.inputs[0], shapes)
+        if maker is not None and shape is not None:
+            edges.append((places.get(maker), places.get(node), math.prod(shape)))
+    return edges
+
+
+def _convolution_before(node: ir.Node) -> ir.Node | None:
+    """The nearest convolution whose output reaches this one in the blocked layout."""
+    values, seen = deque(node.inputs[:1]), set()
+    while values:
+        value = values.popleft()
+        maker = None if value is None else value.producer()
+        if maker is None or maker in seen:
+            continue
+        seen.add(maker)
+        if _is_conv(maker):
+            return maker
+        if maker.op_type in PASSING:
+            values.extend(maker.inputs)
+    return None
+
+
+def _is_conv(node: ir.Node) -> bool:
+    return "Conv" in node.op_type and constant_tensor(node.inputs[1]) is not None
+
+
+def _static(value: ir.Value | None, shapes: Mapping[ir.Value, Shape]) -> tuple[int, ...] | None:
+    shape = None if value is None else shapes.get(value)
+    return shape if shape is not None and all(isinstance(dim, int) for dim in shape) else None  # type: ignore[return-value]

@@ -1,0 +1,116 @@
+"""How long sparse nodes take: dense in onnxruntime against the library's kernels, alone and in the whole graph."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from functools import partial
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+from onnx import helper, numpy_helper
+
+from onnxprune import runtime
+from onnxprune.errors import DataError, ModelFileError, first_line
+from onnxprune.model.io import staging
+from onnxprune.model.shapes import Shape
+from onnxprune.model.weights import constant_tensor
+from onnxprune.runtime.timing import Timing, burst, fastest, session_options, take_turns
+from onnxprune.sparse.functions import DENSE_DOMAIN, DOMAIN, DOMAIN_VERSION
+from onnxprune.sparse.placement import place
+
+NODE_TURNS = 10
+GRAPH_TURNS = 10
+BURST_SECONDS = 0.005
+
+
+def time_node(
+    model: ir.Model, node: ir.Node, shapes: Mapping[ir.Value, Shape], threads: int
+) -> Timing | None:
+    """A sparse node alone, on random inputs of its own shapes; None where these are not known."""
+    feeds = _feeds(node, shapes)
+    if feeds is None:
+        return None
+    bursts = []
+    for domain in (DENSE_DOMAIN, DOMAIN):
+        content = _alone(model, node, domain, feeds).SerializeToString()
+        session = _session(content, threads)
+        bursts.append(partial(burst, partial(session.run, None, feeds), BURST_SECONDS))
+    return fastest(*take_turns(bursts, NODE_TURNS))
+
+
+class GraphTimer:
+    """Times the whole graph with some of its sparse nodes run by kernels, against the same with all of them dense.
+
+    Moves the nodes of the model to and fro.
+    """
+
+    def __init__(self, model: ir.Model, feeds: Mapping[str, np.ndarray], threads: int):
+        self._model, self._feeds, self._threads = model, dict(feeds), threads
+        self._dense = self._placed(())
+
+    def __call__(self, by_kernel: Collection[ir.Node]) -> Timing:
+        session = self._placed(by_kernel)
+        bursts = [self._burst(each) for each in (self._dense, session)]
+        return fastest(*take_turns(bursts, GRAPH_TURNS))
+
+    def _placed(self, by_kernel: Collection[ir.Node]) -> ort.InferenceSession:
+        place(self._model, by_kernel)
+        with staging(None) as stage:
+            stage.write(self._model.clone(), external=False)
+            session = _session(str(stage.path), self._threads)
+        try:
+            session.run(None, self._feeds)
+        except Exception as error:
+            shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in self._feeds.items())
+            raise DataError(
+                f"onnxruntime cannot run the model on {shapes}: {first_line(error)}; give shapes that fit it "
+                "by --input-shape NAME:DIMS"
+            ) from error
+        return session
+
+    def _burst(self, session: ort.InferenceSession) -> partial[float]:
+        return partial(burst, partial(session.run, None, self._feeds), BURST_SECONDS)
+
+
+def _session(model: str | bytes, threads: int) -> ort.InferenceSession:
+    options = session_options(threads)
+    runtime.register(options)
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelFileError(f"onnxruntime refuses the sparse model: {first_line(error)}") from error
+
+
+def _feeds(node: ir.Node, shapes: Mapping[ir.Value, Shape]) -> dict[str, np.ndarray] | None:
+    dtype = ir.DataType(node.attributes.get_int("dtype", 0)).numpy()
+    rng = np.random.default_rng(0)
+    feeds = {}
+    for value in node.inputs:
+        if value is None or constant_tensor(value) is not None:
+            continue
+        shape = shapes.get(value)
+        sizes = [dim for dim in shape or () if isinstance(dim, int)]
+        if shape is None or len(sizes) < len(shape):
+            return None
+        feeds[value.name or ""] = np.asarray(rng.standard_normal(sizes)).astype(dtype)
+    return feeds
+
+
+def _alone(model: ir.Model, node: ir.Node, domain: str, feeds: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+    """The node in a graph of its own, in `domain`."""
+    proto = ir.to_proto(node)
+    body = ir.to_proto(model.functions[node.op_identifier()])
+    proto.domain = body.domain = domain
+    constants = {
+        value.name: numpy_helper.from_array(tensor.numpy(), value.name)
+        for value in node.inputs
+        if value is not None and (tensor := constant_tensor(value)) is not None
+    }
+    element_type = node.attributes.get_int("dtype", 0)
+    inputs = [helper.make_tensor_value_info(name, element_type, array.shape) for name, array in feeds.items()]
+    outputs = [helper.make_tensor_value_info(proto.output[0], element_type, None)]
+    graph = helper.make_graph([proto], "node", inputs, outputs, list(constants.values()))
+    opsets = [helper.make_opsetid("", model.opset_imports[""]), helper.make_opsetid(domain, DOMAIN_VERSION)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=model.ir_version, functions=[body])
