@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import multiprocessing
 import os
@@ -73,6 +74,17 @@ def _openvino(path: str, threads: int, feeds: Feeds) -> Run:
 
 
 def _deepsparse(path: str, threads: int, feeds: Feeds) -> Run:
+    os.environ["NM_DISABLE_BATCH_OVERRIDE"] = "1"
+    cores = threads or os.cpu_count() or 1
+    engine = _deepsparse_library().deepsparse_engine(path, 1, cores, 1, "single_stream", None, None)
+    names = engine.input_names()
+    return lambda inputs: [
+        _sound(array) for array in engine.execute_list_out([inputs[name] for name in names])
+    ]
+
+
+@functools.cache
+def _deepsparse_library() -> Any:
     """DeepSparse's engine without its Python package, whose dependencies no longer fit together."""
     spec = importlib.util.find_spec("deepsparse")
     assert spec is not None and spec.submodule_search_locations is not None
@@ -81,13 +93,7 @@ def _deepsparse(path: str, threads: int, feeds: Feeds) -> Run:
     sys.modules["deepsparse"] = bare
     from deepsparse.lib import init_deepsparse_lib
 
-    os.environ["NM_DISABLE_BATCH_OVERRIDE"] = "1"
-    cores = threads or os.cpu_count() or 1
-    engine = init_deepsparse_lib().deepsparse_engine(path, 1, cores, 1, "single_stream", None, None)
-    names = engine.input_names()
-    return lambda inputs: [
-        _sound(array) for array in engine.execute_list_out([inputs[name] for name in names])
-    ]
+    return init_deepsparse_lib()
 
 
 def _sound(array: np.ndarray) -> np.ndarray:
@@ -164,6 +170,8 @@ class _Server:
         self._feeds: Feeds = {}
 
     def load(self, path: str, threads: int, feeds: Feeds) -> float:
+        # DeepSparse knows a dtype by its address, and pickling made new ones.
+        feeds = {name: np.array(array, dtype=array.dtype.type) for name, array in feeds.items()}
         self._run, self._feeds = None, feeds
         start = time.perf_counter()
         self._run = self._engine.opens(path, threads, feeds)

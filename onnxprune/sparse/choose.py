@@ -160,10 +160,13 @@ def weight_shape(model: ir.Model, node: ir.Node) -> tuple[int, ...]:
 
 
 def _constant(model: ir.Model, node: ir.Node, name: str) -> np.ndarray:
-    """The constant that a sparse node's function calls `name`."""
+    """The constant that a sparse node's function calls `name`, as it is stored: quantized or packed, perhaps."""
     names = [value.name for value in model.functions[node.op_identifier()].inputs]
-    tensor = constant_tensor(node.inputs[names.index(name)])
-    assert tensor is not None
+    value = node.inputs[names.index(name)]
+    while (tensor := constant_tensor(value)) is None:
+        maker = None if value is None else value.producer()
+        assert maker is not None, node.name
+        value = maker.inputs[0]
     return tensor.numpy()
 
 

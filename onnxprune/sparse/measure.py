@@ -18,7 +18,7 @@ from onnxprune.model.shapes import Shape
 from onnxprune.model.weights import constant_tensor
 from onnxprune.runtime.timing import Timing, burst, fastest, session_options, take_turns
 from onnxprune.sparse.functions import DENSE_DOMAIN, DOMAIN, DOMAIN_VERSION
-from onnxprune.sparse.placement import place
+from onnxprune.sparse.placement import decoders, place
 
 NODE_TURNS = 10
 GRAPH_TURNS = 10
@@ -84,11 +84,13 @@ def _session(model: str | bytes, threads: int) -> ort.InferenceSession:
 
 
 def _feeds(node: ir.Node, shapes: Mapping[ir.Value, Shape]) -> dict[str, np.ndarray] | None:
+    """Random arrays for the inputs that are neither constant nor decoded from constants; None if a shape is open."""
     dtype = ir.DataType(node.attributes.get_int("dtype", 0)).numpy()
+    decoded = {output for maker in decoders(node) for output in maker.outputs}
     rng = np.random.default_rng(0)
     feeds = {}
     for value in node.inputs:
-        if value is None or constant_tensor(value) is not None:
+        if value is None or value in decoded or constant_tensor(value) is not None:
             continue
         shape = shapes.get(value)
         sizes = [dim for dim in shape or () if isinstance(dim, int)]
@@ -100,17 +102,26 @@ def _feeds(node: ir.Node, shapes: Mapping[ir.Value, Shape]) -> dict[str, np.ndar
 
 def _alone(model: ir.Model, node: ir.Node, domain: str, feeds: Mapping[str, np.ndarray]) -> onnx.ModelProto:
     """The node in a graph of its own, in `domain`."""
-    proto = ir.to_proto(node)
-    body = ir.to_proto(model.functions[node.op_identifier()])
-    proto.domain = body.domain = domain
+    nodes = [*decoders(node), node]
+    protos = [ir.to_proto(each) for each in nodes]
+    bodies = {each.op_identifier(): ir.to_proto(model.functions[each.op_identifier()]) for each in nodes}
+    protos[-1].domain = bodies[node.op_identifier()].domain = domain
     constants = {
         value.name: numpy_helper.from_array(tensor.numpy(), value.name)
-        for value in node.inputs
+        for each in nodes
+        for value in each.inputs
         if value is not None and (tensor := constant_tensor(value)) is not None
     }
     element_type = node.attributes.get_int("dtype", 0)
     inputs = [helper.make_tensor_value_info(name, element_type, array.shape) for name, array in feeds.items()]
-    outputs = [helper.make_tensor_value_info(proto.output[0], element_type, None)]
-    graph = helper.make_graph([proto], "node", inputs, outputs, list(constants.values()))
-    opsets = [helper.make_opsetid("", model.opset_imports[""]), helper.make_opsetid(domain, DOMAIN_VERSION)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=model.ir_version, functions=[body])
+    outputs = [helper.make_tensor_value_info(protos[-1].output[0], element_type, None)]
+    graph = helper.make_graph(protos, "node", inputs, outputs, list(constants.values()))
+    versions = {"": model.opset_imports[""]} | dict.fromkeys(
+        (proto.domain for proto in protos), DOMAIN_VERSION
+    )
+    return helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid(*pair) for pair in versions.items()],
+        ir_version=model.ir_version,
+        functions=list(bodies.values()),
+    )

@@ -1,9 +1,14 @@
 import numpy as np
 import onnx
+import onnx.parser
 import onnx_ir as ir
+import pytest
 
 import onnxprune
+from onnxprune import runtime
+from onnxprune.sparse.choose import density, weight_shape
 from onnxprune.sparse.functions import DENSE_DOMAIN, DOMAIN
+from onnxprune.sparse.measure import time_node
 from onnxprune.sparse.placement import place, sparse_nodes
 from onnxprune.sparse.rewrite import from_ops
 from tests.builders import cnn, initializer
@@ -55,3 +60,39 @@ def test_weights_decode_the_same_wherever_their_nodes_are_placed():
     for others in dense[1:]:
         for array, first in zip(others, dense[0], strict=True):
             assert (array == first).all()
+
+
+def decoded() -> onnx.ModelProto:
+    """The model with values that a function of ours doubles, as one does that dequantizes."""
+    model = pruned()
+    node = next(node for node in model.graph.node if node.op_type == "SparseGemm")
+    values = next(tensor for tensor in model.graph.initializer if tensor.name == node.input[1])
+    values.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(values) / 2, values.name))
+    text = f'<domain: "{DOMAIN}", opset_import: ["" : 17]> Double (x) => (y) {{ y = Add (x, x) }}'
+    model.functions.append(onnx.parser.parse_function(text))
+    double = onnx.helper.make_node("Double", [node.input[1]], ["doubled"], domain=DOMAIN)
+    node.input[1] = "doubled"
+    model.graph.node.insert(0, double)
+    return model
+
+
+def test_functions_that_decode_in_front_of_a_sparse_node_stay_with_it():
+    x = np.random.default_rng(0).random((2, 1, 8, 8), dtype=np.float32)
+    expected = run(pruned(), x=x)[0]
+    for by_kernel in ((), (1,)):
+        model = placed(decoded(), *by_kernel)
+        onnx.checker.check_model(model, full_check=True)
+        np.testing.assert_allclose(run(model, x=x)[0], expected, rtol=1e-6)
+    graph, plain = ir.from_proto(decoded()), ir.from_proto(pruned())
+    for own, others in zip(sparse_nodes(graph), sparse_nodes(plain), strict=True):
+        assert density(graph, own) == density(plain, others)
+        assert weight_shape(graph, own) == weight_shape(plain, others)
+
+
+@pytest.mark.skipif(not runtime.available(), reason=runtime.available().reason or "-")
+def test_a_node_is_timed_alone_with_the_functions_in_front_of_it():
+    graph = ir.from_proto(decoded())
+    node = sparse_nodes(graph)[1]
+    assert time_node(graph, node, {}, 1) is None
+    timing = time_node(graph, node, {node.inputs[0]: (2, 144)}, 1)
+    assert timing is not None and timing.ratio == timing.dense / timing.other > 0
