@@ -143,6 +143,13 @@ def tune(source: str, target: str, input_shape: tuple[str, ...], threads: int, s
 @click.option("--density", type=click.FloatRange(0, 1), multiple=True, help="Layers: share of weights kept.")
 @click.option("--batch", type=click.IntRange(1), multiple=True, default=(1,), help="Layers: samples at once.")
 @click.option("--isa", metavar="NAME", multiple=True, help="Also force kernels for this instruction set.")
+@click.option(
+    "--seconds",
+    type=float,
+    default=20.0,
+    show_default=True,
+    help="Models: --target auto tries graphs this long.",
+)
 @click.option("--threads", type=click.IntRange(0), multiple=True, help="0: as many as onnxruntime takes.")
 @click.option("--input-shape", metavar="NAME:DIMS", multiple=True, help="Files: run on inputs of this shape.")
 @click.option("--json", "json_path", metavar="FILE", help="Write every figure as JSON.")
@@ -159,7 +166,8 @@ def bench(files: tuple[str, ...], suite: str | None, json_path: str | None, **op
         before, after = files
         rows, table = run_files(before, after, shapes, options["threads"])
     else:
-        rows, table = run_suite(suite, **options)
+        with _progress_bar() as progress:
+            rows, table = run_suite(suite, **options, progress=progress)
     _console().print(table)
     _write_json(json_path, to_json(rows))
 

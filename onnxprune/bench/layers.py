@@ -143,3 +143,21 @@ def _sparse(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = ir.from_proto(model)
     to_ops(graph, find_weights(graph).prunable)
     return ir.to_proto(graph)
+
+
+def output_shape(layer: Layer) -> tuple[int, ...]:
+    """What the layer makes of its input."""
+    attributes: dict[str, Any] = dict(layer.attributes)
+    if layer.op_type != "Conv":
+        return (*layer.x[:-1], layer.weight[0 if attributes.get("transB") else -1])
+    sides = [
+        (side + 2 * pad - kernel) // stride + 1
+        for side, kernel, pad, stride in zip(
+            layer.x[2:],
+            layer.weight[2:],
+            attributes.get("pads", [0] * 4),
+            attributes.get("strides", [1] * 2),
+            strict=False,
+        )
+    ]
+    return (layer.x[0], layer.weight[0], *sides)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from onnxprune.bench.engines import KERNELS, OTHERS, forced
 from onnxprune.bench.files import bench_files
 from onnxprune.bench.layers import DENSITIES, LAYERS, bench_layers
-from onnxprune.bench.models import bench_models
+from onnxprune.bench.models import SEARCH_SECONDS, bench_models
 from onnxprune.bench.networks import NETWORKS, MissingPackageError
 from onnxprune.bench.race import Row
 from onnxprune.bench.tables import files_table, memory_table, suite_tables
@@ -38,6 +38,8 @@ def run_suite(
     batch: Sequence[int] = (1,),
     isa: Sequence[str] = (),
     threads: Sequence[int] = (),
+    seconds: float = SEARCH_SECONDS,
+    progress: Callable[[str, float], None] = lambda row, fraction: None,
 ) -> Result:
     """`bench --suite`, `only` the rows whose name is like one of these."""
     require_kernels()
@@ -49,15 +51,20 @@ def run_suite(
         )
     engines = (KERNELS, *map(forced, isa), *OTHERS)
     threads = threads or (1, 2)
+    rows: list[Row] = []
     if suite == "layers":
         layers = [layer.at(size) for layer in LAYERS if _like(layer.name, only) for size in batch]
-        rows = list(bench_layers(layers, density or DENSITIES, threads, engines))
+        densities = density or DENSITIES
+        for row in bench_layers(layers, densities, threads, engines):
+            rows.append(row)
+            progress(row.name, len(rows) / (len(layers) * len(densities) * len(threads)))
         return rows, suite_tables(rows)
     networks = {name: network for name, network in NETWORKS.items() if _like(name, only)}
-    rows, left_out = [], []
-    for name, network in networks.items():
+    left_out = []
+    for done, (name, network) in enumerate(networks.items()):
+        progress(name, done / len(networks))
         try:
-            rows += bench_models({name: network}, threads, engines)
+            rows += bench_models({name: network}, threads, engines, seconds)
         except MissingPackageError as missing:
             left_out.append(f"{name} is left out: {missing}")
     return rows, Group(suite_tables(rows), memory_table(rows), *left_out)

@@ -3,11 +3,11 @@
 The unit is one multiply-add of onnxruntime's dense kernels where every weight is used often. With n rows (pixels, or
 samples of a batch), w weights of which the share d is kept, and e elements that go in and out:
 
-    dense   w * max(n, DENSE_ROWS)                 a weight that is used seldom costs its way from memory
-    sparse  d * w * n * SPARSE + e * ELEMENT       from SPMM_ROWS rows on
-            d * w * n * SPARSE_ROW + e * ELEMENT   below
+    dense   w * max(n, dense_rows)                 a weight that is used seldom costs its way from memory
+    sparse  d * w * n * sparse + e * element       from SPMM_ROWS rows on
+            d * w * n * sparse_row + e * element   below
 
-and REORDER for every element that goes from a sparse convolution to a dense one, or the other way.
+and `reorder` for every element that goes from a sparse convolution to a dense one, or the other way.
 """
 
 from __future__ import annotations
@@ -15,18 +15,28 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import onnx_ir as ir
 
 from onnxprune.model.shapes import Shape
 from onnxprune.model.weights import constant_tensor
 
-DENSE_ROWS = 11.0
 SPMM_ROWS = 8
-SPARSE = 2.0
-SPARSE_ROW = 12.0
-ELEMENT = 20.0
-REORDER = 30.0
+
+
+class Costs(NamedTuple):
+    """The constants of the estimate."""
+
+    dense_rows: float
+    sparse: float
+    sparse_row: float
+    element: float
+    reorder: float
+
+
+# Fitted to the layers suite by `python -m onnxprune.bench.fit`: AMD EPYC (Zen 3, AVX2), one thread.
+PORTABLE = Costs(dense_rows=11.0, sparse=2.0, sparse_row=12.0, element=20.0, reorder=30.0)
 
 # What onnxruntime's blocked layout passes through on its way from one convolution to the next.
 PASSING = frozenset(
@@ -43,12 +53,16 @@ class Estimates:
         nodes: Sequence[ir.Node],
         shapes: Mapping[ir.Value, Shape],
         weights: Sequence[tuple[int, float]],
+        costs: Costs = PORTABLE,
     ):
         """`weights`: of each node's weight, the number of elements and the share of them that is not zero."""
+        self._costs = costs
         self._dense, self._sparse = [], []
         for node, (size, density) in zip(nodes, weights, strict=True):
             x, y = _static(node.inputs[0], shapes), _static(node.outputs[0], shapes)
-            dense, sparse = (0.0, 0.0) if x is None or y is None else _costs(node, x, y, size, density)
+            dense, sparse = 0.0, 0.0
+            if x is not None and y is not None:
+                dense, sparse = estimate(_is_conv(node), x, y, size, density, costs)
             self._dense.append(dense)
             self._sparse.append(sparse)
         self._edges = _edges(nodes, shapes)
@@ -65,19 +79,19 @@ class Estimates:
         cost = sum(pair[place in by_kernel] for place, pair in enumerate(pairs))
         for maker, reader, elements in self._edges:
             if (maker in by_kernel) != (reader in by_kernel):
-                cost += REORDER * elements
+                cost += self._costs.reorder * elements
         return sum(self._dense) / cost if cost else 1.0
 
 
-def _costs(
-    node: ir.Node, x: tuple[int, ...], y: tuple[int, ...], size: int, density: float
+def estimate(
+    conv: bool, x: Sequence[int], y: Sequence[int], size: int, density: float, costs: Costs
 ) -> tuple[float, float]:
-    """Dense and sparse."""
+    """What a node costs dense and sparse, for the shapes of its input and output and its weight's elements."""
     elements = math.prod(x) + math.prod(y)
-    outputs = y[1 if _is_conv(node) else -1] if y else 1
+    outputs = y[1 if conv else -1] if y else 1
     rows = math.prod(y) / max(outputs, 1)
-    used = rows * (SPARSE if rows >= SPMM_ROWS else SPARSE_ROW)
-    return size * max(rows, DENSE_ROWS), density * size * used + elements * ELEMENT
+    used = rows * (costs.sparse if rows >= SPMM_ROWS else costs.sparse_row)
+    return size * max(rows, costs.dense_rows), density * size * used + elements * costs.element
 
 
 def _edges(
