@@ -1,4 +1,7 @@
-"""The engines that are compared, each in a process of its own that is asked in turns."""
+"""The engines that are compared, each in a process of its own that is asked in turns.
+
+A process imports its own engine only: beside onnxruntime, DeepSparse knows no NumPy types.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune import runtime
 from onnxprune.errors import OnnxPruneError, first_line
-from onnxprune.runtime.timing import session_options
 
 Feeds = Mapping[str, np.ndarray]
 Run = Callable[[Feeds], list[np.ndarray]]
@@ -51,11 +52,16 @@ class Engine:
 def _onnxruntime(path: str, threads: int, feeds: Feeds) -> Run:
     import onnxruntime as ort
 
+    from onnxprune.runtime.timing import session_options
+
     session = ort.InferenceSession(path, session_options(threads), providers=["CPUExecutionProvider"])
     return lambda inputs: session.run(None, dict(inputs))
 
 
 def _onnxprune(path: str, threads: int, feeds: Feeds) -> Run:
+    from onnxprune import runtime
+    from onnxprune.runtime.timing import session_options
+
     session = runtime.session(path, session_options(threads))
     return lambda inputs: session.run(None, dict(inputs))
 
