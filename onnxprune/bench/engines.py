@@ -1,7 +1,4 @@
-"""The engines that are compared, each in a process of its own that is asked in turns.
-
-A process imports its own engine only: beside onnxruntime, DeepSparse knows no NumPy types.
-"""
+"""The engines that are compared, each in a process of its own that is asked in turns."""
 
 from __future__ import annotations
 
@@ -177,7 +174,7 @@ class _Server:
 
     def load(self, path: str, threads: int, feeds: Feeds) -> float:
         # DeepSparse knows a dtype by its address, and pickling made new ones.
-        feeds = {name: np.array(array, dtype=array.dtype.type) for name, array in feeds.items()}
+        feeds = {name: _with_own_dtype(array) for name, array in feeds.items()}
         self._run, self._feeds = None, feeds
         start = time.perf_counter()
         self._run = self._engine.opens(path, threads, feeds)
@@ -203,6 +200,12 @@ class _Server:
             return Memory(None, None)
         fields = dict(line.split(":", 1) for line in _PROCESS_STATUS.read_text().splitlines() if ":" in line)
         return Memory(*(int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM")))
+
+
+def _with_own_dtype(array: np.ndarray) -> np.ndarray:
+    fresh = np.empty(array.shape, array.dtype.type)
+    fresh[...] = array
+    return fresh
 
 
 def _serve(pipe: Connection, engine: Engine) -> None:
