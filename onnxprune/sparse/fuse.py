@@ -22,7 +22,7 @@ import onnx_ir as ir
 from onnxprune.errors import ModelFileError
 from onnxprune.model.shapes import Shape
 from onnxprune.model.weights import constant_tensor
-from onnxprune.sparse.functions import DOMAIN, FUSED_OPS, SPARSE_OPS, SparseOp, standard_opset
+from onnxprune.sparse.functions import DOMAIN, DOMAINS, FUSED_OPS, SPARSE_OPS, SparseOp, standard_opset
 
 # Of a fused node's metadata: {"nodes": names of the nodes taken in, "values": names of what lay before each}.
 NAMES_KEY = "onnxprune.fused"
@@ -49,7 +49,7 @@ def unfuse(model: ir.Model, taken: set[str]) -> None:
     Raises:
         ModelFileError: a node lacks inputs of its operator.
     """
-    for node in [node for node in model.graph.all_nodes() if node.domain == DOMAIN]:
+    for node in [node for node in model.graph.all_nodes() if node.domain in DOMAINS]:
         op = SPARSE_OPS.get(node.op_type)
         if op is not None and op.tail:
             _let_out(node, op, taken)
