@@ -9,14 +9,16 @@ if TYPE_CHECKING:
     from onnxprune.config import PruneConfig
     from onnxprune.errors import OnnxPruneError
     from onnxprune.pipeline import Result, prune
+    from onnxprune.translate import to_torch
 
-__all__ = ["OnnxPruneError", "PruneConfig", "Result", "prune"]
+__all__ = ["OnnxPruneError", "PruneConfig", "Result", "prune", "to_torch"]
 
 _HOMES = {
     "OnnxPruneError": "onnxprune.errors",
     "PruneConfig": "onnxprune.config",
     "Result": "onnxprune.pipeline",
     "prune": "onnxprune.pipeline",
+    "to_torch": "onnxprune.translate",
 }
 
 

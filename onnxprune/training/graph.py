@@ -14,6 +14,7 @@ from onnxprune.model.weights import constant_tensor
 from onnxprune.training import sizes
 from onnxprune.training.control import Branches, Repetition
 from onnxprune.training.definitions import inline_functions
+from onnxprune.training.fusion import fuse
 from onnxprune.training.names import ModuleNames
 from onnxprune.training.ops import Lowering, find_lowering
 from onnxprune.training.ops.types import WIDENED_TYPES, to_tensor, torch_dtype
@@ -97,9 +98,10 @@ class _Builder:
             for value in self._trained:  # a weight that no output needs is a parameter all the same
                 self.known(value)
         self._graph.output(tuple(self._at_run_time(value).node for value in graph.outputs))
+        fuse(self._root, self._graph)
         module = fx.GraphModule(self._root, self._graph)
-        module.graph.eliminate_dead_code()
-        module.recompile()
+        if module.graph.eliminate_dead_code():
+            module.recompile()
         return module
 
     def _placeholder(self, value: ir.Value) -> fx.Proxy:

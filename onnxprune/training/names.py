@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import keyword
 from collections.abc import Iterator
@@ -16,7 +17,6 @@ class ModuleNames:
     """Gives out attribute paths of one module, each once; a dot makes what stands before it a submodule."""
 
     def __init__(self) -> None:
-        self._module = fx.GraphModule(nn.Module(), fx.Graph())
         self._paths: set[str] = set()
         self._parents: set[str] = set()
 
@@ -29,14 +29,17 @@ class ModuleNames:
 
     def _fits(self, name: str) -> bool:
         free = name not in self._paths | self._parents and self._paths.isdisjoint(_parents(name))
-        return (
-            free
-            and _UNWRITABLE.isdisjoint(name)
-            and not any(self._reserved(part) for part in name.split("."))
-        )
+        return free and _UNWRITABLE.isdisjoint(name) and not any(_reserved(part) for part in name.split("."))
 
-    def _reserved(self, part: str) -> bool:
-        return not part or keyword.iskeyword(part) or hasattr(self._module, part)
+
+def _reserved(part: str) -> bool:
+    return not part or keyword.iskeyword(part) or hasattr(_empty_module(), part)
+
+
+@functools.cache
+def _empty_module() -> fx.GraphModule:
+    """A module that holds what every module of a graph does."""
+    return fx.GraphModule(nn.Module(), fx.Graph())
 
 
 def _candidates(name: str) -> Iterator[str]:

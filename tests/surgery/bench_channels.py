@@ -62,7 +62,7 @@ def measure(name: str, whole: Whole, rate: float = 0.5, rounds: int = ROUNDS, ro
     onnx.shape_inference.infer_shapes(after, check_type=True, strict_mode=True, data_prop=True)
     sessions = [_session(m) for m in (proto, after)]
     feeds = _feeds(sessions[0], shapes)
-    outputs = [_session(_unsquashed(m)).run(None, feeds) for m in (zeroed, after)]
+    outputs = [_session(unsquashed(m)).run(None, feeds) for m in (zeroed, after)]
     difference = max(
         float(np.abs(zero - cut).max() / np.abs(zero).max()) for zero, cut in zip(*outputs, strict=True)
     )
@@ -78,7 +78,8 @@ def measure(name: str, whole: Whole, rate: float = 0.5, rounds: int = ROUNDS, ro
     )
 
 
-def _unsquashed(proto: onnx.ModelProto) -> onnx.ModelProto:
+def unsquashed(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with what its last Softmax or Sigmoid reads as output."""
     proto = onnx.ModelProto.FromString(proto.SerializeToString())
     sources = {node.output[0]: node.input[0] for node in proto.graph.node if node.op_type in SQUASHING}
     names = [sources.get(output.name, output.name) for output in proto.graph.output]
