@@ -28,7 +28,7 @@ from tests.training.networks import EncoderBlock, LeNet5, ResNet50, exported
 
 LENET5 = Path(__file__).parents[2] / "models/lenet-5.onnx"
 KEPT = 0.1  # density of the masks
-SECONDS_A_PAIR = 10.0
+SECONDS_A_PAIR = 6.0
 MIN_ROUNDS = 5
 
 
@@ -161,6 +161,7 @@ def _compiled(step: Step) -> str:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     for line in table(sys.argv[1:] or list(NETWORKS)):
         print(line, flush=True)

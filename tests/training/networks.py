@@ -118,7 +118,7 @@ class VisionTransformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.patches(x).flatten(2).transpose(1, 2)
-        x = torch.cat((self.token.expand(len(x), -1, -1), x), 1) + self.places
+        x = torch.cat((self.token.expand(x.shape[0], -1, -1), x), 1) + self.places
         return self.head(self.blocks(x)[:, 0])
 
 
