@@ -405,9 +405,12 @@ def test_a_model_local_function_is_inlined() -> None:
 
 def test_an_operator_without_an_entry_is_refused_in_one_sentence() -> None:
     model = model_of(
-        [helper.make_node("Det", ["x"], ["y"], "determinant")], [floats("x", 4, 4)], [floats("y")], {}
+        [helper.make_node("StringNormalizer", ["x"], ["y"], "words")],
+        [helper.make_tensor_value_info("x", TensorProto.STRING, [4])],
+        [helper.make_tensor_value_info("y", TensorProto.STRING, [4])],
+        {},
     )
-    with pytest.raises(UnsupportedOperatorError, match=r"Det \(node 'determinant'\).*without --data"):
+    with pytest.raises(UnsupportedOperatorError, match=r"StringNormalizer \(node 'words'\).*without --data"):
         to_torch(ir.from_proto(model))
 
 

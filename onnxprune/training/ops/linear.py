@@ -33,6 +33,9 @@ def gemm(
 lowers("MatMul", since=1, trains=(0, 1))(torch.matmul)
 
 
+lowers("Det", since=11)(torch.linalg.det)
+
+
 @lowers("Einsum", since=12, trains=(0, 1, 2, 3))
 def einsum(*operands: Tensor, equation: str) -> Tensor:
     """The products and sums that `equation` spells, as in numpy (ONNX Einsum-12)."""

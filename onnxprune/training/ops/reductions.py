@@ -147,6 +147,19 @@ def cumulative_sum(x: Tensor, axis: Any, *, exclusive: int = 0, reverse: int = 0
     return sums.flip(axis) if reverse else sums
 
 
+@lowers("CumProd", since=26, static=(1,))
+@opaque
+def cumulative_product(x: Tensor, axis: Any, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
+    """The products of all elements up to each one along `axis` (ONNX CumProd-26)."""
+    axis = scalar(axis)
+    x = x.flip(axis) if reverse else x
+    if exclusive:  # not products / x, for x may be 0
+        first = torch.ones_like(x.narrow(axis, 0, 1))
+        x = torch.cat((first, x.narrow(axis, 0, x.shape[axis] - 1)), axis)
+    products = torch.cumprod(x, axis, dtype=x.dtype)
+    return products.flip(axis) if reverse else products
+
+
 @lowers("TopK", since=1, several=True)
 @lowers("TopK", since=10, static=(1,), several=True)
 def top_k(x: Tensor, k: Any, *, axis: int = -1, largest: int = 1, sorted: int = 1) -> tuple[Tensor, Tensor]:
