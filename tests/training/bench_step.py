@@ -1,4 +1,4 @@
-"""A training step of the graph against the network written by hand: python -m tests.training.bench_step [--compile] [NAME]
+"""A training step of the graph against one written by hand: python -m tests.training.bench_step [--compile] [NAME]
 
 Both sides hold the same weights, in the same memory format, and do forward, backward, a step of AdamW and the
 product of every matrix with its mask. Time: the median over interleaved rounds of graph / hand-written. Memory: the
