@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import sys
 import threading
@@ -28,6 +29,7 @@ from onnxprune.sparse.rewrite import from_ops
 QUIET_SECONDS = 1.0
 # Tables that go to a file or pipe have no terminal to fit.
 PIPED_WIDTH = 120
+STATUS_BAD_INPUT = 2
 STATUS_INTERRUPTED = 130
 
 EPILOG = """\b
@@ -179,6 +181,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 worse than allowed, 2 bad input (one line on stderr), 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     name = words.pop(0) if words[0] in COMMANDS else "prune"
+    # It warns of what it leaves out of a model; errors come as exceptions.
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     try:
         program = "onnxprune" if name == "prune" else f"onnxprune {name}"
         COMMANDS[name].main(words, prog_name=program, standalone_mode=False)
@@ -186,6 +190,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(str(error), error.exit_status)
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code)
+    except MemoryError:
+        _fail(
+            "out of memory; the target was left as it was: the model needs a larger machine", STATUS_BAD_INPUT
+        )
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted; the target was left as it was", STATUS_INTERRUPTED)
 

@@ -14,6 +14,7 @@ SCOPES = ("layer", "global")
 REGULARIZATIONS = ("l2", "l1", "none")
 FORMATS = ("ops", "dense", "coo")
 VALUES = ("fp32", "fp16", "int8")
+EXTERNAL_DATA = ("auto", "always", "never")
 TARGETS = ("portable", "auto", "none")
 PATTERNS = ("unstructured", "4x1", "channel")
 IMPORTANCES = ("l2", "l1", "taylor")
@@ -123,6 +124,11 @@ class PruneConfig:
         (),
         "Choose for inputs of this shape, for example x:1,3,224,224; without it, for one sample as judged. Repeatable.",
         metavar="NAME:DIMS",
+    )
+    external_data: str = _setting(
+        "auto",
+        "Weights in OUT.onnx.data: where the input has such a file or one file would pass 2 GB, always, or never.",
+        choices=EXTERNAL_DATA,
     )
     max_drop: float | None = _setting(
         None,

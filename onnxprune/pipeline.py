@@ -113,6 +113,8 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
         require_kernels()
     with watch("load"):
         model, origin = load(source)
+        # What onnxruntime accepts is well-formed for all that comes after.
+        original = make_session(origin.file, origin.name)
         from_ops(model)
         found = _usable_weights(model, origin.name, config)
         weights = found.prunable
@@ -124,7 +126,6 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
         layers = [LayerRecord.of(weight) for weight in weights]
     with staging(target, origin) as stage:
         with watch("read data"):
-            original = make_session(origin.file, origin.name)
             data = _read_data(model, original, config)
             before = _count(model, origin.path, origin.file_bytes, data)
         with watch("prune"):
@@ -134,8 +135,9 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
             layers = [layer.pruned(weight) for layer, weight in zip(layers, weights, strict=True)]
             after = _count(model, target, 0, data)
         with watch("write"):
-            stored = _store(model, stage, config, data, partial(progress, "write"), external=origin.external)
             kept = sum(layer.kept for layer in layers)
+            external = {"auto": origin.external or None, "always": True, "never": False}[config.external_data]
+            stored = _store(model, stage, config, data, partial(progress, "write"), external)
             layers = [_as_stored(layer, stored) for layer in layers]
             rounded_away = kept - sum(layer.kept for layer in layers)
             after = replace(after, nonzero=after.nonzero - rounded_away)
@@ -290,8 +292,7 @@ def _store(
     config: PruneConfig,
     data: _Data,
     progress: Callable[[float], None],
-    *,
-    external: bool,
+    external: bool | None,
 ) -> dict[str, Stored]:
     """Write the model in the format asked for: by name, how each weight that the format touched is stored."""
     for key in [key for key in model.metadata_props if key.startswith(ANNOTATION_PREFIX)]:
@@ -366,7 +367,7 @@ def _same_outputs(data: _Data, before: ir.Model, after: ir.Model) -> bool:
     sessions = []
     for model in (before, after):
         with staging(None) as stage:
-            stage.write(model.clone(), external=False)
+            stage.write(model.clone())
             sessions.append(make_session(stage.path, "the converted model"))
     some = data.judging.take(slice(0, BATCH_SAMPLES))
     return compare(sessions[0], sessions[1], some, data.specs).relative() <= ROUNDING

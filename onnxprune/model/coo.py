@@ -8,17 +8,20 @@ before one is written. onnxruntime reads both, also in subgraphs, and makes them
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from onnx import numpy_helper
 
 from onnxprune.errors import ModelFileError
+from onnxprune.model.protos import all_graphs, all_nodes
 
 # bfloat16 is left out: onnxruntime's CPU provider computes nothing in it.
 SPARSE_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 INDEX_TYPES = (np.int64, np.int32)
+INDEX_BYTES = 8
 MIN_CONSTANT_OPSET = 11
 
 
@@ -30,7 +33,7 @@ def densify(proto: onnx.ModelProto) -> None:
     Raises:
         ModelFileError: a sparse tensor whose parts do not fit together.
     """
-    for graph in _graphs(proto):
+    for graph in all_graphs(proto):
         names = {tensor.name for tensor in graph.initializer}
         for sparse in graph.sparse_initializer:
             name = sparse.values.name
@@ -39,7 +42,7 @@ def densify(proto: onnx.ModelProto) -> None:
             names.add(name)
             graph.initializer.append(_dense(sparse, name))
         del graph.sparse_initializer[:]
-    for node in _nodes(proto):
+    for node in all_nodes(proto):
         attribute = _constant_attribute(node, "sparse_value")
         if attribute is not None:
             tensor = _dense(attribute.sparse_tensor, node.output[0])
@@ -64,7 +67,7 @@ def sparsify(proto: onnx.ModelProto, names: Container[str]) -> dict[str, int]:
             stored[name] = stored.get(name, 0) + nbytes
         return sparse
 
-    for graph in _graphs(proto):
+    for graph in all_graphs(proto):
         converted = []
         for position, tensor in enumerate(graph.initializer):
             if sparse := convert(tensor, tensor.name):
@@ -76,11 +79,18 @@ def sparsify(proto: onnx.ModelProto, names: Container[str]) -> dict[str, int]:
         entry.domain in ("", "ai.onnx") and entry.version >= MIN_CONSTANT_OPSET
         for entry in proto.opset_import
     ):
-        for node in _nodes(proto):
+        for node in all_nodes(proto):
             attribute = _constant_attribute(node, "value")
             if attribute is not None and (sparse := convert(attribute.t, node.output[0])):
                 attribute.CopyFrom(onnx.helper.make_attribute("sparse_value", sparse))
     return stored
+
+
+def saves_bytes(tensor: ir.TensorProtocol) -> bool:
+    """Whether a dense tensor would be smaller in coordinates."""
+    if tensor.dtype not in SPARSE_TYPES:
+        return False
+    return int(np.count_nonzero(tensor.numpy())) * (tensor.dtype.itemsize + INDEX_BYTES) < tensor.nbytes
 
 
 def _sparse(tensor: onnx.TensorProto) -> onnx.SparseTensorProto | None:
@@ -139,33 +149,6 @@ def _positions(indices: np.ndarray, nnz: int, dims: list[int], name: str) -> np.
     if not (np.diff(np.sort(positions)) > 0).all():
         raise _broken(name, "two values claim one position")
     return positions
-
-
-def _nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    """All nodes: of the graph, of functions, and of the subgraphs in either."""
-    yield from _with_nested(proto.graph.node)
-    for function in proto.functions:
-        yield from _with_nested(function.node)
-
-
-def _with_nested(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    for node in nodes:
-        yield node
-        for graph in _bodies(node):
-            yield from _with_nested(graph.node)
-
-
-def _graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
-    yield proto.graph
-    for node in _nodes(proto):
-        yield from _bodies(node)
-
-
-def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
 
 
 def _constant_attribute(node: onnx.NodeProto, name: str) -> onnx.AttributeProto | None:

@@ -1,22 +1,39 @@
-"""Model files: reading any ONNX file whole, and replacing the target whole or not at all."""
+"""Model files: reading any ONNX file, and writing one that replaces the target whole or not at all.
+
+Weights are never all in memory at once: those of a file stay mapped from it until they are worked on, and are
+written one after the other.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import mmap
 import os
-import shutil
-import tempfile
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from onnxprune.errors import ModelFileError, OutputError, first_line
 from onnxprune.model import coo
+from onnxprune.model.check import check_model, external_place
+from onnxprune.model.protos import all_tensors
+from onnxprune.model.replace import data_names, replace, working_folder
+from onnxprune.model.weights import constant_tensor, constants, put_tensor
+from onnxprune.model.wire import (
+    IN_THIS_FILE,
+    LARGE_BYTES,
+    NotProtobufError,
+    outline,
+    write_inline,
+    write_tensor,
+)
 
 # Protobuf refuses messages of 2 GiB; the margin is for the graph around the weights.
 INLINE_LIMIT_BYTES = 2**31 - 2**26
@@ -33,8 +50,12 @@ class Source:
     file: Path | onnx.ModelProto
     sha256: str
     file_bytes: int
-    external: bool
-    """Weights lie in external data files."""
+    data_files: frozenset[Path]
+    """The external data files that weights lie in."""
+
+    @property
+    def external(self) -> bool:
+        return bool(self.data_files)
 
     @property
     def path(self) -> Path | None:
@@ -45,50 +66,66 @@ class Source:
         return str(self.file) if isinstance(self.file, Path) else "the model"
 
 
+class MappedTensor(ir.ExternalTensor):
+    """A tensor in a file, mapped anew by each `numpy()`: it takes memory only as long as somebody holds the array."""
+
+    def numpy(self) -> np.ndarray:
+        array = super().numpy()
+        self._array = self.raw = None
+        return array
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.numpy(), dtype)
+
+    def tobytes(self) -> bytes:
+        return np.ascontiguousarray(self.numpy()).tobytes()
+
+
 def load(source: ModelLike) -> tuple[ir.Model, Source]:
     """Read an ONNX model from a path, or take one from memory without changing it.
 
-    Tensors of external data stay mapped; `sparse_initializer` becomes dense.
+    Large tensors stay mapped; `sparse_initializer` becomes dense; nodes come in an order that runs.
 
     Raises:
-        ModelFileError: there is no such file, it is not ONNX, or it is cut short.
+        ModelFileError: there is no such file, it is not ONNX, it is cut short, broken or hostile.
     """
-    file: Path | onnx.ModelProto
     if isinstance(source, onnx.ModelProto | ir.Model):
-        file = ir.to_proto(source) if isinstance(source, ir.Model) else source
-        content, base, name = file.SerializeToString(), Path(), "the model"
-    else:
-        file = Path(source)
-        content, base, name = _read(file), file.parent, str(file)
-    proto = _parse(content, name)
-    coo.densify(proto)
-    try:
-        model = ir.from_proto(proto)
-    except Exception as error:
-        raise ModelFileError(
-            f"{name} is not a valid ONNX model: {first_line(error)}; export it again"
-        ) from error
-    ir.external_data.set_base_dir(model.graph, base)
-    data_files = _external_files(model, name)
-    digest = hashlib.sha256(content).hexdigest()
-    file_bytes = len(content) + sum(file.stat().st_size for file in data_files)
-    return model, Source(file, digest, file_bytes, bool(data_files))
+        given = ir.to_proto(source) if isinstance(source, ir.Model) else source
+        content = given.SerializeToString()
+        proto = _parse(content, "the model")
+        model, data_files = _model(proto, Path("model.onnx"), "the model")
+        return model, Source(given, hashlib.sha256(content).hexdigest(), len(content), data_files)
+    file = Path(source)
+    proto, digest = _read(file)
+    model, data_files = _model(proto, file, str(file))
+    file_bytes = sum(part.stat().st_size for part in {file, *data_files})
+    return model, Source(file, digest, file_bytes, data_files)
 
 
-def _read(path: Path) -> bytes:
+def _read(file: Path) -> tuple[onnx.ModelProto, str]:
+    """The model in a file, large tensors as references to it, and the file's SHA-256."""
     try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise ModelFileError(f"there is no file {path}: check the path of the input model") from None
+        if not file.exists():
+            raise ModelFileError(f"there is no file {file}: check the path of the input model")
+        if not file.is_file():
+            raise ModelFileError(f"{file} cannot be read: it is not a file; give an ONNX file")
+        with file.open("rb") as stream:
+            if not os.fstat(stream.fileno()).st_size:
+                raise ModelFileError(f"{file} is not an ONNX model: it is empty; download or export it again")
+            with (
+                mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+                memoryview(content) as view,
+            ):
+                return _parse(view, str(file)), hashlib.sha256(view).hexdigest()
     except OSError as error:
-        raise ModelFileError(f"{path} cannot be read: {error.strerror}; give an ONNX file") from None
+        raise ModelFileError(f"{file} cannot be read: {error.strerror}; give an ONNX file") from None
 
 
-def _parse(content: bytes, name: str) -> onnx.ModelProto:
+def _parse(content: bytes | memoryview, name: str) -> onnx.ModelProto:
     proto = onnx.ModelProto()
     try:
-        proto.ParseFromString(content)
-    except DecodeError:
+        proto.ParseFromString(content if isinstance(content, bytes) else outline(content))
+    except (DecodeError, NotProtobufError):
         raise ModelFileError(
             f"{name} is not an ONNX model, or the file is cut short: download or export it again"
         ) from None
@@ -99,21 +136,56 @@ def _parse(content: bytes, name: str) -> onnx.ModelProto:
     return proto
 
 
-def _external_files(model: ir.Model, name: str) -> set[Path]:
-    files = set()
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            if isinstance(value.const_value, ir.ExternalTensor):
-                tensor = value.const_value
-                file = Path(tensor.path)
-                size = file.stat().st_size if file.is_file() else -1
-                if size < (tensor.offset or 0) + (tensor.length or 0):
-                    state = "missing" if size < 0 else "cut short"
-                    raise ModelFileError(
-                        f"{name} keeps {value.name!r} in {file}, which is {state}: put that file beside the model"
-                    )
-                files.add(file)
-    return files
+def _model(proto: onnx.ModelProto, file: Path, name: str) -> tuple[ir.Model, frozenset[Path]]:
+    """The checked model, and the external data files that it has."""
+    check_model(proto, file, name)
+    coo.densify(proto)
+    data_files = _resolve(proto, file)
+    try:
+        model = ir.from_proto(proto)
+        model.graph.sort()
+    except Exception as error:
+        raise ModelFileError(
+            f"{name} is not a valid ONNX model: {first_line(error)}; export it again"
+        ) from error
+    for value in constants(model):
+        tensor = constant_tensor(value)
+        if isinstance(tensor, ir.ExternalTensor):
+            put_tensor(value, _mapped(tensor))
+    return model, data_files
+
+
+def _mapped(tensor: ir.ExternalTensor) -> MappedTensor:
+    return MappedTensor(
+        tensor.location,
+        tensor.offset,
+        tensor.nbytes,
+        tensor.dtype,
+        shape=tensor.shape,
+        name=tensor.name,
+        doc_string=tensor.doc_string,
+        metadata_props=dict(tensor.metadata_props),
+    )
+
+
+def _resolve(proto: onnx.ModelProto, file: Path) -> frozenset[Path]:
+    """Give every reference its file's whole path; what nobody maps, being small or no constant, is read."""
+    data_files = set()
+    for tensor, mappable in all_tensors(proto):
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        path = external_place(tensor, file)
+        if path != file:
+            data_files.add(path)
+        entries = {entry.key: entry for entry in tensor.external_data}
+        entries["location"].value = os.path.abspath(path)
+        lying = ir.serde.deserialize_tensor(tensor)
+        if not mappable or lying.nbytes <= EXTERNAL_THRESHOLD_BYTES:
+            data = lying.tobytes()
+            tensor.ClearField("external_data")
+            tensor.ClearField("data_location")
+            tensor.raw_data = data
+    return frozenset(data_files)
 
 
 class Staging:
@@ -125,65 +197,73 @@ class Staging:
     def __init__(self, folder: Path, target: Path | None):
         self.target = target
         self.path = folder / (target.name if target else "model.onnx")
+        self._data = folder / data_names(self.path)[0]
 
     def write(
-        self, model: ir.Model, *, external: bool, sparse_names: Container[str] = frozenset()
+        self, model: ir.Model, *, external: bool | None = None, sparse_names: Container[str] = frozenset()
     ) -> dict[str, int]:
         """Write the model; initializers named in `sparse_names` become `sparse_initializer` where that is smaller.
 
+        `external`: whether weights go to a data file; by default where one file would be too large for protobuf.
         Returns the bytes of those that became sparse, by name.
 
         Raises:
-            OutputError: the disk is full, or the folder became unwritable.
+            OutputError: the disk is full, the folder became unwritable, or the model is too large for one file.
         """
-        external = external or _weight_bytes(model) > INLINE_LIMIT_BYTES
-        data_name = f"{self.path.name}.data"
-        sparse_bytes: dict[str, int] = {}
-        try:
-            if external and not sparse_names:
-                model = ir.external_data.unload_from_model(
-                    model, self.path.parent, data_name, size_threshold_bytes=EXTERNAL_THRESHOLD_BYTES
-                )
-            else:
-                ir.external_data.load_to_model(model)
-            proto = ir.to_proto(model)
-            _drop_initializer_types(proto.graph)
-            if sparse_names:
-                sparse_bytes = coo.sparsify(proto, sparse_names)
-            onnx.save_model(
-                proto,
-                self.path,
-                save_as_external_data=external and bool(sparse_names),
-                location=data_name,
-                size_threshold=EXTERNAL_THRESHOLD_BYTES,
+        too_large = _weight_bytes(model) > INLINE_LIMIT_BYTES
+        if too_large and external is False:
+            raise OutputError(
+                f"{self.target or 'the model'} would be larger than the 2 GB that one ONNX file can be: "
+                "give --external-data auto or always"
             )
+        proto, apart = _outlined(model, bool(external or too_large), self._data.name, sparse_names)
+        sparse_bytes = coo.sparsify(proto, sparse_names)
+        _drop_initializer_types(proto.graph)
+        try:
+            with self.path.open("wb") as stream:
+                if external or too_large:
+                    with self._data.open("wb") as data:
+                        for tensor in apart:
+                            write_tensor(data, tensor)
+                    stream.write(proto.SerializeToString())
+                else:
+                    write_inline(stream, proto, apart)
         except OSError as error:
-            raise OutputError(f"{self.target or self.path} cannot be written: {error.strerror}") from error
+            raise self._unwritable(error) from error
         return sparse_bytes
 
     def annotate(self, properties: Mapping[str, str]) -> None:
-        """Add model metadata without reading the weights again: protobuf merges messages that are concatenated."""
+        """Add model metadata without reading the weights again: protobuf merges messages that are concatenated.
+
+        Raises:
+            OutputError: the disk is full.
+        """
         extra = onnx.ModelProto()
         onnx.helper.set_model_props(extra, dict(properties))
-        with self.path.open("ab") as file:
-            file.write(extra.SerializeToString())
+        try:
+            with self.path.open("ab") as file:
+                file.write(extra.SerializeToString())
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     def file_bytes(self) -> int:
         """Bytes on disk, external data included."""
         return sum(file.stat().st_size for file in self.path.parent.iterdir())
 
     def commit(self) -> None:
-        """Move the model into place, external data first.
+        """Move the model into place with its data, both or neither.
 
         Raises:
             OutputError: the target cannot be replaced.
         """
         assert self.target is not None
         try:
-            for file in sorted(self.path.parent.iterdir(), key=lambda file: file == self.path):
-                os.replace(file, self.target.parent / file.name)
+            replace(self.path, self._data if self._data.exists() else None, self.target)
         except OSError as error:
-            raise OutputError(f"{self.target} cannot be written: {error.strerror}") from error
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> OutputError:
+        return OutputError(f"{self.target or self.path} cannot be written: {error.strerror}")
 
 
 @contextlib.contextmanager
@@ -195,17 +275,15 @@ def staging(target: Path | None, source: Source | None = None) -> Iterator[Stagi
     """
     if target is not None:
         _check_target(target, source)
-    try:
-        folder = tempfile.mkdtemp(prefix=".onnxprune-", dir=target.parent if target else None)
-    except OSError as error:
-        raise OutputError(
-            f"{target} cannot be written: {error.strerror} in {target.parent if target else 'the temporary folder'}; "
-            "name another output file"
-        ) from None
-    try:
-        yield Staging(Path(folder), target)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(working_folder(target.parent if target else None))
+        except OSError as error:
+            raise OutputError(
+                f"{target} cannot be written: {error.strerror} in "
+                f"{target.parent if target else 'the temporary folder'}; name another output file"
+            ) from None
+        yield Staging(folder, target)
 
 
 def _check_target(target: Path, source: Source | None) -> None:
@@ -213,15 +291,78 @@ def _check_target(target: Path, source: Source | None) -> None:
         raise OutputError(f"{target} is a folder: name an output file, for example {target / 'pruned.onnx'}")
     if not target.parent.is_dir():
         raise OutputError(f"{target} cannot be written: there is no folder {target.parent}; make it first")
-    if (
-        source is not None
-        and source.path is not None
-        and target.exists()
-        and os.path.samefile(target, source.path)
-    ):
+    if source is None:
+        return
+    if source.path is not None and _same_file(target, source.path):
         raise OutputError(
             f"{target} is the input itself, which is never overwritten: name another output file"
         )
+    for name in data_names(target):
+        if any(_same_file(target.parent / name, file) for file in source.data_files):
+            raise OutputError(
+                f"the weights of {target} could go to {name}, which holds the input's: name another output file"
+            )
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    return one.exists() and os.path.samefile(one, other)
+
+
+def _outlined(
+    model: ir.Model, external: bool, data_name: str, sparse_names: Container[str]
+) -> tuple[onnx.ModelProto, list[ir.TensorProtocol]]:
+    """The model's protobuf, with references in the place of large tensors, and these tensors in order.
+
+    `external`: initializers as large as external data begins at, in the order of the data file; else those of the
+    outer graph that are not in memory as protobuf anyhow.
+    """
+    apart: list[ir.TensorProtocol] = []
+    replaced: list[tuple[ir.Value, ir.TensorProtocol]] = []
+    end = 0
+    try:
+        for value in constants(model):
+            tensor = constant_tensor(value)
+            assert tensor is not None
+            stays = (value.name in sparse_names and coo.saves_bytes(tensor)) or value.producer() is not None
+            if not stays and _goes_apart(value, tensor, model, external):
+                place = (data_name, end) if external else (IN_THIS_FILE, 0)
+                stand_in: ir.TensorProtocol = _reference(tensor, *place, value.name or "")
+                apart.append(tensor)
+                end += tensor.nbytes
+            elif isinstance(tensor, ir.ExternalTensor):
+                stand_in = ir.Tensor(
+                    tensor.numpy(), dtype=tensor.dtype, name=tensor.name, doc_string=tensor.doc_string
+                )
+            else:
+                continue
+            replaced.append((value, tensor))
+            put_tensor(value, stand_in)
+        return ir.to_proto(model), apart
+    finally:
+        for value, tensor in replaced:
+            put_tensor(value, tensor)
+
+
+def _goes_apart(value: ir.Value, tensor: ir.TensorProtocol, model: ir.Model, external: bool) -> bool:
+    if tensor.dtype == ir.DataType.STRING:
+        return False
+    if external:
+        return tensor.nbytes > EXTERNAL_THRESHOLD_BYTES
+    in_protobuf = isinstance(tensor, ir.serde.TensorProtoTensor)
+    return value.graph is model.graph and not in_protobuf and tensor.nbytes > LARGE_BYTES
+
+
+def _reference(tensor: ir.TensorProtocol, location: str, offset: int, name: str) -> ir.ExternalTensor:
+    return ir.ExternalTensor(
+        location,
+        offset,
+        tensor.nbytes,
+        tensor.dtype,
+        shape=ir.Shape(tensor.shape.numpy()),
+        name=name,
+        doc_string=tensor.doc_string,
+        metadata_props=dict(tensor.metadata_props),
+    )
 
 
 def _drop_initializer_types(graph: onnx.GraphProto) -> None:
@@ -233,9 +374,5 @@ def _drop_initializer_types(graph: onnx.GraphProto) -> None:
 
 
 def _weight_bytes(model: ir.Model) -> int:
-    return sum(
-        value.const_value.nbytes
-        for graph in model.graphs()
-        for value in graph.initializers.values()
-        if value.const_value is not None
-    )
+    tensors = [constant_tensor(value) for value in constants(model)]
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)

@@ -39,7 +39,7 @@ STAND_INS = {
 
 def branches(node: ir.Node) -> tuple[ir.Graph, ...]:
     """The bodies of an If node; none for any other."""
-    if node.op_type != "If":
+    if node.op_type != "If" or node.domain not in ("", "ai.onnx"):
         return ()
     return (node.attributes["then_branch"].as_graph(), node.attributes["else_branch"].as_graph())
 
@@ -98,7 +98,7 @@ class _Flat:
                 self.names[value] = name
         for graph in with_branches(model.graph):
             for node in graph:
-                if node.op_type == "If":
+                if branches(node):
                     then, other = branches(node)
                     self.joins += zip(then.outputs, other.outputs, node.outputs, strict=True)
 
@@ -149,7 +149,7 @@ class _Flat:
             tensor = constant_tensor(node.outputs[0]) if node.outputs else None
             if tensor is not None and tensor.nbytes > SMALL_TENSOR_BYTES:
                 continue
-            if node.op_type == "If":
+            if branches(node):
                 for branch in branches(node):
                     self._add_nodes(branch, graph, joined)
                 for left, _, out in self.joins if joined else ():

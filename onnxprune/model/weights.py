@@ -147,13 +147,19 @@ def constants_by_name(model: ir.Model) -> dict[str, ir.Value]:
 def set_constant(value: ir.Value, array: np.ndarray, dtype: ir.DataType) -> None:
     """Put `array` in the place of an initializer's or Constant node's tensor, under the same name."""
     node = value.producer()
-    if node is not None:
-        name = node.attributes["value"].as_tensor().name
-        node.attributes["value"] = ir.AttrTensor("value", ir.Tensor(array, dtype=dtype, name=name))
-    else:
-        value.const_value = ir.Tensor(array, dtype=dtype, name=value.name)
+    name = value.name if node is None else node.attributes["value"].as_tensor().name
+    put_tensor(value, ir.Tensor(array, dtype=dtype, name=name))
     if value.shape is not None or node is None:
         value.shape = ir.Shape(array.shape)
+
+
+def put_tensor(value: ir.Value, tensor: ir.TensorProtocol) -> None:
+    """Put a tensor of the same shape in the place of an initializer's or Constant node's."""
+    node = value.producer()
+    if node is not None:
+        node.attributes["value"] = ir.AttrTensor("value", tensor)
+    else:
+        value.const_value = tensor
 
 
 @dataclass(frozen=True)

@@ -164,5 +164,5 @@ def _slice_sums(values: np.ndarray, axis: int, norm: str) -> tuple[np.ndarray, i
     """For each position of the axis, the sum of |w| or w^2, and the number of elements in it."""
     others = tuple(index for index in range(values.ndim) if index != axis)
     array = values.astype(np.float32, copy=False)
-    powers = np.abs(array) if norm == "l1" else np.square(array)
+    powers = np.abs(array) if norm == "l1" else np.square(array, dtype=np.float64)
     return powers.sum(axis=others, dtype=np.float64), values.size // max(values.shape[axis], 1)

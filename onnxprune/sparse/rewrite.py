@@ -295,7 +295,8 @@ def _decoded(node: ir.Node, constants: tuple[ir.Value, ...], taken: set[str]) ->
     """The dense weight of a sparse node, as a constant beside its `values`."""
     values = constants[0]
     name = _weight_name(values, taken)
-    dtype = node.attributes.get_int("dtype", 0)
+    attribute = node.attributes.get("dtype")
+    dtype = attribute.value if attribute is not None else None
     if dtype not in tuple(FLOAT_TYPES):
         raise ModelFileError(
             f"{node.op_type} node {node.name!r} has no float type as its dtype: "

@@ -40,7 +40,7 @@ class Facts:
     def length(self, axis: Axis) -> int | None:
         """The length of an axis; None where it is symbolic, or the value has no such axis."""
         shape = self._shapes.get(axis.value, ())
-        length = shape[axis.dim] if axis.dim < len(shape) else None
+        length = shape[axis.dim] if -len(shape) <= axis.dim < len(shape) else None
         return length if isinstance(length, int) else None
 
     def shapes(self) -> Mapping[ir.Value, tuple[Dim, ...]]:

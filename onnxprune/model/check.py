@@ -1,0 +1,340 @@
+"""What a model file must hold before anything is allocated, or handed to onnxruntime: checked on the protobuf.
+
+Names that resolve, nodes that have what their operators ask for and an order that can run, tensors whose data is as
+long as their dims say, external data that lies beside the model. Types and shapes are left to onnxruntime.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from onnxprune.errors import ModelFileError
+from onnxprune.model.protos import attribute_tensors, bodies
+from onnxprune.model.wire import IN_THIS_FILE
+
+# Inlined, functions must not become more than this: each may call another twice, and so on.
+MAX_NODES = 1_000_000
+MAX_RANK = 64
+# Of inputs, outputs and what lies between; constants are held against the file.
+MAX_DIM = 2**30
+_SIZE_UNKNOWN = -1
+
+# Element type -> the field that holds its elements where `raw_data` does not, and how many a field's entry is.
+_INT32_DATA = (
+    *("INT32", "INT16", "INT8", "UINT16", "UINT8", "BOOL", "FLOAT16", "BFLOAT16"),
+    *("FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ", "FLOAT8E8M0"),
+)
+_TYPED_FIELDS: dict[int, str] = {
+    **{ir.DataType[name]: "int32_data" for name in _INT32_DATA},
+    ir.DataType.FLOAT: "float_data",
+    ir.DataType.DOUBLE: "double_data",
+    ir.DataType.INT64: "int64_data",
+    ir.DataType.UINT32: "uint64_data",
+    ir.DataType.UINT64: "uint64_data",
+}
+
+
+def check_model(proto: onnx.ModelProto, file: Path, name: str) -> None:
+    """Refuse a model that is broken or hostile; `file` is where it lies, and its external data beside it.
+
+    Raises:
+        ModelFileError: what is wrong, and where.
+    """
+    try:
+        _check_texts(*(entry.domain for entry in proto.opset_import))
+        _check_functions(proto)
+        _check_graph(proto.graph, set(), _Context(file, proto.opset_import))
+        for function in proto.functions:
+            context = _Context(file, function.opset_import, in_function=True)
+            _check_nodes(function.node, set(function.input), set(), function.output, context, function.name)
+    except _Broken as broken:
+        raise ModelFileError(f"{name} is broken: {broken}; export it again") from None
+
+
+class _Broken(Exception):
+    """What is wrong with the model, without its name."""
+
+
+def external_place(tensor: onnx.TensorProto, file: Path) -> Path:
+    """The file that an external tensor of a checked model lies in; `file` is the model's."""
+    location = {entry.key: entry.value for entry in tensor.external_data}["location"]
+    return file if location == IN_THIS_FILE else file.parent / location
+
+
+class _Context:
+    """What holds for all graphs of a model, or of a function: where the model lies, and which opsets it has."""
+
+    def __init__(
+        self, file: Path, opsets: Iterable[onnx.OperatorSetIdProto], *, in_function: bool = False
+    ) -> None:
+        self.file = file
+        self.in_function = in_function
+        self.versions = {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in opsets}
+        self._schemas: dict[tuple[str, str], onnx.defs.OpSchema | None] = {}
+
+    def schema(self, node: onnx.NodeProto) -> onnx.defs.OpSchema | None:
+        """The node's operator as ONNX defines it; None for others, and those of an unknown version."""
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        key = (domain, node.op_type)
+        if key not in self._schemas:
+            version = self.versions.get(domain, 0)
+            self._schemas[key] = None
+            if 0 < version < 2**31:
+                with contextlib.suppress(onnx.defs.SchemaError):
+                    self._schemas[key] = onnx.defs.get_schema(node.op_type, version, domain)
+        return self._schemas[key]
+
+
+def _check_graph(graph: onnx.GraphProto, outer: set[str], context: _Context) -> None:
+    where = graph.name or "the graph"
+    inputs = Counter(value.name for value in graph.input)
+    sparse = (tensor.values for tensor in graph.sparse_initializer)
+    stored = Counter(tensor.name for tensor in (*graph.initializer, *sparse))
+    for counts, what in ((inputs, "inputs"), (stored, "initializers")):
+        twice = next((name for name, count in counts.items() if count > 1), None)
+        if twice is not None:
+            raise _Broken(f"two {what} of {where} are named {twice!r}")
+    if "" in stored:
+        raise _Broken(f"an initializer of {where} has no name")
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        _check_type(value.type, value.name)
+    for tensor in graph.initializer:
+        _check_tensor(tensor, tensor.name, context.file)
+    outputs = [value.name for value in graph.output]
+    _check_nodes(graph.node, {*inputs, *stored}, outer, outputs, context, where)
+
+
+def _check_nodes(
+    nodes: Sequence[onnx.NodeProto],
+    given: set[str],
+    outer: set[str],
+    outputs: Iterable[str],
+    context: _Context,
+    where: str,
+) -> None:
+    """The names that nodes make, read and hand out, in one graph or function."""
+    makers: dict[str, int] = {}
+    for number, node in enumerate(nodes):
+        _check_texts(node.op_type, node.domain, node.name, *node.input, *node.output)
+        if not node.op_type:
+            raise _Broken(f"node {node.name!r} of {where} has no operator")
+        _check_node(node, context)
+        for made in filter(None, node.output):
+            if made in makers or made in given:
+                raise _Broken(f"{made!r} is made twice in {where}: names must be unique")
+            makers[made] = number
+    known = given | makers.keys()
+    for node in nodes:
+        for tensor in attribute_tensors(node):
+            _check_tensor(tensor, tensor.name or f"of {node.op_type} node {node.name}", context.file)
+        for body in bodies(node):
+            _check_graph(body, outer | known, context)
+        for read in filter(None, node.input):
+            if read not in known and read not in outer:
+                raise _Broken(f"{node.op_type} node {node.name!r} reads {read!r}, which nothing makes")
+    for name in outputs:
+        if name not in known and name not in outer:
+            raise _Broken(f"the output {name!r} of {where} is made by nothing")
+    _check_order(nodes, makers, where)
+
+
+def _check_node(node: onnx.NodeProto, context: _Context) -> None:
+    """A node has the inputs, outputs and attributes that its operator asks for."""
+    schema = context.schema(node)
+    what = f"{node.op_type} node {node.name!r}"
+    if schema is None:
+        return
+    for kind, names, least, most in (
+        ("inputs", node.input, schema.min_input, schema.max_input),
+        ("outputs", node.output, schema.min_output, schema.max_output),
+    ):
+        if not least <= len(names) <= most:
+            raise _Broken(f"{what} has {len(names)} {kind}, the operator {least} to {most}")
+    for formal, name in zip(schema.inputs, node.input, strict=False):
+        if not name and formal.option == onnx.defs.OpSchema.FormalParameterOption.Single:
+            raise _Broken(f"{what} lacks its input {formal.name!r}")
+    given = {attribute.name: attribute for attribute in node.attribute}
+    for name, wanted in schema.attributes.items():
+        attribute = given.get(name)
+        if attribute is None:
+            if wanted.required:
+                raise _Broken(f"{what} lacks the attribute {name!r}")
+        elif attribute.type != _type_number(wanted) and not attribute.ref_attr_name:
+            raise _Broken(f"the attribute {name!r} of {what} is of another type than its operator's")
+        elif attribute.ref_attr_name and not context.in_function:
+            raise _Broken(f"the attribute {name!r} of {what} refers to a function's, and is in none")
+        elif not _is_text(attribute.s):
+            raise _Broken(f"the attribute {name!r} of {what} is no text")
+
+
+def _type_number(attribute: onnx.defs.OpSchema.Attribute) -> int:
+    """Its type as AttributeProto numbers them; two enumerations share the numbers."""
+    return int(attribute.type)  # type: ignore[call-overload]
+
+
+def _check_order(nodes: Sequence[onnx.NodeProto], makers: dict[str, int], where: str) -> None:
+    """Some order of the nodes must exist in which all are made before they are read."""
+    waiting = []
+    readers: dict[int, list[int]] = {}
+    for number, node in enumerate(nodes):
+        sources = {makers[name] for name in _reads(node) if name in makers}
+        waiting.append(len(sources))
+        for source in sources:
+            readers.setdefault(source, []).append(number)
+    ready = [number for number, count in enumerate(waiting) if not count]
+    done = 0
+    while ready:
+        done += 1
+        for reader in readers.get(ready.pop(), ()):
+            waiting[reader] -= 1
+            if not waiting[reader]:
+                ready.append(reader)
+    if done < len(nodes):
+        stuck = nodes[next(number for number, count in enumerate(waiting) if count)]
+        raise _Broken(f"{stuck.op_type} node {stuck.name!r} of {where} waits for its own output: a cycle")
+
+
+def _reads(node: onnx.NodeProto) -> set[str]:
+    """The names of its own graph that a node reads, in its bodies too."""
+    names = set(node.input)
+    for body in bodies(node):
+        own = {value.name for value in (*body.input, *body.initializer)}
+        own.update(name for inner in body.node for name in inner.output)
+        read = {name for inner in body.node for name in _reads(inner)}
+        names |= (read | {value.name for value in body.output}) - own
+    return names
+
+
+def _check_functions(proto: onnx.ModelProto) -> None:
+    """Functions must not call themselves, nor become endless when they are inlined."""
+    functions = {(function.domain, function.name): function for function in proto.functions}
+    sizes: dict[tuple[str, str], int] = {}
+    calling: list[tuple[str, str]] = []
+
+    def size(nodes: Iterable[onnx.NodeProto]) -> int:
+        total = 0
+        for node in nodes:
+            called = (node.domain, node.op_type)
+            total += size_of(called) if called in functions else 1
+            total += sum(size(body.node) for body in bodies(node))
+            if total > MAX_NODES:
+                raise _Broken(f"with its functions inlined it has more than {MAX_NODES:,} nodes")
+        return total
+
+    def size_of(called: tuple[str, str]) -> int:
+        if called in calling:
+            raise _Broken(f"the function {called[1]!r} calls itself")
+        if len(calling) > MAX_RANK:
+            raise _Broken("functions call functions too deep")
+        if called not in sizes:
+            calling.append(called)
+            sizes[called] = size(functions[called].node)
+            calling.pop()
+        return sizes[called]
+
+    size(proto.graph.node)
+    for called in functions:
+        size_of(called)
+
+
+def _is_text(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _check_texts(*names: str | bytes) -> None:
+    """Names must be texts: protobuf hands out what is no UTF-8 as bytes."""
+    for name in names:
+        if isinstance(name, bytes):
+            raise _Broken(f"the name {name[:40]!r} is no text")
+
+
+def _check_type(info: onnx.TypeProto, name: str) -> None:
+    _check_texts(name)
+    for dim in info.tensor_type.shape.dim if info.HasField("tensor_type") else ():
+        if not _SIZE_UNKNOWN <= dim.dim_value <= MAX_DIM:
+            raise _Broken(f"{name!r} has a dimension of {dim.dim_value}")
+
+
+def _check_tensor(tensor: onnx.TensorProto, name: str, file: Path) -> None:
+    _check_texts(name)
+    dims = list(tensor.dims)
+    if min(dims, default=0) < 0:
+        raise _Broken(f"the tensor {name!r} has the shape {dims}, with a negative dimension")
+    if len(dims) > MAX_RANK:
+        raise _Broken(f"the tensor {name!r} has {len(dims)} dimensions")
+    if tensor.data_type not in set(ir.DataType) or tensor.data_type == ir.DataType.UNDEFINED:
+        raise _Broken(f"the tensor {name!r} is of type {tensor.data_type}, which ONNX does not know")
+    if tensor.HasField("segment"):
+        raise _Broken(f"the tensor {name!r} is a segment of another, which no runtime reads")
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        _check_external(tensor, name, file)
+        return
+    held, wanted, unit = _held_and_wanted(tensor)
+    if held != wanted:
+        raise _Broken(f"the tensor {name!r} of shape {dims} holds {held:,} {unit}, not {wanted:,}")
+
+
+def _held_and_wanted(tensor: onnx.TensorProto) -> tuple[int, int, str]:
+    """How much data a tensor holds, how much its dims ask for, and in what unit."""
+    dtype, size = ir.DataType(tensor.data_type), math.prod(tensor.dims)
+    if dtype == ir.DataType.STRING:
+        return len(tensor.string_data), size, "texts"
+    if tensor.HasField("raw_data"):
+        return len(tensor.raw_data), _nbytes(tensor), "bytes"
+    if dtype in (ir.DataType.COMPLEX64, ir.DataType.COMPLEX128):
+        parts = tensor.float_data if dtype == ir.DataType.COMPLEX64 else tensor.double_data
+        return len(parts), 2 * size, "numbers"
+    # Types below a byte are packed; each entry of int32_data is a byte of them.
+    if dtype not in _TYPED_FIELDS:
+        return len(tensor.int32_data), _nbytes(tensor), "bytes"
+    return len(getattr(tensor, _TYPED_FIELDS[dtype])), size, "numbers"
+
+
+def _nbytes(tensor: onnx.TensorProto) -> int:
+    return math.ceil(math.prod(tensor.dims) * ir.DataType(tensor.data_type).bitwidth / 8)
+
+
+def _check_external(tensor: onnx.TensorProto, name: str, file: Path) -> None:
+    if tensor.data_type == ir.DataType.STRING:
+        raise _Broken(f"the texts of {name!r} cannot lie in another file")
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    wanted = _nbytes(tensor)
+    try:
+        offset, length = int(entries.get("offset", 0)), int(entries.get("length", wanted))
+    except ValueError:
+        raise _Broken(f"the external data of {name!r} has an offset or length that is no number") from None
+    location = entries.get("location", "")
+    if location != IN_THIS_FILE:
+        _check_location(location, name, file.parent)
+    path = external_place(tensor, file)
+    if length != wanted:
+        raise _Broken(
+            f"the tensor {name!r} of shape {list(tensor.dims)} has {length:,} bytes in {path}, not {wanted:,}"
+        )
+    if not path.is_file():
+        raise _Broken(f"it keeps {name!r} in {path}, which is missing: put that file beside the model")
+    if offset < 0 or offset + length > path.stat().st_size:
+        raise _Broken(f"it keeps {name!r} in {path}, which is cut short: put the whole file beside the model")
+
+
+def _check_location(location: str, name: str, folder: Path) -> None:
+    """A location must name a file in or below the model's folder, with no link on the way."""
+    parts = Path(location).parts
+    if not parts or "\0" in location or os.path.isabs(location) or ".." in parts:
+        raise _Broken(f"it keeps {name!r} in {location!r}, which is no path inside the model's folder")
+    for part in parts:
+        folder = folder / part
+        if folder.is_symlink():
+            raise _Broken(f"it keeps {name!r} in {location!r}, which is a link: put the file itself there")

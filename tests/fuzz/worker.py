@@ -1,0 +1,76 @@
+"""The process that takes the hostile input: `python -m tests.fuzz.worker FOLDER FIRST STOP STEP`.
+
+Case n of the fuzzer is always the same. A line says that a case begins, another how it ended, so that whoever reads
+along knows which one took the process down.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import random
+import resource
+import sys
+import traceback
+from pathlib import Path
+
+import onnxruntime
+
+from onnxprune import cli
+from tests.fuzz.models import MODELS
+from tests.fuzz.mutate import mutated
+
+MEMORY_BYTES = 1 << 30
+PATTERNS = ("unstructured", "unstructured", "unstructured", "channel")
+
+
+def main(folder: str, first: str, stop: str, step: str) -> None:
+    """Run the cases first, first + step, ... below stop, each through the command line."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    os.chdir(folder)
+    Path("w.bin").write_bytes(bytes(4096))
+    if not Path("link").is_symlink():
+        Path("link").symlink_to("w.bin")
+        os.mkfifo("pipe")
+    onnxruntime.set_default_logger_severity(4)
+    models = [build() for build in MODELS.values()]
+    base = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (base + MEMORY_BYTES, base + MEMORY_BYTES))
+    for case in range(int(first), int(stop), int(step)):
+        print("begin", case, flush=True)
+        print("end", case, _run(case, models), flush=True)
+
+
+def _run(case: int, models: list) -> str:
+    """How a case went: "ok", "refused", or what is wrong with it."""
+    chance = random.Random(case)
+    model = models[case % len(models)]
+    Path("in.onnx").write_bytes(mutated(model, chance))
+    Path("out.onnx").unlink(missing_ok=True)
+    form, pattern = chance.choice(("ops", "dense", "coo")), chance.choice(PATTERNS)
+    arguments = ["in.onnx", "out.onnx", "--rate", "0.5", "--format", form, "--pattern", pattern]
+    if chance.random() < 0.15:
+        arguments = ["inspect", "in.onnx"]
+    out, err = io.StringIO(), io.StringIO()
+    status: object = 0
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            cli.main(arguments)
+    except SystemExit as stop:
+        status = stop.code
+    except BaseException:
+        return "traceback " + " | ".join(traceback.format_exc().strip().splitlines()[-7:])
+    message = err.getvalue()
+    if status == 0:
+        written = arguments[0] == "inspect" or Path("out.onnx").is_file()
+        return "ok" if written and not message else f"status 0, {message!r}"
+    if status != 2 or message.count("\n") != 1 or not message.startswith("onnxprune: "):
+        return f"status {status}, {message!r}"
+    if Path("out.onnx").exists() or any(Path().glob(".onnxprune-*")):
+        return "refused, but something was written"
+    return "refused " + message.strip()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
