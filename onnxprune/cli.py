@@ -19,7 +19,9 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 from onnxprune.config import PruneConfig, input_shapes
 from onnxprune.errors import OnnxPruneError, OutputError
+from onnxprune.interrupts import stopping_at_once
 from onnxprune.model.io import load
+from onnxprune.model.replace import remove_working_folders
 from onnxprune.model.weights import find_weights
 from onnxprune.pipeline import run
 from onnxprune.report.tables import inspection, job_details, job_summary
@@ -31,6 +33,7 @@ QUIET_SECONDS = 1.0
 PIPED_WIDTH = 120
 STATUS_BAD_INPUT = 2
 STATUS_INTERRUPTED = 130
+INTERRUPTED = "interrupted; the target was left as it was"
 
 EPILOG = """\b
 Examples:
@@ -185,7 +188,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     try:
         program = "onnxprune" if name == "prune" else f"onnxprune {name}"
-        COMMANDS[name].main(words, prog_name=program, standalone_mode=False)
+        with stopping_at_once(_interrupted, STATUS_INTERRUPTED):
+            COMMANDS[name].main(words, prog_name=program, standalone_mode=False)
     except OnnxPruneError as error:
         _fail(str(error), error.exit_status)
     except click.ClickException as error:
@@ -195,7 +199,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "out of memory; the target was left as it was: the model needs a larger machine", STATUS_BAD_INPUT
         )
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted; the target was left as it was", STATUS_INTERRUPTED)
+        _fail(INTERRUPTED, STATUS_INTERRUPTED)
+
+
+def _interrupted() -> None:
+    remove_working_folders()
+    click.echo(f"onnxprune: {INTERRUPTED}", err=True)
 
 
 def _fail(message: str, status: int) -> None:

@@ -29,6 +29,7 @@ except (
     fcntl = None  # type: ignore[assignment]
 
 _FOLDER_PREFIX = ".onnxprune-"
+_open_folders: set[Path] = set()
 
 
 def data_names(target: Path) -> tuple[str, str]:
@@ -87,10 +88,18 @@ def working_folder(parent: Path | None) -> Iterator[Path]:
     if parent is not None:
         _sweep(parent)
     folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=parent))
+    _open_folders.add(folder)
     try:
         with locked(folder):
             yield folder
     finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        _open_folders.discard(folder)
+
+
+def remove_working_folders() -> None:
+    """Remove those of this process, which is about to end without leaving them."""
+    for folder in _open_folders:
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -7,9 +7,11 @@ terms of ONNX's external data; and the other way round when a file is written.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -74,8 +76,12 @@ def write_inline(stream: BinaryIO, proto: onnx.ModelProto, tensors: Iterable[ir.
 
 def write_tensor(stream: BinaryIO, tensor: ir.TensorProtocol) -> None:
     """Write the bytes of a tensor, from file to file where it lies in one."""
-    if isinstance(tensor, ir.ExternalTensor | ir.Tensor):
+    if isinstance(tensor, ir.ExternalTensor):
         tensor.tofile(stream)
+        return
+    array = tensor.numpy()
+    if array.nbytes == tensor.nbytes and sys.byteorder == "little":
+        stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     else:
         stream.write(tensor.tobytes())
 

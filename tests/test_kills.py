@@ -1,0 +1,146 @@
+"""Processes killed, interrupted, starved of disk and let loose on one target: it is whole, the old or the new one."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import helper
+
+from tests.builders import floats, mlp, model_of, normal
+
+KILLS = 100 if os.environ.get("ONNXPRUNE_LONG") else 4
+# Over and over, the same target from two models in turn, with and without external data.
+REPLACER = """
+import itertools, sys
+from onnxprune import prune
+print("begun", flush=True)
+for turn in itertools.count():
+    for source in sys.argv[1:]:
+        data = "never" if turn % 3 == 2 else "always"
+        prune(source, "out.onnx", rate=0.5, format="ops" if turn % 2 else "dense", external_data=data)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    onnx.save(mlp(64, 128), "a.onnx")
+    onnx.save(mlp(64, 128, seed=9), "b.onnx")
+    return tmp_path
+
+
+def outputs(path):
+    """What a model gives: of a target whose files do not belong together, an error or something else."""
+    onnx.checker.check_model(path)
+    x = normal(4, 64)
+    return ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+
+
+def replacer(*sources):
+    process = subprocess.Popen([sys.executable, "-c", REPLACER, *sources], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"begun\n"
+    return process
+
+
+def expected():
+    from onnxprune import prune
+
+    for name in ("a", "b"):
+        prune(f"{name}.onnx", f"{name}-pruned.onnx", rate=0.5, format="dense")
+    return [outputs(f"{name}-pruned.onnx") for name in ("a", "b")]
+
+
+def assert_whole(wanted):
+    got = outputs("out.onnx")
+    assert any(np.array_equal(got, want) for want in wanted)
+
+
+def test_a_run_killed_at_any_moment_leaves_a_whole_target(folder):
+    wanted = expected()
+    chance = random.Random(0)
+    for _ in range(KILLS):
+        process = replacer("a.onnx", "b.onnx")
+        while not Path("out.onnx").exists():
+            time.sleep(0.01)
+        time.sleep(chance.random() * 0.3)
+        process.kill()
+        process.wait()
+        assert_whole(wanted)
+    # What the killed ones left behind goes with the next run.
+    from onnxprune import prune
+
+    prune("a.onnx", "out.onnx", rate=0.5, external_data="never")
+    assert not [path for path in folder.iterdir() if path.name.startswith(".onnxprune-")]
+
+
+def test_runs_on_one_target_at_a_time_do_not_mix(folder):
+    wanted = expected()
+    both = [replacer("a.onnx"), replacer("b.onnx")]
+    seen = 0
+    deadline = time.monotonic() + 60
+    try:
+        while seen < 8 and time.monotonic() < deadline:
+            # A target read while it is replaced may be the old model with the data of neither.
+            try:
+                assert_whole(wanted)
+                seen += 1
+            except (FileNotFoundError, onnx.checker.ValidationError, RuntimeError):
+                time.sleep(0.01)
+    finally:
+        for process in both:
+            process.kill()
+            process.wait()
+    assert_whole(wanted)
+    assert seen
+
+
+@pytest.mark.parametrize("external", ["always", "never"])
+def test_a_full_disk_is_one_line_and_the_target_is_as_it_was(folder, external):
+    (folder / "out.onnx").write_bytes(b"what was there before")
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)); from onnxprune import cli; "
+        f"cli.main(['a.onnx', 'out.onnx', '--rate', '0.5', '--external-data', '{external}'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "onnxprune: out.onnx cannot be written: File too large\n"
+    assert sorted(path.name for path in folder.iterdir()) == ["a.onnx", "b.onnx", "out.onnx"]
+    assert (folder / "out.onnx").read_bytes() == b"what was there before"
+
+
+def test_an_interrupt_stops_the_job_within_a_second_with_status_130(folder):
+    # Half a minute of matrix products, in one call of onnxruntime.
+    products = [helper.make_node("MatMul", [f"x{i}", "w"], [f"x{i + 1}"]) for i in range(1500)]
+    nodes = [*products, helper.make_node("Identity", ["x1500"], ["y"])]
+    model = model_of(nodes, [floats("x0", 512, 512)], [floats("y", 512, 512)], {"w": normal(512, 512) / 50})
+    onnx.save(model, "slow.onnx")
+    job = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "from onnxprune import cli; cli.main()",
+            "slow.onnx",
+            "out.onnx",
+            "--rate",
+            "0.5",
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not any(folder.glob(".onnxprune-*")):
+        assert job.poll() is None
+        time.sleep(0.02)
+    time.sleep(0.3)
+    job.send_signal(signal.SIGINT)
+    _, err = job.communicate(timeout=20)
+    assert job.returncode == 130
+    assert err == "onnxprune: interrupted; the target was left as it was\n"
+    assert not any(folder.glob(".onnxprune-*"))
