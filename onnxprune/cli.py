@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import Field, fields
+from dataclasses import Field, asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from onnxprune.compare import compare_files, comparison_table
 from onnxprune.config import PruneConfig, input_shapes
 from onnxprune.errors import OnnxPruneError, OutputError
+from onnxprune.evaluate import Tolerance
 from onnxprune.interrupts import stopping_at_once
 from onnxprune.model.io import load
 from onnxprune.model.replace import remove_working_folders
@@ -31,6 +33,7 @@ from onnxprune.sparse.rewrite import from_ops
 QUIET_SECONDS = 1.0
 # Tables that go to a file or pipe have no terminal to fit.
 PIPED_WIDTH = 120
+STATUS_DIFFERENT = 1
 STATUS_BAD_INPUT = 2
 STATUS_INTERRUPTED = 130
 INTERRUPTED = "interrupted; the target was left as it was"
@@ -42,6 +45,7 @@ Examples:
   onnxprune in.onnx out.onnx --rate 0.9 --exclude conv1 --layer-rate 'fc*=0.95'
   onnxprune in.onnx out.onnx --rate 0.5 --pattern channel --round-to 8
   onnxprune inspect in.onnx
+  onnxprune compare in.onnx out.onnx --check-rtol 0.01
   onnxprune tune out.onnx tuned.onnx --input-shape x:1,3,224,224
   onnxprune bench in.onnx out.onnx --input-shape x:1,3,224,224
   onnxprune bench --suite layers --only 'Conv 3x3*' --density 0.1
@@ -142,6 +146,38 @@ def tune(source: str, target: str, input_shape: tuple[str, ...], threads: int, s
 
 
 @click.command(context_settings=CONTEXT)
+@click.argument("first", metavar="A.onnx")
+@click.argument("second", metavar="B.onnx")
+@click.option("--data", metavar="DATA", help="Compare on this, as for pruning; default: random inputs.")
+@click.option(
+    "--input-shape", multiple=True, metavar="NAME:DIMS", help="A random input's shape, such as x:1,3,224,224."
+)
+@click.option("--check-rtol", type=click.FloatRange(0), default=1e-4, show_default=True, metavar="R")
+@click.option("--check-atol", type=click.FloatRange(0), default=1e-5, show_default=True, metavar="A")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random inputs.")
+@click.option("--json", "json_path", metavar="FILE", help="Write the figures as JSON.")
+def compare(
+    first: str,
+    second: str,
+    data: str | None,
+    input_shape: tuple[str, ...],
+    check_rtol: float,
+    check_atol: float,
+    seed: int,
+    json_path: str | None,
+) -> None:
+    """Run two models on the same inputs: status 1 where |A - B| > atol + rtol * |A| for any element."""
+    tolerance = Tolerance(relative=check_rtol, absolute=check_atol)
+    _check_json_path(json_path)
+    shapes = input_shapes(input_shape)
+    result = compare_files(Path(first), Path(second), tolerance, data=data, shapes=shapes, seed=seed)
+    _console().print(comparison_table(result, tolerance))
+    _write_json(json_path, result.to_dict() | {"tolerance": asdict(tolerance)})
+    if any(output.beyond for output in result.outputs):
+        sys.exit(STATUS_DIFFERENT)
+
+
+@click.command(context_settings=CONTEXT)
 @click.argument("files", metavar="[DENSE.onnx PRUNED.onnx]", nargs=-1)
 @click.option("--suite", type=click.Choice(["layers", "models"]), help="Instead of files: what to measure.")
 @click.option("--only", metavar="GLOB", multiple=True, help="Of a suite, the rows of this name. Repeatable.")
@@ -177,7 +213,7 @@ def bench(files: tuple[str, ...], suite: str | None, json_path: str | None, **op
     _write_json(json_path, to_json(rows))
 
 
-COMMANDS = {"prune": prune, "inspect": inspect, "tune": tune, "bench": bench}
+COMMANDS = {"prune": prune, "inspect": inspect, "compare": compare, "tune": tune, "bench": bench}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -21,6 +21,7 @@ from onnxprune.idx import read_idx
 
 LABELS = "labels"
 RANDOM_SAMPLES = 16
+MAX_RANDOM_BYTES = 2**30
 # IDX files hold grey levels as bytes; models take them as float in [0, 1].
 IDX_SCALE = np.float32(1 / 255)
 FORMS = (
@@ -131,10 +132,34 @@ def load_data(source: Any, specs: list[InputSpec]) -> Dataset:
     return _fit(arrays, specs, name)
 
 
+def fix_shapes(specs: list[InputSpec], shapes: Mapping[str, Sequence[int]]) -> list[InputSpec]:
+    """The inputs with these shapes, by name, in the place of what the model leaves open.
+
+    Raises:
+        DataError: there is no such input, or it takes no such shape.
+    """
+    unknown = set(shapes) - {spec.name for spec in specs}
+    if unknown:
+        names = ", ".join(spec.name for spec in specs)
+        raise DataError(f"the model has no input {_quoted(unknown)}: give shapes of {names}")
+    for spec in specs:
+        shape = tuple(shapes.get(spec.name, spec.shape))
+        fits = len(shape) == len(spec.shape) and all(
+            not isinstance(want, int) or have == want for have, want in zip(shape, spec.shape, strict=True)
+        )
+        if not fits:
+            wanted = ", ".join("any" if dim is None else str(dim) for dim in spec.shape)
+            raise DataError(f"the input {spec.name!r} takes [{wanted}], not {list(shape)}")
+    return [replace(spec, shape=tuple(shapes.get(spec.name, spec.shape))) for spec in specs]
+
+
 def random_data(specs: list[InputSpec], free_size: int, seed: int) -> Dataset:
     """Random inputs: floats uniform in [0, 1), integers and booleans 0 or 1.
 
     The first axis of an input is `RANDOM_SAMPLES` long where the model leaves it open, other open axes `free_size`.
+
+    Raises:
+        DataError: they would be too large.
     """
     rng = np.random.default_rng(seed)
     batch_names = {spec.shape[0] for spec in specs if spec.shape}
@@ -147,6 +172,8 @@ def random_data(specs: list[InputSpec], free_size: int, seed: int) -> Dataset:
     inputs = {}
     for spec in specs:
         shape = [size(axis, dim) for axis, dim in enumerate(spec.shape)]
+        if math.prod(shape) * spec.dtype.itemsize > MAX_RANDOM_BYTES:
+            raise DataError(f"random inputs {spec.name!r} of shape {shape} would be too large: give inputs")
         values = rng.integers(0, 2, shape) if spec.dtype.kind in "iub" else rng.random(shape)
         inputs[spec.name] = np.asarray(values).astype(spec.dtype)
     whole = len({array.shape[:1] for array in inputs.values()}) > 1 or not any(spec.shape for spec in specs)

@@ -11,10 +11,12 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from onnxprune.data import Dataset, InputSpec, class_axis, fixed_batch
+from onnxprune.data import Dataset, InputSpec, class_axis, fixed_batch, random_data
 from onnxprune.errors import DataError, ModelFileError, first_line
 
 BATCH_SAMPLES = 256
+# Tried one after the other for the axes, but the first, whose length a model leaves open.
+FREE_SIZES = (16, 64, 224, 512, 1)
 # onnxruntime logs warnings to stderr from level 2 down; errors come back as exceptions.
 LOG_ERRORS_ONLY = 3
 
@@ -50,11 +52,20 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Tolerance:
+    """Two elements a and b are the same where |a - b| <= absolute + relative * |a|, and NaN is the same as NaN."""
+
+    relative: float = 0.0
+    absolute: float = 0.0
+
+
+@dataclass(frozen=True)
 class OutputDifference:
     """One output of both models on the same inputs.
 
     `relative` is the largest absolute difference over the largest absolute value; `agreement` the share of samples
-    with the same arg-max (None where the output has no class axis).
+    with the same arg-max (None where the output has no class axis); `beyond` the number of its `elements` that are
+    beyond the tolerance, all where the shapes differ.
     """
 
     output: str
@@ -62,6 +73,8 @@ class OutputDifference:
     absolute: float
     relative: float
     agreement: float | None
+    elements: int
+    beyond: int
 
 
 @dataclass(frozen=True)
@@ -95,6 +108,7 @@ def compare(
     data: Dataset,
     specs: list[InputSpec],
     progress: Callable[[float], None] = lambda fraction: None,
+    tolerance: Tolerance = Tolerance(),
 ) -> Evaluation:
     """Run both models on all of `data`.
 
@@ -103,7 +117,7 @@ def compare(
     """
     names = [output.name for output in before.get_outputs()]
     fixed = None if data.whole else fixed_batch(specs)
-    differences = [_Difference() for _ in names]
+    differences = [_Difference(tolerance) for _ in names]
     metrics = (_Score(), _Score())
     done = 0
     for batch in _batches(data, fixed or BATCH_SAMPLES):
@@ -118,6 +132,23 @@ def compare(
     old_metric, new_metric = (score.result() for score in metrics)
     moved = tuple(difference.result(name) for difference, name in zip(differences, names, strict=True))
     return Evaluation(data.name, len(data), old_metric, new_metric, moved)
+
+
+def random_inputs(session: ort.InferenceSession, specs: list[InputSpec], seed: int) -> Dataset:
+    """Random inputs of a size that the model runs on, where it leaves sizes open.
+
+    Raises:
+        DataError: it runs on none.
+    """
+    failures = []
+    for size in FREE_SIZES:
+        data = random_data(specs, size, seed)
+        try:
+            check_runs(session, data, specs)
+            return data
+        except DataError as error:
+            failures.append(str(error))
+    raise DataError(f"{failures[0]}; give inputs that fit it")
 
 
 def check_runs(session: ort.InferenceSession, data: Dataset, specs: list[InputSpec]) -> None:
@@ -166,15 +197,24 @@ def _run(session: ort.InferenceSession, batch: Dataset, fixed: int | None) -> li
 class _Difference:
     """Running sums of one output's differences."""
 
-    def __init__(self) -> None:
+    def __init__(self, tolerance: Tolerance) -> None:
+        self.tolerance = tolerance
         self.dot = self.norm_old = self.norm_new = self.absolute = self.largest = 0.0
-        self.agreeing = self.compared = 0
+        self.agreeing = self.compared = self.elements = self.beyond = 0
 
     def add(self, old: Any, new: Any) -> None:
-        if not isinstance(old, np.ndarray) or old.dtype.kind not in "fiub":
+        if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+            for one, other in zip(old, new, strict=True):
+                self.add(one, other)
             return
-        if old.shape != new.shape:
+        size = old.size if isinstance(old, np.ndarray) else 1
+        self.elements += size
+        if not isinstance(old, np.ndarray) or old.dtype.kind not in "fiub":
+            self.beyond += 0 if np.array_equal(old, new) else size
+            return
+        if old.shape != new.shape or old.dtype != new.dtype:
             self.absolute = self.largest = np.inf
+            self.beyond += size
             return
         if old.ndim >= 2 and old.shape[-1] > 1 and old.dtype.kind == "f":
             same = old.argmax(-1) == new.argmax(-1)
@@ -184,6 +224,8 @@ class _Difference:
         self.dot += float(old64 @ new64)
         self.norm_old += float(old64 @ old64)
         self.norm_new += float(new64 @ new64)
+        same = np.isclose(new64, old64, self.tolerance.relative, self.tolerance.absolute, equal_nan=True)
+        self.beyond += int(np.count_nonzero(~same))
         if old64.size:
             self.absolute = max(self.absolute, float(np.abs(old64 - new64).max()))
             self.largest = max(self.largest, float(np.abs(old64).max()))
@@ -193,7 +235,9 @@ class _Difference:
         cosine = self.dot / norms if norms else float(self.norm_old == self.norm_new)
         relative = self.absolute / self.largest if self.largest else float(self.absolute > 0)
         agreement = self.agreeing / self.compared if self.compared else None
-        return OutputDifference(name, float(cosine), self.absolute, float(relative), agreement)
+        return OutputDifference(
+            name, float(cosine), self.absolute, float(relative), agreement, self.elements, self.beyond
+        )
 
 
 class _Score:

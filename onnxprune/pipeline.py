@@ -24,11 +24,10 @@ from onnxprune.data import (
     fixed_batch,
     input_specs,
     load_data,
-    random_data,
     random_feeds,
 )
-from onnxprune.errors import DataError, ModelFileError, NothingToPruneError, ValidationError
-from onnxprune.evaluate import BATCH_SAMPLES, Evaluation, check_runs, compare, make_session
+from onnxprune.errors import ModelFileError, NothingToPruneError, ValidationError
+from onnxprune.evaluate import BATCH_SAMPLES, Evaluation, check_runs, compare, make_session, random_inputs
 from onnxprune.model.costs import multiply_adds
 from onnxprune.model.io import ModelLike, Source, Staging, load, staging
 from onnxprune.model.weights import (
@@ -51,8 +50,6 @@ from onnxprune.sparse.rewrite import Stored, from_ops, to_ops
 from onnxprune.surgery import SurgeryReport, remove_dead_units, unit_groups, zero_units
 
 HELD_OUT_FRACTION = 0.1
-# Tried one after the other for the axes, but the first, whose length a model leaves open.
-FREE_SIZES = (16, 64, 224, 512, 1)
 PACKAGES = ("onnxprune", "onnx", "onnx-ir", "onnxruntime", "numpy", "torch")
 
 # Share of the training that is spent on the way to the rate; the rest retrains at the rate.
@@ -214,21 +211,8 @@ def _read_data(model: ir.Model, original: ort.InferenceSession, config: PruneCon
         judging = load_data(config.eval_data, specs)
         check_runs(original, judging, specs)
     else:
-        judging = held_out or _random_inputs(original, specs, config.seed)
+        judging = held_out or random_inputs(original, specs, config.seed)
     return _Data(specs, training, held_out, judging)
-
-
-def _random_inputs(original: ort.InferenceSession, specs: list[InputSpec], seed: int) -> Dataset:
-    """Random inputs of a size that the model runs on, where it leaves sizes open."""
-    failures = []
-    for size in FREE_SIZES:
-        data = random_data(specs, size, seed)
-        try:
-            check_runs(original, data, specs)
-            return data
-        except DataError as error:
-            failures.append(str(error))
-    raise DataError(f"{failures[0]}; give inputs that fit it by --eval-data")
 
 
 def _prune(

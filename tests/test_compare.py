@@ -1,0 +1,78 @@
+"""Two models side by side, as the command line has it."""
+
+import json
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from onnxprune import cli
+from tests.builders import cnn, floats, initializer, mlp, model_of, normal
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    onnx.save(mlp(), "a.onnx")
+    changed = mlp()
+    weight = initializer(changed, "fc2.weight") + np.float32(1e-3)
+    changed.graph.initializer[2].CopyFrom(numpy_helper.from_array(weight, "fc2.weight"))
+    onnx.save(changed, "b.onnx")
+    return tmp_path
+
+
+def run(*arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["compare", *arguments])
+        sys.exit(0)
+    out = capsys.readouterr()
+    return stop.value.code, out.out, out.err
+
+
+def test_a_model_is_the_same_as_itself(folder, capsys):
+    status, out, err = run("a.onnx", "a.onnx", "--check-rtol", "0", "--check-atol", "0", capsys=capsys)
+    assert status == 0 and not err and "0 / 64" in out and "same" in out
+
+
+def test_a_difference_beyond_the_tolerance_is_status_1_and_within_it_is_0(folder, capsys):
+    status, out, _ = run("a.onnx", "b.onnx", "--json", "r.json", capsys=capsys)
+    assert status == 1 and "differs" in out
+    (output,) = json.loads((folder / "r.json").read_text())["outputs"]
+    assert output["beyond"] > 0 and output["elements"] == 64
+    assert run("a.onnx", "b.onnx", "--check-atol", "0.1", capsys=capsys)[0] == 0
+    assert run("a.onnx", "b.onnx", "--check-rtol", "10", capsys=capsys)[0] in (0, 1)
+
+
+def test_given_data_is_what_they_run_on(folder, capsys):
+    np.savez("data.npz", x=normal(5, 8))
+    status, out, _ = run("a.onnx", "b.onnx", "--data", "data.npz", capsys=capsys)
+    assert status == 1 and "data.npz, 5 samples" in out and "/ 20" in out
+
+
+def test_a_shape_may_be_given_where_the_model_leaves_it_open(folder, capsys):
+    status, out, _ = run("a.onnx", "a.onnx", "--input-shape", "x:3,8", capsys=capsys)
+    assert status == 0 and "0 / 12" in out
+
+
+REFUSED = {
+    "another rank": (["a.onnx", "a.onnx", "--input-shape", "x:8"], "takes [N, 8], not [8]"),
+    "an input that is not there": (["a.onnx", "a.onnx", "--input-shape", "z:1,8"], "no input 'z'"),
+    "no shape": (["a.onnx", "a.onnx", "--input-shape", "x=1"], "x:1,3,224,224"),
+    "another interface": (["a.onnx", "c.onnx"], "differ in their outputs"),
+    "inputs too large to make up": (
+        ["a.onnx", "a.onnx", "--input-shape", "x:1000000000,8"],
+        "would be too large",
+    ),
+    "no file": (["a.onnx", "gone.onnx"], "no file gone.onnx"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "words"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_cannot_be_compared_is_one_line(folder, capsys, arguments, words):
+    node = onnx.helper.make_node("Relu", ["x"], ["z"])
+    onnx.save(model_of([node], [floats("x", "N", 8)], [floats("z", "N", 8)], {}), "c.onnx")
+    onnx.save(cnn(), "cnn.onnx")
+    status, out, err = run(*arguments, capsys=capsys)
+    assert status == 2 and not out and err.count("\n") == 1 and words in err, err
