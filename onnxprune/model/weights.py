@@ -96,6 +96,15 @@ class Weight:
         """The weight's values in their own dtype; read-only, perhaps mapped from the file."""
         return self.tensor.numpy()
 
+    def copy(self) -> np.ndarray:
+        """The values in their own dtype, to be changed; read from the file without a mapping beside them."""
+        tensor = self.tensor
+        if not isinstance(tensor, ir.ExternalTensor):
+            return self.array().copy()
+        dtype = np.dtype(tensor.dtype.numpy())
+        array = np.fromfile(tensor.path, dtype.newbyteorder("<"), self.size, offset=tensor.offset or 0)
+        return array.astype(dtype, copy=False).reshape(self.shape)
+
     def nonzero(self) -> int:
         """Number of elements that are not zero."""
         return int(np.count_nonzero(self.array()))
@@ -111,7 +120,7 @@ class Weight:
         """Replace the stored values; the shape must be the weight's, the dtype is cast to the weight's."""
         old = self.tensor
         assert array.shape == self.shape, (self.name, array.shape, self.shape)
-        new = np.ascontiguousarray(array.astype(old.numpy().dtype, copy=False))
+        new = np.ascontiguousarray(array.astype(old.dtype.numpy(), copy=False))
         set_constant(self.value, new, old.dtype)
 
 

@@ -10,6 +10,7 @@ from onnxprune.model.weights import Weight
 from onnxprune.pruning.allocation import Pool
 from onnxprune.pruning.blocks import block_norms, spread
 from onnxprune.pruning.criteria import magnitude
+from onnxprune.pruning.selection import kth_smallest
 
 Masks = dict[str, np.ndarray]
 
@@ -34,7 +35,9 @@ def make_masks(pools: Sequence[Pool], *, blocks: bool = False) -> Masks:
             assert pool.rate is not None
             kept = _keep_largest(scores, pool.rate)
         for weight, mask in zip(pool.weights, kept, strict=True):
-            masks[weight.name] = (spread(weight, mask) if blocks else mask) & (weight.array() != 0)
+            whole = spread(weight, mask) if blocks else mask
+            whole &= weight.array() != 0
+            masks[weight.name] = whole
     return masks
 
 
@@ -42,7 +45,9 @@ def apply_masks(weights: Sequence[Weight], masks: Masks) -> None:
     """Zero what the masks cut, in the model."""
     for weight in weights:
         if weight.name in masks:
-            weight.assign(np.where(masks[weight.name], weight.array(), 0))
+            array = weight.copy()
+            array[~masks[weight.name]] = 0
+            weight.assign(array)
 
 
 def _threshold(weight: Weight, quality: float) -> float:
@@ -55,7 +60,7 @@ def _keep_largest(scores: Sequence[np.ndarray], rate: float) -> list[np.ndarray]
     kept = np.ones(flat.size, dtype=bool)
     lost = round(rate * flat.size)
     if lost:
-        threshold = np.partition(flat, lost - 1)[lost - 1]
+        threshold = kth_smallest(flat, lost)
         kept[flat < threshold] = False
         ties = np.flatnonzero(flat == threshold)
         kept[ties[: lost - int(flat.size - np.count_nonzero(kept))]] = False
