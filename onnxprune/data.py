@@ -45,7 +45,8 @@ def input_specs(model: ir.Model) -> list[InputSpec]:
     for value in model.graph.inputs:
         if value.is_initializer():
             continue
-        dtype = value.dtype.numpy() if value.dtype is not None else np.dtype(np.float32)
+        known = value.dtype is not None and value.dtype != ir.DataType.UNDEFINED
+        dtype = value.dtype.numpy() if known and value.dtype is not None else np.dtype(np.float32)
         dims = () if value.shape is None else tuple(_dim(dim) for dim in value.shape)
         specs.append(InputSpec(value.name or "", np.dtype(dtype), dims))
     return specs
@@ -370,7 +371,8 @@ def _has_common_batch(specs: list[InputSpec]) -> bool:
 
 
 def _fit_array(array: np.ndarray, spec: InputSpec, name: str) -> np.ndarray:
-    if array.dtype.kind not in ("f" if spec.dtype.kind == "f" else "iub"):
+    kinds = {"f": "f", "O": "OUS"}.get(spec.dtype.kind, "iub")
+    if array.dtype.kind not in kinds:
         raise DataError(
             f"array {spec.name!r} of {name} is {array.dtype}, the input takes {spec.dtype}: "
             "convert it as the model's training did"

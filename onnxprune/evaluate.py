@@ -203,6 +203,11 @@ class _Difference:
         self.agreeing = self.compared = self.elements = self.beyond = 0
 
     def add(self, old: Any, new: Any) -> None:
+        # What is not finite differs, in ways that need no warning.
+        with np.errstate(all="ignore"):
+            self._add(old, new)
+
+    def _add(self, old: Any, new: Any) -> None:
         if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
             for one, other in zip(old, new, strict=True):
                 self.add(one, other)

@@ -186,7 +186,8 @@ def _versions() -> dict[str, str]:
 def _usable_weights(model: ir.Model, name: str, config: PruneConfig) -> Weights:
     found = find_weights(model)
     # Channels also go from weights that are not cut one by one, those of an LSTM for one.
-    if not found.prunable and not (config.pattern == "channel" and unit_groups(model).cuts):
+    asked = config.rate != 0
+    if asked and not found.prunable and not (config.pattern == "channel" and unit_groups(model).cuts):
         reasons = "; ".join(f"{operand.weight}: {operand.reason}" for operand in found.unprunable[:3])
         reasons = reasons or "there is no Conv, Gemm or MatMul with a constant operand"
         raise NothingToPruneError(

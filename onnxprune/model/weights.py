@@ -27,24 +27,43 @@ def _gemm_out_axis(transposed_attribute: str, untransposed_axis: int) -> Callabl
     return out_axis
 
 
+def _axis(number: int) -> Callable[[ir.Node, int], int]:
+    return lambda node, rank: min(number, max(rank - 1, 0))
+
+
+def _last(node: ir.Node, rank: int) -> int:
+    return max(rank - 1, 0)
+
+
+MICROSOFT = "com.microsoft"
+_CONV = (WeightSlot(1, _axis(0)),)
+_GEMM = (WeightSlot(0, _gemm_out_axis("transA", 0)), WeightSlot(1, _gemm_out_axis("transB", 1)))
+_MATMUL = (WeightSlot(0, lambda node, rank: max(rank - 2, 0)), WeightSlot(1, _last))
+# (directions, gates x hidden, inputs or hidden)
+_RECURRENT = (WeightSlot(1, _axis(1)), WeightSlot(2, _axis(1)))
+
 # (domain, op_type) -> the inputs that may hold a weight. A new operator is one entry.
 WEIGHT_SLOTS: dict[tuple[str, str], tuple[WeightSlot, ...]] = {
-    ("", "Conv"): (WeightSlot(1, lambda node, rank: 0),),
-    ("", "Gemm"): (
-        WeightSlot(0, _gemm_out_axis("transA", 0)),
-        WeightSlot(1, _gemm_out_axis("transB", 1)),
-    ),
-    ("", "MatMul"): (
-        WeightSlot(0, lambda node, rank: max(rank - 2, 0)),
-        WeightSlot(1, lambda node, rank: rank - 1),
-    ),
+    ("", "Conv"): _CONV,
+    (MICROSOFT, "FusedConv"): _CONV,
+    ("", "DeformConv"): _CONV,
+    ("", "ConvTranspose"): (WeightSlot(1, _axis(1)),),
+    ("", "Gemm"): _GEMM,
+    (MICROSOFT, "FusedGemm"): _GEMM,
+    ("", "MatMul"): _MATMUL,
+    (MICROSOFT, "FusedMatMul"): _MATMUL,
+    ("", "Einsum"): (WeightSlot(0, _last), WeightSlot(1, _last), WeightSlot(2, _last)),
+    ("", "LSTM"): _RECURRENT,
+    ("", "GRU"): _RECURRENT,
+    ("", "RNN"): _RECURRENT,
+    (MICROSOFT, "Attention"): (WeightSlot(1, _last),),
 }
 
 # Operators that hold weights which this version leaves as they are: reported, never guessed.
-UNHANDLED_WEIGHTED = frozenset(
-    {"ConvTranspose", "LSTM", "GRU", "RNN", "Einsum"}
-    | {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
-)
+UNHANDLED_WEIGHTED = frozenset({"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"})
+
+# What may stand between a weight and its operator: every element stays, or stays zero.
+PASSED_THROUGH = frozenset({"Identity", "Transpose", "Reshape", "Cast", "Squeeze", "Unsqueeze", "Flatten"})
 
 
 @dataclass(frozen=True)
@@ -57,7 +76,7 @@ class Use:
 
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """A constant operand of Conv, Gemm or MatMul; shared by several nodes, it is still one weight.
+    """A constant operand of an operator in `WEIGHT_SLOTS`; shared by several nodes, it is still one weight.
 
     `name` is the initializer's name (or the Constant node's output), made unique by `#2`, `#3` where
     subgraphs repeat one. `out_axis` is the axis of output channels or neurons for the first use.
@@ -87,6 +106,14 @@ class Weight:
     @property
     def op_type(self) -> str:
         return self.uses[0].node.op_type
+
+    @property
+    def in_axis(self) -> int:
+        """The axis of inputs: the second of a convolution's, else the other of the two that a product has."""
+        if "Conv" in self.op_type:
+            return 1 - self.out_axis
+        rank = len(self.shape)
+        return min(max(2 * rank - 3 - self.out_axis, 0), rank - 1)
 
     @property
     def node_names(self) -> tuple[str, ...]:
@@ -190,12 +217,12 @@ class Weights:
 
 
 def find_weights(model: ir.Model) -> Weights:
-    """Every weight of Conv, Gemm and MatMul, subgraphs included, in node order, shared ones once."""
+    """Every weight of the operators in `WEIGHT_SLOTS`, subgraphs included, in node order, shared ones once."""
     uses: dict[ir.Value, list[Use]] = {}
     unprunable: list[Unprunable] = []
     for node in model.graph.all_nodes():
         for use, reason in _weight_operands(node):
-            value = node.inputs[use.index]
+            value = _source(node.inputs[use.index])
             assert value is not None
             if reason is None:
                 uses.setdefault(value, []).append(use)
@@ -213,7 +240,7 @@ def find_weights(model: ir.Model) -> Weights:
         tensor = constant_tensor(value)
         assert tensor is not None
         slot = next(s for s in _slots(first.node) if s.input_index == first.index)
-        axis = slot.out_axis(first.node, len(tensor.shape))
+        axis = _axis_of_source(first, slot.out_axis(first.node, len(tensor.shape)))
         prunable.append(Weight(unique, value, tuple(value_uses), axis))
     return Weights(tuple(prunable), tuple(unprunable))
 
@@ -231,7 +258,7 @@ def _weight_operands(node: ir.Node) -> Iterator[tuple[Use, str | None]]:
     for slot in _slots(node):
         if slot.input_index >= len(node.inputs):
             continue
-        value = node.inputs[slot.input_index]
+        value = _source(node.inputs[slot.input_index])
         tensor = constant_tensor(value)
         if tensor is None:
             if slot.input_index == 1 and value is not None:
@@ -247,10 +274,38 @@ def _weight_operands(node: ir.Node) -> Iterator[tuple[Use, str | None]]:
                 yield Use(node, index), f"weights of {node.op_type} are left as they are"
 
 
+def _source(value: ir.Value | None) -> ir.Value | None:
+    """The constant behind Transpose, Cast and the like, where there is one; else the value itself."""
+    behind = value
+    while behind is not None and constant_tensor(behind) is None:
+        node = behind.producer()
+        if node is None or _domain(node) or node.op_type not in PASSED_THROUGH:
+            return value
+        behind = node.inputs[0]
+    return value if behind is None else behind
+
+
+def _axis_of_source(use: Use, axis: int) -> int:
+    """The axis of the constant that an axis of the operand is, through each Transpose between them."""
+    value = use.node.inputs[use.index]
+    while value is not None and constant_tensor(value) is None:
+        node = value.producer()
+        assert node is not None
+        if node.op_type == "Transpose" and "perm" in node.attributes:
+            axis = node.attributes["perm"].as_ints()[axis]
+        value = node.inputs[0]
+        if node.op_type == "Transpose" and "perm" not in node.attributes and value is not None:
+            tensor = constant_tensor(_source(value))
+            axis = axis if tensor is None else len(tensor.shape) - 1 - axis
+    return axis
+
+
 def _why_not_constant(value: ir.Value) -> str:
     producer = value.producer()
     if producer is None:
         return "its weight is a graph input without a value"
+    if producer.op_type == "DequantizeLinear":
+        return "its weight is quantized: prune the float model, then quantize"
     return f"its weight is computed in the graph, by {producer.op_type} node {producer.name!r}"
 
 

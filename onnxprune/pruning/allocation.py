@@ -46,7 +46,7 @@ def allocate(weights: Sequence[Weight], config: PruneConfig) -> list[Pool]:
     for selector, rate in config.layer_rate:
         own_rate.update(dict.fromkeys(select(selector, weights), rate))
     included = [weight for weight in weights if weight not in excluded]
-    if not included:
+    if weights and not included:
         raise NothingToPruneError("every weight is excluded, so there is nothing to prune: drop an --exclude")
     common = [weight for weight in included if weight not in own_rate]
     pools = [Pool((weight,), own_rate[weight], None) for weight in included if weight in own_rate]

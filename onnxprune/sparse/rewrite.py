@@ -44,6 +44,7 @@ from onnxprune.sparse.functions import (
     UNPACK_GAPS,
     decoder,
     function,
+    has_sparse_op,
     sparse_op,
     standard_opset,
 )
@@ -226,6 +227,9 @@ def _why_dense(weight: Weight) -> str | None:
         if (node, index) not in places:
             return f"{node.op_type} node {node.name!r} reads it too"
     nodes = [use.node for use in weight.uses]
+    for node, index in places:
+        if not has_sparse_op(node, index):
+            return f"{node.op_type} has no sparse form"
     for node in nodes:
         if node.domain in DOMAINS or nodes.count(node) > 1:
             return f"both operands of node {node.name!r} are weights, and only one can be sparse"

@@ -83,7 +83,7 @@ class _Layer:
         """The weight before and after."""
         weight, before, after = self.weight, self.shape, self.weight.shape
         out_axis = weight.out_axis
-        in_axis = 1 if weight.op_type == "Conv" else 2 * len(before) - 3 - out_axis
+        in_axis = weight.in_axis
         return LayerSurgery(
             weight.name,
             before[out_axis],

@@ -1,0 +1,126 @@
+"""Every model of onnx.backend.test, as it is and with its inputs of two axes and more as constants."""
+
+import os
+from collections import Counter
+from functools import partial
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import numpy_helper
+from onnx.backend.test.loader import load_model_tests
+
+import onnxprune
+from onnxprune.errors import DataError, ModelFileError, NothingToPruneError
+
+LONG = bool(os.environ.get("ONNXPRUNE_LONG"))
+KINDS = ("node", "simple", "light", "pytorch-converted", "pytorch-operator")
+# make test takes every so many of them; the light networks without their weights take seconds each.
+STRIDE = 1 if LONG else 40
+FORMS = ("ops", "dense", "coo")
+
+
+def cases(kind):
+    for case in load_model_tests(kind=kind)[::STRIDE]:
+        model = case.model if case.model is not None else _stored_model(case)
+        if model is None:
+            continue
+        data = case.data_sets[0][0] if case.data_sets else _stored_inputs(case, model)
+        names = [value.name for value in model.graph.input]
+        yield case.name, model, dict(zip(names, data, strict=False))
+
+
+def _stored_model(case):
+    path = os.path.join(case.model_dir, "model.onnx") if case.model_dir else case.url
+    return onnx.load(path) if path and os.path.isfile(path) else None
+
+
+def _stored_inputs(case, model):
+    arrays = []
+    for index, value in enumerate(model.graph.input):
+        path = os.path.join(case.model_dir or "", "test_data_set_0", f"input_{index}.pb")
+        if not value.type.HasField("tensor_type") or not os.path.isfile(path):
+            return []
+        arrays.append(numpy_helper.to_array(onnx.load_tensor(path)))
+    return arrays
+
+
+def with_constants(model, inputs):
+    """The model with its inputs after the first that have two axes or more as initializers; None without any."""
+    first = model.graph.input[0].name if model.graph.input else None
+    constant = {
+        name: array
+        for name, array in inputs.items()
+        if name != first and isinstance(array, np.ndarray) and array.ndim >= 2
+    }
+    if not constant:
+        return None
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    for name, array in constant.items():
+        changed.graph.initializer.append(numpy_helper.from_array(array, name))
+    left = [value for value in changed.graph.input if value.name not in constant]
+    del changed.graph.input[:]
+    changed.graph.input.extend(left)
+    return changed, {name: array for name, array in inputs.items() if name not in constant}
+
+
+def outputs(model, inputs):
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, inputs)
+
+
+def same(one, other):
+    if isinstance(one, list):
+        return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
+    if isinstance(one, np.ndarray) and one.dtype.kind == "f":
+        return one.shape == other.shape and np.array_equal(one, other, equal_nan=True)
+    return np.array_equal(one, other)
+
+
+def outcome(model, inputs, form):
+    """What became of a model at rate 0 and at rate 0.5, in a word."""
+    try:
+        before = outputs(model, inputs)
+    except Exception:
+        return "onnxruntime does not run it"
+    job = partial(onnxprune.prune, model, eval_data=inputs or None, format=form)
+    try:
+        after = job(rate=0.0).model
+    except (ModelFileError, DataError) as error:
+        return f"refused: {error}"
+    # What is random in the model is random in both.
+    if not same(before, outputs(model, inputs)):
+        return "gives other outputs each time"
+    assert same(before, outputs(after, inputs))
+    try:
+        pruned = job(rate=0.5).model
+    except NothingToPruneError:
+        return "equal; nothing to prune"
+    if form != "coo":
+        onnx.checker.check_model(pruned, full_check=True)
+    outputs(pruned, inputs)
+    return "equal; pruned"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_at_rate_0_outputs_are_equal_and_at_half_the_file_is_sound_or_the_refusal_clear(kind):
+    counts, wrong = Counter(), []
+    for number, (name, model, inputs) in enumerate(cases(kind)):
+        variants = [(name, model, inputs)]
+        if kind == "node" and (changed := with_constants(model, inputs)) is not None:
+            variants.append((f"{name}, constants", *changed))
+        for variant, proto, given in variants:
+            try:
+                result = outcome(proto, given, FORMS[number % len(FORMS)])
+            except Exception as error:
+                result = "wrong"
+                wrong.append(f"{variant}: {type(error).__name__}: {str(error)[:300]}")
+            counts[result.split(":")[0]] += 1
+            if LONG and result.startswith("refused"):
+                print(variant, result[:200])
+    print(kind, dict(counts))
+    assert not wrong, "\n".join(wrong)
