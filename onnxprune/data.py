@@ -125,12 +125,21 @@ def load_data(source: Any, specs: list[InputSpec]) -> Dataset:
     if isinstance(source, (str, os.PathLike)):
         arrays = _from_text(os.fspath(source), specs)
     elif isinstance(source, Mapping):
-        arrays = {str(key): np.asarray(array) for key, array in source.items()}
+        arrays = {str(key): _as_array(array, str(key), name) for key, array in source.items()}
     elif isinstance(source, Iterable):
         arrays = _concatenate(source, name)
     else:
         raise DataError(f"data of type {type(source).__name__} cannot be read: give {FORMS}, or batches")
     return _fit(arrays, specs, name)
+
+
+def _as_array(values: Any, key: str, name: str) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise DataError(
+            f"{key!r} of {name} is no array: {error}; models that take sequences are not judged"
+        ) from None
 
 
 def fix_shapes(specs: list[InputSpec], shapes: Mapping[str, Sequence[int]]) -> list[InputSpec]:

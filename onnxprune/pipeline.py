@@ -26,7 +26,7 @@ from onnxprune.data import (
     load_data,
     random_feeds,
 )
-from onnxprune.errors import ModelFileError, NothingToPruneError, ValidationError
+from onnxprune.errors import DataError, ModelFileError, NothingToPruneError, ValidationError
 from onnxprune.evaluate import BATCH_SAMPLES, Evaluation, check_runs, compare, make_session, random_inputs
 from onnxprune.model.costs import multiply_adds
 from onnxprune.model.io import ModelLike, Source, Staging, load, staging
@@ -348,14 +348,17 @@ def _refuse_worse(evaluation: Evaluation, config: PruneConfig, target: Path | No
 
 
 def _same_outputs(data: _Data, before: ir.Model, after: ir.Model) -> bool:
-    """Whether two forms of a model give the same outputs, to rounding."""
-    sessions = []
-    for model in (before, after):
-        with staging(None) as stage:
-            stage.write(model.clone())
-            sessions.append(make_session(stage.path, "the converted model"))
-    some = data.judging.take(slice(0, BATCH_SAMPLES))
-    return compare(sessions[0], sessions[1], some, data.specs).relative() <= ROUNDING
+    """Whether two forms of a model give the same outputs, to rounding; not so where one does not run."""
+    try:
+        sessions = []
+        for model in (before, after):
+            with staging(None) as stage:
+                stage.write(model.clone())
+                sessions.append(make_session(stage.path, "the converted model"))
+        some = data.judging.take(slice(0, BATCH_SAMPLES))
+        return compare(sessions[0], sessions[1], some, data.specs).relative() <= ROUNDING
+    except (ModelFileError, DataError):
+        return False
 
 
 def _notes(
