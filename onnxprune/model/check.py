@@ -26,6 +26,8 @@ MAX_RANK = 64
 # Of inputs, outputs and what lies between; constants are held against the file.
 MAX_DIM = 2**30
 _SIZE_UNKNOWN = -1
+# The field that an attribute of a type must have; protobuf takes one that is absent for an empty message.
+_HOLDERS = {onnx.AttributeProto.TENSOR: "t", onnx.AttributeProto.GRAPH: "g"}
 
 # Element type -> the field that holds its elements where `raw_data` does not, and how many a field's entry is.
 _INT32_DATA = (
@@ -106,6 +108,9 @@ def _check_graph(graph: onnx.GraphProto, outer: set[str], context: _Context) -> 
         raise _Broken(f"an initializer of {where} has no name")
     for value in (*graph.input, *graph.output, *graph.value_info):
         _check_type(value.type, value.name)
+    for value in graph.input:
+        if value.type.HasField("tensor_type") and not value.type.tensor_type.elem_type:
+            raise _Broken(f"the input {value.name!r} of {where} has no element type")
     for tensor in graph.initializer:
         _check_tensor(tensor, tensor.name, context.file)
     outputs = [value.name for value in graph.output]
@@ -171,6 +176,9 @@ def _check_node(node: onnx.NodeProto, context: _Context) -> None:
             raise _Broken(f"the attribute {name!r} of {what} is of another type than its operator's")
         elif attribute.ref_attr_name and not context.in_function:
             raise _Broken(f"the attribute {name!r} of {what} refers to a function's, and is in none")
+        elif attribute.type in _HOLDERS and not attribute.ref_attr_name:
+            if not attribute.HasField(_HOLDERS[attribute.type]):
+                raise _Broken(f"the attribute {name!r} of {what} is empty")
         elif not _is_text(attribute.s):
             raise _Broken(f"the attribute {name!r} of {what} is no text")
 

@@ -59,7 +59,7 @@ def inspection(source: Source, model: ir.Model, weights: Weights) -> RenderableT
 
 def _value_text(value: ir.Value) -> str:
     """The name, type and dims of an input or output: x float32 [N, 8]."""
-    dtype = "?" if value.dtype is None else str(value.dtype.numpy())
+    dtype = "?" if value.dtype in (None, ir.DataType.UNDEFINED) else str(value.dtype.numpy())
     dims = "?" if value.shape is None else ", ".join(str(dim) for dim in value.shape)
     return f"{value.name} {dtype} [{dims}]"
 
