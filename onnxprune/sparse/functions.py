@@ -256,7 +256,7 @@ def sparse_op(node: ir.Node, weight_index: int) -> SparseOp:
 
 def has_sparse_op(node: ir.Node, weight_index: int) -> bool:
     """Whether there is an operator that can take the place of a node whose weight is input `weight_index`."""
-    return node.domain in ("", "ai.onnx", DOMAIN) and any(
+    return node.domain in ("", "ai.onnx", *DOMAINS) and any(
         op.weight_index == weight_index and node.op_type in (op.op_type, op.name)
         for op in SPARSE_OPS.values()
     )
