@@ -9,13 +9,15 @@ if TYPE_CHECKING:
     from onnxprune.config import PruneConfig
     from onnxprune.errors import OnnxPruneError
     from onnxprune.pipeline import Result, prune
+    from onnxprune.session import PruningSession
     from onnxprune.translate import to_torch
 
-__all__ = ["OnnxPruneError", "PruneConfig", "Result", "prune", "to_torch"]
+__all__ = ["OnnxPruneError", "PruneConfig", "PruningSession", "Result", "prune", "to_torch"]
 
 _HOMES = {
     "OnnxPruneError": "onnxprune.errors",
     "PruneConfig": "onnxprune.config",
+    "PruningSession": "onnxprune.session",
     "Result": "onnxprune.pipeline",
     "prune": "onnxprune.pipeline",
     "to_torch": "onnxprune.translate",

@@ -17,8 +17,9 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from onnxprune.checks import input_shapes
 from onnxprune.compare import compare_files, comparison_table
-from onnxprune.config import PruneConfig, input_shapes
+from onnxprune.config import PruneConfig
 from onnxprune.errors import OnnxPruneError, OutputError
 from onnxprune.evaluate import Tolerance
 from onnxprune.interrupts import stopping_at_once
@@ -66,7 +67,7 @@ def _option(setting: Field[Any]) -> click.Option:
         return click.Option([f"--{name}/--no-{name}", setting.name], show_default=True, **arguments)
     if "choices" in setting.metadata:
         arguments["type"] = click.Choice(setting.metadata["choices"])
-    elif isinstance(setting.default, int):
+    elif str(setting.type).startswith("int"):
         arguments["type"] = int
     return click.Option(
         [f"--{name}", *setting.metadata.get("aliases", ()), setting.name],
@@ -77,8 +78,29 @@ def _option(setting: Field[Any]) -> click.Option:
     )
 
 
+class GroupedCommand(click.Command):
+    """A command whose help shows the settings of a job under the headings that they are declared under."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        headings = {setting.name: setting.metadata.get("group") for setting in fields(PruneConfig)}
+        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
+        heading = "Options"
+        for parameter in self.get_params(ctx):
+            heading = headings.get(parameter.name or "", "Options") or heading
+            record = parameter.get_help_record(ctx)
+            if isinstance(parameter, click.Option) and record is not None:
+                sections.setdefault(heading, []).append(record)
+        sections["Options"] = sections.pop("Options")
+        for heading, records in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
 @click.command(
-    context_settings=CONTEXT, epilog=EPILOG, params=[_option(setting) for setting in fields(PruneConfig)]
+    cls=GroupedCommand,
+    context_settings=CONTEXT,
+    epilog=EPILOG,
+    params=[_option(setting) for setting in fields(PruneConfig)],
 )
 @click.argument("source", metavar="IN.onnx")
 @click.argument("output", metavar="OUT.onnx")

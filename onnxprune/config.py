@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from onnxprune.checks import (
+    ABOVE_0,
+    AT_LEAST_0,
+    AT_LEAST_1,
+    FRACTION,
+    SHARE,
+    Range,
+    check_numbers,
+    check_range,
+    input_shapes,
+    parse_pair,
+)
 from onnxprune.errors import SettingError
 
 SCOPES = ("layer", "global")
@@ -18,9 +29,21 @@ EXTERNAL_DATA = ("auto", "always", "never")
 TARGETS = ("portable", "auto", "none")
 PATTERNS = ("unstructured", "4x1", "channel")
 IMPORTANCES = ("l2", "l1", "taylor")
+SELECTIONS = ("threshold", "probability")
+SCHEDULES = ("one-shot", "iterative", "gradual", "splice")
+OPTIMIZERS = ("adam", "adamw", "sgd")
+LEARNING_RATE_SCHEDULES = ("cosine", "step", "constant")
+
+RATE = Range(lambda value: 0 <= value < 1, "in [0, 1): the fraction of weights to remove, for example 0.9")
+SEED = Range(lambda value: 0 <= value < 2**32, "between 0 and 4294967295")
 
 
 def _setting(default: Any, help: str, *, metavar: str | None = None, **extra: Any) -> Any:
+    """A field with what the command line shows of it.
+
+    `within`: the range that a number must be in; `choices`: the texts allowed; `group`: the heading of the help
+    that begins with this setting; `trains=False`: the setting does not change the weights that come out.
+    """
     return field(default=default, metadata={"help": help, "metavar": metavar, **extra})
 
 
@@ -33,12 +56,18 @@ class PruneConfig:
     """
 
     rate: float | None = _setting(
-        None, "Fraction of the weights to remove, in [0, 1).", metavar="R", aliases=("--sparsity",)
+        None,
+        "Fraction of the weights to remove, in [0, 1).",
+        metavar="R",
+        aliases=("--sparsity",),
+        within=RATE,
+        group="What goes",
     )
     quality: float | None = _setting(
         None,
         "Instead of --rate: remove every weight below Q times its layer's standard deviation (Han et al. 2015).",
         metavar="Q",
+        within=ABOVE_0,
     )
     scope: str = _setting(
         "layer", "Bring every layer to the rate, or find one threshold for all of them.", choices=SCOPES
@@ -55,8 +84,17 @@ class PruneConfig:
         "would change without them, to first order (taylor).",
         choices=IMPORTANCES,
     )
-    round_to: int = _setting(1, "Leave a multiple of N channels in every layer that loses some.", metavar="N")
-    min_channels: int = _setting(1, "Leave at least N channels in every layer.", metavar="N")
+    selection: str = _setting(
+        "threshold",
+        "Cut the smallest weights, or draw them with a probability that falls with their size (to compare).",
+        choices=SELECTIONS,
+    )
+    round_to: int = _setting(
+        1, "Leave a multiple of N channels in every layer that loses some.", metavar="N", within=AT_LEAST_1
+    )
+    min_channels: int = _setting(
+        1, "Leave at least N channels in every layer.", metavar="N", within=AT_LEAST_1
+    )
     exclude: tuple[str, ...] = _setting(
         (),
         "Leave these weights as they are: a node or initializer name, a glob, or re:PATTERN. Repeatable.",
@@ -72,39 +110,88 @@ class PruneConfig:
         "Retrain on this: an .npz (arrays named as the inputs, plus 'labels' where there are any), IDX files "
         "(IMAGES or IMAGES,LABELS), or MODULE:FUNCTION that yields batches. Without it, pruning is one-shot.",
         metavar="DATA",
+        group="Data",
     )
     eval_data: Any = _setting(
         None,
         "Judge input and output model on this, once, at the end; it steers nothing.",
         metavar="DATA",
+        trains=False,
     )
-    steps: int = _setting(
-        10, "Prune this many times on the way to the rate, retraining in between.", metavar="N"
+    schedule: str = _setting(
+        "iterative",
+        "The way to the rate: at once; in steps with retraining in between; a little at every so many updates, "
+        "fast at first (gradual); or so that weights come back when they grow (splice).",
+        choices=SCHEDULES,
+        group="When it goes",
+    )
+    steps: int | None = _setting(
+        None,
+        "Prune this many times on the way to the rate.  [default: 10 when iterative, else 100]",
+        metavar="N",
+        within=AT_LEAST_1,
+    )
+    approach: float = _setting(
+        0.5,
+        "Share of the training on the way to the rate; the rest is retraining at it.",
+        metavar="SHARE",
+        within=FRACTION,
+    )
+    alternate: bool = _setting(
+        False, "Prune and retrain convolutions and other layers in turns, the others fixed (iterative only)."
     )
     epochs: int = _setting(
-        20, "Passes over the data in all: half of them on the way to the rate, half at it.", metavar="N"
+        20, "Passes over the data in all.", metavar="N", within=AT_LEAST_1, group="Retraining"
     )
-    batch_size: int = _setting(128, "Samples in a training step.", metavar="N")
+    batch_size: int = _setting(
+        128, "Samples in a training step, of all processes together.", metavar="N", within=AT_LEAST_1
+    )
+    optimizer: str = _setting("adam", "What updates the weights.", choices=OPTIMIZERS)
     learning_rate: float = _setting(
         1e-3,
-        "Peak learning rate of Adam; large pretrained models want a tenth of it.",
+        "Peak learning rate; with Adam, large pretrained models want a tenth of it.",
         metavar="LR",
         aliases=("--lr",),
+        within=ABOVE_0,
     )
-    regularization: str = _setting("l2", "Penalty on the weights while retraining.", choices=REGULARIZATIONS)
-    weight_decay: float = _setting(1e-4, "Strength of the penalty.", metavar="S")
+    learning_rate_schedule: str = _setting(
+        "cosine",
+        "How the learning rate falls after the warm-up: along half a cosine to zero, to a tenth after a half and "
+        "three quarters of the training, or not.",
+        choices=LEARNING_RATE_SCHEDULES,
+    )
+    warmup: int = _setting(
+        100, "Updates over which the learning rate rises from zero.", metavar="N", within=AT_LEAST_0
+    )
+    momentum: float = _setting(0.9, "Momentum of SGD.", metavar="M", within=FRACTION)
+    clip_norm: float | None = _setting(
+        None, "Scale gradients down to this norm where they exceed it.", metavar="NORM", within=ABOVE_0
+    )
+    regularization: str = _setting(
+        "l2", "Penalty on the weights while retraining; biases and norms go free.", choices=REGULARIZATIONS
+    )
+    weight_decay: float = _setting(1e-4, "Strength of the penalty.", metavar="S", within=AT_LEAST_0)
+    mixup: bool = _setting(True, "Train on mixtures of samples, where all inputs are floats.")
+    seed: int = _setting(0, "Seed of everything random.", metavar="N", within=SEED)
     distill: float | None = _setting(
         None,
         "Share of the loss that follows the input model's own outputs, in [0, 1]; the labels have the rest. "
         "Default: 0.5 with labels, 1 without.",
         metavar="SHARE",
+        within=SHARE,
     )
-    temperature: float = _setting(2.0, "Softmax temperature of that share.", metavar="T")
-    mixup: bool = _setting(True, "Train on mixtures of samples, where all inputs are floats.")
-    seed: int = _setting(0, "Seed of everything random.", metavar="N")
-    remove_dead: bool = _setting(True, "Remove neurons and channels that nothing reads or that read nothing.")
+    temperature: float = _setting(2.0, "Softmax temperature of kl.", metavar="T", within=ABOVE_0)
+    remove_dead: bool = _setting(
+        True,
+        "Remove neurons and channels that nothing reads or that read nothing.",
+        group="What comes out",
+        trains=False,
+    )
     format: str = _setting(
-        "ops", "Form of the output: self-decoding sparse nodes, zeros in place, or ONNX COO.", choices=FORMATS
+        "ops",
+        "Form of the output: self-decoding sparse nodes, zeros in place, or ONNX COO.",
+        choices=FORMATS,
+        trains=False,
     )
     values: str = _setting(
         "fp32",
@@ -134,9 +221,12 @@ class PruneConfig:
         None,
         "Refuse a result that is worse by more than this (0.005 or 0.5%): status 1, the target is left as it was.",
         metavar="DROP",
+        within=FRACTION,
+        trains=False,
     )
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         self._normalise()
         if (self.rate is None) == (self.quality is None):
             raise SettingError(
@@ -144,67 +234,57 @@ class PruneConfig:
                 + ("one of them" if self.rate is None else "not both")
                 + ": for example --rate 0.9"
             )
-        if self.rate is not None:
-            _check_rate("--rate", self.rate)
-        for selector, rate in self.layer_rate:
-            _check_rate(f"--layer-rate {selector}", rate)
-        _check(
-            self.quality is None or self.quality > 0, "--quality", self.quality, "above 0, for example 1.0"
-        )
-        _check(self.steps >= 1, "--steps", self.steps, "1 or more")
-        _check(self.epochs >= 1, "--epochs", self.epochs, "1 or more")
-        _check(self.batch_size >= 1, "--batch-size", self.batch_size, "1 or more")
-        _check(self.learning_rate > 0, "--learning-rate", self.learning_rate, "above 0, for example 1e-4")
-        _check(self.weight_decay >= 0, "--weight-decay", self.weight_decay, "0 or more")
-        _check(self.distill is None or 0 <= self.distill <= 1, "--distill", self.distill, "between 0 and 1")
-        _check(self.temperature > 0, "--temperature", self.temperature, "above 0")
-        _check(0 <= self.seed < 2**32, "--seed", self.seed, "between 0 and 4294967295")
-        _check(self.max_drop is None or 0 <= self.max_drop < 1, "--max-drop", self.max_drop, "in [0, 1)")
-        _check(self.round_to >= 1, "--round-to", self.round_to, "1 or more, for example 8")
-        _check(self.min_channels >= 1, "--min-channels", self.min_channels, "1 or more")
         for setting in fields(self):
             choices = setting.metadata.get("choices")
             value = getattr(self, setting.name)
             if choices and value not in choices:
-                raise SettingError(f"--{setting.name} is {value!r}: it must be one of {', '.join(choices)}")
-        if self.values != "fp32" and self.format != "ops":
-            raise SettingError(
-                f"--values {self.values} is for sparse nodes: it goes with --format ops, not --format {self.format}"
-            )
-        if self.importance == "taylor" and self.data is None:
-            raise SettingError(
-                "--importance taylor takes gradients: give labelled --data, or --importance l2"
-            )
-        if self.pattern == "channel" and (
-            self.quality is not None or self.layer_rate or not self.remove_dead
-        ):
-            raise SettingError(
-                "--pattern channel removes channels at one --rate: it goes with neither --quality, --layer-rate "
-                "nor --no-remove-dead; spare layers by --exclude"
-            )
+                flag = setting.name.replace("_", "-")
+                raise SettingError(f"--{flag} is {value!r}: it must be one of {', '.join(choices)}")
+        for conflict, mend in self._conflicts():
+            if conflict:
+                raise SettingError(mend)
+
+    def _conflicts(self) -> Iterator[tuple[bool, str]]:
+        """Settings that contradict each other, each pair with what to do."""
+        yield (
+            self.values != "fp32" and self.format != "ops",
+            f"--values {self.values} is for sparse nodes: it goes with --format ops, not --format {self.format}",
+        )
+        yield (
+            self.importance == "taylor" and self.data is None,
+            "--importance taylor takes gradients: give labelled --data, or --importance l2",
+        )
+        yield (
+            self.pattern == "channel"
+            and (self.quality is not None or bool(self.layer_rate) or not self.remove_dead),
+            "--pattern channel removes channels at one --rate: it goes with neither --quality, --layer-rate "
+            "nor --no-remove-dead; spare layers by --exclude",
+        )
+        yield (
+            self.pattern == "channel" and (self.schedule == "splice" or self.selection == "probability"),
+            "--pattern channel takes whole channels for good: it goes with neither --schedule splice nor "
+            "--selection probability; use --schedule gradual",
+        )
+        yield (
+            self.alternate and (self.schedule != "iterative" or self.pattern == "channel"),
+            "--alternate prunes layer families in turns: it needs --schedule iterative and single weights",
+        )
+        yield (
+            self.schedule == "splice" and self.selection == "probability",
+            "--schedule splice brings back what grows, --selection probability draws anew each time: "
+            "use one of them",
+        )
 
     def _normalise(self) -> None:
         """Bring what Python callers and the command line may write into the declared types."""
-        for name in (
-            "rate",
-            "quality",
-            "distill",
-            "max_drop",
-            "learning_rate",
-            "weight_decay",
-            "temperature",
-        ):
-            value = getattr(self, name)
-            if value is not None:
-                self._set(name, parse_fraction(f"--{name.replace('_', '-')}", value))
-        for name in ("steps", "epochs", "batch_size", "seed", "round_to", "min_channels"):
-            value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            _check(whole, f"--{name.replace('_', '-')}", repr(value), "a whole number")
         self._set("exclude", (self.exclude,) if isinstance(self.exclude, str) else tuple(self.exclude))
-        pairs = self.layer_rate.items() if isinstance(self.layer_rate, Mapping) else self.layer_rate
-        pairs = [pairs] if isinstance(pairs, str) else pairs
-        self._set("layer_rate", tuple(_layer_rate(pair) for pair in pairs))
+        for name, example in (("layer_rate", "'fc*=0.95'"),):
+            flag, value = f"--{name.replace('_', '-')}", getattr(self, name)
+            pairs = value.items() if isinstance(value, Mapping) else value
+            pairs = [pairs] if isinstance(pairs, str) else pairs
+            self._set(name, tuple(parse_pair(flag, pair, example) for pair in pairs))
+            for selector, number in getattr(self, name):
+                check_range(f"{flag} {selector}", number, RATE)
         self._set("input_shape", tuple(input_shapes(self.input_shape).items()))
 
     def _set(self, name: str, value: Any) -> None:
@@ -227,65 +307,3 @@ def describe_source(source: Any) -> str | None:
     if source is None:
         return None
     return str(source) if isinstance(source, str | os.PathLike) else f"<{type(source).__name__}>"
-
-
-def parse_fraction(name: str, value: Any) -> float:
-    """A number, or a text such as "0.005" or "0.5%", as a float.
-
-    Raises:
-        SettingError: it is neither, or not finite.
-    """
-    text = str(value).strip()
-    try:
-        number = float(text[:-1]) / 100 if text.endswith("%") else float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise SettingError(f"{name} is {value!r}: give a number such as 0.9 or 90%")
-    return number
-
-
-def input_shapes(given: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes by input name, from a mapping, pairs, or texts such as "x:1,3,224,224".
-
-    Raises:
-        SettingError: a text has no name, or its dims are no whole numbers.
-    """
-    if isinstance(given, str):
-        given = (given,)
-    pairs = given.items() if isinstance(given, Mapping) else map(_input_shape, given)
-    return {str(name): tuple(int(dim) for dim in shape) for name, shape in pairs}
-
-
-def _input_shape(pair: Any) -> tuple[str, tuple[int, ...]]:
-    if not isinstance(pair, str):
-        return pair
-    # Names may hold colons themselves: tf2onnx writes input:0.
-    name, separator, dims = pair.rpartition(":")
-    numbers = [dim.strip() for dim in dims.split(",")] if dims else []
-    if not separator or not name or not all(dim.isdecimal() and int(dim) > 0 for dim in numbers):
-        raise SettingError(
-            f"--input-shape {pair!r} is no name and dims: write NAME:DIMS, for example x:1,3,224,224"
-        )
-    return name, tuple(map(int, numbers))
-
-
-def _layer_rate(pair: Any) -> tuple[str, float]:
-    if isinstance(pair, str):
-        selector, separator, rate = pair.rpartition("=")
-        if not separator or not selector:
-            raise SettingError(
-                f"--layer-rate {pair!r} has no rate: write SELECTOR=RATE, for example 'fc*=0.95'"
-            )
-        pair = (selector, rate)
-    selector, rate = pair
-    return str(selector), parse_fraction(f"--layer-rate {selector}", rate)
-
-
-def _check_rate(name: str, rate: float) -> None:
-    _check(0 <= rate < 1, name, rate, "in [0, 1): the fraction of weights to remove, for example 0.9")
-
-
-def _check(ok: bool, name: str, value: Any, mend: str) -> None:
-    if not ok:
-        raise SettingError(f"{name} is {value}: it must be {mend}")

@@ -18,50 +18,29 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from onnxprune.config import PruneConfig
-from onnxprune.data import (
-    Dataset,
-    InputSpec,
-    fixed_batch,
-    input_specs,
-    load_data,
-    random_feeds,
-)
-from onnxprune.errors import DataError, ModelFileError, NothingToPruneError, ValidationError
+from onnxprune.cuts import Cutter, make_cutter, usable_weights
+from onnxprune.data import Dataset, InputSpec, fixed_batch, input_specs, load_data, random_feeds
+from onnxprune.errors import DataError, ModelFileError, ValidationError
 from onnxprune.evaluate import BATCH_SAMPLES, Evaluation, check_runs, compare, make_session, random_inputs
 from onnxprune.model.costs import multiply_adds
 from onnxprune.model.io import ModelLike, Source, Staging, load, staging
-from onnxprune.model.weights import (
-    FLOAT_TYPES,
-    Weight,
-    Weights,
-    constant_tensor,
-    constants,
-    constants_by_name,
-    find_weights,
-)
-from onnxprune.pruning.allocation import Pool, allocate, excluded_weights
-from onnxprune.pruning.channels import choose_channels
-from onnxprune.pruning.masks import apply_masks, make_masks
-from onnxprune.pruning.schedule import partial_pools, partial_rate
+from onnxprune.model.weights import FLOAT_TYPES, constant_tensor, constants, find_weights
+from onnxprune.pruning.schedule import AT_ONCE
 from onnxprune.report.record import ANNOTATION_PREFIX, FileRecord, LayerRecord, Report
 from onnxprune.sparse.choose import choose_auto, choose_portable, require_kernels
 from onnxprune.sparse.opset import raise_opset
 from onnxprune.sparse.rewrite import Stored, from_ops, to_ops
-from onnxprune.surgery import SurgeryReport, remove_dead_units, unit_groups, zero_units
+from onnxprune.surgery import SurgeryReport, remove_dead_units
 
 HELD_OUT_FRACTION = 0.1
 PACKAGES = ("onnxprune", "onnx", "onnx-ir", "onnxruntime", "numpy", "torch")
 
-# Share of the training that is spent on the way to the rate; the rest retrains at the rate.
-APPROACH = 0.5
 # Largest relative difference between two forms of one float32 model that differ by rounding alone.
 ROUNDING = 1e-4
 
 # Channels are coarse: a rate missed by less is not worth a word.
 SHORTFALL = 0.02
 
-# Arrays of masks or scores by the model's own constants.
-Arrays = dict[ir.Value, np.ndarray]
 # Called with a stage's name and the fraction of it that is done.
 Progress = Callable[[str, float], None]
 
@@ -113,20 +92,16 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
         # What onnxruntime accepts is well-formed for all that comes after.
         original = make_session(origin.file, origin.name)
         from_ops(model)
-        found = _usable_weights(model, origin.name, config)
+        found = usable_weights(model, origin.name, config)
         weights = found.prunable
-        if config.pattern == "channel":
-            spared = {weight.name for weight in excluded_weights(weights, config)}
-            cut = partial(_cut_channels, model, spared, config)
-        else:
-            cut = partial(_cut_weights, weights, allocate(weights, config), config.pattern == "4x1")
+        cutter = make_cutter(model, weights, config)
         layers = [LayerRecord.of(weight) for weight in weights]
     with staging(target, origin) as stage:
         with watch("read data"):
             data = _read_data(model, original, config)
             before = _count(model, origin.path, origin.file_bytes, data)
         with watch("prune"):
-            epochs = _prune(model, cut, data, config, partial(progress, "prune"))
+            epochs = _prune(model, cutter, data, config, partial(progress, "prune"))
         with watch("remove dead units"):
             surgery = remove_dead_units(model) if config.remove_dead else None
             layers = [layer.pruned(weight) for layer, weight in zip(layers, weights, strict=True)]
@@ -183,24 +158,6 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _usable_weights(model: ir.Model, name: str, config: PruneConfig) -> Weights:
-    found = find_weights(model)
-    # Channels also go from weights that are not cut one by one, those of an LSTM for one.
-    asked = config.rate != 0
-    if asked and not found.prunable and not (config.pattern == "channel" and unit_groups(model).cuts):
-        reasons = "; ".join(f"{operand.weight}: {operand.reason}" for operand in found.unprunable[:3])
-        reasons = reasons or "there is no Conv, Gemm or MatMul with a constant operand"
-        raise NothingToPruneError(
-            f"{name} has no weight that can be pruned ({reasons}): see `onnxprune inspect`"
-        )
-    for weight in found.prunable:
-        if not np.isfinite(weight.array()).all():
-            raise ModelFileError(
-                f"weight {weight.name!r} of {name} holds NaN or infinity: export the model from a sound checkpoint"
-            )
-    return found
-
-
 def _read_data(model: ir.Model, original: ort.InferenceSession, config: PruneConfig) -> _Data:
     specs = input_specs(model)
     training = held_out = None
@@ -217,58 +174,16 @@ def _read_data(model: ir.Model, original: ort.InferenceSession, config: PruneCon
 
 
 def _prune(
-    model: ir.Model,
-    cut: Callable[[float, Arrays], Arrays],
-    data: _Data,
-    config: PruneConfig,
-    progress: Callable[[float], None],
+    model: ir.Model, cutter: Cutter, data: _Data, config: PruneConfig, progress: Callable[[float], None]
 ) -> tuple[dict[str, Any], ...]:
-    """Prune, retraining after each step where there is data; a record an epoch."""
+    """Prune, retraining where there is data; a record of every state judged on the way."""
     if data.training is None or data.held_out is None:
-        cut(1.0, {})
+        cutter.cut(AT_ONCE, {})
         return ()
     # Only retraining needs torch, whose import takes longer than a one-shot job.
-    from onnxprune.training.retrain import Retrainer
+    from onnxprune.retraining import prune_and_retrain
 
-    retrainer = Retrainer(model, data.training, data.held_out, data.specs, config)
-    epochs = []
-    for step in range(1, config.steps + 1):
-        scores = retrainer.first_order() if config.importance == "taylor" else {}
-        masks = cut(step / config.steps, scores)
-        until = 1.0 if step == config.steps else APPROACH * step / config.steps
-        epochs += retrainer.fit(masks, until, progress)
-    return tuple(asdict(epoch) for epoch in epochs)
-
-
-def _cut_weights(
-    weights: tuple[Weight, ...], pools: list[Pool], blocks: bool, part: float, scores: Arrays
-) -> Arrays:
-    """Zero single weights or blocks of them, up to a part of the way to the rate: the masks by value."""
-    masks = make_masks(partial_pools(pools, part), blocks=blocks)
-    apply_masks(weights, masks)
-    return {weight.value: masks[weight.name] for weight in weights if weight.name in masks}
-
-
-def _cut_channels(
-    model: ir.Model, spared: set[str], config: PruneConfig, part: float, scores: Arrays
-) -> Arrays:
-    """Zero whole channels, up to a part of the way to the rate: the masks of weights and biases by value."""
-    assert config.rate is not None
-    values = constants_by_name(model)
-    groups = unit_groups(model)
-    choice = choose_channels(
-        groups.cuts,
-        groups.weights,
-        partial_rate(config.rate, part),
-        scope=config.scope,
-        norm="l1" if config.importance == "l1" else "l2",
-        round_to=config.round_to,
-        min_channels=config.min_channels,
-        exclude=spared,
-        scores={name: scores.get(values[name], array) for name, array in groups.weights.items()},
-    )
-    masks = zero_units(model, groups, choice.chosen)
-    return {values[name]: mask for name, mask in masks.items()}
+    return prune_and_retrain(model, cutter, data.training, data.held_out, data.specs, config, progress)
 
 
 def _store(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from onnxprune.config import PruneConfig
 from onnxprune.errors import NothingToPruneError
 from onnxprune.model.weights import Weight
@@ -13,14 +15,14 @@ from onnxprune.pruning.selectors import select
 
 @dataclass(frozen=True)
 class Pool:
-    """Weights pruned together: `rate` of their elements goes, or what is below `quality` standard deviations.
+    """Weights pruned together: `rate` of their elements goes, or what is smaller than `threshold`.
 
     Exactly one of the two is set.
     """
 
     weights: tuple[Weight, ...]
     rate: float | None
-    quality: float | None
+    threshold: float | None
 
 
 def excluded_weights(weights: Sequence[Weight], config: PruneConfig) -> set[Weight]:
@@ -52,4 +54,9 @@ def allocate(weights: Sequence[Weight], config: PruneConfig) -> list[Pool]:
     pools = [Pool((weight,), own_rate[weight], None) for weight in included if weight in own_rate]
     if config.scope == "global" and config.quality is None:
         return [*pools, Pool(tuple(common), config.rate, None)] if common else pools
-    return [*pools, *(Pool((weight,), config.rate, config.quality) for weight in common)]
+    return [*pools, *(Pool((weight,), config.rate, _threshold(weight, config.quality)) for weight in common)]
+
+
+def _threshold(weight: Weight, quality: float | None) -> float | None:
+    """Quality parameter x standard deviation of the weights as they came (Han et al. 2015, section 4)."""
+    return None if quality is None else quality * float(weight.array().std(dtype=np.float64))

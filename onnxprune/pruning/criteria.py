@@ -12,3 +12,12 @@ def magnitude(weight: Weight) -> np.ndarray:
     array = weight.copy()
     array = array.astype(np.float64 if array.dtype == np.float64 else np.float32, copy=False)
     return np.abs(array, out=array)
+
+
+def drawn(scores: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Scores times exponential numbers: a connection goes with a probability that falls with its own (Han et al. 2015).
+
+    The k smallest are k draws without replacement, each in proportion to 1 / score (Efraimidis & Spirakis 2006);
+    below a threshold t lies a connection with the probability 1 - exp(-t / score).
+    """
+    return scores * random.standard_exponential(scores.shape, dtype=scores.dtype)

@@ -9,28 +9,30 @@ import numpy as np
 from onnxprune.model.weights import Weight
 from onnxprune.pruning.allocation import Pool
 from onnxprune.pruning.blocks import block_norms, spread
-from onnxprune.pruning.criteria import magnitude
+from onnxprune.pruning.criteria import drawn, magnitude
 from onnxprune.pruning.selection import kth_smallest
 
 Masks = dict[str, np.ndarray]
 
 
-def make_masks(pools: Sequence[Pool], *, blocks: bool = False) -> Masks:
+def make_masks(
+    pools: Sequence[Pool], random: np.random.Generator | None = None, *, blocks: bool = False
+) -> Masks:
     """A mask for every weight of the pools, by name, of the weight's shape, bool.
 
     A pool of n elements at rate r loses exactly round(r * n) of them, the smallest first, among equals those that
     come first. Elements that are zero already count as lost and are never given back, so a pool that holds more
     zeros than its rate asks for keeps them all. With `blocks`, the same is true of the blocks of `pruning/blocks.py`,
-    which stay or go whole; zeros in one that stays are zeros still.
+    which stay or go whole; zeros in one that stays are zeros still. With `random`, weights are drawn, see `drawn`,
+    instead of cut by size.
     """
     masks: Masks = {}
     for pool in pools:
         scores = [block_norms(weight) if blocks else magnitude(weight) for weight in pool.weights]
-        if pool.quality is not None:
-            kept = [
-                score >= _threshold(weight, pool.quality)
-                for weight, score in zip(pool.weights, scores, strict=True)
-            ]
+        if random is not None:
+            scores = [drawn(score, random) for score in scores]
+        if pool.threshold is not None:
+            kept = [score >= pool.threshold for score in scores]
         else:
             assert pool.rate is not None
             kept = _keep_largest(scores, pool.rate)
@@ -48,11 +50,6 @@ def apply_masks(weights: Sequence[Weight], masks: Masks) -> None:
             array = weight.copy()
             array[~masks[weight.name]] = 0
             weight.assign(array)
-
-
-def _threshold(weight: Weight, quality: float) -> float:
-    """Quality parameter x standard deviation of the layer's weights (Han et al. 2015, section 4)."""
-    return quality * float(weight.array().std(dtype=np.float64))
 
 
 def _keep_largest(scores: Sequence[np.ndarray], rate: float) -> list[np.ndarray]:

@@ -1,13 +1,17 @@
-"""Training samples as torch tensors: shuffled batches without end, and mixtures of samples."""
+"""Training samples as torch tensors: shuffled batches, and mixtures of samples, each decided by its number alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from onnxprune.data import Dataset, InputSpec
+from onnxprune.errors import DataError
+
+# What randomness is for, so that no two uses share a seed.
+ORDER, MIXTURE, DROPOUT = range(3)
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,9 @@ class Samples:
         labels = None if self.labels is None else self.labels[index]
         return Samples(tuple(tensor[index] if tensor.ndim else tensor for tensor in self.inputs), labels)
 
-    def batches(self, size: int, random: torch.Generator) -> Iterator[Samples]:
-        """Shuffled batches, epoch after epoch without end; what does not fill the last of an epoch is left out."""
-        size = min(size, len(self))
-        while True:
-            order = torch.randperm(len(self), generator=random)
-            for start in range(0, len(self) - size + 1, size):
-                yield self.take(order[start : start + size])
+    def to(self, device: torch.device) -> Samples:
+        labels = None if self.labels is None else self.labels.to(device)
+        return Samples(tuple(tensor.to(device) for tensor in self.inputs), labels)
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,55 @@ class Mixture:
     labels: torch.Tensor | None
     other_labels: torch.Tensor | None
     share: float
+
+
+class Batches:
+    """Shuffled batches of samples by number, epoch after epoch: the batch of an update depends on nothing before it.
+
+    What does not fill the last batch of an epoch is left out of it. `fixed_size`: the only one that the model takes.
+    """
+
+    def __init__(self, samples: Samples, size: int, seed: int, fixed_size: int | None = None):
+        self.fixed_size = fixed_size
+        self.size = min(fixed_size or size, len(samples))
+        self.an_epoch = len(samples) // self.size
+        self._samples = samples
+        self._seed = seed
+        self._epoch = -1
+        self._order = torch.empty(0)
+
+    def at(self, update: int) -> Samples:
+        """The batch of an update, counted from 0."""
+        epoch, position = divmod(update, self.an_epoch)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = torch.randperm(len(self._samples), generator=random(self._seed, ORDER, epoch))
+        return self._samples.take(self._order[position * self.size : (position + 1) * self.size])
+
+
+def whole_batches(data: Dataset, fixed_size: int | None) -> Dataset:
+    """The data as far as it fills batches of the model's fixed size, where it has one.
+
+    Raises:
+        DataError: there are fewer samples than that.
+    """
+    if fixed_size is None:
+        return data
+    if len(data) < fixed_size:
+        raise DataError(
+            f"{data.name} holds {len(data)} samples, the model takes {fixed_size} at a time: give more"
+        )
+    return data.take(slice(0, len(data) // fixed_size * fixed_size))
+
+
+def random(*seeds: int) -> torch.Generator:
+    """Random numbers of their own for these numbers, on the CPU."""
+    return torch.Generator().manual_seed(random_seed(*seeds))
+
+
+def random_seed(*seeds: int) -> int:
+    """One seed made of several numbers."""
+    return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1)
 
 
 def mix(batch: Samples, random: torch.Generator) -> Mixture:

@@ -10,7 +10,6 @@ from onnxprune.errors import NothingToPruneError, SelectorError
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.pruning.allocation import Pool, allocate
 from onnxprune.pruning.masks import apply_masks, make_masks
-from onnxprune.pruning.schedule import partial_pools
 from tests.builders import floats, mlp, model_of
 
 
@@ -107,11 +106,12 @@ def test_excluding_every_weight_is_an_error():
         allocate(weights_of_mlp(), PruneConfig(rate=0.5, exclude="*"))
 
 
-def test_steps_climb_to_the_rate_by_equal_shares_of_what_is_left():
-    pools = allocate(weights_of_mlp(), PruneConfig(rate=0.936))
-    rates = [partial_pools(pools, step / 3)[0].rate for step in (1, 2, 3)]
-    assert rates == pytest.approx([0.6, 0.84, 0.936])
-    assert rates[-1] == 0.936
+def test_drawn_weights_go_in_exact_number_and_small_ones_more_often():
+    weight = weight_of(np.linspace(0.01, 1, 2000, dtype=np.float32).reshape(40, 50))
+    mask = make_masks([Pool((weight,), 0.5, None)], np.random.default_rng(0))["w"]
+    assert np.count_nonzero(mask) == 1000
+    small, large = mask.ravel()[:500].mean(), mask.ravel()[-500:].mean()
+    assert 0 < small < 0.5 < large < 1
 
 
 def test_applied_masks_leave_exactly_the_kept_values():

@@ -1,15 +1,16 @@
+from types import SimpleNamespace
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 from onnx import TensorProto, numpy_helper
 
 from onnxprune.config import PruneConfig
+from onnxprune.cuts import make_cutter
 from onnxprune.data import Dataset, input_specs
 from onnxprune.errors import DataError
 from onnxprune.model.weights import find_weights
-from onnxprune.pruning.allocation import allocate
-from onnxprune.pruning.masks import apply_masks, make_masks
-from onnxprune.training.retrain import Retrainer
+from onnxprune.retraining import prune_and_retrain
 from tests.builders import cnn, mlp
 
 CLASSES = 4
@@ -29,66 +30,112 @@ def unlabelled(data: Dataset) -> Dataset:
 
 
 class Job:
-    """A model, pruned once, and its retrainer."""
+    """A model, pruned and retrained; `history` holds a record of every state judged."""
 
     def __init__(self, proto, data, **settings):
         self.config = PruneConfig(
-            **{"rate": 0.8, "epochs": 10, "batch_size": 32, "learning_rate": 1e-2} | settings
+            **{
+                "rate": 0.8,
+                "schedule": "one-shot",
+                "epochs": 10,
+                "batch_size": 32,
+                "learning_rate": 1e-2,
+                "data": "blobs",
+            }
+            | settings
         )
         self.model = ir.from_proto(proto)
-        training, held_out = data.split(0.1, seed=0)
-        self.retrainer = Retrainer(self.model, training, held_out, input_specs(self.model), self.config)
         self.weights = find_weights(self.model).prunable
-        self.masks = make_masks(allocate(self.weights, self.config))
-        apply_masks(self.weights, self.masks)
+        self.before = {weight.name: weight.array().copy() for weight in self.weights}
+        training, held_out = data.split(0.1, seed=0)
+        self.history = [
+            SimpleNamespace(**record)
+            for record in prune_and_retrain(
+                self.model,
+                make_cutter(self.model, self.weights, self.config),
+                training,
+                held_out,
+                input_specs(self.model),
+                self.config,
+                lambda fraction: None,
+            )
+        ]
 
-    def fit(self, until=1.0):
-        masks = {
-            weight.value: self.masks[weight.name] for weight in self.weights if weight.name in self.masks
-        }
-        return self.retrainer.fit(masks, until)
+    def array(self, name):
+        return next(weight.array() for weight in self.weights if weight.name == name)
 
 
-@pytest.mark.parametrize("regularization", ["l1", "l2", "none"])
-def test_masks_hold_exactly_after_100_optimiser_steps(regularization):
-    job = Job(mlp(), blobs(356), regularization=regularization, weight_decay=1e-2)
-    before = {weight.name: weight.array().copy() for weight in job.weights}
-    job.fit()
-    assert job.retrainer.updates == 100
+@pytest.mark.parametrize("schedule", ["one-shot", "iterative", "gradual", "splice"])
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_every_schedule_trains_to_exactly_the_rate(schedule, scope):
+    job = Job(mlp(), blobs(356), schedule=schedule, scope=scope)
+    sizes = [weight.size for weight in job.weights]
+    kept = [weight.nonzero() for weight in job.weights]
+    if scope == "global":
+        assert sum(kept) == sum(sizes) - round(0.8 * sum(sizes))
+    else:
+        assert kept == [size - round(0.8 * size) for size in sizes]
     for weight in job.weights:
-        kept = job.masks[weight.name]
-        assert (weight.array()[~kept] == 0).all()
-        assert (weight.array()[kept] != before[weight.name][kept]).mean() > 0.5
+        stayed = weight.array() != 0
+        assert (weight.array()[stayed] != job.before[weight.name][stayed]).mean() > 0.5
+    assert job.history[-1].epoch == 10
+    assert min(epoch.loss for epoch in job.history) < job.history[0].loss
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("regularization", ["l1", "l2", "none"])
+def test_masks_hold_whatever_updates_the_weights(optimizer, regularization):
+    settings = {"optimizer": optimizer, "regularization": regularization, "weight_decay": 1e-2}
+    job = Job(mlp(), blobs(356), clip_norm=1.0, learning_rate_schedule="step", **settings)
+    for weight in job.weights:
+        order = np.abs(job.before[weight.name]).ravel().argsort()
+        assert (weight.array().ravel()[order[: round(0.8 * weight.size)]] == 0).all()
+        assert (weight.array().ravel()[order[round(0.8 * weight.size) :]] != 0).all()
 
 
 def test_weights_outside_the_masks_are_trained_freely():
     job = Job(mlp(), blobs(356), exclude=("fc2",))
-    before = job.weights[1].array().copy()
-    job.fit()
-    assert "fc2.weight" not in job.masks and (job.weights[1].array() != before).all()
+    assert (job.array("fc2.weight") != job.before["fc2.weight"]).all()
+
+
+def test_zeros_that_were_there_stay_on_every_schedule():
+    proto = mlp()
+    weight = numpy_helper.to_array(proto.graph.initializer[0]).copy()
+    weight[:4] = 0
+    proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "fc1.weight"))
+    for schedule in ("gradual", "splice"):
+        job = Job(proto, blobs(356), schedule=schedule, rate=0.5)
+        assert (job.array("fc1.weight")[:4] == 0).all()
+        assert np.count_nonzero(job.array("fc1.weight")) == weight.size // 2
+
+
+def test_families_are_pruned_in_turns_and_in_all_to_the_rate():
+    rng = np.random.default_rng(0)
+    images = Dataset({"x": rng.random((60, 1, 8, 8), dtype=np.float32)}, rng.integers(0, 4, 60), "images")
+    job = Job(
+        cnn(), images, schedule="iterative", alternate=True, steps=3, epochs=6, batch_size=8, scope="global"
+    )
+    size = sum(weight.size for weight in job.weights)
+    assert sum(weight.nonzero() for weight in job.weights) == size - round(0.8 * size)
+    assert max(record.step for record in job.history) == 6
 
 
 def test_retraining_makes_the_held_out_loss_smaller_with_labels_and_without():
     for data in (blobs(600), unlabelled(blobs(600))):
-        history = Job(mlp(), data).fit()
+        history = Job(mlp(), data).history
         assert min(epoch.loss for epoch in history) < 0.7 * history[0].loss
 
 
 def test_the_state_kept_is_the_best_on_held_out_data():
     job = Job(mlp(), blobs(356), learning_rate=3.0, mixup=False)
-    history = job.fit()
-    best = history[0]
-    for epoch in history:
-        best = epoch if epoch.better_than(best) else best
-    assert job.fit(until=0)[0].loss == pytest.approx(best.loss)
+    again = Job(ir.to_proto(job.model), blobs(356), mixup=False, epochs=1, distill=0.0)
+    best = max(job.history, key=lambda epoch: (epoch.accuracy, -epoch.loss))
+    assert best.accuracy > job.history[-1].accuracy
+    assert again.history[0].accuracy == best.accuracy
 
 
 def test_the_same_seed_gives_the_same_weights():
-    arrays = []
-    for seed in (0, 0, 1):
-        job = Job(mlp(), blobs(356), seed=seed)
-        job.fit()
-        arrays.append(job.weights[0].array())
+    arrays = [Job(mlp(), blobs(356), seed=seed).array("fc1.weight") for seed in (0, 0, 1)]
     assert (arrays[0] == arrays[1]).all() and (arrays[0] != arrays[2]).any()
 
 
@@ -97,7 +144,6 @@ def test_names_types_and_structure_of_the_onnx_graph_stay():
     rng = np.random.default_rng(0)
     images = Dataset({"x": rng.random((60, 1, 8, 8), dtype=np.float32)}, rng.integers(0, 4, 60), "images")
     job = Job(proto, images, epochs=2)
-    job.fit()
     after = ir.to_proto(job.model)
     assert after.graph.node == proto.graph.node
     assert {(t.name, t.data_type, tuple(t.dims)) for t in after.graph.initializer} == {
@@ -116,10 +162,9 @@ def test_float16_weights_are_trained_and_come_back_as_float16():
     data = blobs(300)
     data = Dataset({"x": data.inputs["x"].astype(np.float16)}, data.labels, "half")
     job = Job(proto, data)
-    history = job.fit()
-    assert history[-1].loss < history[0].loss
-    assert job.weights[0].array().dtype == np.float16
-    assert (job.weights[0].array()[~job.masks["fc1.weight"]] == 0).all()
+    assert job.history[-1].loss < job.history[0].loss
+    assert job.array("fc1.weight").dtype == np.float16
+    assert np.count_nonzero(job.array("fc1.weight")) == 128 - round(0.8 * 128)
 
 
 def test_a_part_of_the_loss_without_a_target_is_refused():
@@ -131,5 +176,4 @@ def test_float_labels_are_learned_as_targets():
     data = blobs(400)
     targets = np.tanh(data.inputs["x"][:, :CLASSES])
     job = Job(mlp(), Dataset(data.inputs, targets, "targets"), distill=0.0, mixup=False, rate=0.3)
-    history = job.fit()
-    assert history[-1].accuracy is None and history[-1].loss < 0.5 * history[0].loss
+    assert job.history[-1].accuracy is None and job.history[-1].loss < 0.5 * job.history[0].loss

@@ -1,0 +1,108 @@
+"""What a setting may be: numbers as they are written, and the ranges that they have to lie in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from onnxprune.errors import SettingError
+
+
+@dataclass(frozen=True)
+class Range:
+    """Which numbers are allowed, as a test and in words."""
+
+    holds: Callable[[float], bool]
+    words: str
+
+
+ABOVE_0 = Range(lambda value: value > 0, "above 0")
+AT_LEAST_0 = Range(lambda value: value >= 0, "0 or more")
+AT_LEAST_1 = Range(lambda value: value >= 1, "1 or more")
+SHARE = Range(lambda value: 0 <= value <= 1, "between 0 and 1")
+FRACTION = Range(lambda value: 0 <= value < 1, "in [0, 1)")
+
+
+def check_numbers(settings: Any) -> None:
+    """Bring the numbers of a frozen dataclass into their declared types, and hold them against their ranges.
+
+    A field's `within` metadata is its range; None is allowed where the declared type allows it.
+
+    Raises:
+        SettingError: a value is no number, or out of its range.
+    """
+    for setting in fields(settings):
+        flag, value = f"--{setting.name.replace('_', '-')}", getattr(settings, setting.name)
+        kind, *alternatives = str(setting.type).split(" | ")
+        if kind not in ("int", "float") or (value is None and "None" in alternatives):
+            continue
+        if kind == "float":
+            value = parse_fraction(flag, value)
+            object.__setattr__(settings, setting.name, value)
+        elif not isinstance(value, int) or isinstance(value, bool):
+            raise SettingError(f"{flag} is {value!r}: it must be a whole number")
+        check_range(flag, value, setting.metadata.get("within"))
+
+
+def check_range(name: str, value: float, within: Range | None) -> None:
+    """Refuse a number outside of a range, by the name of its flag."""
+    if within is not None and not within.holds(value):
+        raise SettingError(f"{name} is {value}: it must be {within.words}")
+
+
+def parse_fraction(name: str, value: Any) -> float:
+    """A number, or a text such as "0.005" or "0.5%", as a float.
+
+    Raises:
+        SettingError: it is neither, or not finite.
+    """
+    text = str(value).strip()
+    try:
+        number = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise SettingError(f"{name} is {value!r}: give a number such as 0.9 or 90%")
+    return number
+
+
+def parse_pair(flag: str, pair: Any, example: str) -> tuple[str, float]:
+    """SELECTOR=NUMBER, or a pair of them.
+
+    Raises:
+        SettingError: there is no number.
+    """
+    if isinstance(pair, str):
+        selector, separator, number = pair.rpartition("=")
+        if not separator or not selector:
+            raise SettingError(f"{flag} {pair!r} has no number: write SELECTOR=NUMBER, for example {example}")
+        pair = (selector, number)
+    selector, number = pair
+    return str(selector), parse_fraction(f"{flag} {selector}", number)
+
+
+def input_shapes(given: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes by input name, from a mapping, pairs, or texts such as "x:1,3,224,224".
+
+    Raises:
+        SettingError: a text has no name, or its dims are no whole numbers.
+    """
+    if isinstance(given, str):
+        given = (given,)
+    pairs = given.items() if isinstance(given, Mapping) else map(_input_shape, given)
+    return {str(name): tuple(int(dim) for dim in shape) for name, shape in pairs}
+
+
+def _input_shape(pair: Any) -> tuple[str, tuple[int, ...]]:
+    if not isinstance(pair, str):
+        return pair
+    # Names may hold colons themselves: tf2onnx writes input:0.
+    name, separator, dims = pair.rpartition(":")
+    numbers = [dim.strip() for dim in dims.split(",")] if dims else []
+    if not separator or not name or not all(dim.isdecimal() and int(dim) > 0 for dim in numbers):
+        raise SettingError(
+            f"--input-shape {pair!r} is no name and dims: write NAME:DIMS, for example x:1,3,224,224"
+        )
+    return name, tuple(map(int, numbers))

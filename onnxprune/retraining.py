@@ -1,0 +1,40 @@
+"""The middle of a job: prune, and retrain in turns where there is data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxprune.config import PruneConfig
+from onnxprune.cuts import Cutter
+from onnxprune.data import Dataset, InputSpec, fixed_batch
+from onnxprune.session import PruningSession
+from onnxprune.training.retrain import Retrainer
+from onnxprune.training.samples import Batches, Samples, whole_batches
+
+
+def prune_and_retrain(
+    model: ir.Model,
+    cutter: Cutter,
+    training: Dataset,
+    held_out: Dataset,
+    specs: list[InputSpec],
+    config: PruneConfig,
+    progress: Callable[[float], None],
+) -> tuple[dict[str, Any], ...]:
+    """Prune a model in place on the schedule of the settings; a record of every state judged on held-out data.
+
+    Raises:
+        DataError: no labels and no distillation, or fewer samples than the model's fixed batch.
+        UnsupportedOperatorError: an operator of the model cannot be retrained.
+    """
+    size = fixed_batch(specs)
+    batches = Batches(
+        Samples.of(whole_batches(training, size), specs), config.batch_size, config.seed, fixed_size=size
+    )
+    session = PruningSession.of(model, cutter, config, config.epochs * batches.an_epoch)
+    retrainer = Retrainer(session, batches, Samples.of(whole_batches(held_out, size), specs), config)
+    return tuple(asdict(epoch) for epoch in retrainer.fit(progress))

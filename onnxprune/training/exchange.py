@@ -1,0 +1,34 @@
+"""What a torch module borrows from an ONNX model, and gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+import torch
+from torch import fx, nn
+
+from onnxprune.model.weights import constant_tensor, set_constant
+from onnxprune.training.trainable import trained_constants, unique_names
+
+
+def borrowed(module: fx.GraphModule, model: ir.Model) -> dict[ir.Value, nn.Parameter]:
+    """The parameters of the model's own constants; those of model-local functions are set not to be trained."""
+    values = trained_constants(model)
+    parameters = dict(module.named_parameters())
+    paths = module.meta["parameters"]
+    trained = {
+        value: parameters.pop(paths[name]) for name, value in zip(unique_names(values), values, strict=True)
+    }
+    for frozen in parameters.values():
+        frozen.requires_grad_(False)
+    return trained
+
+
+def give_back(tensors: Mapping[ir.Value, torch.Tensor]) -> None:
+    """Put copies of the tensors in the place of the model's constants, in the constants' own types."""
+    for value, tensor in tensors.items():
+        old = constant_tensor(value)
+        assert old is not None
+        array = tensor.detach().cpu().contiguous().numpy()
+        set_constant(value, array.astype(old.numpy().dtype), old.dtype)

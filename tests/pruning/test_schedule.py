@@ -1,0 +1,63 @@
+from itertools import pairwise
+
+import pytest
+
+from onnxprune.config import PruneConfig
+from onnxprune.pruning.allocation import Pool
+from onnxprune.pruning.schedule import turns
+
+
+def schedule(name, updates=1000, families=(), **settings):
+    return turns(PruneConfig(rate=0.936, schedule=name, **settings), updates, families)
+
+
+def test_steps_climb_to_the_rate_by_equal_shares_of_what_is_left():
+    rates = [turn.rate(0.936) for turn in schedule("iterative", steps=3)]
+    assert rates == pytest.approx([0.6, 0.84, 0.936])
+    assert rates[-1] == 0.936
+
+
+def test_iterative_steps_share_the_approach_and_begin_at_once():
+    cuts = schedule("iterative", steps=5, approach=0.5)
+    assert [turn.update for turn in cuts] == [0, 100, 200, 300, 400]
+
+
+def test_one_shot_cuts_all_before_training():
+    (only,) = schedule("one-shot")
+    assert (only.update, only.rate(0.936)) == (0, 0.936)
+
+
+def test_gradual_pruning_is_fast_at_first_and_ends_with_the_approach():
+    cuts = schedule("gradual", steps=50, approach=0.6)
+    rates = [turn.rate(0.936) for turn in cuts]
+    steps = [after - before for before, after in pairwise(rates)]
+    assert len(cuts) == 50 and cuts[-1].update == 600 and rates[-1] == 0.936
+    assert all(later < earlier for earlier, later in pairwise(steps))
+
+
+def test_spliced_masks_change_beyond_the_approach_but_not_to_the_end():
+    cuts = schedule("splice", steps=50, approach=0.5)
+    assert cuts[50].update > 500 and {turn.rate(0.9) for turn in cuts[49:]} == {0.9}
+    assert 700 < cuts[-1].update <= 750
+
+
+@pytest.mark.parametrize("name", ["one-shot", "iterative", "gradual", "splice"])
+@pytest.mark.parametrize("updates", [1, 3, 1000])
+def test_every_schedule_completes_the_way_within_the_training(name, updates):
+    cuts = schedule(name, updates)
+    assert [turn.update for turn in cuts] == sorted({turn.update for turn in cuts})
+    assert 0 <= cuts[-1].update <= updates
+    assert cuts[-1].rate(0.936) == 0.936 and cuts[-1].threshold(2.0) == 2.0 and cuts[-1].family is None
+
+
+def test_thresholds_grow_with_the_way():
+    pool = Pool((), None, 1.0)
+    for name in ("iterative", "gradual", "splice"):
+        thresholds = [turn.pools([pool])[0].threshold for turn in schedule(name, steps=10)]
+        assert thresholds == sorted(thresholds) and thresholds[-1] == 1.0
+
+
+def test_families_take_turns_and_the_last_cut_counts_over_all():
+    cuts = schedule("iterative", steps=2, families=("convolution", "other"), alternate=True)
+    assert [turn.family for turn in cuts] == ["convolution", "other", "convolution", None]
+    assert [turn.part for turn in cuts] == [0.5, 0.5, 1.0, 1.0]
