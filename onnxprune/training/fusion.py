@@ -5,6 +5,7 @@
     (x - mean(x)) / sqrt(var(x) + epsilon) * scale + bias     layer_norm(x)
     x @ weight + bias                                         linear(x)
     softmax(query @ key * scale + mask) @ value               scaled_dot_product_attention(query, key, value)
+    relu(batch_norm(x)), relu(x + y)                          relu in place, for no gradient needs what is overwritten
 
 Of each, operands of sums and products in any order. A rule fires where no other node reads what lies between.
 """
@@ -235,6 +236,14 @@ def _fits(mask: Tensor | None, query: Tensor, key: Tensor) -> bool:
     return mask.dim() in (2, 4) and all(size in (1, whole) for size, whole in pairs)
 
 
+def _relu_in_place(match: _Match, relu: fx.Node) -> Found | None:
+    (x,) = relu.args
+    return (torch.relu_, (x,)) if any(_calls(x, function, alone=True) for function in _OVERWRITABLE) else None
+
+
+# Functions that make a new tensor which their own gradient does not need.
+_OVERWRITABLE = (F.batch_norm, operator.add)
+
 Rule = Callable[[_Match, fx.Node], Found | None]
 
 # The function that a pattern ends with, and the rules for it.
@@ -242,4 +251,5 @@ _RULES: dict[Any, tuple[Rule, ...]] = {
     operator.add: (_layer_norm, _linear),
     operator.mul: (_gelu, _silu),
     torch.matmul: (_attention,),
+    torch.relu: (_relu_in_place,),
 }

@@ -31,6 +31,7 @@ FUSED: dict[str, tuple[str, Callable]] = {
     "scaled attention with a mask": (
         f"{SCORES} t = Div(s, two) u = Add(t, mask) p = Softmax<axis=-1>(u) y = MatMul(p, x)", attend
     ),
+    "relu of a sum": ("a = Add(x, bias) y = Relu(a)", torch.relu_),
     "attention of scaled operands": (
         "h = Mul(x, half) k = Transpose<perm=[0, 1, 3, 2]>(x) l = Mul(k, half) s = MatMul(h, l) "
         "p = Softmax<axis=-1>(s) y = MatMul(p, x)", attend
@@ -42,6 +43,8 @@ UNFUSED: dict[str, tuple[str, Callable]] = {
     "a gate of another operand": ("z = Neg(x) a = Sigmoid(x) y = Mul(z, a)", F.silu),
     "a norm by the largest square": (NORM.replace("v = ReduceMean", "v = ReduceMax"), F.layer_norm),
     "a product that is read twice": ("a = MatMul(x, w) b = Add(a, bias) y = Add(a, b)", linear_by_columns),
+    "relu of an input": ("y = Relu(x)", torch.relu_),
+    "relu of a sum that is read twice": ("a = Add(x, bias) b = Relu(a) y = Mul(a, b)", torch.relu_),
     "a softmax over another axis": (f"{SCORES} p = Softmax<axis=2>(s) y = MatMul(p, x)", attend),
     "weights that are read twice": (
         f"{SCORES} p = Softmax<axis=-1>(s) z = MatMul(p, x) m = ReduceMean(p) y = Add(z, m)", attend
