@@ -27,6 +27,7 @@ from onnxprune.model.io import load
 from onnxprune.model.replace import remove_working_folders
 from onnxprune.model.weights import find_weights
 from onnxprune.pipeline import run
+from onnxprune.processes import is_first_process
 from onnxprune.report.tables import inspection, job_details, job_summary
 from onnxprune.sparse.rewrite import from_ops
 
@@ -115,6 +116,8 @@ def prune(source: str, output: str, json_path: str | None, verbose: bool, **sett
     _check_json_path(json_path)
     with _progress_bar() as progress:
         report = run(source, Path(output), config, progress).report
+    if not is_first_process():
+        return
     console = _console()
     if verbose:
         console.print(job_details(report))

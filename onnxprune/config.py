@@ -33,6 +33,10 @@ SELECTIONS = ("threshold", "probability")
 SCHEDULES = ("one-shot", "iterative", "gradual", "splice")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 LEARNING_RATE_SCHEDULES = ("cosine", "step", "constant")
+BATCH_NORMS = ("frozen", "re-estimate", "train")
+DISTILL_LOSSES = ("auto", "kl", "mse", "cosine")
+LOSSES = ("auto", "cross-entropy", "mse", "l1", "huber", "cosine", "dice")
+PRECISIONS = ("float32", "bfloat16")
 
 RATE = Range(lambda value: 0 <= value < 1, "in [0, 1): the fraction of weights to remove, for example 0.9")
 SEED = Range(lambda value: 0 <= value < 2**32, "between 0 and 4294967295")
@@ -86,7 +90,7 @@ class PruneConfig:
     )
     selection: str = _setting(
         "threshold",
-        "Cut the smallest weights, or draw them with a probability that falls with their size (to compare).",
+        "Cut the smallest weights, or, to compare, draw them with a probability that falls with their size.",
         choices=SELECTIONS,
     )
     round_to: int = _setting(
@@ -171,8 +175,33 @@ class PruneConfig:
         "l2", "Penalty on the weights while retraining; biases and norms go free.", choices=REGULARIZATIONS
     )
     weight_decay: float = _setting(1e-4, "Strength of the penalty.", metavar="S", within=AT_LEAST_0)
+    batch_norm: str = _setting(
+        "frozen",
+        "BatchNormalization's statistics: as they are, measured anew on the data for the pruned model, or as "
+        "in training, from each batch.",
+        choices=BATCH_NORMS,
+    )
+    dropout: tuple[tuple[str, float], ...] = _setting(
+        (),
+        "Dropout after these layers while retraining, which falls as their connections go. Repeatable.",
+        metavar="SELECTOR=RATIO",
+    )
     mixup: bool = _setting(True, "Train on mixtures of samples, where all inputs are floats.")
+    device: str = _setting("cpu", "Where to retrain: cpu, cuda, or cuda:N.", metavar="DEVICE")
+    precision: str = _setting(
+        "float32", "What matrix products are computed in while retraining.", choices=PRECISIONS
+    )
     seed: int = _setting(0, "Seed of everything random.", metavar="N", within=SEED)
+    loss: str = _setting(
+        "auto",
+        "Distance from the labels: cross-entropy for class numbers (also per pixel), squared error for others "
+        f"(auto), one of {', '.join(LOSSES[1:])}, or MODULE:FUNCTION of (outputs, labels).",
+        metavar="LOSS",
+        group="What is learned",
+    )
+    label_smoothing: float = _setting(
+        0.0, "Share of the cross-entropy that goes to all classes alike.", metavar="SHARE", within=FRACTION
+    )
     distill: float | None = _setting(
         None,
         "Share of the loss that follows the input model's own outputs, in [0, 1]; the labels have the rest. "
@@ -180,7 +209,33 @@ class PruneConfig:
         metavar="SHARE",
         within=SHARE,
     )
+    distill_loss: str = _setting(
+        "auto",
+        "Distance from those outputs: divergence of the softened softmax (kl), squared error over their variance, "
+        "or angle; auto: kl for outputs [N, C], else mse.",
+        choices=DISTILL_LOSSES,
+    )
     temperature: float = _setting(2.0, "Softmax temperature of kl.", metavar="T", within=ABOVE_0)
+    distill_values: tuple[str, ...] = _setting(
+        (),
+        "Follow these values inside of the input model too: a name, a glob, or re:PATTERN. Repeatable.",
+        metavar="SELECTOR",
+    )
+    checkpoint: str | None = _setting(
+        None,
+        "Write the state of the training here as it goes on.",
+        metavar="FILE",
+        group="Interruptions",
+        trains=False,
+    )
+    checkpoint_minutes: float = _setting(
+        10.0, "Minutes from one checkpoint to the next.", metavar="N", within=AT_LEAST_0, trains=False
+    )
+    resume: bool = _setting(
+        False,
+        "Go on from --checkpoint, if it is there, to the result that an undisturbed run would have had.",
+        trains=False,
+    )
     remove_dead: bool = _setting(
         True,
         "Remove neurons and channels that nothing reads or that read nothing.",
@@ -240,6 +295,8 @@ class PruneConfig:
             if choices and value not in choices:
                 flag = setting.name.replace("_", "-")
                 raise SettingError(f"--{flag} is {value!r}: it must be one of {', '.join(choices)}")
+        if self.loss not in LOSSES and ":" not in self.loss:
+            raise SettingError(f"--loss is {self.loss!r}: it must be {', '.join(LOSSES)} or MODULE:FUNCTION")
         for conflict, mend in self._conflicts():
             if conflict:
                 raise SettingError(mend)
@@ -274,11 +331,16 @@ class PruneConfig:
             "--schedule splice brings back what grows, --selection probability draws anew each time: "
             "use one of them",
         )
+        yield self.resume and self.checkpoint is None, "--resume needs --checkpoint FILE, to go on from it"
 
     def _normalise(self) -> None:
         """Bring what Python callers and the command line may write into the declared types."""
-        self._set("exclude", (self.exclude,) if isinstance(self.exclude, str) else tuple(self.exclude))
-        for name, example in (("layer_rate", "'fc*=0.95'"),):
+        for name in ("exclude", "distill_values"):
+            value = getattr(self, name)
+            self._set(name, (value,) if isinstance(value, str) else tuple(value))
+        if self.checkpoint is not None:
+            self._set("checkpoint", os.fspath(self.checkpoint))
+        for name, example in (("layer_rate", "'fc*=0.95'"), ("dropout", "'fc*=0.5'")):
             flag, value = f"--{name.replace('_', '-')}", getattr(self, name)
             pairs = value.items() if isinstance(value, Mapping) else value
             pairs = [pairs] if isinstance(pairs, str) else pairs
@@ -290,6 +352,15 @@ class PruneConfig:
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
+    def training(self) -> dict[str, Any]:
+        """Those of the settings that a retrained model's weights depend on, as JSON types."""
+        settings = self.to_dict()
+        return {
+            setting.name: settings[setting.name]
+            for setting in fields(self)
+            if setting.metadata.get("trains", True)
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON types; data that is not a path is named by its type."""
         settings = {setting.name: getattr(self, setting.name) for setting in fields(self)}
@@ -297,6 +368,8 @@ class PruneConfig:
             "exclude": list(self.exclude),
             "layer_rate": [list(pair) for pair in self.layer_rate],
             "input_shape": {name: list(shape) for name, shape in self.input_shape},
+            "dropout": [list(pair) for pair in self.dropout],
+            "distill_values": list(self.distill_values),
             "data": describe_source(self.data),
             "eval_data": describe_source(self.eval_data),
         }

@@ -25,6 +25,7 @@ from onnxprune.evaluate import BATCH_SAMPLES, Evaluation, check_runs, compare, m
 from onnxprune.model.costs import multiply_adds
 from onnxprune.model.io import ModelLike, Source, Staging, load, staging
 from onnxprune.model.weights import FLOAT_TYPES, constant_tensor, constants, find_weights
+from onnxprune.processes import is_first_process
 from onnxprune.pruning.schedule import AT_ONCE
 from onnxprune.report.record import ANNOTATION_PREFIX, FileRecord, LayerRecord, Report
 from onnxprune.sparse.choose import choose_auto, choose_portable, require_kernels
@@ -84,6 +85,8 @@ def prune(
 
 def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: Progress) -> Result:
     """The job, its settings checked; see `prune`."""
+    if not is_first_process():
+        target = None
     watch = _Stopwatch(progress)
     if config.target == "auto":
         require_kernels()

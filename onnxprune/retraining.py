@@ -12,6 +12,7 @@ from onnxprune.config import PruneConfig
 from onnxprune.cuts import Cutter
 from onnxprune.data import Dataset, InputSpec, fixed_batch
 from onnxprune.session import PruningSession
+from onnxprune.training.distributed import joined
 from onnxprune.training.retrain import Retrainer
 from onnxprune.training.samples import Batches, Samples, whole_batches
 
@@ -36,5 +37,7 @@ def prune_and_retrain(
         Samples.of(whole_batches(training, size), specs), config.batch_size, config.seed, fixed_size=size
     )
     session = PruningSession.of(model, cutter, config, config.epochs * batches.an_epoch)
-    retrainer = Retrainer(session, batches, Samples.of(whole_batches(held_out, size), specs), config)
-    return tuple(asdict(epoch) for epoch in retrainer.fit(progress))
+    held = Samples.of(whole_batches(held_out, size), specs)
+    with joined(config.device) as processes:
+        epochs = Retrainer(session, batches, held, config, processes).fit(progress)
+    return tuple(asdict(epoch) for epoch in epochs)

@@ -14,11 +14,13 @@ from onnxprune.cuts import Arrays, Cutter, make_cutter, usable_weights
 from onnxprune.errors import SettingError
 from onnxprune.model.io import ModelLike, load
 from onnxprune.pruning.schedule import Turn, turns
+from onnxprune.pruning.selectors import matching, select
 from onnxprune.sparse.rewrite import from_ops
 from onnxprune.training.distributed import same_everywhere
 from onnxprune.training.exchange import borrowed, give_back
 from onnxprune.training.graph import to_torch
 from onnxprune.training.masking import Masking
+from onnxprune.training.modes import Modes, shrunk
 
 
 class PruningSession:
@@ -57,7 +59,11 @@ class PruningSession:
             raise SettingError(f"a session of {updates} updates trains nothing: give 1 or more")
         # Convolutions and pooling on CPUs are faster so: a step of LeNet-5 takes 14 ms instead of 25.
         # (torch's stubs do not know the argument.)
-        self.module = to_torch(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        modes = Modes(model, config.batch_norm, _dropouts(cutter, config))
+        graph = to_torch(modes.prepared(_values(model, config)))
+        modes.install(graph)
+        self.module = graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.modes = modes
         self.parameters = borrowed(self.module, model)
         self.turns = turns(config, updates, cutter.families)
         self.updates = 0
@@ -106,9 +112,13 @@ class PruningSession:
             self._prune(turn, scores)
         return turn is not None
 
+    def mask_gradients(self) -> None:
+        """Zero the gradients of what is cut for good, so that they count in no norm."""
+        self._masking.mask_gradients()
+
     def give_back(self) -> None:
         """Put the weights into the model."""
-        give_back(self.parameters)
+        give_back(self.parameters | self.modes.statistics(self.module))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the session goes on from: plain numbers and tensors."""
@@ -134,5 +144,27 @@ class PruningSession:
     def _follow(self, turn: Turn) -> None:
         """What holds from a cut on."""
         self._masking.fix(self._cutter.fixed(turn))
+        for dropout, drop in self.modes.dropouts:
+            if drop.weight is not None:
+                dropout.p = shrunk(drop.ratio, self._masking.density(drop.weight))
         if self.settled:
             self._masking.settle()
+
+
+def _dropouts(cutter: Cutter, config: PruneConfig) -> list[tuple[ir.Value, float]]:
+    """The weights behind whose layers to drop, with the ratio."""
+    chosen = {
+        weight.value: ratio
+        for selector, ratio in config.dropout
+        for weight in select(selector, cutter.weights)
+    }
+    return list(chosen.items())
+
+
+def _values(model: ir.Model, config: PruneConfig) -> list[str]:
+    """The names of the inner values that `--distill-values` selects, each once."""
+    names = [value.name for node in model.graph for value in node.outputs if value.name and value.uses()]
+    chosen = [
+        name for selector in config.distill_values for name in matching(selector, names, "value of the graph")
+    ]
+    return list(dict.fromkeys(chosen))

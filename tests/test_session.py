@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import onnxprune
 from onnxprune.errors import SettingError
-from tests.builders import floats, initializer, mlp, model_of
+from tests.builders import cnn, floats, initializer, mlp, model_of
 
 UPDATES = 40
 RATE = 0.75
@@ -205,3 +205,26 @@ def test_settings_that_need_the_tools_own_loop_are_refused():
 def test_importing_the_package_does_not_import_torch():
     code = "import sys, onnxprune; onnxprune.PruneConfig; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_layers_of_the_other_family_stay_as_they_are_in_their_turn():
+    session = onnxprune.PruningSession(
+        cnn(), 8, rate=0.5, schedule="iterative", alternate=True, steps=2, approach=0.999
+    )
+    optimizer = torch.optim.Adam(session.module.parameters(), lr=1e-2)
+    inputs = torch.from_numpy(np.random.default_rng(0).random((16, 1, 8, 8), dtype=np.float32))
+    moved = []
+    for _ in range(6):
+        before = {name: parameter.clone() for name, parameter in session.module.named_parameters()}
+        optimizer.zero_grad()
+        session.module(inputs)[0].square().mean().backward()
+        optimizer.step()
+        session.advance()
+        after = dict(session.module.named_parameters())
+        moved.append(
+            tuple(
+                not torch.equal(before[f"{name}.weight"], after[f"{name}.weight"]) for name in ("conv2", "fc")
+            )
+        )
+        session.prune_if_due()
+    assert moved == [(True, False)] * 2 + [(False, True)] * 2 + [(True, False)] * 2

@@ -34,6 +34,24 @@ def select(selector: str, weights: Sequence[Weight]) -> list[Weight]:
     return chosen
 
 
+def matching(selector: str, names: Sequence[str], kind: str) -> list[str]:
+    """Those of the names of one kind of thing that the selector matches.
+
+    Raises:
+        SelectorError: it matches nothing, or the regular expression is broken.
+    """
+    if selector in names:
+        return [selector]
+    pattern = _compile(selector)
+    chosen = [name for name in names if pattern.fullmatch(name)]
+    if not chosen:
+        more = ", ..." if len(names) > NAMES_SHOWN else ""
+        raise SelectorError(
+            f"selector {selector!r} matches no {kind}; there are: {', '.join(names[:NAMES_SHOWN])}{more}"
+        )
+    return chosen
+
+
 def _names(weight: Weight) -> set[str]:
     return {weight.name, *weight.node_names} - {""}
 

@@ -2,10 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from onnxprune.errors import SettingError
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a job as one of them sees them: how many, the number of this one, and its device."""
+
+    count: int
+    rank: int
+    device: torch.device
+
+    def part(self, samples: int) -> slice:
+        """This process's share of a batch.
+
+        Raises:
+            SettingError: the batch does not go into equal shares, whose mean gradient would be another one.
+        """
+        if samples % self.count:
+            raise SettingError(
+                f"a batch of {samples} samples cannot be shared equally by {self.count} processes: "
+                "give a --batch-size that is a multiple of them"
+            )
+        size = samples // self.count
+        return slice(self.rank * size, (self.rank + 1) * size)
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module with gradients averaged over all processes after each backward pass."""
+        if self.count == 1:
+            return module
+        # What an If leaves out has no gradient; buffers change in cuts, which `same_everywhere` spreads.
+        return DistributedDataParallel(module, find_unused_parameters=True, broadcast_buffers=False)
+
+    def mean(self, number: float) -> float:
+        """The mean of every process's number."""
+        if self.count == 1:
+            return number
+        total = torch.tensor(number, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return float(total) / self.count
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Processes]:
+    """Join the processes that torchrun started; one process alone without it.
+
+    Raises:
+        SettingError: there is no such device.
+    """
+    count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    here = _device(device)
+    if count == 1 or dist.is_initialized():
+        yield Processes(count, rank, here)
+        return
+    dist.init_process_group("nccl" if here.type == "cuda" else "gloo")
+    try:
+        yield Processes(count, rank, here)
+    finally:
+        dist.destroy_process_group()
 
 
 def same_everywhere(tensors: Iterable[torch.Tensor]) -> None:
@@ -14,3 +78,15 @@ def same_everywhere(tensors: Iterable[torch.Tensor]) -> None:
         return
     for tensor in tensors:
         dist.broadcast(tensor, 0)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
+            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise SettingError(f"--device {name} cannot be used ({reason}): use --device cpu") from None
+    return device

@@ -72,6 +72,13 @@ class Masking:
             torch._foreach_mul_(weights, masks)
             torch._foreach_sub_(hidden, weights)
 
+    def mask_gradients(self) -> None:
+        """Zero the gradients of what the masks cut, unless it may come back."""
+        if not self._splices:
+            for parameter in self._masked:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(self._buffer(parameter, MASK))
+
     def weights(self) -> dict[ir.Value, torch.Tensor]:
         """The constants to decide on: as the forward pass has them, hidden ones with the size that they count for."""
         return {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,9 +15,21 @@ import torch
 from onnxprune.config import PruneConfig
 from onnxprune.data import class_axis
 from onnxprune.errors import DataError
-from onnxprune.training.losses import Objective, Outputs
+from onnxprune.training.checkpoint import Checkpoint, State, digest
+from onnxprune.training.distributed import Processes
+from onnxprune.training.losses import Objective, Outputs, check_labels, load_function
+from onnxprune.training.modes import re_estimate
 from onnxprune.training.optimisation import learning_rate, make_optimiser, penalise
-from onnxprune.training.samples import MIXTURE, Batches, Samples, mix, random, unmixed
+from onnxprune.training.samples import (
+    DROPOUT,
+    MIXTURE,
+    Batches,
+    Samples,
+    mix,
+    random,
+    random_seed,
+    unmixed,
+)
 
 if TYPE_CHECKING:
     from onnxprune.session import PruningSession
@@ -25,6 +38,8 @@ if TYPE_CHECKING:
 FORWARD_SAMPLES = 1024
 # Batches whose gradients make first-order scores.
 SCORING_BATCHES = 32
+# Batches that BatchNormalization's statistics are measured on.
+ESTIMATION_BATCHES = 32
 # The input model's share of the loss where there are labels and `--distill` is not given.
 DEFAULT_DISTILL = 0.5
 # With more cuts than this, only epochs are judged.
@@ -54,28 +69,36 @@ class Epoch:
 
 
 class Retrainer:
-    """A session that is not yet started, its data and its optimiser.
+    """A session that is not yet started, its data and its optimiser, in one of the processes that share the work.
 
     Raises:
-        DataError: a part of the loss has no target.
+        DataError: a part of the loss has no target, or one that it does not go with.
+        SettingError: the batch does not go into equal parts, or --loss names no function.
     """
 
-    def __init__(self, session: PruningSession, training: Batches, held_out: Samples, config: PruneConfig):
+    def __init__(
+        self,
+        session: PruningSession,
+        training: Batches,
+        held_out: Samples,
+        config: PruneConfig,
+        processes: Processes,
+    ):
         self._session = session
         self._config = config
+        self._processes = processes
+        self._part = processes.part(training.size)
         self._batches = training
-        self._held_out = held_out
         self._updates = config.epochs * training.an_epoch
-        self._teacher = copy.deepcopy(session.module).requires_grad_(False)
-        self._objective = Objective(
-            _distill_share(held_out, config),
-            config.temperature,
-            tuple(_producer_type(output) for output in session.model.graph.outputs),
-        )
+        session.module.to(processes.device)
+        self._teacher = copy.deepcopy(session.module).requires_grad_(False).eval()
+        self._held_out = held_out.to(processes.device)
+        self._held_out_teacher = self._forward(self._teacher, self._held_out)
+        self._objective = _objective(session, self._held_out, self._held_out_teacher, config)
         self._parameters = list(session.parameters.values())
         self._optimiser = make_optimiser(self._parameters, config)
         self._mixes = config.mixup and all(inputs.is_floating_point() for inputs in held_out.inputs)
-        self._held_out_teacher = self._forward(self._teacher, held_out)
+        self._checkpoint = self._open_checkpoint()
         self._history: list[Epoch] = []
         self._losses: list[float] = []
         self._best: tuple[Epoch, dict[str, torch.Tensor]] | None = None
@@ -85,11 +108,21 @@ class Retrainer:
 
         Only states after the last cut count as best, the one right after it among them.
         """
+        with torch.random.fork_rng():
+            self._train(progress)
+        assert self._best is not None, "the schedule's last cut comes before the end"
+        self._session.module.load_state_dict(self._best[1])
+        self._session.give_back()
+        return self._history
+
+    def _train(self, progress: Progress) -> None:
         session = self._session
         session.start(self._scores())
-        self._record(just_cut=True)
+        if not self._resumed():
+            self._record(just_cut=True)
+        module = self._processes.wrap(session.module)
         while session.updates < self._updates:
-            self._losses.append(self._update())
+            self._losses.append(self._update(module))
             session.advance()
             cut_follows = session.due is not None and self._judges_cuts()
             if session.updates % self._batches.an_epoch == 0 or cut_follows:
@@ -97,24 +130,31 @@ class Retrainer:
             if session.prune_if_due(self._scores()) and (self._judges_cuts() or session.settled):
                 self._record(just_cut=True)
             progress(session.updates / self._updates)
-        assert self._best is not None, "the schedule's last cut comes before the end"
-        session.module.load_state_dict(self._best[1])
-        session.give_back()
-        return self._history
+            if self._checkpoint is not None:
+                self._checkpoint.write_if_due(self._state)
+        if self._checkpoint is not None:
+            self._checkpoint.write(self._state())
 
-    def _update(self) -> float:
+    def _update(self, module: torch.nn.Module) -> float:
         """One update of the optimiser on the next batch; its loss before the penalty."""
         update = self._session.updates
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate(self._config, update, self._updates)
         samples = self._batches.at(update)
-        batch = mix(samples, random(self._config.seed, MIXTURE, update)) if self._mixes else unmixed(samples)
-        with torch.no_grad():
-            teacher = self._teacher(*batch.inputs) if self._objective.distill > 0 else None
-        loss = self._objective(self._session.module(*batch.inputs), batch, teacher)
+        whole = mix(samples, random(self._config.seed, MIXTURE, update)) if self._mixes else unmixed(samples)
+        batch = whole.take(self._part).to(self._processes.device)
+        if self._session.modes.dropouts:
+            torch.manual_seed(random_seed(self._config.seed, DROPOUT, update, self._processes.rank))
+        self._session.module.train()
+        with self._autocast():
+            with torch.no_grad():
+                teacher = self._teacher(*batch.inputs) if self._objective.distill > 0 else None
+            outputs = module(*batch.inputs)
+        loss = self._objective(_widened(outputs), batch, None if teacher is None else _widened(teacher))
         self._optimiser.zero_grad()
         loss.backward()
         if self._config.clip_norm is not None:
+            self._session.mask_gradients()
             torch.nn.utils.clip_grad_norm_(self._parameters, self._config.clip_norm)
         penalise(self._parameters, self._config)
         self._optimiser.step()
@@ -134,11 +174,12 @@ class Retrainer:
             raise DataError("--importance taylor needs 'labels' in --data: add them, or use --importance l2")
         objective = replace(self._objective, distill=0.0)
         self._optimiser.zero_grad()
+        self._session.module.eval()
         for batch in range(SCORING_BATCHES):
-            samples = unmixed(self._batches.at(self._session.updates + batch))
+            samples = unmixed(self._batches.at(self._session.updates + batch).to(self._processes.device))
             objective(self._session.module(*samples.inputs), samples, None).backward()
         scores = {
-            value: (parameter.detach() * parameter.grad).contiguous().numpy()
+            value: (parameter.detach() * parameter.grad).cpu().contiguous().numpy()
             for value, parameter in self._session.parameters.items()
             if parameter.grad is not None
         }
@@ -150,7 +191,7 @@ class Retrainer:
 
     def _record(self, just_cut: bool = False) -> None:
         """Judge the state as it is, and keep it where it is the best of those at the rate."""
-        training_loss = None if just_cut else sum(self._losses) / len(self._losses)
+        training_loss = None if just_cut else self._processes.mean(sum(self._losses) / len(self._losses))
         if not just_cut:
             self._losses.clear()
         self._history.append(self._judge(training_loss))
@@ -159,7 +200,11 @@ class Retrainer:
             self._best = self._history[-1], state
 
     def _judge(self, training_loss: float | None) -> Epoch:
-        outputs = self._forward(self._session.module, self._held_out)
+        if self._config.batch_norm == "re-estimate":
+            batches = range(min(ESTIMATION_BATCHES, self._batches.an_epoch))
+            inputs = (self._batches.at(batch).to(self._processes.device).inputs for batch in batches)
+            re_estimate(self._session.modes.norm_modules, inputs, self._session.module.eval())
+        outputs = self._forward(self._session.module.eval(), self._held_out)
         loss = float(self._objective(outputs, unmixed(self._held_out), self._held_out_teacher))
         labels, accuracy = self._held_out.labels, None
         if labels is not None and not labels.is_floating_point():
@@ -172,12 +217,73 @@ class Retrainer:
     def _forward(self, module: torch.nn.Module, samples: Samples) -> Outputs:
         """A module's outputs on all samples, without gradients."""
         size = self._batches.fixed_size or FORWARD_SAMPLES
-        with torch.no_grad():
+        with torch.no_grad(), self._autocast():
             parts = [
                 module(*samples.take(slice(start, start + size)).inputs)
                 for start in range(0, len(samples), size)
             ]
-        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+        return _widened(tuple(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self._config.precision == "bfloat16"
+        return torch.autocast(self._processes.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+    def _open_checkpoint(self) -> Checkpoint | None:
+        if self._config.checkpoint is None:
+            return None
+        origin = {
+            "settings": json.dumps(self._config.training()),
+            "model": digest(self._parameters),
+            "data": digest((*self._batches.samples.inputs, *self._held_out.inputs)),
+            "number of processes": self._processes.count,
+        }
+        minutes = self._config.checkpoint_minutes
+        return Checkpoint(self._config.checkpoint, minutes, origin, writes=self._processes.rank == 0)
+
+    def _resumed(self) -> bool:
+        """Go on from the checkpoint, if that is asked for and it is there. All that is random comes from numbers."""
+        state = self._checkpoint.read() if self._checkpoint is not None and self._config.resume else None
+        if state is None:
+            return False
+        self._session.load_state_dict(state["session"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._history = [Epoch(**record) for record in state["history"]]
+        self._losses = state["losses"]
+        if state["best"] is not None:
+            record, module = state["best"]
+            self._best = Epoch(**record), module
+        return True
+
+    def _state(self) -> State:
+        return {
+            "session": self._session.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "history": [asdict(epoch) for epoch in self._history],
+            "losses": self._losses,
+            "best": None if self._best is None else (asdict(self._best[0]), self._best[1]),
+        }
+
+
+def _widened(outputs: Outputs) -> Outputs:
+    """bfloat16 as float32, which losses are computed in."""
+    return tuple(output.float() if output.dtype == torch.bfloat16 else output for output in outputs)
+
+
+def _objective(
+    session: PruningSession, held_out: Samples, teacher: Outputs, config: PruneConfig
+) -> Objective:
+    if held_out.labels is not None:
+        check_labels(held_out.labels, config.loss)
+    return Objective(
+        _distill_share(held_out, config),
+        config.temperature,
+        tuple(_producer_type(output) for output in session.model.graph.outputs),
+        config.loss,
+        config.label_smoothing,
+        config.distill_loss,
+        tuple(float(output.float().var(correction=0)) for output in teacher),
+        load_function(config.loss) if ":" in config.loss else None,
+    )
 
 
 def _distill_share(samples: Samples, config: PruneConfig) -> float:

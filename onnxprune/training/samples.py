@@ -51,6 +51,17 @@ class Mixture:
     other_labels: torch.Tensor | None
     share: float
 
+    def take(self, index: slice) -> Mixture:
+        """Some of the samples."""
+        first = Samples(self.inputs, self.labels).take(index)
+        other = None if self.other_labels is None else self.other_labels[index]
+        return Mixture(first.inputs, first.labels, other, self.share)
+
+    def to(self, device: torch.device) -> Mixture:
+        first = Samples(self.inputs, self.labels).to(device)
+        other = None if self.other_labels is None else self.other_labels.to(device)
+        return Mixture(first.inputs, first.labels, other, self.share)
+
 
 class Batches:
     """Shuffled batches of samples by number, epoch after epoch: the batch of an update depends on nothing before it.
@@ -62,7 +73,7 @@ class Batches:
         self.fixed_size = fixed_size
         self.size = min(fixed_size or size, len(samples))
         self.an_epoch = len(samples) // self.size
-        self._samples = samples
+        self.samples = samples
         self._seed = seed
         self._epoch = -1
         self._order = torch.empty(0)
@@ -72,8 +83,8 @@ class Batches:
         epoch, position = divmod(update, self.an_epoch)
         if epoch != self._epoch:
             self._epoch = epoch
-            self._order = torch.randperm(len(self._samples), generator=random(self._seed, ORDER, epoch))
-        return self._samples.take(self._order[position * self.size : (position + 1) * self.size])
+            self._order = torch.randperm(len(self.samples), generator=random(self._seed, ORDER, epoch))
+        return self.samples.take(self._order[position * self.size : (position + 1) * self.size])
 
 
 def whole_batches(data: Dataset, fixed_size: int | None) -> Dataset:

@@ -1,0 +1,10 @@
+"""Which process of a job this is, where torchrun started several."""
+
+from __future__ import annotations
+
+import os
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes and prints; torchrun numbers them in RANK."""
+    return os.environ.get("RANK", "0") == "0"

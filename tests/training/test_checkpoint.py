@@ -1,0 +1,131 @@
+"""A killed job goes on from its checkpoint to the very result of an undisturbed one."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from onnxprune import cli
+from onnxprune.errors import SettingError
+from onnxprune.training.checkpoint import Checkpoint
+from tests.builders import initializer, mlp
+
+# Starting processes takes seconds: one schedule, and the other with ONNXPRUNE_LONG=1.
+SCHEDULES = ["splice", "gradual"] if os.environ.get("ONNXPRUNE_LONG") else ["splice"]
+JOB = (
+    "in.onnx",
+    "--rate",
+    "0.8",
+    "--data",
+    "data.npz",
+    "--epochs",
+    "40",
+    "--batch-size",
+    "8",
+    "--format",
+    "dense",
+)
+CHECKPOINT = ("--checkpoint", "state", "--checkpoint-minutes", "0")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    onnx.save(mlp(), "in.onnx")
+    rng = np.random.default_rng(0)
+    np.savez("data.npz", x=rng.random((200, 8), dtype=np.float32), labels=rng.integers(0, 4, 200))
+    return tmp_path
+
+
+def run(*arguments):
+    cli.main([JOB[0], *arguments[:1], *JOB[1:], *arguments[1:]])
+
+
+def weights(path):
+    model = onnx.load(path)
+    return {tensor.name: initializer(model, tensor.name) for tensor in model.graph.initializer}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_killed_job_resumes_to_the_same_bits(folder, schedule):
+    flags = ("--schedule", schedule, "--dropout", "fc1=0.2")
+    run("straight.onnx", *flags)
+    script = "import sys; from onnxprune.cli import main; main(sys.argv[1:])"
+    arguments = [JOB[0], "killed.onnx", *JOB[1:], *flags, *CHECKPOINT]
+    job = subprocess.Popen([sys.executable, "-c", script, *arguments])
+    while not (folder / "state").exists():
+        assert job.poll() is None, "the job ended before its first checkpoint"
+        time.sleep(0.01)
+    time.sleep(0.5)
+    os.kill(job.pid, signal.SIGKILL)
+    assert job.wait() == -signal.SIGKILL
+    assert not (folder / "killed.onnx").exists()
+    done = torch.load("state", weights_only=True)["session"]["updates"]
+    assert 0 < done < 40 * 22
+    run("resumed.onnx", *flags, *CHECKPOINT[:2], "--resume")
+    straight, resumed = weights("straight.onnx"), weights("resumed.onnx")
+    assert straight.keys() == resumed.keys()
+    assert all((straight[name] == resumed[name]).all() for name in straight)
+
+
+def test_resuming_without_a_checkpoint_starts_from_the_beginning_and_twice_changes_nothing(folder):
+    flags = ("--epochs", "2", *CHECKPOINT[:2], "--resume")
+    run("first.onnx", *flags)
+    run("second.onnx", *flags)
+    assert all((weights("first.onnx")[name] == array).all() for name, array in weights("second.onnx").items())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [(["--learning-rate", "0.5"], "settings"), (["--seed", "3"], "settings")],
+)
+def test_a_checkpoint_of_another_job_is_refused(folder, capsys, change, words):
+    flags = ("--epochs", "1", *CHECKPOINT[:2], "--resume")
+    run("out.onnx", *flags)
+    with pytest.raises(SystemExit) as stop:
+        run("out.onnx", *flags, *change)
+    assert stop.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_other_data_are_refused_and_so_is_what_is_no_checkpoint(folder, capsys):
+    flags = ("--epochs", "1", *CHECKPOINT[:2], "--resume")
+    run("out.onnx", *flags)
+    np.savez("data.npz", x=np.ones((200, 8), np.float32), labels=np.zeros(200, int))
+    with pytest.raises(SystemExit):
+        run("out.onnx", *flags)
+    assert "data" in capsys.readouterr().err
+    (folder / "state").write_bytes(b"no checkpoint")
+    with pytest.raises(SystemExit):
+        run("out.onnx", *flags)
+    assert "cannot read" in capsys.readouterr().err
+
+
+def test_a_checkpoint_runs_nothing_that_it_holds(tmp_path):
+    class Harmful:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "harm"),))
+
+    torch.save({"origin": {}, "session": Harmful()}, tmp_path / "state")
+    with pytest.raises(SettingError, match="cannot read"):
+        Checkpoint(str(tmp_path / "state"), 1, {}, writes=True).read()
+    assert not (tmp_path / "harm").exists()
+
+
+def test_a_checkpoint_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    checkpoint = Checkpoint(str(tmp_path / "state"), 1, {"a": 1}, writes=True)
+    checkpoint.write({"number": 1})
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(Exception, match="No space"):
+        checkpoint.write({"number": 2})
+    assert checkpoint.read()["number"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]

@@ -1,0 +1,78 @@
+"""Two processes started by torchrun against one."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxprune.errors import SettingError
+from onnxprune.training.distributed import Processes, joined
+from tests.builders import initializer, mlp
+
+# Starting processes takes seconds: one schedule, and the other with ONNXPRUNE_LONG=1.
+SCHEDULES = ["splice", "gradual"] if os.environ.get("ONNXPRUNE_LONG") else ["splice"]
+SCRIPT = "import sys; from onnxprune.cli import main; main(sys.argv[1:])"
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_two_processes_train_the_model_of_one_and_only_the_first_writes(tmp_path, schedule):
+    onnx.save(mlp(), tmp_path / "in.onnx")
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 200)
+    np.savez(
+        tmp_path / "data.npz", x=rng.random((200, 8), dtype=np.float32) + labels[:, None] / 2, labels=labels
+    )
+    (tmp_path / "job.py").write_text(SCRIPT)
+    flags = [
+        "--rate",
+        "0.8",
+        "--data",
+        "data.npz",
+        "--epochs",
+        "6",
+        "--batch-size",
+        "30",
+        "--format",
+        "dense",
+    ]
+    flags += ["--schedule", schedule]
+    commands = {
+        "one.onnx": [sys.executable, "job.py"],
+        "two.onnx": [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node=2",
+            "job.py",
+        ],
+    }
+    outputs = {}
+    for target, command in commands.items():
+        done = subprocess.run(
+            [*command, "in.onnx", target, *flags], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        outputs[target] = done.stdout
+    one, two = (onnx.load(tmp_path / name) for name in commands)
+    for tensor in one.graph.initializer:
+        first, second = initializer(one, tensor.name), initializer(two, tensor.name)
+        assert ((first != 0) == (second != 0)).all()
+        np.testing.assert_allclose(first, second, rtol=1e-3, atol=1e-5)
+    assert outputs["two.onnx"].count("Judged in onnxruntime") == 1
+
+
+def test_a_batch_that_cannot_be_shared_equally_is_refused():
+    with joined("cpu") as alone:
+        assert alone.part(7) == slice(0, 7)
+        with pytest.raises(SettingError, match="--batch-size"):
+            Processes(2, 0, alone.device).part(7)
+        assert Processes(2, 1, alone.device).part(8) == slice(4, 8)
+
+
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(SettingError, match="--device"), joined("cuda:99"):
+        pass

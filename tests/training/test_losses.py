@@ -1,0 +1,114 @@
+"""What retraining minimises."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import onnxprune
+from onnxprune.errors import DataError, SelectorError, SettingError
+from onnxprune.training.losses import Objective
+from onnxprune.training.samples import Mixture
+from tests.builders import mlp
+
+LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.5]])
+LABELS = torch.tensor([0, 2])
+
+
+def loss(labels=LABELS, outputs=(LOGITS,), teacher=None, **settings):
+    objective = Objective(**{"distill": 0.0, "temperature": 1.0, "last_operators": ("Gemm",)} | settings)
+    return float(objective(outputs, Mixture((), labels, None, 1.0), teacher))
+
+
+def test_label_smoothing_gives_a_share_to_every_class():
+    logs = F.log_softmax(LOGITS, 1)
+    expected = 0.9 * loss() + 0.1 * float(-logs.mean())
+    assert loss(label_smoothing=0.1) == pytest.approx(expected)
+
+
+def test_segmentation_takes_class_maps_by_cross_entropy_or_dice():
+    maps = torch.zeros(1, 2, 2, 2)
+    truth = torch.tensor([[[0, 1], [1, 0]]])
+    right = torch.stack([1 - truth, truth], 1).float() * 40
+    assert loss(truth, (maps,)) == pytest.approx(float(np.log(2)))
+    assert loss(truth, (maps,), loss="dice") == pytest.approx(0.5)
+    assert loss(truth, (right,), loss="dice") == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("mse", 2.5), ("l1", 1.5), ("huber", 1.0), ("cosine", 1 - 5 / (10**0.5 * 5**0.5))]
+)
+def test_regression_by_several_distances(name, expected):
+    assert loss(torch.tensor([[1.0, 2.0]]), (torch.tensor([[3.0, 1.0]]),), loss=name) == pytest.approx(
+        expected
+    )
+
+
+def test_several_outputs_follow_the_teacher_by_cosine_or_scaled_squared_error():
+    outputs = torch.tensor([[1.0, 0.0]]), torch.tensor([[[2.0], [0.0]]])
+    teacher = torch.tensor([[0.0, 1.0]]), torch.tensor([[[1.0], [0.0]]])
+    settings = {"distill": 1.0, "last_operators": ("Gemm", "Conv"), "scales": (1.0, 0.25)}
+    assert loss(None, outputs, teacher, distance="mse", **settings) == pytest.approx((1 + 0.5 / 0.25) / 2)
+    assert loss(None, outputs, teacher, distance="cosine", **settings) == pytest.approx((1 + 0) / 2)
+
+
+def test_inner_values_are_no_classes():
+    values = torch.tensor([[0.0, 2.0]]), torch.tensor([[1.0, 1.0]])
+    settings = {"distill": 1.0, "last_operators": ("Gemm",), "scales": (1.0, 1.0)}
+    found = loss(None, (LOGITS, values[0]), (LOGITS, values[1]), **settings)
+    assert found == pytest.approx(0.5)
+
+
+ROWS = np.random.default_rng(0).standard_normal((200, 8)).astype(np.float32)
+SETTINGS = {"rate": 0.7, "epochs": 4, "batch_size": 16, "format": "dense", "learning_rate": 1e-2}
+
+
+def cosine(**settings):
+    result = onnxprune.prune(mlp(), data={"x": ROWS}, **SETTINGS, **settings)
+    return result.report.evaluation["outputs"][0]["cosine"]
+
+
+def test_inner_values_can_be_followed_and_leave_no_trace_in_the_file():
+    result = onnxprune.prune(mlp(), data={"x": ROWS}, distill_values="r", **SETTINGS)
+    assert [output.name for output in result.model.graph.output] == ["y"]
+    assert cosine(distill_values="r") != cosine()
+    with pytest.raises(SelectorError, match="value"):
+        cosine(distill_values="nothing*")
+
+
+def test_every_distillation_loss_brings_the_outputs_back():
+    one_shot = onnxprune.prune(mlp(), rate=0.7, eval_data={"x": ROWS}).report.evaluation["outputs"][0][
+        "cosine"
+    ]
+    for name in ("kl", "mse", "cosine"):
+        assert cosine(distill_loss=name) > one_shot
+
+
+def test_bfloat16_trains_float32_weights():
+    assert cosine(precision="bfloat16") == pytest.approx(cosine(), abs=0.05)
+
+
+def test_a_loss_of_ones_own_is_a_function_in_a_module(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_loss.py").write_text(
+        "calls = []\ndef far(outputs, labels):\n    calls.append(labels)\n    return (outputs[0] - 5).square().mean()\n"
+    )
+    labels = np.zeros(200, int)
+    data = {"x": ROWS, "labels": labels}
+    model = onnxprune.prune(
+        mlp(), data=data, loss="own_loss:far", distill=0.0, **{**SETTINGS, "epochs": 30}
+    ).model
+    import onnxruntime as ort
+
+    (outputs,) = ort.InferenceSession(model.SerializeToString()).run(None, {"x": ROWS})
+    assert np.abs(outputs - 5).mean() < 2.5
+    with pytest.raises(SettingError, match="--loss"):
+        onnxprune.prune(mlp(), data=data, loss="own_loss:near", **SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"), [("mse", np.zeros(200, int)), ("dice", np.zeros((200, 4), np.float32))]
+)
+def test_a_loss_that_the_labels_do_not_go_with_is_refused(name, labels):
+    with pytest.raises(DataError, match=f"--loss {name}"):
+        onnxprune.prune(mlp(), data={"x": ROWS, "labels": labels}, loss=name, **SETTINGS)
