@@ -127,8 +127,15 @@ def test_hidden_units_of_an_lstm_alone_can_go():
     )
     result = onnxprune.prune(model, rate=0.4, pattern="channel")
     assert initializer(result.model, "w").shape[1] < 64
+
+
+def test_a_model_without_a_weight_is_refused_unless_nothing_is_asked():
+    relu = model_of(
+        [helper.make_node("Relu", ["x"], ["y"])], [floats("x", "N", 8)], [floats("y", "N", 8)], {}
+    )
     with pytest.raises(onnxprune.OnnxPruneError, match="no weight"):
-        onnxprune.prune(model, rate=0.4)
+        onnxprune.prune(relu, rate=0.4)
+    assert onnxprune.prune(relu, rate=0).report.evaluation["outputs"][0]["absolute"] == 0
 
 
 def test_unlabelled_data_retrains_towards_the_models_own_outputs():
