@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SAMPLE := models/mnist-sample
 
-.PHONY: setup demo test test-long test-asan bench lint mnist models clean
+.PHONY: setup demo test test-long test-asan bench lint mnist reproduce models clean
 setup: .venv/ready
 
 # torch first and by exact version: a plain `torch` brings several GB of CUDA packages.
@@ -48,6 +48,11 @@ lint: setup
 # Whole MNIST into .mnist/.
 mnist: setup
 	$(BIN)/python models/mnist.py
+
+# The figures of Han et al. 2015 and later records on whole MNIST, ours beside them: models/README.md.
+reproduce: mnist
+	$(BIN)/python -m pip install --quiet 'matplotlib>=3.8'
+	$(BIN)/python -m models.reproduce
 
 # Train the two LeNets again.
 models: mnist
