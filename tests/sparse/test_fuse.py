@@ -1,3 +1,4 @@
+import numpy as np
 import onnx
 import onnx.inliner
 import onnx_ir as ir
@@ -52,9 +53,9 @@ def followed(sum_name, tail, *, addend=False, opset=13, dtype="float"):
     constants = {
         "w": sparse_array(*w_shape, dtype=array_type),
         "b": dense_array(16, dtype=array_type),
-        "nought": dense_array(dtype=array_type) * 0,
-        "three": dense_array(dtype=array_type) * 0 + 3,
-        "six": dense_array(dtype=array_type) * 0 + 6,
+        "nought": np.array(0, array_type),
+        "three": np.array(3, array_type),
+        "six": np.array(6, array_type),
     }
     used = {name: array for name, array in constants.items() if f" {name}" in text.replace("(", " ")}
     inputs = {"x": dense_array(*x_shape, dtype=array_type)}
