@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import onnxprune
+from onnxprune.config import PruneConfig
 from onnxprune.errors import ModelFileError, SettingError
 from onnxprune.model.weights import find_weights
 from onnxprune.sparse.encode import halves, pack_gaps, quantize, unpack_gaps
@@ -206,4 +207,4 @@ def test_the_job_judges_and_records_what_the_file_holds(tmp_path):
 
 def test_rounded_values_are_a_matter_of_the_ops_format():
     with pytest.raises(SettingError, match="--values int8 is for sparse nodes"):
-        onnxprune.config.PruneConfig(rate=0.5, values="int8", format="dense")
+        PruneConfig(rate=0.5, values="int8", format="dense")
