@@ -35,7 +35,7 @@ class Costs(NamedTuple):
     reorder: float
 
 
-# Fitted to the layers suite by `python -m onnxprune.bench.fit`: AMD EPYC (Zen 3, AVX2), one thread.
+# Estimates, not fitted yet: `python -m onnxprune.bench.fit` fits them to rows of the layers suite.
 PORTABLE = Costs(dense_rows=11.0, sparse=2.0, sparse_row=12.0, element=20.0, reorder=30.0)
 
 # What onnxruntime's blocked layout passes through on its way from one convolution to the next.
