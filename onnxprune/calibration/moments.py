@@ -1,0 +1,58 @@
+"""First and second moments of what a layer reads, in the dense model and in the pruned one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.model.blocks import Blocks
+
+# Of all batches; drawn at random where there are more, as a Conv makes one for every place of its output.
+COLUMNS = 16_384
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Means over the columns x (of the pruned model) and d (of the dense one) that a layer reads; float64.
+
+    `second`: x x^T, and `cross`: d x^T, both (groups, inputs, inputs); `mean` and `dense_mean` (groups, inputs);
+    `count`: the number of columns.
+    """
+
+    second: np.ndarray
+    cross: np.ndarray
+    mean: np.ndarray
+    dense_mean: np.ndarray
+    count: int
+
+    def centred(self) -> Moments:
+        """Moments about the means: those of a layer whose bias makes up for the mean."""
+        second = self.second - self.mean[:, :, None] * self.mean[:, None, :]
+        cross = self.cross - self.dense_mean[:, :, None] * self.mean[:, None, :]
+        return Moments(second, cross, np.zeros_like(self.mean), np.zeros_like(self.dense_mean), self.count)
+
+    def norms(self) -> np.ndarray:
+        """Root of the mean square of every input, (groups, inputs)."""
+        return np.sqrt(np.maximum(np.einsum("gii->gi", self.second), 0))
+
+
+def collect(blocks: Blocks, pairs: Sequence[tuple[np.ndarray, np.ndarray]], seed: int) -> Moments:
+    """The moments of a layer over batches of its data operand: (in the dense model, in the pruned one)."""
+    groups, _, inputs = blocks.shape
+    second, cross = (np.zeros((groups, inputs, inputs)) for _ in range(2))
+    mean, dense_mean = (np.zeros((groups, inputs)) for _ in range(2))
+    count = 0
+    most = math.ceil(COLUMNS / len(pairs))
+    for number, batch in enumerate(pairs):
+        dense, pruned = (
+            blocks.columns(data.astype(np.float32, copy=False), most, seed + number) for data in batch
+        )
+        second += pruned @ pruned.transpose(0, 2, 1)
+        cross += dense @ pruned.transpose(0, 2, 1)
+        mean += pruned.sum(2, dtype=np.float64)
+        dense_mean += dense.sum(2, dtype=np.float64)
+        count += dense.shape[2]
+    return Moments(second / count, cross / count, mean / count, dense_mean / count, count)

@@ -1,0 +1,110 @@
+"""A stretch of a model's nodes as a model of its own, so that onnxruntime runs it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+
+from onnxprune.errors import DataError, first_line
+from onnxprune.evaluate import make_session
+from onnxprune.model.weights import constant_tensor
+
+Arrays = dict[ir.Value, np.ndarray]
+"""What values of a graph hold for one batch."""
+Tensors = Mapping[ir.Value, ir.TensorProtocol]
+"""Constants of a graph that stand in the place of the graph's own."""
+
+
+class Segment:
+    """The nodes from index `start` to before `end` of a model's graph: reads what is alive there, gives `wanted`.
+
+    `instead`: constants with other values. `free`: a constant that is given at each run, as an input.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        start: int,
+        end: int,
+        wanted: Collection[ir.Value],
+        *,
+        instead: Tensors | None = None,
+        free: ir.Value | None = None,
+    ):
+        # Constants are initializers of the stretch that reads them, wherever the model keeps them.
+        nodes = [node for node in list(model.graph)[start:end] if constant_tensor(node.outputs[0]) is None]
+        made = {value: None for node in nodes for value in node.outputs}
+        read = {value: None for node in nodes for value in reads(node) if value not in made}
+        self.gives = [value for value in made if value in wanted]
+        self.reads = [value for value in read if value is free or constant_tensor(value) is None]
+        constants = [value for value in read if value not in self.reads]
+        self._model, self._nodes = model, nodes
+        self._tensors = {value: (instead or {}).get(value) or constant_tensor(value) for value in constants}
+        self._session: ort.InferenceSession | None = None
+
+    def run(self, arrays: Mapping[ir.Value, np.ndarray]) -> Arrays:
+        """The values wanted that the stretch makes, for one batch.
+
+        Raises:
+            DataError: onnxruntime cannot run the stretch alone.
+        """
+        if not self.gives:
+            return {}
+        try:
+            if self._session is None:
+                self._session = make_session(self._proto(arrays), "a part of the model")
+            feeds = {value.name: arrays[value] for value in self.reads}
+            outputs = self._session.run([value.name for value in self.gives], feeds)
+        except Exception as error:
+            raise DataError(
+                f"onnxruntime cannot run the model layer by layer: {first_line(error)}; use --criterion magnitude"
+            ) from error
+        return dict(zip(self.gives, outputs, strict=True))
+
+    def _proto(self, arrays: Mapping[ir.Value, np.ndarray]) -> onnx.ModelProto:
+        graph = onnx.GraphProto(name="segment")
+        for value in self.reads:
+            array = arrays[value]
+            kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+            graph.input.append(
+                onnx.helper.make_tensor_value_info(value.name or "", kind, [None] * array.ndim)
+            )
+        graph.output.extend(
+            onnx.helper.make_empty_tensor_value_info(value.name or "") for value in self.gives
+        )
+        for value, tensor in self._tensors.items():
+            assert tensor is not None
+            initializer = ir.to_proto(tensor)
+            initializer.name = value.name or ""
+            graph.initializer.append(initializer)
+        graph.node.extend(ir.to_proto(node) for node in self._nodes)
+        opsets = [onnx.helper.make_opsetid(*item) for item in self._model.opset_imports.items()]
+        model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=self._model.ir_version)
+        model.functions.extend(ir.to_proto(function) for function in self._model.functions.values())
+        return model
+
+
+def reads(node: ir.Node) -> Iterator[ir.Value]:
+    """The values that a node reads, those that its bodies read from outside included."""
+    yield from (value for value in node.inputs if value is not None)
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            body = attribute.as_graph()
+            inner = {*body.inputs, *body.initializers.values(), *(v for n in body for v in n.outputs)}
+            outer = [*(value for node in body for value in reads(node)), *body.outputs]
+            yield from (value for value in outer if value not in inner)
+
+
+def last_reads(model: ir.Model) -> dict[ir.Value, int]:
+    """For every computed value and input of the main graph, the index of the last node that reads it.
+
+    Graph outputs are read beyond all nodes.
+    """
+    nodes = list(model.graph)
+    last = {value: index for index, node in enumerate(nodes) for value in reads(node)}
+    last |= dict.fromkeys(model.graph.outputs, len(nodes))
+    return {value: index for value, index in last.items() if constant_tensor(value) is None}

@@ -1,0 +1,66 @@
+"""A walk through a model, layer by layer, the inputs of each taken from the model as it is by then."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.calibration.segments import Arrays, Segment, Tensors, last_reads
+from onnxprune.data import Dataset, fixed_batch, input_specs
+
+BATCH_SAMPLES = 32
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A node about to run, and all values that are alive before it, batch by batch, in both models."""
+
+    node: ir.Node
+    dense: Sequence[Arrays] = field(repr=False)
+    pruned: Sequence[Arrays] = field(repr=False)
+
+    def pairs(self, value: ir.Value) -> list[tuple[np.ndarray, np.ndarray]]:
+        """What an input of the node holds, batch by batch: in the dense model, in the model as it is."""
+        return [(dense[value], pruned[value]) for dense, pruned in zip(self.dense, self.pruned, strict=True)]
+
+
+def walk(model: ir.Model, dense: Tensors, data: Dataset, nodes: Collection[ir.Node]) -> Iterator[Visit]:
+    """Visit nodes of the main graph in its order; what is changed at a visit holds for all that comes after.
+
+    `dense`: the constants of the dense model that differ, or will, from the model's own. Each stretch between two
+    visits runs once for each model, on what the stretch before left alive.
+
+    Raises:
+        DataError: a stretch of the model does not run alone.
+    """
+    last = last_reads(model)
+    streams = tuple([_inputs(model, batch) for batch in batches(model, data)] for _ in range(2))
+    reached = 0
+    for place, node in enumerate(model.graph):
+        if node not in nodes:
+            continue
+        alive = {value for value, index in last.items() if index >= place}
+        for stream, instead in zip(streams, (dense, None), strict=True):
+            segment = Segment(model, reached, place, alive, instead=instead)
+            for arrays in stream:
+                arrays.update(segment.run(arrays))
+                for value in arrays.keys() - alive:
+                    del arrays[value]
+        reached = place
+        yield Visit(node, *streams)
+
+
+def batches(model: ir.Model, data: Dataset) -> Iterator[Dataset]:
+    """The data as far as it fills batches of the model's fixed size, where it has one."""
+    fixed = None if data.whole else fixed_batch(input_specs(model))
+    size = fixed or BATCH_SAMPLES
+    for start in range(0, len(data) // size * size if fixed else len(data), size):
+        yield data.take(slice(start, start + size))
+
+
+def _inputs(model: ir.Model, batch: Dataset) -> Arrays:
+    named = {value.name: value for value in model.graph.inputs}
+    return {named[name]: array for name, array in batch.inputs.items()}

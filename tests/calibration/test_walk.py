@@ -1,0 +1,69 @@
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+from onnx import helper
+
+from onnxprune.calibration.moments import collect
+from onnxprune.calibration.walk import walk
+from onnxprune.data import Dataset
+from onnxprune.model.blocks import Blocks
+from onnxprune.model.weights import constants, find_weights
+from tests.builders import cnn, floats, model_of, normal
+
+
+def taps(proto: onnx.ModelProto, names: list[str], x: np.ndarray) -> list[np.ndarray]:
+    proto = onnx.ModelProto.FromString(proto.SerializeToString())
+    proto.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
+    return ort.InferenceSession(proto.SerializeToString()).run(names, {"x": x})
+
+
+def test_each_layer_is_visited_with_what_it_reads_in_the_dense_and_the_pruned_model():
+    proto = cnn()
+    model = ir.from_proto(proto)
+    weights = find_weights(model).prunable
+    dense = {value: value.const_value for value in constants(model)}
+    x = np.concatenate([normal(20, 1, 8, 8), normal(20, 1, 8, 8, seed=1)])
+    read = {}
+    for visit in walk(
+        model, dense, Dataset({"x": x}, None, "x"), {weight.uses[0].node for weight in weights}
+    ):
+        pairs = visit.pairs(visit.node.inputs[0])
+        read[visit.node.inputs[0].name] = [np.concatenate(parts) for parts in zip(*pairs, strict=True)]
+        for weight in weights:
+            if weight.uses[0].node is visit.node:
+                weight.assign(weight.array() * (np.abs(weight.array()) > 0.7))
+    names = ["c", "e"]
+    for which, whole in enumerate((proto, ir.to_proto(model))):
+        for name, expected in zip(names, taps(whole, names, x), strict=True):
+            np.testing.assert_allclose(read[name][which], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_walk_goes_through_bodies_constants_in_nodes_and_values_that_skip_layers():
+    branch = [
+        helper.make_graph([helper.make_node(op, ["h"], [f"b{op}"])], op, [], [floats(f"b{op}", None, None)])
+        for op in ("Relu", "Neg")
+    ]
+    proto = model_of(
+        [
+            helper.make_node("Constant", [], ["w1"], value=onnx.numpy_helper.from_array(normal(8, 8), "w1")),
+            helper.make_node("MatMul", ["x", "w1"], ["h"], "first"),
+            helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0),
+            helper.make_node("Greater", ["s", "zero"], ["yes"]),
+            helper.make_node("If", ["yes"], ["i"], then_branch=branch[0], else_branch=branch[1]),
+            helper.make_node("MatMul", ["i", "w2"], ["k"], "second"),
+            helper.make_node("Add", ["k", "h"], ["y"]),
+        ],
+        [floats("x", "N", 8)],
+        [floats("y", "N", 8)],
+        {"w2": normal(8, 8, seed=1), "zero": np.zeros((), np.float32)},
+    )
+    model = ir.from_proto(proto)
+    weights = {weight.uses[0].node: weight for weight in find_weights(model).prunable}
+    x = normal(16, 8)
+    for visit in walk(model, {}, Dataset({"x": x}, None, "x"), weights.keys()):
+        blocks = Blocks.of(weights[visit.node])
+        moments = collect(blocks, visit.pairs(blocks.data), 0)
+        (expected,) = taps(proto, [blocks.data.name], x) if blocks.data.name != "x" else (x,)
+        np.testing.assert_allclose(moments.second[0], expected.T @ expected / 16, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(moments.dense_mean[0], expected.mean(0), rtol=1e-4, atol=1e-5)
