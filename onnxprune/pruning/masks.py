@@ -35,7 +35,7 @@ def make_masks(
             kept = [score >= pool.threshold for score in scores]
         else:
             assert pool.rate is not None
-            kept = _keep_largest(scores, pool.rate)
+            kept = keep_largest(scores, pool.rate)
         for weight, mask in zip(pool.weights, kept, strict=True):
             whole = spread(weight, mask) if blocks else mask
             whole &= weight.array() != 0
@@ -52,7 +52,8 @@ def apply_masks(weights: Sequence[Weight], masks: Masks) -> None:
             weight.assign(array)
 
 
-def _keep_largest(scores: Sequence[np.ndarray], rate: float) -> list[np.ndarray]:
+def keep_largest(scores: Sequence[np.ndarray], rate: float) -> list[np.ndarray]:
+    """Masks (True = kept) of the arrays' shapes that cut exactly round(rate * n) of all n scores, as `make_masks`."""
     flat = np.concatenate([score.ravel() for score in scores]) if len(scores) > 1 else scores[0].ravel()
     kept = np.ones(flat.size, dtype=bool)
     lost = round(rate * flat.size)
