@@ -27,7 +27,10 @@ FORMATS = ("ops", "dense", "coo")
 VALUES = ("fp32", "fp16", "int8")
 EXTERNAL_DATA = ("auto", "always", "never")
 TARGETS = ("portable", "auto", "none")
-PATTERNS = ("unstructured", "4x1", "channel")
+PATTERNS = ("unstructured", "4x1", "2:4", "channel")
+CRITERIA = ("magnitude", "wanda", "second-order")
+# Settings that need inputs to measure on.
+CALIBRATED = ("criterion", "refit", "bias_correction", "restore_norms")
 IMPORTANCES = ("l2", "l1", "taylor")
 SELECTIONS = ("threshold", "probability")
 SCHEDULES = ("one-shot", "iterative", "gradual", "splice")
@@ -78,10 +81,33 @@ class PruneConfig:
     )
     pattern: str = _setting(
         "unstructured",
-        "Cut single weights, blocks of 4 outputs at one input (4x1, for faster kernels), or whole channels and neurons "
+        "Cut single weights, blocks of 4 outputs at one input (4x1, for faster kernels), two of every four neighbours "
+        "along the inputs (2:4), or whole channels and neurons "
         "with all that is coupled to them.",
         choices=PATTERNS,
     )
+    criterion: str = _setting(
+        "magnitude",
+        "What makes a weight matter: its size; that times the norm of what it multiplies (wanda); or what the layer's "
+        "outputs lose without it when the others make up for it (second-order, which changes those others).",
+        choices=CRITERIA,
+    )
+    refit: bool = _setting(
+        False, "Fit what is left of each layer to the outputs that the layer gave before, by least squares."
+    )
+    bias_correction: bool = _setting(
+        False, "Shift biases so that the means of the layers' outputs stay as they were."
+    )
+    restore_norms: bool = _setting(
+        False, "Move the statistics of BatchNormalization as pruning moves those of its inputs."
+    )
+    calibration_data: Any = _setting(
+        None,
+        "Inputs for --criterion, --refit and the repairs: as --data, but nothing is retrained on them. "
+        "Default: those of --data.",
+        metavar="DATA",
+    )
+    calibration_samples: int = _setting(512, "Use this many of them at most.", metavar="N", within=AT_LEAST_1)
     importance: str = _setting(
         "l2",
         "What makes a channel matter: the L2 or L1 norm of all its weights, or, on labelled data, what the loss "
@@ -332,6 +358,34 @@ class PruneConfig:
             "use one of them",
         )
         yield self.resume and self.checkpoint is None, "--resume needs --checkpoint FILE, to go on from it"
+        yield (
+            self.calibrated and self.data is None and self.calibration_data is None,
+            "--criterion, --refit, --bias-correction and --restore-norms measure what the layers read: give "
+            "inputs by --calibration-data, or --data to retrain on them as well",
+        )
+        yield (
+            self.calibrated and self.pattern in ("4x1", "channel"),
+            f"--criterion, --refit, --bias-correction and --restore-norms go with single weights, not with "
+            f"--pattern {self.pattern}: drop one",
+        )
+        yield (
+            self.calibrated and (self.schedule in ("gradual", "splice") or self.selection == "probability"),
+            "--criterion, --refit, --bias-correction and --restore-norms measure at every turn: they go with "
+            "--schedule one-shot or iterative and --selection threshold",
+        )
+        yield (
+            self.pattern == "2:4" and (self.rate != 0.5 or bool(self.layer_rate)),
+            "--pattern 2:4 takes two of every four weights: give --rate 0.5 and no --layer-rate",
+        )
+        yield (
+            self.pattern == "2:4" and (self.schedule == "splice" or self.selection == "probability"),
+            "--pattern 2:4 goes with neither --schedule splice nor --selection probability: use --schedule one-shot",
+        )
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the job measures what the layers read."""
+        return any(getattr(self, name) not in ("magnitude", False) for name in CALIBRATED)
 
     def _normalise(self) -> None:
         """Bring what Python callers and the command line may write into the declared types."""
@@ -372,6 +426,7 @@ class PruneConfig:
             "distill_values": list(self.distill_values),
             "data": describe_source(self.data),
             "eval_data": describe_source(self.eval_data),
+            "calibration_data": describe_source(self.calibration_data),
         }
 
 

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.calibrated import Calibration, cut_by_magnitude
 from onnxprune.config import PruneConfig
 from onnxprune.errors import ModelFileError, NothingToPruneError
 from onnxprune.model.weights import Weight, Weights, constant_tensor, constants_by_name, find_weights
@@ -77,8 +78,10 @@ def usable_weights(model: ir.Model, name: str, config: PruneConfig) -> Weights:
     return found
 
 
-def make_cutter(model: ir.Model, weights: tuple[Weight, ...], config: PruneConfig) -> Cutter:
-    """What cuts a model as the settings ask.
+def make_cutter(
+    model: ir.Model, weights: tuple[Weight, ...], config: PruneConfig, calibration: Calibration | None = None
+) -> Cutter:
+    """What cuts a model as the settings ask; `calibration` knows what its layers read, where they ask for that.
 
     Raises:
         SelectorError: a selector matches nothing.
@@ -89,12 +92,18 @@ def make_cutter(model: ir.Model, weights: tuple[Weight, ...], config: PruneConfi
         return Cutter(partial(_cut_channels, model, spared, config), ())
     pools = allocate(weights, config)
     return Cutter(
-        partial(_cut_weights, pools, config), tuple(weight for pool in pools for weight in pool.weights)
+        partial(_cut_weights, pools, config, calibration),
+        tuple(weight for pool in pools for weight in pool.weights),
     )
 
 
-def _cut_weights(pools: list[Pool], config: PruneConfig, turn: Turn, scores: Arrays) -> Arrays:
-    """Zero single weights or blocks of them."""
+def _cut_weights(
+    pools: list[Pool], config: PruneConfig, calibration: Calibration | None, turn: Turn, scores: Arrays
+) -> Arrays:
+    """Zero single weights or blocks of them.
+
+    How many go from each layer is settled by magnitude, whatever the criterion that says which.
+    """
     drawing = config.selection == "probability"
     random = np.random.default_rng([config.seed, turn.update]) if drawing else None
     masks = make_masks(turn.pools(pools), random, blocks=config.pattern == "4x1")
@@ -104,6 +113,11 @@ def _cut_weights(pools: list[Pool], config: PruneConfig, turn: Turn, scores: Arr
         for weight in pool.weights
         if turn.family in (None, layer_family(weight.op_type))
     ]
+    rates = {name: 1 - np.count_nonzero(mask) / mask.size for name, mask in masks.items()}
+    if calibration is not None:
+        return calibration.cut(tuple(cut), rates)
+    if config.pattern == "2:4":
+        return {weight.value: cut_by_magnitude(weight, rates[weight.name], config.pattern) for weight in cut}
     apply_masks(cut, masks)
     return {weight.value: masks[weight.name] for weight in cut}
 

@@ -17,6 +17,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
+from onnxprune.calibrated import Calibration
 from onnxprune.config import PruneConfig
 from onnxprune.cuts import Cutter, make_cutter, usable_weights
 from onnxprune.data import Dataset, InputSpec, fixed_batch, input_specs, load_data, random_feeds
@@ -103,6 +104,9 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
         with watch("read data"):
             data = _read_data(model, original, config)
             before = _count(model, origin.path, origin.file_bytes, data)
+            if data.calibration is not None:
+                calibration = Calibration.of(model, data.calibration, config)
+                cutter = make_cutter(model, weights, config, calibration)
         with watch("prune"):
             epochs = _prune(model, cutter, data, config, partial(progress, "prune"))
         with watch("remove dead units"):
@@ -150,6 +154,7 @@ class _Data:
     training: Dataset | None
     held_out: Dataset | None
     judging: Dataset
+    calibration: Dataset | None
 
 
 def _versions() -> dict[str, str]:
@@ -173,7 +178,11 @@ def _read_data(model: ir.Model, original: ort.InferenceSession, config: PruneCon
         check_runs(original, judging, specs)
     else:
         judging = held_out or random_inputs(original, specs, config.seed)
-    return _Data(specs, training, held_out, judging)
+    calibration = training if config.calibrated else None
+    if config.calibrated and config.calibration_data is not None:
+        calibration = load_data(config.calibration_data, specs)
+        check_runs(original, calibration, specs)
+    return _Data(specs, training, held_out, judging, calibration)
 
 
 def _prune(
@@ -299,6 +308,9 @@ def _notes(
             f"Judged on the {data.judging.name}, which also picked the best epoch; "
             "--eval-data gives an independent judgement."
         )
+    if data.training is None and data.calibration is not None:
+        name, samples = data.calibration.name, min(len(data.calibration), config.calibration_samples)
+        yield f"Calibrated on {samples:,} samples of {name}; no label was used."
     if data.judging.labels is None:
         yield "No labels: the table says how far the outputs moved, not whether they are right."
     if surgery is not None and surgery.units_removed:

@@ -1,0 +1,127 @@
+"""Pruning by what the layers read: a criterion, a refit of the survivors and cheap repairs, layer by layer.
+
+The layers are taken in the order of the graph, so that each is fitted to inputs that come through what was pruned
+before it, and towards the outputs of the dense model: it makes up for the errors of the layers before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.calibration.moments import Moments, collect
+from onnxprune.calibration.repairs import bias_of, restore_norm, shift_bias
+from onnxprune.calibration.segments import Tensors
+from onnxprune.calibration.walk import Visit, walk
+from onnxprune.config import PruneConfig
+from onnxprune.data import Dataset
+from onnxprune.model.blocks import Blocks
+from onnxprune.model.weights import Weight, constant_tensor, constants
+from onnxprune.pruning.criteria import wanda
+from onnxprune.pruning.layerwise import Problem, refit, second_order
+from onnxprune.pruning.masks import keep_largest
+from onnxprune.pruning.patterns import keep_n_of_m
+
+# A layer needs (inputs, inputs) matrices of float64: wider ones are cut by magnitude.
+WIDEST = 8192
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A model with the constants that it had when it was dense, and inputs to run it on."""
+
+    model: ir.Model
+    dense: Tensors
+    data: Dataset
+    config: PruneConfig
+
+    @classmethod
+    def of(cls, model: ir.Model, data: Dataset, config: PruneConfig) -> Calibration:
+        """For a model that is still dense; of the data, samples spread evenly over it."""
+        dense = {
+            value: tensor for value in constants(model) if (tensor := constant_tensor(value)) is not None
+        }
+        samples = min(len(data), config.calibration_samples)
+        return cls(model, dense, data.take(np.linspace(0, len(data) - 1, samples).astype(int)), config)
+
+    def cut(self, weights: Sequence[Weight], rates: Mapping[str, float]) -> dict[ir.Value, np.ndarray]:
+        """Prune weights, in the model, to the rates given by name: the masks by value, True = kept.
+
+        Weights without a rate are left as they are. Weights in the body of an If, and those wider than `WIDEST`, are
+        cut by magnitude.
+        """
+        graph = set(self.model.graph)
+        visited: dict[ir.Node, list[Weight]] = {}
+        masks = {}
+        for weight in (weight for weight in weights if weight.name in rates):
+            node = weight.uses[0].node
+            if node in graph and Blocks.of(weight).shape[2] <= WIDEST:
+                visited.setdefault(node, []).append(weight)
+            else:
+                masks[weight.value] = cut_by_magnitude(weight, rates[weight.name], self.config.pattern)
+        norms = {node for node in graph if node.op_type == "BatchNormalization" and self.config.restore_norms}
+        for visit in walk(self.model, self.dense, self.data, visited.keys() | norms):
+            if visit.node in norms:
+                restore_norm(visit, self.dense)
+            for weight in visited.get(visit.node, ()):
+                masks[weight.value] = self._cut_layer(weight, rates[weight.name], visit)
+        return masks
+
+    def _cut_layer(self, weight: Weight, rate: float, visit: Visit) -> np.ndarray:
+        blocks = Blocks.of(weight)
+        moments = collect(blocks, visit.pairs(blocks.data), self.config.seed)
+        bias = bias_of(weight) if self.config.bias_correction else None
+        dense = blocks.split(self.dense[weight.value].numpy()).astype(np.float64)
+        alive = blocks.split(weight.array()) != 0
+        # A bias that makes up for the mean leaves the variance to the weights.
+        fitted = moments if bias is None else moments.centred()
+        mask, values = self._choose(blocks, dense, alive, rate, fitted)
+        weight.assign(blocks.join(values))
+        if bias is not None:
+            shift_bias(bias, self.dense[bias], moments, dense, values)
+        return blocks.join(mask)
+
+    def _choose(
+        self, blocks: Blocks, dense: np.ndarray, alive: np.ndarray, rate: float, moments: Moments
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The mask and the values under it, both (groups, outputs, inputs)."""
+
+        def choose(scores: np.ndarray, part: float) -> np.ndarray:
+            return keep(blocks, np.where(alive, scores, 0), rate * part, self.config.pattern) & alive
+
+        if self.config.criterion == "second-order":
+            problem = Problem.of(dense, moments.second, moments.cross)
+            mask, values = second_order(problem, choose)
+            return mask, refit(problem, mask, values) if self.config.refit else values
+        by_norm = self.config.criterion == "wanda"
+        mask = choose(wanda(dense, moments.norms()) + 1.0 if by_norm else np.abs(dense), 1.0)
+        values = np.where(mask, dense, 0)
+        if self.config.refit:
+            values = refit(Problem.of(dense, moments.second, moments.cross), mask, values)
+        return mask, values
+
+
+def cut_by_magnitude(weight: Weight, rate: float, pattern: str) -> np.ndarray:
+    """Prune one weight, in the model, by the size of its elements, in a pattern: the mask, True = kept."""
+    blocks, array = Blocks.of(weight), weight.array()
+    scores = np.abs(blocks.split(array).astype(np.float64))
+    mask = blocks.join(keep(blocks, scores, rate, pattern)) & (array != 0)
+    weight.assign(np.where(mask, array, 0))
+    return mask
+
+
+def keep(blocks: Blocks, scores: np.ndarray, rate: float, pattern: str) -> np.ndarray:
+    """A mask (True = kept) of the largest scores in the pattern, (groups, outputs, inputs).
+
+    Exactly round(rate * n) of n go; under 2:4 no more than the pattern takes, which on the way to it are the
+    smallest of those that it takes in the end.
+    """
+    if pattern != "2:4":
+        return keep_largest([scores], rate)[0]
+    spared = blocks.channels_back(keep_n_of_m(blocks.channels_last(scores), 2, 4))
+    if round(rate * scores.size) >= np.count_nonzero(~spared):
+        return spared
+    return keep_largest([np.where(spared, np.inf, scores)], rate)[0]

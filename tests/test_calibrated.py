@@ -1,0 +1,142 @@
+"""Criteria, refit and repairs through the whole job."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnx import helper
+
+import onnxprune
+from onnxprune.errors import SettingError
+from onnxprune.model.blocks import Blocks
+from onnxprune.model.weights import find_weights
+from tests.builders import cnn, floats, initializer, mlp, model_of, normal
+
+
+def rows(count: int, seed: int) -> np.ndarray:
+    """Inputs that go together, so that one weight can make up for another."""
+    return (normal(count, 8, seed=seed) @ normal(8, 8, seed=7)).astype(np.float32)
+
+
+def moved(model, x, **settings):
+    report = onnxprune.prune(model, rate=0.5, eval_data=x, remove_dead=False, **settings).report
+    return 1 - report.evaluation["outputs"][0]["cosine"]
+
+
+def test_second_order_moves_the_outputs_less_than_wanda_and_magnitude_and_refit_less_again():
+    model, calibration, judging = mlp(), {"x": rows(300, 0)}, {"x": rows(300, 1)}
+    differences = [
+        moved(model, judging, **settings)
+        for settings in (
+            {},
+            {"criterion": "wanda", "calibration_data": calibration},
+            {"criterion": "second-order", "calibration_data": calibration},
+        )
+    ]
+    assert differences[2] < 0.5 * min(differences[:2])
+    fitted = moved(model, judging, refit=True, calibration_data=calibration)
+    assert fitted < differences[0]
+
+
+@pytest.mark.parametrize("criterion", ["magnitude", "wanda", "second-order"])
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
+def test_counts_and_patterns_are_exact_whatever_the_criterion(criterion, pattern):
+    calibration = {"calibration_data": {"x": normal(40, 1, 8, 8)}} if criterion != "magnitude" else {}
+    result = onnxprune.prune(
+        cnn(),
+        rate=0.5,
+        criterion=criterion,
+        pattern=pattern,
+        format="dense",
+        remove_dead=False,
+        **calibration,
+    )
+    for weight in find_weights(ir.from_proto(result.model)).prunable:
+        blocks = Blocks.of(weight)
+        if pattern == "unstructured":
+            assert weight.nonzero() == weight.size - round(0.5 * weight.size)
+        else:
+            channels = blocks.channels_last(blocks.split(weight.array())) != 0
+            fours = channels[:, : channels.shape[1] // 4 * 4].reshape(-1, 4)
+            assert (fours.sum(1) == 2).all()
+
+
+def test_zeros_stay_zero():
+    model = mlp()
+    array = initializer(model, "fc1.weight").copy()
+    array[:, 2] = 0
+    model.graph.initializer[0].CopyFrom(helper.make_tensor("fc1.weight", 1, array.shape, array.ravel()))
+    result = onnxprune.prune(
+        model, rate=0.5, criterion="second-order", calibration_data={"x": rows(100, 0)}, format="dense",
+        remove_dead=False,
+    )  # fmt: skip
+    after = initializer(result.model, "fc1.weight")
+    assert not after[:, 2].any() and np.count_nonzero(after) == array.size // 2
+
+
+def test_bias_correction_restores_the_means_of_the_outputs():
+    x = np.abs(rows(200, 0))
+    results = [
+        onnxprune.prune(
+            mlp(), rate=0.5, bias_correction=correct, calibration_data={"x": x}, eval_data={"x": x},
+            format="dense", remove_dead=False,
+        ).model
+        for correct in (True, False)
+    ]  # fmt: skip
+    dense, corrected, cut = (outputs(model, x).mean(0) for model in (mlp(), *results))
+    np.testing.assert_allclose(corrected, dense, atol=1e-3)
+    assert np.abs(cut - dense).max() > 0.1
+
+
+def test_norms_restored_give_outputs_of_the_dense_models_means_and_variances():
+    rng = np.random.default_rng(0)
+    model = model_of(
+        [
+            helper.make_node("Conv", ["x", "w"], ["c"], "conv"),
+            helper.make_node(
+                "BatchNormalization", ["c", "scale", "shift", "mean", "variance"], ["y"], "norm"
+            ),
+        ],
+        [floats("x", "N", 3, 8, 8)],
+        [floats("y", "N", 5, 6, 6)],
+        {"w": normal(5, 3, 3, 3)}
+        | {
+            name: rng.uniform(0.5, 1.5, 5).astype(np.float32)
+            for name in ("scale", "shift", "mean", "variance")
+        },
+    )
+    x = normal(64, 3, 8, 8) + 1
+    settings = {"rate": 0.6, "calibration_data": {"x": x}, "format": "dense", "remove_dead": False}
+    result = onnxprune.prune(model, restore_norms=True, **settings).model
+    before, after = (outputs(one, x) for one in (model, result))
+    np.testing.assert_allclose(after.mean((0, 2, 3)), before.mean((0, 2, 3)), atol=1e-3)
+    np.testing.assert_allclose(after.var((0, 2, 3)), before.var((0, 2, 3)), rtol=1e-2)
+
+
+def test_criteria_calibrate_on_training_data_and_go_along_with_retraining():
+    x = rows(200, 0)
+    result = onnxprune.prune(
+        mlp(), rate=0.5, criterion="second-order", data={"x": x}, epochs=2, steps=2, batch_size=32,
+        format="dense", remove_dead=False,
+    )  # fmt: skip
+    assert np.count_nonzero(initializer(result.model, "fc1.weight")) == 64
+    assert len(result.report.retraining) > 2
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"criterion": "wanda"},
+        {"refit": True},
+        {"criterion": "wanda", "pattern": "channel", "calibration_data": {}},
+        {"pattern": "2:4", "rate": 0.7},
+    ],
+)
+def test_settings_that_cannot_work_are_refused_with_the_mend(settings):
+    with pytest.raises(SettingError, match="--"):
+        onnxprune.PruneConfig(**({"rate": 0.5} | settings))
+
+
+def outputs(model, x):
+    import onnxruntime as ort
+
+    return ort.InferenceSession(model.SerializeToString()).run(None, {"x": x})[0]
