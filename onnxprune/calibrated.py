@@ -22,8 +22,7 @@ from onnxprune.model.blocks import Blocks
 from onnxprune.model.weights import Weight, constant_tensor, constants
 from onnxprune.pruning.criteria import wanda
 from onnxprune.pruning.layerwise import Problem, refit, second_order
-from onnxprune.pruning.masks import keep_largest
-from onnxprune.pruning.patterns import keep_n_of_m
+from onnxprune.pruning.patterns import keep_largest, keep_n_of_m
 
 # A layer needs (inputs, inputs) matrices of float64: wider ones are cut by magnitude.
 WIDEST = 8192

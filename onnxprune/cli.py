@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import Field, asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from onnxprune.model.replace import remove_working_folders
 from onnxprune.model.weights import find_weights
 from onnxprune.pipeline import run
 from onnxprune.processes import is_first_process
+from onnxprune.recipe import load_recipe, save_recipe
 from onnxprune.report.tables import inspection, job_details, job_summary
 from onnxprune.sparse.rewrite import from_ops
 
@@ -47,6 +49,7 @@ Examples:
   onnxprune in.onnx out.onnx --rate 0.9 --exclude conv1 --layer-rate 'fc*=0.95'
   onnxprune in.onnx out.onnx --rate 0.5 --pattern channel --round-to 8
   onnxprune inspect in.onnx
+  onnxprune sensitivity in.onnx --data test.npz --json scan.json --plot scan.svg
   onnxprune compare in.onnx out.onnx --check-rtol 0.01
   onnxprune tune out.onnx tuned.onnx --input-shape x:1,3,224,224
   onnxprune bench in.onnx out.onnx --input-shape x:1,3,224,224
@@ -108,12 +111,21 @@ class GroupedCommand(click.Command):
 @click.option(
     "--json", "json_path", metavar="FILE", help="Write everything in the summary, and more, as JSON."
 )
+@click.option(
+    "--config", metavar="FILE", is_eager=True, expose_value=False, callback=lambda *given: _read_recipe(*given),
+    help="Take settings from this recipe (YAML); flags that are given as well win.",
+)  # fmt: skip
+@click.option("--save-config", metavar="FILE", help="Write every setting of this job as a recipe.")
 @click.option("-v", "--verbose", is_flag=True, help="Also show every epoch and what could not be pruned.")
 @click.version_option(package_name="onnxprune")
-def prune(source: str, output: str, json_path: str | None, verbose: bool, **settings: Any) -> None:
+def prune(
+    source: str, output: str, json_path: str | None, save_config: str | None, verbose: bool, **settings: Any
+) -> None:
     """Prune an ONNX model, retrain it on data, judge it in onnxruntime, and write OUT.onnx."""
     config = PruneConfig(**settings)
-    _check_json_path(json_path)
+    _check_writable("--json", json_path)
+    if save_config is not None:
+        save_recipe(Path(save_config), config)
     with _progress_bar() as progress:
         report = run(source, Path(output), config, progress).report
     if not is_first_process():
@@ -193,7 +205,7 @@ def compare(
 ) -> None:
     """Run two models on the same inputs: status 1 where |A - B| > atol + rtol * |A| for any element."""
     tolerance = Tolerance(relative=check_rtol, absolute=check_atol)
-    _check_json_path(json_path)
+    _check_writable("--json", json_path)
     shapes = input_shapes(input_shape)
     result = compare_files(Path(first), Path(second), tolerance, data=data, shapes=shapes, seed=seed)
     _console().print(comparison_table(result, tolerance))
@@ -224,7 +236,7 @@ def bench(files: tuple[str, ...], suite: str | None, json_path: str | None, **op
     from onnxprune.bench.run import run_files, run_suite
     from onnxprune.bench.tables import to_json
 
-    _check_json_path(json_path)
+    _check_writable("--json", json_path)
     if (suite is None) == (not files) or len(files) not in (0, 2):
         raise click.UsageError("give two files, DENSE.onnx PRUNED.onnx, or --suite layers or models")
     shapes = input_shapes(options.pop("input_shape"))
@@ -238,7 +250,56 @@ def bench(files: tuple[str, ...], suite: str | None, json_path: str | None, **op
     _write_json(json_path, to_json(rows))
 
 
-COMMANDS = {"prune": prune, "inspect": inspect, "compare": compare, "tune": tune, "bench": bench}
+@click.command(context_settings=CONTEXT)
+@click.argument("source", metavar="MODEL.onnx")
+@click.option("--data", metavar="DATA", required=True, help="As for pruning; 'synthetic' will do.")
+@click.option(
+    "--rate", "rates", type=click.FloatRange(0, 1, max_open=True), multiple=True, help="Repeatable."
+)
+@click.option("--samples", type=click.IntRange(1), default=1000, show_default=True, help="Use the first N.")
+@click.option(
+    "--json", "json_path", metavar="FILE", help="Keep the scan here, and go on from it if it is there."
+)
+@click.option("--plot", metavar="FILE.svg", help="Draw it as lines, one a weight.")
+def sensitivity(
+    source: str, data: str, rates: tuple[float, ...], samples: int, json_path: str | None, plot: str | None
+) -> None:
+    """Prune every weight alone at a ladder of rates, and show how far the outputs move."""
+    from onnxprune.pruning.sensitivity import RATES
+    from onnxprune.report.charts import line_chart
+    from onnxprune.sensitivity import scan_table
+    from onnxprune.sensitivity import sensitivity as scan
+
+    for flag, path in (("--json", json_path), ("--plot", plot)):
+        _check_writable(flag, path)
+    state = None if json_path is None else Path(json_path)
+    with _progress_bar() as progress:
+        found = scan(
+            source,
+            data,
+            rates=rates or RATES,
+            samples=samples,
+            state=state,
+            progress=partial(progress, "scan"),
+        )
+    _console().print(scan_table(found))
+    if plot is not None:
+        lines = {
+            name: [(rate, loss if error is None else error) for rate, (loss, error) in sorted(losses.items())]
+            for name, losses in found.layers.items()
+        }
+        label = "error" if found.about["labelled"] else "deviation of the outputs"
+        Path(plot).write_text(line_chart(lines, "rate (fraction removed)", label, "{:.0%}".format))
+
+
+COMMANDS = {
+    "prune": prune,
+    "inspect": inspect,
+    "sensitivity": sensitivity,
+    "compare": compare,
+    "tune": tune,
+    "bench": bench,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -304,10 +365,16 @@ def _progress_bar() -> Iterator[Callable[[str, float], None]]:
         bar.stop()
 
 
-def _check_json_path(path: str | None) -> None:
+def _read_recipe(context: click.Context, _option: click.Parameter, path: str | None) -> None:
+    """The recipe's settings stand in the place of the flags' defaults."""
+    if path is not None:
+        context.default_map = load_recipe(Path(path))
+
+
+def _check_writable(flag: str, path: str | None) -> None:
     """Refuse before the work, not after it, what cannot be written."""
     if path is not None and (os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or ".")):
-        raise OutputError(f"--json {path} cannot be written: name a file in a folder that exists")
+        raise OutputError(f"{flag} {path} cannot be written: name a file in a folder that exists")
 
 
 def _write_json(path: str | None, report: dict[str, Any]) -> None:

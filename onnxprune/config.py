@@ -21,7 +21,8 @@ from onnxprune.checks import (
 )
 from onnxprune.errors import SettingError
 
-SCOPES = ("layer", "global")
+SCOPES = ("layer", "global", "std", "erk", "sensitivity")
+CHANNEL_SCOPES = ("layer", "global")
 REGULARIZATIONS = ("l2", "l1", "none")
 FORMATS = ("ops", "dense", "coo")
 VALUES = ("fp32", "fp16", "int8")
@@ -77,7 +78,12 @@ class PruneConfig:
         within=ABOVE_0,
     )
     scope: str = _setting(
-        "layer", "Bring every layer to the rate, or find one threshold for all of them.", choices=SCOPES
+        "layer",
+        "Bring every layer to the rate (layer); find one threshold for all of them (global), in units of each layer's "
+        "standard deviation (std); spare layers of few connections (erk), or those whose pruning moves the outputs "
+        "most, measured on data (sensitivity).",
+        choices=SCOPES,
+        aliases=("--allocate",),
     )
     pattern: str = _setting(
         "unstructured",
@@ -104,7 +110,7 @@ class PruneConfig:
     calibration_data: Any = _setting(
         None,
         "Inputs for --criterion, --refit and the repairs: as --data, but nothing is retrained on them. "
-        "Default: those of --data.",
+        "Default: those of --data. As there, 'synthetic' makes some up from the model.",
         metavar="DATA",
     )
     calibration_samples: int = _setting(512, "Use this many of them at most.", metavar="N", within=AT_LEAST_1)
@@ -138,7 +144,8 @@ class PruneConfig:
     data: Any = _setting(
         None,
         "Retrain on this: an .npz (arrays named as the inputs, plus 'labels' where there are any), IDX files "
-        "(IMAGES or IMAGES,LABELS), or MODULE:FUNCTION that yields batches. Without it, pruning is one-shot.",
+        "(IMAGES or IMAGES,LABELS), MODULE:FUNCTION that yields batches, or 'synthetic': inputs made up from the "
+        "model. Without it, pruning is one-shot.",
         metavar="DATA",
         group="Data",
     )
@@ -374,8 +381,17 @@ class PruneConfig:
             "--schedule one-shot or iterative and --selection threshold",
         )
         yield (
-            self.pattern == "2:4" and (self.rate != 0.5 or bool(self.layer_rate)),
-            "--pattern 2:4 takes two of every four weights: give --rate 0.5 and no --layer-rate",
+            self.scope == "sensitivity" and self.data is None and self.calibration_data is None,
+            "--scope sensitivity measures how the outputs move: give inputs by --calibration-data or --data",
+        )
+        yield (
+            self.scope not in CHANNEL_SCOPES and (self.pattern == "channel" or self.quality is not None),
+            f"--scope {self.scope} shares out a --rate of single weights: it goes with neither --quality nor "
+            "--pattern channel; use --scope layer or global",
+        )
+        yield (
+            self.pattern == "2:4" and (self.rate != 0.5 or bool(self.layer_rate) or self.scope != "layer"),
+            "--pattern 2:4 takes two of every four weights: give --rate 0.5, no --layer-rate and no --scope",
         )
         yield (
             self.pattern == "2:4" and (self.schedule == "splice" or self.selection == "probability"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +16,7 @@ from onnxprune.model.weights import Weight, Weights, constant_tensor, constants_
 from onnxprune.pruning.allocation import Pool, allocate, excluded_weights
 from onnxprune.pruning.channels import choose_channels
 from onnxprune.pruning.masks import apply_masks, make_masks
+from onnxprune.pruning.rates import Curve
 from onnxprune.pruning.schedule import Turn, layer_family
 from onnxprune.surgery import unit_groups, zero_units
 
@@ -79,9 +80,15 @@ def usable_weights(model: ir.Model, name: str, config: PruneConfig) -> Weights:
 
 
 def make_cutter(
-    model: ir.Model, weights: tuple[Weight, ...], config: PruneConfig, calibration: Calibration | None = None
+    model: ir.Model,
+    weights: tuple[Weight, ...],
+    config: PruneConfig,
+    calibration: Calibration | None = None,
+    curves: Mapping[str, Curve] | None = None,
 ) -> Cutter:
-    """What cuts a model as the settings ask; `calibration` knows what its layers read, where they ask for that.
+    """What cuts a model as the settings ask.
+
+    Where they ask for it, `calibration` knows what the layers read, and `curves` what pruning each alone costs.
 
     Raises:
         SelectorError: a selector matches nothing.
@@ -90,7 +97,7 @@ def make_cutter(
     if config.pattern == "channel":
         spared = {weight.name for weight in excluded_weights(weights, config)}
         return Cutter(partial(_cut_channels, model, spared, config), ())
-    pools = allocate(weights, config)
+    pools = allocate(weights, config, curves)
     return Cutter(
         partial(_cut_weights, pools, config, calibration),
         tuple(weight for pool in pools for weight in pool.weights),

@@ -18,16 +18,21 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from onnxprune.calibrated import Calibration
+from onnxprune.calibration.sensitivity import measure
+from onnxprune.calibration.synthetic import NAME as SYNTHETIC
 from onnxprune.config import PruneConfig
 from onnxprune.cuts import Cutter, make_cutter, usable_weights
 from onnxprune.data import Dataset, InputSpec, fixed_batch, input_specs, load_data, random_feeds
 from onnxprune.errors import DataError, ModelFileError, ValidationError
 from onnxprune.evaluate import BATCH_SAMPLES, Evaluation, check_runs, compare, make_session, random_inputs
+from onnxprune.inputs import read_inputs
 from onnxprune.model.costs import multiply_adds
 from onnxprune.model.io import ModelLike, Source, Staging, load, staging
-from onnxprune.model.weights import FLOAT_TYPES, constant_tensor, constants, find_weights
+from onnxprune.model.weights import FLOAT_TYPES, Weight, constant_tensor, constants, find_weights
 from onnxprune.processes import is_first_process
 from onnxprune.pruning.schedule import AT_ONCE
+from onnxprune.pruning.sensitivity import RATES as SENSITIVITY_RATES
+from onnxprune.pruning.sensitivity import scan
 from onnxprune.report.record import ANNOTATION_PREFIX, FileRecord, LayerRecord, Report
 from onnxprune.sparse.choose import choose_auto, choose_portable, require_kernels
 from onnxprune.sparse.opset import raise_opset
@@ -39,6 +44,9 @@ PACKAGES = ("onnxprune", "onnx", "onnx-ir", "onnxruntime", "numpy", "torch")
 
 # Largest relative difference between two forms of one float32 model that differ by rounding alone.
 ROUNDING = 1e-4
+
+# Enough for the order of the layers; every rate of every weight is a run on all of them.
+SENSITIVITY_SAMPLES = 128
 
 # Channels are coarse: a rate missed by less is not worth a word.
 SHORTFALL = 0.02
@@ -105,8 +113,9 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
             data = _read_data(model, original, config)
             before = _count(model, origin.path, origin.file_bytes, data)
             if data.calibration is not None:
-                calibration = Calibration.of(model, data.calibration, config)
-                cutter = make_cutter(model, weights, config, calibration)
+                curves = _curves(model, weights, data.calibration, config)
+                calibration = Calibration.of(model, data.calibration, config) if config.calibrated else None
+                cutter = make_cutter(model, weights, config, calibration, curves)
         with watch("prune"):
             epochs = _prune(model, cutter, data, config, partial(progress, "prune"))
         with watch("remove dead units"):
@@ -170,19 +179,30 @@ def _read_data(model: ir.Model, original: ort.InferenceSession, config: PruneCon
     specs = input_specs(model)
     training = held_out = None
     if config.data is not None:
-        data = load_data(config.data, specs)
-        check_runs(original, data, specs)
+        data = read_inputs(config.data, model, original, specs, config.seed)
         training, held_out = data.split(HELD_OUT_FRACTION, config.seed)
     if config.eval_data is not None:
         judging = load_data(config.eval_data, specs)
         check_runs(original, judging, specs)
     else:
         judging = held_out or random_inputs(original, specs, config.seed)
-    calibration = training if config.calibrated else None
-    if config.calibrated and config.calibration_data is not None:
-        calibration = load_data(config.calibration_data, specs)
-        check_runs(original, calibration, specs)
+    measured = config.calibrated or config.scope == "sensitivity"
+    calibration = training if measured else None
+    if measured and config.calibration_data is not None:
+        calibration = read_inputs(config.calibration_data, model, original, specs, config.seed)
     return _Data(specs, training, held_out, judging, calibration)
+
+
+def _curves(
+    model: ir.Model, weights: tuple[Weight, ...], data: Dataset, config: PruneConfig
+) -> dict[str, list[tuple[float, float]]] | None:
+    """What pruning each weight alone costs the outputs, where the rate is shared out by that."""
+    if config.scope != "sensitivity":
+        return None
+    some = data.take(slice(0, SENSITIVITY_SAMPLES))
+    for found in scan(weights, partial(measure, model, some), SENSITIVITY_RATES, {}, None):
+        curves = {name: found.curve(name) for name in found.layers}
+    return curves
 
 
 def _prune(
@@ -303,6 +323,8 @@ def _notes(
             "No retraining was done, for want of data. To retrain: "
             f"onnxprune {origin.path or 'IN.onnx'} {target or 'OUT.onnx'} {rate} --data DATA"
         )
+    elif config.data == SYNTHETIC:
+        yield f"Retrained on {data.training.name}, towards its own outputs: real --data does better."
     elif config.eval_data is None:
         yield (
             f"Judged on the {data.judging.name}, which also picked the best epoch; "

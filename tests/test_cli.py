@@ -180,3 +180,54 @@ def test_one_shot_use_does_not_import_torch(folder):
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=folder).returncode == 0
+
+
+def test_flags_win_over_the_recipe_which_wins_over_defaults(folder, capsys):
+    Path("recipe.yaml").write_text("rate: 0.5\nformat: dense\nremove-dead: false\nlayer-rate: ['fc2=0.25']\n")
+    code, _, err = run(
+        "in.onnx",
+        "out.onnx",
+        "--config",
+        "recipe.yaml",
+        "--rate",
+        "0.75",
+        "--save-config",
+        "all.yaml",
+        capsys=capsys,
+    )
+    assert (code, err) == (0, "")
+    model = onnx.load("out.onnx")
+    kept = [np.count_nonzero(initializer(model, f"{name}.weight")) for name in ("fc1", "fc2")]
+    assert kept == [32, 48]
+    run("in.onnx", "again.onnx", "--config", "all.yaml", capsys=capsys)
+    assert onnx.load("again.onnx").graph == model.graph
+
+
+def test_a_broken_recipe_is_one_line_and_status_2(folder, capsys):
+    Path("recipe.yaml").write_text("rates: 0.5\n")
+    code, _, err = run("in.onnx", "out.onnx", "--config", "recipe.yaml", capsys=capsys)
+    assert code == 2 and err.count("\n") == 1 and "'rate'" in err
+
+
+def test_sensitivity_prints_a_table_keeps_its_state_and_draws_it(folder, capsys):
+    save_data(x=np.random.default_rng(0).random((20, 8), dtype=np.float32), labels=np.arange(20) % 4)
+    arguments = (
+        "sensitivity",
+        "in.onnx",
+        "--data",
+        "data.npz",
+        "--rate",
+        "0.5",
+        "--rate",
+        "0.9",
+        "--json",
+        "scan.json",
+    )
+    code, out, err = run(*arguments, "--plot", "scan.svg", capsys=capsys)
+    assert (code, err) == (0, "") and "fc1.weight" in out and "90%" in out
+    assert len(json.loads(Path("scan.json").read_text())["layers"]["fc1.weight"]) == 2
+    assert Path("scan.svg").read_text().count("<title>") == 2
+    code, again, _ = run(*arguments, capsys=capsys)
+    assert code == 0 and again == out
+    code, _, err = run(*arguments, "--samples", "10", capsys=capsys)
+    assert code == 2 and "samples" in err

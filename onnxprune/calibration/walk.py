@@ -19,6 +19,8 @@ class Visit:
     """A node about to run, and all values that are alive before it, batch by batch, in both models."""
 
     node: ir.Node
+    place: int
+    """The index of the node in the graph."""
     dense: Sequence[Arrays] = field(repr=False)
     pruned: Sequence[Arrays] = field(repr=False)
 
@@ -27,30 +29,36 @@ class Visit:
         return [(dense[value], pruned[value]) for dense, pruned in zip(self.dense, self.pruned, strict=True)]
 
 
-def walk(model: ir.Model, dense: Tensors, data: Dataset, nodes: Collection[ir.Node]) -> Iterator[Visit]:
+def walk(
+    model: ir.Model, dense: Tensors | None, data: Dataset, nodes: Collection[ir.Node]
+) -> Iterator[Visit]:
     """Visit nodes of the main graph in its order; what is changed at a visit holds for all that comes after.
 
-    `dense`: the constants of the dense model that differ, or will, from the model's own. Each stretch between two
+    `dense`: the constants of the dense model that differ, or will, from the model's own; None: nothing is changed, and
+    both are one. Each stretch between two
     visits runs once for each model, on what the stretch before left alive.
 
     Raises:
         DataError: a stretch of the model does not run alone.
     """
     last = last_reads(model)
-    streams = tuple([_inputs(model, batch) for batch in batches(model, data)] for _ in range(2))
+    pruned = [_inputs(model, batch) for batch in batches(model, data)]
+    streams: list[tuple[list[Arrays], Tensors | None]] = [(pruned, None)]
+    if dense is not None:
+        streams = [([dict(arrays) for arrays in pruned], dense), *streams]
     reached = 0
     for place, node in enumerate(model.graph):
         if node not in nodes:
             continue
         alive = {value for value, index in last.items() if index >= place}
-        for stream, instead in zip(streams, (dense, None), strict=True):
+        for stream, instead in streams:
             segment = Segment(model, reached, place, alive, instead=instead)
             for arrays in stream:
                 arrays.update(segment.run(arrays))
                 for value in arrays.keys() - alive:
                     del arrays[value]
         reached = place
-        yield Visit(node, *streams)
+        yield Visit(node, place, streams[0][0], pruned)
 
 
 def batches(model: ir.Model, data: Dataset) -> Iterator[Dataset]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,10 @@ import numpy as np
 from onnxprune.config import PruneConfig
 from onnxprune.errors import NothingToPruneError
 from onnxprune.model.weights import Weight
+from onnxprune.pruning.rates import Curve, cheapest_rates, erk_rates, std_rates
 from onnxprune.pruning.selectors import select
+
+BY_SHAPE = {"std": std_rates, "erk": erk_rates}
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,12 @@ def excluded_weights(weights: Sequence[Weight], config: PruneConfig) -> set[Weig
     return {weight for selector in config.exclude for weight in select(selector, weights)}
 
 
-def allocate(weights: Sequence[Weight], config: PruneConfig) -> list[Pool]:
+def allocate(
+    weights: Sequence[Weight], config: PruneConfig, curves: Mapping[str, Curve] | None = None
+) -> list[Pool]:
     """Share the job's rate out: one pool a layer, or one for all; `--layer-rate` makes pools of its own.
 
+    `curves`: what a sensitivity scan found, by weight, which the rate is then shared out by.
     Excluded weights are in no pool and count in no rate. A later `--layer-rate` wins over an earlier one.
 
     Raises:
@@ -52,6 +58,13 @@ def allocate(weights: Sequence[Weight], config: PruneConfig) -> list[Pool]:
         raise NothingToPruneError("every weight is excluded, so there is nothing to prune: drop an --exclude")
     common = [weight for weight in included if weight not in own_rate]
     pools = [Pool((weight,), own_rate[weight], None) for weight in included if weight in own_rate]
+    if config.rate is not None and common and (config.scope in BY_SHAPE or curves is not None):
+        if curves is not None:
+            costs = {weight.name: float(weight.size) for weight in common}
+            rates = cheapest_rates({name: curves[name] for name in costs}, costs, config.rate)
+        else:
+            rates = BY_SHAPE[config.scope](common, config.rate)
+        return [*pools, *(Pool((weight,), rates[weight.name], None) for weight in common)]
     if config.scope == "global" and config.quality is None:
         return [*pools, Pool(tuple(common), config.rate, None)] if common else pools
     return [*pools, *(Pool((weight,), config.rate, _threshold(weight, config.quality)) for weight in common)]

@@ -10,7 +10,7 @@ from onnxprune.model.weights import Weight
 from onnxprune.pruning.allocation import Pool
 from onnxprune.pruning.blocks import block_norms, spread
 from onnxprune.pruning.criteria import drawn, magnitude
-from onnxprune.pruning.selection import kth_smallest
+from onnxprune.pruning.patterns import keep_largest
 
 Masks = dict[str, np.ndarray]
 
@@ -50,17 +50,3 @@ def apply_masks(weights: Sequence[Weight], masks: Masks) -> None:
             array = weight.copy()
             array[~masks[weight.name]] = 0
             weight.assign(array)
-
-
-def keep_largest(scores: Sequence[np.ndarray], rate: float) -> list[np.ndarray]:
-    """Masks (True = kept) of the arrays' shapes that cut exactly round(rate * n) of all n scores, as `make_masks`."""
-    flat = np.concatenate([score.ravel() for score in scores]) if len(scores) > 1 else scores[0].ravel()
-    kept = np.ones(flat.size, dtype=bool)
-    lost = round(rate * flat.size)
-    if lost:
-        threshold = kth_smallest(flat, lost)
-        kept[flat < threshold] = False
-        ties = np.flatnonzero(flat == threshold)
-        kept[ties[: lost - int(flat.size - np.count_nonzero(kept))]] = False
-    ends = np.cumsum([score.size for score in scores])
-    return [part.reshape(score.shape) for part, score in zip(np.split(kept, ends[:-1]), scores, strict=True)]

@@ -1,8 +1,26 @@
-"""Patterns of sparsity that hardware knows."""
+"""Which of many scores stay: the largest of all, or of every few neighbours, as hardware wants it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+
+from onnxprune.pruning.selection import kth_smallest
+
+
+def keep_largest(scores: Sequence[np.ndarray], rate: float) -> list[np.ndarray]:
+    """Masks (True = kept) of the arrays' shapes that cut exactly round(rate * n) of all n scores, as `make_masks`."""
+    flat = np.concatenate([score.ravel() for score in scores]) if len(scores) > 1 else scores[0].ravel()
+    kept = np.ones(flat.size, dtype=bool)
+    lost = round(rate * flat.size)
+    if lost:
+        threshold = kth_smallest(flat, lost)
+        kept[flat < threshold] = False
+        ties = np.flatnonzero(flat == threshold)
+        kept[ties[: lost - int(flat.size - np.count_nonzero(kept))]] = False
+    ends = np.cumsum([score.size for score in scores])
+    return [part.reshape(score.shape) for part, score in zip(np.split(kept, ends[:-1]), scores, strict=True)]
 
 
 def keep_n_of_m(scores: np.ndarray, n: int, m: int) -> np.ndarray:

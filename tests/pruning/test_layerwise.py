@@ -1,8 +1,7 @@
 import numpy as np
 
 from onnxprune.pruning.layerwise import Problem, refit, second_order
-from onnxprune.pruning.masks import keep_largest
-from onnxprune.pruning.patterns import keep_n_of_m
+from onnxprune.pruning.patterns import keep_largest, keep_n_of_m
 
 
 def problem(groups: int = 2, outputs: int = 6, inputs: int = 16) -> tuple[np.ndarray, Problem]:

@@ -1,0 +1,138 @@
+"""Inputs made up from the model itself, for whoever has no data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.calibration.walk import walk
+from onnxprune.data import Dataset, InputSpec, random_data
+from onnxprune.model.weights import constant_tensor
+
+NAME = "synthetic"
+SAMPLES = 256
+# Samples that a range of values is tried on.
+TRIED = 16
+# Ranges that images come in: lowest and highest value.
+RANGES = ((0.0, 1.0), (-1.0, 1.0), (-2.2, 2.7), (0.0, 255.0))
+# Of the coarsest noise that smooth images are made of, cells along an axis.
+CELLS = (2, 3, 5, 9)
+
+
+def synthetic_data(model: ir.Model, specs: Sequence[InputSpec], free_size: int, seed: int) -> Dataset:
+    """Images half smooth, a quarter with edges, a quarter noise; token ids uniform; masks of ones; else normal noise.
+
+    Open axes are `free_size` long, the first `SAMPLES`. Where BatchNormalization tells what its inputs were like, the
+    images' range is that of `RANGES` which comes nearest to it; elsewhere [0, 1].
+    """
+    random = np.random.default_rng(seed)
+    pattern = random_data(list(specs), free_size, seed)
+    arrays = {}
+    for spec in specs:
+        shape = pattern.inputs[spec.name].shape
+        if shape and not pattern.whole and not isinstance(spec.shape[0], int):
+            shape = (SAMPLES, *shape[1:])
+        arrays[spec.name] = _values(model, spec, shape, random)
+    data = Dataset(arrays, None, "synthetic inputs, made up from the model", pattern.whole)
+    images = [spec.name for spec in specs if _channel_axis(spec, arrays[spec.name].shape) is not None]
+    return _in_range(model, data, images) if images else data
+
+
+def _values(
+    model: ir.Model, spec: InputSpec, shape: tuple[int, ...], random: np.random.Generator
+) -> np.ndarray:
+    axis = _channel_axis(spec, shape)
+    if spec.dtype.kind in "iub":
+        words = _table_rows(model, spec.name)
+        return np.asarray(random.integers(0, words, shape) if words else np.ones(shape)).astype(spec.dtype)
+    if axis is None:
+        return np.asarray(random.standard_normal(shape)).astype(spec.dtype)
+    planes = (*shape[:1], shape[axis], *(size for index, size in enumerate(shape) if index not in (0, axis)))
+    return np.moveaxis(_pictures(planes, random), 1, axis).astype(spec.dtype)
+
+
+def _channel_axis(spec: InputSpec, shape: tuple[int, ...]) -> int | None:
+    """The axis of colours, where an input looks like images: (N, 3, H, W) or (N, H, W, 3)."""
+    if spec.dtype.kind != "f" or len(shape) != 4:
+        return None
+    return next((axis for axis in (1, 3) if shape[axis] in (1, 3, 4)), None)
+
+
+def _table_rows(model: ir.Model, name: str) -> int | None:
+    """How many rows the constant has that an input of ids picks from by Gather; None where it picks from none."""
+    value = next(value for value in model.graph.inputs if value.name == name)
+    for use in value.uses():
+        table = constant_tensor(use.node.inputs[0])
+        if use.node.op_type == "Gather" and use.idx == 1 and table is not None:
+            return int(table.shape.numpy()[use.node.attributes.get_int("axis", 0)])
+    return None
+
+
+def _pictures(shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
+    """(samples, channels, height, width) in [0, 1]."""
+    pictures = random.random(shape, dtype=np.float32)
+    for index in range(len(pictures)):
+        if index % 4 < 2:
+            pictures[index] = sum(
+                _smooth(random.standard_normal((shape[1], cells, cells)), shape[2:]) / cells
+                for cells in CELLS
+            )
+        elif index % 4 == 2:
+            pictures[index] = _edges(shape[1:], random)
+        low, high = pictures[index].min(), pictures[index].max()
+        pictures[index] = (pictures[index] - low) / max(high - low, np.finfo(np.float32).tiny)
+    return pictures
+
+
+def _smooth(coarse: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """(channels, cells, cells) brought to (channels, height, width), linear in between."""
+    for axis, length in zip((1, 2), size, strict=True):
+        places = np.linspace(0, coarse.shape[axis] - 1, length)
+        left = np.minimum(places.astype(int), coarse.shape[axis] - 2)
+        share = np.expand_dims(places - left, 1 if axis == 1 else 0)
+        coarse = coarse.take(left, axis) * (1 - share) + coarse.take(left + 1, axis) * share
+    return coarse
+
+
+def _edges(shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
+    """Plain rectangles on a plain ground."""
+    picture = np.broadcast_to(random.random((shape[0], 1, 1)), shape).astype(np.float32)
+    for _ in range(random.integers(3, 12)):
+        corners = [np.sort(random.integers(0, size + 1, 2)) for size in shape[1:]]
+        area = tuple(slice(*corner) for corner in corners)
+        picture[:, area[0], area[1]] = random.random((shape[0], 1, 1))
+    return picture
+
+
+def _in_range(model: ir.Model, data: Dataset, images: Sequence[str]) -> Dataset:
+    """The images in the range whose means and variances come nearest to those that BatchNormalization holds."""
+    norms = [node for node in model.graph if node.op_type == "BatchNormalization"]
+
+    def scaled(some: Dataset, low: float, high: float) -> Dataset:
+        moved = {
+            name: (low + (high - low) * some.inputs[name]).astype(some.inputs[name].dtype) for name in images
+        }
+        return Dataset(some.inputs | moved, None, some.name, some.whole)
+
+    some = data.take(slice(0, TRIED))
+    best = min(RANGES, key=lambda ends: _mismatch(model, scaled(some, *ends), norms)) if norms else RANGES[0]
+    return scaled(data, *best)
+
+
+def _mismatch(model: ir.Model, data: Dataset, norms: Sequence[ir.Node]) -> float:
+    """How far the inputs of the norms are from what the norms hold, in their own spread; the mean over all channels."""
+    distances = []
+    for visit in walk(model, None, data, norms):
+        statistics = [constant_tensor(value) for value in visit.node.inputs[3:5]]
+        value = visit.node.inputs[0]
+        if value is None or None in statistics:
+            continue
+        seen = np.concatenate([batch[value] for batch in visit.pruned])
+        axes = (0, *range(2, seen.ndim))
+        mean, variance = (tensor.numpy() for tensor in statistics if tensor is not None)
+        spread = np.maximum(variance, np.finfo(np.float32).tiny)
+        growth = np.maximum(seen.var(axes), np.finfo(np.float32).tiny) / spread
+        distances.append(np.mean((seen.mean(axes) - mean) ** 2 / spread + np.log(growth) ** 2))
+    return float(np.mean(distances)) if distances else 0.0

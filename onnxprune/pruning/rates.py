@@ -1,0 +1,83 @@
+"""A rate for each layer: by its shape, by its spread, or by what pruning it costs the outputs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from onnxprune.model.weights import Weight
+from onnxprune.pruning.patterns import keep_largest
+
+# Between two rates of a ladder a curve is cut into so many pieces of one slope.
+PIECES = 8
+
+Curve = Sequence[tuple[float, float]]
+"""(rate, loss) of one layer pruned alone, rates ascending."""
+
+
+def erk_rates(weights: Sequence[Weight], rate: float) -> dict[str, float]:
+    """Densities in proportion to (sum of dims) / (product of dims), at most 1 (Evci et al. 2020, ERK)."""
+    kept = (1 - rate) * sum(weight.size for weight in weights)
+    dense: set[str] = set()
+    while True:
+        others = [weight for weight in weights if weight.name not in dense]
+        budget = kept - sum(weight.size for weight in weights if weight.name in dense)
+        share = budget / max(sum(sum(weight.shape) for weight in others), 1)
+        full = {weight.name for weight in others if share * sum(weight.shape) >= weight.size}
+        if not full:
+            break
+        dense |= full
+    return {
+        weight.name: 0.0 if weight.name in dense else 1 - share * sum(weight.shape) / weight.size
+        for weight in weights
+    }
+
+
+def std_rates(weights: Sequence[Weight], rate: float) -> dict[str, float]:
+    """One quality parameter for all layers, the one that reaches the rate: thresholds in proportion to each spread."""
+    scores = [np.abs(weight.array()) / (weight.array().std(dtype=np.float64) or 1.0) for weight in weights]
+    masks = keep_largest(scores, rate)
+    return {
+        weight.name: 1 - np.count_nonzero(mask) / mask.size
+        for weight, mask in zip(weights, masks, strict=True)
+    }
+
+
+def cheapest_rates(curves: Mapping[str, Curve], costs: Mapping[str, float], rate: float) -> dict[str, float]:
+    """The rates that lose least in sum while the fraction `rate` of all costs goes.
+
+    `costs`: of each layer when dense, in whatever is to be saved: weights, multiply-adds. A layer's loss is taken to
+    rise along the lower convex hull of its curve; what it loses more slowly than another goes first, so the sum is
+    the least for convex losses that add up.
+    """
+    pieces = []
+    for name, curve in curves.items():
+        hull = _lower_hull([(0.0, 0.0), *curve])
+        for (start, low), (end, high) in itertools.pairwise(hull):
+            slope = (high - low) / ((end - start) * costs[name])
+            pieces += [(slope, name, (end - start) / PIECES)] * PIECES
+    rates = dict.fromkeys(curves, 0.0)
+    left = rate * sum(costs[name] for name in curves)
+    # Along a hull slopes rise, so pieces of one layer come in order.
+    for _, name, width in sorted(pieces, key=lambda piece: piece[0]):
+        taken = min(width, left / costs[name]) if costs[name] else width
+        rates[name] += taken
+        left -= taken * costs[name]
+        if left <= 0:
+            break
+    return rates
+
+
+def _lower_hull(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The lower convex hull of points with ascending x, first and last included."""
+    hull: list[tuple[float, float]] = []
+    for x, y in points:
+        while len(hull) >= 2:
+            (x1, y1), (x2, y2) = hull[-2:]
+            if (y2 - y1) * (x - x1) < (y - y1) * (x2 - x1):
+                break
+            hull.pop()
+        hull.append((x, y))
+    return hull

@@ -1,0 +1,71 @@
+"""Charts as SVG of our own: readable offline, in light and dark, at any width."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+
+WIDTH, HEIGHT = 640, 360
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 44
+TICKS = 5
+# Of equal lightness, told apart by the colour-blind too (Okabe and Ito 2008); dashes tell those of one colour apart.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+DASHES = ("", "6 3", "2 2", "8 3 2 3")
+
+STYLE = """svg{color:#222;font:12px system-ui,sans-serif}
+@media(prefers-color-scheme:dark){svg{color:#ddd}}"""
+
+
+def line_chart(
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    x_label: str,
+    y_label: str,
+    format_x: Callable[[float], str] = "{:g}".format,
+    format_y: Callable[[float], str] = "{:.3g}".format,
+) -> str:
+    """Lines through points (x, y), one a name, with a legend below; an `<svg>` element that stands alone."""
+    points = [point for line in series.values() for point in line]
+    lowest_x, highest_x = _ends([x for x, _ in points])
+    lowest_y, highest_y = _ends([0.0, *(y for _, y in points)])
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = LEFT + (x - lowest_x) / (highest_x - lowest_x) * (WIDTH - LEFT - RIGHT)
+        return across, TOP + (highest_y - y) / (highest_y - lowest_y) * (HEIGHT - TOP - BOTTOM)
+
+    parts = []
+    for tick in range(TICKS + 1):
+        x = lowest_x + (highest_x - lowest_x) * tick / TICKS
+        y = lowest_y + (highest_y - lowest_y) * tick / TICKS
+        across, up = place(x, y)
+        parts.append(f'<path d="M{LEFT} {up:.1f}H{WIDTH - RIGHT}" stroke="currentColor" opacity=".15"/>')
+        parts.append(_text(LEFT - 6, up + 4, format_y(y), "end"))
+        parts.append(_text(across, HEIGHT - BOTTOM + 16, format_x(x), "middle"))
+    parts.append(_text((LEFT + WIDTH) / 2, HEIGHT - 6, x_label, "middle"))
+    parts.append(
+        f'<text transform="translate(12 {(TOP + HEIGHT - BOTTOM) / 2:.0f}) rotate(-90)" text-anchor="middle" '
+        f'fill="currentColor">{escape(y_label)}</text>'
+    )
+    bottom = HEIGHT
+    for index, (name, line) in enumerate(series.items()):
+        colour = COLOURS[index % len(COLOURS)]
+        dashes = DASHES[index // len(COLOURS) % len(DASHES)]
+        path = "L".join("{:.1f} {:.1f}".format(*place(*point)) for point in line)
+        stroke = f'stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}" fill="none"'
+        parts.append(f'<path d="M{path}" {stroke}><title>{escape(name)}</title></path>')
+        bottom += 16
+        parts.append(f'<path d="M{LEFT} {bottom - 10}h24" {stroke}/>')
+        parts.append(_text(LEFT + 30, bottom - 6, name, "start"))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + 4}" role="img" '
+        f'aria-label="{escape(y_label)} against {escape(x_label)}"><style>{STYLE}</style>{"".join(parts)}</svg>'
+    )
+
+
+def _text(x: float, y: float, text: str, anchor: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="currentColor">{escape(text)}</text>'
+
+
+def _ends(values: Sequence[float]) -> tuple[float, float]:
+    """The lowest and highest of values, apart from each other."""
+    low, high = min(values), max(values)
+    return (low, high) if high > low else (low, low + 1)

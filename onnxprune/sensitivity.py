@@ -1,0 +1,78 @@
+"""The sensitivity scan of a model file: from its data to the record of what pruning each weight alone costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from onnxprune.calibration.sensitivity import measure
+from onnxprune.config import describe_source
+from onnxprune.data import input_specs
+from onnxprune.errors import NothingToPruneError
+from onnxprune.evaluate import make_session
+from onnxprune.inputs import read_inputs
+from onnxprune.model.io import ModelLike, load
+from onnxprune.model.weights import find_weights
+from onnxprune.pruning.sensitivity import RATES, Scan, scan
+from onnxprune.sparse.rewrite import from_ops
+
+
+def sensitivity(
+    model: ModelLike,
+    data: Any,
+    *,
+    rates: Sequence[float] = RATES,
+    samples: int = 1000,
+    state: Path | None = None,
+    seed: int = 0,
+    progress: Callable[[float], None] = lambda fraction: None,
+) -> Scan:
+    """Prune every weight alone at each of the rates: the deviation of the outputs.
+
+    `data` as in `prune`, of which the first `samples` are used; `state`: a JSON file to keep the scan in and to go on
+    from.
+
+    Raises:
+        OnnxPruneError: what is wrong, in a sentence that says the mend.
+    """
+    graph, origin = load(model)
+    from_ops(graph)
+    weights = find_weights(graph).prunable
+    if not weights:
+        raise NothingToPruneError(f"{origin.name} has no weight that can be pruned: see `onnxprune inspect`")
+    session = make_session(origin.file, origin.name)
+    inputs = read_inputs(data, graph, session, input_specs(graph), seed).take(slice(0, samples))
+    about: dict[str, Any] = {
+        "model": origin.sha256,
+        "data": describe_source(data),
+        "samples": len(inputs),
+        "rates": sorted(rates),
+        "labelled": inputs.labels is not None,
+    }
+    for found in scan(weights, partial(measure, graph, inputs), about["rates"], about, state):
+        progress(len(found.layers) / len(weights))
+    return found
+
+
+def scan_table(found: Scan) -> Table:
+    """Deviation, and error where there are labels, of each weight at each rate."""
+    labelled = found.about["labelled"]
+    what = "error" if labelled else "deviation |y - y0|² / |y0|² of the outputs"
+    table = Table(
+        title=f"{what}, each weight pruned alone, {found.about['samples']:,} samples", title_justify="left"
+    )
+    table.add_column("weight", overflow="fold")
+    for rate in found.about["rates"]:
+        table.add_column(f"{rate:.0%}", justify="right")
+    for name, losses in found.layers.items():
+        cells = [
+            f"{error:.2%}" if error is not None else f"{deviation:.2g}"
+            for _, (deviation, error) in sorted(losses.items())
+        ]
+        table.add_row(escape(name), *cells)
+    return table

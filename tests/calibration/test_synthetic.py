@@ -1,0 +1,72 @@
+import numpy as np
+import onnx_ir as ir
+from onnx import TensorProto, helper
+
+import onnxprune
+from onnxprune.calibration.synthetic import SAMPLES, synthetic_data
+from onnxprune.data import input_specs
+from tests.builders import cnn, floats, mlp, model_of, normal
+
+
+def made_up(proto, size=16):
+    model = ir.from_proto(proto)
+    return synthetic_data(model, input_specs(model), size, 0)
+
+
+def test_images_are_in_the_range_that_batch_normalization_tells():
+    for low, high in ((0, 1), (0, 255), (-1, 1)):
+        pixels = low + (high - low) * np.random.default_rng(0).random((64, 3, 16, 16))
+        weight = normal(8, 3, 1, 1)
+        seen = np.einsum("oi,nihw->nohw", weight[:, :, 0, 0], pixels)
+        norms = {
+            "mean": seen.mean((0, 2, 3)),
+            "variance": seen.var((0, 2, 3)),
+            "scale": np.ones(8),
+            "shift": np.zeros(8),
+        }
+        proto = model_of(
+            [
+                helper.make_node("Conv", ["x", "w"], ["c"]),
+                helper.make_node("BatchNormalization", ["c", "scale", "shift", "mean", "variance"], ["y"]),
+            ],
+            [floats("x", "N", 3, 16, 16)],
+            [floats("y", "N", 8, 16, 16)],
+            {"w": weight} | {name: array.astype(np.float32) for name, array in norms.items()},
+        )  # fmt: skip
+        images = made_up(proto).inputs["x"]
+        assert images.shape == (SAMPLES, 3, 16, 16)
+        assert low - 1e-3 <= images.min() < low + 0.1 * (high - low)
+        assert high - 0.1 * (high - low) < images.max() <= high + 1e-3
+
+
+def test_token_ids_fill_their_table_and_masks_are_ones():
+    def ids(name):
+        return helper.make_tensor_value_info(name, TensorProto.INT64, ["N", 6])
+
+    proto = model_of(
+        [
+            helper.make_node("Gather", ["table", "ids"], ["g"]),
+            helper.make_node("Cast", ["mask"], ["m"], to=TensorProto.FLOAT),
+            helper.make_node("Unsqueeze", ["m", "last"], ["u"]),
+            helper.make_node("Mul", ["g", "u"], ["y"]),
+        ],
+        [ids("ids"), ids("mask")],
+        [floats("y", "N", 6, 4)],
+        {"table": normal(50, 4), "last": np.array([-1])},
+    )
+    inputs = made_up(proto).inputs
+    assert inputs["ids"].min() == 0 and inputs["ids"].max() == 49 and (inputs["mask"] == 1).all()
+
+
+def test_second_order_on_made_up_inputs_moves_real_outputs_less_than_magnitude():
+    real = {"x": np.random.default_rng(3).random((100, 1, 8, 8), dtype=np.float32)}
+    settings = {"rate": 0.6, "eval_data": real}
+    made = onnxprune.prune(cnn(), criterion="second-order", calibration_data="synthetic", **settings).report
+    cut = onnxprune.prune(cnn(), **settings).report
+    assert made.evaluation["outputs"][0]["cosine"] > cut.evaluation["outputs"][0]["cosine"]
+    assert any("made up from the model" in note for note in made.notes)
+
+
+def test_retraining_on_made_up_inputs_says_so():
+    report = onnxprune.prune(mlp(), rate=0.5, data="synthetic", epochs=1, steps=1, batch_size=64).report
+    assert report.retraining and any("made up from the model" in note for note in report.notes)

@@ -1,0 +1,54 @@
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnxprune.config import PruneConfig
+from onnxprune.model.weights import find_weights
+from onnxprune.pruning.allocation import allocate
+from onnxprune.pruning.masks import make_masks
+from onnxprune.pruning.rates import cheapest_rates
+from tests.builders import cnn
+
+
+@pytest.mark.parametrize("scope", ["std", "erk"])
+@pytest.mark.parametrize("rate", [0.0, 0.3, 0.7, 0.95])
+def test_layer_rates_add_up_to_the_rate_asked_for(scope, rate):
+    weights = find_weights(ir.from_proto(cnn())).prunable
+    masks = make_masks(allocate(weights, PruneConfig(rate=rate, scope=scope)))
+    lost, size = (sum(f(mask) for mask in masks.values()) for f in (lambda m: np.count_nonzero(~m), np.size))
+    assert lost == pytest.approx(rate * size, abs=len(masks))
+
+
+def test_erk_spares_layers_of_few_connections():
+    weights = find_weights(ir.from_proto(cnn())).prunable
+    pools = allocate(weights, PruneConfig(rate=0.7, scope="erk"))
+    rates = {pool.weights[0].name: pool.rate for pool in pools}
+    assert max(rates["conv1.weight"], rates["fc.weight"]) < 0.5 < rates["conv2.weight"]
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(0, 2**16), st.floats(0.05, 0.9))
+def test_cheapest_rates_are_no_worse_than_any_other_split_of_the_same_total(seed, rate):
+    random = np.random.default_rng(seed)
+    ladder = (0.25, 0.5, 0.75, 1.0)
+    curves = {
+        name: list(zip(ladder, np.cumsum(np.sort(random.random(4))), strict=True)) for name in ("a", "b", "c")
+    }
+    costs = {name: float(random.integers(1, 50)) for name in curves}
+
+    def loss(rates):
+        return sum(
+            np.interp(rates[name], [0, *ladder], [0, *(y for _, y in curve)])
+            for name, curve in curves.items()
+        )
+
+    best = cheapest_rates(curves, costs, rate)
+    total = rate * sum(costs.values())
+    assert sum(best[name] * costs[name] for name in costs) == pytest.approx(total)
+    for _ in range(50):
+        share = random.dirichlet(np.ones(3)) * total
+        other = {name: part / costs[name] for name, part in zip(costs, share, strict=True)}
+        if max(other.values()) <= 1:
+            assert loss(best) <= loss(other) + 1e-9

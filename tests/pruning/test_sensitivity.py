@@ -1,0 +1,73 @@
+import itertools
+from functools import partial
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+
+import onnxprune
+from onnxprune.calibration.sensitivity import measure
+from onnxprune.data import Dataset
+from onnxprune.errors import SettingError
+from onnxprune.model.weights import find_weights
+from onnxprune.pruning.sensitivity import Scan, scan
+from tests.builders import cnn, normal
+
+RATES = (0.5, 0.9)
+X = normal(40, 1, 8, 8)
+LABELS = np.arange(40) % 4
+
+
+def scanned(state=None, about=None, stop_after=None):
+    model = ir.from_proto(cnn())
+    weights = find_weights(model).prunable
+    judge = partial(measure, model, Dataset({"x": X}, LABELS, "x"))
+    return list(itertools.islice(scan(weights, judge, RATES, about or {}, state), stop_after))[-1]
+
+
+def test_a_scan_from_the_layer_on_finds_what_a_run_of_the_whole_model_finds():
+    found = scanned()
+    dense = run(cnn())
+    for name, rate in (("conv1.weight", 0.5), ("conv2.weight", 0.9), ("fc.weight", 0.5)):
+        others = [other for other in found.layers if other != name]
+        pruned = onnxprune.prune(cnn(), rate=rate, exclude=others, format="dense", remove_dead=False).model
+        outputs = run(pruned)
+        deviation, error = found.layers[name][rate]
+        assert deviation == pytest.approx(((outputs - dense) ** 2).sum() / (dense**2).sum(), rel=1e-4)
+        assert error == pytest.approx((outputs.argmax(1) != LABELS).mean())
+
+
+def test_an_interrupted_scan_goes_on_from_its_file_to_the_same_end(tmp_path):
+    state = tmp_path / "scan.json"
+    scanned(state, {"model": "a"}, stop_after=1)
+    assert list(Scan.load(state).layers) == ["conv1.weight"]
+    resumed = scanned(state, {"model": "a"})
+    assert resumed.layers == Scan.load(state).layers
+    for name, rows in scanned().layers.items():
+        for rate, row in rows.items():
+            assert resumed.layers[name][rate] == pytest.approx(row)
+
+
+def test_a_file_of_another_scan_is_refused(tmp_path):
+    state = tmp_path / "scan.json"
+    scanned(state, {"model": "a"}, stop_after=1)
+    with pytest.raises(SettingError, match="model"):
+        scanned(state, {"model": "b"})
+    state.write_text("{}")
+    with pytest.raises(SettingError, match="no sensitivity scan"):
+        scanned(state, {"model": "a"})
+
+
+def test_rates_by_sensitivity_move_the_outputs_less_than_one_rate_for_all():
+    settings = {"rate": 0.6, "eval_data": {"x": normal(100, 1, 8, 8, seed=3)}}
+    cosines = [
+        onnxprune.prune(cnn(), scope=scope, calibration_data={"x": X}, **settings)
+        .report.evaluation["outputs"][0]["cosine"]
+        for scope in ("layer", "sensitivity")
+    ]  # fmt: skip
+    assert cosines[1] > cosines[0]
+
+
+def run(model):
+    return ort.InferenceSession(model.SerializeToString()).run(None, {"x": X})[0]
