@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from onnxprune.checks import input_shapes
 from onnxprune.compare import compare_files, comparison_table
 from onnxprune.config import PruneConfig
-from onnxprune.errors import OnnxPruneError, OutputError
+from onnxprune.errors import ModelFileError, OnnxPruneError, OutputError
 from onnxprune.evaluate import Tolerance
 from onnxprune.interrupts import stopping_at_once
 from onnxprune.model.io import load
@@ -116,14 +116,24 @@ class GroupedCommand(click.Command):
     help="Take settings from this recipe (YAML); flags that are given as well win.",
 )  # fmt: skip
 @click.option("--save-config", metavar="FILE", help="Write every setting of this job as a recipe.")
+@click.option(
+    "--report", "html_path", metavar="FILE.html", help="Write a page that shows all of it, and why."
+)
 @click.option("-v", "--verbose", is_flag=True, help="Also show every epoch and what could not be pruned.")
 @click.version_option(package_name="onnxprune")
 def prune(
-    source: str, output: str, json_path: str | None, save_config: str | None, verbose: bool, **settings: Any
+    source: str,
+    output: str,
+    json_path: str | None,
+    save_config: str | None,
+    html_path: str | None,
+    verbose: bool,
+    **settings: Any,
 ) -> None:
     """Prune an ONNX model, retrain it on data, judge it in onnxruntime, and write OUT.onnx."""
     config = PruneConfig(**settings)
-    _check_writable("--json", json_path)
+    for flag, path in (("--json", json_path), ("--report", html_path)):
+        _check_writable(flag, path)
     if save_config is not None:
         save_recipe(Path(save_config), config)
     with _progress_bar() as progress:
@@ -134,7 +144,11 @@ def prune(
     if verbose:
         console.print(job_details(report))
     console.print(job_summary(report))
-    _write_json(json_path, report.to_dict())
+    _write("--json", json_path, json.dumps(report.to_dict(), indent=2) + "\n")
+    if html_path is not None:
+        from onnxprune.report.page import page
+
+        _write("--report", html_path, page(report.to_dict()))
 
 
 @click.command(context_settings=CONTEXT)
@@ -289,12 +303,29 @@ def sensitivity(
             for name, losses in found.layers.items()
         }
         label = "error" if found.about["labelled"] else "deviation of the outputs"
-        Path(plot).write_text(line_chart(lines, "rate (fraction removed)", label, "{:.0%}".format))
+        _write("--plot", plot, line_chart(lines, "rate (fraction removed)", label, "{:.0%}".format))
+
+
+@click.command(context_settings=CONTEXT)
+@click.argument("source", metavar="MODEL.onnx")
+@click.argument("target", metavar="OUT.html")
+def report(source: str, target: str) -> None:
+    """Rebuild the report page of a model that onnxprune wrote, as far as the model's own annotations tell."""
+    from onnxprune.report.page import page
+    from onnxprune.report.record import record_of_annotations
+
+    _check_writable("OUT.html", target)
+    model, _ = load(source)
+    record = record_of_annotations(model.metadata_props, source)
+    if record is None:
+        raise ModelFileError(f"{source} has no annotations of onnxprune: give a file that it wrote")
+    _write("OUT.html", target, page(record))
 
 
 COMMANDS = {
     "prune": prune,
     "inspect": inspect,
+    "report": report,
     "sensitivity": sensitivity,
     "compare": compare,
     "tune": tune,
@@ -377,12 +408,12 @@ def _check_writable(flag: str, path: str | None) -> None:
         raise OutputError(f"{flag} {path} cannot be written: name a file in a folder that exists")
 
 
-def _write_json(path: str | None, report: dict[str, Any]) -> None:
+def _write(flag: str, path: str | None, content: str) -> None:
     if path is None:
         return
     try:
-        Path(path).write_text(json.dumps(report, indent=2) + "\n")
+        Path(path).write_text(content)
     except OSError as error:
         raise OutputError(
-            f"--json {path} cannot be written: {error.strerror}; the model is in place"
+            f"{flag} {path} cannot be written: {error.strerror}; the model is in place"
         ) from error

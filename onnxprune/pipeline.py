@@ -33,7 +33,7 @@ from onnxprune.processes import is_first_process
 from onnxprune.pruning.schedule import AT_ONCE
 from onnxprune.pruning.sensitivity import RATES as SENSITIVITY_RATES
 from onnxprune.pruning.sensitivity import scan
-from onnxprune.report.record import ANNOTATION_PREFIX, FileRecord, LayerRecord, Report
+from onnxprune.report.record import ANNOTATION_PREFIX, FileRecord, LayerRecord, Report, weight_histogram
 from onnxprune.sparse.choose import choose_auto, choose_portable, require_kernels
 from onnxprune.sparse.opset import raise_opset
 from onnxprune.sparse.rewrite import Stored, from_ops, to_ops
@@ -108,6 +108,7 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
         weights = found.prunable
         cutter = make_cutter(model, weights, config)
         layers = [LayerRecord.of(weight) for weight in weights]
+        values_before = [weight.tensor for weight in weights]
     with staging(target, origin) as stage:
         with watch("read data"):
             data = _read_data(model, original, config)
@@ -122,6 +123,10 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
             surgery = remove_dead_units(model) if config.remove_dead else None
             layers = [layer.pruned(weight) for layer, weight in zip(layers, weights, strict=True)]
             after = _count(model, target, 0, data)
+            histograms = {
+                weight.name: weight_histogram(tensor.numpy(), weight.array())
+                for weight, tensor in zip(weights, values_before, strict=True)
+            }
         with watch("write"):
             kept = sum(layer.kept for layer in layers)
             external = {"auto": origin.external or None, "always": True, "never": False}[config.external_data]
@@ -146,6 +151,7 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
             retraining=epochs,
             notes=tuple(_notes(config, origin, target, data, layers, surgery)),
             seconds=watch.seconds,
+            histograms=histograms,
         )
         stage.annotate(report.annotations())
         report = replace(report, after=replace(after, bytes=stage.file_bytes()))

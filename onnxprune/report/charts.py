@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
-WIDTH, HEIGHT = 640, 360
+WIDTH, HEIGHT = 460, 270
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 44
 TICKS = 5
 # Of equal lightness, told apart by the colour-blind too (Okabe and Ito 2008); dashes tell those of one colour apart.
@@ -69,3 +69,16 @@ def _ends(values: Sequence[float]) -> tuple[float, float]:
     """The lowest and highest of values, apart from each other."""
     low, high = min(values), max(values)
     return (low, high) if high > low else (low, low + 1)
+
+
+def histogram(edges: Sequence[float], counts: Mapping[str, Sequence[int]]) -> str:
+    """Counts between `edges`, a name a stepped line, the axis of counts in square roots so that tails are seen."""
+    series = {
+        name: [
+            point
+            for left, right, count in zip(edges, edges[1:], numbers, strict=False)
+            for point in ((left, count**0.5), (right, count**0.5))
+        ]
+        for name, numbers in counts.items()
+    }
+    return line_chart(series, "value", "weights", "{:.2g}".format, lambda root: f"{root**2:,.0f}")

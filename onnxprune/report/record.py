@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from onnxprune.model.weights import Unprunable, Weight
 
 ANNOTATION_PREFIX = "onnxprune."
+BINS = 60
+# Of the weights; the few that are larger, which would make the bins too wide, go to the last.
+SHOWN = 0.999
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,8 @@ class Report:
     """Everything a job did; `to_dict` gives what `--json` writes.
 
     `evaluation` is `onnxprune.evaluate.Evaluation.to_dict()`, `surgery` what died, `retraining` a record an epoch,
-    `notes` sentences that the reader should see, `seconds` the wall time of each stage.
+    `notes` sentences that the reader should see, `seconds` the wall time of each stage, `histograms` what
+    `weight_histogram` gives, by weight.
     """
 
     versions: dict[str, str]
@@ -84,6 +91,7 @@ class Report:
     retraining: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
     seconds: dict[str, float]
+    histograms: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The record in JSON types, each layer with its rate."""
@@ -100,3 +108,44 @@ class Report:
             f"{ANNOTATION_PREFIX}layers": json.dumps(densities),
             f"{ANNOTATION_PREFIX}evaluation": json.dumps(self.evaluation),
         }
+
+
+def weight_histogram(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
+    """How the values that are not zero are spread: `edges` of the bins, `counts` in them by name.
+
+    Before, after, and, where the shape is still the same, those that stayed with the values from before.
+    """
+    parts = {"before": before[before != 0], "after": after[after != 0]}
+    if before.shape == after.shape:
+        parts["kept, as before"] = before[after != 0]
+    widest = max(
+        (float(np.quantile(np.abs(part), SHOWN)) for part in parts.values() if part.size), default=1.0
+    )
+    edges = np.linspace(-widest, widest, BINS + 1)
+    counts = {
+        name: np.histogram(part.clip(-widest, widest), edges)[0].tolist() for name, part in parts.items()
+    }
+    return {"edges": edges.tolist(), "counts": counts}
+
+
+def record_of_annotations(metadata: Mapping[str, str], path: str) -> dict[str, Any] | None:
+    """As much of a record as a model's metadata tells; None where it tells of no job."""
+    found = {
+        key.removeprefix(ANNOTATION_PREFIX): text
+        for key, text in metadata.items()
+        if key.startswith(ANNOTATION_PREFIX)
+    }
+    if not {"settings", "layers", "evaluation"} <= found.keys():
+        return None
+    layers = [
+        {"name": name, "kept": counts["kept"], "size": counts["all"]}
+        for name, counts in json.loads(found["layers"]).items()
+    ]
+    return {
+        "versions": {"onnxprune": found.get("version", "")},
+        "settings": json.loads(found["settings"]),
+        "source_sha256": found.get("source_sha256", ""),
+        "layers": layers,
+        "evaluation": json.loads(found["evaluation"]),
+        "notes": [f"Rebuilt from the annotations in {path}, which hold no more than this."],
+    }

@@ -1,0 +1,122 @@
+"""The page as a browser would find it: whole, on its own, and saying what the record says."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import onnx
+import pytest
+
+import onnxprune
+from onnxprune import cli
+from onnxprune.report.charts import line_chart
+from onnxprune.report.page import command, page
+from onnxprune.report.record import record_of_annotations, weight_histogram
+from tests.builders import cnn, mlp
+
+VOID = {"meta", "path"}
+
+
+class Outline(HTMLParser):
+    """The text of a page, the attributes that load something, and whether every element is closed."""
+
+    def __init__(self, content):
+        super().__init__()
+        self.open, self.text, self.loads = [], [], []
+        self.feed(content)
+
+    def handle_starttag(self, tag, attributes):
+        self.loads += [value for name, value in attributes if name in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.loads += [value for name, value in attributes if name in ("src", "href")]
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def record():
+    x = np.random.default_rng(0).random((40, 1, 8, 8), dtype=np.float32)
+    labels = np.arange(40) % 4
+    return onnxprune.prune(
+        cnn(), rate=0.7, data={"x": x, "labels": labels}, epochs=2, steps=2, exclude="conv1"
+    ).report.to_dict()
+
+
+def test_the_page_stands_alone_and_every_element_is_closed(record):
+    content = page(record)
+    outline = Outline(content)
+    assert not outline.open and not outline.loads
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|@import|url\(", content)
+
+
+def test_the_page_shows_every_layer_setting_version_and_hash(record):
+    text = " ".join(Outline(page(record)).text)
+    for layer in record["layers"]:
+        assert layer["name"] in text and f"{layer['kept']:,}" in text
+    for name, value in record["settings"].items():
+        assert name in text and ("" if value is None else str(value)) in text
+    assert record["source_sha256"] in text and record["versions"]["onnxruntime"] in text
+    assert "held-out loss" in text and "held-out error" in text
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(record):
+    layer = record["layers"][0] | {"name": "<script>alert(1)</script>"}
+    assert "<script>alert" not in page(record | {"layers": [layer], "notes": ["<b>bold</b>"]})
+
+
+def test_the_command_gives_the_settings_that_differ_from_the_defaults():
+    settings = onnxprune.PruneConfig(
+        rate=0.5, exclude=["a b"], layer_rate={"fc*": 0.9}, mixup=False, criterion="wanda", data="d.npz"
+    ).to_dict()
+    ends = {"before": {"path": "in.onnx"}, "after": {"path": "out.onnx"}}
+    line = command(ends | {"settings": settings})
+    assert line == (
+        "onnxprune in.onnx out.onnx --rate 0.5 --criterion wanda --exclude 'a b' --layer-rate 'fc*=0.9' "
+        "--data d.npz --no-mixup"
+    )
+
+
+def test_a_page_can_be_rebuilt_from_the_file_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    onnx.save(mlp(), "in.onnx")
+    result = onnxprune.prune("in.onnx", "out.onnx", rate=0.5)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["report", "in.onnx", "page.html"])
+    assert stop.value.code == 2
+    cli.main(["report", "out.onnx", "page.html"])
+    content = (tmp_path / "page.html").read_text()
+    assert "fc1.weight" in content and result.report.source_sha256 in content
+    assert not Outline(content).open
+    assert record_of_annotations({}, "x") is None
+
+
+def test_the_command_line_writes_the_page_of_its_job(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    onnx.save(mlp(), "in.onnx")
+    cli.main(["in.onnx", "out.onnx", "--rate", "0.5", "--report", "page.html"])
+    text = " ".join(Outline((tmp_path / "page.html").read_text()).text)
+    assert "onnxprune in.onnx out.onnx --rate 0.5" in text
+
+
+def test_a_histogram_counts_what_is_not_zero_before_and_after():
+    before = np.array([[1.0, -2.0, 0.0, 3.0]], np.float32)
+    after = np.array([[0.0, -1.0, 0.0, 2.0]], np.float32)
+    found = weight_histogram(before, after)
+    counts = {name: sum(numbers) for name, numbers in found["counts"].items()}
+    assert counts == {"before": 3, "after": 2, "kept, as before": 2}
+    assert len(found["edges"]) == len(found["counts"]["after"]) + 1
+    assert not any(weight_histogram(before, np.zeros((1, 2)))["counts"]["after"])
+
+
+def test_a_line_of_one_point_or_of_one_height_still_draws():
+    for line in ([(0.0, 0.0)], [(0.0, 1.0), (1.0, 1.0)]):
+        chart = line_chart({"one": line}, "x", "y")
+        assert "nan" not in chart and "inf" not in chart
