@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnxprune.calibration.moments import Moments, collect
 from onnxprune.calibration.repairs import bias_of, restore_norm, shift_bias
 from onnxprune.calibration.segments import Tensors
-from onnxprune.calibration.walk import Visit, walk
+from onnxprune.calibration.walk import Visit, affordable, walk
 from onnxprune.config import PruneConfig
 from onnxprune.data import Dataset
 from onnxprune.model.blocks import Blocks
@@ -43,7 +43,7 @@ class Calibration:
         dense = {
             value: tensor for value in constants(model) if (tensor := constant_tensor(value)) is not None
         }
-        samples = min(len(data), config.calibration_samples)
+        samples = affordable(model, data, config.calibration_samples)
         return cls(model, dense, data.take(np.linspace(0, len(data) - 1, samples).astype(int)), config)
 
     def cut(self, weights: Sequence[Weight], rates: Mapping[str, float]) -> dict[ir.Value, np.ndarray]:

@@ -20,6 +20,7 @@ import onnxruntime as ort
 from onnxprune.calibrated import Calibration
 from onnxprune.calibration.sensitivity import measure
 from onnxprune.calibration.synthetic import NAME as SYNTHETIC
+from onnxprune.calibration.walk import affordable
 from onnxprune.config import PruneConfig
 from onnxprune.cuts import Cutter, make_cutter, usable_weights
 from onnxprune.data import Dataset, InputSpec, fixed_batch, input_specs, load_data, random_feeds
@@ -205,7 +206,7 @@ def _curves(
     """What pruning each weight alone costs the outputs, where the rate is shared out by that."""
     if config.scope != "sensitivity":
         return None
-    some = data.take(slice(0, SENSITIVITY_SAMPLES))
+    some = data.take(slice(0, affordable(model, data, SENSITIVITY_SAMPLES)))
     for found in scan(weights, partial(measure, model, some), SENSITIVITY_RATES, {}, None):
         curves = {name: found.curve(name) for name in found.layers}
     return curves
@@ -337,8 +338,10 @@ def _notes(
             "--eval-data gives an independent judgement."
         )
     if data.training is None and data.calibration is not None:
-        name, samples = data.calibration.name, min(len(data.calibration), config.calibration_samples)
-        yield f"Calibrated on {samples:,} samples of {name}; no label was used."
+        yield (
+            f"Calibrated on {data.calibration.name}, {config.calibration_samples:,} samples at most; "
+            "no label was used."
+        )
     if data.judging.labels is None:
         yield "No labels: the table says how far the outputs moved, not whether they are right."
     if surgery is not None and surgery.units_removed:

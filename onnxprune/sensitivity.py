@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from onnxprune.calibration.sensitivity import measure
+from onnxprune.calibration.walk import affordable
 from onnxprune.config import describe_source
 from onnxprune.data import input_specs
 from onnxprune.errors import NothingToPruneError
@@ -34,8 +35,8 @@ def sensitivity(
 ) -> Scan:
     """Prune every weight alone at each of the rates: the deviation of the outputs.
 
-    `data` as in `prune`, of which the first `samples` are used; `state`: a JSON file to keep the scan in and to go on
-    from.
+    `data` as in `prune`, of which the first `samples` are used, fewer where the graph is wide; `state`: a JSON file
+    to keep the scan in and to go on from.
 
     Raises:
         OnnxPruneError: what is wrong, in a sentence that says the mend.
@@ -46,7 +47,8 @@ def sensitivity(
     if not weights:
         raise NothingToPruneError(f"{origin.name} has no weight that can be pruned: see `onnxprune inspect`")
     session = make_session(origin.file, origin.name)
-    inputs = read_inputs(data, graph, session, input_specs(graph), seed).take(slice(0, samples))
+    inputs = read_inputs(data, graph, session, input_specs(graph), seed)
+    inputs = inputs.take(slice(0, affordable(graph, inputs, samples)))
     about: dict[str, Any] = {
         "model": origin.sha256,
         "data": describe_source(data),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -10,8 +11,13 @@ import onnx_ir as ir
 
 from onnxprune.calibration.segments import Arrays, Segment, Tensors, last_reads
 from onnxprune.data import Dataset, fixed_batch, input_specs
+from onnxprune.model.shapes import infer_shapes
+from onnxprune.model.weights import constant_tensor
 
 BATCH_SAMPLES = 32
+# What all samples may take of memory where the graph is widest, and how many such values are alive at once, about.
+WALK_BYTES = 4 * 2**30
+ALIVE = 4
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,20 @@ def walk(
                     del arrays[value]
         reached = place
         yield Visit(node, place, streams[0][0], pruned)
+
+
+def affordable(model: ir.Model, data: Dataset, most: int) -> int:
+    """How many samples a walk can take, at most `most`: a wide graph takes fewer."""
+    size = min(1 if data.whole else fixed_batch(input_specs(model)) or 1, len(data))
+    one = data.take(slice(0, size))
+    shapes = infer_shapes(model, {name: array.shape for name, array in one.inputs.items()})
+    sizes = [
+        math.prod(dim for dim in shape if isinstance(dim, int))
+        for value, shape in shapes.items()
+        if constant_tensor(value) is None
+    ]
+    bytes_of_sample = ALIVE * np.dtype(np.float32).itemsize * max(sizes, default=1) / size
+    return max(size, min(most, len(data), int(WALK_BYTES / max(bytes_of_sample, 1))))
 
 
 def batches(model: ir.Model, data: Dataset) -> Iterator[Dataset]:

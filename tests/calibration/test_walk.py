@@ -5,7 +5,7 @@ import onnxruntime as ort
 from onnx import helper
 
 from onnxprune.calibration.moments import collect
-from onnxprune.calibration.walk import walk
+from onnxprune.calibration.walk import ALIVE, WALK_BYTES, affordable, walk
 from onnxprune.data import Dataset
 from onnxprune.model.blocks import Blocks
 from onnxprune.model.weights import constants, find_weights
@@ -67,3 +67,16 @@ def test_a_walk_goes_through_bodies_constants_in_nodes_and_values_that_skip_laye
         (expected,) = taps(proto, [blocks.data.name], x) if blocks.data.name != "x" else (x,)
         np.testing.assert_allclose(moments.second[0], expected.T @ expected / 16, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(moments.dense_mean[0], expected.mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_wide_graph_takes_fewer_samples():
+    data = Dataset({"x": np.zeros((10, 1, 8, 8), np.float32)}, None, "x")
+    assert affordable(ir.from_proto(cnn()), data, 7) == 7
+    wide = model_of(
+        [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("GlobalAveragePool", ["c"], ["y"])],
+        [floats("x", "N", 1, 2000, 2000)],
+        [floats("y", "N", 64, 1, 1)],
+        {"w": normal(64, 1, 1, 1)},
+    )
+    images = Dataset({"x": np.broadcast_to(np.float32(0), (10, 1, 2000, 2000))}, None, "x")
+    assert affordable(ir.from_proto(wide), images, 7) == WALK_BYTES // (ALIVE * 4 * 64 * 2000**2)
