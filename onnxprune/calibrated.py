@@ -49,15 +49,15 @@ class Calibration:
     def cut(self, weights: Sequence[Weight], rates: Mapping[str, float]) -> dict[ir.Value, np.ndarray]:
         """Prune weights, in the model, to the rates given by name: the masks by value, True = kept.
 
-        Weights without a rate are left as they are. Weights in the body of an If, and those wider than `WIDEST`, are
-        cut by magnitude.
+        Weights without a rate are left as they are. Weights in the body of an If, those that `Blocks` do not fit,
+        and those wider than `WIDEST`, are cut by magnitude.
         """
         graph = set(self.model.graph)
         visited: dict[ir.Node, list[Weight]] = {}
         masks = {}
         for weight in (weight for weight in weights if weight.name in rates):
             node = weight.uses[0].node
-            if node in graph and Blocks.of(weight).shape[2] <= WIDEST:
+            if node in graph and Blocks.fit(weight) and Blocks.of(weight).shape[2] <= WIDEST:
                 visited.setdefault(node, []).append(weight)
             else:
                 masks[weight.value] = cut_by_magnitude(weight, rates[weight.name], self.config.pattern)
@@ -105,9 +105,14 @@ class Calibration:
 
 def cut_by_magnitude(weight: Weight, rate: float, pattern: str) -> np.ndarray:
     """Prune one weight, in the model, by the size of its elements, in a pattern: the mask, True = kept."""
-    blocks, array = Blocks.of(weight), weight.array()
-    scores = np.abs(blocks.split(array).astype(np.float64))
-    mask = blocks.join(keep(blocks, scores, rate, pattern)) & (array != 0)
+    array = weight.array()
+    scores = np.abs(array.astype(np.float64))
+    if Blocks.fit(weight):
+        blocks = Blocks.of(weight)
+        mask = blocks.join(keep(blocks, blocks.split(scores), rate, pattern))
+    else:
+        mask = keep_largest([scores], rate)[0]
+    mask = mask & (array != 0)
     weight.assign(np.where(mask, array, 0))
     return mask
 

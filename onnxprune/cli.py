@@ -144,7 +144,7 @@ def prune(
     if verbose:
         console.print(job_details(report))
     console.print(job_summary(report))
-    _write("--json", json_path, json.dumps(report.to_dict(), indent=2) + "\n")
+    _write_json(json_path, report.to_dict())
     if html_path is not None:
         from onnxprune.report.page import page
 
@@ -408,6 +408,10 @@ def _check_writable(flag: str, path: str | None) -> None:
         raise OutputError(f"{flag} {path} cannot be written: name a file in a folder that exists")
 
 
+def _write_json(path: str | None, content: Any) -> None:
+    _write("--json", path, json.dumps(content, indent=2) + "\n")
+
+
 def _write(flag: str, path: str | None, content: str) -> None:
     if path is None:
         return
@@ -415,5 +419,5 @@ def _write(flag: str, path: str | None, content: str) -> None:
         Path(path).write_text(content)
     except OSError as error:
         raise OutputError(
-            f"{flag} {path} cannot be written: {error.strerror}; the model is in place"
+            f"{flag} {path} cannot be written: {error.strerror}; all else is in place"
         ) from error

@@ -437,7 +437,7 @@ class PruneConfig:
         return settings | {
             "exclude": list(self.exclude),
             "layer_rate": [list(pair) for pair in self.layer_rate],
-            "input_shape": {name: list(shape) for name, shape in self.input_shape},
+            "input_shape": [f"{name}:{','.join(map(str, shape))}" for name, shape in self.input_shape],
             "dropout": [list(pair) for pair in self.dropout],
             "distill_values": list(self.distill_values),
             "data": describe_source(self.data),

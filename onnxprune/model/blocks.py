@@ -27,6 +27,13 @@ class Blocks:
     """The weight's shape in that order."""
     shape: tuple[int, int, int]
 
+    @staticmethod
+    def fit(weight: Weight) -> bool:
+        """Whether a weight can be read so: a Conv, Gemm or MatMul multiplies by it, just as it is stored."""
+        node, index = weight.uses[0].node, weight.uses[0].index
+        standard = node.domain in ("", "ai.onnx") and node.op_type in ("Conv", "Gemm", "MatMul")
+        return standard and node.inputs[index] is weight.value
+
     @classmethod
     def of(cls, weight: Weight) -> Blocks:
         use, shape = weight.uses[0], weight.shape
