@@ -87,7 +87,7 @@ class PruningSession:
         if not self.settled:
             self._prune(self.turns[-1], None)
         self.give_back()
-        return ir.to_proto(self.model)
+        return ir.to_proto(ir.external_data.load_to_model(self.model))
 
     @property
     def settled(self) -> bool:

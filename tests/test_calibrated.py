@@ -1,6 +1,7 @@
 """Criteria, refit and repairs through the whole job."""
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from onnx import helper
@@ -35,6 +36,24 @@ def test_second_order_moves_the_outputs_less_than_wanda_and_magnitude_and_refit_
     assert differences[2] < 0.5 * min(differences[:2])
     fitted = moved(model, judging, refit=True, calibration_data=calibration)
     assert fitted < differences[0]
+
+
+def test_weights_mapped_from_a_file_calibrate_like_those_in_memory(tmp_path):
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("MatMul", ["h", "v"], ["y"])]
+    weights = {"w": normal(8, 4096), "v": normal(4096, 2, seed=1)}
+    model = model_of(nodes, [floats("x", "N", 8)], [floats("y", "N", 2)], weights)
+    onnx.save(model, tmp_path / "in.onnx")
+    settings = {
+        "criterion": "second-order",
+        "calibration_data": {"x": rows(60, 0)},
+        "eval_data": {"x": rows(20, 1)},
+    }
+    mapped, given = (
+        onnxprune.prune(source, rate=0.5, format="dense", **settings).model
+        for source in (tmp_path / "in.onnx", model)
+    )
+    for name in weights:
+        np.testing.assert_array_equal(initializer(mapped, name), initializer(given, name))
 
 
 @pytest.mark.parametrize("criterion", ["magnitude", "wanda", "second-order"])

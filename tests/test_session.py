@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import onnxprune
 from onnxprune.errors import SettingError
-from tests.builders import cnn, floats, initializer, mlp, model_of
+from tests.builders import cnn, floats, initializer, mlp, model_of, normal
 
 UPDATES = 40
 RATE = 0.75
@@ -62,6 +62,18 @@ def test_a_plain_loop_prunes_to_exactly_the_rate_and_learns(schedule):
     assert kept(model) == {"fc1.weight": 32, "fc2.weight": 16}
     assert error(model) < error(one_shot())
     onnx.checker.check_model(model, full_check=True)
+
+
+def test_a_model_from_a_file_comes_back_whole(tmp_path):
+    table = helper.make_node("Gather", ["table", "ids"], ["x"])
+    product = helper.make_node("MatMul", ["x", "w"], ["y"])
+    ids = helper.make_tensor_value_info("ids", onnx.TensorProto.INT64, ["N"])
+    weights = {"table": normal(4096, 8), "w": normal(8, 4, seed=1)}
+    model = model_of([table, product], [ids], [floats("y", "N", 4)], weights)
+    onnx.save(model, tmp_path / "in.onnx")
+    back = onnxprune.PruningSession(tmp_path / "in.onnx", 1, rate=RATE).finish()
+    ort.InferenceSession(back.SerializeToString())
+    np.testing.assert_array_equal(initializer(back, "table"), weights["table"])
 
 
 def test_a_loop_that_stops_early_still_gets_the_rate():

@@ -78,7 +78,8 @@ class Segment:
         )
         for value, tensor in self._tensors.items():
             assert tensor is not None
-            initializer = ir.to_proto(tensor)
+            # A file's weights are mapped, and a model in memory cannot refer to a file.
+            initializer = ir.to_proto(ir.Tensor(tensor.numpy(), dtype=tensor.dtype))
             initializer.name = value.name or ""
             graph.initializer.append(initializer)
         graph.node.extend(ir.to_proto(node) for node in self._nodes)
