@@ -28,7 +28,8 @@ def compare_files(
 
     Raises:
         ModelFileError: a model is broken, or the two differ in their inputs or outputs.
-        DataError: the data or shapes do not fit the first model.
+        DataError: the data do not fit the first model.
+        SettingError: the shapes do not.
     """
     models = [load(path) for path in (first, second)]
     specs = [input_specs(model) for model, _ in models]

@@ -142,25 +142,31 @@ def _as_array(values: Any, key: str, name: str) -> np.ndarray:
         ) from None
 
 
-def fix_shapes(specs: list[InputSpec], shapes: Mapping[str, Sequence[int]]) -> list[InputSpec]:
+def fix_shapes(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) -> list[InputSpec]:
     """The inputs with these shapes, by name, in the place of what the model leaves open.
 
     Raises:
-        DataError: there is no such input, or it takes no such shape.
+        SettingError: there is no such input, or it takes no such shape.
     """
-    unknown = set(shapes) - {spec.name for spec in specs}
+    unknown = sorted(set(shapes) - {spec.name for spec in specs})
     if unknown:
         names = ", ".join(spec.name for spec in specs)
-        raise DataError(f"the model has no input {_quoted(unknown)}: give shapes of {names}")
+        raise SettingError(f"--input-shape {unknown[0]}: the model has no such input; it has {names}")
     for spec in specs:
         shape = tuple(shapes.get(spec.name, spec.shape))
         fits = len(shape) == len(spec.shape) and all(
             not isinstance(want, int) or have == want for have, want in zip(shape, spec.shape, strict=True)
         )
         if not fits:
-            wanted = ", ".join("any" if dim is None else str(dim) for dim in spec.shape)
-            raise DataError(f"the input {spec.name!r} takes [{wanted}], not {list(shape)}")
+            wanted = ",".join(map(str, shape))
+            raise SettingError(
+                f"--input-shape {spec.name}:{wanted} does not fit the input, whose dims are {_dims(spec)}"
+            )
     return [replace(spec, shape=tuple(shapes.get(spec.name, spec.shape))) for spec in specs]
+
+
+def _dims(spec: InputSpec) -> str:
+    return ",".join("?" if dim is None else str(dim) for dim in spec.shape)
 
 
 def random_data(specs: list[InputSpec], free_size: int, seed: int) -> Dataset:
@@ -198,31 +204,16 @@ def random_feeds(
     Raises:
         SettingError: a shape is of no input or does not fit it, or another axis is open.
     """
-    unknown = sorted(set(shapes) - {spec.name for spec in specs})
-    if unknown:
-        names = ", ".join(spec.name for spec in specs)
-        raise SettingError(f"--input-shape {unknown[0]}: the model has no such input; it has {names}")
-    settled = [replace(spec, shape=_settled(spec, shapes.get(spec.name))) for spec in specs]
-    return random_data(settled, 1, seed).inputs
-
-
-def _settled(spec: InputSpec, given: Sequence[int] | None) -> tuple[int, ...]:
-    dims = ",".join("?" if dim is None else str(dim) for dim in spec.shape)
-    if given is None:
-        given = [1 if axis == 0 and not isinstance(dim, int) else dim for axis, dim in enumerate(spec.shape)]  # type: ignore[misc]
-        if not all(isinstance(dim, int) for dim in given):
+    settled = []
+    for spec in fix_shapes(specs, shapes):
+        first = tuple(dim if isinstance(dim, int) else 1 for dim in spec.shape[:1])
+        if not all(isinstance(dim, int) for dim in spec.shape[1:]):
             raise SettingError(
-                f"input {spec.name} has dims {dims}, which leave its size open: give --input-shape {spec.name}:DIMS"
+                f"input {spec.name} has dims {_dims(spec)}, which leave its size open: "
+                f"give --input-shape {spec.name}:DIMS"
             )
-    fits = len(given) == len(spec.shape) and all(
-        not isinstance(own, int) or own == dim for own, dim in zip(spec.shape, given, strict=True)
-    )
-    if not fits:
-        wanted = ",".join(map(str, given))
-        raise SettingError(
-            f"--input-shape {spec.name}:{wanted} does not fit the input, whose dims are {dims}"
-        )
-    return tuple(given)
+        settled.append(replace(spec, shape=first + spec.shape[1:]))
+    return random_data(settled, 1, seed).inputs
 
 
 def _from_text(text: str, specs: list[InputSpec]) -> dict[str, np.ndarray]:

@@ -57,8 +57,11 @@ def test_a_shape_may_be_given_where_the_model_leaves_it_open(folder, capsys):
 
 
 REFUSED = {
-    "another rank": (["a.onnx", "a.onnx", "--input-shape", "x:8"], "takes [N, 8], not [8]"),
-    "an input that is not there": (["a.onnx", "a.onnx", "--input-shape", "z:1,8"], "no input 'z'"),
+    "another rank": (
+        ["a.onnx", "a.onnx", "--input-shape", "x:8"],
+        "does not fit the input, whose dims are N,8",
+    ),
+    "an input that is not there": (["a.onnx", "a.onnx", "--input-shape", "z:1,8"], "no such input"),
     "no shape": (["a.onnx", "a.onnx", "--input-shape", "x=1"], "x:1,3,224,224"),
     "another interface": (["a.onnx", "c.onnx"], "differ in their outputs"),
     "inputs too large to make up": (
