@@ -49,13 +49,14 @@ class Run:
     settings: dict[str, Any] = field(default_factory=dict)
     beside: str = ""
 
-    def command(self, source: Path) -> str:
+    def command(self) -> str:
+        """The command line of the same job, without --data and --eval-data."""
         flags = itertools.chain.from_iterable(
             [f"--{'' if value is not False else 'no-'}{name.replace('_', '-')}"]
             + ([] if isinstance(value, bool) else [f"{value:g}" if isinstance(value, float) else str(value)])
             for name, value in self.settings.items()
         )
-        return shlex.join(["onnxprune", str(source), "out.onnx", *flags])
+        return shlex.join(["onnxprune", f"models/{self.model}.onnx", "out.onnx", *flags])
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def table() -> None:
         rows.append(("all", f"{outcome.size:,}", f"{100 * outcome.kept / outcome.size:.1f} %", "8 %"))
         rows.append(("test error", "", f"{before:.2f} -> {after:.2f} %", PAPER_ERRORS[run.model]))
         _print(("layer", "weights", "kept", "kept in the paper"), rows)
-        click.echo(f"{outcome.seconds:.0f} s: {run.command(HERE / f'{run.model}.onnx')}\n")
+        click.echo(f"{outcome.seconds:.0f} s: {run.command()}\n")
 
 
 def records() -> None:
@@ -163,7 +164,7 @@ def records() -> None:
         ],
     )
     for outcome in outcomes:
-        click.echo(outcome.run.command(HERE / f"{outcome.run.model}.onnx"))
+        click.echo(outcome.run.command())
 
 
 def unlabelled() -> None:
