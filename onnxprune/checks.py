@@ -22,6 +22,7 @@ ABOVE_0 = Range(lambda value: value > 0, "above 0")
 AT_LEAST_0 = Range(lambda value: value >= 0, "0 or more")
 AT_LEAST_1 = Range(lambda value: value >= 1, "1 or more")
 SHARE = Range(lambda value: 0 <= value <= 1, "between 0 and 1")
+PART = Range(lambda value: 0 < value < 1, "above 0 and below 1")
 FRACTION = Range(lambda value: 0 <= value < 1, "in [0, 1)")
 
 

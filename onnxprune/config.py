@@ -12,6 +12,7 @@ from onnxprune.checks import (
     AT_LEAST_0,
     AT_LEAST_1,
     FRACTION,
+    PART,
     SHARE,
     Range,
     check_numbers,
@@ -148,6 +149,12 @@ class PruneConfig:
         "model. Without it, pruning is one-shot.",
         metavar="DATA",
         group="Data",
+    )
+    held_out: float = _setting(
+        0.1,
+        "Share of --data that is not trained on but picks the best state; at least one sample.",
+        metavar="SHARE",
+        within=PART,
     )
     eval_data: Any = _setting(
         None,

@@ -82,7 +82,7 @@ class Dataset:
         return Dataset(inputs, None if self.labels is None else self.labels[index], name or self.name)
 
     def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-        """Shuffle, and hold `fraction` of the samples out (at least one): (rest, held out).
+        """Shuffle, and hold `fraction` of the samples out, but at least one and not all: (rest, held out).
 
         Raises:
             DataError: there are fewer than two samples.
@@ -90,9 +90,9 @@ class Dataset:
         if len(self) < 2:
             raise DataError(f"{self.name} holds {len(self)} sample: give at least 2, one of them is held out")
         order = np.random.default_rng(seed).permutation(len(self))
-        held_out = max(1, round(fraction * len(self)))
+        held_out = min(max(1, round(fraction * len(self))), len(self) - 1)
         rest = self.take(np.sort(order[held_out:]))
-        return rest, self.take(np.sort(order[:held_out]), f"held-out {fraction:.0%} of {self.name}")
+        return rest, self.take(np.sort(order[:held_out]), f"held-out {100 * fraction:g}% of {self.name}")
 
 
 def class_axis(output_shape: tuple[int, ...], labels_shape: tuple[int, ...]) -> int | None:

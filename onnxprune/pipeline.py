@@ -40,7 +40,6 @@ from onnxprune.sparse.opset import raise_opset
 from onnxprune.sparse.rewrite import Stored, from_ops, to_ops
 from onnxprune.surgery import SurgeryReport, remove_dead_units
 
-HELD_OUT_FRACTION = 0.1
 PACKAGES = ("onnxprune", "onnx", "onnx-ir", "onnxruntime", "numpy", "torch")
 
 # Largest relative difference between two forms of one float32 model that differ by rounding alone.
@@ -187,7 +186,7 @@ def _read_data(model: ir.Model, original: ort.InferenceSession, config: PruneCon
     training = held_out = None
     if config.data is not None:
         data = read_inputs(config.data, model, original, specs, config.seed)
-        training, held_out = data.split(HELD_OUT_FRACTION, config.seed)
+        training, held_out = data.split(config.held_out, config.seed)
     if config.eval_data is not None:
         judging = load_data(config.eval_data, specs)
         check_runs(original, judging, specs)

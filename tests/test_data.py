@@ -114,6 +114,8 @@ def test_a_split_loses_no_sample_and_repeats_with_its_seed():
     assert len(held_out) == 4
     assert sorted([*rest.labels, *held_out.labels]) == list(range(40))
     assert (data.split(0.1, seed=3)[1].labels == held_out.labels).all()
+    assert [len(part) for part in data.split(0.001, seed=3)] == [39, 1]
+    assert [len(part) for part in data.split(0.999, seed=3)] == [1, 39]
 
 
 @pytest.mark.parametrize(
