@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onnxprune.config import PruneConfig
     from onnxprune.errors import OnnxPruneError
-    from onnxprune.pipeline import Result, prune
+    from onnxprune.jobs import prune
+    from onnxprune.pipeline import Result
     from onnxprune.session import PruningSession
     from onnxprune.translate import to_torch
 
@@ -19,7 +20,7 @@ _HOMES = {
     "PruneConfig": "onnxprune.config",
     "PruningSession": "onnxprune.session",
     "Result": "onnxprune.pipeline",
-    "prune": "onnxprune.pipeline",
+    "prune": "onnxprune.jobs",
     "to_torch": "onnxprune.translate",
 }
 

@@ -24,10 +24,10 @@ from onnxprune.config import PruneConfig
 from onnxprune.errors import ModelFileError, OnnxPruneError, OutputError
 from onnxprune.evaluate import Tolerance
 from onnxprune.interrupts import stopping_at_once
+from onnxprune.jobs import perform
 from onnxprune.model.io import load
 from onnxprune.model.replace import remove_working_folders
 from onnxprune.model.weights import find_weights
-from onnxprune.pipeline import run
 from onnxprune.processes import is_first_process
 from onnxprune.recipe import load_recipe, save_recipe
 from onnxprune.report.tables import inspection, job_details, job_summary
@@ -137,7 +137,7 @@ def prune(
     if save_config is not None:
         save_recipe(Path(save_config), config)
     with _progress_bar() as progress:
-        report = run(source, Path(output), config, progress).report
+        report = perform(source, Path(output), config, progress).report
     if not is_first_process():
         return
     console = _console()

@@ -156,6 +156,11 @@ class PruneConfig:
         metavar="SHARE",
         within=PART,
     )
+    held_out_data: Any = _setting(
+        None,
+        "Samples for that instead, as --data: best are those that the input model was not trained on either.",
+        metavar="DATA",
+    )
     eval_data: Any = _setting(
         None,
         "Judge input and output model on this, once, at the end; it steers nothing.",
@@ -314,20 +319,28 @@ class PruneConfig:
     )
     max_drop: float | None = _setting(
         None,
-        "Refuse a result that is worse by more than this (0.005 or 0.5%): status 1, the target is left as it was.",
+        "Refuse a result that is worse by more than this (0.005 or 0.5%): status 1, the target is left as it was. "
+        "Without --rate or --quality: search for the highest rate that held-out data allow.",
         metavar="DROP",
         within=FRACTION,
+        trains=False,
+    )
+    frontier: str | None = _setting(
+        None,
+        "Folder for the trials of a search, for --resume and `onnxprune pick`.  [default: OUT.onnx.frontier]",
+        metavar="FOLDER",
         trains=False,
     )
 
     def __post_init__(self) -> None:
         check_numbers(self)
         self._normalise()
-        if (self.rate is None) == (self.quality is None):
+        if self.rate is not None and self.quality is not None:
+            raise SettingError("give --rate R (the fraction to remove) or --quality Q (thresholds), not both")
+        if self.searches and self.max_drop is None:
             raise SettingError(
-                "give --rate R (the fraction to remove) or --quality Q (thresholds), "
-                + ("one of them" if self.rate is None else "not both")
-                + ": for example --rate 0.9"
+                "say how much goes: --rate R (the fraction to remove), --quality Q (thresholds), or --max-drop DROP "
+                "to search for the highest rate: for example --rate 0.9"
             )
         for setting in fields(self):
             choices = setting.metadata.get("choices")
@@ -371,7 +384,26 @@ class PruneConfig:
             "--schedule splice brings back what grows, --selection probability draws anew each time: "
             "use one of them",
         )
-        yield self.resume and self.checkpoint is None, "--resume needs --checkpoint FILE, to go on from it"
+        yield (
+            self.resume and self.checkpoint is None and not self.searches,
+            "--resume needs --checkpoint FILE, to go on from it",
+        )
+        yield (
+            self.searches and self.data is None,
+            "--max-drop without --rate searches by retraining: give --data, or a --rate",
+        )
+        yield (
+            self.searches and self.checkpoint is not None,
+            "a search keeps its state in --frontier FOLDER: drop --checkpoint, or give a --rate",
+        )
+        yield (
+            self.frontier is not None and not self.searches,
+            "--frontier is for a search: it goes with --max-drop and neither --rate nor --quality",
+        )
+        yield (
+            self.searches and self.pattern == "2:4",
+            "--pattern 2:4 has one rate only, so there is none to search for: give --rate 0.5",
+        )
         yield (
             self.calibrated and self.data is None and self.calibration_data is None,
             "--criterion, --refit, --bias-correction and --restore-norms measure what the layers read: give "
@@ -406,6 +438,11 @@ class PruneConfig:
         )
 
     @property
+    def searches(self) -> bool:
+        """Whether the rate is to be found."""
+        return self.rate is None and self.quality is None
+
+    @property
     def calibrated(self) -> bool:
         """Whether the job measures what the layers read."""
         return any(getattr(self, name) not in ("magnitude", False) for name in CALIBRATED)
@@ -415,8 +452,9 @@ class PruneConfig:
         for name in ("exclude", "distill_values"):
             value = getattr(self, name)
             self._set(name, (value,) if isinstance(value, str) else tuple(value))
-        if self.checkpoint is not None:
-            self._set("checkpoint", os.fspath(self.checkpoint))
+        for name in ("checkpoint", "frontier"):
+            if getattr(self, name) is not None:
+                self._set(name, os.fspath(getattr(self, name)))
         for name, example in (("layer_rate", "'fc*=0.95'"), ("dropout", "'fc*=0.5'")):
             flag, value = f"--{name.replace('_', '-')}", getattr(self, name)
             pairs = value.items() if isinstance(value, Mapping) else value
@@ -448,6 +486,7 @@ class PruneConfig:
             "dropout": [list(pair) for pair in self.dropout],
             "distill_values": list(self.distill_values),
             "data": describe_source(self.data),
+            "held_out_data": describe_source(self.held_out_data),
             "eval_data": describe_source(self.eval_data),
             "calibration_data": describe_source(self.calibration_data),
         }

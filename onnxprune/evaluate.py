@@ -86,6 +86,8 @@ class Evaluation:
     before: Metric | None
     after: Metric | None
     outputs: tuple[OutputDifference, ...]
+    drop_error: float | None = None
+    """The standard error of `drop()`, from the samples' own differences; None where it is not known."""
 
     def drop(self) -> float:
         """How much worse the output model is: by its metric, else 1 - agreement, else 1 - cosine."""
@@ -99,7 +101,7 @@ class Evaluation:
         return max(output.relative for output in self.outputs)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | {"drop": self.drop()}
 
 
 def compare(
@@ -131,7 +133,8 @@ def compare(
         progress(done / len(data))
     old_metric, new_metric = (score.result() for score in metrics)
     moved = tuple(difference.result(name) for difference, name in zip(differences, names, strict=True))
-    return Evaluation(data.name, len(data), old_metric, new_metric, moved)
+    error = differences[0].agreement_error() if old_metric is None else _paired_error(*metrics)
+    return Evaluation(data.name, len(data), old_metric, new_metric, moved, error)
 
 
 def random_inputs(
@@ -249,6 +252,13 @@ class _Difference:
             name, float(cosine), self.absolute, float(relative), agreement, self.elements, self.beyond
         )
 
+    def agreement_error(self) -> float | None:
+        """The standard error of the agreement."""
+        if not self.compared:
+            return None
+        share = self.agreeing / self.compared
+        return max(np.sqrt(share * (1 - share) / self.compared), 1 / self.compared)
+
 
 class _Score:
     """Running sum of the metric that the labels ask for."""
@@ -257,6 +267,7 @@ class _Score:
         self.name = "top-1"
         self.total = 0.0
         self.count = 0
+        self.parts: list[np.ndarray] = []
 
     def add(self, output: np.ndarray, labels: np.ndarray, data: str) -> None:
         if labels.dtype.kind == "f":
@@ -264,16 +275,32 @@ class _Score:
             if labels.shape != output.shape and labels.size != output.size:
                 raise DataError(_misfit(labels, output, data))
             error = output.astype(np.float64).reshape(labels.shape) - labels
-            self.total += float((error**2).sum())
+            scores = error**2
         else:
             axis = class_axis(output.shape, labels.shape)
             if axis is None or labels.min() < 0 or labels.max() >= output.shape[axis]:
                 raise DataError(_misfit(labels, output, data))
-            self.total += float((output.argmax(axis) == labels).sum())
+            scores = output.argmax(axis) == labels
+        self.parts.append(scores.reshape(len(labels), -1).sum(1, dtype=np.float64))
+        self.total += float(self.parts[-1].sum())
         self.count += labels.size
 
     def result(self) -> Metric | None:
         return Metric(self.name, self.total / self.count, self.count) if self.count else None
+
+
+def _paired_error(before: _Score, after: _Score) -> float:
+    """The standard error of the drop, from what each sample loses: what both models get wrong tells nothing.
+
+    At least that of one sample, for where no two answers differ.
+    """
+    old, new = np.concatenate(before.parts), np.concatenate(after.parts)
+    if before.name == "top-1":
+        lost = old - new
+        return max(float(np.linalg.norm(lost - lost.mean())), 1.0) / before.count
+    # To first order, of the ratio of two sums.
+    total = old.sum()
+    return float(np.linalg.norm(new - old * (new.sum() / total)) / total) if total else 0.0
 
 
 def _misfit(labels: np.ndarray, output: np.ndarray, data: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -73,27 +72,28 @@ class Result:
         return onnx.load(self.path)
 
 
-def prune(
-    model: ModelLike,
-    output: str | os.PathLike | None = None,
-    *,
-    progress: Progress | None = None,
-    **settings: Any,
-) -> Result:
-    """Prune a model, retrain it where there is data, and judge the result in onnxruntime.
+@dataclass(frozen=True)
+class Search:
+    """What a job knows of the search that it is a trial of: the settings asked for and the trials so far."""
 
-    `model` is a path, a ModelProto or an onnx_ir.Model, which is not changed; `output` the file to write (none:
-    the result stays in memory); the settings are the fields of `PruneConfig`, named as the flags.
+    settings: PruneConfig
+    trials: tuple[dict[str, Any], ...] = ()
+    start: Path | None = None
+    """The checkpoint of a trial at a smaller rate, whose weights and masks this one begins with."""
+
+
+def run(
+    source: ModelLike,
+    target: Path | None,
+    config: PruneConfig,
+    progress: Progress,
+    search: Search | None = None,
+) -> Result:
+    """Prune a model, retrain it where there is data, judge it in onnxruntime, and write it, or leave it in memory.
 
     Raises:
         OnnxPruneError: what is wrong, in a sentence that says the mend; nothing was written.
     """
-    target = None if output is None else Path(output)
-    return run(model, target, PruneConfig(**settings), progress or (lambda stage, fraction: None))
-
-
-def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: Progress) -> Result:
-    """The job, its settings checked; see `prune`."""
     if not is_first_process():
         target = None
     watch = _Stopwatch(progress)
@@ -118,7 +118,8 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
                 calibration = Calibration.of(model, data.calibration, config) if config.calibrated else None
                 cutter = make_cutter(model, weights, config, calibration, curves)
         with watch("prune"):
-            epochs = _prune(model, cutter, data, config, partial(progress, "prune"))
+            start = None if search is None else search.start
+            epochs = _prune(model, cutter, data, config, partial(progress, "prune"), start)
         with watch("remove dead units"):
             surgery = remove_dead_units(model) if config.remove_dead else None
             layers = [layer.pruned(weight) for layer, weight in zip(layers, weights, strict=True)]
@@ -140,7 +141,7 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
         _refuse_worse(evaluation, config, target)
         report = Report(
             versions=_versions(),
-            settings=config.to_dict(),
+            settings=(search.settings if search else config).to_dict(),
             source_sha256=origin.sha256,
             before=before,
             after=after,
@@ -152,6 +153,7 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
             notes=tuple(_notes(config, origin, target, data, layers, surgery)),
             seconds=watch.seconds,
             histograms=histograms,
+            trials=search.trials if search else (),
         )
         stage.annotate(report.annotations())
         report = replace(report, after=replace(after, bytes=stage.file_bytes()))
@@ -186,7 +188,11 @@ def _read_data(model: ir.Model, original: ort.InferenceSession, config: PruneCon
     training = held_out = None
     if config.data is not None:
         data = read_inputs(config.data, model, original, specs, config.seed)
-        training, held_out = data.split(config.held_out, config.seed)
+        if config.held_out_data is None:
+            training, held_out = data.split(config.held_out, config.seed)
+        else:
+            training = data
+            held_out = read_inputs(config.held_out_data, model, original, specs, config.seed)
     if config.eval_data is not None:
         judging = load_data(config.eval_data, specs)
         check_runs(original, judging, specs)
@@ -212,7 +218,12 @@ def _curves(
 
 
 def _prune(
-    model: ir.Model, cutter: Cutter, data: _Data, config: PruneConfig, progress: Callable[[float], None]
+    model: ir.Model,
+    cutter: Cutter,
+    data: _Data,
+    config: PruneConfig,
+    progress: Callable[[float], None],
+    start: Path | None,
 ) -> tuple[dict[str, Any], ...]:
     """Prune, retraining where there is data; a record of every state judged on the way."""
     if data.training is None or data.held_out is None:
@@ -221,7 +232,7 @@ def _prune(
     # Only retraining needs torch, whose import takes longer than a one-shot job.
     from onnxprune.retraining import prune_and_retrain
 
-    return prune_and_retrain(model, cutter, data.training, data.held_out, data.specs, config, progress)
+    return prune_and_retrain(model, cutter, data.training, data.held_out, data.specs, config, progress, start)
 
 
 def _store(

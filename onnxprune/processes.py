@@ -8,3 +8,8 @@ import os
 def is_first_process() -> bool:
     """Whether this process is the one that writes and prints; torchrun numbers them in RANK."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def is_only_process() -> bool:
+    """Whether the job runs in this process alone."""
+    return os.environ.get("WORLD_SIZE", "1") == "1"

@@ -72,6 +72,11 @@ class PruningSession:
         self._cutter = cutter
         self._masking = Masking(self.module, self.parameters, splices=config.schedule == "splice")
 
+    def go_on_from(self, module: Mapping[str, torch.Tensor]) -> None:
+        """Take over weights and masks, before the start, from the module of a session that cut less."""
+        self._masking.expect(module)
+        self.module.load_state_dict(module)
+
     def start(self, scores: Arrays | None = None) -> None:
         """Put the masks on, and make the first cut where it comes before all training."""
         self._masking.begin(weight.value for weight in self._cutter.weights)

@@ -77,7 +77,8 @@ class Report:
 
     `evaluation` is `onnxprune.evaluate.Evaluation.to_dict()`, `surgery` what died, `retraining` a record an epoch,
     `notes` sentences that the reader should see, `seconds` the wall time of each stage, `histograms` what
-    `weight_histogram` gives, by weight.
+    `weight_histogram` gives, by weight, `trials` those of a search for the rate (`onnxprune.frontier.Trial`, each with
+    whether it was `chosen`).
     """
 
     versions: dict[str, str]
@@ -93,6 +94,7 @@ class Report:
     notes: tuple[str, ...]
     seconds: dict[str, float]
     histograms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    trials: tuple[dict[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The record in JSON types, each layer with its rate."""
@@ -108,6 +110,7 @@ class Report:
             f"{ANNOTATION_PREFIX}settings": json.dumps(self.settings),
             f"{ANNOTATION_PREFIX}layers": json.dumps(densities),
             f"{ANNOTATION_PREFIX}evaluation": json.dumps(self.evaluation),
+            f"{ANNOTATION_PREFIX}trials": json.dumps(self.trials),
         }
 
 
@@ -151,5 +154,6 @@ def record_of_annotations(metadata: Mapping[str, str], path: str) -> dict[str, A
         "source_sha256": found.get("source_sha256", ""),
         "layers": layers,
         "evaluation": json.loads(found["evaluation"]),
+        "trials": json.loads(found.get("trials", "[]")),
         "notes": [f"Rebuilt from the annotations in {path}, which hold no more than this."],
     }

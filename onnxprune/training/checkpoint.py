@@ -17,6 +17,11 @@ from onnxprune.errors import OutputError, SettingError
 State = dict[str, Any]
 
 
+def best_module(path: Path) -> dict[str, torch.Tensor]:
+    """The best state of the module, masks included, in a checkpoint of this tool's own."""
+    return torch.load(path, map_location="cpu", weights_only=True)["best"][1]
+
+
 class Checkpoint:
     """A file that the state of a training is written to every so many minutes.
 

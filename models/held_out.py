@@ -1,0 +1,38 @@
+"""Writes the training images that a network of train_lenets.py was not trained on, and those it was, as IDX files.
+
+    python -m models.held_out lenet-5 build/lenet-5
+
+Whoever prunes a network judges it on images that it was not trained on: on others it does better than on new ones.
+The split is drawn again from the training's seed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import torch
+
+from models import idx
+from models.mnist import DEFAULT_FOLDER
+from models.train_lenets import HELD_OUT, RECIPES, SEED
+
+
+@click.command()
+@click.argument("name", type=click.Choice(list(RECIPES)))
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+def main(name: str, folder: Path) -> None:
+    """Write FOLDER/held-out-... and FOLDER/shown-..., images and labels, of the network NAME."""
+    images, labels = idx.read_split(DEFAULT_FOLDER, "train")
+    torch.manual_seed(SEED)
+    # Making the network takes numbers from the same stream.
+    RECIPES[name].net()
+    order = torch.randperm(len(labels)).numpy()
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, places in (("held-out", order[:HELD_OUT]), ("shown", order[HELD_OUT:])):
+        idx.write_gz(folder / f"{part}-images-idx3-ubyte.gz", images[places])
+        idx.write_gz(folder / f"{part}-labels-idx1-ubyte.gz", labels[places])
+
+
+if __name__ == "__main__":
+    main()
