@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onnxprune.config import PruneConfig
     from onnxprune.errors import OnnxPruneError
-    from onnxprune.jobs import prune
+    from onnxprune.jobs import prune, retrain
     from onnxprune.pipeline import Result
     from onnxprune.session import PruningSession
     from onnxprune.translate import to_torch
 
-__all__ = ["OnnxPruneError", "PruneConfig", "PruningSession", "Result", "prune", "to_torch"]
+__all__ = ["OnnxPruneError", "PruneConfig", "PruningSession", "Result", "prune", "retrain", "to_torch"]
 
 _HOMES = {
     "OnnxPruneError": "onnxprune.errors",
@@ -21,6 +21,7 @@ _HOMES = {
     "PruningSession": "onnxprune.session",
     "Result": "onnxprune.pipeline",
     "prune": "onnxprune.jobs",
+    "retrain": "onnxprune.jobs",
     "to_torch": "onnxprune.translate",
 }
 

@@ -15,16 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from onnxprune.checks import input_shapes
+from onnxprune.checks import input_shapes, parse_fraction
 from onnxprune.compare import compare_files, comparison_table
 from onnxprune.config import PruneConfig
 from onnxprune.errors import ModelFileError, OnnxPruneError, OutputError
 from onnxprune.evaluate import Tolerance
 from onnxprune.interrupts import stopping_at_once
-from onnxprune.jobs import perform
+from onnxprune.jobs import DECIDED, perform, retraining
 from onnxprune.model.io import load
 from onnxprune.model.replace import remove_working_folders
 from onnxprune.model.weights import find_weights
@@ -48,6 +49,9 @@ Examples:
   onnxprune in.onnx out.onnx --rate 0.9 --data train.npz --eval-data test.npz
   onnxprune in.onnx out.onnx --rate 0.9 --exclude conv1 --layer-rate 'fc*=0.95'
   onnxprune in.onnx out.onnx --rate 0.5 --pattern channel --round-to 8
+  onnxprune in.onnx out.onnx --max-drop 0.5% --data train.npz --eval-data test.npz
+  onnxprune pick out.onnx.frontier smaller.onnx --max-drop 1%
+  onnxprune retrain out.onnx newer.onnx --data new.npz --old-data train.npz
   onnxprune inspect in.onnx
   onnxprune sensitivity in.onnx --data test.npz --json scan.json --plot scan.svg
   onnxprune compare in.onnx out.onnx --check-rtol 0.01
@@ -70,7 +74,8 @@ def _option(setting: Field[Any]) -> click.Option:
     if isinstance(setting.default, bool):
         return click.Option([f"--{name}/--no-{name}", setting.name], show_default=True, **arguments)
     if "choices" in setting.metadata:
-        arguments["type"] = click.Choice(setting.metadata["choices"])
+        synonyms = setting.metadata.get("synonyms", ())
+        arguments["type"] = click.Choice([*setting.metadata["choices"], *synonyms])
     elif str(setting.type).startswith("int"):
         arguments["type"] = int
     return click.Option(
@@ -136,6 +141,50 @@ def prune(
         _check_writable(flag, path)
     if save_config is not None:
         save_recipe(Path(save_config), config)
+    _perform(source, output, config, json_path, html_path, verbose)
+
+
+@click.command(
+    cls=GroupedCommand,
+    context_settings=CONTEXT,
+    params=[_option(setting) for setting in fields(PruneConfig) if setting.name not in DECIDED],
+)
+@click.argument("source", metavar="PRUNED.onnx")
+@click.argument("output", metavar="OUT.onnx")
+@click.option("--splice", is_flag=True, help="Let connections come back where they grow; as many others go.")
+@click.option(
+    "--json", "json_path", metavar="FILE", help="Write everything in the summary, and more, as JSON."
+)
+@click.option(
+    "--report", "html_path", metavar="FILE.html", help="Write a page that shows all of it, and why."
+)
+@click.option("-v", "--verbose", is_flag=True, help="Also show every epoch.")
+@click.pass_context
+def retrain(
+    context: click.Context,
+    source: str,
+    output: str,
+    splice: bool,
+    json_path: str | None,
+    html_path: str | None,
+    verbose: bool,
+    **settings: Any,
+) -> None:
+    """Retrain a pruned model on new data: what is zero stays zero, and the file keeps its form."""
+    for flag, path in (("--json", json_path), ("--report", html_path)):
+        _check_writable(flag, path)
+    given = {
+        name: value
+        for name, value in settings.items()
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+    _perform(source, output, retraining(source, splice, given), json_path, html_path, verbose)
+
+
+def _perform(
+    source: str, output: str, config: PruneConfig, json_path: str | None, html_path: str | None, verbose: bool
+) -> None:
+    """Do a job and show what came of it."""
     with _progress_bar() as progress:
         report = perform(source, Path(output), config, progress).report
     if not is_first_process():
@@ -149,6 +198,27 @@ def prune(
         from onnxprune.report.page import page
 
         _write("--report", html_path, page(report.to_dict()))
+
+
+@click.command(context_settings=CONTEXT)
+@click.argument("folder", metavar="FRONTIER")
+@click.argument("output", metavar="OUT.onnx", required=False)
+@click.option("--rate", metavar="R", help="Take the best trial that removes this much or more.")
+@click.option("--max-drop", metavar="DROP", help="Take the highest rate that is worse by no more than this.")
+def pick(folder: str, output: str | None, rate: str | None, max_drop: str | None) -> None:
+    """Take another trial of a search, without a new run; without OUT.onnx, show what there is."""
+    from onnxprune.frontier import Frontier
+    from onnxprune.pick import pick, trials_table
+
+    trial = None
+    if output is not None:
+        trial = pick(
+            folder,
+            output,
+            rate=None if rate is None else parse_fraction("--rate", rate),
+            max_drop=None if max_drop is None else parse_fraction("--max-drop", max_drop),
+        )
+    _console().print(trials_table(Frontier.read(Path(folder)).trials, trial))
 
 
 @click.command(context_settings=CONTEXT)
@@ -324,6 +394,8 @@ def report(source: str, target: str) -> None:
 
 COMMANDS = {
     "prune": prune,
+    "retrain": retrain,
+    "pick": pick,
     "inspect": inspect,
     "report": report,
     "sensitivity": sensitivity,

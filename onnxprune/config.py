@@ -50,7 +50,8 @@ SEED = Range(lambda value: 0 <= value < 2**32, "between 0 and 4294967295")
 def _setting(default: Any, help: str, *, metavar: str | None = None, **extra: Any) -> Any:
     """A field with what the command line shows of it.
 
-    `within`: the range that a number must be in; `choices`: the texts allowed; `group`: the heading of the help
+    `within`: the range that a number must be in; `choices`: the texts allowed, `synonyms` what else each may be called;
+    `group`: the heading of the help
     that begins with this setting; `trains=False`: the setting does not change the weights that come out.
     """
     return field(default=default, metadata={"help": help, "metavar": metavar, **extra})
@@ -80,10 +81,11 @@ class PruneConfig:
     )
     scope: str = _setting(
         "layer",
-        "Bring every layer to the rate (layer); find one threshold for all of them (global), in units of each layer's "
-        "standard deviation (std); spare layers of few connections (erk), or those whose pruning moves the outputs "
-        "most, measured on data (sensitivity).",
+        "Bring every layer to the rate (layer, or uniform); find one threshold for all of them (global), in "
+        "units of each layer's standard deviation (std); spare layers of few connections (erk), or those whose pruning "
+        "moves the outputs most, measured on data (sensitivity).",
         choices=SCOPES,
+        synonyms={"uniform": "layer"},
         aliases=("--allocate",),
     )
     pattern: str = _setting(
@@ -167,6 +169,12 @@ class PruneConfig:
         metavar="DATA",
         trains=False,
     )
+    old_data: Any = _setting(
+        None,
+        "Judge both models on this as well: the data from before, where --data is new.",
+        metavar="DATA",
+        trains=False,
+    )
     schedule: str = _setting(
         "iterative",
         "The way to the rate: at once; in steps with retraining in between; a little at every so many updates, "
@@ -179,6 +187,9 @@ class PruneConfig:
         "Prune this many times on the way to the rate.  [default: 10 when iterative, else 100]",
         metavar="N",
         within=AT_LEAST_1,
+    )
+    regrow: bool = _setting(
+        False, "Let connections that the input model lost before come back as well (splice only)."
     )
     approach: float = _setting(
         0.5,
@@ -389,6 +400,10 @@ class PruneConfig:
             "--resume needs --checkpoint FILE, to go on from it",
         )
         yield (
+            self.regrow and self.schedule != "splice",
+            "--regrow brings connections back as they grow: it needs --schedule splice",
+        )
+        yield (
             self.searches and self.data is None,
             "--max-drop without --rate searches by retraining: give --data, or a --rate",
         )
@@ -462,10 +477,22 @@ class PruneConfig:
             self._set(name, tuple(parse_pair(flag, pair, example) for pair in pairs))
             for selector, number in getattr(self, name):
                 check_range(f"{flag} {selector}", number, RATE)
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            self._set(setting.name, setting.metadata.get("synonyms", {}).get(value, value))
         self._set("input_shape", tuple(input_shapes(self.input_shape).items()))
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
+
+    @staticmethod
+    def under(*headings: str) -> frozenset[str]:
+        """The names of the settings under these headings of the help."""
+        heading, names = "", set()
+        for setting in fields(PruneConfig):
+            heading = setting.metadata.get("group", heading)
+            names |= {setting.name} if heading in headings else set()
+        return frozenset(names)
 
     def training(self) -> dict[str, Any]:
         """Those of the settings that a retrained model's weights depend on, as JSON types."""
@@ -488,6 +515,7 @@ class PruneConfig:
             "data": describe_source(self.data),
             "held_out_data": describe_source(self.held_out_data),
             "eval_data": describe_source(self.eval_data),
+            "old_data": describe_source(self.old_data),
             "calibration_data": describe_source(self.calibration_data),
         }
 

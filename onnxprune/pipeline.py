@@ -138,6 +138,7 @@ def run(
         with watch("judge"):
             pruned = make_session(stage.path, "the pruned model")
             evaluation = compare(original, pruned, data.judging, data.specs, partial(progress, "judge"))
+            old = _judge_old(original, pruned, data.specs, config)
         _refuse_worse(evaluation, config, target)
         report = Report(
             versions=_versions(),
@@ -153,6 +154,7 @@ def run(
             notes=tuple(_notes(config, origin, target, data, layers, surgery)),
             seconds=watch.seconds,
             histograms=histograms,
+            old_evaluation=None if old is None else old.to_dict(),
             trials=search.trials if search else (),
         )
         stage.annotate(report.annotations())
@@ -299,6 +301,16 @@ def _count(model: ir.Model, path: Path | None, file_bytes: int, data: _Data) -> 
     )
     operations = sum(multiply_adds(model, sample).values())
     return FileRecord(None if path is None else str(path), file_bytes, parameters, nonzero, operations)
+
+
+def _judge_old(
+    original: ort.InferenceSession, pruned: ort.InferenceSession, specs: list[InputSpec], config: PruneConfig
+) -> Evaluation | None:
+    """Both models on the data from before, where there are any."""
+    if config.old_data is None:
+        return None
+    data = load_data(config.old_data, specs)
+    return compare(original, pruned, data, specs)
 
 
 def _refuse_worse(evaluation: Evaluation, config: PruneConfig, target: Path | None) -> None:

@@ -70,6 +70,7 @@ class PruningSession:
         self.turns_made = 0
         self.model = model
         self._cutter = cutter
+        self._regrow = config.regrow
         self._masking = Masking(self.module, self.parameters, splices=config.schedule == "splice")
 
     def go_on_from(self, module: Mapping[str, torch.Tensor]) -> None:
@@ -79,7 +80,7 @@ class PruningSession:
 
     def start(self, scores: Arrays | None = None) -> None:
         """Put the masks on, and make the first cut where it comes before all training."""
-        self._masking.begin(weight.value for weight in self._cutter.weights)
+        self._masking.begin((weight.value for weight in self._cutter.weights), self._regrow)
         self.prune_if_due(scores)
 
     def step(self) -> None:

@@ -24,7 +24,7 @@ from onnxprune.errors import ModelFileError, OutputError, first_line
 from onnxprune.model import coo
 from onnxprune.model.check import check_model, external_place
 from onnxprune.model.protos import all_tensors
-from onnxprune.model.replace import data_names, replace, working_folder
+from onnxprune.model.replace import copy, data_names, replace, working_folder
 from onnxprune.model.weights import constant_tensor, constants, put_tensor
 from onnxprune.model.wire import (
     IN_THIS_FILE,
@@ -231,6 +231,17 @@ class Staging:
         except OSError as error:
             raise self._unwritable(error) from error
         return sparse_bytes
+
+    def copy(self, source: Path) -> None:
+        """Take the model in a file that was written here, as it is.
+
+        Raises:
+            OutputError: it cannot be read, or the disk is full.
+        """
+        try:
+            copy(source, self.path, self._data)
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     def annotate(self, properties: Mapping[str, str]) -> None:
         """Add model metadata without reading the weights again: protobuf merges messages that are concatenated.

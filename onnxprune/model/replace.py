@@ -56,6 +56,19 @@ def replace(model: Path, data: Path | None, target: Path) -> None:
             (target.parent / names[in_use]).unlink(missing_ok=True)
 
 
+def copy(source: Path, model: Path, data: Path) -> None:
+    """Copy a model that was written here, and its external data, if any.
+
+    Raises:
+        OSError: one of them cannot be read or written.
+    """
+    shutil.copyfile(source, model)
+    name = _data_of(source)
+    if name is not None:
+        shutil.copyfile(source.parent / name, data)
+        _rename_data(model, data.name)
+
+
 def _data_of(target: Path) -> str | None:
     """The name of the data file that the model in place refers to."""
     try:

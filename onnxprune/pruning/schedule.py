@@ -112,7 +112,8 @@ def _gradual(config: PruneConfig, updates: int, families: Sequence[str]) -> list
 def _splice(config: PruneConfig, updates: int, families: Sequence[str]) -> list[Turn]:
     steps = config.steps or GRADUAL_STEPS
     start, end = config.approach * updates, max(config.approach, SETTLED) * updates
-    spacing = max(1, round(start / steps))
+    # Without a way to the rate, the steps are for what comes back.
+    spacing = max(1, round((start or end) / steps))
     afterwards = [
         Turn(update, 1.0, cubic) for update in range(round(start) + spacing, round(end) + 1, spacing)
     ]

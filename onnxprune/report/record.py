@@ -75,10 +75,10 @@ class FileRecord:
 class Report:
     """Everything a job did; `to_dict` gives what `--json` writes.
 
-    `evaluation` is `onnxprune.evaluate.Evaluation.to_dict()`, `surgery` what died, `retraining` a record an epoch,
-    `notes` sentences that the reader should see, `seconds` the wall time of each stage, `histograms` what
-    `weight_histogram` gives, by weight, `trials` those of a search for the rate (`onnxprune.frontier.Trial`, each with
-    whether it was `chosen`).
+    `evaluation` is `onnxprune.evaluate.Evaluation.to_dict()`, `old_evaluation` the same on --old-data; `surgery` what
+    died, `retraining` a record an epoch, `notes` sentences that the reader should see, `seconds` the wall time of each
+    stage, `histograms` what `weight_histogram` gives, by weight; `trials` those of a search for the rate
+    (`onnxprune.frontier.Trial`), each with whether it was `chosen`.
     """
 
     versions: dict[str, str]
@@ -94,6 +94,7 @@ class Report:
     notes: tuple[str, ...]
     seconds: dict[str, float]
     histograms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    old_evaluation: dict[str, Any] | None = None
     trials: tuple[dict[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:

@@ -142,7 +142,14 @@ def _total_rows(report: Report) -> Iterator[tuple[str, str, str, str]]:
     if units:
         yield "channels and neurons", *_change(sum(pair[0] for pair in units), sum(pair[1] for pair in units))
     yield "file", bytes_text(before.bytes), bytes_text(after.bytes), _times(before.bytes, after.bytes)
-    evaluation = report.evaluation
+    yield from _evaluation_rows(report.evaluation)
+    if report.old_evaluation is not None:
+        for name, *cells in _evaluation_rows(report.old_evaluation):
+            yield f"{name}, old data", cells[0], cells[1], cells[2]
+    yield "time", "", f"{sum(report.seconds.values()):.1f} s", _slowest(report.seconds)
+
+
+def _evaluation_rows(evaluation: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     if evaluation["before"] is not None:
         name = {"top-1": "top-1 error", "mse": "mean squared error"}[evaluation["before"]["name"]]
         yield name, _metric(evaluation["before"]), _metric(evaluation["after"]), ""
@@ -151,7 +158,6 @@ def _total_rows(report: Report) -> Iterator[tuple[str, str, str, str]]:
         moved = f"cosine {output['cosine']:.4f}{agreement}"
         largest = f"largest difference {output['absolute']:.3g} (relative {output['relative']:.3g})"
         yield f"output {escape(output['output'])}", "", moved, largest
-    yield "time", "", f"{sum(report.seconds.values()):.1f} s", _slowest(report.seconds)
 
 
 def _change(before: int, after: int) -> tuple[str, str, str]:

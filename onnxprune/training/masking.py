@@ -34,14 +34,15 @@ class Masking:
         self._zeros: dict[nn.Parameter, torch.Tensor] = {}
         self._fixed: list[tuple[nn.Parameter, torch.Tensor]] = []
 
-    def begin(self, values: Iterable[ir.Value]) -> None:
-        """Masks for these constants: what is zero now stays zero."""
+    def begin(self, values: Iterable[ir.Value], regrow: bool = False) -> None:
+        """Masks for these constants: what is zero now stays zero, or comes back where it grows (`regrow`)."""
         for value in values:
             if (parameter := self._parameters.get(value)) is not None:
                 self._add(parameter)
                 zeros = parameter.detach() == 0
                 if zeros.any():
-                    self._zeros[parameter] = zeros
+                    if not regrow:
+                        self._zeros[parameter] = zeros
                     self._buffer(parameter, MASK).copy_(~zeros)
 
     def set(self, masks: Mapping[ir.Value, np.ndarray]) -> None:

@@ -1,0 +1,198 @@
+"""Searching for the rate within a budget, and picking from the trials it leaves."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+import onnxprune
+from onnxprune.errors import SettingError, ValidationError
+from onnxprune.frontier import Frontier, Trial, best_within
+from onnxprune.model.io import load
+from onnxprune.model.weights import find_weights
+from onnxprune.pick import pick
+from onnxprune.sparse.rewrite import from_ops
+from tests.builders import mlp, normal
+
+HIDDEN = 32
+X = normal(1200, 8, seed=5)
+
+
+def outputs(path, x=X):
+    return ort.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A model, the data that it is right on, and a finished search."""
+    folder = tmp_path_factory.mktemp("search")
+    onnx.save(mlp(8, HIDDEN), folder / "in.onnx")
+    labels = outputs(folder / "in.onnx").argmax(1)
+    np.savez(folder / "data.npz", x=X[:1000], labels=labels[:1000])
+    np.savez(folder / "test.npz", x=X[1000:], labels=labels[1000:])
+    return folder, search(folder, "out.onnx", eval_data=str(folder / "test.npz")).report
+
+
+def search(folder, output, **settings):
+    settings = {"max_drop": 0.05, "epochs": 8, "batch_size": 50, "learning_rate": 1e-2, "warmup": 5} | settings
+    return onnxprune.prune(
+        folder / "in.onnx", folder / output, data=str(folder / "data.npz"), scope="global", **settings
+    )
+
+
+def without_time(trials):
+    return [{key: value for key, value in trial.items() if key != "seconds"} for trial in trials]
+
+
+def kept(path):
+    model, _ = load(path)
+    from_ops(model)
+    return {weight.name: weight.array() != 0 for weight in find_weights(model).prunable}
+
+
+def test_the_highest_rate_within_the_budget_is_written(searched):
+    folder, report = searched
+    (chosen,) = [trial for trial in report.trials if trial["chosen"]]
+    assert 0 < chosen["rate"] and chosen["drop"] <= 0.05
+    assert all(trial["rate"] <= chosen["rate"] for trial in report.trials if trial["drop"] <= 0.05)
+    assert any(trial["rate"] > chosen["rate"] for trial in report.trials)
+    assert sum(mask.sum() for mask in kept(folder / "out.onnx").values()) == chosen["kept"]
+    np.testing.assert_array_equal(
+        outputs(folder / "out.onnx"), outputs(folder / "out.onnx.frontier" / chosen["model"])
+    )
+
+
+def test_half_as_many_rates_are_trained_twice_as_long_each_round(searched):
+    epochs = [trial["epochs"] for trial in searched[1].trials]
+    assert sorted(set(epochs)) == [1, 2, 4, 8] and epochs == sorted(epochs)
+    assert epochs.count(2) <= 4 and epochs.count(4) <= 2 and epochs.count(8) == 1
+
+
+def test_a_trial_keeps_no_connection_that_the_one_it_began_with_had_cut(searched, tmp_path):
+    report = search(searched[0], tmp_path / "out.onnx", remove_dead=False).report
+    folder = tmp_path / "out.onnx.frontier"
+    pairs = [
+        (report.trials[trial["start"]]["model"], trial["model"])
+        for trial in report.trials
+        if trial["start"] is not None and trial["model"] and report.trials[trial["start"]]["model"]
+    ]
+    assert pairs
+    for before, after in pairs:
+        masks = kept(folder / before)
+        assert all((masks[name] | ~mask).all() for name, mask in kept(folder / after).items())
+
+
+def test_data_that_the_search_is_judged_on_in_the_end_steers_nothing(searched, tmp_path):
+    folder, report = searched
+    blind = search(folder, tmp_path / "out.onnx").report
+    assert without_time(blind.trials) == without_time(report.trials)
+    assert report.evaluation["data"].endswith("test.npz") and report.evaluation["samples"] == 200
+    assert "held-out" in blind.evaluation["data"]
+
+
+def test_a_search_that_was_interrupted_goes_on_to_the_same_trials(searched, tmp_path):
+    folder, report = searched
+
+    def interrupt(stage, fraction):
+        if stage.startswith("trial 4") and stage.endswith(": prune") and fraction > 0.4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(folder, tmp_path / "out.onnx", progress=interrupt)
+    assert not (tmp_path / "out.onnx").exists()
+    left = Frontier.read(tmp_path / "out.onnx.frontier")
+    assert len(left.trials) == 3
+    assert all((left.folder / trial.model).exists() for trial in left.trials if trial.model)
+    with pytest.raises(SettingError, match="--resume"):
+        search(folder, tmp_path / "out.onnx")
+    with pytest.raises(SettingError, match="other settings"):
+        search(folder, tmp_path / "out.onnx", resume=True, seed=1)
+    gone_on = search(folder, tmp_path / "out.onnx", resume=True).report
+    assert without_time(gone_on.trials) == without_time(report.trials)
+    np.testing.assert_array_equal(outputs(tmp_path / "out.onnx"), outputs(folder / "out.onnx"))
+    with pytest.raises(SettingError, match="finished"):
+        search(folder, tmp_path / "out.onnx", resume=True)
+
+
+def test_a_finished_search_leaves_an_index_and_the_models_that_no_other_beats(searched):
+    folder = searched[0] / "out.onnx.frontier"
+    trials = Frontier.read(folder).trials
+    models = {trial.model for trial in trials if trial.model}
+    assert {path.name for path in folder.iterdir()} == models | {"frontier.json"}
+    best = [trial for trial in trials if trial.model]
+    assert not any(one.beats(other) for one in best for other in best if one != other)
+    assert all(any(one.beats(other) for one in best) for other in trials if not other.model)
+
+
+def test_no_rate_within_the_budget_leaves_the_target_as_it_was(searched, tmp_path):
+    (tmp_path / "out.onnx").write_bytes(b"before")
+    noise = np.random.default_rng(0).integers(0, 4, 1000)
+    data = {"x": X[:1000], "labels": noise}
+    settings = {"max_drop": 0.0, "epochs": 1, "learning_rate": 1.0, "warmup": 0, "schedule": "one-shot"}
+    with pytest.raises(ValidationError, match="no rate is worse by no more than 0.00%"):
+        onnxprune.prune(
+            searched[0] / "in.onnx",
+            tmp_path / "out.onnx",
+            data=data,
+            held_out_data=str(searched[0] / "test.npz"),
+            **settings,
+        )
+    assert (tmp_path / "out.onnx").read_bytes() == b"before"
+
+
+def test_batches_that_come_only_once_serve_every_trial(searched, tmp_path):
+    labels = outputs(searched[0] / "in.onnx").argmax(1)
+    batches = ({"x": X[i : i + 100], "labels": labels[i : i + 100]} for i in range(0, 600, 100))
+    report = onnxprune.prune(
+        searched[0] / "in.onnx", data=batches, max_drop=0.9, epochs=1, batch_size=100
+    ).report
+    assert len(report.trials) > 3
+
+
+def test_another_point_is_picked_without_a_new_run(searched, tmp_path):
+    folder, report = searched
+    best = [trial for trial in report.trials if trial["model"]]
+    sparsest, densest = (choose(best, key=lambda trial: trial["rate"]) for choose in (max, min))
+    assert pick(folder / "out.onnx.frontier", tmp_path / "a.onnx", max_drop=1).number == sparsest["number"]
+    assert pick(folder / "out.onnx.frontier", tmp_path / "b.onnx", rate=0).number == densest["number"]
+    for name, trial in (("a", sparsest), ("b", densest)):
+        picked = tmp_path / f"{name}.onnx"
+        assert picked.stat().st_size == trial["size"]
+        assert sum(mask.sum() for mask in kept(picked).values()) == trial["kept"]
+    with pytest.raises(SettingError, match="no trial"):
+        pick(folder / "out.onnx.frontier", tmp_path / "c.onnx", rate=0.999999)
+    with pytest.raises(SettingError, match="no folder of a search"):
+        pick(tmp_path, tmp_path / "c.onnx", rate=0.5)
+
+
+def test_a_picked_model_brings_its_external_data_along(searched, tmp_path):
+    report = search(searched[0], tmp_path / "out.onnx", external_data="always", format="dense", epochs=1).report
+    (chosen,) = [trial for trial in report.trials if trial["chosen"]]
+    pick(tmp_path / "out.onnx.frontier", tmp_path / "picked.onnx", rate=chosen["rate"])
+    wanted = outputs(tmp_path / "out.onnx")
+    shutil.rmtree(tmp_path / "out.onnx.frontier")
+    assert (tmp_path / "picked.onnx.data").exists()
+    np.testing.assert_array_equal(outputs(tmp_path / "picked.onnx"), wanted)
+
+
+def trial(number, rate, drop):
+    return Trial(number, rate, 1, None, 10, 10, "top-1", 0.9, drop, 0.01, 1.0, f"trial-{number:02}.onnx")
+
+
+def test_an_index_names_no_model_that_is_not_there(tmp_path):
+    frontier = Frontier.begin(tmp_path / "f", {}, resume=False)
+    for each in (trial(0, 0.5, 0.02), trial(1, 0.75, 0.01), trial(2, 0.75, 0.03)):
+        (tmp_path / "f" / each.model).touch()
+        frontier.add(each)
+    index = json.loads((tmp_path / "f" / "frontier.json").read_text())
+    assert [each["model"] for each in index["trials"]] == [None, "trial-01.onnx", None]
+    assert {path.name for path in Path(tmp_path / "f").iterdir()} == {"frontier.json", "trial-01.onnx"}
+
+
+def test_a_drop_is_within_a_budget_that_it_equals():
+    assert best_within([trial(0, 0.5, 0.9967 - 0.9867)], 0.01) is not None
+    assert best_within([trial(0, 0.5, 0.0101)], 0.01) is None
