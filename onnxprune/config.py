@@ -478,8 +478,9 @@ class PruneConfig:
             for selector, number in getattr(self, name):
                 check_range(f"{flag} {selector}", number, RATE)
         for setting in fields(self):
-            value = getattr(self, setting.name)
-            self._set(setting.name, setting.metadata.get("synonyms", {}).get(value, value))
+            if synonyms := setting.metadata.get("synonyms"):
+                value = getattr(self, setting.name)
+                self._set(setting.name, synonyms.get(value, value))
         self._set("input_shape", tuple(input_shapes(self.input_shape).items()))
 
     def _set(self, name: str, value: Any) -> None:

@@ -6,6 +6,7 @@ is there.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable
@@ -60,18 +61,20 @@ class Frontier:
 
     @classmethod
     def begin(cls, folder: Path, origin: dict[str, Any], resume: bool) -> Frontier:
-        """A new folder, or with `resume` one to go on with.
+        """A new folder, or one that holds no trial yet, or with `resume` one to go on with.
 
         Raises:
             SettingError: it holds trials already, or those of another job.
             OutputError: it cannot be written.
         """
-        if not (folder / INDEX).exists():
-            frontier = cls(folder, origin, [], finished=False)
+        frontier = cls.read(folder) if (folder / INDEX).exists() else None
+        if frontier is None or not frontier.trials:
             try:
                 folder.mkdir(exist_ok=True)
             except OSError as error:
                 raise OutputError(f"--frontier {folder} cannot be made: {error.strerror}") from error
+            frontier = cls(folder, origin, [], finished=False)
+            frontier._forget_all()
             frontier._write()
             return frontier
         if not resume:
@@ -79,7 +82,6 @@ class Frontier:
                 f"{folder} holds a search already: go on with it by --resume, take a point of it by "
                 f"`onnxprune pick`, or name another --frontier"
             )
-        frontier = cls.read(folder)
         changed = [name for name, value in origin.items() if frontier._origin.get(name) != value]
         if changed:
             raise SettingError(
@@ -138,11 +140,22 @@ class Frontier:
             if trial.number not in needed:
                 self.state(trial.number).unlink(missing_ok=True)
 
+    def discard(self) -> None:
+        """Remove a folder that holds no trial, and nothing else."""
+        self._forget_all()
+        (self.folder / INDEX).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
     def finish(self) -> None:
         """Record that the search is over, and remove what only going on with it needs."""
         self._finished = True
         self._write()
-        self.forget(set())
+        self._forget_all()
+
+    def _forget_all(self) -> None:
+        for state in self.folder.glob("trial-*.state"):
+            state.unlink()
 
     def _write(self) -> None:
         content = {

@@ -13,7 +13,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,9 +22,11 @@ from typing import Any
 import numpy as np
 
 from onnxprune.config import PruneConfig
+from onnxprune.data import input_specs, load_data
 from onnxprune.errors import SettingError, ValidationError
+from onnxprune.evaluate import check_runs, make_session
 from onnxprune.frontier import ROUNDING, Frontier, Trial, best_within, model_name
-from onnxprune.model.io import ModelLike, load
+from onnxprune.model.io import ModelLike, load, staging
 from onnxprune.pipeline import Progress, Result, Search, run
 from onnxprune.processes import is_only_process
 
@@ -51,14 +53,32 @@ def search(source: ModelLike, target: Path | None, config: PruneConfig, progress
             folder = target.with_name(f"{target.name}.frontier")
         else:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        config = replace(config, data=_again(config.data), held_out_data=_again(config.held_out_data))
+        data = ("data", "held_out_data", "calibration_data", "eval_data", "old_data")
+        config = replace(config, **{name: _again(getattr(config, name)) for name in data})
+        digest = _check_ends(source, target, config)
         origin = {
-            "model": load(source)[1].sha256,
+            "model": digest,
             "settings": json.loads(json.dumps(config.training())),
             "--max-drop": config.max_drop,
         }
         frontier = Frontier.begin(folder, origin, config.resume)
-        return _Searcher(source, config, frontier, progress).find(target)
+        stack.callback(lambda: frontier.trials or frontier.discard())
+        result = _Searcher(source, config, frontier, progress).find(target)
+        if config.frontier is None and target is None:
+            return result
+        note = f"The other trials: `onnxprune pick {folder}`."
+        return replace(result, report=replace(result.report, notes=(*result.report.notes, note)))
+
+
+def _check_ends(source: ModelLike, target: Path | None, config: PruneConfig) -> str:
+    """Refuse at once what only the end of a search would come upon; the input model's SHA-256."""
+    model, origin = load(source)
+    session, specs = make_session(origin.file, origin.name), input_specs(model)
+    for data in (config.eval_data, config.old_data):
+        if data is not None:
+            check_runs(session, load_data(data, specs), specs)
+    with staging(target, origin):
+        return origin.sha256
 
 
 class _Searcher:
@@ -92,9 +112,10 @@ class _Searcher:
         settings = replace(settings, eval_data=self._config.eval_data)
         result = run(self._source, target, settings, self._progress, Search(self._config, trials))
         self._frontier.finish()
-        return replace(
-            result, report=replace(result.report, notes=(*self._notes(chosen), *result.report.notes))
-        )
+        report = result.report
+        notes = (*self._notes(chosen), *report.notes)
+        seconds = {"search": sum(trial.seconds for trial in self._trials)} | report.seconds
+        return replace(result, report=replace(report, notes=notes, seconds=seconds))
 
     def _descend(self) -> tuple[float, float]:
         """The first round: the most halvings that look possible, and the most that were tried."""
@@ -109,25 +130,25 @@ class _Searcher:
                 lower = halvings
             if hopeless == HOPELESS:
                 break
-        return lower, halvings
+        return lower, max(halvings, lower + 1)
 
     def _round(self, lower: float, upper: float, rates: int, epochs: int) -> tuple[float, float]:
-        """A round of rates between what looks possible and what was tried; both borders anew."""
-        # What only looked possible is trained longer; beyond what is within the budget, only more is of use.
+        """A round of rates from what looks possible to what does not; both borders anew."""
         reached = best_within(self._trials, self._max_drop)
         if reached is not None and reached.rate >= _rate(lower):
-            steps = np.linspace(lower, upper, rates + 1)[1:]
+            steps = np.linspace(lower, upper, rates + 2)[1:-1]
         else:
-            steps = np.linspace(lower, upper, rates)
-        hopeless, borders = 0, (lower, upper)
+            # It only looks possible: it is trained longer itself.
+            steps = np.linspace(lower, upper, rates + 1)[:-1]
+        hopeless, possible = 0, lower
         for halvings in map(float, steps):
             trial = self._trial(halvings, epochs)
             hopeless = 0 if self._promising(trial) else hopeless + 1
             if not hopeless:
-                borders = (halvings, upper)
+                possible = halvings
             elif hopeless == max(1, rates // 2):
-                return borders[0], halvings
-        return borders
+                return possible, halvings
+        return possible, upper
 
     def _promising(self, trial: Trial) -> bool:
         """Whether a drop may be within the budget but for chance and for the training's being short."""
@@ -137,10 +158,12 @@ class _Searcher:
     def _trial(self, halvings: float, epochs: int) -> Trial:
         """Try a rate, or look it up where an earlier run has tried it."""
         rate = _rate(halvings)
-        trial = next(self._done, None) or self._perform(rate, epochs)
+        trial = next(self._done, None)
+        if trial is None:
+            trial = self._perform(rate, epochs)
+            self._forget([*self._trials, trial])
         assert (trial.rate, trial.epochs) == (rate, epochs), "a search goes the same way again"
         self._trials.append(trial)
-        self._forget()
         return trial
 
     def _perform(self, rate: float, epochs: int) -> Trial:
@@ -190,14 +213,10 @@ class _Searcher:
             resume=True,
         )
 
-    def _forget(self) -> None:
+    def _forget(self, trials: Sequence[Trial]) -> None:
         """Of each rate from the best one on, the last state is needed, to begin with or to end with."""
-        reached = best_within(self._trials, self._max_drop)
-        last = {
-            trial.rate: trial.number
-            for trial in self._trials
-            if reached is None or trial.rate >= reached.rate
-        }
+        reached = best_within(trials, self._max_drop)
+        last = {trial.rate: trial.number for trial in trials if reached is None or trial.rate >= reached.rate}
         self._frontier.forget(set(last.values()) | ({reached.number} if reached is not None else set()))
 
     def _epochs(self, round_: int) -> int:
@@ -207,8 +226,7 @@ class _Searcher:
         error = "" if chosen.drop_error is None else f" with a standard error of {chosen.drop_error:.2%}"
         notes = [
             f"The highest of {len(self._trials)} rates tried that is worse by no more than {self._max_drop:.2%} on "
-            f"held-out samples: {chosen.rate:.2%} removed, worse by {chosen.drop:.2%}{error}, on the same samples. "
-            f"The others: `onnxprune pick {self._frontier.folder}`."
+            f"held-out samples: {chosen.rate:.2%} removed, worse by {chosen.drop:.2%}{error}, on the same samples."
         ]
         if self._config.held_out_data is None:
             notes.append(

@@ -37,6 +37,8 @@ class PruningSession:
 
     def __init__(self, model: ModelLike, updates: int, **settings: Any):
         config = PruneConfig(**settings)
+        if config.searches:
+            raise SettingError("a session goes to one rate: give rate or quality; onnxprune.prune searches")
         if config.importance == "taylor":
             raise SettingError(
                 "importance taylor takes the tool's own loop over the data: use l2 or l1 in a session"

@@ -65,6 +65,7 @@ def good_rows(count=20):
 
 
 DATA = ("in.onnx", "out.onnx", "--rate", "0.5", "--data", "data.npz")
+SEARCH = ("in.onnx", "out.onnx", "--max-drop", "1%", "--data", "data.npz")
 
 BAD = {
     "no such file": (None, ("gone.onnx", "out.onnx", "--rate", "0.5"), "no file gone.onnx"),
@@ -90,6 +91,25 @@ BAD = {
     "a folder as target": (None, ("in.onnx", ".", "--rate", "0.5"), "is a folder"),
     "a file as the target's folder": (None, ("in.onnx", "in.onnx/out.onnx", "--rate", "0.5"), "no folder"),
     "the input as target": (None, ("in.onnx", "in.onnx", "--rate", "0.5"), "is the input itself"),
+    "a search without data": (None, ("in.onnx", "out.onnx", "--max-drop", "1%"), "give --data"),
+    "a search on no data file": (None, SEARCH, "no data file"),
+    "a search judged on no data file": (
+        lambda: save_data(x=good_rows()),
+        (*SEARCH, "--eval-data", "gone.npz"),
+        "no data file gone.npz",
+    ),
+    "a search for no folder": (
+        lambda: save_data(x=good_rows()),
+        ("in.onnx", "gone/out.onnx", *SEARCH[2:]),
+        "no folder gone",
+    ),
+    "retraining without data": (None, ("retrain", "in.onnx", "out.onnx"), "give --data"),
+    "retraining to a rate": (None, ("retrain", "in.onnx", "out.onnx", "--rate", "0.5"), "--rate"),
+    "picking from what is no search": (
+        None,
+        ("pick", ".", "out.onnx", "--rate", "0.5"),
+        "no folder of a search",
+    ),
     "a JSON file in no folder": (
         None,
         ("in.onnx", "out.onnx", "--rate", "0.5", "--json", "gone/r.json"),
@@ -231,3 +251,13 @@ def test_sensitivity_prints_a_table_keeps_its_state_and_draws_it(folder, capsys)
     assert code == 0 and again == out
     code, _, err = run(*arguments, "--samples", "10", capsys=capsys)
     assert code == 2 and "samples" in err
+
+
+def test_pick_shows_what_there_is_and_copies_what_is_asked_for(folder, capsys):
+    save_data(x=good_rows(60))
+    status, out, err = run(*SEARCH[:2], "--max-drop", "50%", *SEARCH[4:], "--epochs", "1", capsys=capsys)
+    assert (status, err) == (0, "") and "onnxprune pick out.onnx.frontier" in out
+    status, out, _ = run("pick", "out.onnx.frontier", capsys=capsys)
+    assert status == 0 and out.count("agreement") == len(list(Path("out.onnx.frontier").glob("*.onnx")))
+    status, out, _ = run("pick", "out.onnx.frontier", "dense.onnx", "--rate", "0%", capsys=capsys)
+    assert status == 0 and "chosen" in out and Path("dense.onnx").exists()

@@ -39,6 +39,11 @@ from onnxprune.errors import SettingError
         {"rate": 0.5, "clip_norm": 0},
         {"rate": 0.5, "resume": True},
         {"rate": 0.5, "pattern": "channel", "layer_rate": {"fc1": 0.5}},
+        {"rate": 0.5, "frontier": "trials"},
+        {"rate": 0.5, "regrow": True},
+        {"max_drop": 0.01},
+        {"max_drop": 0.01, "data": "a.npz", "checkpoint": "state"},
+        {"max_drop": 0.01, "data": "a.npz", "pattern": "2:4"},
     ],
 )
 def test_a_setting_out_of_range_is_refused_by_its_flag(settings):
@@ -56,3 +61,7 @@ def test_settings_come_out_as_json_types():
     settings = PruneConfig(rate=0.5, data=[{}], layer_rate={"a": 0.1}, exclude="b").to_dict()
     assert settings["data"] == "<list>"
     assert settings["layer_rate"] == [["a", 0.1]] and settings["exclude"] == ["b"]
+
+
+def test_a_uniform_rate_is_another_name_for_one_of_each_layer():
+    assert PruneConfig(rate=0.5, scope="uniform") == PruneConfig(rate=0.5, scope="layer")

@@ -41,6 +41,31 @@ def test_float_labels_are_judged_by_mean_squared_error():
     assert result.after.value == pytest.approx((target**2).mean(), rel=1e-5)
 
 
+def test_the_error_of_the_drop_counts_only_samples_that_the_models_differ_on():
+    weight = normal(8, 4, seed=1)
+    worse = weight + normal(8, 4, seed=2) / 2
+    x = normal(600, 8)
+    labels = (x @ (weight + normal(8, 4, seed=3) / 2)).argmax(1)
+    result = compare(session(linear(weight)), session(linear(worse)), dataset(600, labels), SPECS)
+    lost = ((x @ weight).argmax(1) == labels) * 1.0 - ((x @ worse).argmax(1) == labels)
+    assert result.drop() == pytest.approx(lost.mean())
+    assert result.drop_error == pytest.approx(lost.std() / np.sqrt(600))
+    same = compare(session(linear(weight)), session(linear(weight)), dataset(600, labels), SPECS)
+    assert same.drop() == 0 and same.drop_error == pytest.approx(1 / 600)
+
+
+def test_the_error_of_a_relative_drop_is_that_of_resampling():
+    weight, random = normal(8, 3, seed=1), np.random.default_rng(0)
+    x, noise = normal(400, 8), normal(400, 3, seed=3)
+    labels = x @ weight + noise
+    worse = weight + normal(8, 3, seed=2) / 5
+    result = compare(session(linear(weight)), session(linear(worse)), dataset(400, labels), SPECS)
+    old, new = (((x @ each - labels) ** 2).sum(1) for each in (weight, worse))
+    draws = [random.integers(0, 400, 400) for _ in range(2000)]
+    resampled = np.std([new[draw].sum() / old[draw].sum() for draw in draws])
+    assert result.drop_error == pytest.approx(resampled, rel=0.1)
+
+
 def test_differences_are_those_of_the_outputs():
     weight = normal(8, 4, seed=1)
     output = compare(session(linear(weight)), session(linear(weight * 0.5)), dataset(50), SPECS).outputs[0]

@@ -1,0 +1,113 @@
+"""Retraining what a job left, on new data."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import onnxprune
+from onnxprune.errors import SettingError
+from onnxprune.model.io import load
+from onnxprune.model.weights import find_weights
+from onnxprune.sparse.rewrite import from_ops
+from tests.builders import mlp, normal
+from tests.test_cli import run
+
+
+def quadrants(count, seed):
+    """Points, and the quadrant of each by its first two coordinates."""
+    x = normal(count, 8, seed=seed)
+    return {"x": x, "labels": (x[:, 0] > 0) + 2 * (x[:, 1] > 0)}
+
+
+NEW, OLD = quadrants(200, seed=1), quadrants(50, seed=2)
+# The made weights are large: what is to come back has to grow as large.
+SETTINGS = {"data": NEW, "epochs": 4, "batch_size": 20, "learning_rate": 0.2, "warmup": 0}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def prune(path, **settings):
+    onnxprune.prune(mlp(8, 64), path, **({"rate": 0.8, "scope": "global", "remove_dead": False} | settings))
+    return path
+
+
+def weights(path):
+    model, _ = load(path)
+    from_ops(model)
+    return {weight.name: weight.copy() for weight in find_weights(model).prunable}
+
+
+@pytest.mark.parametrize("values", ["fp32", "int8"])
+@pytest.mark.parametrize("form", ["ops", "dense", "coo"])
+def test_zeros_stay_and_weights_move_in_every_format(form, values, tmp_path):
+    if values != "fp32" and form != "ops":
+        pytest.skip("only sparse nodes store other values")
+    pruned = prune(tmp_path / "pruned.onnx", format=form, values=values)
+    report = onnxprune.retrain(pruned, tmp_path / "out.onnx", remove_dead=False, **SETTINGS).report
+    before, after = weights(pruned), weights(tmp_path / "out.onnx")
+    assert before.keys() == after.keys()
+    for name, array in before.items():
+        assert not after[name][array == 0].any()
+        assert not np.array_equal(after[name], array)
+    assert report.settings["format"] == form and report.settings["values"] == values
+    assert {layer.format for layer in report.layers} <= {form, "dense"}
+
+
+@pytest.mark.parametrize("form", ["ops", "coo"])
+def test_spliced_connections_come_back_at_the_same_density_of_every_layer(form, tmp_path):
+    pruned = prune(tmp_path / "pruned.onnx", format=form)
+    onnxprune.retrain(pruned, tmp_path / "out.onnx", splice=True, remove_dead=False, **SETTINGS)
+    before, after = weights(pruned), weights(tmp_path / "out.onnx")
+    for name, array in before.items():
+        assert np.count_nonzero(after[name]) == np.count_nonzero(array)
+    assert any(after[name][array == 0].any() for name, array in before.items())
+
+
+def test_blocks_come_and_go_as_blocks(tmp_path):
+    pruned = prune(tmp_path / "pruned.onnx", pattern="4x1", scope="layer")
+    onnxprune.retrain(pruned, tmp_path / "out.onnx", splice=True, remove_dead=False, **SETTINGS)
+    before, after = (
+        (weights(path)["fc1.weight"].reshape(16, 4, 8) != 0).any(1)
+        for path in (pruned, tmp_path / "out.onnx")
+    )
+    assert before.sum() == after.sum() and (before != after).any()
+    with pytest.raises(SettingError, match="two of every four"):
+        pairs = prune(tmp_path / "pairs.onnx", pattern="2:4", rate=0.5, scope="layer")
+        onnxprune.retrain(pairs, tmp_path / "out.onnx", splice=True, **SETTINGS)
+
+
+def test_both_models_are_judged_on_the_old_data_and_the_new(tmp_path):
+    pruned = prune(tmp_path / "pruned.onnx")
+    report = onnxprune.retrain(pruned, old_data=OLD, eval_data=NEW, **SETTINGS).report
+    assert report.evaluation["samples"] == 200 and report.old_evaluation["samples"] == 50
+    alone = onnxprune.retrain(pruned, eval_data=OLD, **SETTINGS).report
+    for side in ("before", "after"):
+        assert report.old_evaluation[side] == alone.evaluation[side]
+    assert report.evaluation["after"]["value"] > report.evaluation["before"]["value"]
+
+
+def test_retrain_takes_no_setting_that_the_model_decides(tmp_path):
+    pruned = prune(tmp_path / "pruned.onnx")
+    with pytest.raises(SettingError, match="rate is no setting of retrain"):
+        onnxprune.retrain(pruned, rate=0.5, **SETTINGS)
+    with pytest.raises(SettingError, match="give --data"):
+        onnxprune.retrain(pruned, data=None)
+
+
+def test_the_command_line_retrains_in_the_form_that_the_file_has(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    prune("pruned.onnx", format="coo")
+    np.savez("new.npz", **NEW)
+    np.savez("old.npz", **OLD)
+    arguments = ("retrain", "pruned.onnx", "out.onnx", "--data", "new.npz", "--old-data", "old.npz")
+    status, out, err = run(*arguments, "--epochs", "1", "--json", "report.json", capsys=capsys)
+    assert (status, err) == (0, "")
+    assert "top-1 error, old data" in out
+    assert onnx.load("out.onnx").graph.sparse_initializer
+    assert json.loads((tmp_path / "report.json").read_text())["settings"]["data"] == "new.npz"
