@@ -10,6 +10,7 @@ anew (Renda et al. 2020).
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 import time
@@ -62,8 +63,11 @@ def search(source: ModelLike, target: Path | None, config: PruneConfig, progress
             "--max-drop": config.max_drop,
         }
         frontier = Frontier.begin(folder, origin, config.resume)
-        stack.callback(lambda: frontier.trials or frontier.discard())
-        result = _Searcher(source, config, frontier, progress).find(target)
+        try:
+            result = _Searcher(source, config, frontier, progress).find(target)
+        finally:
+            if not frontier.trials:
+                frontier.discard()
         if config.frontier is None and target is None:
             return result
         note = f"The other trials: `onnxprune pick {folder}`."
@@ -102,7 +106,7 @@ class _Searcher:
         for round_, rates in enumerate(ROUNDS, 1):
             lower, upper = self._round(lower, upper, rates, self._epochs(round_))
         chosen = best_within(self._trials, self._max_drop)
-        if chosen is None:
+        if chosen is None or not chosen.rate:
             raise self._none_within(target)
         trials = tuple(
             asdict(trial) | {"chosen": trial.number == chosen.number} for trial in self._frontier.trials
@@ -135,12 +139,13 @@ class _Searcher:
     def _round(self, lower: float, upper: float, rates: int, epochs: int) -> tuple[float, float]:
         """A round of rates from what looks possible to what does not; both borders anew."""
         reached = best_within(self._trials, self._max_drop)
-        if reached is not None and reached.rate >= _rate(lower):
+        possible = 0.0 if reached is None else _halvings(reached.rate)
+        if possible >= lower - ROUNDING:
             steps = np.linspace(lower, upper, rates + 2)[1:-1]
         else:
             # It only looks possible: it is trained longer itself.
             steps = np.linspace(lower, upper, rates + 1)[:-1]
-        hopeless, possible = 0, lower
+        hopeless = 0
         for halvings in map(float, steps):
             trial = self._trial(halvings, epochs)
             hopeless = 0 if self._promising(trial) else hopeless + 1
@@ -182,7 +187,8 @@ class _Searcher:
         target = self._frontier.folder / model_name(number)
         report = run(self._source, target, self._settings(number, rate, epochs), progress, context).report
         judged = report.evaluation
-        metric = judged["after"] or {"name": "agreement", "value": 1 - judged["drop"]}
+        moved = "cosine" if judged["outputs"][0]["agreement"] is None else "agreement"
+        metric = judged["after"] or {"name": moved, "value": 1 - judged["drop"]}
         trial = Trial(
             number,
             rate,
@@ -236,7 +242,7 @@ class _Searcher:
         return notes
 
     def _none_within(self, target: Path | None) -> ValidationError:
-        nearest = min(self._trials, key=lambda trial: trial.drop)
+        nearest = min((trial for trial in self._trials if trial.rate), key=lambda trial: trial.drop)
         return ValidationError(
             f"no rate is worse by no more than {self._max_drop:.2%}: the nearest of {len(self._trials)}, "
             f"{nearest.rate:.2%} removed, is worse by {nearest.drop:.2%}; {target or 'nothing'} was left as it was: "
@@ -246,6 +252,10 @@ class _Searcher:
 
 def _rate(halvings: float) -> float:
     return 1 - 2.0**-halvings
+
+
+def _halvings(rate: float) -> float:
+    return -math.log2(1 - rate)
 
 
 def _again(source: Any) -> Any:
