@@ -32,6 +32,7 @@ from onnxprune.model.weights import find_weights
 from onnxprune.processes import is_first_process
 from onnxprune.recipe import load_recipe, save_recipe
 from onnxprune.report.tables import inspection, job_details, job_summary
+from onnxprune.report.trials import trials_table
 from onnxprune.sparse.rewrite import from_ops
 
 # Jobs shorter than this show no bar.
@@ -192,6 +193,8 @@ def _perform(
     console = _console()
     if verbose:
         console.print(job_details(report))
+    if report.trials:
+        console.print(trials_table(report.trials))
     console.print(job_summary(report))
     _write_json(json_path, report.to_dict())
     if html_path is not None:
@@ -208,17 +211,17 @@ def _perform(
 def pick(folder: str, output: str | None, rate: str | None, max_drop: str | None) -> None:
     """Take another trial of a search, without a new run; without OUT.onnx, show what there is."""
     from onnxprune.frontier import Frontier
-    from onnxprune.pick import pick, trials_table
+    from onnxprune.pick import pick
 
-    trial = None
+    chosen = None
     if output is not None:
-        trial = pick(
+        chosen = pick(
             folder,
             output,
             rate=None if rate is None else parse_fraction("--rate", rate),
             max_drop=None if max_drop is None else parse_fraction("--max-drop", max_drop),
         )
-    _console().print(trials_table(Frontier.read(Path(folder)).trials, trial))
+    _console().print(trials_table(Frontier.read(Path(folder)).records(chosen)))
 
 
 @click.command(context_settings=CONTEXT)

@@ -130,6 +130,13 @@ class Frontier:
                 for file in (name, *data_names(Path(name))):
                     (self.folder / file).unlink(missing_ok=True)
 
+    def records(self, chosen: Trial | None) -> tuple[dict[str, Any], ...]:
+        """The trials in JSON types, each with whether it is the one chosen."""
+        return tuple(
+            asdict(trial) | {"chosen": chosen is not None and trial.number == chosen.number}
+            for trial in self.trials
+        )
+
     def state(self, number: int) -> Path:
         """Where the training of a trial is kept until the search ends."""
         return self.folder / f"trial-{number:02}.state"

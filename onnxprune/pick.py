@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
-
-from rich import box
-from rich.table import Table
 
 from onnxprune.errors import SettingError
 from onnxprune.frontier import Frontier, Trial, best_beyond, best_within
 from onnxprune.model.io import staging
-from onnxprune.report.tables import bytes_text
 
 
 def pick(
@@ -47,25 +42,3 @@ def pick(
         stage.copy(frontier.folder / trial.model)
         stage.commit()
     return trial
-
-
-def trials_table(trials: Sequence[Trial], chosen: Trial | None = None) -> Table:
-    """The trials by rate; those without a model are beaten by others."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("removed", "times", "kept", "file", "epochs", "seconds", "metric", "drop", "+-"):
-        table.add_column(heading, justify="right")
-    table.add_column("")
-    for trial in sorted(trials, key=lambda trial: (trial.rate, trial.number)):
-        table.add_row(
-            f"{trial.rate:.2%}",
-            f"{1 / (1 - trial.rate):.1f}x",
-            f"{trial.kept:,}",
-            bytes_text(trial.size),
-            str(trial.epochs),
-            f"{trial.seconds:.0f}",
-            f"{trial.metric} {trial.value:.4g}",
-            f"{trial.drop:.2%}",
-            "" if trial.drop_error is None else f"{trial.drop_error:.2%}",
-            "chosen" if trial == chosen else "beaten" if trial.model is None else "",
-        )
-    return table

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +108,7 @@ class _Searcher:
         chosen = best_within(self._trials, self._max_drop)
         if chosen is None or not chosen.rate:
             raise self._none_within(target)
-        trials = tuple(
-            asdict(trial) | {"chosen": trial.number == chosen.number} for trial in self._frontier.trials
-        )
+        trials = self._frontier.records(chosen)
         # The training of the trial is over: its state goes the rest of the way again, now to the target.
         settings = self._settings(chosen.number, chosen.rate, chosen.epochs)
         settings = replace(settings, eval_data=self._config.eval_data)

@@ -1,9 +1,6 @@
 """Retraining what a job left, on new data."""
 
-import json
-
 import numpy as np
-import onnx
 import pytest
 import torch
 
@@ -13,7 +10,6 @@ from onnxprune.model.io import load
 from onnxprune.model.weights import find_weights
 from onnxprune.sparse.rewrite import from_ops
 from tests.builders import mlp, normal
-from tests.test_cli import run
 
 
 def quadrants(count, seed):
@@ -98,16 +94,3 @@ def test_retrain_takes_no_setting_that_the_model_decides(tmp_path):
         onnxprune.retrain(pruned, rate=0.5, **SETTINGS)
     with pytest.raises(SettingError, match="give --data"):
         onnxprune.retrain(pruned, data=None)
-
-
-def test_the_command_line_retrains_in_the_form_that_the_file_has(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    prune("pruned.onnx", format="coo")
-    np.savez("new.npz", **NEW)
-    np.savez("old.npz", **OLD)
-    arguments = ("retrain", "pruned.onnx", "out.onnx", "--data", "new.npz", "--old-data", "old.npz")
-    status, out, err = run(*arguments, "--epochs", "1", "--json", "report.json", capsys=capsys)
-    assert (status, err) == (0, "")
-    assert "top-1 error, old data" in out
-    assert onnx.load("out.onnx").graph.sparse_initializer
-    assert json.loads((tmp_path / "report.json").read_text())["settings"]["data"] == "new.npz"

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +137,24 @@ def test_a_search_that_was_interrupted_goes_on_to_the_same_trials(searched, tmp_
     np.testing.assert_array_equal(outputs(tmp_path / "out.onnx"), outputs(folder / "out.onnx"))
     with pytest.raises(SettingError, match="finished"):
         search(folder, tmp_path / "out.onnx", resume=True)
+
+
+def test_a_search_that_was_killed_goes_on_as_well(searched, tmp_path):
+    folder, report = searched
+    code = "import sys; from tests.test_search import search, Path; search(Path(sys.argv[1]), sys.argv[2])"
+    process = subprocess.Popen([sys.executable, "-c", code, folder, tmp_path / "out.onnx"])
+    index = tmp_path / "out.onnx.frontier" / "frontier.json"
+    while not index.exists() or len(Frontier.read(index.parent).trials) < 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    left = Frontier.read(index.parent)
+    assert all(outputs(index.parent / trial.model).shape == (500, 4) for trial in left.trials if trial.model)
+    assert not (tmp_path / "out.onnx").exists()
+    gone_on = search(folder, tmp_path / "out.onnx", resume=True).report
+    assert [trial["rate"] for trial in gone_on.trials] == [trial["rate"] for trial in report.trials]
+    assert not list(index.parent.glob(".onnxprune-*"))
 
 
 def test_a_finished_search_leaves_an_index_and_the_models_that_no_other_beats(searched):

@@ -210,6 +210,8 @@ def test_a_small_weight_that_the_loss_needs_comes_back_only_where_it_is_spliced(
 def test_settings_that_need_the_tools_own_loop_are_refused():
     with pytest.raises(SettingError, match="taylor"):
         onnxprune.PruningSession(mlp(), 1, rate=0.5, pattern="channel", importance="taylor", data={})
+    with pytest.raises(SettingError, match="one rate"):
+        onnxprune.PruningSession(mlp(), 1, max_drop=0.1, data={})
     with pytest.raises(SettingError, match="updates"):
         onnxprune.PruningSession(mlp(), 0, rate=0.5)
 
