@@ -133,6 +133,13 @@ def load_data(source: Any, specs: list[InputSpec]) -> Dataset:
     return _fit(arrays, specs, name)
 
 
+def repeatable(source: Any) -> Any:
+    """A data source, or None, that can be read again and again: batches that come only once are put by."""
+    if source is None or isinstance(source, str | os.PathLike | Mapping | Sequence):
+        return source
+    return list(source)
+
+
 def _as_array(values: Any, key: str, name: str) -> np.ndarray:
     try:
         return np.asarray(values)

@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from onnxprune.calibration.synthetic import NAME as SYNTHETIC
 from onnxprune.config import PruneConfig
+from onnxprune.data import input_specs, load_data, repeatable
 from onnxprune.errors import SettingError
 from onnxprune.model.io import ModelLike, load
 from onnxprune.model.weights import Weight, find_weights
@@ -51,7 +53,8 @@ def retrain(
     """Retrain a pruned model, of any format that is written here, on other data, in the form that it came in.
 
     What is zero stays zero; with `splice` connections come back where they grow, and as many others of the layer go.
-    `settings`: the fields of `PruneConfig` but those that say what goes and when.
+    `settings`: the fields of `PruneConfig` but those that say what goes and when; where there are labels, `distill` is
+    0 by default: what the model gave before is what is to change.
 
     Raises:
         OnnxPruneError: what is wrong, in a sentence that says the mend; nothing was written.
@@ -76,16 +79,19 @@ def retraining(model: ModelLike, splice: bool, settings: dict[str, Any]) -> Prun
     from_ops(graph)
     record = record_of_annotations(graph.metadata_props, origin.name)
     written: dict[str, Any] = {} if record is None else record["settings"]
-    form = {name: written[name] for name in ("format", "values") if name in written}
+    defaults: dict[str, Any] = {name: written[name] for name in ("format", "values") if name in written}
+    settings = settings | {"data": repeatable(settings["data"])}
+    if settings["data"] != SYNTHETIC and load_data(settings["data"], input_specs(graph)).labels is not None:
+        defaults["distill"] = 0.0
     if not splice:
-        return PruneConfig(**form | settings, rate=0.0, schedule="one-shot")
+        return PruneConfig(**defaults | settings, rate=0.0, schedule="one-shot")
     pattern = written.get("pattern", "unstructured")
     if pattern == "2:4":
         raise SettingError(
             f"{origin.name} keeps two of every four neighbours, which --splice cannot: drop it"
         )
     return PruneConfig(
-        **form | settings,
+        **defaults | settings,
         rate=0.0,
         layer_rate=tuple(
             (weight.name, _zeros(weight)) for weight in find_weights(graph).prunable if weight.size

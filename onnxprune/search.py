@@ -11,19 +11,17 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from onnxprune.config import PruneConfig
-from onnxprune.data import input_specs, load_data
+from onnxprune.data import input_specs, load_data, repeatable
 from onnxprune.errors import SettingError, ValidationError
 from onnxprune.evaluate import check_runs, make_session
 from onnxprune.frontier import ROUNDING, Frontier, Trial, best_within, model_name
@@ -55,7 +53,7 @@ def search(source: ModelLike, target: Path | None, config: PruneConfig, progress
         else:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         data = ("data", "held_out_data", "calibration_data", "eval_data", "old_data")
-        config = replace(config, **{name: _again(getattr(config, name)) for name in data})
+        config = replace(config, **{name: repeatable(getattr(config, name)) for name in data})
         digest = _check_ends(source, target, config)
         origin = {
             "model": digest,
@@ -254,10 +252,3 @@ def _rate(halvings: float) -> float:
 
 def _halvings(rate: float) -> float:
     return -math.log2(1 - rate)
-
-
-def _again(source: Any) -> Any:
-    """A data source that can be read for every trial: batches that come only once are put by."""
-    if source is None or isinstance(source, str | os.PathLike | Mapping):
-        return source
-    return list(source)

@@ -88,6 +88,14 @@ def test_both_models_are_judged_on_the_old_data_and_the_new(tmp_path):
     assert report.evaluation["after"]["value"] > report.evaluation["before"]["value"]
 
 
+def test_labels_alone_teach_where_there_are_any(tmp_path):
+    pruned = prune(tmp_path / "pruned.onnx")
+    assert onnxprune.retrain(pruned, **SETTINGS).report.settings["distill"] == 0
+    assert onnxprune.retrain(pruned, distill=0.5, **SETTINGS).report.settings["distill"] == 0.5
+    batches = ({"x": NEW["x"][i : i + 50]} for i in range(0, 200, 50))
+    assert onnxprune.retrain(pruned, **SETTINGS | {"data": batches}).report.settings["distill"] is None
+
+
 def test_retrain_takes_no_setting_that_the_model_decides(tmp_path):
     pruned = prune(tmp_path / "pruned.onnx")
     with pytest.raises(SettingError, match="rate is no setting of retrain"):
