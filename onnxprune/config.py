@@ -50,9 +50,9 @@ SEED = Range(lambda value: 0 <= value < 2**32, "between 0 and 4294967295")
 def _setting(default: Any, help: str, *, metavar: str | None = None, **extra: Any) -> Any:
     """A field with what the command line shows of it.
 
-    `within`: the range that a number must be in; `choices`: the texts allowed, `synonyms` what else each may be called;
-    `group`: the heading of the help
-    that begins with this setting; `trains=False`: the setting does not change the weights that come out.
+    `within`: the range that a number must be in; `choices`: the texts allowed, `synonyms`: other words for some of
+    them; `group`: the heading of the help that begins with this setting; `trains=False`: the setting does not change
+    the weights that come out.
     """
     return field(default=default, metadata={"help": help, "metavar": metavar, **extra})
 
@@ -188,14 +188,14 @@ class PruneConfig:
         metavar="N",
         within=AT_LEAST_1,
     )
-    regrow: bool = _setting(
-        False, "Let connections that the input model lost before come back as well (splice only)."
-    )
     approach: float = _setting(
         0.5,
         "Share of the training on the way to the rate; the rest is retraining at it.",
         metavar="SHARE",
         within=FRACTION,
+    )
+    regrow: bool = _setting(
+        False, "Let connections that the input model lost before come back as well (splice only)."
     )
     alternate: bool = _setting(
         False, "Prune and retrain convolutions and other layers in turns, the others fixed (iterative only)."

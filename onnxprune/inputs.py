@@ -24,6 +24,15 @@ def read_inputs(
     """
     if isinstance(source, str) and source == SYNTHETIC:
         return random_inputs(original, specs, seed, partial(synthetic_data, model))
+    return read_samples(source, original, specs)
+
+
+def read_samples(source: Any, original: ort.InferenceSession, specs: list[InputSpec]) -> Dataset:
+    """A data source, see `load_data`, that the model runs on.
+
+    Raises:
+        DataError: it cannot be read, or the model does not run on it.
+    """
     data = load_data(source, specs)
     check_runs(original, data, specs)
     return data

@@ -22,10 +22,10 @@ from onnxprune.calibration.synthetic import NAME as SYNTHETIC
 from onnxprune.calibration.walk import affordable
 from onnxprune.config import PruneConfig
 from onnxprune.cuts import Cutter, make_cutter, usable_weights
-from onnxprune.data import Dataset, InputSpec, fixed_batch, input_specs, load_data, random_feeds
+from onnxprune.data import Dataset, InputSpec, fixed_batch, input_specs, random_feeds
 from onnxprune.errors import DataError, ModelFileError, ValidationError
-from onnxprune.evaluate import BATCH_SAMPLES, Evaluation, check_runs, compare, make_session, random_inputs
-from onnxprune.inputs import read_inputs
+from onnxprune.evaluate import BATCH_SAMPLES, Evaluation, compare, make_session, random_inputs
+from onnxprune.inputs import read_inputs, read_samples
 from onnxprune.model.costs import multiply_adds
 from onnxprune.model.io import ModelLike, Source, Staging, load, staging
 from onnxprune.model.weights import FLOAT_TYPES, Weight, constant_tensor, constants, find_weights
@@ -138,7 +138,7 @@ def run(
         with watch("judge"):
             pruned = make_session(stage.path, "the pruned model")
             evaluation = compare(original, pruned, data.judging, data.specs, partial(progress, "judge"))
-            old = _judge_old(original, pruned, data.specs, config)
+            old = compare(original, pruned, data.old, data.specs) if data.old is not None else None
         _refuse_worse(evaluation, config, target)
         report = Report(
             versions=_versions(),
@@ -167,12 +167,13 @@ def run(
 
 @dataclass(frozen=True)
 class _Data:
-    """The data of a job: what is trained on, what picks the best state, and what both models are judged on."""
+    """The data of a job: to train on, to pick the best state by, and to judge both models on (`old` as well)."""
 
     specs: list[InputSpec]
     training: Dataset | None
     held_out: Dataset | None
     judging: Dataset
+    old: Dataset | None
     calibration: Dataset | None
 
 
@@ -196,15 +197,15 @@ def _read_data(model: ir.Model, original: ort.InferenceSession, config: PruneCon
             training = data
             held_out = read_inputs(config.held_out_data, model, original, specs, config.seed)
     if config.eval_data is not None:
-        judging = load_data(config.eval_data, specs)
-        check_runs(original, judging, specs)
+        judging = read_samples(config.eval_data, original, specs)
     else:
         judging = held_out or random_inputs(original, specs, config.seed)
+    old = None if config.old_data is None else read_samples(config.old_data, original, specs)
     measured = config.calibrated or config.scope == "sensitivity"
     calibration = training if measured else None
     if measured and config.calibration_data is not None:
         calibration = read_inputs(config.calibration_data, model, original, specs, config.seed)
-    return _Data(specs, training, held_out, judging, calibration)
+    return _Data(specs, training, held_out, judging, old, calibration)
 
 
 def _curves(
@@ -301,16 +302,6 @@ def _count(model: ir.Model, path: Path | None, file_bytes: int, data: _Data) -> 
     )
     operations = sum(multiply_adds(model, sample).values())
     return FileRecord(None if path is None else str(path), file_bytes, parameters, nonzero, operations)
-
-
-def _judge_old(
-    original: ort.InferenceSession, pruned: ort.InferenceSession, specs: list[InputSpec], config: PruneConfig
-) -> Evaluation | None:
-    """Both models on the data from before, where there are any."""
-    if config.old_data is None:
-        return None
-    data = load_data(config.old_data, specs)
-    return compare(original, pruned, data, specs)
 
 
 def _refuse_worse(evaluation: Evaluation, config: PruneConfig, target: Path | None) -> None:

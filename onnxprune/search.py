@@ -21,10 +21,11 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune.config import PruneConfig
-from onnxprune.data import input_specs, load_data, repeatable
+from onnxprune.data import input_specs, repeatable
 from onnxprune.errors import SettingError, ValidationError
-from onnxprune.evaluate import check_runs, make_session
+from onnxprune.evaluate import make_session
 from onnxprune.frontier import ROUNDING, Frontier, Trial, best_within, model_name
+from onnxprune.inputs import read_samples
 from onnxprune.model.io import ModelLike, load, staging
 from onnxprune.pipeline import Progress, Result, Search, run
 from onnxprune.processes import is_only_process
@@ -78,7 +79,7 @@ def _check_ends(source: ModelLike, target: Path | None, config: PruneConfig) -> 
     session, specs = make_session(origin.file, origin.name), input_specs(model)
     for data in (config.eval_data, config.old_data):
         if data is not None:
-            check_runs(session, load_data(data, specs), specs)
+            read_samples(data, session, specs)
     with staging(target, origin):
         return origin.sha256
 
@@ -109,7 +110,7 @@ class _Searcher:
         trials = self._frontier.records(chosen)
         # The training of the trial is over: its state goes the rest of the way again, now to the target.
         settings = self._settings(chosen.number, chosen.rate, chosen.epochs)
-        settings = replace(settings, eval_data=self._config.eval_data)
+        settings = replace(settings, eval_data=self._config.eval_data, old_data=self._config.old_data)
         result = run(self._source, target, settings, self._progress, Search(self._config, trials))
         self._frontier.finish()
         report = result.report
@@ -210,6 +211,7 @@ class _Searcher:
             epochs=epochs,
             max_drop=None,
             eval_data=None,
+            old_data=None,
             frontier=None,
             checkpoint=str(self._frontier.state(number)),
             resume=True,

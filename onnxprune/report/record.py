@@ -105,14 +105,14 @@ class Report:
     def annotations(self) -> dict[str, str]:
         """Model metadata that explains the file later: enough to see what was kept, and to run again."""
         densities = {layer.name: {"kept": layer.kept, "all": layer.size} for layer in self.layers}
-        return {
+        found = {
             f"{ANNOTATION_PREFIX}version": self.versions["onnxprune"],
             f"{ANNOTATION_PREFIX}source_sha256": self.source_sha256,
             f"{ANNOTATION_PREFIX}settings": json.dumps(self.settings),
             f"{ANNOTATION_PREFIX}layers": json.dumps(densities),
             f"{ANNOTATION_PREFIX}evaluation": json.dumps(self.evaluation),
-            f"{ANNOTATION_PREFIX}trials": json.dumps(self.trials),
         }
+        return found | ({f"{ANNOTATION_PREFIX}trials": json.dumps(self.trials)} if self.trials else {})
 
 
 def weight_histogram(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
