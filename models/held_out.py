@@ -21,9 +21,15 @@ from models.train_lenets import HELD_OUT, RECIPES, SEED
 @click.command()
 @click.argument("name", type=click.Choice(list(RECIPES)))
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-def main(name: str, folder: Path) -> None:
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default=DEFAULT_FOLDER,
+    help="Folder with whole MNIST.  [default: .mnist]",
+)
+def main(name: str, folder: Path, data: Path) -> None:
     """Write FOLDER/held-out-... and FOLDER/shown-..., images and labels, of the network NAME."""
-    images, labels = idx.read_split(DEFAULT_FOLDER, "train")
+    images, labels = idx.read_split(data, "train")
     torch.manual_seed(SEED)
     # Making the network takes numbers from the same stream.
     RECIPES[name].net()

@@ -232,6 +232,11 @@ class _Searcher:
             f"The highest of {len(self._trials)} rates tried that is worse by no more than {self._max_drop:.2%} on "
             f"held-out samples: {chosen.rate:.2%} removed, worse by {chosen.drop:.2%}{error}, on the same samples."
         ]
+        if (chosen.drop_error or 0.0) > self._max_drop / 2:
+            notes.append(
+                "So few held-out samples hardly tell such a drop from chance: a larger --held-out, or more "
+                "--held-out-data, makes it surer."
+            )
         if self._config.held_out_data is None:
             notes.append(
                 "Where the input model was trained on the samples held out, it does better on them than on new ones, "
