@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 
 from onnxprune.data import Dataset, InputSpec, class_axis, fixed_batch, random_data
@@ -17,8 +21,10 @@ from onnxprune.errors import DataError, ModelFileError, first_line
 BATCH_SAMPLES = 256
 # Tried one after the other for the axes, but the first, whose length a model leaves open.
 FREE_SIZES = (16, 64, 224, 512, 1)
-# onnxruntime logs warnings to stderr from level 2 down; errors come back as exceptions.
-LOG_ERRORS_ONLY = 3
+# Of a run on made-up inputs that may never end.
+LOOP_SECONDS = 3.0
+# Errors come back as exceptions; onnxruntime would log them to stderr as well.
+LOG_FATAL_ONLY = 4
 
 
 def make_session(model: Path | onnx.ModelProto, name: str) -> ort.InferenceSession:
@@ -28,7 +34,7 @@ def make_session(model: Path | onnx.ModelProto, name: str) -> ort.InferenceSessi
         ModelFileError: onnxruntime refuses the model.
     """
     options = ort.SessionOptions()
-    options.log_severity_level = LOG_ERRORS_ONLY
+    options.log_severity_level = LOG_FATAL_ONLY
     content = str(model) if isinstance(model, Path) else model.SerializeToString()
     try:
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -139,8 +145,9 @@ def random_inputs(
     specs: list[InputSpec],
     seed: int,
     make: Callable[[list[InputSpec], int, int], Dataset] = random_data,
+    patience: float | None = None,
 ) -> Dataset:
-    """Inputs made up, of a size that the model runs on, where it leaves sizes open.
+    """Inputs made up, of a size that the model runs on, where it leaves sizes open; for `patience` see `Dataset`.
 
     Raises:
         DataError: it runs on none.
@@ -148,12 +155,21 @@ def random_inputs(
     failures = []
     for size in FREE_SIZES:
         try:
-            data = make(specs, size, seed)
+            data = replace(make(specs, size, seed), patience=patience)
             check_runs(session, data, specs)
             return data
+        except EndlessError:
+            raise
         except DataError as error:
             failures.append(str(error))
     raise DataError(f"{failures[0]}; give inputs that fit it")
+
+
+def patience(model: ir.Model) -> float | None:
+    """How long a run of a model on made-up inputs may take, in seconds: they may have a Loop turn for ever."""
+    scopes = (model.graph, *model.functions.values())
+    loops = any(node.op_type == "Loop" for node in chain.from_iterable(scope.all_nodes() for scope in scopes))
+    return LOOP_SECONDS if loops else None
 
 
 def check_runs(session: ort.InferenceSession, data: Dataset, specs: list[InputSpec]) -> None:
@@ -188,8 +204,14 @@ def _run(session: ort.InferenceSession, batch: Dataset, fixed: int | None) -> li
             for name, array in inputs.items()
         }
     try:
-        outputs = session.run(None, inputs)
+        with _stopped_after(batch.patience) as options:
+            outputs = session.run(None, inputs, options)
     except Exception as error:
+        if options is not None and options.terminate:
+            raise EndlessError(
+                f"a run of the model on {batch.name} had not ended after {batch.patience:g} s, and its Loop may never: "
+                "give inputs that it ends on"
+            ) from None
         raise DataError(f"onnxruntime cannot run the model on {batch.name}: {first_line(error)}") from error
     return [
         output[:samples]
@@ -197,6 +219,26 @@ def _run(session: ort.InferenceSession, batch: Dataset, fixed: int | None) -> li
         else output
         for output in outputs
     ]
+
+
+class EndlessError(DataError):
+    """A run on made-up inputs took longer than the patience with it."""
+
+
+@contextmanager
+def _stopped_after(seconds: float | None) -> Iterator[ort.RunOptions | None]:
+    """Options of a run that onnxruntime ends, between two nodes, after so long; None where it takes its time."""
+    if seconds is None:
+        yield None
+        return
+    options = ort.RunOptions()
+    timer = threading.Timer(seconds, setattr, (options, "terminate", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield options
+    finally:
+        timer.cancel()
 
 
 class _Difference:

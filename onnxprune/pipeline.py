@@ -25,7 +25,7 @@ from onnxprune.config import PruneConfig
 from onnxprune.cuts import Cutter, make_cutter, usable_weights
 from onnxprune.data import Dataset, InputSpec, fixed_batch, input_specs, load_data, random_feeds
 from onnxprune.errors import DataError, ModelFileError, ValidationError
-from onnxprune.evaluate import BATCH_SAMPLES, Evaluation, check_runs, compare, make_session, random_inputs
+from onnxprune.evaluate import BATCH_SAMPLES, Evaluation, check_runs, compare, make_session, patience, random_inputs
 from onnxprune.inputs import read_inputs
 from onnxprune.model.costs import multiply_adds
 from onnxprune.model.io import ModelLike, Source, Staging, load, staging
@@ -191,7 +191,7 @@ def _read_data(model: ir.Model, original: ort.InferenceSession, config: PruneCon
         judging = load_data(config.eval_data, specs)
         check_runs(original, judging, specs)
     else:
-        judging = held_out or random_inputs(original, specs, config.seed)
+        judging = held_out or random_inputs(original, specs, config.seed, patience=patience(model))
     measured = config.calibrated or config.scope == "sensitivity"
     calibration = training if measured else None
     if measured and config.calibration_data is not None:

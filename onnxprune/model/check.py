@@ -331,7 +331,7 @@ def _check_external(tensor: onnx.TensorProto, name: str, file: Path) -> None:
         raise _Broken(
             f"the tensor {name!r} of shape {list(tensor.dims)} has {length:,} bytes in {path}, not {wanted:,}"
         )
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise _Broken(f"it keeps {name!r} in {path}, which is missing: put that file beside the model")
     if offset < 0 or offset + length > path.stat().st_size:
         raise _Broken(f"it keeps {name!r} in {path}, which is cut short: put the whole file beside the model")
@@ -344,5 +344,5 @@ def _check_location(location: str, name: str, folder: Path) -> None:
         raise _Broken(f"it keeps {name!r} in {location!r}, which is no path inside the model's folder")
     for part in parts:
         folder = folder / part
-        if folder.is_symlink():
+        if os.path.islink(folder):
             raise _Broken(f"it keeps {name!r} in {location!r}, which is a link: put the file itself there")
