@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -17,29 +17,61 @@ import onnxruntime as ort
 
 from onnxprune.data import Dataset, InputSpec, class_axis, fixed_batch, random_data
 from onnxprune.errors import DataError, ModelFileError, first_line
+from onnxprune.model.protos import all_tensors
+from onnxprune.model.wire import with_data_apart
 
 BATCH_SAMPLES = 256
 # Tried one after the other for the axes, but the first, whose length a model leaves open.
 FREE_SIZES = (16, 64, 224, 512, 1)
 # Of a run on made-up inputs that may never end.
 LOOP_SECONDS = 3.0
+# Models with as much data as this are judged with their weights mapped.
+MAPPED_BYTES = 1 << 26
 # Errors come back as exceptions; onnxruntime would log them to stderr as well.
 LOG_FATAL_ONLY = 4
 
 
 def make_session(model: Path | onnx.ModelProto, name: str) -> ort.InferenceSession:
-    """A CPU session for a model file, or a model in memory.
+    """A CPU session for a model file, whose weights stay there if they are many, or for a model in memory.
 
     Raises:
         ModelFileError: onnxruntime refuses the model.
     """
-    options = ort.SessionOptions()
-    options.log_severity_level = LOG_FATAL_ONLY
+    if isinstance(model, Path) and (mapped := _mapped_session(model)) is not None:
+        return mapped
     content = str(model) if isinstance(model, Path) else model.SerializeToString()
     try:
-        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(content, _session_options(), providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelFileError(f"onnxruntime refuses {name}: {first_line(error)}") from error
+
+
+def _session_options() -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = LOG_FATAL_ONLY
+    return options
+
+
+def _mapped_session(file: Path) -> ort.InferenceSession | None:
+    """A session that reads its weights where they are in the file; None where they are few, or that does not work.
+
+    onnxruntime maps external data. Weights inside of a model file it would copy, twice while it loads them.
+    """
+    # What fails, being broken or unknown to this onnxruntime, has another chance, and the last word, as a plain file.
+    with suppress(Exception):
+        proto = with_data_apart(file)
+        apart = (tensor.external_data for tensor, _ in all_tensors(proto))
+        sizes = (int(entry.value) for entries in apart for entry in entries if entry.key == "length")
+        if sum(sizes) < MAPPED_BYTES:
+            return None
+        options = _session_options()
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(file.parent)
+        )
+        # Packed for the kernels, weights would be in memory after all.
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return None
 
 
 @dataclass(frozen=True)

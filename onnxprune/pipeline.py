@@ -25,7 +25,15 @@ from onnxprune.config import PruneConfig
 from onnxprune.cuts import Cutter, make_cutter, usable_weights
 from onnxprune.data import Dataset, InputSpec, fixed_batch, input_specs, load_data, random_feeds
 from onnxprune.errors import DataError, ModelFileError, ValidationError
-from onnxprune.evaluate import BATCH_SAMPLES, Evaluation, check_runs, compare, make_session, patience, random_inputs
+from onnxprune.evaluate import (
+    BATCH_SAMPLES,
+    Evaluation,
+    check_runs,
+    compare,
+    make_session,
+    patience,
+    random_inputs,
+)
 from onnxprune.inputs import read_inputs
 from onnxprune.model.costs import multiply_adds
 from onnxprune.model.io import ModelLike, Source, Staging, load, staging
