@@ -315,9 +315,10 @@ class _Difference:
             self.largest = max(self.largest, float(np.abs(old64).max()))
 
     def result(self, name: str) -> OutputDifference:
-        norms = np.sqrt(self.norm_old * self.norm_new)
-        cosine = self.dot / norms if norms else float(self.norm_old == self.norm_new)
-        relative = self.absolute / self.largest if self.largest else float(self.absolute > 0)
+        with np.errstate(all="ignore"):
+            norms = np.sqrt(self.norm_old * self.norm_new)
+            cosine = self.dot / norms if norms else float(self.norm_old == self.norm_new)
+            relative = self.absolute / self.largest if self.largest else float(self.absolute > 0)
         agreement = self.agreeing / self.compared if self.compared else None
         return OutputDifference(
             name, float(cosine), self.absolute, float(relative), agreement, self.elements, self.beyond

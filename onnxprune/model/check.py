@@ -52,6 +52,7 @@ def check_model(proto: onnx.ModelProto, file: Path, name: str) -> None:
     """
     try:
         _check_texts(*(entry.domain for entry in proto.opset_import))
+        _check_texts(*(text for entry in proto.metadata_props for text in (entry.key, entry.value)))
         _check_functions(proto)
         _check_graph(proto.graph, set(), _Context(file, proto.opset_import))
         for function in proto.functions:
@@ -265,7 +266,7 @@ def _check_texts(*names: str | bytes) -> None:
     """Names must be texts: protobuf hands out what is no UTF-8 as bytes."""
     for name in names:
         if isinstance(name, bytes):
-            raise _Broken(f"the name {name[:40]!r} is no text")
+            raise _Broken(f"{name[:40]!r}, a name or metadata, is no text")
 
 
 def _check_type(info: onnx.TypeProto, name: str) -> None:

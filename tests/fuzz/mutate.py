@@ -214,10 +214,10 @@ def _change_dims(model: onnx.ModelProto, chance: random.Random) -> None:
 def _change_numbers(model: onnx.ModelProto, chance: random.Random) -> None:
     """The elements of an integer tensor, such as a shape, become others."""
     tensor = _of_kind(model, chance, onnx.TensorProto)
-    if tensor is not None and tensor.data_type == onnx.TensorProto.INT64 and tensor.raw_data:
-        array = onnx.numpy_helper.to_array(tensor).copy()
-        array.reshape(-1)[chance.randrange(array.size)] = chance.choice(NUMBERS)
-        tensor.raw_data = array.tobytes()
+    if tensor is not None and tensor.data_type == onnx.TensorProto.INT64 and len(tensor.raw_data) >= 8:
+        start = 8 * chance.randrange(len(tensor.raw_data) // 8)
+        number = chance.choice(NUMBERS).to_bytes(8, "little", signed=True)
+        tensor.raw_data = tensor.raw_data[:start] + number + tensor.raw_data[start + 8 :]
 
 
 def _make_external(model: onnx.ModelProto, chance: random.Random) -> None:
