@@ -199,9 +199,9 @@ def random_inputs(
 
 def patience(model: ir.Model) -> float | None:
     """How long a run of a model on made-up inputs may take, in seconds: they may have a Loop turn for ever."""
-    scopes = (model.graph, *model.functions.values())
-    loops = any(node.op_type == "Loop" for node in chain.from_iterable(scope.all_nodes() for scope in scopes))
-    return LOOP_SECONDS if loops else None
+    functions = (function.all_nodes() for function in model.functions.values())
+    nodes = chain(model.graph.all_nodes(), *functions)
+    return LOOP_SECONDS if any(node.op_type == "Loop" for node in nodes) else None
 
 
 def check_runs(session: ort.InferenceSession, data: Dataset, specs: list[InputSpec]) -> None:

@@ -120,6 +120,8 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
     with staging(target, origin) as stage:
         with watch("read data"):
             data = _read_data(model, original, config)
+            # Not to have its weights in memory beside those that are pruned.
+            del original
             before = _count(model, origin.path, origin.file_bytes, data)
             if data.calibration is not None:
                 curves = _curves(model, weights, data.calibration, config)
@@ -143,6 +145,9 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
             rounded_away = kept - sum(layer.kept for layer in layers)
             after = replace(after, nonzero=after.nonzero - rounded_away)
         with watch("judge"):
+            # The files are judged: what they were made from need not be in memory as well.
+            del model, weights, values_before, cutter
+            original = make_session(origin.file, origin.name)
             pruned = make_session(stage.path, "the pruned model")
             evaluation = compare(original, pruned, data.judging, data.specs, partial(progress, "judge"))
         _refuse_worse(evaluation, config, target)
@@ -287,9 +292,9 @@ def _as_stored(layer: LayerRecord, stored: dict[str, Stored]) -> LayerRecord:
 def _count(model: ir.Model, path: Path | None, file_bytes: int, data: _Data) -> FileRecord:
     """A model's float constants counted, and the multiply-adds for one of the samples that it is judged on."""
     tensors = [tensor for value in constants(model) if (tensor := constant_tensor(value)) is not None]
-    arrays = [tensor.numpy() for tensor in tensors if tensor.dtype in FLOAT_TYPES]
-    parameters = sum(array.size for array in arrays)
-    nonzero = sum(int(np.count_nonzero(array)) for array in arrays)
+    floats = [tensor for tensor in tensors if tensor.dtype in FLOAT_TYPES]
+    parameters = sum(tensor.size for tensor in floats)
+    nonzero = sum(int(np.count_nonzero(tensor.numpy())) for tensor in floats)
     shapes = {name: array.shape for name, array in data.judging.inputs.items()}
     sample = (
         shapes if data.judging.whole else {name: (1, *shape[1:]) for name, shape in shapes.items() if shape}

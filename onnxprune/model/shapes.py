@@ -142,7 +142,7 @@ class _Flat:
         self, graph: onnx.GraphProto, value: ir.Value, name: str, tensor: ir.TensorProtocol
     ) -> None:
         if tensor.nbytes > SMALL_TENSOR_BYTES:
-            shape: tuple[int | None, ...] = tensor.shape.numpy()
+            shape: Sequence[int | None] = tensor.shape.numpy()
             if len(shape) == 1 and tensor.size > LONGEST_VECTOR:
                 shape = (None,)
             graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.dtype, shape))
