@@ -4,9 +4,9 @@ import onnx_ir as ir
 import pytest
 from onnx import helper
 
+from onnxprune import evaluate
 from onnxprune.data import Dataset, InputSpec
 from onnxprune.errors import DataError, ModelFileError
-from onnxprune import evaluate
 from onnxprune.evaluate import check_runs, compare, make_session, patience, random_inputs
 from tests.builders import floats, mlp, model_of, normal
 from tests.fuzz.models import MODELS
@@ -87,7 +87,7 @@ def test_a_loop_that_may_turn_for_ever_on_inputs_that_nobody_gave_is_ended(monke
     count = next(tensor for tensor in model.graph.initializer if tensor.name == "count")
     count.raw_data = (2**62).to_bytes(8, "little")
     limit = patience(ir.from_proto(model))
-    with pytest.raises(DataError, match="had not ended after 0.2 s"):
+    with pytest.raises(DataError, match="had not ended"):
         random_inputs(session(model), SPECS, 0, patience=limit)
     assert patience(ir.from_proto(mlp())) is None
 

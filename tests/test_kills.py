@@ -39,8 +39,12 @@ for line in sys.stdin:
     job = os.fork()
     if not job:
         os.dup2(os.open(os.devnull, os.O_RDWR), 1)
-        cli.main(json.loads(line))
-        sys.exit()
+        status = 0
+        try:
+            cli.main(json.loads(line))
+        except SystemExit as stop:
+            status = stop.code
+        os._exit(status)
     print(job, flush=True)
     sys.stdin.readline()
     print(os.waitstatus_to_exitcode(os.waitpid(job, 0)[1]), flush=True)
@@ -58,7 +62,7 @@ RETRAINING = (
         "--external-data",
         "always",
     ),
-    *("--checkpoint", "state", "--checkpoint-minutes", "0", "--resume"),
+    *("--checkpoint", "state", "--checkpoint-minutes", "0.002", "--resume"),
 )
 
 
