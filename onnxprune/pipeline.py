@@ -146,7 +146,8 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
             after = replace(after, nonzero=after.nonzero - rounded_away)
         with watch("judge"):
             # The files are judged: what they were made from need not be in memory as well.
-            del model, weights, values_before, cutter
+            unprunable = found.unprunable
+            del model, found, weights, values_before, cutter
             original = make_session(origin.file, origin.name)
             pruned = make_session(stage.path, "the pruned model")
             evaluation = compare(original, pruned, data.judging, data.specs, partial(progress, "judge"))
@@ -158,7 +159,7 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
             before=before,
             after=after,
             layers=tuple(layers),
-            unprunable=found.unprunable,
+            unprunable=unprunable,
             surgery=asdict(surgery) if surgery else {},
             evaluation=evaluation.to_dict(),
             retraining=epochs,
