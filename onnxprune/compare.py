@@ -11,7 +11,15 @@ from rich.table import Table
 
 from onnxprune.data import fix_shapes, input_specs, load_data
 from onnxprune.errors import ModelFileError
-from onnxprune.evaluate import Evaluation, Tolerance, check_runs, compare, make_session, random_inputs
+from onnxprune.evaluate import (
+    Evaluation,
+    Tolerance,
+    check_runs,
+    compare,
+    make_session,
+    patience,
+    random_inputs,
+)
 from onnxprune.model.io import load
 
 
@@ -44,7 +52,11 @@ def compare_files(
             )
     sessions = [make_session(origin.file, origin.name) for _, origin in models]
     fixed = fix_shapes(specs[0], shapes or {})
-    samples = random_inputs(sessions[0], fixed, seed) if data is None else load_data(data, fixed)
+    if data is None:
+        limit = patience(models[0][0]) or patience(models[1][0])
+        samples = random_inputs(sessions[0], fixed, seed, patience=limit)
+    else:
+        samples = load_data(data, fixed)
     check_runs(sessions[0], samples, fixed)
     return compare(sessions[0], sessions[1], samples, fixed, tolerance=tolerance)
 

@@ -15,7 +15,7 @@ from onnxprune.errors import ModelFileError, NothingToPruneError
 from onnxprune.model.weights import Weight, Weights, constant_tensor, constants_by_name, find_weights
 from onnxprune.pruning.allocation import Pool, allocate, excluded_weights
 from onnxprune.pruning.channels import choose_channels
-from onnxprune.pruning.masks import apply_masks, make_masks
+from onnxprune.pruning.masks import NonZero, apply_masks, make_masks
 from onnxprune.pruning.rates import Curve
 from onnxprune.pruning.schedule import Turn, layer_family
 from onnxprune.surgery import unit_groups, zero_units
@@ -33,7 +33,7 @@ class Cutter:
     `weights` are those that it may cut one by one.
     """
 
-    cut: Callable[[Turn, Arrays], Arrays]
+    cut: Callable[[Turn, Arrays], Mapping[ir.Value, np.ndarray]]
     weights: tuple[Weight, ...]
 
     @property
@@ -106,27 +106,31 @@ def make_cutter(
 
 def _cut_weights(
     pools: list[Pool], config: PruneConfig, calibration: Calibration | None, turn: Turn, scores: Arrays
-) -> Arrays:
+) -> Mapping[ir.Value, np.ndarray]:
     """Zero single weights or blocks of them.
 
     How many go from each layer is settled by magnitude, whatever the criterion that says which.
     """
     drawing = config.selection == "probability"
     random = np.random.default_rng([config.seed, turn.update]) if drawing else None
-    masks = make_masks(turn.pools(pools), random, blocks=config.pattern == "4x1")
     cut = [
         weight
         for pool in pools
         for weight in pool.weights
         if turn.family in (None, layer_family(weight.op_type))
     ]
-    rates = {name: 1 - np.count_nonzero(mask) / mask.size for name, mask in masks.items()}
+    at_once = calibration is None and config.pattern != "2:4"
+    rates: dict[str, float] = {}
+    for pool in turn.pools(pools):
+        masks = make_masks([pool], random, blocks=config.pattern == "4x1")
+        rates |= {name: 1 - np.count_nonzero(mask) / mask.size for name, mask in masks.items()}
+        if at_once:
+            apply_masks([weight for weight in pool.weights if weight in cut], masks)
+    if at_once:
+        return NonZero(cut)
     if calibration is not None:
         return calibration.cut(tuple(cut), rates)
-    if config.pattern == "2:4":
-        return {weight.value: cut_by_magnitude(weight, rates[weight.name], config.pattern) for weight in cut}
-    apply_masks(cut, masks)
-    return {weight.value: masks[weight.name] for weight in cut}
+    return {weight.value: cut_by_magnitude(weight, rates[weight.name], config.pattern) for weight in cut}
 
 
 def _cut_channels(

@@ -64,12 +64,14 @@ class Dataset:
     """Samples along the first axis of every array: one array an input, and labels where there are any.
 
     An array without axes goes with every sample. `whole`: the arrays have no common first axis and are one sample.
+    `patience`: seconds after which a run of a model on them is given up; None: never.
     """
 
     inputs: dict[str, np.ndarray]
     labels: np.ndarray | None
     name: str
     whole: bool = False
+    patience: float | None = None
 
     def __len__(self) -> int:
         return 1 if self.whole else next(len(array) for array in self.inputs.values() if array.ndim)
@@ -79,7 +81,8 @@ class Dataset:
         if self.whole:
             return self
         inputs = {key: array[index] if array.ndim else array for key, array in self.inputs.items()}
-        return Dataset(inputs, None if self.labels is None else self.labels[index], name or self.name)
+        labels = None if self.labels is None else self.labels[index]
+        return replace(self, inputs=inputs, labels=labels, name=name or self.name)
 
     def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
         """Shuffle, and hold `fraction` of the samples out, but at least one and not all: (rest, held out).

@@ -2,38 +2,76 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 
 from onnxprune.data import Dataset, InputSpec, class_axis, fixed_batch, random_data
 from onnxprune.errors import DataError, ModelFileError, first_line
+from onnxprune.model.protos import all_tensors
+from onnxprune.model.wire import with_data_apart
 
 BATCH_SAMPLES = 256
 # Tried one after the other for the axes, but the first, whose length a model leaves open.
 FREE_SIZES = (16, 64, 224, 512, 1)
-# onnxruntime logs warnings to stderr from level 2 down; errors come back as exceptions.
-LOG_ERRORS_ONLY = 3
+# Of a run on made-up inputs that may never end.
+LOOP_SECONDS = 3.0
+# Models with as much data as this are judged with their weights mapped.
+MAPPED_BYTES = 1 << 26
+# Errors come back as exceptions; onnxruntime would log them to stderr as well.
+LOG_FATAL_ONLY = 4
 
 
 def make_session(model: Path | onnx.ModelProto, name: str) -> ort.InferenceSession:
-    """A CPU session for a model file, or a model in memory.
+    """A CPU session for a model file, whose weights stay there if they are many, or for a model in memory.
 
     Raises:
         ModelFileError: onnxruntime refuses the model.
     """
-    options = ort.SessionOptions()
-    options.log_severity_level = LOG_ERRORS_ONLY
+    if isinstance(model, Path) and (mapped := _mapped_session(model)) is not None:
+        return mapped
     content = str(model) if isinstance(model, Path) else model.SerializeToString()
     try:
-        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(content, _session_options(), providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelFileError(f"onnxruntime refuses {name}: {first_line(error)}") from error
+
+
+def _session_options() -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = LOG_FATAL_ONLY
+    return options
+
+
+def _mapped_session(file: Path) -> ort.InferenceSession | None:
+    """A session that reads its weights where they are in the file; None where they are few, or that does not work.
+
+    onnxruntime maps external data. Weights inside of a model file it would copy, twice while it loads them.
+    """
+    # What fails, being broken or unknown to this onnxruntime, has another chance, and the last word, as a plain file.
+    with suppress(Exception):
+        proto = with_data_apart(file)
+        apart = (tensor.external_data for tensor, _ in all_tensors(proto))
+        sizes = (int(entry.value) for entries in apart for entry in entries if entry.key == "length")
+        if sum(sizes) < MAPPED_BYTES:
+            return None
+        options = _session_options()
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(file.parent)
+        )
+        # Packed for the kernels, weights would be in memory after all.
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return None
 
 
 @dataclass(frozen=True)
@@ -142,8 +180,9 @@ def random_inputs(
     specs: list[InputSpec],
     seed: int,
     make: Callable[[list[InputSpec], int, int], Dataset] = random_data,
+    patience: float | None = None,
 ) -> Dataset:
-    """Inputs made up, of a size that the model runs on, where it leaves sizes open.
+    """Inputs made up, of a size that the model runs on, where it leaves sizes open; for `patience` see `Dataset`.
 
     Raises:
         DataError: it runs on none.
@@ -151,12 +190,21 @@ def random_inputs(
     failures = []
     for size in FREE_SIZES:
         try:
-            data = make(specs, size, seed)
+            data = replace(make(specs, size, seed), patience=patience)
             check_runs(session, data, specs)
             return data
+        except EndlessError:
+            raise
         except DataError as error:
             failures.append(str(error))
     raise DataError(f"{failures[0]}; give inputs that fit it")
+
+
+def patience(model: ir.Model) -> float | None:
+    """How long a run of a model on made-up inputs may take, in seconds: they may have a Loop turn for ever."""
+    functions = (function.all_nodes() for function in model.functions.values())
+    nodes = chain(model.graph.all_nodes(), *functions)
+    return LOOP_SECONDS if any(node.op_type == "Loop" for node in nodes) else None
 
 
 def check_runs(session: ort.InferenceSession, data: Dataset, specs: list[InputSpec]) -> None:
@@ -191,8 +239,14 @@ def _run(session: ort.InferenceSession, batch: Dataset, fixed: int | None) -> li
             for name, array in inputs.items()
         }
     try:
-        outputs = session.run(None, inputs)
+        with _stopped_after(batch.patience) as options:
+            outputs = session.run(None, inputs, options)
     except Exception as error:
+        if options is not None and options.terminate:
+            raise EndlessError(
+                f"a run of the model on {batch.name} had not ended after {batch.patience:g} s, and its Loop may never: "
+                "give inputs that it ends on"
+            ) from None
         raise DataError(f"onnxruntime cannot run the model on {batch.name}: {first_line(error)}") from error
     return [
         output[:samples]
@@ -200,6 +254,26 @@ def _run(session: ort.InferenceSession, batch: Dataset, fixed: int | None) -> li
         else output
         for output in outputs
     ]
+
+
+class EndlessError(DataError):
+    """A run on made-up inputs took longer than the patience with it."""
+
+
+@contextmanager
+def _stopped_after(seconds: float | None) -> Iterator[ort.RunOptions | None]:
+    """Options of a run that onnxruntime ends, between two nodes, after so long; None where it takes its time."""
+    if seconds is None:
+        yield None
+        return
+    options = ort.RunOptions()
+    timer = threading.Timer(seconds, setattr, (options, "terminate", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield options
+    finally:
+        timer.cancel()
 
 
 class _Difference:
@@ -244,9 +318,10 @@ class _Difference:
             self.largest = max(self.largest, float(np.abs(old64).max()))
 
     def result(self, name: str) -> OutputDifference:
-        norms = np.sqrt(self.norm_old * self.norm_new)
-        cosine = self.dot / norms if norms else float(self.norm_old == self.norm_new)
-        relative = self.absolute / self.largest if self.largest else float(self.absolute > 0)
+        with np.errstate(all="ignore"):
+            norms = np.sqrt(self.norm_old * self.norm_new)
+            cosine = self.dot / norms if norms else float(self.norm_old == self.norm_new)
+            relative = self.absolute / self.largest if self.largest else float(self.absolute > 0)
         agreement = self.agreeing / self.compared if self.compared else None
         return OutputDifference(
             name, float(cosine), self.absolute, float(relative), agreement, self.elements, self.beyond

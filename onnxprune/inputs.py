@@ -11,7 +11,7 @@ import onnxruntime as ort
 from onnxprune.calibration.synthetic import NAME as SYNTHETIC
 from onnxprune.calibration.synthetic import synthetic_data
 from onnxprune.data import Dataset, InputSpec, load_data
-from onnxprune.evaluate import check_runs, random_inputs
+from onnxprune.evaluate import check_runs, patience, random_inputs
 
 
 def read_inputs(
@@ -23,7 +23,7 @@ def read_inputs(
         DataError: it cannot be read, or the model does not run on it.
     """
     if isinstance(source, str) and source == SYNTHETIC:
-        return random_inputs(original, specs, seed, partial(synthetic_data, model))
+        return random_inputs(original, specs, seed, partial(synthetic_data, model), patience(model))
     return read_samples(source, original, specs)
 
 

@@ -24,7 +24,7 @@ from onnxprune.config import PruneConfig
 from onnxprune.cuts import Cutter, make_cutter, usable_weights
 from onnxprune.data import Dataset, InputSpec, fixed_batch, input_specs, random_feeds
 from onnxprune.errors import DataError, ModelFileError, ValidationError
-from onnxprune.evaluate import BATCH_SAMPLES, Evaluation, compare, make_session, random_inputs
+from onnxprune.evaluate import BATCH_SAMPLES, Evaluation, compare, make_session, patience, random_inputs
 from onnxprune.inputs import read_inputs, read_samples
 from onnxprune.model.costs import multiply_adds
 from onnxprune.model.io import ModelLike, Source, Staging, load, staging
@@ -112,6 +112,8 @@ def run(
     with staging(target, origin) as stage:
         with watch("read data"):
             data = _read_data(model, original, config)
+            # Not to have its weights in memory beside those that are pruned.
+            del original
             before = _count(model, origin.path, origin.file_bytes, data)
             if data.calibration is not None:
                 curves = _curves(model, weights, data.calibration, config)
@@ -136,6 +138,10 @@ def run(
             rounded_away = kept - sum(layer.kept for layer in layers)
             after = replace(after, nonzero=after.nonzero - rounded_away)
         with watch("judge"):
+            # The files are judged: what they were made from need not be in memory as well.
+            unprunable = found.unprunable
+            del model, found, weights, values_before, cutter
+            original = make_session(origin.file, origin.name)
             pruned = make_session(stage.path, "the pruned model")
             evaluation = compare(original, pruned, data.judging, data.specs, partial(progress, "judge"))
             old = compare(original, pruned, data.old, data.specs) if data.old is not None else None
@@ -147,7 +153,7 @@ def run(
             before=before,
             after=after,
             layers=tuple(layers),
-            unprunable=found.unprunable,
+            unprunable=unprunable,
             surgery=asdict(surgery) if surgery else {},
             evaluation=evaluation.to_dict(),
             retraining=epochs,
@@ -199,7 +205,7 @@ def _read_data(model: ir.Model, original: ort.InferenceSession, config: PruneCon
     if config.eval_data is not None:
         judging = read_samples(config.eval_data, original, specs)
     else:
-        judging = held_out or random_inputs(original, specs, config.seed)
+        judging = held_out or random_inputs(original, specs, config.seed, patience=patience(model))
     old = None if config.old_data is None else read_samples(config.old_data, original, specs)
     measured = config.calibrated or config.scope == "sensitivity"
     calibration = training if measured else None
@@ -293,9 +299,9 @@ def _as_stored(layer: LayerRecord, stored: dict[str, Stored]) -> LayerRecord:
 def _count(model: ir.Model, path: Path | None, file_bytes: int, data: _Data) -> FileRecord:
     """A model's float constants counted, and the multiply-adds for one of the samples that it is judged on."""
     tensors = [tensor for value in constants(model) if (tensor := constant_tensor(value)) is not None]
-    arrays = [tensor.numpy() for tensor in tensors if tensor.dtype in FLOAT_TYPES]
-    parameters = sum(array.size for array in arrays)
-    nonzero = sum(int(np.count_nonzero(array)) for array in arrays)
+    floats = [tensor for tensor in tensors if tensor.dtype in FLOAT_TYPES]
+    parameters = sum(tensor.size for tensor in floats)
+    nonzero = sum(int(np.count_nonzero(tensor.numpy())) for tensor in floats)
     shapes = {name: array.shape for name, array in data.judging.inputs.items()}
     sample = (
         shapes if data.judging.whole else {name: (1, *shape[1:]) for name, shape in shapes.items() if shape}

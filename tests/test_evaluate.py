@@ -1,12 +1,15 @@
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import helper
 
+from onnxprune import evaluate
 from onnxprune.data import Dataset, InputSpec
 from onnxprune.errors import DataError, ModelFileError
-from onnxprune.evaluate import check_runs, compare, make_session
+from onnxprune.evaluate import check_runs, compare, make_session, patience, random_inputs
 from tests.builders import floats, mlp, model_of, normal
+from tests.fuzz.models import MODELS
 
 SPECS = [InputSpec("x", np.dtype(np.float32), (None, 8))]
 
@@ -101,3 +104,27 @@ def test_a_model_that_onnxruntime_refuses_is_named():
     model.graph.node[1].op_type = "NoSuchOperator"
     with pytest.raises(ModelFileError, match=r"a test model: .*NoSuchOperator"):
         session(onnx.ModelProto.FromString(model.SerializeToString()))
+
+
+def test_a_loop_that_may_turn_for_ever_on_inputs_that_nobody_gave_is_ended(monkeypatch):
+    monkeypatch.setattr(evaluate, "LOOP_SECONDS", 0.2)
+    model = MODELS["loop"]()
+    count = next(tensor for tensor in model.graph.initializer if tensor.name == "count")
+    count.raw_data = (2**62).to_bytes(8, "little")
+    limit = patience(ir.from_proto(model))
+    with pytest.raises(DataError, match="had not ended"):
+        random_inputs(session(model), SPECS, 0, patience=limit)
+    assert patience(ir.from_proto(mlp())) is None
+
+
+@pytest.mark.parametrize("external", [True, False])
+def test_the_weights_of_a_large_model_stay_in_its_file_and_outputs_are_the_same(
+    external, tmp_path, monkeypatch
+):
+    onnx.save(mlp(64, 4096), tmp_path / "m.onnx", save_as_external_data=external, location="m.data")
+    given = {"x": normal(3, 64)}
+    plain = make_session(tmp_path / "m.onnx", "a model").run(None, given)[0]
+    monkeypatch.setattr(evaluate, "MAPPED_BYTES", 1 << 16)
+    mapped = make_session(tmp_path / "m.onnx", "a model")
+    assert mapped.get_session_options().get_session_config_entry("session.disable_prepacking") == "1"
+    np.testing.assert_allclose(mapped.run(None, given)[0], plain, rtol=1e-5, atol=1e-5)

@@ -1,18 +1,20 @@
 """Processes killed, interrupted, starved of disk and let loose on one target: it is whole, the old or the new one."""
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from tests.builders import floats, mlp, model_of, normal
 
@@ -27,6 +29,41 @@ for turn in itertools.count():
         data = "never" if turn % 3 == 2 else "always"
         prune(source, "out.onnx", rate=0.5, format="ops" if turn % 2 else "dense", external_data=data)
 """
+# Imports once, which takes seconds, and forks a job for each line of arguments. Prints its number, and after another
+# line, so that it is there to be killed until then, how it ended.
+FORKER = """
+import json, os, sys
+from onnxprune import cli, retraining
+print("begun", flush=True)
+for line in sys.stdin:
+    job = os.fork()
+    if not job:
+        os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+        status = 0
+        try:
+            cli.main(json.loads(line))
+        except SystemExit as stop:
+            status = stop.code
+        os._exit(status)
+    print(job, flush=True)
+    sys.stdin.readline()
+    print(os.waitstatus_to_exitcode(os.waitpid(job, 0)[1]), flush=True)
+"""
+RETRAINING = (
+    *(
+        "--rate",
+        "0.8",
+        "--data",
+        "data.npz",
+        "--epochs",
+        "6",
+        "--batch-size",
+        "16",
+        "--external-data",
+        "always",
+    ),
+    *("--checkpoint", "state", "--checkpoint-minutes", "0.002", "--resume"),
+)
 
 
 @pytest.fixture
@@ -79,6 +116,76 @@ def test_a_run_killed_at_any_moment_leaves_a_whole_target(folder):
 
     prune("a.onnx", "out.onnx", rate=0.5, external_data="never")
     assert not [path for path in folder.iterdir() if path.name.startswith(".onnxprune-")]
+
+
+class Jobs:
+    """Jobs of the command line that can be killed."""
+
+    def __init__(self):
+        # Threads of torch do not live through a fork.
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command, pipe = [sys.executable, "-c", FORKER], subprocess.PIPE
+        self.forker = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=environment
+        )
+        assert self.said() == "begun"
+
+    def said(self):
+        return self.forker.stdout.readline().strip()
+
+    def run(self, source, target, *, kill_after=None):
+        """The exit status of a retraining job; -9 where it was killed in time."""
+        print(json.dumps([source, target, *RETRAINING]), file=self.forker.stdin, flush=True)
+        job = int(self.said())
+        if kill_after is not None:
+            time.sleep(kill_after)
+            os.kill(job, signal.SIGKILL)
+        print(file=self.forker.stdin, flush=True)
+        return int(self.said())
+
+
+def contents(path):
+    """Every weight as it is stored, by name."""
+    return {
+        tensor.name: numpy_helper.to_array(tensor).tobytes() for tensor in onnx.load(path).graph.initializer
+    }
+
+
+def test_a_retraining_killed_at_any_moment_leaves_a_whole_target_and_resumes_to_the_undisturbed_result(
+    folder,
+):
+    random_numbers = np.random.default_rng(0)
+    np.savez("data.npz", x=normal(200, 64), labels=random_numbers.integers(0, 4, 200))
+    jobs, state = Jobs(), Path("state")
+    try:
+        seconds = {}
+        for name in ("a", "b"):
+            begun = time.monotonic()
+            assert jobs.run(f"{name}.onnx", f"{name}-pruned.onnx") == 0
+            seconds[name] = time.monotonic() - begun
+            state.unlink()
+        wanted = [outputs(f"{name}-pruned.onnx") for name in ("a", "b")]
+        chance, counts = random.Random(0), Counter()
+        for _ in range(KILLS):
+            assert jobs.run("b.onnx", "out.onnx") == 0
+            state.unlink()
+            status = jobs.run("a.onnx", "out.onnx", kill_after=chance.random() * 1.1 * seconds["a"])
+            counts[status, state.exists()] += 1
+            assert_whole(wanted)
+            assert jobs.run("a.onnx", "out.onnx") == 0
+            assert contents("out.onnx") == contents("a-pruned.onnx")
+            state.unlink()
+        print(
+            {
+                f"ended with {status}, {'a' if kept else 'no'} checkpoint": n
+                for (status, kept), n in counts.items()
+            }
+        )
+        assert any(status == -signal.SIGKILL for status, _ in counts)
+    finally:
+        jobs.forker.kill()
+        jobs.forker.wait()
+    assert not [path.name for path in folder.iterdir() if path.name.startswith((".onnxprune-", "state."))]
 
 
 def test_runs_on_one_target_at_a_time_do_not_mix(folder):

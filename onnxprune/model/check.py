@@ -52,6 +52,7 @@ def check_model(proto: onnx.ModelProto, file: Path, name: str) -> None:
     """
     try:
         _check_texts(*(entry.domain for entry in proto.opset_import))
+        _check_texts(*(text for entry in proto.metadata_props for text in (entry.key, entry.value)))
         _check_functions(proto)
         _check_graph(proto.graph, set(), _Context(file, proto.opset_import))
         for function in proto.functions:
@@ -265,7 +266,7 @@ def _check_texts(*names: str | bytes) -> None:
     """Names must be texts: protobuf hands out what is no UTF-8 as bytes."""
     for name in names:
         if isinstance(name, bytes):
-            raise _Broken(f"the name {name[:40]!r} is no text")
+            raise _Broken(f"{name[:40]!r}, a name or metadata, is no text")
 
 
 def _check_type(info: onnx.TypeProto, name: str) -> None:
@@ -331,7 +332,7 @@ def _check_external(tensor: onnx.TensorProto, name: str, file: Path) -> None:
         raise _Broken(
             f"the tensor {name!r} of shape {list(tensor.dims)} has {length:,} bytes in {path}, not {wanted:,}"
         )
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise _Broken(f"it keeps {name!r} in {path}, which is missing: put that file beside the model")
     if offset < 0 or offset + length > path.stat().st_size:
         raise _Broken(f"it keeps {name!r} in {path}, which is cut short: put the whole file beside the model")
@@ -344,5 +345,5 @@ def _check_location(location: str, name: str, folder: Path) -> None:
         raise _Broken(f"it keeps {name!r} in {location!r}, which is no path inside the model's folder")
     for part in parts:
         folder = folder / part
-        if folder.is_symlink():
+        if os.path.islink(folder):
             raise _Broken(f"it keeps {name!r} in {location!r}, which is a link: put the file itself there")

@@ -30,7 +30,7 @@ def multiply_adds(model: ir.Model, input_shapes: Mapping[str, Sequence[int]]) ->
             inputs = [_static(value, shapes) for value in node.inputs]
             outputs = [_static(value, shapes) for value in node.outputs]
             cost = count(node, inputs, outputs)
-            if cost is not None:
+            if cost is not None and node.outputs:
                 costs[node.name or node.outputs[0].name or ""] = cost
     return costs
 

@@ -8,7 +8,6 @@ data goes. At every moment the model in place refers to data that is whole.
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import shutil
 import tempfile
@@ -19,7 +18,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from onnxprune.model.protos import all_tensors
-from onnxprune.model.wire import NotProtobufError, outline
+from onnxprune.model.wire import NotProtobufError, with_data_apart
 
 try:
     import fcntl
@@ -72,8 +71,7 @@ def copy(source: Path, model: Path, data: Path) -> None:
 def _data_of(target: Path) -> str | None:
     """The name of the data file that the model in place refers to."""
     try:
-        with target.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            proto = onnx.ModelProto.FromString(outline(memoryview(content)))
+        proto = with_data_apart(target)
     except (OSError, ValueError, DecodeError, NotProtobufError):
         return None
     locations = {entry.value for entry in _locations(proto)}

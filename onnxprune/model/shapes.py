@@ -12,6 +12,8 @@ from onnxprune.model.weights import constant_tensor
 
 # Constants up to this size may be shapes, axes and the like, which inference must see.
 SMALL_TENSOR_BYTES = 1024
+# ONNX's inference keeps 100 bytes for each element of a vector: the length of a longer one is not told to it.
+LONGEST_VECTOR = 1 << 16
 MICROSOFT = "com.microsoft"
 LARGEST_RANK = 8
 # ONNX's own name for a size that it does not know, which may be another's when it is inferred again.
@@ -131,13 +133,18 @@ class _Flat:
         shape = (self.input_shapes or {}).get(value.name or "")
         if shape is not None:
             info = onnx.helper.make_tensor_value_info(info.name, info.type.tensor_type.elem_type, shape)
+        dims = info.type.tensor_type.shape.dim
+        if len(dims) == 1 and dims[0].dim_value > LONGEST_VECTOR:
+            dims[0].Clear()
         return info
 
     def _add_constant(
         self, graph: onnx.GraphProto, value: ir.Value, name: str, tensor: ir.TensorProtocol
     ) -> None:
         if tensor.nbytes > SMALL_TENSOR_BYTES:
-            shape = tensor.shape.numpy()
+            shape: Sequence[int | None] = tensor.shape.numpy()
+            if len(shape) == 1 and tensor.size > LONGEST_VECTOR:
+                shape = (None,)
             graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.dtype, shape))
         elif value.producer() is None:
             small = ir.to_proto(tensor)
@@ -247,7 +254,10 @@ class _Values:
             return source if node.op_type in ("Cast", "Identity", "Squeeze", "Unsqueeze") else None
         others = [self.elements(other) for other in node.input[1:]]
         if node.op_type == "Gather" and others[0] is not None:
-            return [source[place] for place in others[0] if isinstance(place, int)]
+            known = [
+                place for place in others[0] if isinstance(place, int) and -len(source) <= place < len(source)
+            ]
+            return [source[place] for place in known] if len(known) == len(others[0]) else None
         if (
             node.op_type == "Slice"
             and len(others) > 1

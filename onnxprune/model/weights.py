@@ -160,7 +160,7 @@ def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
     node = value.producer()
     if node is not None and node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
         attribute = node.attributes.get("value")
-        if attribute is not None and not attribute.is_ref():
+        if attribute is not None and not attribute.is_ref() and attribute.type == ir.AttributeType.TENSOR:
             return attribute.as_tensor()
     return None
 

@@ -7,13 +7,17 @@ terms of ONNX's external data; and the other way round when a file is written.
 
 from __future__ import annotations
 
+import mmap
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+
+from onnxprune.model.protos import all_tensors
 
 # Smaller tensors are parsed with the rest.
 LARGE_BYTES = 1 << 16
@@ -43,6 +47,25 @@ def outline(content: memoryview) -> bytes:
         NotProtobufError: the bytes on the way there are none.
     """
     return b"".join(_pieces(content, 0, len(content), onnx.ModelProto.DESCRIPTOR, 0))
+
+
+def with_data_apart(file: Path) -> onnx.ModelProto:
+    """The model in a file, its large tensors as external data: those in the file itself refer to it, by its name.
+
+    Raises:
+        OSError, DecodeError, NotProtobufError: it is no model file.
+    """
+    with (
+        file.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        memoryview(content) as view,
+    ):
+        proto = onnx.ModelProto.FromString(outline(view))
+    for tensor, _ in all_tensors(proto):
+        for entry in tensor.external_data:
+            if entry.value == IN_THIS_FILE:
+                entry.value = file.name
+    return proto
 
 
 def write_inline(stream: BinaryIO, proto: onnx.ModelProto, tensors: Iterable[ir.TensorProtocol]) -> None:

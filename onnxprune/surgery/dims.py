@@ -50,7 +50,11 @@ def trace(value: ir.Value | None, facts: Facts) -> np.ndarray | None:
     if node.op_type not in (*MOVES, "Gather", "Slice"):
         return None
     source = trace(node.inputs[0], facts)
-    return None if source is None else _moved(node, source, facts)
+    try:
+        return None if source is None else _moved(node, source, facts)
+    except (IndexError, ValueError):
+        # A node that no output needs has never run, and may be wrong.
+        return None
 
 
 def follow_sizes(

@@ -23,7 +23,8 @@ class Facts:
         self._shapes = infer_shapes(model)
         self._known: dict[ir.Value, np.ma.MaskedArray] = {}
         self._stored: dict[ir.Value, np.ndarray | None] = {}
-        self._nonzero: dict[tuple[ir.Value, int, int], np.ndarray] = {}
+        # As bits, with the number of columns: as bytes they would be a quarter of the weights.
+        self._nonzero: dict[tuple[ir.Value, int, int], tuple[np.ndarray, int]] = {}
 
     def nodes(self) -> Iterator[ir.Node]:
         """All nodes in order; those in the bodies of an If before the If itself."""
@@ -118,8 +119,11 @@ class Facts:
             if array is None:
                 return None
             matrix = weight_matrix(array, out_axis, in_axis)
-            self._nonzero[key] = matrix[:, :, 0] != 0 if matrix.shape[2] == 1 else (matrix != 0).any(axis=2)
-        return self._nonzero[key]
+            nonzero = matrix[:, :, 0] != 0 if matrix.shape[2] == 1 else (matrix != 0).any(axis=2)
+            self._nonzero[key] = np.packbits(nonzero, axis=1), nonzero.shape[1]
+            return nonzero
+        bits, columns = self._nonzero[key]
+        return np.unpackbits(bits, axis=1, count=columns).view(bool)
 
 
 def _nodes(graph: ir.Graph) -> Iterator[ir.Node]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -96,3 +98,14 @@ def test_sizes_that_exporters_write_as_question_marks_are_open_and_not_the_same(
 def test_input_shapes_stand_in_the_place_of_what_the_model_declares() -> None:
     proto = model("(float[N,4] x) => (float[N,6] y) {y = MatMul(x, w)}", w=np.ones((4, 6), np.float32))
     assert shapes_of(proto, x=[3, 4])["y"] == (3, 6)
+
+
+def test_a_vector_of_millions_costs_no_memory() -> None:
+    """ONNX's own inference of this takes gigabytes."""
+    proto = model(
+        "(float[N] x) => (float[N] y) {c = Cast<to=7>(v) n = ReduceMax<keepdims=0>(c) d = Cast<to=1>(n) y = Add(x, d)}",
+        v=np.zeros(30_000_000, np.uint8),
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert shapes_of(proto)["v"] == (30_000_000,)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000

@@ -122,6 +122,40 @@ class VisionTransformer(nn.Module):
         return self.head(self.blocks(x)[:, 0])
 
 
+class MobileNet(nn.Module):
+    """Images (N, 3, 64, 64) to class scores (N, 10): inverted residuals (Sandler et al. 2018), a sixth as wide."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers, inputs = [*_normalized(3, 16, 3, 2), nn.ReLU6()], 16
+        for outputs, stride in ((16, 1), (24, 2), (24, 1), (32, 2), (32, 1), (64, 2), (64, 1)):
+            layers.append(InvertedResidual(inputs, outputs, stride))
+            inputs = outputs
+        self.features = nn.Sequential(*layers, *_normalized(inputs, 256, 1), nn.ReLU6())
+        self.head = nn.Linear(256, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x).mean((2, 3)))
+
+
+class InvertedResidual(nn.Module):
+    """Six times as wide inside, where the convolution is depthwise; a shortcut where the shape stays."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        wide = 6 * inputs
+        depthwise = nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False)
+        self.convs = nn.Sequential(
+            *_normalized(inputs, wide, 1), nn.ReLU6(),
+            depthwise, nn.BatchNorm2d(wide), nn.ReLU6(),
+            *_normalized(wide, outputs, 1),
+        )  # fmt: skip
+        self.shortcut = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.convs(x) if self.shortcut else self.convs(x)
+
+
 class Recurrent(nn.Module):
     """Sequences (N, T, 12) to (N, T, 5): two LSTM layers in both directions, a GRU, a head on every step."""
 

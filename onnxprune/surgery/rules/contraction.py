@@ -27,7 +27,8 @@ def contract_constants(
         constants = np.zeros_like(constants)
     out, per_group = nonzero.shape
     grouped = nonzero.reshape(groups, out // groups, per_group)
-    mask = (grouped & varies.reshape(groups, 1, per_group)).any(axis=2).reshape(out)
+    reads = grouped if varies.all() else grouped & varies.reshape(groups, 1, per_group)
+    mask = reads.any(axis=2).reshape(out)
     if mask.all():
         return None
     constants = np.where(varies, 0, constants).reshape(groups, per_group)

@@ -32,7 +32,7 @@ def recurrent(node: ir.Node, facts: Facts) -> Iterator[Claim]:
         return
     unit = Axis(r, 2)
     outs = [value for value in node.outputs if value is not None and value.name]
-    if any(facts.shape(value) is None for value in outs):
+    if not outs or any(facts.shape(value) is None for value in outs):
         return
     for out in outs:
         yield Coupling(unit, Axis(out, facts.rank(out) - 1))
