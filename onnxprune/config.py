@@ -22,7 +22,7 @@ from onnxprune.checks import (
 )
 from onnxprune.errors import SettingError
 
-SCOPES = ("layer", "global", "std", "erk", "sensitivity")
+SCOPES = ("layer", "output", "global", "std", "erk", "sensitivity")
 CHANNEL_SCOPES = ("layer", "global")
 REGULARIZATIONS = ("l2", "l1", "none")
 FORMATS = ("ops", "dense", "coo")
@@ -80,9 +80,10 @@ class PruneConfig:
     )
     scope: str = _setting(
         "layer",
-        "Bring every layer to the rate (layer); find one threshold for all of them (global), in units of each layer's "
-        "standard deviation (std); spare layers of few connections (erk), or those whose pruning moves the outputs "
-        "most, measured on data (sensitivity).",
+        "Bring every layer to the rate (layer), or every output of every layer (output: better where nothing is "
+        "retrained); find one threshold for all layers (global), in units of each layer's standard deviation (std); "
+        "spare layers of few connections (erk), or those whose pruning moves the outputs most, measured on data "
+        "(sensitivity).",
         choices=SCOPES,
         aliases=("--allocate",),
     )
@@ -395,6 +396,10 @@ class PruneConfig:
             self.scope not in CHANNEL_SCOPES and (self.pattern == "channel" or self.quality is not None),
             f"--scope {self.scope} shares out a --rate of single weights: it goes with neither --quality nor "
             "--pattern channel; use --scope layer or global",
+        )
+        yield (
+            self.scope == "output" and self.pattern == "4x1",
+            "--scope output brings single outputs to the rate, --pattern 4x1 cuts blocks of four: drop one",
         )
         yield (
             self.pattern == "2:4" and (self.rate != 0.5 or bool(self.layer_rate) or self.scope != "layer"),

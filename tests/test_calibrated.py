@@ -159,3 +159,15 @@ def outputs(model, x):
     import onnxruntime as ort
 
     return ort.InferenceSession(model.SerializeToString()).run(None, {"x": x})[0]
+
+
+def test_wanda_ranks_the_weights_of_each_output_by_what_the_dense_model_reads():
+    x = normal(200, 8) * np.linspace(0.1, 3, 8, dtype=np.float32)
+    model = onnxprune.prune(
+        mlp(), rate=0.5, criterion="wanda", calibration_data={"x": x}, format="dense", remove_dead=False
+    ).model
+    hidden = np.maximum(x @ initializer(mlp(), "fc1.weight").T + initializer(mlp(), "fc1.bias"), 0)
+    for name, reads in (("fc1.weight", x), ("fc2.weight", hidden)):
+        scores = np.abs(initializer(mlp(), name)) * np.linalg.norm(reads, axis=0)
+        for row, kept in zip(scores, initializer(model, name) != 0, strict=True):
+            assert row[~kept].max() < row[kept].min()

@@ -20,12 +20,13 @@ BY_SHAPE = {"std": std_rates, "erk": erk_rates}
 class Pool:
     """Weights pruned together: `rate` of their elements goes, or what is smaller than `threshold`.
 
-    Exactly one of the two is set.
+    Exactly one of the two is set. `by_output`: each output of a layer loses the same share.
     """
 
     weights: tuple[Weight, ...]
     rate: float | None
     threshold: float | None
+    by_output: bool = False
 
 
 def excluded_weights(weights: Sequence[Weight], config: PruneConfig) -> set[Weight]:
@@ -57,7 +58,8 @@ def allocate(
     if weights and not included:
         raise NothingToPruneError("every weight is excluded, so there is nothing to prune: drop an --exclude")
     common = [weight for weight in included if weight not in own_rate]
-    pools = [Pool((weight,), own_rate[weight], None) for weight in included if weight in own_rate]
+    by_output = config.scope == "output"
+    pools = [Pool((weight,), own_rate[weight], None, by_output) for weight in included if weight in own_rate]
     if config.rate is not None and common and (config.scope in BY_SHAPE or curves is not None):
         if curves is not None:
             costs = {weight.name: float(weight.size) for weight in common}
@@ -67,7 +69,10 @@ def allocate(
         return [*pools, *(Pool((weight,), rates[weight.name], None) for weight in common)]
     if config.scope == "global" and config.quality is None:
         return [*pools, Pool(tuple(common), config.rate, None)] if common else pools
-    return [*pools, *(Pool((weight,), config.rate, _threshold(weight, config.quality)) for weight in common)]
+    return [
+        *pools,
+        *(Pool((weight,), config.rate, _threshold(weight, config.quality), by_output) for weight in common),
+    ]
 
 
 def _threshold(weight: Weight, quality: float | None) -> float | None:
