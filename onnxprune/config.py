@@ -18,6 +18,7 @@ from onnxprune.checks import (
     check_numbers,
     check_range,
     input_shapes,
+    parse_bytes,
     parse_pair,
 )
 from onnxprune.errors import SettingError
@@ -25,6 +26,8 @@ from onnxprune.errors import SettingError
 SCOPES = ("layer", "output", "global", "std", "erk", "sensitivity")
 CHANNEL_SCOPES = ("layer", "global")
 REGULARIZATIONS = ("l2", "l1", "none")
+# Exactly one of them says how much goes.
+AMOUNTS = ("rate", "quality", "flops", "bytes")
 FORMATS = ("ops", "dense", "coo")
 VALUES = ("fp32", "fp16", "int8")
 EXTERNAL_DATA = ("auto", "always", "never")
@@ -77,6 +80,17 @@ class PruneConfig:
         "Instead of --rate: remove every weight below Q times its layer's standard deviation (Han et al. 2015).",
         metavar="Q",
         within=ABOVE_0,
+    )
+    flops: float | None = _setting(
+        None,
+        "Instead of --rate: the share of the model's multiply-adds to leave, zeros not counted (0.2 or 20%).",
+        metavar="SHARE",
+        within=SHARE,
+    )
+    bytes: str | int | None = _setting(
+        None,
+        "Instead of --rate: the size of file to come down to, about, for example 500k or 1.5MB.",
+        metavar="SIZE",
     )
     scope: str = _setting(
         "layer",
@@ -324,11 +338,10 @@ class PruneConfig:
     def __post_init__(self) -> None:
         check_numbers(self)
         self._normalise()
-        if (self.rate is None) == (self.quality is None):
+        if sum(getattr(self, name) is not None for name in AMOUNTS) != 1:
             raise SettingError(
-                "give --rate R (the fraction to remove) or --quality Q (thresholds), "
-                + ("one of them" if self.rate is None else "not both")
-                + ": for example --rate 0.9"
+                "give one of --rate R (the fraction to remove), --quality Q (thresholds), --flops SHARE and "
+                "--bytes SIZE (what to leave): for example --rate 0.9"
             )
         for setting in fields(self):
             choices = setting.metadata.get("choices")
@@ -392,6 +405,15 @@ class PruneConfig:
             self.scope == "sensitivity" and self.data is None and self.calibration_data is None,
             "--scope sensitivity measures how the outputs move: give inputs by --calibration-data or --data",
         )
+        budgeted = self.flops is not None or self.bytes is not None
+        yield (
+            budgeted and self.pattern in ("2:4", "channel"),
+            f"--flops and --bytes choose how many single weights go: give --pattern {self.pattern} a --rate",
+        )
+        yield (
+            self.bytes is not None and self.format == "dense",
+            "--format dense stores zeros too, so that its size stays: --bytes goes with --format ops or coo",
+        )
         yield (
             self.scope not in CHANNEL_SCOPES and (self.pattern == "channel" or self.quality is not None),
             f"--scope {self.scope} shares out a --rate of single weights: it goes with neither --quality nor "
@@ -409,6 +431,12 @@ class PruneConfig:
             self.pattern == "2:4" and (self.schedule == "splice" or self.selection == "probability"),
             "--pattern 2:4 goes with neither --schedule splice nor --selection probability: use --schedule one-shot",
         )
+
+    @property
+    def amount(self) -> str:
+        """The flag that says how much goes."""
+        name = next(name for name in AMOUNTS if getattr(self, name) is not None)
+        return f"--{name} {getattr(self, name):g}"
 
     @property
     def calibrated(self) -> bool:
@@ -429,6 +457,8 @@ class PruneConfig:
             self._set(name, tuple(parse_pair(flag, pair, example) for pair in pairs))
             for selector, number in getattr(self, name):
                 check_range(f"{flag} {selector}", number, RATE)
+        if self.bytes is not None:
+            self._set("bytes", parse_bytes("--bytes", self.bytes))
         self._set("input_shape", tuple(input_shapes(self.input_shape).items()))
 
     def _set(self, name: str, value: Any) -> None:

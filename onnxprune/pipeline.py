@@ -27,10 +27,11 @@ from onnxprune.data import Dataset, InputSpec, fixed_batch, input_specs, load_da
 from onnxprune.errors import DataError, ModelFileError, ValidationError
 from onnxprune.evaluate import BATCH_SAMPLES, Evaluation, check_runs, compare, make_session, random_inputs
 from onnxprune.inputs import read_inputs
-from onnxprune.model.costs import multiply_adds
+from onnxprune.model.costs import multiply_adds, weight_multiply_adds
 from onnxprune.model.io import ModelLike, Source, Staging, load, staging
 from onnxprune.model.weights import FLOAT_TYPES, Weight, constant_tensor, constants, find_weights
 from onnxprune.processes import is_first_process
+from onnxprune.pruning.budget import of_bytes, of_multiply_adds, settled
 from onnxprune.pruning.schedule import AT_ONCE
 from onnxprune.pruning.sensitivity import RATES as SENSITIVITY_RATES
 from onnxprune.pruning.sensitivity import scan
@@ -51,6 +52,8 @@ SENSITIVITY_SAMPLES = 128
 # Channels are coarse: a rate missed by less is not worth a word.
 SHORTFALL = 0.02
 
+Curves = dict[str, list[tuple[float, float]]]
+"""(rate, deviation) of every weight, by its name."""
 # Called with a stage's name and the fraction of it that is done.
 Progress = Callable[[str, float], None]
 
@@ -112,17 +115,18 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
     with staging(target, origin) as stage:
         with watch("read data"):
             data = _read_data(model, original, config)
-            before = _count(model, origin.path, origin.file_bytes, data)
-            if data.calibration is not None:
-                curves = _curves(model, weights, data.calibration, config)
-                calibration = Calibration.of(model, data.calibration, config) if config.calibrated else None
-                cutter = make_cutter(model, weights, config, calibration, curves)
+            before = _count(model, weights, origin.path, origin.file_bytes, data)
+            curves = _curves(model, weights, data, config)
+            calibration = _calibration(model, data, config)
+            amount, costs = _amount(model, weights, config, data, before, curves)
+            if (curves, calibration, amount) != (None, None, config):
+                cutter = make_cutter(model, weights, amount, calibration, curves, costs)
         with watch("prune"):
             epochs = _prune(model, cutter, data, config, partial(progress, "prune"))
         with watch("remove dead units"):
             surgery = remove_dead_units(model) if config.remove_dead else None
             layers = [layer.pruned(weight) for layer, weight in zip(layers, weights, strict=True)]
-            after = _count(model, target, 0, data)
+            after = _count(model, weights, target, 0, data)
             histograms = {
                 weight.name: weight_histogram(tensor.numpy(), weight.array())
                 for weight, tensor in zip(weights, values_before, strict=True)
@@ -199,13 +203,35 @@ def _read_data(model: ir.Model, original: ort.InferenceSession, config: PruneCon
     return _Data(specs, training, held_out, judging, calibration)
 
 
-def _curves(
-    model: ir.Model, weights: tuple[Weight, ...], data: Dataset, config: PruneConfig
-) -> dict[str, list[tuple[float, float]]] | None:
-    """What pruning each weight alone costs the outputs, where the rate is shared out by that."""
-    if config.scope != "sensitivity":
+def _calibration(model: ir.Model, data: _Data, config: PruneConfig) -> Calibration | None:
+    if not config.calibrated or data.calibration is None:
         return None
-    some = data.take(slice(0, affordable(model, data, SENSITIVITY_SAMPLES)))
+    return Calibration.of(model, data.calibration, config)
+
+
+def _amount(
+    model: ir.Model,
+    weights: tuple[Weight, ...],
+    config: PruneConfig,
+    data: _Data,
+    before: FileRecord,
+    curves: Curves | None,
+) -> tuple[PruneConfig, dict[str, int] | None]:
+    """The settings with the rate that --flops or --bytes comes to, and what the weights cost of it."""
+    if config.flops is not None:
+        costs = weight_multiply_adds(weights, multiply_adds(model, _sample_shapes(data.judging)))
+        budget = of_multiply_adds(weights, config.flops, costs, before.multiply_adds)
+        return settled(weights, config, budget, curves, costs), costs
+    if config.bytes is not None:
+        return settled(weights, config, of_bytes(weights, config, before.bytes), curves, None), None
+    return config, None
+
+
+def _curves(model: ir.Model, weights: tuple[Weight, ...], data: _Data, config: PruneConfig) -> Curves | None:
+    """What pruning each weight alone costs the outputs, where the rate is shared out by that."""
+    if config.scope != "sensitivity" or data.calibration is None:
+        return None
+    some = data.calibration.take(slice(0, affordable(model, data.calibration, SENSITIVITY_SAMPLES)))
     for found in scan(weights, partial(measure, model, some), SENSITIVITY_RATES, {}, None):
         curves = {name: found.curve(name) for name in found.layers}
     return curves
@@ -276,18 +302,28 @@ def _as_stored(layer: LayerRecord, stored: dict[str, Stored]) -> LayerRecord:
     )
 
 
-def _count(model: ir.Model, path: Path | None, file_bytes: int, data: _Data) -> FileRecord:
+def _count(
+    model: ir.Model, weights: tuple[Weight, ...], path: Path | None, file_bytes: int, data: _Data
+) -> FileRecord:
     """A model's float constants counted, and the multiply-adds for one of the samples that it is judged on."""
     tensors = [tensor for value in constants(model) if (tensor := constant_tensor(value)) is not None]
     arrays = [tensor.numpy() for tensor in tensors if tensor.dtype in FLOAT_TYPES]
     parameters = sum(array.size for array in arrays)
     nonzero = sum(int(np.count_nonzero(array)) for array in arrays)
-    shapes = {name: array.shape for name, array in data.judging.inputs.items()}
-    sample = (
-        shapes if data.judging.whole else {name: (1, *shape[1:]) for name, shape in shapes.items() if shape}
+    costs = multiply_adds(model, _sample_shapes(data.judging))
+    by_zero = sum(
+        cost * (weight.size - weight.nonzero()) // max(weight.size, 1)
+        for weight, cost in zip(weights, weight_multiply_adds(weights, costs).values(), strict=True)
     )
-    operations = sum(multiply_adds(model, sample).values())
-    return FileRecord(None if path is None else str(path), file_bytes, parameters, nonzero, operations)
+    operations = sum(costs.values())
+    name = None if path is None else str(path)
+    return FileRecord(name, file_bytes, parameters, nonzero, operations, operations - by_zero)
+
+
+def _sample_shapes(data: Dataset) -> dict[str, tuple[int, ...]]:
+    """The shapes of the inputs for one sample."""
+    shapes = {name: array.shape for name, array in data.inputs.items()}
+    return shapes if data.whole else {name: (1, *shape[1:]) for name, shape in shapes.items() if shape}
 
 
 def _refuse_worse(evaluation: Evaluation, config: PruneConfig, target: Path | None) -> None:
@@ -324,10 +360,9 @@ def _notes(
 ) -> Iterator[str]:
     """What the reader of the summary should know."""
     if data.training is None:
-        rate = f"--rate {config.rate:g}" if config.rate is not None else f"--quality {config.quality:g}"
         yield (
             "No retraining was done, for want of data. To retrain: "
-            f"onnxprune {origin.path or 'IN.onnx'} {target or 'OUT.onnx'} {rate} --data DATA"
+            f"onnxprune {origin.path or 'IN.onnx'} {target or 'OUT.onnx'} {config.amount} --data DATA"
         )
     elif config.data == SYNTHETIC:
         yield f"Retrained on {data.training.name}, towards its own outputs: real --data does better."
@@ -359,6 +394,8 @@ def _notes(
             f"Only {1 - kept / size:.0%} of the weights went; the rest is excluded, or frozen (--json says why): "
             "--pattern unstructured can take more."
         )
+    if config.flops is not None or config.bytes is not None:
+        yield f"{config.amount} came to a rate of {1 - kept / max(size, 1):.4f}."
     empty = [layer.name for layer in layers if not layer.kept]
     if empty:
         yield f"Nothing is left of {', '.join(empty)}: its outputs are constant; give it a --layer-rate."

@@ -61,7 +61,8 @@ class LayerRecord:
 class FileRecord:
     """A model file: parameters are elements of all float constants, `nonzero` those that are not zero.
 
-    `multiply_adds` are those of one sample with every weight counted, zero or not.
+    `multiply_adds` are those of one sample with every weight counted, zero or not; `nonzero_multiply_adds` those
+    without the weights that are zero.
     """
 
     path: str | None
@@ -69,6 +70,7 @@ class FileRecord:
     parameters: int
     nonzero: int
     multiply_adds: int
+    nonzero_multiply_adds: int
 
 
 @dataclass(frozen=True)
