@@ -31,6 +31,7 @@ from onnxprune.model.costs import multiply_adds, weight_multiply_adds
 from onnxprune.model.io import ModelLike, Source, Staging, load, staging
 from onnxprune.model.weights import FLOAT_TYPES, Weight, constant_tensor, constants, find_weights
 from onnxprune.processes import is_first_process
+from onnxprune.pruning.allocation import excluded_weights
 from onnxprune.pruning.budget import of_bytes, of_multiply_adds, settled
 from onnxprune.pruning.schedule import AT_ONCE
 from onnxprune.pruning.sensitivity import RATES as SENSITIVITY_RATES
@@ -49,6 +50,7 @@ ROUNDING = 1e-4
 # Enough for the order of the layers; every rate of every weight is a run on all of them.
 SENSITIVITY_SAMPLES = 128
 
+EXCLUDED = "--exclude names it"
 # Channels are coarse: a rate missed by less is not worth a word.
 SHORTFALL = 0.02
 
@@ -110,7 +112,8 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
         found = usable_weights(model, origin.name, config)
         weights = found.prunable
         cutter = make_cutter(model, weights, config)
-        layers = [LayerRecord.of(weight) for weight in weights]
+        excluded = excluded_weights(weights, config)
+        layers = [LayerRecord.of(weight, EXCLUDED if weight in excluded else "") for weight in weights]
         values_before = [weight.tensor for weight in weights]
     with staging(target, origin) as stage:
         with watch("read data"):
@@ -123,14 +126,14 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
                 cutter = make_cutter(model, weights, amount, calibration, curves, costs)
         with watch("prune"):
             epochs = _prune(model, cutter, data, config, partial(progress, "prune"))
-        with watch("remove dead units"):
-            surgery = remove_dead_units(model) if config.remove_dead else None
-            layers = [layer.pruned(weight) for layer, weight in zip(layers, weights, strict=True)]
-            after = _count(model, weights, target, 0, data)
             histograms = {
                 weight.name: weight_histogram(tensor.numpy(), weight.array())
                 for weight, tensor in zip(weights, values_before, strict=True)
             }
+        with watch("remove dead units"):
+            surgery = remove_dead_units(model) if config.remove_dead else None
+            layers = [layer.pruned(weight) for layer, weight in zip(layers, weights, strict=True)]
+            after = _count(model, weights, target, 0, data)
         with watch("write"):
             kept = sum(layer.kept for layer in layers)
             external = {"auto": origin.external or None, "always": True, "never": False}[config.external_data]
@@ -156,11 +159,14 @@ def run(source: ModelLike, target: Path | None, config: PruneConfig, progress: P
             notes=tuple(_notes(config, origin, target, data, layers, surgery)),
             seconds=watch.seconds,
             histograms=histograms,
+            sensitivity=curves or {},
+            sample=_sample_shapes(data.judging),
         )
         stage.annotate(report.annotations())
         report = replace(report, after=replace(after, bytes=stage.file_bytes()))
         if target is None:
             return Result(report, None, onnx.load(stage.path))
+        report = replace(report, output_sha256=stage.sha256())
         stage.commit()
     return Result(report, target, None)
 
@@ -298,7 +304,7 @@ def _as_stored(layer: LayerRecord, stored: dict[str, Stored]) -> LayerRecord:
         values=outcome.values,
         kept=layer.kept if outcome.kept is None else outcome.kept,
         bytes_after=outcome.bytes,
-        note=outcome.reason or "",
+        note=layer.note or outcome.reason or "",
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from onnxprune.model.weights import Unprunable, Weight
 
 ANNOTATION_PREFIX = "onnxprune."
+BEFORE, PRUNED, CHANGED = "before pruning", "after pruning", "in the end"
 BINS = 60
 SAMPLED = 1 << 18
 # Of the weights; the few that are larger, which would make the bins too wide, go to the last.
@@ -40,11 +41,13 @@ class LayerRecord:
     values: str = ""
 
     @classmethod
-    def of(cls, weight: Weight) -> LayerRecord:
+    def of(cls, weight: Weight, note: str = "") -> LayerRecord:
         """A weight as it came."""
         shape, size, nbytes = weight.shape, weight.size, weight.tensor.nbytes
         kept, names = weight.nonzero(), weight.node_names
-        return cls(weight.name, weight.op_type, names, shape, shape, size, kept, nbytes, nbytes, "dense")
+        return cls(
+            weight.name, weight.op_type, names, shape, shape, size, kept, nbytes, nbytes, "dense", note
+        )
 
     def pruned(self, weight: Weight) -> LayerRecord:
         """The record with the weight as it is by now."""
@@ -79,7 +82,9 @@ class Report:
 
     `evaluation` is `onnxprune.evaluate.Evaluation.to_dict()`, `surgery` what died, `retraining` a record an epoch,
     `notes` sentences that the reader should see, `seconds` the wall time of each stage, `histograms` what
-    `weight_histogram` gives, by weight.
+    `weight_histogram` gives, by weight. `sensitivity`: (rate, deviation) of each weight pruned alone, where the rate
+    was shared out by that; `sample`: the shapes of one sample's inputs; `output_sha256`: empty where no file was
+    written.
     """
 
     versions: dict[str, str]
@@ -95,6 +100,9 @@ class Report:
     notes: tuple[str, ...]
     seconds: dict[str, float]
     histograms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sensitivity: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    sample: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    output_sha256: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The record in JSON types, each layer with its rate."""
@@ -116,14 +124,15 @@ class Report:
 def weight_histogram(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
     """How the values that are not zero are spread: `edges` of the bins, `counts` in them by name.
 
-    Before, after, and, where the shape is still the same, those that stayed with the values from before. Of a large
-    weight, evenly spaced elements stand for all: a job must not take longer, or more memory, for a picture.
+    Before pruning; after pruning, which are those that stay, with the values that they had; and as they are in the end,
+    where retraining or calibration changed them. Both arrays have one shape. Of a large one, evenly spaced elements
+    stand for all: a job must not take longer, or more memory, for a picture.
     """
-    same = before.shape == after.shape
     before, after = (array.reshape(-1)[:: max(1, array.size // SAMPLED)] for array in (before, after))
-    parts = {"before": before[before != 0], "after": after[after != 0]}
-    if same:
-        parts["kept, as before"] = before[after != 0]
+    stayed = after != 0
+    parts = {BEFORE: before[before != 0], PRUNED: before[stayed]}
+    if not np.array_equal(before[stayed], after[stayed]):
+        parts[CHANGED] = after[stayed]
     widest = max(
         (float(np.quantile(np.abs(part), SHOWN)) for part in parts.values() if part.size), default=1.0
     )
