@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from html import escape
 
 WIDTH, HEIGHT = 460, 270
-LEFT, RIGHT, TOP, BOTTOM = 56, 14, 12, 44
+LEFT, RIGHT, TOP, BOTTOM = 68, 24, 12, 44
 TICKS = 5
 LEGEND_LINE = 16
 # Of equal lightness, told apart by the colour-blind too (Okabe and Ito 2008); dashes tell those of one colour apart.
