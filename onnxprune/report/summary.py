@@ -15,6 +15,9 @@ from onnxprune.report.tables import bytes_text
 DRAM_JOULES = 640e-12
 MULTIPLY_ADD_JOULES = 3.7e-12 + 0.9e-12
 
+# Times faster; below that busy machines differ by themselves.
+WORTH_SAYING = 1.1
+
 
 def summary(record: Mapping[str, Any]) -> str:
     """A sentence and a card for each figure."""
@@ -37,7 +40,8 @@ def _sentence(record: Mapping[str, Any]) -> str:
     if ratios:
         best = max((name for name in ratios if name != BEFORE), key=ratios.__getitem__)
         kernels = " with our kernels" if best == KERNELS else ""
-        said += f"; it runs {ratios[best]:.1f} times as fast here{kernels}"
+        faster = f"{ratios[best]:.1f} times as fast here{kernels}"
+        said += f"; it runs {faster if ratios[best] >= WORTH_SAYING else 'about as fast here as before'}"
     return f"{said}."
 
 
