@@ -20,7 +20,7 @@ from onnxprune.config import PruneConfig
 from onnxprune.data import Dataset
 from onnxprune.model.blocks import Blocks
 from onnxprune.model.weights import Weight, constant_tensor, constants
-from onnxprune.pruning.criteria import wanda
+from onnxprune.pruning.criteria import ranks, wanda
 from onnxprune.pruning.layerwise import Problem, refit, second_order
 from onnxprune.pruning.patterns import keep_largest, keep_n_of_m
 
@@ -77,26 +77,42 @@ class Calibration:
         alive = blocks.split(weight.array()) != 0
         # A bias that makes up for the mean leaves the variance to the weights.
         fitted = moments if bias is None else moments.centred()
-        mask, values = self._choose(blocks, dense, alive, rate, fitted)
+        scores = self._scores(blocks, dense, visit)
+        mask, values = self._choose(blocks, dense, scores, alive, rate, fitted)
         weight.assign(blocks.join(values))
         if bias is not None:
             shift_bias(bias, self.dense[bias], moments, dense, values)
         return blocks.join(mask)
 
+    def _scores(self, blocks: Blocks, dense: np.ndarray, visit: Visit) -> np.ndarray:
+        """How much each weight matters, (groups, outputs, inputs), above 0."""
+        if self.config.criterion != "wanda":
+            return np.abs(dense)
+        # With norms of the pruned model's inputs LeNet-5 at 70 % is wrong on 33 % instead of 14 %.
+        squares = blocks.square_sums([batch[blocks.data] for batch in visit.dense])
+        return wanda(dense, np.sqrt(squares)) + 1
+
     def _choose(
-        self, blocks: Blocks, dense: np.ndarray, alive: np.ndarray, rate: float, moments: Moments
+        self,
+        blocks: Blocks,
+        dense: np.ndarray,
+        scores: np.ndarray,
+        alive: np.ndarray,
+        rate: float,
+        moments: Moments,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The mask and the values under it, both (groups, outputs, inputs)."""
 
         def choose(scores: np.ndarray, part: float) -> np.ndarray:
+            # From 1, so that what is dead ranks below all.
+            scores = ranks(scores) + 1 if self.config.scope == "output" else scores
             return keep(blocks, np.where(alive, scores, 0), rate * part, self.config.pattern) & alive
 
         if self.config.criterion == "second-order":
             problem = Problem.of(dense, moments.second, moments.cross)
             mask, values = second_order(problem, choose)
             return mask, refit(problem, mask, values) if self.config.refit else values
-        by_norm = self.config.criterion == "wanda"
-        mask = choose(wanda(dense, moments.norms()) + 1.0 if by_norm else np.abs(dense), 1.0)
+        mask = choose(scores, 1.0)
         values = np.where(mask, dense, 0)
         if self.config.refit:
             values = refit(Problem.of(dense, moments.second, moments.cross), mask, values)

@@ -21,6 +21,7 @@ class Range:
 ABOVE_0 = Range(lambda value: value > 0, "above 0")
 AT_LEAST_0 = Range(lambda value: value >= 0, "0 or more")
 AT_LEAST_1 = Range(lambda value: value >= 1, "1 or more")
+BYTES = {"k": 10**3, "m": 10**6, "g": 10**9}
 SHARE = Range(lambda value: 0 <= value <= 1, "between 0 and 1")
 PART = Range(lambda value: 0 < value < 1, "above 0 and below 1")
 FRACTION = Range(lambda value: 0 <= value < 1, "in [0, 1)")
@@ -67,6 +68,23 @@ def parse_fraction(name: str, value: Any) -> float:
     if not math.isfinite(number):
         raise SettingError(f"{name} is {value!r}: give a number such as 0.9 or 90%")
     return number
+
+
+def parse_bytes(name: str, value: Any) -> int:
+    """A number of bytes, or a text such as "500k" or "1.5MB", in decimal units.
+
+    Raises:
+        SettingError: it is neither, or not above 0.
+    """
+    text = str(value).strip().lower().removesuffix("b")
+    unit = BYTES.get(text[-1:], 1)
+    try:
+        count = round(float(text[:-1] if text[-1:] in BYTES else text) * unit)
+    except (ValueError, OverflowError):
+        count = 0
+    if count <= 0:
+        raise SettingError(f"{name} is {value!r}: give a size such as 500k or 1.5MB")
+    return count
 
 
 def parse_pair(flag: str, pair: Any, example: str) -> tuple[str, float]:

@@ -196,11 +196,14 @@ def _perform(
     if report.trials:
         console.print(trials_table(report.trials))
     console.print(job_summary(report))
-    _write_json(json_path, report.to_dict())
+    record = report.to_dict()
     if html_path is not None:
+        from onnxprune.report.latency import latency
         from onnxprune.report.page import page
 
-        _write("--report", html_path, page(report.to_dict()))
+        record["latency"] = latency(Path(source), Path(output), report.sample)
+        _write("--report", html_path, page(record))
+    _write_json(json_path, record)
 
 
 @click.command(context_settings=CONTEXT)

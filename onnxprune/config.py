@@ -18,13 +18,16 @@ from onnxprune.checks import (
     check_numbers,
     check_range,
     input_shapes,
+    parse_bytes,
     parse_pair,
 )
 from onnxprune.errors import SettingError
 
-SCOPES = ("layer", "global", "std", "erk", "sensitivity")
+SCOPES = ("layer", "output", "global", "std", "erk", "sensitivity")
 CHANNEL_SCOPES = ("layer", "global")
 REGULARIZATIONS = ("l2", "l1", "none")
+# Exactly one of them says how much goes.
+AMOUNTS = ("rate", "quality", "flops", "bytes")
 FORMATS = ("ops", "dense", "coo")
 VALUES = ("fp32", "fp16", "int8")
 EXTERNAL_DATA = ("auto", "always", "never")
@@ -79,11 +82,23 @@ class PruneConfig:
         metavar="Q",
         within=ABOVE_0,
     )
+    flops: float | None = _setting(
+        None,
+        "Instead of --rate: the share of the model's multiply-adds to leave, zeros not counted (0.2 or 20%).",
+        metavar="SHARE",
+        within=SHARE,
+    )
+    bytes: str | int | None = _setting(
+        None,
+        "Instead of --rate: the size of file to come down to, about, for example 500k or 1.5MB.",
+        metavar="SIZE",
+    )
     scope: str = _setting(
         "layer",
-        "Bring every layer to the rate (layer, or uniform); find one threshold for all of them (global), in "
-        "units of each layer's standard deviation (std); spare layers of few connections (erk), or those whose pruning "
-        "moves the outputs most, measured on data (sensitivity).",
+        "Bring every layer to the rate (layer, or uniform), or every output of every layer (output: better where "
+        "nothing is retrained); find one threshold for all layers (global), in units of each layer's standard "
+        "deviation (std); spare layers of few connections (erk), or those whose pruning moves the outputs most, "
+        "measured on data (sensitivity).",
         choices=SCOPES,
         synonyms={"uniform": "layer"},
         aliases=("--allocate",),
@@ -346,12 +361,12 @@ class PruneConfig:
     def __post_init__(self) -> None:
         check_numbers(self)
         self._normalise()
-        if self.rate is not None and self.quality is not None:
-            raise SettingError("give --rate R (the fraction to remove) or --quality Q (thresholds), not both")
-        if self.searches and self.max_drop is None:
+        given = sum(getattr(self, name) is not None for name in AMOUNTS)
+        if given > 1 or (not given and self.max_drop is None):
             raise SettingError(
-                "say how much goes: --rate R (the fraction to remove), --quality Q (thresholds), or --max-drop DROP "
-                "to search for the highest rate: for example --rate 0.9"
+                "give one of --rate R (the fraction to remove), --quality Q (thresholds), --flops SHARE and "
+                "--bytes SIZE (what to leave), or --max-drop DROP alone to search for the highest rate: "
+                "for example --rate 0.9"
             )
         for setting in fields(self):
             choices = setting.metadata.get("choices")
@@ -438,10 +453,23 @@ class PruneConfig:
             self.scope == "sensitivity" and self.data is None and self.calibration_data is None,
             "--scope sensitivity measures how the outputs move: give inputs by --calibration-data or --data",
         )
+        budgeted = self.flops is not None or self.bytes is not None
+        yield (
+            budgeted and self.pattern in ("2:4", "channel"),
+            f"--flops and --bytes choose how many single weights go: give --pattern {self.pattern} a --rate",
+        )
+        yield (
+            self.bytes is not None and self.format == "dense",
+            "--format dense stores zeros too, so that its size stays: --bytes goes with --format ops or coo",
+        )
         yield (
             self.scope not in CHANNEL_SCOPES and (self.pattern == "channel" or self.quality is not None),
             f"--scope {self.scope} shares out a --rate of single weights: it goes with neither --quality nor "
             "--pattern channel; use --scope layer or global",
+        )
+        yield (
+            self.scope == "output" and self.pattern == "4x1",
+            "--scope output brings single outputs to the rate, --pattern 4x1 cuts blocks of four: drop one",
         )
         yield (
             self.pattern == "2:4" and (self.rate != 0.5 or bool(self.layer_rate) or self.scope != "layer"),
@@ -455,7 +483,13 @@ class PruneConfig:
     @property
     def searches(self) -> bool:
         """Whether the rate is to be found."""
-        return self.rate is None and self.quality is None
+        return all(getattr(self, name) is None for name in AMOUNTS)
+
+    @property
+    def amount(self) -> str:
+        """The flag that says how much goes."""
+        name = next(name for name in AMOUNTS if getattr(self, name) is not None)
+        return f"--{name} {getattr(self, name):g}"
 
     @property
     def calibrated(self) -> bool:
@@ -477,6 +511,8 @@ class PruneConfig:
             self._set(name, tuple(parse_pair(flag, pair, example) for pair in pairs))
             for selector, number in getattr(self, name):
                 check_range(f"{flag} {selector}", number, RATE)
+        if self.bytes is not None:
+            self._set("bytes", parse_bytes("--bytes", self.bytes))
         for setting in fields(self):
             if synonyms := setting.metadata.get("synonyms"):
                 value = getattr(self, setting.name)

@@ -85,10 +85,12 @@ def make_cutter(
     config: PruneConfig,
     calibration: Calibration | None = None,
     curves: Mapping[str, Curve] | None = None,
+    costs: Mapping[str, float] | None = None,
 ) -> Cutter:
     """What cuts a model as the settings ask.
 
-    Where they ask for it, `calibration` knows what the layers read, and `curves` what pruning each alone costs.
+    Where they ask for it, `calibration` knows what the layers read, `curves` what pruning each alone loses, and `costs`
+    what each costs that is to be saved.
 
     Raises:
         SelectorError: a selector matches nothing.
@@ -97,7 +99,7 @@ def make_cutter(
     if config.pattern == "channel":
         spared = {weight.name for weight in excluded_weights(weights, config)}
         return Cutter(partial(_cut_channels, model, spared, config), ())
-    pools = allocate(weights, config, curves)
+    pools = allocate(weights, config, curves, costs)
     return Cutter(
         partial(_cut_weights, pools, config, calibration),
         tuple(weight for pool in pools for weight in pool.weights),

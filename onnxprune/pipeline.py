@@ -26,10 +26,12 @@ from onnxprune.data import Dataset, InputSpec, fixed_batch, input_specs, random_
 from onnxprune.errors import DataError, ModelFileError, ValidationError
 from onnxprune.evaluate import BATCH_SAMPLES, Evaluation, compare, make_session, patience, random_inputs
 from onnxprune.inputs import read_inputs, read_samples
-from onnxprune.model.costs import multiply_adds
+from onnxprune.model.costs import multiply_adds, weight_multiply_adds
 from onnxprune.model.io import ModelLike, Source, Staging, load, staging
 from onnxprune.model.weights import FLOAT_TYPES, Weight, constant_tensor, constants, find_weights
 from onnxprune.processes import is_first_process
+from onnxprune.pruning.allocation import excluded_weights
+from onnxprune.pruning.budget import of_bytes, of_multiply_adds, settled
 from onnxprune.pruning.schedule import AT_ONCE
 from onnxprune.pruning.sensitivity import RATES as SENSITIVITY_RATES
 from onnxprune.pruning.sensitivity import scan
@@ -47,9 +49,12 @@ ROUNDING = 1e-4
 # Enough for the order of the layers; every rate of every weight is a run on all of them.
 SENSITIVITY_SAMPLES = 128
 
+EXCLUDED = "--exclude names it"
 # Channels are coarse: a rate missed by less is not worth a word.
 SHORTFALL = 0.02
 
+Curves = dict[str, list[tuple[float, float]]]
+"""(rate, deviation) of every weight, by its name."""
 # Called with a stage's name and the fraction of it that is done.
 Progress = Callable[[str, float], None]
 
@@ -107,29 +112,31 @@ def run(
         found = usable_weights(model, origin.name, config)
         weights = found.prunable
         cutter = make_cutter(model, weights, config)
-        layers = [LayerRecord.of(weight) for weight in weights]
+        excluded = excluded_weights(weights, config)
+        layers = [LayerRecord.of(weight, EXCLUDED if weight in excluded else "") for weight in weights]
         values_before = [weight.tensor for weight in weights]
     with staging(target, origin) as stage:
         with watch("read data"):
             data = _read_data(model, original, config)
             # Not to have its weights in memory beside those that are pruned.
             del original
-            before = _count(model, origin.path, origin.file_bytes, data)
-            if data.calibration is not None:
-                curves = _curves(model, weights, data.calibration, config)
-                calibration = Calibration.of(model, data.calibration, config) if config.calibrated else None
-                cutter = make_cutter(model, weights, config, calibration, curves)
+            before = _count(model, weights, origin.path, origin.file_bytes, data)
+            curves = _curves(model, weights, data, config)
+            calibration = _calibration(model, data, config)
+            amount, costs = _amount(model, weights, config, data, before, curves)
+            if (curves, calibration, amount) != (None, None, config):
+                cutter = make_cutter(model, weights, amount, calibration, curves, costs)
         with watch("prune"):
             start = None if search is None else search.start
             epochs = _prune(model, cutter, data, config, partial(progress, "prune"), start)
-        with watch("remove dead units"):
-            surgery = remove_dead_units(model) if config.remove_dead else None
-            layers = [layer.pruned(weight) for layer, weight in zip(layers, weights, strict=True)]
-            after = _count(model, target, 0, data)
             histograms = {
                 weight.name: weight_histogram(tensor.numpy(), weight.array())
                 for weight, tensor in zip(weights, values_before, strict=True)
             }
+        with watch("remove dead units"):
+            surgery = remove_dead_units(model) if config.remove_dead else None
+            layers = [layer.pruned(weight) for layer, weight in zip(layers, weights, strict=True)]
+            after = _count(model, weights, target, 0, data)
         with watch("write"):
             kept = sum(layer.kept for layer in layers)
             external = {"auto": origin.external or None, "always": True, "never": False}[config.external_data]
@@ -162,11 +169,14 @@ def run(
             histograms=histograms,
             old_evaluation=None if old is None else old.to_dict(),
             trials=search.trials if search else (),
+            sensitivity=curves or {},
+            sample=_sample_shapes(data.judging),
         )
         stage.annotate(report.annotations())
         report = replace(report, after=replace(after, bytes=stage.file_bytes()))
         if target is None:
             return Result(report, None, onnx.load(stage.path))
+        report = replace(report, output_sha256=stage.sha256())
         stage.commit()
     return Result(report, target, None)
 
@@ -214,13 +224,35 @@ def _read_data(model: ir.Model, original: ort.InferenceSession, config: PruneCon
     return _Data(specs, training, held_out, judging, old, calibration)
 
 
-def _curves(
-    model: ir.Model, weights: tuple[Weight, ...], data: Dataset, config: PruneConfig
-) -> dict[str, list[tuple[float, float]]] | None:
-    """What pruning each weight alone costs the outputs, where the rate is shared out by that."""
-    if config.scope != "sensitivity":
+def _calibration(model: ir.Model, data: _Data, config: PruneConfig) -> Calibration | None:
+    if not config.calibrated or data.calibration is None:
         return None
-    some = data.take(slice(0, affordable(model, data, SENSITIVITY_SAMPLES)))
+    return Calibration.of(model, data.calibration, config)
+
+
+def _amount(
+    model: ir.Model,
+    weights: tuple[Weight, ...],
+    config: PruneConfig,
+    data: _Data,
+    before: FileRecord,
+    curves: Curves | None,
+) -> tuple[PruneConfig, dict[str, int] | None]:
+    """The settings with the rate that --flops or --bytes comes to, and what the weights cost of it."""
+    if config.flops is not None:
+        costs = weight_multiply_adds(weights, multiply_adds(model, _sample_shapes(data.judging)))
+        budget = of_multiply_adds(weights, config.flops, costs, before.multiply_adds)
+        return settled(weights, config, budget, curves, costs), costs
+    if config.bytes is not None:
+        return settled(weights, config, of_bytes(weights, config, before.bytes), curves, None), None
+    return config, None
+
+
+def _curves(model: ir.Model, weights: tuple[Weight, ...], data: _Data, config: PruneConfig) -> Curves | None:
+    """What pruning each weight alone costs the outputs, where the rate is shared out by that."""
+    if config.scope != "sensitivity" or data.calibration is None:
+        return None
+    some = data.calibration.take(slice(0, affordable(model, data.calibration, SENSITIVITY_SAMPLES)))
     for found in scan(weights, partial(measure, model, some), SENSITIVITY_RATES, {}, None):
         curves = {name: found.curve(name) for name in found.layers}
     return curves
@@ -292,22 +324,32 @@ def _as_stored(layer: LayerRecord, stored: dict[str, Stored]) -> LayerRecord:
         values=outcome.values,
         kept=layer.kept if outcome.kept is None else outcome.kept,
         bytes_after=outcome.bytes,
-        note=outcome.reason or "",
+        note=layer.note or outcome.reason or "",
     )
 
 
-def _count(model: ir.Model, path: Path | None, file_bytes: int, data: _Data) -> FileRecord:
+def _count(
+    model: ir.Model, weights: tuple[Weight, ...], path: Path | None, file_bytes: int, data: _Data
+) -> FileRecord:
     """A model's float constants counted, and the multiply-adds for one of the samples that it is judged on."""
     tensors = [tensor for value in constants(model) if (tensor := constant_tensor(value)) is not None]
     floats = [tensor for tensor in tensors if tensor.dtype in FLOAT_TYPES]
     parameters = sum(tensor.size for tensor in floats)
     nonzero = sum(int(np.count_nonzero(tensor.numpy())) for tensor in floats)
-    shapes = {name: array.shape for name, array in data.judging.inputs.items()}
-    sample = (
-        shapes if data.judging.whole else {name: (1, *shape[1:]) for name, shape in shapes.items() if shape}
+    costs = multiply_adds(model, _sample_shapes(data.judging))
+    by_zero = sum(
+        cost * (weight.size - weight.nonzero()) // max(weight.size, 1)
+        for weight, cost in zip(weights, weight_multiply_adds(weights, costs).values(), strict=True)
     )
-    operations = sum(multiply_adds(model, sample).values())
-    return FileRecord(None if path is None else str(path), file_bytes, parameters, nonzero, operations)
+    operations = sum(costs.values())
+    name = None if path is None else str(path)
+    return FileRecord(name, file_bytes, parameters, nonzero, operations, operations - by_zero)
+
+
+def _sample_shapes(data: Dataset) -> dict[str, tuple[int, ...]]:
+    """The shapes of the inputs for one sample."""
+    shapes = {name: array.shape for name, array in data.inputs.items()}
+    return shapes if data.whole else {name: (1, *shape[1:]) for name, shape in shapes.items() if shape}
 
 
 def _refuse_worse(evaluation: Evaluation, config: PruneConfig, target: Path | None) -> None:
@@ -344,10 +386,9 @@ def _notes(
 ) -> Iterator[str]:
     """What the reader of the summary should know."""
     if data.training is None:
-        rate = f"--rate {config.rate:g}" if config.rate is not None else f"--quality {config.quality:g}"
         yield (
             "No retraining was done, for want of data. To retrain: "
-            f"onnxprune {origin.path or 'IN.onnx'} {target or 'OUT.onnx'} {rate} --data DATA"
+            f"onnxprune {origin.path or 'IN.onnx'} {target or 'OUT.onnx'} {config.amount} --data DATA"
         )
     elif config.data == SYNTHETIC:
         yield f"Retrained on {data.training.name}, towards its own outputs: real --data does better."
@@ -379,6 +420,8 @@ def _notes(
             f"Only {1 - kept / size:.0%} of the weights went; the rest is excluded, or frozen (--json says why): "
             "--pattern unstructured can take more."
         )
+    if config.flops is not None or config.bytes is not None:
+        yield f"{config.amount} came to a rate of {1 - kept / max(size, 1):.4f}."
     empty = [layer.name for layer in layers if not layer.kept]
     if empty:
         yield f"Nothing is left of {', '.join(empty)}: its outputs are constant; give it a --layer-rate."

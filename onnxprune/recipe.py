@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -41,15 +42,19 @@ def load_recipe(path: Path) -> dict[str, Any]:
     return settings
 
 
+def recipe_text(settings: Mapping[str, Any]) -> str:
+    """The recipe of settings as `PruneConfig.to_dict` gives them."""
+    pairs = [f"{selector}={rate}" for selector, rate in settings["layer_rate"]]
+    return yaml.safe_dump({**settings, "layer_rate": pairs}, sort_keys=False)
+
+
 def save_recipe(path: Path, config: PruneConfig) -> None:
     """Write every setting of a job, so that `load_recipe` gives the same job.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    settings = config.to_dict()
-    settings["layer_rate"] = [f"{selector}={rate}" for selector, rate in config.layer_rate]
     try:
-        path.write_text(yaml.safe_dump(settings, sort_keys=False))
+        path.write_text(recipe_text(config.to_dict()))
     except OSError as error:
         raise OutputError(f"--save-config {path} cannot be written: {error.strerror}") from error

@@ -17,7 +17,7 @@ from onnxprune.pruning.schedule import Turn, turns
 from onnxprune.pruning.selectors import matching, select
 from onnxprune.sparse.rewrite import from_ops
 from onnxprune.training.distributed import same_everywhere
-from onnxprune.training.exchange import borrowed, give_back
+from onnxprune.training.exchange import borrowed, give_back, take
 from onnxprune.training.graph import to_torch
 from onnxprune.training.masking import Masking
 from onnxprune.training.modes import Modes, shrunk
@@ -73,6 +73,8 @@ class PruningSession:
         self.model = model
         self._cutter = cutter
         self._regrow = config.regrow
+        # A calibrated cut also moves what stays.
+        self._fits = config.calibrated
         self._masking = Masking(self.module, self.parameters, splices=config.schedule == "splice")
 
     def go_on_from(self, module: Mapping[str, torch.Tensor]) -> None:
@@ -142,8 +144,12 @@ class PruningSession:
 
     def _prune(self, turn: Turn, scores: Arrays | None) -> None:
         give_back(self._masking.weights())
+        if self._fits:
+            give_back(self.modes.statistics(self.module))
         self._masking.fix(())
         self._masking.set(self._cutter.cut(turn, scores or {}))
+        if self._fits:
+            take(self.parameters | self.modes.statistics(self.module))
         same_everywhere(self._masking.masks())
         self._masking.hold()
         self.turns_made = self.turns.index(turn) + 1

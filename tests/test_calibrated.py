@@ -159,3 +159,30 @@ def outputs(model, x):
     import onnxruntime as ort
 
     return ort.InferenceSession(model.SerializeToString()).run(None, {"x": x})[0]
+
+
+def test_wanda_ranks_the_weights_of_each_output_by_what_the_dense_model_reads():
+    x = normal(200, 8) * np.linspace(0.1, 3, 8, dtype=np.float32)
+    model = onnxprune.prune(
+        mlp(), rate=0.5, criterion="wanda", calibration_data={"x": x}, format="dense", remove_dead=False
+    ).model
+    hidden = np.maximum(x @ initializer(mlp(), "fc1.weight").T + initializer(mlp(), "fc1.bias"), 0)
+    for name, reads in (("fc1.weight", x), ("fc2.weight", hidden)):
+        scores = np.abs(initializer(mlp(), name)) * np.linalg.norm(reads, axis=0)
+        for row, kept in zip(scores, initializer(model, name) != 0, strict=True):
+            assert row[~kept].max() < row[kept].min()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"criterion": "second-order"}, {"refit": True}, {"criterion": "wanda", "bias_correction": True}],
+    ids=str,
+)
+def test_retraining_goes_on_from_the_weights_that_calibration_fitted(settings):
+    x, judged = {"x": rows(300, 0)}, {"x": rows(20, 1)}
+    settings = {"rate": 0.5, "format": "dense", "remove_dead": False, "eval_data": judged} | settings
+    once = onnxprune.prune(mlp(), calibration_data=x, **settings).model
+    still = {"epochs": 1, "learning_rate": 1e-12, "weight_decay": 0.0, "schedule": "one-shot"}
+    trained = onnxprune.prune(mlp(), data=x, calibration_data=x, **still, **settings).model
+    for name in ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"):
+        np.testing.assert_allclose(initializer(trained, name), initializer(once, name), atol=1e-6)

@@ -34,10 +34,6 @@ class Moments:
         cross = self.cross - self.dense_mean[:, :, None] * self.mean[:, None, :]
         return Moments(second, cross, np.zeros_like(self.mean), np.zeros_like(self.dense_mean), self.count)
 
-    def norms(self) -> np.ndarray:
-        """Root of the mean square of every input, (groups, inputs)."""
-        return np.sqrt(np.maximum(np.einsum("gii->gi", self.second), 0))
-
 
 def collect(blocks: Blocks, pairs: Sequence[tuple[np.ndarray, np.ndarray]], seed: int) -> Moments:
     """The moments of a layer over batches of its data operand: (in the dense model, in the pruned one)."""

@@ -22,7 +22,7 @@ Tensors = Mapping[ir.Value, ir.TensorProtocol]
 class Segment:
     """The nodes from index `start` to before `end` of a model's graph: reads what is alive there, gives `wanted`.
 
-    `instead`: constants with other values. `free`: a constant that is given at each run, as an input.
+    `instead`: constants with other values.
     """
 
     def __init__(
@@ -33,15 +33,14 @@ class Segment:
         wanted: Collection[ir.Value],
         *,
         instead: Tensors | None = None,
-        free: ir.Value | None = None,
     ):
         # Constants are initializers of the stretch that reads them, wherever the model keeps them.
         nodes = [node for node in list(model.graph)[start:end] if constant_tensor(node.outputs[0]) is None]
         made = {value: None for node in nodes for value in node.outputs}
         read = {value: None for node in nodes for value in reads(node) if value not in made}
         self.gives = [value for value in made if value in wanted]
-        self.reads = [value for value in read if value is free or constant_tensor(value) is None]
-        constants = [value for value in read if value not in self.reads]
+        self.reads = [value for value in read if constant_tensor(value) is None]
+        constants = [value for value in read if constant_tensor(value) is not None]
         self._model, self._nodes = model, nodes
         self._tensors = {value: (instead or {}).get(value) or constant_tensor(value) for value in constants}
         self._session: ort.InferenceSession | None = None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.calibration.segments import Segment
+from onnxprune.calibration.segments import Segment, last_reads, reads
 from onnxprune.calibration.walk import Visit, batches, walk
 from onnxprune.data import Dataset, class_axis
 from onnxprune.model.weights import Weight
@@ -30,46 +31,64 @@ def measure(
 ) -> Iterator[tuple[Weight, dict[float, Deviation]]]:
     """For each weight in the order of the graph, the deviation with each of its variants (arrays by rate) in its place.
 
-    What the nodes before a weight give is computed once for all of its variants. Weights in the body of an If are
-    passed over.
+    What the nodes before a weight give is computed once for all of its variants; those from it to the next weight are
+    built for each variant, and what comes behind them once. Weights that live in the body of an If are passed over.
 
     Raises:
         DataError: a stretch of the model does not run alone.
     """
-    by_node: dict[ir.Node, list[Weight]] = {}
-    for weight in weights:
-        by_node.setdefault(weight.uses[0].node, []).append(weight)
+    by_node, last_read = _by_first_reader(model, weights)
+    last = last_reads(model)
+    size = len(model.graph)
+    places = [place for place, node in enumerate(model.graph) if node in by_node]
+    following = dict(itertools.pairwise([*places, size]))
     outputs = list(model.graph.outputs)
     labels = [batch.labels for batch in batches(model, data)]
     dense: list[dict[ir.Value, np.ndarray]] | None = None
     for visit in walk(model, None, data, by_node.keys()):
         if dense is None:
-            rest = Segment(model, visit.place, len(model.graph), outputs)
+            rest = Segment(model, visit.place, size, outputs)
             dense = [batch | rest.run(batch) for batch in visit.pruned]
             dense = [{value: batch[value] for value in outputs} for batch in dense]
         for weight in by_node[visit.node]:
-            tail = Segment(model, visit.place, len(model.graph), outputs, free=weight.value)
-            yield (
-                weight,
-                {
-                    rate: _deviation(visit, tail, weight, array, dense, labels)
-                    for rate, array in variants(weight).items()
-                },
-            )
+            end = following[visit.place] if last_read[weight] < following[visit.place] else size
+            alive = {value for value, index in last.items() if index >= end}
+            tail = Segment(model, end, size, outputs)
+            found = {}
+            for rate, array in variants(weight).items():
+                tensor = ir.Tensor(array, dtype=weight.tensor.dtype)
+                head = Segment(model, visit.place, end, alive, instead={weight.value: tensor})
+                found[rate] = _deviation(visit, (head, tail), dense, labels)
+            yield weight, found
+
+
+def _by_first_reader(
+    model: ir.Model, weights: Collection[Weight]
+) -> tuple[dict[ir.Node, list[Weight]], dict[Weight, int]]:
+    """The weights by the first node that reads each, and the index of the last: a Transpose may stand in between."""
+    wanted = {weight.value: weight for weight in weights}
+    by_node: dict[ir.Node, list[Weight]] = {}
+    last_read: dict[Weight, int] = {}
+    for place, node in enumerate(model.graph):
+        for weight in {wanted[value]: None for value in reads(node) if value in wanted}:
+            if weight not in last_read:
+                by_node.setdefault(node, []).append(weight)
+            last_read[weight] = place
+    return by_node, last_read
 
 
 def _deviation(
     visit: Visit,
-    tail: Segment,
-    weight: Weight,
-    array: np.ndarray,
+    stretches: Sequence[Segment],
     dense: Sequence[Mapping[ir.Value, np.ndarray]],
     labels: Sequence[np.ndarray | None],
 ) -> Deviation:
     moved = size = 0.0
     wrong = judged = 0
     for arrays, expected, truth in zip(visit.pruned, dense, labels, strict=True):
-        given = arrays | tail.run(arrays | {weight.value: array})
+        given = dict(arrays)
+        for stretch in stretches:
+            given |= stretch.run(given)
         for value, old in expected.items():
             if old.dtype.kind == "f":
                 moved += float(np.square(given[value].astype(np.float64) - old).sum())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -83,6 +84,15 @@ class Blocks:
             return _patches(self.node, data, self.shape[0], self.moved[2:], most, seed)
         columns = self._operand_columns(data)
         return columns[:, :, _some(columns.shape[2], most, seed)]
+
+    def square_sums(self, batches: Sequence[np.ndarray]) -> np.ndarray:
+        """Of each input, the sum of its squares over all columns of all batches: float64 (groups, inputs)."""
+        if self.node.op_type == "Conv":
+            # Samples have their windows at the same places, so that they can be summed first.
+            squares = sum(np.square(batch, dtype=np.float64).sum(0, keepdims=True) for batch in batches)
+            batches = [np.sqrt(squares).astype(np.float32)]
+        columns = (self.columns(batch, sys.maxsize, seed=0) for batch in batches)
+        return sum(np.square(part, dtype=np.float64).sum(-1) for part in columns)
 
     def _operand_columns(self, data: np.ndarray) -> np.ndarray:
         groups, _, inputs = self.shape

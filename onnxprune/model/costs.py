@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import onnx_ir as ir
 
 from onnxprune.model.shapes import MICROSOFT, infer_shapes, with_branches
+from onnxprune.model.weights import Weight
 
 Shapes = Sequence[tuple[int, ...] | None]
 """Of a node's inputs, then its outputs; None where one is absent or not wholly known."""
@@ -31,8 +32,30 @@ def multiply_adds(model: ir.Model, input_shapes: Mapping[str, Sequence[int]]) ->
             outputs = [_static(value, shapes) for value in node.outputs]
             cost = count(node, inputs, outputs)
             if cost is not None and node.outputs:
-                costs[node.name or node.outputs[0].name or ""] = cost
+                costs[_key(node)] = cost
     return costs
+
+
+def weight_multiply_adds(weights: Sequence[Weight], costs: Mapping[str, int]) -> dict[str, int]:
+    """Of what `multiply_adds` counts, the part of each weight, by its name; all its nodes together.
+
+    Several weights of one node, as of an LSTM, share its count by their sizes.
+    """
+    sizes: dict[ir.Node, int] = {}
+    for weight in weights:
+        for node in {use.node for use in weight.uses}:
+            sizes[node] = sizes.get(node, 0) + weight.size
+    return {
+        weight.name: sum(
+            costs.get(_key(node), 0) * weight.size // sizes[node]
+            for node in {use.node for use in weight.uses}
+        )
+        for weight in weights
+    }
+
+
+def _key(node: ir.Node) -> str:
+    return node.name or node.outputs[0].name or ""
 
 
 def _conv(node: ir.Node, inputs: Shapes, outputs: Shapes) -> int | None:

@@ -37,6 +37,8 @@ from onnxprune.model.wire import (
 
 # Protobuf refuses messages of 2 GiB; the margin is for the graph around the weights.
 INLINE_LIMIT_BYTES = 2**31 - 2**26
+# Read at once where a file is hashed.
+HASHED_BYTES = 1 << 20
 # Smaller tensors stay in the model file when weights go to external data.
 EXTERNAL_THRESHOLD_BYTES = 1024
 
@@ -256,6 +258,14 @@ class Staging:
                 file.write(extra.SerializeToString())
         except OSError as error:
             raise self._unwritable(error) from error
+
+    def sha256(self) -> str:
+        """Of the model file; external data are not in it."""
+        digest = hashlib.sha256()
+        with self.path.open("rb") as file:
+            while block := file.read(HASHED_BYTES):
+                digest.update(block)
+        return digest.hexdigest()
 
     def file_bytes(self) -> int:
         """Bytes on disk, external data included."""

@@ -20,12 +20,13 @@ BY_SHAPE = {"std": std_rates, "erk": erk_rates}
 class Pool:
     """Weights pruned together: `rate` of their elements goes, or what is smaller than `threshold`.
 
-    Exactly one of the two is set.
+    Exactly one of the two is set. `by_output`: each output of a layer loses the same share.
     """
 
     weights: tuple[Weight, ...]
     rate: float | None
     threshold: float | None
+    by_output: bool = False
 
 
 def excluded_weights(weights: Sequence[Weight], config: PruneConfig) -> set[Weight]:
@@ -38,11 +39,15 @@ def excluded_weights(weights: Sequence[Weight], config: PruneConfig) -> set[Weig
 
 
 def allocate(
-    weights: Sequence[Weight], config: PruneConfig, curves: Mapping[str, Curve] | None = None
+    weights: Sequence[Weight],
+    config: PruneConfig,
+    curves: Mapping[str, Curve] | None = None,
+    costs: Mapping[str, float] | None = None,
 ) -> list[Pool]:
     """Share the job's rate out: one pool a layer, or one for all; `--layer-rate` makes pools of its own.
 
-    `curves`: what a sensitivity scan found, by weight, which the rate is then shared out by.
+    `curves`: what a sensitivity scan found, by weight, which the rate is then shared out by; it is the fraction that
+    goes of all `costs`, those of each weight when dense, by name, or of the number of elements.
     Excluded weights are in no pool and count in no rate. A later `--layer-rate` wins over an earlier one.
 
     Raises:
@@ -57,17 +62,21 @@ def allocate(
     if weights and not included:
         raise NothingToPruneError("every weight is excluded, so there is nothing to prune: drop an --exclude")
     common = [weight for weight in included if weight not in own_rate]
-    pools = [Pool((weight,), own_rate[weight], None) for weight in included if weight in own_rate]
+    by_output = config.scope == "output"
+    pools = [Pool((weight,), own_rate[weight], None, by_output) for weight in included if weight in own_rate]
     if config.rate is not None and common and (config.scope in BY_SHAPE or curves is not None):
         if curves is not None:
-            costs = {weight.name: float(weight.size) for weight in common}
-            rates = cheapest_rates({name: curves[name] for name in costs}, costs, config.rate)
+            prices = {w.name: float(w.size if costs is None else costs[w.name]) for w in common}
+            rates = cheapest_rates({name: curves[name] for name in prices}, prices, config.rate)
         else:
             rates = BY_SHAPE[config.scope](common, config.rate)
         return [*pools, *(Pool((weight,), rates[weight.name], None) for weight in common)]
     if config.scope == "global" and config.quality is None:
         return [*pools, Pool(tuple(common), config.rate, None)] if common else pools
-    return [*pools, *(Pool((weight,), config.rate, _threshold(weight, config.quality)) for weight in common)]
+    return [
+        *pools,
+        *(Pool((weight,), config.rate, _threshold(weight, config.quality), by_output) for weight in common),
+    ]
 
 
 def _threshold(weight: Weight, quality: float | None) -> float | None:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnxprune.model.weights import Weight
 from onnxprune.pruning.allocation import Pool
 from onnxprune.pruning.blocks import block_norms, spread
-from onnxprune.pruning.criteria import drawn, magnitude
+from onnxprune.pruning.criteria import drawn, magnitude, ranks
 from onnxprune.pruning.patterns import keep_largest
 
 Masks = dict[str, np.ndarray]
@@ -32,6 +32,10 @@ def make_masks(
         scores = [block_norms(weight) if blocks else magnitude(weight) for weight in pool.weights]
         if random is not None:
             scores = [drawn(score, random) for score in scores]
+        if pool.by_output:
+            scores = [
+                _within_outputs(weight, score) for weight, score in zip(pool.weights, scores, strict=True)
+            ]
         if pool.threshold is not None:
             kept = [score >= pool.threshold for score in scores]
         else:
@@ -43,6 +47,13 @@ def make_masks(
             whole &= weight.array() != 0
             masks[weight.name] = whole
     return masks
+
+
+def _within_outputs(weight: Weight, scores: np.ndarray) -> np.ndarray:
+    """The ranks of scores, of the weight's shape, among those of the same output."""
+    rows = np.moveaxis(scores, weight.out_axis, 0)
+    ranked = ranks(rows.reshape(len(rows), -1)).reshape(rows.shape)
+    return np.moveaxis(ranked, 0, weight.out_axis)
 
 
 def apply_masks(weights: Sequence[Weight], masks: Masks) -> None:

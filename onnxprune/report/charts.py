@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from html import escape
 
 WIDTH, HEIGHT = 460, 270
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 44
+LEFT, RIGHT, TOP, BOTTOM = 68, 24, 12, 44
 TICKS = 5
+LEGEND_LINE = 16
 # Of equal lightness, told apart by the colour-blind too (Okabe and Ito 2008); dashes tell those of one colour apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DASHES = ("", "6 3", "2 2", "8 3 2 3")
+# Below that a decimal power says no more.
+SMALLEST = 1e-9
 
 STYLE = """svg{color:#222;font:12px system-ui,sans-serif}
 @media(prefers-color-scheme:dark){svg{color:#ddd}}"""
 
+Line = Sequence[tuple[float, float]]
+
 
 def line_chart(
-    series: Mapping[str, Sequence[tuple[float, float]]],
+    series: Mapping[str, Line],
     x_label: str,
     y_label: str,
     format_x: Callable[[float], str] = "{:g}".format,
     format_y: Callable[[float], str] = "{:.3g}".format,
+    *,
+    from_zero: bool = True,
+    dots: Collection[str] = (),
 ) -> str:
-    """Lines through points (x, y), one a name, with a legend below; an `<svg>` element that stands alone."""
+    """Lines through points (x, y), one a name, with a legend below; an `<svg>` element that stands alone.
+
+    Those named in `dots` are drawn as points. `from_zero`: the axis of y begins at 0.
+    """
     points = [point for line in series.values() for point in line]
     lowest_x, highest_x = _ends([x for x, _ in points])
-    lowest_y, highest_y = _ends([0.0, *(y for _, y in points)])
+    lowest_y, highest_y = _ends([*([0.0] if from_zero else []), *(y for _, y in points)])
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = LEFT + (x - lowest_x) / (highest_x - lowest_x) * (WIDTH - LEFT - RIGHT)
@@ -49,11 +60,19 @@ def line_chart(
     for index, (name, line) in enumerate(series.items()):
         colour = COLOURS[index % len(COLOURS)]
         dashes = DASHES[index // len(COLOURS) % len(DASHES)]
-        path = "L".join("{:.1f} {:.1f}".format(*place(*point)) for point in line)
-        stroke = f'stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}" fill="none"'
-        parts.append(f'<path d="M{path}" {stroke}><title>{escape(name)}</title></path>')
-        bottom += 16
-        parts.append(f'<path d="M{LEFT} {bottom - 10}h24" {stroke}/>')
+        bottom += LEGEND_LINE
+        if name in dots:
+            places = [*(place(*point) for point in line), (LEFT + 12.0, bottom - 10.0)]
+            parts += [
+                f'<circle cx="{across:.1f}" cy="{up:.1f}" r="5" fill="{colour}"><title>{escape(name)}</title>'
+                "</circle>"
+                for across, up in places
+            ]
+        else:
+            path = "L".join("{:.1f} {:.1f}".format(*place(*point)) for point in line)
+            stroke = f'stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}" fill="none"'
+            parts.append(f'<path d="M{path}" {stroke}><title>{escape(name)}</title></path>')
+            parts.append(f'<path d="M{LEFT} {bottom - 10}h24" {stroke}/>')
         parts.append(_text(LEFT + 30, bottom - 6, name, "start"))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + 4}" role="img" '

@@ -12,6 +12,7 @@ import numpy as np
 from onnxprune.model.weights import Unprunable, Weight
 
 ANNOTATION_PREFIX = "onnxprune."
+BEFORE, PRUNED, CHANGED = "before pruning", "after pruning", "in the end"
 BINS = 60
 SAMPLED = 1 << 18
 # Of the weights; the few that are larger, which would make the bins too wide, go to the last.
@@ -40,11 +41,13 @@ class LayerRecord:
     values: str = ""
 
     @classmethod
-    def of(cls, weight: Weight) -> LayerRecord:
+    def of(cls, weight: Weight, note: str = "") -> LayerRecord:
         """A weight as it came."""
         shape, size, nbytes = weight.shape, weight.size, weight.tensor.nbytes
         kept, names = weight.nonzero(), weight.node_names
-        return cls(weight.name, weight.op_type, names, shape, shape, size, kept, nbytes, nbytes, "dense")
+        return cls(
+            weight.name, weight.op_type, names, shape, shape, size, kept, nbytes, nbytes, "dense", note
+        )
 
     def pruned(self, weight: Weight) -> LayerRecord:
         """The record with the weight as it is by now."""
@@ -61,7 +64,8 @@ class LayerRecord:
 class FileRecord:
     """A model file: parameters are elements of all float constants, `nonzero` those that are not zero.
 
-    `multiply_adds` are those of one sample with every weight counted, zero or not.
+    `multiply_adds` are those of one sample with every weight counted, zero or not; `nonzero_multiply_adds` those
+    without the weights that are zero.
     """
 
     path: str | None
@@ -69,6 +73,7 @@ class FileRecord:
     parameters: int
     nonzero: int
     multiply_adds: int
+    nonzero_multiply_adds: int
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,9 @@ class Report:
     `evaluation` is `onnxprune.evaluate.Evaluation.to_dict()`, `old_evaluation` the same on --old-data; `surgery` what
     died, `retraining` a record an epoch, `notes` sentences that the reader should see, `seconds` the wall time of each
     stage, `histograms` what `weight_histogram` gives, by weight; `trials` those of a search for the rate
-    (`onnxprune.frontier.Trial`), each with whether it was `chosen`.
+    (`onnxprune.frontier.Trial`), each with whether it was `chosen`. `sensitivity`: (rate, deviation) of each weight
+    pruned alone, where the rate was shared out by that; `sample`: the shapes of one sample's inputs; `output_sha256`:
+    empty where no file was written.
     """
 
     versions: dict[str, str]
@@ -96,6 +103,9 @@ class Report:
     histograms: dict[str, dict[str, Any]] = field(default_factory=dict)
     old_evaluation: dict[str, Any] | None = None
     trials: tuple[dict[str, Any], ...] = ()
+    sensitivity: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    sample: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    output_sha256: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The record in JSON types, each layer with its rate."""
@@ -118,14 +128,15 @@ class Report:
 def weight_histogram(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
     """How the values that are not zero are spread: `edges` of the bins, `counts` in them by name.
 
-    Before, after, and, where the shape is still the same, those that stayed with the values from before. Of a large
-    weight, evenly spaced elements stand for all: a job must not take longer, or more memory, for a picture.
+    Before pruning; after pruning, which are those that stay, with the values that they had; and as they are in the end,
+    where retraining or calibration changed them. Both arrays have one shape. Of a large one, evenly spaced elements
+    stand for all: a job must not take longer, or more memory, for a picture.
     """
-    same = before.shape == after.shape
     before, after = (array.reshape(-1)[:: max(1, array.size // SAMPLED)] for array in (before, after))
-    parts = {"before": before[before != 0], "after": after[after != 0]}
-    if same:
-        parts["kept, as before"] = before[after != 0]
+    stayed = after != 0
+    parts = {BEFORE: before[before != 0], PRUNED: before[stayed]}
+    if not np.array_equal(before[stayed], after[stayed]):
+        parts[CHANGED] = after[stayed]
     widest = max(
         (float(np.quantile(np.abs(part), SHOWN)) for part in parts.values() if part.size), default=1.0
     )

@@ -138,6 +138,7 @@ def _total_rows(report: Report) -> Iterator[tuple[str, str, str, str]]:
     yield "  not zero", f"{before.nonzero:,}", f"{after.nonzero:,}", _times(before.nonzero, after.nonzero)
     if before.multiply_adds:  # none where no shapes are known
         yield "multiply-adds", *_change(before.multiply_adds, after.multiply_adds)
+        yield "  not by zero", *_change(before.nonzero_multiply_adds, after.nonzero_multiply_adds)
     units = [(layer["outputs_before"], layer["outputs_after"]) for layer in report.surgery.get("layers", ())]
     if units:
         yield "channels and neurons", *_change(sum(pair[0] for pair in units), sum(pair[1] for pair in units))

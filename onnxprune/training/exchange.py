@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from torch import fx, nn
@@ -32,3 +33,12 @@ def give_back(tensors: Mapping[ir.Value, torch.Tensor]) -> None:
         assert old is not None
         array = tensor.detach().cpu().contiguous().numpy()
         set_constant(value, array.astype(old.numpy().dtype), old.dtype)
+
+
+def take(tensors: Mapping[ir.Value, torch.Tensor]) -> None:
+    """Copy the model's constants, as they are now, into the tensors that were made from them."""
+    with torch.no_grad():
+        for value, tensor in tensors.items():
+            constant = constant_tensor(value)
+            assert constant is not None
+            tensor.copy_(torch.from_numpy(np.array(constant.numpy(), dtype=tensor.numpy(force=True).dtype)))

@@ -47,3 +47,4 @@ def test_maps_times_columns_are_the_nodes_outputs(case):
         blocks.channels_back(blocks.channels_last(blocks.split(weight.array()))), blocks.split(weight.array())
     )
     assert blocks.columns(x, 2, 0).shape[2] == 2
+    np.testing.assert_allclose(blocks.square_sums([x, x]), 2 * (columns**2).sum(-1), rtol=1e-4)

@@ -10,7 +10,7 @@ from onnxprune.errors import NothingToPruneError, SelectorError
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.pruning.allocation import Pool, allocate
 from onnxprune.pruning.masks import apply_masks, make_masks
-from tests.builders import floats, mlp, model_of
+from tests.builders import floats, mlp, model_of, normal
 
 
 def weight_of(array: np.ndarray) -> Weight:
@@ -121,3 +121,13 @@ def test_applied_masks_leave_exactly_the_kept_values():
     apply_masks(weights, masks)
     for weight in weights:
         assert (weight.array() == before[weight.name] * masks[weight.name]).all()
+
+
+@pytest.mark.parametrize("rate", [0.25, 0.5, 0.8])
+def test_scope_output_takes_the_smallest_of_every_output(rate):
+    array = normal(6, 20) * np.logspace(0, 3, 6)[:, None].astype(np.float32)
+    weight = weight_of(array.T.copy())
+    mask = make_masks(allocate((weight,), PruneConfig(rate=rate, scope="output")))["w"]
+    for row, kept in zip(array, mask.T, strict=True):
+        assert np.count_nonzero(~kept) == round(rate * 20)
+        assert np.abs(row[~kept]).max() < np.abs(row[kept]).min()

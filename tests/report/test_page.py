@@ -1,6 +1,8 @@
 """The page as a browser would find it: whole, on its own, and saying what the record says."""
 
+import hashlib
 import re
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -8,13 +10,15 @@ import onnx
 import pytest
 
 import onnxprune
-from onnxprune import cli
+from onnxprune import cli, runtime
+from onnxprune.recipe import load_recipe
+from onnxprune.report import latency
 from onnxprune.report.charts import line_chart
 from onnxprune.report.page import command, page
-from onnxprune.report.record import record_of_annotations, weight_histogram
+from onnxprune.report.record import BEFORE, CHANGED, PRUNED, record_of_annotations, weight_histogram
 from tests.builders import cnn, mlp
 
-VOID = {"meta", "path"}
+VOID = {"meta", "path", "circle"}
 
 
 class Outline(HTMLParser):
@@ -46,7 +50,13 @@ def record():
     x = np.random.default_rng(0).random((40, 1, 8, 8), dtype=np.float32)
     labels = np.arange(40) % 4
     return onnxprune.prune(
-        cnn(), rate=0.7, data={"x": x, "labels": labels}, epochs=2, steps=2, exclude="conv1"
+        cnn(),
+        rate=0.7,
+        data={"x": x, "labels": labels},
+        epochs=2,
+        steps=2,
+        exclude="conv1",
+        scope="sensitivity",
     ).report.to_dict()
 
 
@@ -64,7 +74,43 @@ def test_the_page_shows_every_layer_setting_version_and_hash(record):
     for name, value in record["settings"].items():
         assert name in text and ("" if value is None else str(value)) in text
     assert record["source_sha256"] in text and record["versions"]["onnxruntime"] in text
-    assert "held-out loss" in text and "held-out error" in text
+    assert "loss against epoch" in page(record) and "held-out error against epoch" in page(record)
+    assert "--exclude names it" in text
+
+
+def test_the_page_draws_sensitivities_and_the_weights_before_after_and_in_the_end(record):
+    assert set(record["sensitivity"]) == {layer["name"] for layer in record["layers"]}
+    content = page(record)
+    assert "deviation of the outputs against rate" in content
+    for counts in (one["counts"] for one in record["histograms"].values()):
+        assert list(counts)[:2] == [BEFORE, PRUNED]
+    assert CHANGED in record["histograms"]["conv2.weight"]["counts"] and CHANGED in content
+
+
+def test_the_page_draws_a_search_and_marks_the_trial_that_was_chosen(record):
+    trials = [
+        {
+            "rate": rate,
+            "kept": 100,
+            "size": 5000,
+            "metric": "top-1",
+            "value": value,
+            "seconds": 9.0,
+            "chosen": chosen,
+        }
+        for rate, value, chosen in ((0.9, 0.98, True), (0.5, 0.99, False))
+    ]
+    content = page(record | {"trials": trials})
+    assert "error on held-out data against rate" in content
+    assert content.count("<title>chosen</title>") == 2  # the point, and its mark in the legend
+    assert "Trade-off" not in page(record)
+
+
+def test_the_recipe_on_the_page_gives_the_same_settings(record, tmp_path):
+    text = re.search(r"<pre>(rate: .*?)</pre>", page(record), re.DOTALL)[1]
+    (tmp_path / "recipe.yaml").write_text(unescape(text))
+    settings = onnxprune.PruneConfig(**load_recipe(tmp_path / "recipe.yaml")).to_dict()
+    assert settings == record["settings"]
 
 
 def test_names_that_look_like_markup_are_shown_as_they_are(record):
@@ -104,6 +150,23 @@ def test_the_command_line_writes_the_page_of_its_job(tmp_path, monkeypatch, caps
     cli.main(["in.onnx", "out.onnx", "--rate", "0.5", "--report", "page.html"])
     text = " ".join(Outline((tmp_path / "page.html").read_text()).text)
     assert "onnxprune in.onnx out.onnx --rate 0.5" in text
+    assert hashlib.sha256((tmp_path / "out.onnx").read_bytes()).hexdigest() in text
+
+
+def test_latency_is_measured_before_and_after_on_one_sample(tmp_path, monkeypatch):
+    monkeypatch.setattr(latency, "SECONDS", 0.1)
+    onnx.save(cnn(), tmp_path / "in.onnx")
+    report = onnxprune.prune(tmp_path / "in.onnx", tmp_path / "out.onnx", rate=0.8).report
+    assert report.sample == {"x": (1, 1, 8, 8)}
+    found = latency.latency(tmp_path / "in.onnx", tmp_path / "out.onnx", report.sample)
+    names = [latency.BEFORE, latency.STOCK, *([latency.KERNELS] if runtime.available() else [])]
+    assert list(found["milliseconds"]) == names and found["times"][latency.BEFORE] == 1
+    content = page(report.to_dict() | {"latency": found})
+    assert "latency, stock onnxruntime" in content and found["machine"] in content
+    broken = latency.latency(tmp_path / "in.onnx", tmp_path / "missing.onnx", report.sample)
+    assert not broken["milliseconds"] and broken["reason"] in unescape(
+        page(report.to_dict() | {"latency": broken})
+    )
 
 
 def test_a_histogram_counts_what_is_not_zero_before_and_after():
@@ -111,9 +174,11 @@ def test_a_histogram_counts_what_is_not_zero_before_and_after():
     after = np.array([[0.0, -1.0, 0.0, 2.0]], np.float32)
     found = weight_histogram(before, after)
     counts = {name: sum(numbers) for name, numbers in found["counts"].items()}
-    assert counts == {"before": 3, "after": 2, "kept, as before": 2}
-    assert len(found["edges"]) == len(found["counts"]["after"]) + 1
-    assert not any(weight_histogram(before, np.zeros((1, 2)))["counts"]["after"])
+    assert counts == {BEFORE: 3, PRUNED: 2, CHANGED: 2}
+    assert len(found["edges"]) == len(found["counts"][BEFORE]) + 1
+    unchanged = weight_histogram(before, np.where(np.abs(before) > 1, before, 0))
+    assert list(unchanged["counts"]) == [BEFORE, PRUNED]
+    assert not any(weight_histogram(before, np.zeros_like(before))["counts"][PRUNED])
 
 
 def test_a_line_of_one_point_or_of_one_height_still_draws():

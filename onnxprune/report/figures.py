@@ -1,0 +1,111 @@
+"""The charts of the page: the trade-off, sensitivities, training, and how the weights are spread."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from onnxprune.report.charts import SMALLEST, histogram, line_chart
+from onnxprune.report.html import charts, paragraph, section, table
+from onnxprune.report.tables import bytes_text
+
+# More lines than these are not told apart.
+MOST_LINES = 12
+
+
+def tradeoff(record: Mapping[str, Any]) -> str:
+    """Every trial of a search: what it removed against what it lost, the chosen one marked."""
+    trials = sorted(record.get("trials") or (), key=lambda trial: trial["rate"])
+    if not trials:
+        return ""
+    name = trials[0]["metric"]
+    falling = name == "top-1"
+    label = "error on held-out data" if falling else name
+
+    def loss(trial: Mapping[str, Any]) -> float:
+        return 1 - trial["value"] if falling else trial["value"]
+
+    def text(value: float) -> str:
+        return f"{value:.2%}" if falling else f"{value:.4g}"
+
+    points = [(trial["rate"], loss(trial)) for trial in trials]
+    chosen = [(trial["rate"], loss(trial)) for trial in trials if trial["chosen"]]
+    lines = {"trials": points, "a trial": points} | ({"chosen": chosen} if chosen else {})
+    chart = line_chart(
+        lines,
+        "rate (fraction removed)",
+        label,
+        "{:.1%}".format,
+        text,
+        from_zero=False,
+        dots=("a trial", "chosen"),
+    )
+    rows = [
+        [
+            (f"{trial['rate']:.2%}", trial["rate"]),
+            (f"{trial['kept']:,}", trial["kept"]),
+            (bytes_text(trial["size"]), trial["size"]),
+            (text(loss(trial)), loss(trial)),
+            (f"{trial['seconds']:.0f} s", trial["seconds"]),
+            ("chosen" if trial["chosen"] else "", None),
+        ]
+        for trial in trials
+    ]
+    return section("Trade-off", charts([chart]) + table(("rate", "kept", "file", label, "time", ""), rows))
+
+
+def sensitivity(record: Mapping[str, Any]) -> str:
+    """How far the outputs move when one weight alone is pruned, on an axis of powers of ten."""
+    curves = record.get("sensitivity") or {}
+    if not curves:
+        return ""
+    most = sorted(curves, key=lambda name: -max(deviation for _, deviation in curves[name]))[:MOST_LINES]
+    lines = {
+        name: [(rate, math.log10(max(deviation, SMALLEST))) for rate, deviation in curve]
+        for name, curve in curves.items()
+        if name in most
+    }
+    chart = line_chart(
+        lines,
+        "rate (fraction removed)",
+        "deviation of the outputs",
+        "{:.0%}".format,
+        lambda power: f"{10**power:.0e}",
+    )
+    text = "Each weight pruned alone: |y - y0|² / |y0|² of the outputs. The rate was shared out by this."
+    if len(curves) > len(lines):
+        text += f" The {len(lines)} that move them most of {len(curves)}."
+    return section("Sensitivity", paragraph(text) + charts([chart]))
+
+
+def retraining(record: Mapping[str, Any]) -> str:
+    """Loss and error over the epochs."""
+    epochs = record.get("retraining") or ()
+    losses = {
+        "held-out": [(epoch["epoch"], epoch["loss"]) for epoch in epochs],
+        "training": [
+            (epoch["epoch"], epoch["training_loss"]) for epoch in epochs if epoch["training_loss"] is not None
+        ],
+    }
+    errors = [(epoch["epoch"], 1 - epoch["accuracy"]) for epoch in epochs if epoch["accuracy"] is not None]
+    figures = []
+    if epochs:
+        figures.append(line_chart({name: line for name, line in losses.items() if line}, "epoch", "loss"))
+    if errors:
+        figures.append(line_chart({"held-out": errors}, "epoch", "held-out error", format_y="{:.2%}".format))
+    return section("Retraining", charts(figures)) if figures else ""
+
+
+def histograms(record: Mapping[str, Any]) -> str:
+    """The values of each weight before, after pruning, and in the end."""
+    figures = [
+        f"<figcaption>{escape(name)}</figcaption>{histogram(parts['edges'], parts['counts'])}"
+        for name, parts in (record.get("histograms") or {}).items()
+    ]
+    text = (
+        "How many weights have which value, those that are zero left out: before pruning; after pruning, which are "
+        "those that stayed with the values that they had; and in the end, after retraining or calibration."
+    )
+    return section("Weights", paragraph(text) + charts(figures)) if figures else ""

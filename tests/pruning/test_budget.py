@@ -1,0 +1,72 @@
+"""--flops and --bytes through the whole job: what comes out costs what was asked for."""
+
+import numpy as np
+import onnx
+import pytest
+
+import onnxprune
+from onnxprune.errors import SettingError
+from tests.builders import cnn, mlp, normal
+
+SAMPLES = {"x": normal(40, 1, 8, 8)}
+
+
+@pytest.mark.parametrize("scope", ["layer", "output", "global", "std", "erk", "sensitivity"])
+@pytest.mark.parametrize("share", [0.2, 0.6])
+def test_so_many_multiply_adds_are_left_however_they_are_shared_out(scope, share):
+    report = onnxprune.prune(
+        cnn(), flops=share, scope=scope, calibration_data=SAMPLES, remove_dead=False
+    ).report
+    left = report.after.nonzero_multiply_adds / report.before.multiply_adds
+    assert share - 0.02 < left <= share + 0.005
+    assert report.before.nonzero_multiply_adds == report.before.multiply_adds
+
+
+def test_sensitivity_saves_multiply_adds_where_they_cost_least():
+    """At the same multiply-adds the outputs move less than with the rate that saves most weights."""
+    judged = {"x": normal(100, 1, 8, 8, seed=3)}
+    cosines = [
+        onnxprune.prune(cnn(), flops=0.5, scope=scope, calibration_data=SAMPLES, eval_data=judged)
+        .report.evaluation["outputs"][0]["cosine"]
+        for scope in ("layer", "sensitivity")
+    ]  # fmt: skip
+    assert cosines[1] > cosines[0]
+
+
+@pytest.mark.parametrize("settings", [{}, {"scope": "global"}, {"values": "int8"}, {"format": "coo"}])
+def test_the_file_comes_down_to_the_bytes_asked_for(settings, tmp_path):
+    model = mlp(200, 600, 100)
+    onnx.save(model, tmp_path / "in.onnx")
+    for asked in ("400kB", 150_000):
+        result = onnxprune.prune(
+            tmp_path / "in.onnx", tmp_path / "out.onnx", bytes=asked, remove_dead=False, **settings
+        )
+        size, limit = (tmp_path / "out.onnx").stat().st_size, 400_000 if asked == "400kB" else asked
+        assert 0.94 * limit < size <= limit
+        assert size == result.report.after.bytes
+
+
+def test_excluded_layers_and_layers_with_a_rate_of_their_own_count_in_the_budget():
+    settings = {"exclude": "conv1", "layer_rate": {"fc": 0.9}, "remove_dead": False}
+    report = onnxprune.prune(cnn(), flops=0.7, **settings).report
+    kept = {layer.name: layer.kept / layer.size for layer in report.layers}
+    assert kept["conv1.weight"] == 1 and kept["fc.weight"] == pytest.approx(0.1, abs=0.01)
+    assert report.after.nonzero_multiply_adds / report.before.multiply_adds == pytest.approx(0.7, abs=0.02)
+
+
+def test_what_is_out_of_reach_or_goes_with_nothing_is_refused():
+    for settings, words in (
+        ({"flops": 0.01, "exclude": "conv2"}, "out of reach"),
+        ({"bytes": 1000}, "out of reach"),
+        ({"bytes": "small"}, "500k"),
+        ({"flops": 0.2, "rate": 0.5}, "give one of"),
+        ({"flops": 0.2, "pattern": "channel"}, "--pattern channel"),
+        ({"bytes": "1M", "format": "dense"}, "--format dense"),
+    ):
+        with pytest.raises(SettingError, match=words):
+            onnxprune.prune(cnn(), **settings)
+
+
+def test_a_budget_that_is_kept_already_takes_nothing():
+    report = onnxprune.prune(cnn(), flops=1.0).report
+    assert np.all([layer.kept == layer.size for layer in report.layers])
