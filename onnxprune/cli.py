@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
-import os
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import Field, asdict, fields
 from functools import partial
 from pathlib import Path
@@ -16,13 +12,11 @@ from typing import Any
 
 import click
 from click.core import ParameterSource
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from onnxprune.checks import input_shapes, parse_fraction
 from onnxprune.compare import compare_files, comparison_table
 from onnxprune.config import PruneConfig
-from onnxprune.errors import ModelFileError, OnnxPruneError, OutputError
+from onnxprune.errors import ModelFileError, OnnxPruneError
 from onnxprune.evaluate import Tolerance
 from onnxprune.interrupts import stopping_at_once
 from onnxprune.jobs import DECIDED, perform, retraining
@@ -34,11 +28,8 @@ from onnxprune.recipe import load_recipe, save_recipe
 from onnxprune.report.tables import inspection, job_details, job_summary
 from onnxprune.report.trials import trials_table
 from onnxprune.sparse.rewrite import from_ops
+from onnxprune.terminal import check_writable, console, progress_bar, write, write_json
 
-# Jobs shorter than this show no bar.
-QUIET_SECONDS = 1.0
-# Tables that go to a file or pipe have no terminal to fit.
-PIPED_WIDTH = 120
 STATUS_DIFFERENT = 1
 STATUS_BAD_INPUT = 2
 STATUS_INTERRUPTED = 130
@@ -139,7 +130,7 @@ def prune(
     """Prune an ONNX model, retrain it on data, judge it in onnxruntime, and write OUT.onnx."""
     config = PruneConfig(**settings)
     for flag, path in (("--json", json_path), ("--report", html_path)):
-        _check_writable(flag, path)
+        check_writable(flag, path)
     if save_config is not None:
         save_recipe(Path(save_config), config)
     _perform(source, output, config, json_path, html_path, verbose)
@@ -173,7 +164,7 @@ def retrain(
 ) -> None:
     """Retrain a pruned model on new data: what is zero stays zero, and the file keeps its form."""
     for flag, path in (("--json", json_path), ("--report", html_path)):
-        _check_writable(flag, path)
+        check_writable(flag, path)
     given = {
         name: value
         for name, value in settings.items()
@@ -186,24 +177,24 @@ def _perform(
     source: str, output: str, config: PruneConfig, json_path: str | None, html_path: str | None, verbose: bool
 ) -> None:
     """Do a job and show what came of it."""
-    with _progress_bar() as progress:
+    with progress_bar() as progress:
         report = perform(source, Path(output), config, progress).report
     if not is_first_process():
         return
-    console = _console()
+    screen = console()
     if verbose:
-        console.print(job_details(report))
+        screen.print(job_details(report))
     if report.trials:
-        console.print(trials_table(report.trials))
-    console.print(job_summary(report))
+        screen.print(trials_table(report.trials))
+    screen.print(job_summary(report))
     record = report.to_dict()
     if html_path is not None:
         from onnxprune.report.latency import latency
         from onnxprune.report.page import page
 
         record["latency"] = latency(Path(source), Path(output), report.sample)
-        _write("--report", html_path, page(record))
-    _write_json(json_path, record)
+        write("--report", html_path, page(record))
+    write_json(json_path, record)
 
 
 @click.command(context_settings=CONTEXT)
@@ -224,7 +215,7 @@ def pick(folder: str, output: str | None, rate: str | None, max_drop: str | None
             rate=None if rate is None else parse_fraction("--rate", rate),
             max_drop=None if max_drop is None else parse_fraction("--max-drop", max_drop),
         )
-    _console().print(trials_table(Frontier.read(Path(folder)).records(chosen)))
+    console().print(trials_table(Frontier.read(Path(folder)).records(chosen)))
 
 
 @click.command(context_settings=CONTEXT)
@@ -233,7 +224,7 @@ def inspect(source: str) -> None:
     """Show the weights of an ONNX model: shape, density, and what cannot be pruned and why."""
     model, origin = load(source)
     from_ops(model)
-    _console().print(inspection(origin, model, find_weights(model)))
+    console().print(inspection(origin, model, find_weights(model)))
 
 
 @click.command(context_settings=CONTEXT)
@@ -260,7 +251,7 @@ def tune(source: str, target: str, input_shape: tuple[str, ...], threads: int, s
     from onnxprune.report.tuning import tuning_tables
     from onnxprune.tune import tune
 
-    with _progress_bar() as progress:
+    with progress_bar() as progress:
         tuning = tune(
             source,
             target,
@@ -269,7 +260,7 @@ def tune(source: str, target: str, input_shape: tuple[str, ...], threads: int, s
             seconds=seconds,
             progress=progress,
         )
-    _console().print(tuning_tables(tuning))
+    console().print(tuning_tables(tuning))
 
 
 @click.command(context_settings=CONTEXT)
@@ -295,11 +286,11 @@ def compare(
 ) -> None:
     """Run two models on the same inputs: status 1 where |A - B| > atol + rtol * |A| for any element."""
     tolerance = Tolerance(relative=check_rtol, absolute=check_atol)
-    _check_writable("--json", json_path)
+    check_writable("--json", json_path)
     shapes = input_shapes(input_shape)
     result = compare_files(Path(first), Path(second), tolerance, data=data, shapes=shapes, seed=seed)
-    _console().print(comparison_table(result, tolerance))
-    _write_json(json_path, result.to_dict() | {"tolerance": asdict(tolerance)})
+    console().print(comparison_table(result, tolerance))
+    write_json(json_path, result.to_dict() | {"tolerance": asdict(tolerance)})
     if any(output.beyond for output in result.outputs):
         sys.exit(STATUS_DIFFERENT)
 
@@ -326,7 +317,7 @@ def bench(files: tuple[str, ...], suite: str | None, json_path: str | None, **op
     from onnxprune.bench.run import run_files, run_suite
     from onnxprune.bench.tables import to_json
 
-    _check_writable("--json", json_path)
+    check_writable("--json", json_path)
     if (suite is None) == (not files) or len(files) not in (0, 2):
         raise click.UsageError("give two files, DENSE.onnx PRUNED.onnx, or --suite layers or models")
     shapes = input_shapes(options.pop("input_shape"))
@@ -334,10 +325,10 @@ def bench(files: tuple[str, ...], suite: str | None, json_path: str | None, **op
         before, after = files
         rows, table = run_files(before, after, shapes, options["threads"])
     else:
-        with _progress_bar() as progress:
+        with progress_bar() as progress:
             rows, table = run_suite(suite, **options, progress=progress)
-    _console().print(table)
-    _write_json(json_path, to_json(rows))
+    console().print(table)
+    write_json(json_path, to_json(rows))
 
 
 @click.command(context_settings=CONTEXT)
@@ -361,9 +352,9 @@ def sensitivity(
     from onnxprune.sensitivity import sensitivity as scan
 
     for flag, path in (("--json", json_path), ("--plot", plot)):
-        _check_writable(flag, path)
+        check_writable(flag, path)
     state = None if json_path is None else Path(json_path)
-    with _progress_bar() as progress:
+    with progress_bar() as progress:
         found = scan(
             source,
             data,
@@ -372,14 +363,14 @@ def sensitivity(
             state=state,
             progress=partial(progress, "scan"),
         )
-    _console().print(scan_table(found))
+    console().print(scan_table(found))
     if plot is not None:
         lines = {
             name: [(rate, loss if error is None else error) for rate, (loss, error) in sorted(losses.items())]
             for name, losses in found.layers.items()
         }
         label = "error" if found.about["labelled"] else "deviation of the outputs"
-        _write("--plot", plot, line_chart(lines, "rate (fraction removed)", label, "{:.0%}".format))
+        write("--plot", plot, line_chart(lines, "rate (fraction removed)", label, "{:.0%}".format))
 
 
 @click.command(context_settings=CONTEXT)
@@ -390,12 +381,12 @@ def report(source: str, target: str) -> None:
     from onnxprune.report.page import page
     from onnxprune.report.record import record_of_annotations
 
-    _check_writable("OUT.html", target)
+    check_writable("OUT.html", target)
     model, _ = load(source)
     record = record_of_annotations(model.metadata_props, source)
     if record is None:
         raise ModelFileError(f"{source} has no annotations of onnxprune: give a file that it wrote")
-    _write("OUT.html", target, page(record))
+    write("OUT.html", target, page(record))
 
 
 COMMANDS = {
@@ -443,59 +434,7 @@ def _fail(message: str, status: int) -> None:
     sys.exit(status)
 
 
-def _console() -> Console:
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
-
-
-@contextlib.contextmanager
-def _progress_bar() -> Iterator[Callable[[str, float], None]]:
-    """A bar on stderr for the stage at hand, once the job has taken `QUIET_SECONDS`; silent when not a terminal."""
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    start = threading.Timer(QUIET_SECONDS, bar.start)
-    start.daemon = True
-    tasks: dict[str, TaskID] = {}
-
-    def show(stage: str, done: float) -> None:
-        if stage not in tasks:
-            for earlier in tasks.values():
-                bar.update(earlier, visible=False)
-            tasks[stage] = bar.add_task(stage, total=1.0)
-        bar.update(tasks[stage], completed=done)
-
-    try:
-        start.start()
-        yield show
-    finally:
-        start.cancel()
-        start.join()
-        bar.stop()
-
-
 def _read_recipe(context: click.Context, _option: click.Parameter, path: str | None) -> None:
     """The recipe's settings stand in the place of the flags' defaults."""
     if path is not None:
         context.default_map = load_recipe(Path(path))
-
-
-def _check_writable(flag: str, path: str | None) -> None:
-    """Refuse before the work, not after it, what cannot be written."""
-    if path is not None and (os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or ".")):
-        raise OutputError(f"{flag} {path} cannot be written: name a file in a folder that exists")
-
-
-def _write_json(path: str | None, content: Any) -> None:
-    _write("--json", path, json.dumps(content, indent=2) + "\n")
-
-
-def _write(flag: str, path: str | None, content: str) -> None:
-    if path is None:
-        return
-    try:
-        Path(path).write_text(content)
-    except OSError as error:
-        raise OutputError(
-            f"{flag} {path} cannot be written: {error.strerror}; all else is in place"
-        ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -21,10 +21,10 @@ from onnxprune.checks import (
     parse_bytes,
     parse_pair,
 )
+from onnxprune.conflicts import conflicts
 from onnxprune.errors import SettingError
 
 SCOPES = ("layer", "output", "global", "std", "erk", "sensitivity")
-CHANNEL_SCOPES = ("layer", "global")
 REGULARIZATIONS = ("l2", "l1", "none")
 # Exactly one of them says how much goes.
 AMOUNTS = ("rate", "quality", "flops", "bytes")
@@ -376,109 +376,9 @@ class PruneConfig:
                 raise SettingError(f"--{flag} is {value!r}: it must be one of {', '.join(choices)}")
         if self.loss not in LOSSES and ":" not in self.loss:
             raise SettingError(f"--loss is {self.loss!r}: it must be {', '.join(LOSSES)} or MODULE:FUNCTION")
-        for conflict, mend in self._conflicts():
+        for conflict, mend in conflicts(self):
             if conflict:
                 raise SettingError(mend)
-
-    def _conflicts(self) -> Iterator[tuple[bool, str]]:
-        """Settings that contradict each other, each pair with what to do."""
-        yield (
-            self.values != "fp32" and self.format != "ops",
-            f"--values {self.values} is for sparse nodes: it goes with --format ops, not --format {self.format}",
-        )
-        yield (
-            self.importance == "taylor" and self.data is None,
-            "--importance taylor takes gradients: give labelled --data, or --importance l2",
-        )
-        yield (
-            self.pattern == "channel"
-            and (self.quality is not None or bool(self.layer_rate) or not self.remove_dead),
-            "--pattern channel removes channels at one --rate: it goes with neither --quality, --layer-rate "
-            "nor --no-remove-dead; spare layers by --exclude",
-        )
-        yield (
-            self.pattern == "channel" and (self.schedule == "splice" or self.selection == "probability"),
-            "--pattern channel takes whole channels for good: it goes with neither --schedule splice nor "
-            "--selection probability; use --schedule gradual",
-        )
-        yield (
-            self.alternate and (self.schedule != "iterative" or self.pattern == "channel"),
-            "--alternate prunes layer families in turns: it needs --schedule iterative and single weights",
-        )
-        yield (
-            self.schedule == "splice" and self.selection == "probability",
-            "--schedule splice brings back what grows, --selection probability draws anew each time: "
-            "use one of them",
-        )
-        yield (
-            self.resume and self.checkpoint is None and not self.searches,
-            "--resume needs --checkpoint FILE, to go on from it",
-        )
-        yield (
-            self.regrow and self.schedule != "splice",
-            "--regrow brings connections back as they grow: it needs --schedule splice",
-        )
-        yield (
-            self.searches and self.data is None,
-            "--max-drop without --rate searches by retraining: give --data, or a --rate",
-        )
-        yield (
-            self.searches and self.checkpoint is not None,
-            "a search keeps its state in --frontier FOLDER: drop --checkpoint, or give a --rate",
-        )
-        yield (
-            self.frontier is not None and not self.searches,
-            "--frontier is for a search: it goes with --max-drop and neither --rate nor --quality",
-        )
-        yield (
-            self.searches and self.pattern == "2:4",
-            "--pattern 2:4 has one rate only, so there is none to search for: give --rate 0.5",
-        )
-        yield (
-            self.calibrated and self.data is None and self.calibration_data is None,
-            "--criterion, --refit, --bias-correction and --restore-norms measure what the layers read: give "
-            "inputs by --calibration-data, or --data to retrain on them as well",
-        )
-        yield (
-            self.calibrated and self.pattern in ("4x1", "channel"),
-            f"--criterion, --refit, --bias-correction and --restore-norms go with single weights, not with "
-            f"--pattern {self.pattern}: drop one",
-        )
-        yield (
-            self.calibrated and (self.schedule in ("gradual", "splice") or self.selection == "probability"),
-            "--criterion, --refit, --bias-correction and --restore-norms measure at every turn: they go with "
-            "--schedule one-shot or iterative and --selection threshold",
-        )
-        yield (
-            self.scope == "sensitivity" and self.data is None and self.calibration_data is None,
-            "--scope sensitivity measures how the outputs move: give inputs by --calibration-data or --data",
-        )
-        budgeted = self.flops is not None or self.bytes is not None
-        yield (
-            budgeted and self.pattern in ("2:4", "channel"),
-            f"--flops and --bytes choose how many single weights go: give --pattern {self.pattern} a --rate",
-        )
-        yield (
-            self.bytes is not None and self.format == "dense",
-            "--format dense stores zeros too, so that its size stays: --bytes goes with --format ops or coo",
-        )
-        yield (
-            self.scope not in CHANNEL_SCOPES and (self.pattern == "channel" or self.quality is not None),
-            f"--scope {self.scope} shares out a --rate of single weights: it goes with neither --quality nor "
-            "--pattern channel; use --scope layer or global",
-        )
-        yield (
-            self.scope == "output" and self.pattern == "4x1",
-            "--scope output brings single outputs to the rate, --pattern 4x1 cuts blocks of four: drop one",
-        )
-        yield (
-            self.pattern == "2:4" and (self.rate != 0.5 or bool(self.layer_rate) or self.scope != "layer"),
-            "--pattern 2:4 takes two of every four weights: give --rate 0.5, no --layer-rate and no --scope",
-        )
-        yield (
-            self.pattern == "2:4" and (self.schedule == "splice" or self.selection == "probability"),
-            "--pattern 2:4 goes with neither --schedule splice nor --selection probability: use --schedule one-shot",
-        )
 
     @property
     def searches(self) -> bool:

@@ -14,27 +14,20 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 
-from onnxprune.calibrated import Calibration
-from onnxprune.calibration.sensitivity import measure
 from onnxprune.calibration.synthetic import NAME as SYNTHETIC
-from onnxprune.calibration.walk import affordable
 from onnxprune.config import PruneConfig
 from onnxprune.cuts import Cutter, make_cutter, usable_weights
-from onnxprune.data import Dataset, InputSpec, fixed_batch, input_specs, random_feeds
+from onnxprune.data import fixed_batch, random_feeds
 from onnxprune.errors import DataError, ModelFileError, ValidationError
-from onnxprune.evaluate import BATCH_SAMPLES, Evaluation, compare, make_session, patience, random_inputs
-from onnxprune.inputs import read_inputs, read_samples
+from onnxprune.evaluate import BATCH_SAMPLES, Evaluation, compare, make_session
+from onnxprune.material import Material, amount_of, calibration_of, curves_of, read_material, sample_shapes
 from onnxprune.model.costs import multiply_adds, weight_multiply_adds
 from onnxprune.model.io import ModelLike, Source, Staging, load, staging
 from onnxprune.model.weights import FLOAT_TYPES, Weight, constant_tensor, constants, find_weights
 from onnxprune.processes import is_first_process
 from onnxprune.pruning.allocation import excluded_weights
-from onnxprune.pruning.budget import of_bytes, of_multiply_adds, settled
 from onnxprune.pruning.schedule import AT_ONCE
-from onnxprune.pruning.sensitivity import RATES as SENSITIVITY_RATES
-from onnxprune.pruning.sensitivity import scan
 from onnxprune.report.record import ANNOTATION_PREFIX, FileRecord, LayerRecord, Report, weight_histogram
 from onnxprune.sparse.choose import choose_auto, choose_portable, require_kernels
 from onnxprune.sparse.opset import raise_opset
@@ -46,15 +39,10 @@ PACKAGES = ("onnxprune", "onnx", "onnx-ir", "onnxruntime", "numpy", "torch")
 # Largest relative difference between two forms of one float32 model that differ by rounding alone.
 ROUNDING = 1e-4
 
-# Enough for the order of the layers; every rate of every weight is a run on all of them.
-SENSITIVITY_SAMPLES = 128
-
 EXCLUDED = "--exclude names it"
 # Channels are coarse: a rate missed by less is not worth a word.
 SHORTFALL = 0.02
 
-Curves = dict[str, list[tuple[float, float]]]
-"""(rate, deviation) of every weight, by its name."""
 # Called with a stage's name and the fraction of it that is done.
 Progress = Callable[[str, float], None]
 
@@ -117,13 +105,13 @@ def run(
         values_before = [weight.tensor for weight in weights]
     with staging(target, origin) as stage:
         with watch("read data"):
-            data = _read_data(model, original, config)
+            data = read_material(model, original, config)
             # Not to have its weights in memory beside those that are pruned.
             del original
             before = _count(model, weights, origin.path, origin.file_bytes, data)
-            curves = _curves(model, weights, data, config)
-            calibration = _calibration(model, data, config)
-            amount, costs = _amount(model, weights, config, data, before, curves)
+            curves = curves_of(model, weights, data, config)
+            calibration = calibration_of(model, data, config)
+            amount, costs = amount_of(model, weights, config, data, before, curves)
             if (curves, calibration, amount) != (None, None, config):
                 cutter = make_cutter(model, weights, amount, calibration, curves, costs)
         with watch("prune"):
@@ -170,7 +158,7 @@ def run(
             old_evaluation=None if old is None else old.to_dict(),
             trials=search.trials if search else (),
             sensitivity=curves or {},
-            sample=_sample_shapes(data.judging),
+            sample=sample_shapes(data.judging),
         )
         stage.annotate(report.annotations())
         report = replace(report, after=replace(after, bytes=stage.file_bytes()))
@@ -179,18 +167,6 @@ def run(
         report = replace(report, output_sha256=stage.sha256())
         stage.commit()
     return Result(report, target, None)
-
-
-@dataclass(frozen=True)
-class _Data:
-    """The data of a job: to train on, to pick the best state by, and to judge both models on (`old` as well)."""
-
-    specs: list[InputSpec]
-    training: Dataset | None
-    held_out: Dataset | None
-    judging: Dataset
-    old: Dataset | None
-    calibration: Dataset | None
 
 
 def _versions() -> dict[str, str]:
@@ -202,66 +178,10 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _read_data(model: ir.Model, original: ort.InferenceSession, config: PruneConfig) -> _Data:
-    specs = input_specs(model)
-    training = held_out = None
-    if config.data is not None:
-        data = read_inputs(config.data, model, original, specs, config.seed)
-        if config.held_out_data is None:
-            training, held_out = data.split(config.held_out, config.seed)
-        else:
-            training = data
-            held_out = read_inputs(config.held_out_data, model, original, specs, config.seed)
-    if config.eval_data is not None:
-        judging = read_samples(config.eval_data, original, specs)
-    else:
-        judging = held_out or random_inputs(original, specs, config.seed, patience=patience(model))
-    old = None if config.old_data is None else read_samples(config.old_data, original, specs)
-    measured = config.calibrated or config.scope == "sensitivity"
-    calibration = training if measured else None
-    if measured and config.calibration_data is not None:
-        calibration = read_inputs(config.calibration_data, model, original, specs, config.seed)
-    return _Data(specs, training, held_out, judging, old, calibration)
-
-
-def _calibration(model: ir.Model, data: _Data, config: PruneConfig) -> Calibration | None:
-    if not config.calibrated or data.calibration is None:
-        return None
-    return Calibration.of(model, data.calibration, config)
-
-
-def _amount(
-    model: ir.Model,
-    weights: tuple[Weight, ...],
-    config: PruneConfig,
-    data: _Data,
-    before: FileRecord,
-    curves: Curves | None,
-) -> tuple[PruneConfig, dict[str, int] | None]:
-    """The settings with the rate that --flops or --bytes comes to, and what the weights cost of it."""
-    if config.flops is not None:
-        costs = weight_multiply_adds(weights, multiply_adds(model, _sample_shapes(data.judging)))
-        budget = of_multiply_adds(weights, config.flops, costs, before.multiply_adds)
-        return settled(weights, config, budget, curves, costs), costs
-    if config.bytes is not None:
-        return settled(weights, config, of_bytes(weights, config, before.bytes), curves, None), None
-    return config, None
-
-
-def _curves(model: ir.Model, weights: tuple[Weight, ...], data: _Data, config: PruneConfig) -> Curves | None:
-    """What pruning each weight alone costs the outputs, where the rate is shared out by that."""
-    if config.scope != "sensitivity" or data.calibration is None:
-        return None
-    some = data.calibration.take(slice(0, affordable(model, data.calibration, SENSITIVITY_SAMPLES)))
-    for found in scan(weights, partial(measure, model, some), SENSITIVITY_RATES, {}, None):
-        curves = {name: found.curve(name) for name in found.layers}
-    return curves
-
-
 def _prune(
     model: ir.Model,
     cutter: Cutter,
-    data: _Data,
+    data: Material,
     config: PruneConfig,
     progress: Callable[[float], None],
     start: Path | None,
@@ -280,7 +200,7 @@ def _store(
     model: ir.Model,
     stage: Staging,
     config: PruneConfig,
-    data: _Data,
+    data: Material,
     progress: Callable[[float], None],
     external: bool | None,
 ) -> dict[str, Stored]:
@@ -302,7 +222,7 @@ def _store(
     return {outcome.name: outcome for outcome in outcomes}
 
 
-def _choose(model: ir.Model, config: PruneConfig, data: _Data, progress: Callable[[float], None]) -> None:
+def _choose(model: ir.Model, config: PruneConfig, data: Material, progress: Callable[[float], None]) -> None:
     """Have each sparse node run by a kernel or dense, for one sample of what is judged, or the shapes asked for."""
     feeds = data.judging.take(slice(0, fixed_batch(data.specs) or 1)).inputs
     if config.input_shape:
@@ -329,14 +249,14 @@ def _as_stored(layer: LayerRecord, stored: dict[str, Stored]) -> LayerRecord:
 
 
 def _count(
-    model: ir.Model, weights: tuple[Weight, ...], path: Path | None, file_bytes: int, data: _Data
+    model: ir.Model, weights: tuple[Weight, ...], path: Path | None, file_bytes: int, data: Material
 ) -> FileRecord:
     """A model's float constants counted, and the multiply-adds for one of the samples that it is judged on."""
     tensors = [tensor for value in constants(model) if (tensor := constant_tensor(value)) is not None]
     floats = [tensor for tensor in tensors if tensor.dtype in FLOAT_TYPES]
     parameters = sum(tensor.size for tensor in floats)
     nonzero = sum(int(np.count_nonzero(tensor.numpy())) for tensor in floats)
-    costs = multiply_adds(model, _sample_shapes(data.judging))
+    costs = multiply_adds(model, sample_shapes(data.judging))
     by_zero = sum(
         cost * (weight.size - weight.nonzero()) // max(weight.size, 1)
         for weight, cost in zip(weights, weight_multiply_adds(weights, costs).values(), strict=True)
@@ -344,12 +264,6 @@ def _count(
     operations = sum(costs.values())
     name = None if path is None else str(path)
     return FileRecord(name, file_bytes, parameters, nonzero, operations, operations - by_zero)
-
-
-def _sample_shapes(data: Dataset) -> dict[str, tuple[int, ...]]:
-    """The shapes of the inputs for one sample."""
-    shapes = {name: array.shape for name, array in data.inputs.items()}
-    return shapes if data.whole else {name: (1, *shape[1:]) for name, shape in shapes.items() if shape}
 
 
 def _refuse_worse(evaluation: Evaluation, config: PruneConfig, target: Path | None) -> None:
@@ -362,7 +276,7 @@ def _refuse_worse(evaluation: Evaluation, config: PruneConfig, target: Path | No
     )
 
 
-def _same_outputs(data: _Data, before: ir.Model, after: ir.Model) -> bool:
+def _same_outputs(data: Material, before: ir.Model, after: ir.Model) -> bool:
     """Whether two forms of a model give the same outputs, to rounding; not so where one does not run."""
     try:
         sessions = []
@@ -380,7 +294,7 @@ def _notes(
     config: PruneConfig,
     origin: Source,
     target: Path | None,
-    data: _Data,
+    data: Material,
     layers: list[LayerRecord],
     surgery: SurgeryReport | None,
 ) -> Iterator[str]:

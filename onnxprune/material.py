@@ -1,0 +1,111 @@
+"""What a job works with: its data, and what is measured on them before anything is cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import onnx_ir as ir
+import onnxruntime as ort
+
+from onnxprune.calibrated import Calibration
+from onnxprune.calibration.sensitivity import measure
+from onnxprune.calibration.walk import affordable
+from onnxprune.config import PruneConfig
+from onnxprune.data import Dataset, InputSpec, input_specs
+from onnxprune.evaluate import patience, random_inputs
+from onnxprune.inputs import read_inputs, read_samples
+from onnxprune.model.costs import multiply_adds, weight_multiply_adds
+from onnxprune.model.weights import Weight
+from onnxprune.pruning.budget import of_bytes, of_multiply_adds, settled
+from onnxprune.pruning.sensitivity import RATES as SENSITIVITY_RATES
+from onnxprune.pruning.sensitivity import scan
+from onnxprune.report.record import FileRecord
+
+# Enough for the order of the layers; every rate of every weight is a run on all of them.
+SENSITIVITY_SAMPLES = 128
+
+Curves = dict[str, list[tuple[float, float]]]
+"""(rate, deviation) of every weight, by its name."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """The data of a job: to train on, to pick the best state by, and to judge both models on (`old` as well)."""
+
+    specs: list[InputSpec]
+    training: Dataset | None
+    held_out: Dataset | None
+    judging: Dataset
+    old: Dataset | None
+    calibration: Dataset | None
+
+
+def read_material(model: ir.Model, original: ort.InferenceSession, config: PruneConfig) -> Material:
+    """The data that the settings name, split and tried on the model; where they name none, inputs made up.
+
+    Raises:
+        DataError: something cannot be read, or the model does not run on it.
+    """
+    specs = input_specs(model)
+    training = held_out = None
+    if config.data is not None:
+        data = read_inputs(config.data, model, original, specs, config.seed)
+        if config.held_out_data is None:
+            training, held_out = data.split(config.held_out, config.seed)
+        else:
+            training = data
+            held_out = read_inputs(config.held_out_data, model, original, specs, config.seed)
+    if config.eval_data is not None:
+        judging = read_samples(config.eval_data, original, specs)
+    else:
+        judging = held_out or random_inputs(original, specs, config.seed, patience=patience(model))
+    old = None if config.old_data is None else read_samples(config.old_data, original, specs)
+    measured = config.calibrated or config.scope == "sensitivity"
+    calibration = training if measured else None
+    if measured and config.calibration_data is not None:
+        calibration = read_inputs(config.calibration_data, model, original, specs, config.seed)
+    return Material(specs, training, held_out, judging, old, calibration)
+
+
+def calibration_of(model: ir.Model, data: Material, config: PruneConfig) -> Calibration | None:
+    """What the layers read, where the settings ask for cuts that know it."""
+    if not config.calibrated or data.calibration is None:
+        return None
+    return Calibration.of(model, data.calibration, config)
+
+
+def amount_of(
+    model: ir.Model,
+    weights: tuple[Weight, ...],
+    config: PruneConfig,
+    data: Material,
+    before: FileRecord,
+    curves: Curves | None,
+) -> tuple[PruneConfig, dict[str, int] | None]:
+    """The settings with the rate that --flops or --bytes comes to, and what the weights cost of it."""
+    if config.flops is not None:
+        costs = weight_multiply_adds(weights, multiply_adds(model, sample_shapes(data.judging)))
+        budget = of_multiply_adds(weights, config.flops, costs, before.multiply_adds)
+        return settled(weights, config, budget, curves, costs), costs
+    if config.bytes is not None:
+        return settled(weights, config, of_bytes(weights, config, before.bytes), curves, None), None
+    return config, None
+
+
+def curves_of(
+    model: ir.Model, weights: tuple[Weight, ...], data: Material, config: PruneConfig
+) -> Curves | None:
+    """What pruning each weight alone costs the outputs, where the rate is shared out by that."""
+    if config.scope != "sensitivity" or data.calibration is None:
+        return None
+    some = data.calibration.take(slice(0, affordable(model, data.calibration, SENSITIVITY_SAMPLES)))
+    for found in scan(weights, partial(measure, model, some), SENSITIVITY_RATES, {}, None):
+        curves = {name: found.curve(name) for name in found.layers}
+    return curves
+
+
+def sample_shapes(data: Dataset) -> dict[str, tuple[int, ...]]:
+    """The shapes of the inputs for one sample."""
+    shapes = {name: array.shape for name, array in data.inputs.items()}
+    return shapes if data.whole else {name: (1, *shape[1:]) for name, shape in shapes.items() if shape}

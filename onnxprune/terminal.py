@@ -1,0 +1,73 @@
+"""What a command shows on the terminal, and the files that it writes beside the model."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from onnxprune.errors import OutputError
+
+# Jobs shorter than this show no bar.
+QUIET_SECONDS = 1.0
+# Tables that go to a file or pipe have no terminal to fit.
+PIPED_WIDTH = 120
+
+
+def console() -> Console:
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
+
+
+@contextlib.contextmanager
+def progress_bar() -> Iterator[Callable[[str, float], None]]:
+    """A bar on stderr for the stage at hand, once the job has taken `QUIET_SECONDS`; silent when not a terminal."""
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    start = threading.Timer(QUIET_SECONDS, bar.start)
+    start.daemon = True
+    tasks: dict[str, TaskID] = {}
+
+    def show(stage: str, done: float) -> None:
+        if stage not in tasks:
+            for earlier in tasks.values():
+                bar.update(earlier, visible=False)
+            tasks[stage] = bar.add_task(stage, total=1.0)
+        bar.update(tasks[stage], completed=done)
+
+    try:
+        start.start()
+        yield show
+    finally:
+        start.cancel()
+        start.join()
+        bar.stop()
+
+
+def check_writable(flag: str, path: str | None) -> None:
+    """Refuse before the work, not after it, what cannot be written."""
+    if path is not None and (os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or ".")):
+        raise OutputError(f"{flag} {path} cannot be written: name a file in a folder that exists")
+
+
+def write_json(path: str | None, content: Any) -> None:
+    write("--json", path, json.dumps(content, indent=2) + "\n")
+
+
+def write(flag: str, path: str | None, content: str) -> None:
+    if path is None:
+        return
+    try:
+        Path(path).write_text(content)
+    except OSError as error:
+        raise OutputError(
+            f"{flag} {path} cannot be written: {error.strerror}; all else is in place"
+        ) from error
