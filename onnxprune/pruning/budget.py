@@ -53,13 +53,16 @@ def of_bytes(weights: Sequence[Weight], config: PruneConfig, file_bytes: int) ->
     assert isinstance(config.bytes, int)
 
     def cost(weight: Weight, density: float) -> float:
-        itemsize = VALUE_BYTES.get(config.values, weight.tensor.dtype.itemsize)
+        own = weight.tensor.dtype.itemsize
+        itemsize = VALUE_BYTES.get(config.values, own)
         entries = weight.size * density
         if config.format == "ops":
             long = (1 - density) ** MAX_GAP
             entries *= 1 + (long / (1 - long) if long < 1 else 0)
-        sparse = entries * (itemsize + POSITION_BYTES[config.format])
-        return min(weight.tensor.nbytes, sparse) + WEIGHT_BYTES
+        position = POSITION_BYTES[config.format]
+        # A weight is rounded only where it is sparse, and sparse where that is smaller before it is rounded.
+        smaller = entries * (own + position) + WEIGHT_BYTES < weight.tensor.nbytes
+        return (entries * (itemsize + position) if smaller else weight.tensor.nbytes) + WEIGHT_BYTES
 
     fixed = file_bytes - sum(weight.tensor.nbytes for weight in weights) + FUNCTION_BYTES
     return Budget(f"--bytes {config.bytes}", config.bytes, fixed, cost)
