@@ -20,11 +20,13 @@ HIGHEST = 0.9999
 # Of an output file, about: the functions that decode its weights and its annotations; names and the like of a weight.
 FUNCTION_BYTES = 6_000
 WEIGHT_BYTES = 300
-# Bytes of a kept element's position, in the formats that store positions.
-POSITION_BYTES = {"ops": 1, "coo": 8}
 VALUE_BYTES = {"fp16": 2, "int8": 1}
-# The longest way from one element to the next that a position of the ops format can say.
-MAX_GAP = 255
+# Bytes of a kept element's position in the ops format, and the longest way from one element to the next that it can
+# say; the second where values are rounded.
+POSITION, HALF_POSITION = (1.0, 255), (0.5, 15)
+# Of an element's position in the coo format; of the scale of an output of an int8 weight.
+COO_BYTES = 8
+SCALE_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -53,19 +55,28 @@ def of_bytes(weights: Sequence[Weight], config: PruneConfig, file_bytes: int) ->
     assert isinstance(config.bytes, int)
 
     def cost(weight: Weight, density: float) -> float:
-        own = weight.tensor.dtype.itemsize
-        itemsize = VALUE_BYTES.get(config.values, own)
-        entries = weight.size * density
-        if config.format == "ops":
-            long = (1 - density) ** MAX_GAP
-            entries *= 1 + (long / (1 - long) if long < 1 else 0)
-        position = POSITION_BYTES[config.format]
+        own, dense = weight.tensor.dtype.itemsize, weight.tensor.nbytes
+        elements = weight.size * density
+        if config.format == "coo":
+            return min(dense, elements * (own + COO_BYTES)) + WEIGHT_BYTES
         # A weight is rounded only where it is sparse, and sparse where that is smaller before it is rounded.
-        smaller = entries * (own + position) + WEIGHT_BYTES < weight.tensor.nbytes
-        return (entries * (itemsize + position) if smaller else weight.tensor.nbytes) + WEIGHT_BYTES
+        if _sparse(elements, density, own, *POSITION) + WEIGHT_BYTES >= dense:
+            return dense + WEIGHT_BYTES
+        itemsize = VALUE_BYTES.get(config.values, own)
+        ways = (POSITION,) if itemsize == own else (POSITION, HALF_POSITION)
+        scales = SCALE_BYTES * weight.shape[weight.out_axis] if config.values == "int8" else 0
+        return min(_sparse(elements, density, itemsize, *way) for way in ways) + scales + WEIGHT_BYTES
 
     fixed = file_bytes - sum(weight.tensor.nbytes for weight in weights) + FUNCTION_BYTES
     return Budget(f"--bytes {config.bytes}", config.bytes, fixed, cost)
+
+
+def _sparse(elements: float, density: float, itemsize: float, position: float, longest: int) -> float:
+    """Bytes of so many elements strewn at a density, with zeros on ways that are too long for one position."""
+    too_long = (1 - density) ** longest
+    if too_long == 1:
+        return 0.0
+    return elements / (1 - too_long) * (itemsize + position)
 
 
 def settled(
