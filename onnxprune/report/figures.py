@@ -16,7 +16,7 @@ MOST_LINES = 12
 
 
 def tradeoff(record: Mapping[str, Any]) -> str:
-    """Every trial of a search: what it removed against what it lost, the chosen one marked."""
+    """Every trial of a search: what it removed against its loss, a line through the best, the chosen one marked."""
     trials = sorted(record.get("trials") or (), key=lambda trial: trial["rate"])
     if not trials:
         return ""
@@ -30,14 +30,16 @@ def tradeoff(record: Mapping[str, Any]) -> str:
     def text(value: float) -> str:
         return f"{value:.2%}" if falling else f"{value:.4g}"
 
-    points = [(trial["rate"], loss(trial)) for trial in trials]
-    chosen = [(trial["rate"], loss(trial)) for trial in trials if trial["chosen"]]
-    lines = {"trials": points, "a trial": points} | ({"chosen": chosen} if chosen else {})
+    # Rates crowd near 1: the axis is of halvings of the weights.
+    points = [(-math.log2(1 - trial["rate"]), loss(trial)) for trial in trials]
+    best = [point for point in points if not any(other != point and _beats(other, point) for other in points)]
+    chosen = [point for point, trial in zip(points, trials, strict=True) if trial["chosen"]]
+    lines = {"the best of them": best, "a trial": points} | ({"chosen": chosen} if chosen else {})
     chart = line_chart(
         lines,
-        "rate (fraction removed)",
+        "times fewer weights",
         label,
-        "{:.1%}".format,
+        lambda halvings: f"{2**halvings:.3g}x",
         text,
         from_zero=False,
         dots=("a trial", "chosen"),
@@ -54,6 +56,11 @@ def tradeoff(record: Mapping[str, Any]) -> str:
         for trial in trials
     ]
     return section("Trade-off", charts([chart]) + table(("rate", "kept", "file", label, "time", ""), rows))
+
+
+def _beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Whether a trial removes as much as another, or more, and loses no more."""
+    return one[0] >= other[0] and one[1] <= other[1]
 
 
 def sensitivity(record: Mapping[str, Any]) -> str:

@@ -101,7 +101,7 @@ def test_the_page_draws_a_search_and_marks_the_trial_that_was_chosen(record):
         for rate, value, chosen in ((0.9, 0.98, True), (0.5, 0.99, False))
     ]
     content = page(record | {"trials": trials})
-    assert "error on held-out data against rate" in content
+    assert "error on held-out data against times fewer weights" in content
     assert content.count("<title>chosen</title>") == 2  # the point, and its mark in the legend
     assert "Trade-off" not in page(record)
 
