@@ -240,6 +240,8 @@ def test_an_interrupt_stops_the_job_within_a_second_with_status_130(folder):
             "0.5",
         ],
         stderr=subprocess.PIPE,
+        # Jobs of a shell's background ignore interrupts, and so would theirs.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         text=True,
     )
     while not any(folder.glob(".onnxprune-*")):
