@@ -32,7 +32,8 @@ def tradeoff(record: Mapping[str, Any]) -> str:
 
     # Rates crowd near 1: the axis is of halvings of the weights.
     points = [(-math.log2(1 - trial["rate"]), loss(trial)) for trial in trials]
-    best = [point for point in points if not any(other != point and _beats(other, point) for other in points)]
+    # Only those that no other beats keep their models.
+    best = [point for point, trial in zip(points, trials, strict=True) if trial["model"]]
     chosen = [point for point, trial in zip(points, trials, strict=True) if trial["chosen"]]
     lines = {"the best of them": best, "a trial": points} | ({"chosen": chosen} if chosen else {})
     chart = line_chart(
@@ -56,11 +57,6 @@ def tradeoff(record: Mapping[str, Any]) -> str:
         for trial in trials
     ]
     return section("Trade-off", charts([chart]) + table(("rate", "kept", "file", label, "time", ""), rows))
-
-
-def _beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    """Whether a trial removes as much as another, or more, and loses no more."""
-    return one[0] >= other[0] and one[1] <= other[1]
 
 
 def sensitivity(record: Mapping[str, Any]) -> str:

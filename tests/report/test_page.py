@@ -96,6 +96,7 @@ def test_the_page_draws_a_search_and_marks_the_trial_that_was_chosen(record):
             "metric": "top-1",
             "value": value,
             "seconds": 9.0,
+            "model": f"{rate}.onnx",
             "chosen": chosen,
         }
         for rate, value, chosen in ((0.9, 0.98, True), (0.5, 0.99, False))
