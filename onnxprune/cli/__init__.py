@@ -1,0 +1,65 @@
+"""The command line: its flags are the fields of `PruneConfig`; nothing is decided here."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+import click
+
+from onnxprune.cli.jobs import pick, prune, retrain
+from onnxprune.cli.models import compare, inspect, report, sensitivity
+from onnxprune.cli.speed import bench, tune
+from onnxprune.errors import OnnxPruneError
+from onnxprune.interrupts import stopping_at_once
+from onnxprune.model.replace import remove_working_folders
+
+STATUS_BAD_INPUT = 2
+STATUS_INTERRUPTED = 130
+INTERRUPTED = "interrupted; the target was left as it was"
+
+
+COMMANDS = {
+    "prune": prune,
+    "retrain": retrain,
+    "pick": pick,
+    "inspect": inspect,
+    "report": report,
+    "sensitivity": sensitivity,
+    "compare": compare,
+    "tune": tune,
+    "bench": bench,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit: 0 done, 1 worse than allowed, 2 bad input (one line on stderr), 130 interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    name = words.pop(0) if words[0] in COMMANDS else "prune"
+    # It warns of what it leaves out of a model; errors come as exceptions.
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
+    try:
+        program = "onnxprune" if name == "prune" else f"onnxprune {name}"
+        with stopping_at_once(_interrupted, STATUS_INTERRUPTED):
+            COMMANDS[name].main(words, prog_name=program, standalone_mode=False)
+    except OnnxPruneError as error:
+        _fail(str(error), error.exit_status)
+    except click.ClickException as error:
+        _fail(error.format_message(), error.exit_code)
+    except MemoryError:
+        _fail(
+            "out of memory; the target was left as it was: the model needs a larger machine", STATUS_BAD_INPUT
+        )
+    except (click.Abort, KeyboardInterrupt):
+        _fail(INTERRUPTED, STATUS_INTERRUPTED)
+
+
+def _interrupted() -> None:
+    remove_working_folders()
+    click.echo(f"onnxprune: {INTERRUPTED}", err=True)
+
+
+def _fail(message: str, status: int) -> None:
+    click.echo(f"onnxprune: {' '.join(message.split())}", err=True)
+    sys.exit(status)
