@@ -128,6 +128,8 @@ def _cut_weights(
         rates |= {name: 1 - np.count_nonzero(mask) / mask.size for name, mask in masks.items()}
         if at_once:
             apply_masks([weight for weight in pool.weights if weight in cut], masks)
+        # Or the next pool's are made beside them.
+        del masks
     if at_once:
         return NonZero(cut)
     if calibration is not None:

@@ -22,6 +22,7 @@ from onnxprune.data import fixed_batch, random_feeds
 from onnxprune.errors import DataError, ModelFileError, ValidationError
 from onnxprune.evaluate import BATCH_SAMPLES, Evaluation, compare, make_session
 from onnxprune.material import Material, amount_of, calibration_of, curves_of, read_material, sample_shapes
+from onnxprune.memory import give_back
 from onnxprune.model.costs import multiply_adds, weight_multiply_adds
 from onnxprune.model.io import ModelLike, Source, Staging, load, staging
 from onnxprune.model.weights import FLOAT_TYPES, Weight, constant_tensor, constants, find_weights
@@ -108,6 +109,7 @@ def run(
             data = read_material(model, original, config)
             # Not to have its weights in memory beside those that are pruned.
             del original
+            give_back()
             before = _count(model, weights, origin.path, origin.file_bytes, data)
             curves = curves_of(model, weights, data, config)
             calibration = calibration_of(model, data, config)
@@ -136,6 +138,7 @@ def run(
             # The files are judged: what they were made from need not be in memory as well.
             unprunable = found.unprunable
             del model, found, weights, values_before, cutter
+            give_back()
             original = make_session(origin.file, origin.name)
             pruned = make_session(stage.path, "the pruned model")
             evaluation = compare(original, pruned, data.judging, data.specs, partial(progress, "judge"))
@@ -252,18 +255,20 @@ def _count(
     model: ir.Model, weights: tuple[Weight, ...], path: Path | None, file_bytes: int, data: Material
 ) -> FileRecord:
     """A model's float constants counted, and the multiply-adds for one of the samples that it is judged on."""
-    tensors = [tensor for value in constants(model) if (tensor := constant_tensor(value)) is not None]
-    floats = [tensor for tensor in tensors if tensor.dtype in FLOAT_TYPES]
-    parameters = sum(tensor.size for tensor in floats)
-    nonzero = sum(int(np.count_nonzero(tensor.numpy())) for tensor in floats)
+    parameters, nonzero = 0, dict.fromkeys(constants(model), 0)
+    for value in nonzero:
+        tensor = constant_tensor(value)
+        if tensor is not None and tensor.dtype in FLOAT_TYPES:
+            parameters += tensor.size
+            nonzero[value] = int(np.count_nonzero(tensor.numpy()))
     costs = multiply_adds(model, sample_shapes(data.judging))
     by_zero = sum(
-        cost * (weight.size - weight.nonzero()) // max(weight.size, 1)
+        cost * (weight.size - nonzero[weight.value]) // max(weight.size, 1)
         for weight, cost in zip(weights, weight_multiply_adds(weights, costs).values(), strict=True)
     )
     operations = sum(costs.values())
     name = None if path is None else str(path)
-    return FileRecord(name, file_bytes, parameters, nonzero, operations, operations - by_zero)
+    return FileRecord(name, file_bytes, parameters, sum(nonzero.values()), operations, operations - by_zero)
 
 
 def _refuse_worse(evaluation: Evaluation, config: PruneConfig, target: Path | None) -> None:

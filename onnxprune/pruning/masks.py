@@ -44,7 +44,7 @@ def make_masks(
         del scores
         for weight, mask in zip(pool.weights, kept, strict=True):
             whole = spread(weight, mask) if blocks else mask
-            whole &= weight.array() != 0
+            np.logical_and(whole, weight.array(), out=whole)
             masks[weight.name] = whole
     return masks
 

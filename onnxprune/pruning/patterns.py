@@ -11,26 +11,29 @@ from onnxprune.pruning.selection import CHUNK, kth_smallest
 
 def keep_largest(scores: Sequence[np.ndarray], rate: float) -> list[np.ndarray]:
     """Masks (True = kept) of the arrays' shapes that cut exactly round(rate * n) of all n scores, as `make_masks`."""
-    flat = np.concatenate([score.ravel() for score in scores]) if len(scores) > 1 else scores[0].ravel()
-    lost = round(rate * flat.size)
-    if lost:
-        threshold = kth_smallest(flat, lost)
-        kept = flat >= threshold
-        _cut_first(kept, flat, threshold, lost - int(flat.size - np.count_nonzero(kept)))
-    else:
-        kept = np.ones(flat.size, dtype=bool)
-    ends = np.cumsum([score.size for score in scores])
-    return [part.reshape(score.shape) for part, score in zip(np.split(kept, ends[:-1]), scores, strict=True)]
+    scores = [np.ascontiguousarray(score, np.result_type(*scores)) for score in scores]
+    size = sum(score.size for score in scores)
+    lost = round(rate * size)
+    if not lost:
+        return [np.ones(score.shape, dtype=bool) for score in scores]
+    threshold = kth_smallest(scores, lost)
+    kept = [score >= threshold for score in scores]
+    excess = lost - (size - sum(int(np.count_nonzero(mask)) for mask in kept))
+    for mask, score in zip(kept, scores, strict=True):
+        excess -= _cut_first(mask.reshape(-1), score.reshape(-1), threshold, excess)
+    return kept
 
 
-def _cut_first(kept: np.ndarray, scores: np.ndarray, tied: float, count: int) -> None:
-    """Cut the first `count` of the scores that equal `tied`."""
+def _cut_first(kept: np.ndarray, scores: np.ndarray, tied: float, count: int) -> int:
+    """Cut the first `count` of the scores that equal `tied`, or all where there are fewer; how many it were."""
+    cut = 0
     for start in range(0, scores.size, CHUNK):
-        if count <= 0:
-            return
-        ties = np.flatnonzero(scores[start : start + CHUNK] == tied)[:count]
+        if cut == count:
+            break
+        ties = np.flatnonzero(scores[start : start + CHUNK] == tied)[: count - cut]
         kept[start + ties] = False
-        count -= len(ties)
+        cut += len(ties)
+    return cut
 
 
 def keep_n_of_m(scores: np.ndarray, n: int, m: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -11,14 +11,15 @@ CHUNK = 1 << 18
 _BUCKET_BITS = 16
 
 
-def kth_smallest(values: np.ndarray, k: int) -> float:
-    """The k-th smallest (from 1) of non-negative float32 or float64 numbers (n,).
+def kth_smallest(arrays: Sequence[np.ndarray], k: int) -> float:
+    """The k-th smallest (from 1) of all the non-negative float32 or float64 numbers, one type, in some arrays.
 
     As integers, the bits of such numbers are in the numbers' order: the first 16 are counted, and only the numbers of
     the one bucket that holds the k-th are partitioned.
     """
-    bits = values.view(f"u{values.itemsize}")
-    shift = 8 * values.itemsize - _BUCKET_BITS
+    itemsize = arrays[0].itemsize
+    bits = [array.reshape(-1).view(f"u{itemsize}") for array in arrays]
+    shift = 8 * itemsize - _BUCKET_BITS
     counts = np.zeros(1 << _BUCKET_BITS, np.int64)
     for chunk in _chunks(bits):
         counts += np.bincount(chunk >> shift, minlength=len(counts))
@@ -26,9 +27,10 @@ def kth_smallest(values: np.ndarray, k: int) -> float:
     bucket = int(np.searchsorted(ends, k))
     place = k - 1 - (int(ends[bucket - 1]) if bucket else 0)
     inside = np.concatenate([chunk[chunk >> shift == bucket] for chunk in _chunks(bits)])
-    return np.partition(inside, place)[place : place + 1].view(values.dtype)[0]
+    return np.partition(inside, place)[place : place + 1].view(arrays[0].dtype)[0]
 
 
-def _chunks(array: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, array.size, CHUNK):
-        yield array[start : start + CHUNK]
+def _chunks(arrays: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    for array in arrays:
+        for start in range(0, array.size, CHUNK):
+            yield array[start : start + CHUNK]

@@ -450,5 +450,7 @@ def _drop_constant(value: ir.Value) -> None:
     graph = value.graph
     assert graph is not None and value.name is not None
     del graph.initializers[value.name]
+    # Whoever still holds the value need not hold the weight as well.
+    value.const_value = None
     if value.is_graph_input():
         graph.inputs.remove(value)

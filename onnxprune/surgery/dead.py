@@ -101,12 +101,9 @@ class Liveness:
         living = self.alive[self.units.groups(contraction.out)]
         if number in self._reads and np.array_equal(self._reads[number][0], living):
             return self._reads[number][1]
-        nonzero = facts.nonzero(weight.value, contraction.weight_out.dim, weight.dim)
-        if nonzero is None:
-            self._reads[number] = living, _any_nonzero(facts, weight)
-        else:
-            read = nonzero if living.all() else nonzero[living]
-            self._reads[number] = living, np.logical_or.reduce(read, axis=0)
+        connections = facts.connections(weight.value, contraction.weight_out.dim, weight.dim)
+        read = _any_nonzero(facts, weight) if connections is None else connections.read_by(living)
+        self._reads[number] = living, read
         return self._reads[number][1]
 
     def _constants(self, contraction: Contraction) -> np.ma.MaskedArray:

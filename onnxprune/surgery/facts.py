@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from onnxprune.model.shapes import Dim, branches, infer_shapes, with_branches
 from onnxprune.model.weights import constant_tensor
+from onnxprune.surgery.connections import Connections
 from onnxprune.surgery.evaluate import evaluate_node
 from onnxprune.surgery.tables import Axis
 
@@ -24,7 +25,7 @@ class Facts:
         self._known: dict[ir.Value, np.ma.MaskedArray] = {}
         self._stored: dict[ir.Value, np.ndarray | None] = {}
         # As bits, with the number of columns: as bytes they would be a quarter of the weights.
-        self._nonzero: dict[tuple[ir.Value, int, int], tuple[np.ndarray, int]] = {}
+        self._connections: dict[tuple[ir.Value, int, int], Connections] = {}
 
     def nodes(self) -> Iterator[ir.Node]:
         """All nodes in order; those in the bodies of an If before the If itself."""
@@ -111,19 +112,15 @@ class Facts:
         """The first output of `node` on these inputs, by onnxruntime; None where it cannot say."""
         return evaluate_node(node, inputs, self.model)
 
-    def nonzero(self, value: ir.Value, out_axis: int, in_axis: int) -> np.ndarray | None:
-        """Which inputs each output of a constant weight reads, bool (out, in); None where it is not constant."""
+    def connections(self, value: ir.Value, out_axis: int, in_axis: int) -> Connections | None:
+        """Which inputs each output of a constant weight reads; None where it is not constant."""
         key = (value, out_axis, in_axis)
-        if key not in self._nonzero:
+        if key not in self._connections:
             array = self.constant(value)
             if array is None:
                 return None
-            matrix = weight_matrix(array, out_axis, in_axis)
-            nonzero = matrix[:, :, 0] != 0 if matrix.shape[2] == 1 else (matrix != 0).any(axis=2)
-            self._nonzero[key] = np.packbits(nonzero, axis=1), nonzero.shape[1]
-            return nonzero
-        bits, columns = self._nonzero[key]
-        return np.unpackbits(bits, axis=1, count=columns).view(bool)
+            self._connections[key] = Connections.of(weight_matrix(array, out_axis, in_axis))
+        return self._connections[key]
 
 
 def _nodes(graph: ir.Graph) -> Iterator[ir.Node]:

@@ -16,8 +16,8 @@ def contract_constants(
     A unit is constant where every input that its weights read is. With `zero_only`, only inputs that are constantly
     zero count: the borders of a padded convolution see zeros in place of any other constant.
     """
-    nonzero = facts.nonzero(weight.value, weight_out.dim, weight.dim)
-    if nonzero is None:
+    connections = facts.connections(weight.value, weight_out.dim, weight.dim)
+    if connections is None:
         return None
     inputs = facts.along(data)
     varies = np.ma.getmaskarray(inputs)
@@ -25,13 +25,11 @@ def contract_constants(
     if zero_only:
         varies = varies | (constants != 0)
         constants = np.zeros_like(constants)
-    out, per_group = nonzero.shape
-    grouped = nonzero.reshape(groups, out // groups, per_group)
-    reads = grouped if varies.all() else grouped & varies.reshape(groups, 1, per_group)
-    mask = reads.any(axis=2).reshape(out)
+    mask = connections.readers(varies.reshape(groups, -1))
     if mask.all():
         return None
-    constants = np.where(varies, 0, constants).reshape(groups, per_group)
+    out = len(mask)
+    constants = np.where(varies, 0, constants).reshape(groups, -1)
     total = np.zeros(out)
     used = np.flatnonzero(constants.any(axis=0))
     array = facts.constant(weight.value)
