@@ -21,10 +21,11 @@ class Range:
 ABOVE_0 = Range(lambda value: value > 0, "above 0")
 AT_LEAST_0 = Range(lambda value: value >= 0, "0 or more")
 AT_LEAST_1 = Range(lambda value: value >= 1, "1 or more")
-BYTES = {"k": 10**3, "m": 10**6, "g": 10**9}
 SHARE = Range(lambda value: 0 <= value <= 1, "between 0 and 1")
 PART = Range(lambda value: 0 < value < 1, "above 0 and below 1")
 FRACTION = Range(lambda value: 0 <= value < 1, "in [0, 1)")
+
+UNITS = {"k": 10**3, "m": 10**6, "g": 10**9}
 
 
 def check_numbers(settings: Any) -> None:
@@ -77,9 +78,9 @@ def parse_bytes(name: str, value: Any) -> int:
         SettingError: it is neither, or not above 0.
     """
     text = str(value).strip().lower().removesuffix("b")
-    unit = BYTES.get(text[-1:], 1)
+    unit = UNITS.get(text[-1:], 1)
     try:
-        count = round(float(text[:-1] if text[-1:] in BYTES else text) * unit)
+        count = round(float(text[:-1] if text[-1:] in UNITS else text) * unit)
     except (ValueError, OverflowError):
         count = 0
     if count <= 0:
