@@ -77,7 +77,7 @@ def retraining(model: ModelLike, splice: bool, settings: dict[str, Any]) -> Prun
         raise SettingError(f"{decided[0]} is no setting of retrain, which keeps what is pruned: use prune")
     graph, origin = load(model)
     from_ops(graph)
-    record = record_of_annotations(graph.metadata_props, origin.name)
+    record = record_of_annotations(graph.metadata_props)
     written: dict[str, Any] = {} if record is None else record["settings"]
     defaults: dict[str, Any] = {name: written[name] for name in ("format", "values") if name in written}
     settings = settings | {"data": repeatable(settings["data"])}

@@ -11,7 +11,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -23,9 +22,8 @@ from onnxprune.errors import DataError, ModelFileError, ValidationError
 from onnxprune.evaluate import BATCH_SAMPLES, Evaluation, compare, make_session
 from onnxprune.material import Material, amount_of, calibration_of, curves_of, read_material, sample_shapes
 from onnxprune.memory import give_back
-from onnxprune.model.costs import multiply_adds, weight_multiply_adds
 from onnxprune.model.io import ModelLike, Source, Staging, load, staging
-from onnxprune.model.weights import FLOAT_TYPES, Weight, constant_tensor, constants, find_weights
+from onnxprune.model.weights import Weight, find_weights
 from onnxprune.processes import is_first_process
 from onnxprune.pruning.allocation import excluded_weights
 from onnxprune.pruning.schedule import AT_ONCE
@@ -254,21 +252,8 @@ def _as_stored(layer: LayerRecord, stored: dict[str, Stored]) -> LayerRecord:
 def _count(
     model: ir.Model, weights: tuple[Weight, ...], path: Path | None, file_bytes: int, data: Material
 ) -> FileRecord:
-    """A model's float constants counted, and the multiply-adds for one of the samples that it is judged on."""
-    parameters, nonzero = 0, dict.fromkeys(constants(model), 0)
-    for value in nonzero:
-        tensor = constant_tensor(value)
-        if tensor is not None and tensor.dtype in FLOAT_TYPES:
-            parameters += tensor.size
-            nonzero[value] = int(np.count_nonzero(tensor.numpy()))
-    costs = multiply_adds(model, sample_shapes(data.judging))
-    by_zero = sum(
-        cost * (weight.size - nonzero[weight.value]) // max(weight.size, 1)
-        for weight, cost in zip(weights, weight_multiply_adds(weights, costs).values(), strict=True)
-    )
-    operations = sum(costs.values())
-    name = None if path is None else str(path)
-    return FileRecord(name, file_bytes, parameters, sum(nonzero.values()), operations, operations - by_zero)
+    """A model counted, for one of the samples that it is judged on."""
+    return FileRecord.of(model, weights, path, file_bytes, sample_shapes(data.judging))
 
 
 def _refuse_worse(evaluation: Evaluation, config: PruneConfig, target: Path | None) -> None:

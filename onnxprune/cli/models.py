@@ -12,7 +12,6 @@ import click
 from onnxprune.checks import input_shapes
 from onnxprune.cli.flags import CONTEXT
 from onnxprune.compare import compare_files, comparison_table
-from onnxprune.errors import ModelFileError
 from onnxprune.evaluate import Tolerance
 from onnxprune.model.io import load
 from onnxprune.model.weights import find_weights
@@ -36,16 +35,12 @@ def inspect(source: str) -> None:
 @click.argument("source", metavar="MODEL.onnx")
 @click.argument("target", metavar="OUT.html")
 def report(source: str, target: str) -> None:
-    """Rebuild the report page of a model that onnxprune wrote, as far as the model's own annotations tell."""
+    """Rebuild the report page of a model that onnxprune wrote, from its weights and its annotations."""
+    from onnxprune.rebuild import rebuilt
     from onnxprune.report.page import page
-    from onnxprune.report.record import record_of_annotations
 
     check_writable("OUT.html", target)
-    model, _ = load(source)
-    record = record_of_annotations(model.metadata_props, source)
-    if record is None:
-        raise ModelFileError(f"{source} has no annotations of onnxprune: give a file that it wrote")
-    write("OUT.html", target, page(record))
+    write("OUT.html", target, page(rebuilt(source)))
 
 
 @click.command(context_settings=CONTEXT)

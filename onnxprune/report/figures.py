@@ -9,10 +9,8 @@ from typing import Any
 
 from onnxprune.report.charts import SMALLEST, histogram, line_chart
 from onnxprune.report.html import charts, paragraph, section, table
+from onnxprune.report.record import BEFORE, DRAWN_CURVES
 from onnxprune.report.tables import bytes_text
-
-# More lines than these are not told apart.
-MOST_LINES = 12
 
 
 def tradeoff(record: Mapping[str, Any]) -> str:
@@ -64,7 +62,7 @@ def sensitivity(record: Mapping[str, Any]) -> str:
     curves = record.get("sensitivity") or {}
     if not curves:
         return ""
-    most = sorted(curves, key=lambda name: -max(deviation for _, deviation in curves[name]))[:MOST_LINES]
+    most = sorted(curves, key=lambda name: -max(deviation for _, deviation in curves[name]))[:DRAWN_CURVES]
     lines = {
         name: [(rate, math.log10(max(deviation, SMALLEST))) for rate, deviation in curve]
         for name, curve in curves.items()
@@ -103,12 +101,15 @@ def retraining(record: Mapping[str, Any]) -> str:
 
 def histograms(record: Mapping[str, Any]) -> str:
     """The values of each weight before, after pruning, and in the end."""
+    weights = record.get("histograms") or {}
     figures = [
         f"<figcaption>{escape(name)}</figcaption>{histogram(parts['edges'], parts['counts'])}"
-        for name, parts in (record.get("histograms") or {}).items()
+        for name, parts in weights.items()
     ]
-    text = (
-        "How many weights have which value, those that are zero left out: before pruning; after pruning, which are "
-        "those that stayed with the values that they had; and in the end, after retraining or calibration."
-    )
-    return section("Weights", paragraph(text) + charts(figures)) if figures else ""
+    text = "How many weights have which value, those that are zero left out"
+    if any(BEFORE in parts["counts"] for parts in weights.values()):
+        text += (
+            ": before pruning; after pruning, which are those that stayed with the values that they had; and in the "
+            "end, after retraining or calibration"
+        )
+    return section("Weights", paragraph(f"{text}.") + charts(figures)) if figures else ""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
-from onnxprune.model.weights import Unprunable, Weight
+from onnxprune.model.costs import multiply_adds, weight_multiply_adds
+from onnxprune.model.weights import FLOAT_TYPES, Unprunable, Weight, constant_tensor, constants
 
 ANNOTATION_PREFIX = "onnxprune."
 BEFORE, PRUNED, CHANGED = "before pruning", "after pruning", "in the end"
@@ -17,6 +20,11 @@ BINS = 60
 SAMPLED = 1 << 18
 # Of the weights; the few that are larger, which would make the bins too wide, go to the last.
 SHOWN = 0.999
+# More lines in one chart are not told apart.
+DRAWN_CURVES = 12
+# JSON without spaces, and the most that a file keeps of a training, so that its annotations stay small.
+COMPACT = (",", ":")
+ANNOTATED_EPOCHS = 16
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,13 @@ class LayerRecord:
         """Fraction removed of the weight as it came."""
         return 1 - self.kept / self.size if self.size else 0.0
 
+    def annotation(self) -> dict[str, Any]:
+        """What a file does not tell of its weight."""
+        told: dict[str, Any] = {"kept": self.kept, "all": self.size, "bytes": self.bytes_after}
+        shape = () if self.shape == self.shape_after else self.shape
+        rest = {"shape": shape, "format": self.format, "values": self.values, "note": self.note}
+        return told | {key: value for key, value in rest.items() if value}
+
 
 @dataclass(frozen=True)
 class FileRecord:
@@ -74,6 +89,31 @@ class FileRecord:
     nonzero: int
     multiply_adds: int
     nonzero_multiply_adds: int
+
+    @classmethod
+    def of(
+        cls,
+        model: ir.Model,
+        weights: Sequence[Weight],
+        path: Path | None,
+        file_bytes: int,
+        sample: Mapping[str, Sequence[int]],
+    ) -> FileRecord:
+        """A model counted, its multiply-adds for inputs of the shapes of `sample`."""
+        parameters, nonzero = 0, dict.fromkeys(constants(model), 0)
+        for value in nonzero:
+            tensor = constant_tensor(value)
+            if tensor is not None and tensor.dtype in FLOAT_TYPES:
+                parameters += tensor.size
+                nonzero[value] = int(np.count_nonzero(tensor.numpy()))
+        costs = multiply_adds(model, sample)
+        by_zero = sum(
+            cost * (weight.size - nonzero[weight.value]) // max(weight.size, 1)
+            for weight, cost in zip(weights, weight_multiply_adds(weights, costs).values(), strict=True)
+        )
+        operations = sum(costs.values())
+        name = None if path is None else str(path)
+        return cls(name, file_bytes, parameters, sum(nonzero.values()), operations, operations - by_zero)
 
 
 @dataclass(frozen=True)
@@ -113,16 +153,44 @@ class Report:
         return asdict(self) | {"layers": layers}
 
     def annotations(self) -> dict[str, str]:
-        """Model metadata that explains the file later: enough to see what was kept, and to run again."""
-        densities = {layer.name: {"kept": layer.kept, "all": layer.size} for layer in self.layers}
-        found = {
-            f"{ANNOTATION_PREFIX}version": self.versions["onnxprune"],
-            f"{ANNOTATION_PREFIX}source_sha256": self.source_sha256,
-            f"{ANNOTATION_PREFIX}settings": json.dumps(self.settings),
-            f"{ANNOTATION_PREFIX}layers": json.dumps(densities),
-            f"{ANNOTATION_PREFIX}evaluation": json.dumps(self.evaluation),
+        """Model metadata that explains the file later: what it does not tell itself, in a few kB, and how to run again.
+
+        Without times, so that a job that is repeated gives the same file.
+        """
+        found = {name: getattr(self, name) for name in ANNOTATED} | {
+            "layers": {layer.name: layer.annotation() for layer in self.layers},
+            "before": asdict(self.before),
+            "retraining": _thinned(self.retraining),
+            "sensitivity": _steepest(self.sensitivity),
         }
-        return found | ({f"{ANNOTATION_PREFIX}trials": json.dumps(self.trials)} if self.trials else {})
+        plain = {"version": self.versions["onnxprune"], "source_sha256": self.source_sha256}
+        texts = plain | {key: json.dumps(value, separators=COMPACT) for key, value in found.items() if value}
+        return {f"{ANNOTATION_PREFIX}{key}": text for key, text in texts.items()}
+
+
+ANNOTATED = (
+    "settings", "layers", "evaluation", "old_evaluation", "before", "versions", "sample", "trials", "notes",
+    "retraining", "sensitivity",
+)  # fmt: skip
+"""Of a report's fields, those that a file keeps as JSON, under their own names."""
+
+
+def _thinned(epochs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Some of the epochs, the last among them, of each what is drawn."""
+    every = -(-len(epochs) // ANNOTATED_EPOCHS)
+    some = epochs[::-1][::every][::-1] if epochs else ()
+    drawn = ("epoch", "training_loss", "loss", "accuracy")
+    return [{key: _short(epoch[key]) for key in drawn} for epoch in some]
+
+
+def _steepest(curves: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, list[tuple[float, float]]]:
+    """The curves that rise highest, which are those that are drawn."""
+    names = sorted(curves, key=lambda name: -max(deviation for _, deviation in curves[name]))[:DRAWN_CURVES]
+    return {name: [(rate, _short(deviation)) for rate, deviation in curves[name]] for name in names}
+
+
+def _short(number: Any) -> Any:
+    return float(f"{number:.4g}") if isinstance(number, float) else number
 
 
 def weight_histogram(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
@@ -137,6 +205,16 @@ def weight_histogram(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
     parts = {BEFORE: before[before != 0], PRUNED: before[stayed]}
     if not np.array_equal(before[stayed], after[stayed]):
         parts[CHANGED] = after[stayed]
+    return _binned(parts)
+
+
+def value_histogram(weight: np.ndarray) -> dict[str, Any]:
+    """As `weight_histogram`, of a weight of which only the end is known."""
+    some = weight.reshape(-1)[:: max(1, weight.size // SAMPLED)]
+    return _binned({CHANGED: some[some != 0]})
+
+
+def _binned(parts: Mapping[str, np.ndarray]) -> dict[str, Any]:
     widest = max(
         (float(np.quantile(np.abs(part), SHOWN)) for part in parts.values() if part.size), default=1.0
     )
@@ -147,7 +225,7 @@ def weight_histogram(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
     return {"edges": edges.tolist(), "counts": counts}
 
 
-def record_of_annotations(metadata: Mapping[str, str], path: str) -> dict[str, Any] | None:
+def record_of_annotations(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     """As much of a record as a model's metadata tells; None where it tells of no job."""
     found = {
         key.removeprefix(ANNOTATION_PREFIX): text
@@ -156,16 +234,15 @@ def record_of_annotations(metadata: Mapping[str, str], path: str) -> dict[str, A
     }
     if not {"settings", "layers", "evaluation"} <= found.keys():
         return None
+    record = {key: json.loads(found[key]) for key in ANNOTATED if key in found}
     layers = [
-        {"name": name, "kept": counts["kept"], "size": counts["all"]}
-        for name, counts in json.loads(found["layers"]).items()
+        {"name": name, "size": told["all"]}
+        | ({"bytes_after": told["bytes"]} if "bytes" in told else {})
+        | told
+        for name, told in record["layers"].items()
     ]
-    return {
-        "versions": {"onnxprune": found.get("version", "")},
-        "settings": json.loads(found["settings"]),
+    return record | {
+        "versions": record.get("versions") or {"onnxprune": found.get("version", "")},
         "source_sha256": found.get("source_sha256", ""),
         "layers": layers,
-        "evaluation": json.loads(found["evaluation"]),
-        "trials": json.loads(found.get("trials", "[]")),
-        "notes": [f"Rebuilt from the annotations in {path}, which hold no more than this."],
     }

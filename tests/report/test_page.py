@@ -1,7 +1,9 @@
 """The page as a browser would find it: whole, on its own, and saying what the record says."""
 
 import hashlib
+import json
 import re
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 
@@ -11,6 +13,7 @@ import pytest
 
 import onnxprune
 from onnxprune import cli, runtime
+from onnxprune.rebuild import rebuilt
 from onnxprune.recipe import load_recipe
 from onnxprune.report import latency
 from onnxprune.report.charts import line_chart
@@ -141,8 +144,50 @@ def test_a_page_can_be_rebuilt_from_the_file_alone(tmp_path, monkeypatch):
     cli.main(["report", "out.onnx", "page.html"])
     content = (tmp_path / "page.html").read_text()
     assert "fc1.weight" in content and result.report.source_sha256 in content
+    assert "onnxprune in.onnx out.onnx --rate 0.5" in content
     assert not Outline(content).open
-    assert record_of_annotations({}, "x") is None
+    assert record_of_annotations({}) is None
+
+
+@pytest.mark.parametrize("settings", [{}, {"format": "coo"}, {"values": "int8"}, {"pattern": "channel"}])
+def test_a_rebuilt_record_agrees_with_that_of_the_job(settings, tmp_path):
+    onnx.save(cnn(), tmp_path / "in.onnx")
+    x = np.random.default_rng(0).random((60, 1, 8, 8), dtype=np.float32)
+    scope = {} if "pattern" in settings else {"scope": "sensitivity"}
+    result = onnxprune.prune(
+        tmp_path / "in.onnx",
+        tmp_path / "out.onnx",
+        rate=0.7,
+        data={"x": x, "labels": np.arange(60) % 4},
+        epochs=2,
+        **scope,
+        **settings,
+    )
+    job = json.loads(json.dumps(result.report.to_dict()))
+    again = json.loads(json.dumps(rebuilt(str(tmp_path / "out.onnx"))))
+    for part in ("before", "after", "versions", "settings", "evaluation", "source_sha256", "output_sha256"):
+        assert again[part] == job[part], part
+    told = ("name", "op_type", "nodes", "shape", "shape_after", "size", "kept", "bytes_after", "format")
+    for one, other in zip(again["layers"], job["layers"], strict=True):
+        assert {key: one[key] for key in told} == {key: other[key] for key in told}
+    assert again.get("sensitivity", {}).keys() == job["sensitivity"].keys()
+    assert again["retraining"][-1]["loss"] == pytest.approx(job["retraining"][-1]["loss"], rel=1e-3)
+    for name, histogram in again["histograms"].items():
+        assert list(histogram["counts"]) == [CHANGED]
+        assert sum(histogram["counts"][CHANGED]) == next(
+            layer["kept"] for layer in again["layers"] if layer["name"] == name
+        )
+
+
+def test_annotations_stay_small_however_long_the_training_was(record):
+    """A few kB, of a hundred layers some ten."""
+    epoch = record["retraining"][-1]
+    report = onnxprune.prune(cnn(), rate=0.7).report
+    usual = sum(map(len, report.annotations().values()))
+    long = replace(
+        report, retraining=(epoch,) * 500, sensitivity={str(i): [(0.5, 0.123456789)] * 8 for i in range(99)}
+    )
+    assert sum(map(len, long.annotations().values())) < usual + 5000 < 10_000
 
 
 def test_the_command_line_writes_the_page_of_its_job(tmp_path, monkeypatch, capsys):
