@@ -20,6 +20,8 @@ from onnxprune.idx import read_idx
 ROOT = Path(__file__).parents[2]
 OCR_SIZE = (48, 320)
 TOKENS = 64
+# Inputs to judge on, where there is no test set.
+JUDGED = 128
 # The standard library's modules whose documentation makes sentences and words.
 MODULES = (
     "argparse", "ast", "asyncio", "calendar", "codecs", "collections", "configparser", "csv", "ctypes", "datetime",
@@ -58,7 +60,7 @@ def lenet5(samples: int) -> Trained:
 def recogniser(samples: int) -> Trained:
     """The text recogniser of rapidocr-onnxruntime 1.4.4, on words drawn by PIL."""
     proto = onnx.load(_package("rapidocr_onnxruntime") / "models/ch_PP-OCRv4_rec_infer.onnx")
-    pictures = np.stack([_draw(text, seed) for seed, text in enumerate(_phrases(samples + 256))])
+    pictures = np.stack([_draw(text, seed) for seed, text in enumerate(_phrases(samples + JUDGED))])
     return Trained(proto, {"x": pictures[:samples]}, {"x": pictures[samples:]})
 
 
@@ -70,7 +72,7 @@ def sentence_encoder(samples: int) -> Trained:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_truncation(TOKENS)
     tokenizer.enable_padding(length=TOKENS)
-    encoded = tokenizer.encode_batch(list(_paragraphs())[: samples + 256])
+    encoded = tokenizer.encode_batch(list(_paragraphs())[: samples + JUDGED])
     ids = np.array([one.ids for one in encoded])
     mask = np.array([one.attention_mask for one in encoded])
     arrays = {"ids": ids, "mask": mask}
