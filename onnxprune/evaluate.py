@@ -31,8 +31,10 @@ MAPPED_BYTES = 1 << 26
 LOG_FATAL_ONLY = 4
 
 
-def make_session(model: Path | onnx.ModelProto, name: str) -> ort.InferenceSession:
+def make_session(model: Path | onnx.ModelProto, name: str, threads: int = 0) -> ort.InferenceSession:
     """A CPU session for a model file, whose weights stay there if they are many, or for a model in memory.
+
+    `threads` that a run takes; 0: one for each core.
 
     Raises:
         ModelFileError: onnxruntime refuses the model.
@@ -40,8 +42,10 @@ def make_session(model: Path | onnx.ModelProto, name: str) -> ort.InferenceSessi
     if isinstance(model, Path) and (mapped := _mapped_session(model)) is not None:
         return mapped
     content = str(model) if isinstance(model, Path) else model.SerializeToString()
+    options = _session_options()
+    options.intra_op_num_threads = threads
     try:
-        return ort.InferenceSession(content, _session_options(), providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelFileError(f"onnxruntime refuses {name}: {first_line(error)}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
@@ -22,7 +23,7 @@ Tensors = Mapping[ir.Value, ir.TensorProtocol]
 class Segment:
     """The nodes from index `start` to before `end` of a model's graph: reads what is alive there, gives `wanted`.
 
-    `instead`: constants with other values.
+    `instead`: constants with other values; `threads` as in `make_session`. Threads may share a segment.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Segment:
         wanted: Collection[ir.Value],
         *,
         instead: Tensors | None = None,
+        threads: int = 0,
     ):
         # Constants are initializers of the stretch that reads them, wherever the model keeps them.
         nodes = [node for node in list(model.graph)[start:end] if constant_tensor(node.outputs[0]) is None]
@@ -43,7 +45,9 @@ class Segment:
         constants = [value for value in read if constant_tensor(value) is not None]
         self._model, self._nodes = model, nodes
         self._tensors = {value: (instead or {}).get(value) or constant_tensor(value) for value in constants}
+        self._threads = threads
         self._session: ort.InferenceSession | None = None
+        self._making = threading.Lock()
 
     def run(self, arrays: Mapping[ir.Value, np.ndarray]) -> Arrays:
         """The values wanted that the stretch makes, for one batch.
@@ -54,8 +58,9 @@ class Segment:
         if not self.gives:
             return {}
         try:
-            if self._session is None:
-                self._session = make_session(self._proto(arrays), "a part of the model")
+            with self._making:
+                if self._session is None:
+                    self._session = make_session(self._proto(arrays), "a part of the model", self._threads)
             feeds = {value.name: arrays[value] for value in self.reads}
             outputs = self._session.run([value.name for value in self.gives], feeds)
         except Exception as error:

