@@ -90,7 +90,8 @@ class PruneConfig:
     )
     bytes: str | int | None = _setting(
         None,
-        "Instead of --rate: the size of file to come down to, about, for example 500k or 1.5MB.",
+        "Instead of --rate: the most bytes that the file may have, for example 500k or 1.5MB; it comes to within 2% "
+        "below, or a little off that where it is retrained.",
         metavar="SIZE",
     )
     scope: str = _setting(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import onnx_ir as ir
@@ -17,9 +17,10 @@ from onnxprune.evaluate import patience, random_inputs
 from onnxprune.inputs import read_inputs, read_samples
 from onnxprune.model.costs import multiply_adds, weight_multiply_adds
 from onnxprune.model.weights import Weight
-from onnxprune.pruning.budget import of_bytes, of_multiply_adds, settled
+from onnxprune.pruning.budget import of_multiply_adds, settled
 from onnxprune.pruning.sensitivity import RATES as SENSITIVITY_RATES
 from onnxprune.pruning.sensitivity import scan
+from onnxprune.rehearsal import rate_of_bytes
 from onnxprune.report.record import FileRecord
 
 # Enough for the order of the layers; every rate of every weight is a run on all of them.
@@ -89,7 +90,8 @@ def amount_of(
         budget = of_multiply_adds(weights, config.flops, costs, before.multiply_adds)
         return settled(weights, config, budget, curves, costs), costs
     if config.bytes is not None:
-        return settled(weights, config, of_bytes(weights, config, before.bytes), curves, None), None
+        rate = rate_of_bytes(model, weights, config, curves, before.bytes)
+        return replace(config, rate=rate, bytes=None), None
     return config, None
 
 

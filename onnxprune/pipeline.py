@@ -163,6 +163,11 @@ def run(
         )
         stage.annotate(report.annotations())
         report = replace(report, after=replace(after, bytes=stage.file_bytes()))
+        if isinstance(config.bytes, int) and report.after.bytes > config.bytes:
+            excess = (
+                f"The file is larger than --bytes {config.bytes}, by {report.after.bytes - config.bytes:,}."
+            )
+            report = replace(report, notes=(*report.notes, excess))
         if target is None:
             return Result(report, None, onnx.load(stage.path))
         report = replace(report, output_sha256=stage.sha256())
@@ -325,7 +330,8 @@ def _notes(
             "--pattern unstructured can take more."
         )
     if config.flops is not None or config.bytes is not None:
-        yield f"{config.amount} came to a rate of {1 - kept / max(size, 1):.4f}."
+        tuned = " (sizes within 2% below, before any retraining)" if config.bytes is not None else ""
+        yield f"{config.amount} came to a rate of {1 - kept / max(size, 1):.4f}{tuned}."
     empty = [layer.name for layer in layers if not layer.kept]
     if empty:
         yield f"Nothing is left of {', '.join(empty)}: its outputs are constant; give it a --layer-rate."

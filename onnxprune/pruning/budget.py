@@ -17,16 +17,8 @@ from onnxprune.pruning.rates import Curve
 # Halvings of the interval that the rate is in: to a ten-thousandth.
 HALVINGS = 14
 HIGHEST = 0.9999
-# Of an output file, about: the functions that decode its weights and its annotations; names and the like of a weight.
-FUNCTION_BYTES = 6_000
-WEIGHT_BYTES = 300
-VALUE_BYTES = {"fp16": 2, "int8": 1}
-# Bytes of a kept element's position in the ops format, and the longest way from one element to the next that it can
-# say; the second where values are rounded.
-POSITION, HALF_POSITION = (1.0, 255), (0.5, 15)
-# Of an element's position in the coo format; of the scale of an output of an int8 weight.
-COO_BYTES = 8
-SCALE_BYTES = 4
+# A size this far below what was asked for is near enough.
+NEAR = 0.01
 
 
 @dataclass(frozen=True)
@@ -48,35 +40,6 @@ def of_multiply_adds(weights: Sequence[Weight], share: float, costs: Mapping[str
     return Budget(
         f"--flops {share:g}", share * total, fixed, lambda weight, density: density * costs[weight.name]
     )
-
-
-def of_bytes(weights: Sequence[Weight], config: PruneConfig, file_bytes: int) -> Budget:
-    """The size of the output file, from that of the input file, which holds the weights dense."""
-    assert isinstance(config.bytes, int)
-
-    def cost(weight: Weight, density: float) -> float:
-        own, dense = weight.tensor.dtype.itemsize, weight.tensor.nbytes
-        elements = weight.size * density
-        if config.format == "coo":
-            return min(dense, elements * (own + COO_BYTES)) + WEIGHT_BYTES
-        # A weight is rounded only where it is sparse, and sparse where that is smaller before it is rounded.
-        if _sparse(elements, density, own, *POSITION) + WEIGHT_BYTES >= dense:
-            return dense + WEIGHT_BYTES
-        itemsize = VALUE_BYTES.get(config.values, own)
-        ways = (POSITION,) if itemsize == own else (POSITION, HALF_POSITION)
-        scales = SCALE_BYTES * weight.shape[weight.out_axis] if config.values == "int8" else 0
-        return min(_sparse(elements, density, itemsize, *way) for way in ways) + scales + WEIGHT_BYTES
-
-    fixed = file_bytes - sum(weight.tensor.nbytes for weight in weights) + FUNCTION_BYTES
-    return Budget(f"--bytes {config.bytes}", config.bytes, fixed, cost)
-
-
-def _sparse(elements: float, density: float, itemsize: float, position: float, longest: int) -> float:
-    """Bytes of so many elements strewn at a density, with zeros on ways that are too long for one position."""
-    too_long = (1 - density) ** longest
-    if too_long == 1:
-        return 0.0
-    return elements / (1 - too_long) * (itemsize + position)
 
 
 def settled(
@@ -116,6 +79,31 @@ def settled(
         middle = (low + high) / 2
         low, high = (low, middle) if spent(middle) <= budget.asked else (middle, high)
     return at(high)
+
+
+def lowest_rate(size: Callable[[float], float], most: float, dense: float, least: float) -> float:
+    """The lowest rate at which `size`, which falls with it, is at most `most`, or less by no more than `NEAR`.
+
+    `dense` and `least`: the sizes at the rates 0 and `HIGHEST`.
+    """
+    if dense <= most:
+        return 0.0
+    aim = (1 - NEAR / 2) * most
+    low, high, fits = 0.0, HIGHEST, least
+    rate, found = low, dense
+    for turn in range(HALVINGS):
+        if fits >= (1 - NEAR) * most:
+            break
+        # On the line from the last one to the least; where that leads out of the interval, or now and then, halved.
+        rate = HIGHEST - (HIGHEST - rate) * (aim - least) / max(found - least, 1)
+        if not low < rate < high or turn % 3 == 2:
+            rate = (low + high) / 2
+        found = size(rate)
+        if found <= most:
+            high, fits = rate, found
+        else:
+            low = rate
+    return high
 
 
 def _densities(
