@@ -18,13 +18,13 @@ from onnxprune.inputs import read_inputs, read_samples
 from onnxprune.model.costs import multiply_adds, weight_multiply_adds
 from onnxprune.model.weights import Weight
 from onnxprune.pruning.budget import of_multiply_adds, settled
-from onnxprune.pruning.sensitivity import RATES as SENSITIVITY_RATES
-from onnxprune.pruning.sensitivity import scan
+from onnxprune.pruning.sensitivity import ladder_for, scan
 from onnxprune.rehearsal import rate_of_bytes
 from onnxprune.report.record import FileRecord
 
 # Enough for the order of the layers; every rate of every weight is a run on all of them.
 SENSITIVITY_SAMPLES = 128
+UNKNOWN_RATE = 0.98
 
 Curves = dict[str, list[tuple[float, float]]]
 """(rate, deviation) of every weight, by its name."""
@@ -102,7 +102,9 @@ def curves_of(
     if config.scope != "sensitivity" or data.calibration is None:
         return None
     some = data.calibration.take(slice(0, affordable(model, data.calibration, SENSITIVITY_SAMPLES)))
-    for found in scan(weights, partial(measure, model, some), SENSITIVITY_RATES, {}, None):
+    # With --flops or --bytes the rate is not known yet.
+    ladder = ladder_for(UNKNOWN_RATE if config.rate is None else config.rate)
+    for found in scan(weights, partial(measure, model, some), ladder, {}, None):
         curves = {name: found.curve(name) for name in found.layers}
     return curves
 

@@ -17,6 +17,16 @@ from onnxprune.pruning.criteria import magnitude
 from onnxprune.pruning.patterns import keep_largest
 
 RATES = (0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+# A layer may lose so much more than the whole: of what is left at the rate asked for, it may keep but this share.
+SPARED = 0.25
+
+
+def ladder_for(rate: float) -> tuple[float, ...]:
+    """The rates to try where layers share out `rate`, some losing more, some less: RATES, and halvings of the rest."""
+    rates = list(RATES)
+    while rates[-1] < 1 - SPARED * (1 - rate):
+        rates.append(1 - (1 - rates[-1]) / 2)
+    return tuple(rates)
 
 
 class Loss(Protocol):

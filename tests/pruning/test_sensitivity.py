@@ -13,7 +13,7 @@ from onnxprune.data import Dataset
 from onnxprune.errors import SettingError
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.sensitivity import Scan, scan
-from tests.builders import cnn, floats, model_of, normal
+from tests.builders import cnn, floats, mlp, model_of, normal
 
 RATES = (0.5, 0.9)
 X = normal(40, 1, 8, 8)
@@ -95,6 +95,21 @@ def test_rates_by_sensitivity_move_the_outputs_less_than_one_rate_for_all():
         for scope in ("layer", "sensitivity")
     ]  # fmt: skip
     assert cosines[1] > cosines[0]
+
+
+@pytest.mark.parametrize("rate", [0.96, 0.99])
+def test_a_rate_above_the_usual_ladder_is_reached_and_is_not_the_same_for_all(rate):
+    layers = onnxprune.prune(
+        mlp(100, 200, 20),
+        rate=rate,
+        scope="sensitivity",
+        calibration_data={"x": normal(40, 100)},
+        remove_dead=False,
+    ).report.layers
+    assert 1 - sum(one.kept for one in layers) / sum(one.size for one in layers) == pytest.approx(
+        rate, abs=1e-3
+    )
+    assert len({round(one.rate, 2) for one in layers}) > 1
 
 
 def run(model):
