@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.calibration.moments import Moments, collect
+from onnxprune.calibration.moments import collect
 from onnxprune.calibration.repairs import bias_of, restore_norm, shift_bias
 from onnxprune.calibration.segments import Tensors
 from onnxprune.calibration.walk import Visit, affordable, walk
@@ -71,16 +71,21 @@ class Calibration:
 
     def _cut_layer(self, weight: Weight, rate: float, visit: Visit) -> np.ndarray:
         blocks = Blocks.of(weight)
-        moments = collect(blocks, visit.pairs(blocks.data), self.config.seed)
         bias = bias_of(weight) if self.config.bias_correction else None
+        fits = self.config.refit or self.config.criterion == "second-order"
+        # By far the most work, which a mask alone does not need.
+        moments = (
+            collect(blocks, visit.pairs(blocks.data), self.config.seed) if fits or bias is not None else None
+        )
         dense = blocks.split(self.dense[weight.value].numpy()).astype(np.float64)
         alive = blocks.split(weight.array()) != 0
         # A bias that makes up for the mean leaves the variance to the weights.
-        fitted = moments if bias is None else moments.centred()
+        fitted = moments if bias is None or moments is None else moments.centred()
+        problem = Problem.of(dense, fitted.second, fitted.cross) if fits and fitted is not None else None
         scores = self._scores(blocks, dense, visit)
-        mask, values = self._choose(blocks, dense, scores, alive, rate, fitted)
+        mask, values = self._choose(blocks, dense, scores, alive, rate, problem)
         weight.assign(blocks.join(values))
-        if bias is not None:
+        if bias is not None and moments is not None:
             shift_bias(bias, self.dense[bias], moments, dense, values)
         return blocks.join(mask)
 
@@ -99,23 +104,22 @@ class Calibration:
         scores: np.ndarray,
         alive: np.ndarray,
         rate: float,
-        moments: Moments,
+        problem: Problem | None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The mask and the values under it, both (groups, outputs, inputs)."""
+        """The mask and the values under it, both (groups, outputs, inputs); fitted to a problem where there is one."""
 
         def choose(scores: np.ndarray, part: float) -> np.ndarray:
             # From 1, so that what is dead ranks below all.
             scores = ranks(scores) + 1 if self.config.scope == "output" else scores
             return keep(blocks, np.where(alive, scores, 0), rate * part, self.config.pattern) & alive
 
-        if self.config.criterion == "second-order":
-            problem = Problem.of(dense, moments.second, moments.cross)
+        if problem is not None and self.config.criterion == "second-order":
             mask, values = second_order(problem, choose)
-            return mask, refit(problem, mask, values) if self.config.refit else values
-        mask = choose(scores, 1.0)
-        values = np.where(mask, dense, 0)
-        if self.config.refit:
-            values = refit(Problem.of(dense, moments.second, moments.cross), mask, values)
+        else:
+            mask = choose(scores, 1.0)
+            values = np.where(mask, dense, 0)
+        if problem is not None and self.config.refit:
+            values = refit(problem, mask, values)
         return mask, values
 
 
