@@ -12,6 +12,10 @@ from onnxprune.model.blocks import Blocks
 
 # Of all batches; drawn at random where there are more, as a Conv makes one for every place of its output.
 COLUMNS = 16_384
+# Where many groups read little each, as in a depthwise Conv, fewer do: so many for each input of a group, or what makes
+# an array of so many elements.
+COLUMNS_PER_INPUT = 40
+ELEMENTS = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,8 @@ def collect(blocks: Blocks, pairs: Sequence[tuple[np.ndarray, np.ndarray]], seed
     second, cross = (np.zeros((groups, inputs, inputs)) for _ in range(2))
     mean, dense_mean = (np.zeros((groups, inputs)) for _ in range(2))
     count = 0
-    most = math.ceil(COLUMNS / len(pairs))
+    enough = max(COLUMNS_PER_INPUT * inputs, ELEMENTS // (groups * inputs))
+    most = math.ceil(min(COLUMNS, enough) / len(pairs))
     for number, batch in enumerate(pairs):
         dense, pruned = (
             blocks.columns(data.astype(np.float32, copy=False), most, seed + number) for data in batch
