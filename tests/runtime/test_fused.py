@@ -4,7 +4,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onnxprune.sparse.functions import FUSED_OPS
-from tests.runtime.sessions import ISAS, assert_close, kernel_session, needs_kernels, run_kernels, use_isa
+from tests.runtime.sessions import assert_close, kernel_session, needs_kernels, run_kernels
 from tests.sparse.graphs import dense_array, op_types, parse, run, sparse, sparse_array
 from tests.sparse.test_fuse import SUMS, TAILS, followed, runs
 
@@ -16,12 +16,6 @@ DRAWN = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     derandomize=True,
 )
-
-
-@pytest.fixture(params=ISAS)
-def isa(request, monkeypatch):
-    use_isa(request.param, monkeypatch)
-    return request.param
 
 
 def run_with_kernels(model, inputs, threads=1):

@@ -5,14 +5,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.runtime.sessions import (
-    ISAS,
     assert_close,
     kernel_session,
     needs_kernels,
     run_dense,
     run_kernels,
     sparse_model,
-    use_isa,
 )
 from tests.sparse.graphs import dense_array, parse, run, sparse, sparse_array
 from tests.sparse.test_rewrite import NODES, weighted_model
@@ -26,12 +24,6 @@ DRAWN = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     derandomize=True,
 )
-
-
-@pytest.fixture(params=ISAS)
-def isa(request, monkeypatch):
-    use_isa(request.param, monkeypatch)
-    return request.param
 
 
 @st.composite
