@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -16,34 +17,48 @@ from onnxprune.errors import DataError, ModelFileError, NothingToPruneError
 
 LONG = bool(os.environ.get("ONNXPRUNE_LONG"))
 KINDS = ("node", "simple", "light", "pytorch-converted", "pytorch-operator")
-# make test takes every so many of them; the light networks without their weights take seconds each.
+# make test takes every so many of them.
 STRIDE = 1 if LONG else 40
 FORMS = ("ops", "dense", "coo")
 
 
 def cases(kind):
+    """Name, model, and inputs by name, of each."""
+    if kind == "light":
+        yield from _light()
+        return
     for case in load_model_tests(kind=kind)[::STRIDE]:
-        model = case.model if case.model is not None else _stored_model(case)
-        if model is None:
-            continue
-        data = case.data_sets[0][0] if case.data_sets else _stored_inputs(case, model)
-        names = [value.name for value in model.graph.input]
+        model = onnx.load(os.path.join(case.model_dir, "model.onnx")) if case.model is None else case.model
+        names = _given(model)
+        data = case.data_sets[0][0] if case.data_sets else _stored_inputs(case.model_dir, len(names))
         yield case.name, model, dict(zip(names, data, strict=False))
 
 
-def _stored_model(case):
-    path = os.path.join(case.model_dir, "model.onnx") if case.model_dir else case.url
-    return onnx.load(path) if path and os.path.isfile(path) else None
+def _given(model):
+    """The names of the inputs without a value of their own: old files list initializers among the inputs."""
+    constant = {tensor.name for tensor in model.graph.initializer}
+    return [value.name for value in model.graph.input if value.name not in constant]
 
 
-def _stored_inputs(case, model):
-    arrays = []
-    for index, value in enumerate(model.graph.input):
-        path = os.path.join(case.model_dir or "", "test_data_set_0", f"input_{index}.pb")
-        if not value.type.HasField("tensor_type") or not os.path.isfile(path):
-            return []
-        arrays.append(numpy_helper.to_array(onnx.load_tensor(path)))
-    return arrays
+def _stored_inputs(folder, count):
+    for index in range(count):
+        yield numpy_helper.to_array(
+            onnx.load_tensor(os.path.join(folder, f"test_data_set_0/input_{index}.pb"))
+        )
+
+
+def _light():
+    """Whole networks, whose weights their files make from shapes: they take seconds each."""
+    folder = Path(onnx.__file__).parent / "backend/test/data/light"
+    for path in sorted(folder.glob("*.onnx")) if LONG else ():
+        model = onnx.load(path)
+        shapes = {
+            value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+            for value in model.graph.input
+        }
+        random = np.random.default_rng(0)
+        inputs = {name: random.random(shapes[name], np.float32) for name in _given(model)}
+        yield path.stem, model, inputs
 
 
 def with_constants(model, inputs):
