@@ -2,65 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.model.slots import UNHANDLED_WEIGHTED, domain_of, slots
+
 FLOAT_TYPES = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 
-
-@dataclass(frozen=True)
-class WeightSlot:
-    """Where an operator takes a weight: an input index, and the axis of outputs for a node and a rank."""
-
-    input_index: int
-    out_axis: Callable[[ir.Node, int], int]
-
-
-def _gemm_out_axis(transposed_attribute: str, untransposed_axis: int) -> Callable[[ir.Node, int], int]:
-    def out_axis(node: ir.Node, rank: int) -> int:
-        transposed = node.attributes.get_int(transposed_attribute, 0)
-        return 1 - untransposed_axis if transposed else untransposed_axis
-
-    return out_axis
-
-
-def _axis(number: int) -> Callable[[ir.Node, int], int]:
-    return lambda node, rank: min(number, max(rank - 1, 0))
-
-
-def _last(node: ir.Node, rank: int) -> int:
-    return max(rank - 1, 0)
-
-
-MICROSOFT = "com.microsoft"
-_CONV = (WeightSlot(1, _axis(0)),)
-_GEMM = (WeightSlot(0, _gemm_out_axis("transA", 0)), WeightSlot(1, _gemm_out_axis("transB", 1)))
-_MATMUL = (WeightSlot(0, lambda node, rank: max(rank - 2, 0)), WeightSlot(1, _last))
-# (directions, gates x hidden, inputs or hidden)
-_RECURRENT = (WeightSlot(1, _axis(1)), WeightSlot(2, _axis(1)))
-
-# (domain, op_type) -> the inputs that may hold a weight. A new operator is one entry.
-WEIGHT_SLOTS: dict[tuple[str, str], tuple[WeightSlot, ...]] = {
-    ("", "Conv"): _CONV,
-    (MICROSOFT, "FusedConv"): _CONV,
-    ("", "DeformConv"): _CONV,
-    ("", "ConvTranspose"): (WeightSlot(1, _axis(1)),),
-    ("", "Gemm"): _GEMM,
-    (MICROSOFT, "FusedGemm"): _GEMM,
-    ("", "MatMul"): _MATMUL,
-    (MICROSOFT, "FusedMatMul"): _MATMUL,
-    ("", "Einsum"): (WeightSlot(0, _last), WeightSlot(1, _last), WeightSlot(2, _last)),
-    ("", "LSTM"): _RECURRENT,
-    ("", "GRU"): _RECURRENT,
-    ("", "RNN"): _RECURRENT,
-    (MICROSOFT, "Attention"): (WeightSlot(1, _last),),
-}
-
-# Operators that hold weights which this version leaves as they are: reported, never guessed.
-UNHANDLED_WEIGHTED = frozenset({"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"})
 
 # What may stand between a weight and its operator: every element stays, or stays zero.
 PASSED_THROUGH = frozenset({"Identity", "Transpose", "Reshape", "Cast", "Squeeze", "Unsqueeze", "Flatten"})
@@ -239,23 +190,15 @@ def find_weights(model: ir.Model) -> Weights:
         first = value_uses[0]
         tensor = constant_tensor(value)
         assert tensor is not None
-        slot = next(s for s in _slots(first.node) if s.input_index == first.index)
+        slot = next(slot for slot in slots(first.node) if slot.input_index == first.index)
         axis = _axis_of_source(first, slot.out_axis(first.node, len(tensor.shape)))
         prunable.append(Weight(unique, value, tuple(value_uses), axis))
     return Weights(tuple(prunable), tuple(unprunable))
 
 
-def _slots(node: ir.Node) -> tuple[WeightSlot, ...]:
-    return WEIGHT_SLOTS.get((_domain(node), node.op_type), ())
-
-
-def _domain(node: ir.Node) -> str:
-    return "" if node.domain == "ai.onnx" else node.domain
-
-
 def _weight_operands(node: ir.Node) -> Iterator[tuple[Use, str | None]]:
     """Each operand that is or looks like a weight, with the reason why it cannot be pruned, or None."""
-    for slot in _slots(node):
+    for slot in slots(node):
         if slot.input_index >= len(node.inputs):
             continue
         value = _source(node.inputs[slot.input_index])
@@ -279,7 +222,7 @@ def _source(value: ir.Value | None) -> ir.Value | None:
     behind = value
     while behind is not None and constant_tensor(behind) is None:
         node = behind.producer()
-        if node is None or _domain(node) or node.op_type not in PASSED_THROUGH:
+        if node is None or domain_of(node) or node.op_type not in PASSED_THROUGH:
             return value
         behind = node.inputs[0]
     return value if behind is None else behind
@@ -311,7 +254,7 @@ def _why_not_constant(value: ir.Value) -> str:
 
 def _function_weights(function: ir.Function) -> Iterator[Unprunable]:
     for node in function.all_nodes():
-        for slot in _slots(node):
+        for slot in slots(node):
             value = node.inputs[slot.input_index] if slot.input_index < len(node.inputs) else None
             if value is not None and slot.input_index == 1:
                 reason = f"it is inside the model-local function {function.name}"
