@@ -125,27 +125,21 @@ class Calibration:
 
 def cut_by_magnitude(weight: Weight, rate: float, pattern: str) -> np.ndarray:
     """Prune one weight, in the model, by the size of its elements, in a pattern: the mask, True = kept."""
-    array = weight.array()
-    scores = np.abs(array.astype(np.float64))
-    if Blocks.fit(weight):
-        blocks = Blocks.of(weight)
-        mask = blocks.join(keep(blocks, blocks.split(scores), rate, pattern))
-    else:
-        mask = keep_largest([scores], rate)[0]
-    mask = mask & (array != 0)
-    weight.assign(np.where(mask, array, 0))
+    scores = np.abs(weight.numbers().astype(np.float64))
+    mask = keep(weight, scores, rate, pattern) & weight.present()
+    weight.prune(~mask)
     return mask
 
 
-def keep(blocks: Blocks, scores: np.ndarray, rate: float, pattern: str) -> np.ndarray:
-    """A mask (True = kept) of the largest scores in the pattern, (groups, outputs, inputs).
+def keep(layout: Blocks | Weight, scores: np.ndarray, rate: float, pattern: str) -> np.ndarray:
+    """A mask (True = kept) of the largest scores in the pattern, in the layout: a weight's own shape, or its blocks'.
 
     Exactly round(rate * n) of n go; under 2:4 no more than the pattern takes, which on the way to it are the
     smallest of those that it takes in the end.
     """
     if pattern != "2:4":
         return keep_largest([scores], rate)[0]
-    spared = blocks.channels_back(keep_n_of_m(blocks.channels_last(scores), 2, 4))
+    spared = layout.channels_back(keep_n_of_m(layout.channels_last(scores), 2, 4))
     if round(rate * scores.size) >= np.count_nonzero(~spared):
         return spared
     return keep_largest([np.where(spared, np.inf, scores)], rate)[0]

@@ -72,7 +72,7 @@ def usable_weights(model: ir.Model, name: str, config: PruneConfig) -> Weights:
             f"{name} has no weight that can be pruned ({reasons}): see `onnxprune inspect`"
         )
     for weight in found.prunable:
-        if not np.isfinite(weight.array()).all():
+        if not np.isfinite(weight.numbers()).all():
             raise ModelFileError(
                 f"weight {weight.name!r} of {name} holds NaN or infinity: export the model from a sound checkpoint"
             )

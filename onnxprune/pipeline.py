@@ -30,7 +30,7 @@ from onnxprune.pruning.schedule import AT_ONCE
 from onnxprune.report.record import ANNOTATION_PREFIX, FileRecord, LayerRecord, Report, weight_histogram
 from onnxprune.sparse.choose import choose_auto, choose_portable, require_kernels
 from onnxprune.sparse.opset import raise_opset
-from onnxprune.sparse.rewrite import Stored, from_ops, to_ops
+from onnxprune.sparse.rewrite import Stored, from_ops, quantized_dense, to_ops
 from onnxprune.surgery import SurgeryReport, remove_dead_units
 
 PACKAGES = ("onnxprune", "onnx", "onnx-ir", "onnxruntime", "numpy", "torch")
@@ -118,7 +118,7 @@ def run(
             start = None if search is None else search.start
             epochs = _prune(model, cutter, data, config, partial(progress, "prune"), start)
             histograms = {
-                weight.name: weight_histogram(tensor.numpy(), weight.array())
+                weight.name: weight_histogram(weight.encoding.decode(tensor.numpy()), weight.numbers())
                 for weight, tensor in zip(weights, values_before, strict=True)
             }
         with watch("remove dead units"):
@@ -214,9 +214,11 @@ def _store(
     for key in [key for key in model.metadata_props if key.startswith(ANNOTATION_PREFIX)]:
         del model.metadata_props[key]
     if config.format == "coo":
-        names = {weight.value.name or "" for weight in find_weights(model).prunable}
+        weights = find_weights(model).prunable
+        names = {weight.value.name or "" for weight in weights}
         sizes = stage.write(model, external=external, sparse_names=names)
-        return {name: Stored(name, "coo", size) for name, size in sizes.items()}
+        left = {weight.name: quantized_dense(weight) for weight in weights if weight.quantized}
+        return left | {name: Stored(name, "coo", size) for name, size in sizes.items()}
     outcomes: list[Stored] = []
     if config.format == "ops":
         model, reason = raise_opset(model, partial(_same_outputs, data))

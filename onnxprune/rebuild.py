@@ -36,7 +36,7 @@ def rebuilt(source: str) -> dict[str, Any]:
         "after": asdict(after),
         "layers": [_told(layer, weights.get(layer["name"])) for layer in record["layers"]],
         "unprunable": [asdict(one) for one in found.unprunable],
-        "histograms": {name: value_histogram(weight.array()) for name, weight in weights.items()},
+        "histograms": {name: value_histogram(weight.numbers()) for name, weight in weights.items()},
         "output_sha256": origin.sha256,
         "notes": [*record.get("notes", ()), LACKING.format(source)],
     }

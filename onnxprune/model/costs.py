@@ -12,14 +12,15 @@ from onnxprune.model.weights import Weight
 
 Shapes = Sequence[tuple[int, ...] | None]
 """Of a node's inputs, then its outputs; None where one is absent or not wholly known."""
+Count = Callable[[ir.Node, Shapes, Shapes], int | None]
 
 
 def multiply_adds(model: ir.Model, input_shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
     """Multiply-adds of one run, by node (its name, or that of its first output), If bodies included.
 
     `input_shapes`: the shapes of the graph inputs by name; those left out have what the model declares. Products only:
-    Conv, ConvTranspose, Gemm, MatMul, Einsum, the recurrent layers, attention, and the fused forms of all these.
-    A node whose shapes the inputs do not settle is left out.
+    Conv, ConvTranspose, Gemm, MatMul, Einsum, the recurrent layers, attention, and the fused and integer forms of
+    all these. A node whose shapes the inputs do not settle is left out.
     """
     shapes = infer_shapes(model, input_shapes)
     costs = {}
@@ -113,7 +114,12 @@ def _attention(node: ir.Node, inputs: Shapes, outputs: Shapes) -> int | None:
     return query[0] * query[1] * key[1] * (query[2] + out[2])
 
 
-COUNTS: dict[tuple[str, str], Callable[[ir.Node, Shapes, Shapes], int | None]] = {
+def _reading(*indices: int, count: Count) -> Count:
+    """A count of a node that has its data and weight at other inputs."""
+    return lambda node, inputs, outputs: count(node, [inputs[index] for index in indices], outputs)
+
+
+COUNTS: dict[tuple[str, str], Count] = {
     ("", "Conv"): _conv,
     (MICROSOFT, "FusedConv"): _conv,
     ("", "ConvTranspose"): _conv_transpose,
@@ -128,6 +134,16 @@ COUNTS: dict[tuple[str, str], Callable[[ir.Node, Shapes, Shapes], int | None]] =
     (MICROSOFT, "Attention"): _packed_attention,
     (MICROSOFT, "MultiHeadAttention"): _attention,
     ("", "Attention"): _attention,
+    ("", "QLinearConv"): _reading(0, 3, count=_conv),
+    (MICROSOFT, "QLinearConv"): _reading(0, 3, count=_conv),
+    ("", "ConvInteger"): _conv,
+    ("", "QLinearMatMul"): _product,
+    (MICROSOFT, "QGemm"): _product,
+    ("", "MatMulInteger"): _product,
+    (MICROSOFT, "MatMulIntegerToFloat"): _product,
+    (MICROSOFT, "DynamicQuantizeMatMul"): _product,
+    (MICROSOFT, "DynamicQuantizeLSTM"): _recurrent,
+    (MICROSOFT, "QAttention"): _packed_attention,
 }
 
 

@@ -24,18 +24,26 @@ Dim = int | str | None
 Shape = tuple[Dim, ...]
 Shapes = Mapping[str, Shape | None]
 
-# Operators that ONNX infers no shape of: the operator, and how many of its inputs, that tell the output's shape.
+# Operators that ONNX infers no shape of: the operator, and which of its inputs, that tell the output's shape.
 STAND_INS = {
-    ("", "GroupNormalization"): ("Identity", 1),
-    ("", "SimplifiedLayerNormalization"): ("Identity", 1),
-    (MICROSOFT, "FusedConv"): ("Conv", 3),
-    (MICROSOFT, "FusedGemm"): ("Gemm", 3),
-    (MICROSOFT, "BiasGelu"): ("Identity", 1),
-    (MICROSOFT, "FastGelu"): ("Identity", 1),
-    (MICROSOFT, "Gelu"): ("Identity", 1),
-    (MICROSOFT, "QuickGelu"): ("Identity", 1),
-    (MICROSOFT, "SkipLayerNormalization"): ("Identity", 1),
-    (MICROSOFT, "SkipSimplifiedLayerNormalization"): ("Identity", 1),
+    ("", "GroupNormalization"): ("Identity", (0,)),
+    ("", "SimplifiedLayerNormalization"): ("Identity", (0,)),
+    (MICROSOFT, "FusedConv"): ("Conv", (0, 1, 2)),
+    (MICROSOFT, "FusedGemm"): ("Gemm", (0, 1, 2)),
+    (MICROSOFT, "BiasGelu"): ("Identity", (0,)),
+    (MICROSOFT, "FastGelu"): ("Identity", (0,)),
+    (MICROSOFT, "Gelu"): ("Identity", (0,)),
+    (MICROSOFT, "QuickGelu"): ("Identity", (0,)),
+    (MICROSOFT, "SkipLayerNormalization"): ("Identity", (0,)),
+    (MICROSOFT, "SkipSimplifiedLayerNormalization"): ("Identity", (0,)),
+    (MICROSOFT, "QGemm"): ("Gemm", (0, 3)),
+    (MICROSOFT, "MatMulIntegerToFloat"): ("MatMul", (0, 1)),
+    (MICROSOFT, "DynamicQuantizeMatMul"): ("MatMul", (0, 1)),
+    (MICROSOFT, "QLinearAdd"): ("Add", (0, 3)),
+    (MICROSOFT, "QLinearMul"): ("Mul", (0, 3)),
+    (MICROSOFT, "QLinearSigmoid"): ("Identity", (0,)),
+    (MICROSOFT, "QLinearLeakyRelu"): ("Identity", (0,)),
+    (MICROSOFT, "QLinearSoftmax"): ("Identity", (0,)),
 }
 
 
@@ -177,9 +185,10 @@ def _stand_ins(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     stand_in = STAND_INS.get((node.domain, node.op_type))
     if stand_in is None:
         return [node]
-    op_type, inputs = stand_in
+    op_type, indices = stand_in
+    inputs = [node.input[index] for index in indices if index < len(node.input)]
     outputs = [name for name in (node.output[0], *node.output[3:]) if name]
-    nodes = [onnx.helper.make_node(op_type, node.input[:inputs], [name]) for name in outputs]
+    nodes = [onnx.helper.make_node(op_type, inputs, [name]) for name in outputs]
     for made in nodes:
         made.attribute.extend(
             a for a in node.attribute if op_type != "Identity" and not a.name.startswith("activation")

@@ -11,34 +11,49 @@ MICROSOFT = "com.microsoft"
 
 
 @dataclass(frozen=True)
+class Integers:
+    """The inputs that say what a weight's integers stand for, (q - zero point) * scale.
+
+    Without a `scale` what multiplies the node's output holds it. There is one for the whole weight, or one for each
+    position of `axes`: where these are not given, of the axis of outputs.
+    """
+
+    scale: int | None
+    zero_point: int
+    axes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class WeightSlot:
-    """Where an operator takes a weight: an input index, and the axis of outputs for a node and a rank."""
+    """Where an operator takes a weight: an input index, and the axis of outputs for a node and a rank.
+
+    `integers`: of an operator that computes with them.
+    """
 
     input_index: int
     out_axis: Callable[[ir.Node, int], int]
-
-
-def _gemm_out_axis(transposed_attribute: str, untransposed_axis: int) -> Callable[[ir.Node, int], int]:
-    def out_axis(node: ir.Node, rank: int) -> int:
-        transposed = node.attributes.get_int(transposed_attribute, 0)
-        return 1 - untransposed_axis if transposed else untransposed_axis
-
-    return out_axis
+    integers: Integers | None = None
 
 
 def _axis(number: int) -> Callable[[ir.Node, int], int]:
     return lambda node, rank: min(number, max(rank - 1, 0))
 
 
-def _last(node: ir.Node, rank: int) -> int:
-    return max(rank - 1, 0)
+def _rows(transposed: str = "") -> Callable[[ir.Node, int], int]:
+    """The last axis but one, or the last where the attribute of this name is set."""
+    return lambda node, rank: max(rank - 1 - (not node.attributes.get_int(transposed, 0)), 0)
+
+
+def _columns(transposed: str = "") -> Callable[[ir.Node, int], int]:
+    """The last axis, or the one before it where the attribute of this name is set."""
+    return lambda node, rank: max(rank - 1 - bool(node.attributes.get_int(transposed, 0)), 0)
 
 
 _CONV = (WeightSlot(1, _axis(0)),)
-_GEMM = (WeightSlot(0, _gemm_out_axis("transA", 0)), WeightSlot(1, _gemm_out_axis("transB", 1)))
-_MATMUL = (WeightSlot(0, lambda node, rank: max(rank - 2, 0)), WeightSlot(1, _last))
+_PRODUCT = (WeightSlot(0, _rows("transA")), WeightSlot(1, _columns("transB")))
 # (directions, gates x hidden, inputs or hidden)
 _RECURRENT = (WeightSlot(1, _axis(1)), WeightSlot(2, _axis(1)))
+_QLINEAR_CONV = (WeightSlot(3, _axis(0), Integers(4, 5)),)
 
 # (domain, op_type) -> the inputs that may hold a weight. A new operator is one entry.
 WEIGHT_SLOTS: dict[tuple[str, str], tuple[WeightSlot, ...]] = {
@@ -46,19 +61,57 @@ WEIGHT_SLOTS: dict[tuple[str, str], tuple[WeightSlot, ...]] = {
     (MICROSOFT, "FusedConv"): _CONV,
     ("", "DeformConv"): _CONV,
     ("", "ConvTranspose"): (WeightSlot(1, _axis(1)),),
-    ("", "Gemm"): _GEMM,
-    (MICROSOFT, "FusedGemm"): _GEMM,
-    ("", "MatMul"): _MATMUL,
-    (MICROSOFT, "FusedMatMul"): _MATMUL,
-    ("", "Einsum"): (WeightSlot(0, _last), WeightSlot(1, _last), WeightSlot(2, _last)),
+    (MICROSOFT, "ConvTransposeWithDynamicPads"): (WeightSlot(1, _axis(1)),),
+    ("", "Gemm"): _PRODUCT,
+    (MICROSOFT, "FusedGemm"): _PRODUCT,
+    (MICROSOFT, "GemmFastGelu"): _PRODUCT,
+    ("", "MatMul"): _PRODUCT,
+    (MICROSOFT, "FusedMatMul"): _PRODUCT,
+    (MICROSOFT, "FusedMatMulActivation"): _PRODUCT,
+    (MICROSOFT, "TransposeMatMul"): _PRODUCT,
+    ("", "Einsum"): (WeightSlot(0, _columns()), WeightSlot(1, _columns()), WeightSlot(2, _columns())),
     ("", "LSTM"): _RECURRENT,
     ("", "GRU"): _RECURRENT,
     ("", "RNN"): _RECURRENT,
-    (MICROSOFT, "Attention"): (WeightSlot(1, _last),),
+    (MICROSOFT, "Attention"): (WeightSlot(1, _columns()),),
+    (MICROSOFT, "PackedAttention"): (WeightSlot(1, _columns()),),
+    (MICROSOFT, "LongformerAttention"): (WeightSlot(1, _columns()),),
+    ("", "QLinearConv"): _QLINEAR_CONV,
+    (MICROSOFT, "QLinearConv"): _QLINEAR_CONV,
+    ("", "ConvInteger"): (WeightSlot(1, _axis(0), Integers(None, 3)),),
+    ("", "QLinearMatMul"): (
+        WeightSlot(0, _rows(), Integers(1, 2)),
+        WeightSlot(3, _columns(), Integers(4, 5)),
+    ),
+    (MICROSOFT, "QGemm"): (
+        WeightSlot(0, _rows("transA"), Integers(1, 2)),
+        WeightSlot(3, _columns("transB"), Integers(4, 5)),
+    ),
+    ("", "MatMulInteger"): (
+        WeightSlot(0, _rows(), Integers(None, 2)),
+        WeightSlot(1, _columns(), Integers(None, 3)),
+    ),
+    (MICROSOFT, "MatMulIntegerToFloat"): (
+        WeightSlot(0, _rows(), Integers(2, 4)),
+        WeightSlot(1, _columns(), Integers(3, 5)),
+    ),
+    (MICROSOFT, "DynamicQuantizeMatMul"): (WeightSlot(1, _columns(), Integers(2, 3)),),
+    # (directions, inputs or hidden, gates x hidden), other than LSTM
+    (MICROSOFT, "DynamicQuantizeLSTM"): (
+        WeightSlot(1, _axis(2), Integers(8, 9, axes=(0, 2))),
+        WeightSlot(2, _axis(2), Integers(10, 11, axes=(0, 2))),
+    ),
+    (MICROSOFT, "QAttention"): (WeightSlot(1, _columns(), Integers(4, 7)),),
 }
 
-# Operators that hold weights which this version leaves as they are: reported, never guessed.
-UNHANDLED_WEIGHTED = frozenset({"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"})
+# (domain, op_type) -> why the weights of an operator are left as they are: reported, never guessed.
+UNHANDLED: dict[tuple[str, str], str] = {
+    (MICROSOFT, "MatMulNBits"): "several of its weights are packed into one byte",
+    (MICROSOFT, "MatMulBnb4"): "several of its weights are packed into one byte",
+    (MICROSOFT, "QMoE"): "several of its weights are packed into one byte",
+    (MICROSOFT, "MoE"): "weights of experts are not known to this version",
+    (MICROSOFT, "DecoderAttention"): "its weights are not known to this version",
+}
 
 
 def domain_of(node: ir.Node) -> str:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.model.slots import UNHANDLED_WEIGHTED, domain_of, slots
+from onnxprune.model.encoding import Encoding, along
+from onnxprune.model.slots import MICROSOFT, UNHANDLED, Integers, WeightSlot, domain_of, slots
 
 FLOAT_TYPES = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 
 
+QUANTIZED_TYPES = (
+    ir.DataType.INT8,
+    ir.DataType.UINT8,
+    ir.DataType.INT16,
+    ir.DataType.UINT16,
+    ir.DataType.INT4,
+    ir.DataType.UINT4,
+)
+
 # What may stand between a weight and its operator: every element stays, or stays zero.
-PASSED_THROUGH = frozenset({"Identity", "Transpose", "Reshape", "Cast", "Squeeze", "Unsqueeze", "Flatten"})
+QUANTIZING = frozenset({"QuantizeLinear", "DequantizeLinear"})
+RESHAPING = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten"})
+PASSED_THROUGH = RESHAPING | {"Identity", "Transpose", "Cast"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +42,8 @@ class Weight:
     """A constant operand of an operator in `WEIGHT_SLOTS`; shared by several nodes, it is still one weight.
 
     `name` is the initializer's name (or the Constant node's output), made unique by `#2`, `#3` where
-    subgraphs repeat one. `out_axis` is the axis of output channels or neurons for the first use.
+    subgraphs repeat one. `out_axis` is the axis of output channels or neurons for the first use. Zero is what its
+    nodes take for zero: the zero point of a quantized weight.
     """
 
     name: str
@@ -55,6 +68,18 @@ class Weight:
         return tensor
 
     @property
+    def encoding(self) -> Encoding:
+        """What the stored numbers stand for, as the graph is now."""
+        found = _encoding(self.uses[0], self.value)
+        assert isinstance(found, Encoding), (self.name, found)
+        return found
+
+    @property
+    def quantized(self) -> bool:
+        """Whether integers stand for the weight's numbers."""
+        return self.tensor.dtype not in FLOAT_TYPES
+
+    @property
     def op_type(self) -> str:
         return self.uses[0].node.op_type
 
@@ -77,15 +102,31 @@ class Weight:
     def copy(self) -> np.ndarray:
         """The values in their own dtype, to be changed; read from the file without a mapping beside them."""
         tensor = self.tensor
-        if not isinstance(tensor, ir.ExternalTensor):
+        if not isinstance(tensor, ir.ExternalTensor) or tensor.dtype.bitwidth < 8:
             return self.array().copy()
         dtype = np.dtype(tensor.dtype.numpy())
         array = np.fromfile(tensor.path, dtype.newbyteorder("<"), self.size, offset=tensor.offset or 0)
         return array.astype(dtype, copy=False).reshape(self.shape)
 
+    def numbers(self) -> np.ndarray:
+        """What the values stand for: themselves, read-only, or float32 where they are quantized."""
+        return self.encoding.decode(self.array())
+
+    def present(self) -> np.ndarray:
+        """Which elements are not zero, of the weight's shape, bool."""
+        return self.encoding.present(self.array())
+
+    def clear_zeros(self, mask: np.ndarray) -> None:
+        """Take what is zero out of a mask (bool, True = kept), in place: of floats without a second mask."""
+        if self.quantized:
+            mask &= self.present()
+        else:
+            np.logical_and(mask, self.array(), out=mask)
+
     def nonzero(self) -> int:
         """Number of elements that are not zero."""
-        return int(np.count_nonzero(self.array()))
+        # Floats are counted without an array of what is zero.
+        return int(np.count_nonzero(self.present() if self.quantized else self.array()))
 
     def matrix(self, array: np.ndarray | None = None) -> np.ndarray:
         """The weight (or another array of its shape) as an (out, in) view or copy."""
@@ -93,6 +134,21 @@ class Weight:
         if array.ndim < 2:
             return array.reshape(1, -1)
         return np.moveaxis(array, self.out_axis, 0).reshape(array.shape[self.out_axis], -1)
+
+    def channels_last(self, array: np.ndarray) -> np.ndarray:
+        """An array of the weight's shape as (rows, inputs): the inputs of one output, at one place of a kernel."""
+        return np.moveaxis(array, self.in_axis, -1).reshape(-1, self.shape[self.in_axis])
+
+    def channels_back(self, rows: np.ndarray) -> np.ndarray:
+        """The inverse of `channels_last`."""
+        others = np.delete(self.shape, self.in_axis)
+        return np.moveaxis(rows.reshape(*others, -1), -1, self.in_axis)
+
+    def prune(self, cut: np.ndarray) -> None:
+        """Make zero, in the model, what is `cut`: bool, of the weight's shape."""
+        array = self.copy()
+        np.copyto(array, self.encoding.zero, where=cut)
+        self.assign(array)
 
     def assign(self, array: np.ndarray) -> None:
         """Replace the stored values; the shape must be the weight's, the dtype is cast to the weight's."""
@@ -178,7 +234,7 @@ def find_weights(model: ir.Model) -> Weights:
             if reason is None:
                 uses.setdefault(value, []).append(use)
             else:
-                unprunable.append(Unprunable(node.name or "", node.op_type, value.name or "", reason))
+                unprunable.append(_unprunable(use, value, reason))
     for function in model.functions.values():
         unprunable += _function_weights(function)
     names: dict[str, int] = {}
@@ -187,13 +243,18 @@ def find_weights(model: ir.Model) -> Weights:
         name = value.name or ""
         names[name] = names.get(name, 0) + 1
         unique = name if names[name] == 1 else f"{name}#{names[name]}"
-        first = value_uses[0]
-        tensor = constant_tensor(value)
-        assert tensor is not None
-        slot = next(slot for slot in slots(first.node) if slot.input_index == first.index)
-        axis = _axis_of_source(first, slot.out_axis(first.node, len(tensor.shape)))
-        prunable.append(Weight(unique, value, tuple(value_uses), axis))
+        weight = Weight(unique, value, tuple(value_uses), _out_axis(value_uses[0], value))
+        if _zeros_differ(weight):
+            unprunable += [
+                _unprunable(use, value, "its nodes differ in what they take for zero") for use in value_uses
+            ]
+        else:
+            prunable.append(weight)
     return Weights(tuple(prunable), tuple(unprunable))
+
+
+def _unprunable(use: Use, value: ir.Value, reason: str) -> Unprunable:
+    return Unprunable(use.node.name or "", use.node.op_type, value.name or "", reason)
 
 
 def _weight_operands(node: ir.Node) -> Iterator[tuple[Use, str | None]]:
@@ -201,54 +262,146 @@ def _weight_operands(node: ir.Node) -> Iterator[tuple[Use, str | None]]:
     for slot in slots(node):
         if slot.input_index >= len(node.inputs):
             continue
+        use = Use(node, slot.input_index)
         value = _source(node.inputs[slot.input_index])
         tensor = constant_tensor(value)
         if tensor is None:
-            if slot.input_index == 1 and value is not None:
-                yield Use(node, slot.input_index), _why_not_constant(value)
-        elif tensor.dtype not in FLOAT_TYPES:
-            yield Use(node, slot.input_index), f"its type is {tensor.dtype.name}, not a float"
+            if slot.input_index and value is not None:
+                yield use, _why_not_constant(value)
         elif len(tensor.shape) >= 2:
-            yield Use(node, slot.input_index), None
-    if node.op_type in UNHANDLED_WEIGHTED:
-        for index, value in enumerate(node.inputs):
-            tensor = constant_tensor(value)
-            if tensor is not None and len(tensor.shape) >= 2:
-                yield Use(node, index), f"weights of {node.op_type} are left as they are"
+            assert value is not None
+            encoding = _encoding(use, value)
+            yield use, encoding if isinstance(encoding, str) else None
+    reason = UNHANDLED.get((domain_of(node), node.op_type))
+    for index, value in enumerate(node.inputs if reason else ()):
+        tensor = constant_tensor(value)
+        if tensor is not None and len(tensor.shape) >= 2:
+            yield Use(node, index), reason
+
+
+def _zeros_differ(weight: Weight) -> bool:
+    if not weight.quantized or len(weight.uses) == 1:
+        return False
+    found = [_encoding(use, weight.value) for use in weight.uses]
+    zeros = [np.broadcast_to(each.zero, weight.shape) for each in found if isinstance(each, Encoding)]
+    return not all(np.array_equal(zero, zeros[0]) for zero in zeros)
 
 
 def _source(value: ir.Value | None) -> ir.Value | None:
     """The constant behind Transpose, Cast and the like, where there is one; else the value itself."""
-    behind = value
-    while behind is not None and constant_tensor(behind) is None:
-        node = behind.producer()
-        if node is None or domain_of(node) or node.op_type not in PASSED_THROUGH:
-            return value
-        behind = node.inputs[0]
-    return value if behind is None else behind
+    path = _path(value)
+    return path[-1].inputs[0] if path else value
 
 
-def _axis_of_source(use: Use, axis: int) -> int:
-    """The axis of the constant that an axis of the operand is, through each Transpose between them."""
-    value = use.node.inputs[use.index]
+def _path(value: ir.Value | None) -> list[ir.Node]:
+    """The nodes between an operand and the constant that it is made of, from the operand on; none for any other."""
+    path: list[ir.Node] = []
     while value is not None and constant_tensor(value) is None:
         node = value.producer()
-        assert node is not None
-        if node.op_type == "Transpose" and "perm" in node.attributes:
-            axis = node.attributes["perm"].as_ints()[axis]
+        if node is None or not _passes(node):
+            return []
+        path.append(node)
         value = node.inputs[0]
-        if node.op_type == "Transpose" and "perm" not in node.attributes and value is not None:
-            tensor = constant_tensor(_source(value))
-            axis = axis if tensor is None else len(tensor.shape) - 1 - axis
-    return axis
+    return path if value is not None else []
+
+
+def _passes(node: ir.Node) -> bool:
+    domain = domain_of(node)
+    return (not domain and node.op_type in PASSED_THROUGH) or (
+        domain in ("", MICROSOFT) and node.op_type in QUANTIZING
+    )
+
+
+def _out_axis(use: Use, value: ir.Value) -> int:
+    """The axis of the constant that the outputs of its node lie along."""
+    tensor = constant_tensor(value)
+    assert tensor is not None
+    rank = len(tensor.shape)
+    return _order(_path(use.node.inputs[use.index]), rank)[_slot(use).out_axis(use.node, rank)]
+
+
+def _slot(use: Use) -> WeightSlot:
+    return next(slot for slot in slots(use.node) if slot.input_index == use.index)
+
+
+def _order(path: Sequence[ir.Node], rank: int) -> list[int]:
+    """The axis of the constant that each axis of the operand is, through each Transpose of the same rank."""
+    order = list(range(rank))
+    for node in reversed(path):
+        if node.op_type == "Transpose":
+            perm = node.attributes.get_ints("perm", tuple(reversed(range(rank))))
+            if len(perm) == rank:
+                order = [order[axis] for axis in perm]
+    return order
+
+
+def _encoding(use: Use, value: ir.Value) -> Encoding | str:
+    """What the numbers of a constant stand for where it is used, or why that cannot be told."""
+    tensor = constant_tensor(value)
+    assert tensor is not None
+    stored = tensor.dtype.numpy()
+    if tensor.dtype in FLOAT_TYPES:
+        return Encoding(np.zeros((), stored))
+    path = _path(use.node.inputs[use.index])
+    node, integers = use.node, _slot(use).integers
+    rank, axes, block = len(tensor.shape), (_slot(use).out_axis(use.node, len(tensor.shape)),), 0
+    for place, between in enumerate(path):
+        if between.op_type == "DequantizeLinear":
+            node, integers, path = between, Integers(1, 2), path[place + 1 :]
+            axes = (between.attributes.get_int("axis", 1) % rank,)
+            block = between.attributes.get_int("block_size", 0)
+            break
+    if integers is None or tensor.dtype not in QUANTIZED_TYPES:
+        return f"its type is {tensor.dtype.name}, not a float"
+    zero = _parameter(node, integers.zero_point)
+    if (
+        zero is None
+        and integers.zero_point < len(node.inputs)
+        and node.inputs[integers.zero_point] is not None
+    ):
+        return "its zero point is computed in the graph"
+    scale = _multiplier(node.outputs[0]) if integers.scale is None else _parameter(node, integers.scale)
+    order = _order(path, rank)
+    shape = [tensor.shape.numpy()[axis] for axis in order]
+    laid = []
+    for parameter in (np.zeros(()) if zero is None else zero, np.ones(()) if scale is None else scale):
+        if parameter.size > 1 and any(between.op_type in RESHAPING for between in path):
+            return "it is reshaped between the weight and its scales"
+        try:
+            parameter = along(parameter, shape, integers.axes or axes, block)
+        except (ValueError, IndexError):
+            return "its scales or zero points do not fit its shape"
+        laid.append(parameter.transpose(np.argsort(order)) if parameter.ndim else parameter)
+    return Encoding(laid[0].astype(stored), laid[1].astype(np.float32))
+
+
+def _parameter(node: ir.Node, index: int) -> np.ndarray | None:
+    """A constant operand's array."""
+    tensor = constant_tensor(_source(node.inputs[index])) if index < len(node.inputs) else None
+    return None if tensor is None else tensor.numpy()
+
+
+def _multiplier(value: ir.Value) -> np.ndarray | None:
+    """The constant scales that multiply a product of integers, alone or times those of the data, (outputs,)."""
+    uses = tuple(value.uses())
+    if len(uses) != 1:
+        return None
+    node, index = uses[0]
+    if node.op_type == "Cast":
+        return _multiplier(node.outputs[0])
+    if node.op_type != "Mul":
+        return None
+    other = node.inputs[1 - index]
+    maker = None if other is None else other.producer()
+    factors = maker.inputs if maker is not None and maker.op_type == "Mul" else (other,)
+    tensor = next((tensor for factor in factors if (tensor := constant_tensor(factor)) is not None), None)
+    return None if tensor is None else tensor.numpy().reshape(-1)
 
 
 def _why_not_constant(value: ir.Value) -> str:
     producer = value.producer()
     if producer is None:
         return "its weight is a graph input without a value"
-    if producer.op_type == "DequantizeLinear":
-        return "its weight is quantized: prune the float model, then quantize"
     return f"its weight is computed in the graph, by {producer.op_type} node {producer.name!r}"
 
 
@@ -256,6 +409,6 @@ def _function_weights(function: ir.Function) -> Iterator[Unprunable]:
     for node in function.all_nodes():
         for slot in slots(node):
             value = node.inputs[slot.input_index] if slot.input_index < len(node.inputs) else None
-            if value is not None and slot.input_index == 1:
+            if value is not None and slot.input_index:
                 reason = f"it is inside the model-local function {function.name}"
                 yield Unprunable(node.name or "", node.op_type, value.name or "", reason)

@@ -81,4 +81,4 @@ def allocate(
 
 def _threshold(weight: Weight, quality: float | None) -> float | None:
     """Quality parameter x standard deviation of the weights as they came (Han et al. 2015, section 4)."""
-    return None if quality is None else quality * float(weight.array().std(dtype=np.float64))
+    return None if quality is None else quality * float(weight.numbers().std(dtype=np.float64))

@@ -18,7 +18,7 @@ BLOCK_OUTPUTS = 4
 def block_norms(weight: Weight) -> np.ndarray:
     """The root of the mean square of every block, float64 (blocks of outputs, inputs)."""
     starts = _starts(weight)
-    squares = np.square(weight.matrix().astype(np.float64))
+    squares = np.square(weight.matrix(weight.numbers()).astype(np.float64))
     sizes = np.diff(starts, append=len(squares))
     return np.sqrt(np.add.reduceat(squares, starts, axis=0) / sizes[:, None])
 

@@ -44,7 +44,7 @@ def make_masks(
         del scores
         for weight, mask in zip(pool.weights, kept, strict=True):
             whole = spread(weight, mask) if blocks else mask
-            np.logical_and(whole, weight.array(), out=whole)
+            weight.clear_zeros(whole)
             masks[weight.name] = whole
     return masks
 
@@ -60,12 +60,11 @@ def apply_masks(weights: Sequence[Weight], masks: Masks) -> None:
     """Zero what the masks cut, in the model."""
     for weight in weights:
         if weight.name in masks:
-            array, cut = weight.copy(), masks[weight.name]
+            cut = masks[weight.name]
             # Turned over where it is: a second mask would be a quarter of the weight.
             np.logical_not(cut, out=cut)
-            array[cut] = 0
+            weight.prune(cut)
             np.logical_not(cut, out=cut)
-            weight.assign(array)
 
 
 class NonZero(Mapping[ir.Value, np.ndarray]):
@@ -75,7 +74,7 @@ class NonZero(Mapping[ir.Value, np.ndarray]):
         self._weights = {weight.value: weight for weight in weights}
 
     def __getitem__(self, value: ir.Value) -> np.ndarray:
-        return self._weights[value].array() != 0
+        return self._weights[value].present()
 
     def __iter__(self) -> Iterator[ir.Value]:
         return iter(self._weights)

@@ -37,7 +37,8 @@ def erk_rates(weights: Sequence[Weight], rate: float) -> dict[str, float]:
 
 def std_rates(weights: Sequence[Weight], rate: float) -> dict[str, float]:
     """One quality parameter for all layers, the one that reaches the rate: thresholds in proportion to each spread."""
-    scores = [np.abs(weight.array()) / (weight.array().std(dtype=np.float64) or 1.0) for weight in weights]
+    numbers = [weight.numbers() for weight in weights]
+    scores = [np.abs(array) / (array.std(dtype=np.float64) or 1.0) for array in numbers]
     masks = keep_largest(scores, rate)
     return {
         weight.name: 1 - np.count_nonzero(mask) / mask.size

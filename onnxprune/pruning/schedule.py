@@ -68,7 +68,7 @@ AT_ONCE = Turn(0, 1.0)
 
 def layer_family(op_type: str) -> str:
     """Which of the two kinds of layers an operator makes, which the paper prunes in turns."""
-    return "convolution" if op_type.startswith("Conv") else "other"
+    return "convolution" if "Conv" in op_type else "other"
 
 
 def turns(config: PruneConfig, updates: int, families: Sequence[str] = ()) -> tuple[Turn, ...]:

@@ -119,5 +119,5 @@ def scan(
 
 
 def _pruned_alone(weight: Weight, rates: Sequence[float]) -> dict[float, np.ndarray]:
-    array, scores = weight.array(), magnitude(weight)
-    return {rate: np.where(keep_largest([scores], rate)[0], array, 0) for rate in rates}
+    array, zero, scores = weight.array(), weight.encoding.zero, magnitude(weight)
+    return {rate: np.where(keep_largest([scores], rate)[0], array, zero) for rate in rates}

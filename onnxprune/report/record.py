@@ -77,8 +77,9 @@ class LayerRecord:
 
 @dataclass(frozen=True)
 class FileRecord:
-    """A model file: parameters are elements of all float constants, `nonzero` those that are not zero.
+    """A model file: parameters are elements of all float constants and of quantized weights.
 
+    `nonzero` are those that are not zero.
     `multiply_adds` are those of one sample with every weight counted, zero or not; `nonzero_multiply_adds` those
     without the weights that are zero.
     """
@@ -106,6 +107,10 @@ class FileRecord:
             if tensor is not None and tensor.dtype in FLOAT_TYPES:
                 parameters += tensor.size
                 nonzero[value] = int(np.count_nonzero(tensor.numpy()))
+        for weight in weights:
+            if weight.quantized:
+                parameters += weight.size
+                nonzero[weight.value] = weight.nonzero()
         costs = multiply_adds(model, sample)
         by_zero = sum(
             cost * (weight.size - nonzero[weight.value]) // max(weight.size, 1)

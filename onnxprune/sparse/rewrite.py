@@ -87,11 +87,11 @@ def to_ops(model: ir.Model, weights: Sequence[Weight], values: str = "fp32") -> 
     opset = standard_opset(model)
     if opset < MIN_OPSET:
         reason = f"sparse nodes need opset {MIN_OPSET}, the model's is {opset}"
-        return [_dense(weight, reason) for weight in weights]
+        return [quantized_dense(w) if w.quantized else _dense(w, reason) for w in weights]
     taken = _value_names(model)
     # Only shapes tell what an Add broadcasts; no one infers them once there are sparse nodes.
     shapes = infer_shapes(model) if any(_is_added(weight) for weight in weights) else {}
-    stored = [_store(weight, values, taken) for weight in weights]
+    stored = [quantized_dense(w) if w.quantized else _store(w, values, taken) for w in weights]
     if any(outcome.format == "ops" for outcome in stored):
         fuse(model, shapes)
         _declare(model, opset)
@@ -128,6 +128,11 @@ def from_ops(model: ir.Model) -> None:
         del model.functions[identifier]
     for domain in DOMAINS:
         model.opset_imports.pop(domain, None)
+
+
+def quantized_dense(weight: Weight) -> Stored:
+    """A quantized weight stays as it is: sparse nodes hold floats, and would lose the runtime's integer kernels."""
+    return _dense(weight, f"it is {weight.tensor.dtype.name.lower()}, which sparse nodes do not compute in")
 
 
 def _is_added(weight: Weight) -> bool:

@@ -45,7 +45,7 @@ class UnitGroups:
     """The groups of coupled channels that can go from a model, each by itself.
 
     `cuts` and `biases` run side by side, an entry a group: its positions in weights, and in biases that have to be
-    zero too. `weights` are all weights by name, as floats (a quantised one less its zero point). Heads, and the width
+    zero too. `weights` are all weights by name, as floats. Heads, and the width
     inside them, are two ways to cut the same weights: both are among the groups.
     """
 
@@ -73,7 +73,7 @@ def unit_groups(model: ir.Model) -> UnitGroups:
     return UnitGroups(
         tuple(cuts for cuts, _ in found.values()),
         tuple(biases for _, biases in found.values()),
-        {name: _centred(value) for value, name in names.items()},
+        _numbers(model, names),
     )
 
 
@@ -87,7 +87,7 @@ def zero_units(model: ir.Model, groups: UnitGroups, chosen: Iterable[int]) -> di
     for index in chosen:
         for at, where in (*groups.cuts[index].items(), *groups.biases[index].items()):
             parts.setdefault(at, []).append(where)
-    return _zero(constants_by_name(model), {at: np.concatenate(where) for at, where in parts.items()})
+    return _zero(model, {at: np.concatenate(where) for at, where in parts.items()})
 
 
 def remove_units(model: ir.Model, groups: UnitGroups, chosen: Iterable[int]) -> SurgeryReport:
@@ -133,7 +133,7 @@ def _provably_dead(units: Units, cuts: Mapping[int, Cuts], biases: Mapping[int, 
         for at, where in of_group.items():
             parts.setdefault(at, []).append(where)
     before = {name: constant_tensor(values[name]) for name, _ in parts}
-    _zero(values, {at: np.concatenate(where) for at, where in parts.items()})
+    _zero(units.facts.model, {at: np.concatenate(where) for at, where in parts.items()})
     liveness = Liveness(Units(Facts(units.facts.model), innermost=units.innermost))
     for name, tensor in before.items():
         assert tensor is not None
@@ -175,9 +175,19 @@ def _weight_names(units: Units) -> dict[ir.Value, str]:
     names = {weight.value: weight.name for weight in find_weights(units.facts.model).prunable}
     for contraction in units.contractions:
         source = _source(contraction.weight.value)
-        if source is not None:
+        tensor = constant_tensor(source)
+        # What integers stand for is known of those found as prunable.
+        if source is not None and tensor is not None and tensor.dtype in FLOAT_TYPES:
             names.setdefault(source, source.name or "")
     return names
+
+
+def _numbers(model: ir.Model, names: Mapping[ir.Value, str]) -> dict[str, np.ndarray]:
+    """What these constants stand for, by name."""
+    found = {weight.value: weight.numbers() for weight in find_weights(model).prunable}
+    tensors = {value: constant_tensor(value) for value in names if value not in found}
+    found |= {value: tensor.numpy() for value, tensor in tensors.items() if tensor is not None}
+    return {name: found[value] for value, name in names.items()}
 
 
 def _source(value: ir.Value | None) -> ir.Value | None:
@@ -201,8 +211,10 @@ def _addends(units: Units, shared: set[ir.Value]) -> dict[ir.Value, str]:
     }
 
 
-def _zero(values: Mapping[str, ir.Value], cuts: Cuts) -> dict[str, np.ndarray]:
+def _zero(model: ir.Model, cuts: Cuts) -> dict[str, np.ndarray]:
     """Zero these positions; the masks that do it."""
+    values = constants_by_name(model)
+    zeros = {weight.name: weight.encoding.zero for weight in find_weights(model).prunable}
     masks: dict[str, np.ndarray] = {}
     for (name, axis), where in cuts.items():
         tensor = constant_tensor(values[name])
@@ -213,33 +225,6 @@ def _zero(values: Mapping[str, ir.Value], cuts: Cuts) -> dict[str, np.ndarray]:
         tensor = constant_tensor(values[name])
         assert tensor is not None
         array = tensor.numpy()
-        zeroed = np.where(mask, array, _zero_point(values[name])).astype(array.dtype, copy=False)
+        zeroed = np.where(mask, array, zeros.get(name, 0)).astype(array.dtype, copy=False)
         set_constant(values[name], zeroed, tensor.dtype)
     return masks
-
-
-def _zero_point(value: ir.Value) -> np.ndarray:
-    """What stands for zero in a stored weight: 0, or what its DequantizeLinear subtracts."""
-    tensor = constant_tensor(value)
-    for use in value.uses():
-        point = (
-            use.node.inputs[2]
-            if use.node.op_type == "DequantizeLinear" and len(use.node.inputs) > 2
-            else None
-        )
-        stored = constant_tensor(point)
-        if tensor is not None and stored is not None:
-            array = stored.numpy()
-            axis = use.node.attributes.get_int("axis", 1) % max(len(tensor.shape), 1)
-            along = [-1 if index == axis else 1 for index in range(len(tensor.shape))]
-            return array.reshape(along) if array.ndim else array
-    return np.zeros((), np.int8)
-
-
-def _centred(value: ir.Value) -> np.ndarray:
-    tensor = constant_tensor(value)
-    assert tensor is not None
-    array = tensor.numpy()
-    if tensor.dtype in FLOAT_TYPES:
-        return array
-    return array.astype(np.float32) - _zero_point(value).astype(np.float32)
