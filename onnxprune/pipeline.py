@@ -315,6 +315,8 @@ def _notes(
         )
     if data.judging.labels is None:
         yield "No labels: the table says how far the outputs moved, not whether they are right."
+    if origin.inlined:
+        yield f"The functions {', '.join(origin.inlined)} were inlined: there are weights in them."
     if surgery is not None and surgery.units_removed:
         yield (
             f"{surgery.units_removed:,} neurons and channels were dead and are gone, "

@@ -23,6 +23,7 @@ from google.protobuf.message import DecodeError
 from onnxprune.errors import ModelFileError, OutputError, first_line
 from onnxprune.model import coo
 from onnxprune.model.check import check_model, external_place
+from onnxprune.model.functions import inline_weighted
 from onnxprune.model.protos import all_tensors
 from onnxprune.model.replace import copy, data_names, replace, working_folder
 from onnxprune.model.weights import constant_tensor, constants, put_tensor
@@ -54,6 +55,8 @@ class Source:
     file_bytes: int
     data_files: frozenset[Path]
     """The external data files that weights lie in."""
+    inlined: tuple[str, ...] = ()
+    """The model-local functions that were inlined, for the weights in them."""
 
     @property
     def external(self) -> bool:
@@ -86,7 +89,8 @@ class MappedTensor(ir.ExternalTensor):
 def load(source: ModelLike) -> tuple[ir.Model, Source]:
     """Read an ONNX model from a path, or take one from memory without changing it.
 
-    Large tensors stay mapped; `sparse_initializer` becomes dense; nodes come in an order that runs.
+    Large tensors stay mapped; `sparse_initializer` becomes dense; nodes come in an order that runs; functions with
+    weights in them are inlined.
 
     Raises:
         ModelFileError: there is no such file, it is not ONNX, it is cut short, broken or hostile.
@@ -95,13 +99,13 @@ def load(source: ModelLike) -> tuple[ir.Model, Source]:
         given = ir.to_proto(source) if isinstance(source, ir.Model) else source
         content = given.SerializeToString()
         proto = _parse(content, "the model")
-        model, data_files = _model(proto, Path("model.onnx"), "the model")
-        return model, Source(given, hashlib.sha256(content).hexdigest(), len(content), data_files)
+        model, data_files, inlined = _model(proto, Path("model.onnx"), "the model")
+        return model, Source(given, hashlib.sha256(content).hexdigest(), len(content), data_files, inlined)
     file = Path(source)
     proto, digest = _read(file)
-    model, data_files = _model(proto, file, str(file))
+    model, data_files, inlined = _model(proto, file, str(file))
     file_bytes = sum(part.stat().st_size for part in {file, *data_files})
-    return model, Source(file, digest, file_bytes, data_files)
+    return model, Source(file, digest, file_bytes, data_files, inlined)
 
 
 def _read(file: Path) -> tuple[onnx.ModelProto, str]:
@@ -138,14 +142,17 @@ def _parse(content: bytes | memoryview, name: str) -> onnx.ModelProto:
     return proto
 
 
-def _model(proto: onnx.ModelProto, file: Path, name: str) -> tuple[ir.Model, frozenset[Path]]:
-    """The checked model, and the external data files that it has."""
+def _model(
+    proto: onnx.ModelProto, file: Path, name: str
+) -> tuple[ir.Model, frozenset[Path], tuple[str, ...]]:
+    """The checked model, the external data files that it has, and the functions that were inlined."""
     check_model(proto, file, name)
     coo.densify(proto)
     data_files = _resolve(proto, file)
     try:
         model = ir.from_proto(proto)
         model.graph.sort()
+        inlined = inline_weighted(model)
     except Exception as error:
         raise ModelFileError(
             f"{name} is not a valid ONNX model: {first_line(error)}; export it again"
@@ -154,7 +161,7 @@ def _model(proto: onnx.ModelProto, file: Path, name: str) -> tuple[ir.Model, fro
         tensor = constant_tensor(value)
         if isinstance(tensor, ir.ExternalTensor):
             put_tensor(value, _mapped(tensor))
-    return model, data_files
+    return model, data_files, inlined
 
 
 def _mapped(tensor: ir.ExternalTensor) -> MappedTensor:

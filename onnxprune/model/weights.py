@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.model.encoding import Encoding, along
+from onnxprune.model.functions import obstacle
 from onnxprune.model.slots import MICROSOFT, UNHANDLED, Integers, WeightSlot, domain_of, slots
 
 FLOAT_TYPES = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
@@ -236,7 +237,7 @@ def find_weights(model: ir.Model) -> Weights:
             else:
                 unprunable.append(_unprunable(use, value, reason))
     for function in model.functions.values():
-        unprunable += _function_weights(function)
+        unprunable += _function_weights(function, model)
     names: dict[str, int] = {}
     prunable = []
     for value, value_uses in uses.items():
@@ -405,10 +406,12 @@ def _why_not_constant(value: ir.Value) -> str:
     return f"its weight is computed in the graph, by {producer.op_type} node {producer.name!r}"
 
 
-def _function_weights(function: ir.Function) -> Iterator[Unprunable]:
+def _function_weights(function: ir.Function, model: ir.Model) -> Iterator[Unprunable]:
+    reason, cause = f"it is inside the model-local function {function.name}", obstacle(function, model)
+    if cause is not None:
+        reason += f", which cannot be inlined, as {cause}: do that by onnx.inliner first"
     for node in function.all_nodes():
         for slot in slots(node):
             value = node.inputs[slot.input_index] if slot.input_index < len(node.inputs) else None
             if value is not None and slot.input_index:
-                reason = f"it is inside the model-local function {function.name}"
-                yield Unprunable(node.name or "", node.op_type, value.name or "", reason)
+                yield _unprunable(Use(node, slot.input_index), value, reason)

@@ -40,7 +40,9 @@ from functools import cached_property
 import onnx.parser
 import onnx_ir as ir
 
-DOMAIN = "onnxprune"
+from onnxprune.model.functions import OWN_DOMAIN
+
+DOMAIN = OWN_DOMAIN
 # The same operators where they shall run dense: no library has kernels for this domain, so that onnxruntime takes
 # the function and folds it into the standard operator.
 DENSE_DOMAIN = "onnxprune.dense"
