@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from ml_dtypes import iinfo
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,24 @@ class Encoding:
         steps -= self.zero.astype(np.float32)
         steps *= self.scale
         return steps
+
+    def encode(self, numbers: np.ndarray) -> np.ndarray:
+        """The stored numbers nearest to these: the inverse of `decode`, in the stored type."""
+        if self.scale is None:
+            return numbers.astype(self.zero.dtype)
+        low, high = self.range()
+        steps = np.rint(numbers.astype(np.float64) / self.scale) + self.zero.astype(np.float64)
+        return steps.clip(low, high).astype(self.zero.dtype)
+
+    def range(self) -> tuple[int, int]:
+        """The smallest and the largest integer of the stored type."""
+        limits = iinfo(self.zero.dtype)
+        return int(limits.min), int(limits.max)
+
+    def same(self, other: Encoding) -> bool:
+        """Whether another one is of the same zeros and scales."""
+        same_scale = np.array_equal(np.asarray(self.scale), np.asarray(other.scale))
+        return same_scale and np.array_equal(self.zero, other.zero)
 
     def present(self, array: np.ndarray) -> np.ndarray:
         """Which stored numbers stand for anything but zero, bool."""

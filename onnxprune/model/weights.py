@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -284,8 +284,8 @@ def _zeros_differ(weight: Weight) -> bool:
     if not weight.quantized or len(weight.uses) == 1:
         return False
     found = [_encoding(use, weight.value) for use in weight.uses]
-    zeros = [np.broadcast_to(each.zero, weight.shape) for each in found if isinstance(each, Encoding)]
-    return not all(np.array_equal(zero, zeros[0]) for zero in zeros)
+    zeros = [each.zero for each in found if isinstance(each, Encoding)]
+    return any((np.broadcast_to(zero, weight.shape) != zeros[0]).any() for zero in zeros)
 
 
 def _source(value: ir.Value | None) -> ir.Value | None:
@@ -340,40 +340,61 @@ def _encoding(use: Use, value: ir.Value) -> Encoding | str:
     """What the numbers of a constant stand for where it is used, or why that cannot be told."""
     tensor = constant_tensor(value)
     assert tensor is not None
-    stored = tensor.dtype.numpy()
     if tensor.dtype in FLOAT_TYPES:
-        return Encoding(np.zeros((), stored))
-    path = _path(use.node.inputs[use.index])
-    node, integers = use.node, _slot(use).integers
-    rank, axes, block = len(tensor.shape), (_slot(use).out_axis(use.node, len(tensor.shape)),), 0
-    for place, between in enumerate(path):
-        if between.op_type == "DequantizeLinear":
-            node, integers, path = between, Integers(1, 2), path[place + 1 :]
-            axes = (between.attributes.get_int("axis", 1) % rank,)
-            block = between.attributes.get_int("block_size", 0)
-            break
-    if integers is None or tensor.dtype not in QUANTIZED_TYPES:
+        return Encoding(np.zeros((), tensor.dtype.numpy()))
+    path, slot = _path(use.node.inputs[use.index]), _slot(use)
+    place = next((place for place, node in enumerate(path) if node.op_type == "DequantizeLinear"), None)
+    if tensor.dtype not in QUANTIZED_TYPES or (place is None and slot.integers is None):
         return f"its type is {tensor.dtype.name}, not a float"
-    zero = _parameter(node, integers.zero_point)
-    if (
-        zero is None
-        and integers.zero_point < len(node.inputs)
-        and node.inputs[integers.zero_point] is not None
+    if place is not None:
+        return _read_dequantize(tensor, path[place], path[place + 1 :])
+    assert slot.integers is not None
+    axes = slot.integers.axes or (slot.out_axis(use.node, len(tensor.shape)),)
+    return _read(tensor, use.node, replace(slot.integers, axes=axes), path)
+
+
+def dequantized(value: ir.Value) -> Encoding | None:
+    """What a constant stands for that DequantizeLinear nodes read, all in one way; None for any other."""
+    tensor = constant_tensor(value)
+    readers = [node for node, _ in value.uses()]
+    if tensor is None or any(
+        node.op_type != "DequantizeLinear" or _parameter(node, 1) is None for node in readers
     ):
+        return None
+    found = [_read_dequantize(tensor, node, []) for node in readers]
+    first = found[0] if found else None
+    if not isinstance(first, Encoding) or not all(
+        isinstance(each, Encoding) and each.same(first) for each in found
+    ):
+        return None
+    return first
+
+
+def _read_dequantize(tensor: ir.TensorProtocol, node: ir.Node, path: Sequence[ir.Node]) -> Encoding | str:
+    axis = node.attributes.get_int("axis", 1) % max(len(tensor.shape), 1)
+    return _read(tensor, node, Integers(1, 2, (axis,)), path, node.attributes.get_int("block_size", 0))
+
+
+def _read(
+    tensor: ir.TensorProtocol, node: ir.Node, integers: Integers, path: Sequence[ir.Node], block: int = 0
+) -> Encoding | str:
+    """What integers stand for that go through `path` to a node; the last of `path` reads the constant itself."""
+    zero, index = _parameter(node, integers.zero_point), integers.zero_point
+    if zero is None and index < len(node.inputs) and node.inputs[index] is not None:
         return "its zero point is computed in the graph"
     scale = _multiplier(node.outputs[0]) if integers.scale is None else _parameter(node, integers.scale)
-    order = _order(path, rank)
+    order = _order(path, len(tensor.shape))
     shape = [tensor.shape.numpy()[axis] for axis in order]
     laid = []
     for parameter in (np.zeros(()) if zero is None else zero, np.ones(()) if scale is None else scale):
         if parameter.size > 1 and any(between.op_type in RESHAPING for between in path):
             return "it is reshaped between the weight and its scales"
         try:
-            parameter = along(parameter, shape, integers.axes or axes, block)
+            parameter = along(parameter, shape, integers.axes, block)
         except (ValueError, IndexError):
             return "its scales or zero points do not fit its shape"
         laid.append(parameter.transpose(np.argsort(order)) if parameter.ndim else parameter)
-    return Encoding(laid[0].astype(stored), laid[1].astype(np.float32))
+    return Encoding(laid[0].astype(tensor.dtype.numpy()), laid[1].astype(np.float32))
 
 
 def _parameter(node: ir.Node, index: int) -> np.ndarray | None:

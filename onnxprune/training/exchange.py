@@ -9,7 +9,7 @@ import onnx_ir as ir
 import torch
 from torch import fx, nn
 
-from onnxprune.model.weights import constant_tensor, set_constant
+from onnxprune.model.weights import constant_tensor, dequantized, set_constant
 from onnxprune.training.trainable import trained_constants, unique_names
 
 
@@ -27,12 +27,14 @@ def borrowed(module: fx.GraphModule, model: ir.Model) -> dict[ir.Value, nn.Param
 
 
 def give_back(tensors: Mapping[ir.Value, torch.Tensor]) -> None:
-    """Put copies of the tensors in the place of the model's constants, in the constants' own types."""
+    """Put copies of the tensors in the place of the model's constants, in their own types; integers are the nearest."""
     for value, tensor in tensors.items():
         old = constant_tensor(value)
         assert old is not None
         array = tensor.detach().cpu().contiguous().numpy()
-        set_constant(value, array.astype(old.numpy().dtype), old.dtype)
+        encoding = dequantized(value)
+        stored = array.astype(old.dtype.numpy()) if encoding is None else encoding.encode(array)
+        set_constant(value, stored, old.dtype)
 
 
 def take(tensors: Mapping[ir.Value, torch.Tensor]) -> None:
@@ -41,4 +43,6 @@ def take(tensors: Mapping[ir.Value, torch.Tensor]) -> None:
         for value, tensor in tensors.items():
             constant = constant_tensor(value)
             assert constant is not None
-            tensor.copy_(torch.from_numpy(np.array(constant.numpy(), dtype=tensor.numpy(force=True).dtype)))
+            encoding = dequantized(value)
+            array = constant.numpy() if encoding is None else encoding.decode(constant.numpy())
+            tensor.copy_(torch.from_numpy(np.array(array, dtype=tensor.numpy(force=True).dtype)))

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from torch import fx, nn
 
 from onnxprune.errors import OnnxPruneError, first_line
-from onnxprune.model.weights import constant_tensor
+from onnxprune.model.weights import constant_tensor, dequantized
 from onnxprune.training import sizes
 from onnxprune.training.control import Branches, Repetition
 from onnxprune.training.definitions import inline_functions
 from onnxprune.training.fusion import fuse
 from onnxprune.training.names import ModuleNames
 from onnxprune.training.ops import Lowering, find_lowering
+from onnxprune.training.ops.quantization import to_steps
 from onnxprune.training.ops.types import WIDENED_TYPES, to_tensor, torch_dtype
 from onnxprune.training.sizes import Sizes
 from onnxprune.training.trainable import trained_constants, unique_names
@@ -41,7 +43,8 @@ def to_torch(model: ir.Model) -> fx.GraphModule:
     parameter, with #2, #3 where subgraphs repeat one, to its name in the module. `module.meta["inputs"]`
     and `module.meta["outputs"]` list the ONNX names of what goes in and comes out.
 
-    float16 and bfloat16 are held and computed in float32, double stays double. Dropout is the identity,
+    float16 and bfloat16 are held and computed in float32, double stays double. A parameter of integers behind
+    DequantizeLinear holds what they stand for, and is rounded to them in every run. Dropout is the identity,
     batch normalisation uses its given statistics. The model is not changed; a weight is copied once.
 
     Raises:
@@ -164,10 +167,26 @@ class _Builder:
                 known = self._outer.known(value)
                 self._known[value] = known if isinstance(known, torch.Tensor) else self._capture(value)
             elif value in self._trained:
-                self._known[value] = self._hold(self._trained[value], nn.Parameter(_tensor(value)))
+                self._known[value] = self._parameter(value, self._trained[value])
             else:
                 self._known[value] = _tensor(value)
         return self._known[value]
+
+    def _parameter(self, value: ir.Value, path: str) -> fx.Proxy:
+        """A trained constant; of integers, the numbers that they stand for, which every run rounds again."""
+        encoding = dequantized(value)
+        if encoding is None:
+            return self._hold(path, nn.Parameter(_tensor(value)))
+        tensor = constant_tensor(value)
+        assert tensor is not None and encoding.scale is not None
+        numbers = self._hold(path, nn.Parameter(torch.from_numpy(encoding.decode(tensor.numpy()))))
+        parts = (encoding.scale, encoding.zero.astype(np.float32))
+        held = [
+            self._hold(self._names.give(f"{value.name}_{name}"), torch.from_numpy(np.array(part)))
+            for name, part in zip(("scale", "zero_point"), parts, strict=True)
+        ]
+        low, high = encoding.range()
+        return to_steps(numbers, *held, low=low, high=high)
 
     def _at_run_time(self, value: ir.Value | None) -> Any:
         """Where the run holds a value; a constant becomes a buffer of the outermost module. None stays None."""

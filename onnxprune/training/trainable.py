@@ -6,16 +6,16 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from onnxprune.model.weights import FLOAT_TYPES, constant_tensor
+from onnxprune.model.weights import FLOAT_TYPES, QUANTIZING, constant_tensor, dequantized
 from onnxprune.training.ops import Lowering, find_lowering
 
 _SCALING = frozenset({"Add", "Sub", "Mul", "Div"})
 
 
 def trained_constants(model: ir.Model) -> list[ir.Value]:
-    """The float constants that retraining may change, each once, in the order of the nodes that use them.
+    """The constants that retraining may change, each once, in the order of the nodes that use them.
 
-    An operand that the table declares (`trains`), looked at through operators that only move elements, and
+    An operand that the table declares (`trains`), looked at through operators that only move or quantize elements, and
     the constant of a bias Add: one of more than one element, whose other operand is the result of a node
     with a trained weight, moved or scaled by constants at most. So the constants that normalise the
     model's input, and masks that are added to attention scores, stay as they are.
@@ -25,7 +25,7 @@ def trained_constants(model: ir.Model) -> list[ir.Value]:
         lowering = _lowering(node, model)
         for index in lowering.trains if lowering else ():
             source = _source(_operand(node, index), model)
-            if source is not None and _is_float(source):
+            if source is not None and (_is_float(source) or dequantized(source) is not None):
                 trained[source] = None
         bias = _bias(node, model, trained)
         if bias is not None:
@@ -58,10 +58,10 @@ def _is_float(value: ir.Value) -> bool:
 
 
 def _source(value: ir.Value | None, model: ir.Model) -> ir.Value | None:
-    """The value whose elements these are, before any moving."""
+    """The value whose elements these are, before any moving and quantizing."""
     while value is not None and (node := value.producer()) is not None:
         lowering = _lowering(node, model)
-        if lowering is None or not lowering.moves:
+        if lowering is None or not (lowering.moves or node.op_type in QUANTIZING):
             break
         value = node.inputs[0]
     return value

@@ -58,6 +58,14 @@ def _quantized(
     return steps.clamp(low, high).to(torch.float32)
 
 
+@opaque
+def to_steps(numbers: Tensor, scale: Tensor, zero_point: Tensor, *, low: int, high: int) -> Tensor:
+    """The integers, in float32, that a trained weight is rounded to: what QuantizeLinear makes of it."""
+    steps = numbers / scale
+    steps = steps + (torch.round(steps) - steps).detach() + zero_point
+    return steps.clamp(low, high)
+
+
 @lowers("DequantizeLinear", since=10)
 @opaque
 def dequantize_linear(
