@@ -49,6 +49,18 @@ def _columns(transposed: str = "") -> Callable[[ir.Node, int], int]:
     return lambda node, rank: max(rank - 1 - bool(node.attributes.get_int(transposed, 0)), 0)
 
 
+def _einsum(index: int) -> Callable[[ir.Node, int], int]:
+    """The last axis that no other operand has, by the equation; the last of all where there is none."""
+
+    def out_axis(node: ir.Node, rank: int) -> int:
+        terms = node.attributes.get_string("equation", "").replace(" ", "").partition("->")[0].split(",")
+        others = "".join(terms[:index] + terms[index + 1 :])
+        own = [axis for axis, letter in enumerate(terms[index]) if letter not in others]
+        return own[-1] if own and len(terms[index]) == rank else rank - 1
+
+    return out_axis
+
+
 _CONV = (WeightSlot(1, _axis(0)),)
 _PRODUCT = (WeightSlot(0, _rows("transA")), WeightSlot(1, _columns("transB")))
 # (directions, gates x hidden, inputs or hidden)
@@ -69,7 +81,7 @@ WEIGHT_SLOTS: dict[tuple[str, str], tuple[WeightSlot, ...]] = {
     (MICROSOFT, "FusedMatMul"): _PRODUCT,
     (MICROSOFT, "FusedMatMulActivation"): _PRODUCT,
     (MICROSOFT, "TransposeMatMul"): _PRODUCT,
-    ("", "Einsum"): (WeightSlot(0, _columns()), WeightSlot(1, _columns()), WeightSlot(2, _columns())),
+    ("", "Einsum"): tuple(WeightSlot(index, _einsum(index)) for index in range(3)),
     ("", "LSTM"): _RECURRENT,
     ("", "GRU"): _RECURRENT,
     ("", "RNN"): _RECURRENT,

@@ -260,14 +260,14 @@ def _unprunable(use: Use, value: ir.Value, reason: str) -> Unprunable:
 
 def _weight_operands(node: ir.Node) -> Iterator[tuple[Use, str | None]]:
     """Each operand that is or looks like a weight, with the reason why it cannot be pruned, or None."""
-    for slot in slots(node):
-        if slot.input_index >= len(node.inputs):
-            continue
-        use = Use(node, slot.input_index)
-        value = _source(node.inputs[slot.input_index])
+    uses = [Use(node, slot.input_index) for slot in slots(node) if slot.input_index < len(node.inputs)]
+    sources = [_source(node.inputs[use.index]) for use in uses]
+    # Where any operand may be the weight, one that is computed is the data of another's.
+    weighted = any(use.index == 0 for use in uses) and any(constant_tensor(value) for value in sources)
+    for use, value in zip(uses, sources, strict=True):
         tensor = constant_tensor(value)
         if tensor is None:
-            if slot.input_index and value is not None:
+            if use.index and value is not None and not weighted:
                 yield use, _why_not_constant(value)
         elif len(tensor.shape) >= 2:
             assert value is not None
@@ -345,7 +345,7 @@ def _encoding(use: Use, value: ir.Value) -> Encoding | str:
     path, slot = _path(use.node.inputs[use.index]), _slot(use)
     place = next((place for place, node in enumerate(path) if node.op_type == "DequantizeLinear"), None)
     if tensor.dtype not in QUANTIZED_TYPES or (place is None and slot.integers is None):
-        return f"its type is {tensor.dtype.name}, not a float"
+        return f"its type is {tensor.dtype.name}, which this version does not prune"
     if place is not None:
         return _read_dequantize(tensor, path[place], path[place + 1 :])
     assert slot.integers is not None

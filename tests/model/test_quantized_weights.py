@@ -1,5 +1,6 @@
 """Weights that integers stand for: zero is the zero point, sizes are (q - zero point) * scale, files stay quantized."""
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnx.numpy_helper
@@ -87,6 +88,12 @@ FORMS = {
         integers(8, 6, dtype=np.int16),
         np.float32(1e-4),
         np.int16(300),
+    ),
+    "int4": lambda: quantized_product(
+        "wd = DequantizeLinear (w, ws, wz) y = MatMul (x, wd)",
+        (np.arange(48).reshape(8, 6) * 7 % 16 - 8).astype(ml_dtypes.int4),
+        np.float32(0.2),
+        np.array(2, ml_dtypes.int4),
     ),
     "Conv": lambda: quantized_product(
         "wd = DequantizeLinear <axis = 0> (w, ws, wz) y = Conv (xd, wd)", integers(4, 3, 3, 3), *per(4)

@@ -1,5 +1,6 @@
 """Where exporters leave weights: each is found and pruned, or named with the reason."""
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -62,6 +63,45 @@ HABITS = {
         "g (float[T,N,4] x) => (float[T,1,N,5] y) { y = RNN <hidden_size = 5> (x, w, r) }",
         {"w": normal(1, 5, 4), "r": normal(1, 5, 5)},
     ),
+    "Unsqueeze and Transpose": (
+        """g (float[N,1,8] x) => (float[N,1,6] y) {
+            u = Unsqueeze (w, a) t = Transpose <perm = [0, 2, 1]> (u) y = MatMul (x, t)
+        }""",
+        {"w": normal(6, 8), "a": np.array([0])},
+    ),
+    "Identity, Transpose, Reshape and Cast": (
+        f"""g ({X}) => ({Y}) {{
+            i = Identity (w) t = Transpose (i) r = Reshape (t, s) c = Cast <to = 1> (r) y = MatMul (x, c)
+        }}""",
+        {"w": normal(6, 8).astype("f2"), "s": np.array([8, 6])},
+    ),
+    "bfloat16": (
+        f"g ({X}) => ({Y}) {{ t = Cast <to = 1> (w) y = MatMul (x, t) }}",
+        {"w": normal(8, 6).astype(ml_dtypes.bfloat16)},
+    ),
+    "QuantizeLinear and DequantizeLinear": (
+        f"g ({X}) => ({Y}) {{ q = QuantizeLinear (w, s, z) t = DequantizeLinear (q, s, z) y = MatMul (x, t) }}",
+        W | {"s": np.float32(0.05), "z": np.int8(3)},
+    ),
+    "Gemm with the weight on the left": (
+        "g (float[8,N] x) => (float[6,N] y) { y = Gemm <transA = 1> (w, x) }",
+        W,
+    ),
+    "Attention": (
+        "g (float[N,4,8] x) => (float[N,4,8] y) { y = com.microsoft.Attention <num_heads = 2> (x, w, b) }",
+        {"w": normal(8, 24), "b": normal(24)},
+    ),
+    "LSTM of int8": (
+        """g (float[T,N,4] x) => (float[T,1,N,5] y) {
+            d = DequantizeLinear (w, s, z) y = LSTM <hidden_size = 5> (x, d, r)
+        }""",
+        {
+            "w": (40 * normal(1, 20, 4)).astype("i1"),
+            "r": normal(1, 20, 5),
+            "s": np.float32(0.02),
+            "z": np.int8(5),
+        },
+    ),
     "FusedConv": (
         f'g ({IMAGE}) => (float[N,4,H,W] y) {{ y = com.microsoft.FusedConv <activation = "Relu"> (x, w) }}',
         {"w": normal(4, 3, 3, 3)},
@@ -108,6 +148,39 @@ def test_weights_are_found_wherever_they_are_and_half_of_each_goes(name, form):
         names = [weight.name for weight in find_weights(before).prunable if "ops" not in name]
         found = {weight.name: weight for weight in find_weights(after).prunable}
         assert all(found[n].nonzero() <= found[n].size - round(found[n].size * 0.5) for n in names)
+
+
+@pytest.mark.parametrize(
+    ("node", "weight", "out_axis"),
+    [
+        ('Einsum <equation = "nj,jk->nk"> (x, w)', (8, 6), 1),
+        ('Einsum <equation = "nj, kj -> nk"> (x, w)', (6, 8), 0),
+        ('Einsum <equation = "kj,nj->nk"> (w, x)', (6, 8), 0),
+        ("MatMul (x, w)", (8, 6), 1),
+        ("Gemm <transB = 1> (x, w)", (6, 8), 0),
+        ("com.microsoft.FusedMatMul <transB = 1> (x, w)", (6, 8), 0),
+    ],
+)
+def test_outputs_lie_along_the_axis_that_the_operator_says_and_data_are_no_weight(node, weight, out_axis):
+    found = find_weights(load(written(f"g ({X}) => ({Y}) {{ y = {node} }}", {"w": normal(*weight)}))[0])
+    assert [w.out_axis for w in found.prunable] == [out_axis]
+    assert not found.unprunable
+
+
+def test_what_cannot_be_pruned_is_named_with_the_reason():
+    for node, constants, reason in (
+        ("t = Mul (w, s) y = MatMul (x, t)", W | {"s": np.float32(2)}, "computed in the graph, by Mul"),
+        (
+            "t = DequantizeLinear (w, s) y = MatMul (x, t)",
+            {"w": normal(8, 6).astype(ml_dtypes.float8_e4m3fn), "s": np.float32(1)},
+            "FLOAT8E4M3FN",
+        ),
+    ):
+        found = find_weights(
+            load(written(f"g ({X}) => ({Y}) {{ {node} }}", constants, opset=19, ir_version=9))[0]
+        )
+        assert not found.prunable
+        assert reason in found.unprunable[0].reason
 
 
 @pytest.mark.parametrize("opset", range(7, onnx.defs.onnx_opset_version() + 1))
