@@ -19,7 +19,8 @@ from onnxprune.calibration.walk import Visit, affordable, walk
 from onnxprune.config import PruneConfig
 from onnxprune.data import Dataset
 from onnxprune.model.blocks import Blocks
-from onnxprune.model.weights import Weight, constant_tensor, constants
+from onnxprune.model.constants import constant_tensor, constants
+from onnxprune.model.weights import Weight
 from onnxprune.pruning.criteria import ranks, wanda
 from onnxprune.pruning.layerwise import Problem, refit, second_order
 from onnxprune.pruning.patterns import keep_largest, keep_n_of_m

@@ -12,7 +12,8 @@ import onnx_ir as ir
 from onnxprune.calibrated import Calibration, cut_by_magnitude
 from onnxprune.config import PruneConfig
 from onnxprune.errors import ModelFileError, NothingToPruneError
-from onnxprune.model.weights import Weight, Weights, constant_tensor, constants_by_name, find_weights
+from onnxprune.model.constants import constant_tensor
+from onnxprune.model.weights import Weight, Weights, constants_by_name, find_weights
 from onnxprune.pruning.allocation import Pool, allocate, excluded_weights
 from onnxprune.pruning.channels import choose_channels
 from onnxprune.pruning.masks import NonZero, apply_masks, make_masks

@@ -25,7 +25,8 @@ import torch
 import onnxprune
 from onnxprune.data import input_specs, random_feeds
 from onnxprune.model.protos import all_tensors
-from onnxprune.model.weights import FLOAT_TYPES, find_weights
+from onnxprune.model.reading import FLOAT_TYPES
+from onnxprune.model.weights import find_weights
 from tests.surgery.whole_models import MissingPackageError, Whole, packaged
 from tests.training.networks import MobileNet
 from tests.training.whole_models import MODELS as TRAINED

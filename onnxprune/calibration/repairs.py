@@ -8,7 +8,8 @@ import onnx_ir as ir
 from onnxprune.calibration.moments import Moments
 from onnxprune.calibration.segments import Tensors
 from onnxprune.calibration.walk import Visit
-from onnxprune.model.weights import Weight, constant_tensor, set_constant
+from onnxprune.model.constants import constant_tensor, set_constant
+from onnxprune.model.weights import Weight
 
 
 def bias_of(weight: Weight) -> ir.Value | None:

@@ -12,7 +12,7 @@ import onnxruntime as ort
 
 from onnxprune.errors import DataError, first_line
 from onnxprune.evaluate import make_session
-from onnxprune.model.weights import constant_tensor
+from onnxprune.model.constants import constant_tensor
 
 Arrays = dict[ir.Value, np.ndarray]
 """What values of a graph hold for one batch."""

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxprune.calibration.walk import walk
 from onnxprune.data import Dataset, InputSpec, random_data
-from onnxprune.model.weights import constant_tensor
+from onnxprune.model.constants import constant_tensor
 
 NAME = "synthetic"
 SAMPLES = 256

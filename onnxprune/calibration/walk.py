@@ -11,8 +11,8 @@ import onnx_ir as ir
 
 from onnxprune.calibration.segments import Arrays, Segment, Tensors, last_reads
 from onnxprune.data import Dataset, fixed_batch, input_specs
+from onnxprune.model.constants import constant_tensor
 from onnxprune.model.shapes import infer_shapes
-from onnxprune.model.weights import constant_tensor
 
 BATCH_SAMPLES = 32
 # Of the widest value of a batch. Beyond that it leaves the caches and is mapped anew at every run: a sample of VGG-16

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import onnx
 import onnx_ir as ir
 
-from onnxprune.model.weights import constant_tensor
+from onnxprune.model.constants import constant_tensor
 
 # Constants up to this size may be shapes, axes and the like, which inference must see.
 SMALL_TENSOR_BYTES = 1024

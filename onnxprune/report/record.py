@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.model.constants import constant_tensor, constants
 from onnxprune.model.costs import multiply_adds, weight_multiply_adds
-from onnxprune.model.weights import FLOAT_TYPES, Unprunable, Weight, constant_tensor, constants
+from onnxprune.model.reading import FLOAT_TYPES
+from onnxprune.model.weights import Unprunable, Weight
 
 ANNOTATION_PREFIX = "onnxprune."
 BEFORE, PRUNED, CHANGED = "before pruning", "after pruning", "in the end"

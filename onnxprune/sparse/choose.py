@@ -17,8 +17,8 @@ import onnx_ir as ir
 
 from onnxprune import runtime
 from onnxprune.errors import SettingError
+from onnxprune.model.constants import constant_tensor
 from onnxprune.model.shapes import infer_shapes
-from onnxprune.model.weights import constant_tensor
 from onnxprune.runtime.timing import Timing
 from onnxprune.sparse.estimate import Estimates
 from onnxprune.sparse.functions import DOMAIN

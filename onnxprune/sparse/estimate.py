@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
+from onnxprune.model.constants import constant_tensor
 from onnxprune.model.shapes import Shape
-from onnxprune.model.weights import constant_tensor
 
 SPMM_ROWS = 8
 

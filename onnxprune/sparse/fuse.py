@@ -20,8 +20,8 @@ import onnx.parser
 import onnx_ir as ir
 
 from onnxprune.errors import ModelFileError
+from onnxprune.model.constants import constant_tensor
 from onnxprune.model.shapes import Shape
-from onnxprune.model.weights import constant_tensor
 from onnxprune.sparse.functions import DOMAIN, DOMAINS, FUSED_OPS, SPARSE_OPS, SparseOp, standard_opset
 
 # Of a fused node's metadata: {"nodes": names of the nodes taken in, "values": names of what lay before each}.

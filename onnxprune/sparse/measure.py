@@ -13,9 +13,9 @@ from onnx import helper, numpy_helper
 
 from onnxprune import runtime
 from onnxprune.errors import DataError, ModelFileError, first_line
+from onnxprune.model.constants import constant_tensor
 from onnxprune.model.io import staging
 from onnxprune.model.shapes import Shape
-from onnxprune.model.weights import constant_tensor
 from onnxprune.runtime.timing import Timing, burst, fastest, session_options, take_turns
 from onnxprune.sparse.functions import DENSE_DOMAIN, DOMAIN, DOMAIN_VERSION
 from onnxprune.sparse.placement import decoders, place

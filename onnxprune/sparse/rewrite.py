@@ -19,8 +19,10 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.errors import ModelFileError
+from onnxprune.model.constants import constant_tensor
+from onnxprune.model.reading import FLOAT_TYPES
 from onnxprune.model.shapes import infer_shapes
-from onnxprune.model.weights import FLOAT_TYPES, Weight, constant_tensor
+from onnxprune.model.weights import Weight
 from onnxprune.sparse.encode import (
     MAX_HALF_GAP,
     decode,

@@ -13,13 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.model.weights import (
-    FLOAT_TYPES,
-    constant_tensor,
-    constants_by_name,
-    find_weights,
-    set_constant,
-)
+from onnxprune.model.constants import constant_tensor, set_constant
+from onnxprune.model.reading import FLOAT_TYPES
+from onnxprune.model.weights import constants_by_name, find_weights
 from onnxprune.surgery.dead import LAST_OF_AXIS, Liveness
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.removal import remove_dead_units

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.model.weights import constant_tensor, set_constant
+from onnxprune.model.constants import constant_tensor, set_constant
 
 
 def replace_operand(node: ir.Node, index: int, array: np.ndarray, dtype: ir.DataType) -> None:

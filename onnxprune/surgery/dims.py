@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.model.weights import constant_tensor
+from onnxprune.model.constants import constant_tensor
 from onnxprune.surgery.constants import replace_operand
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.tables import Axis, Coupling, Stays

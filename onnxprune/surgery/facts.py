@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.model.constants import constant_tensor
 from onnxprune.model.shapes import Dim, branches, infer_shapes, with_branches
-from onnxprune.model.weights import constant_tensor
 from onnxprune.surgery.connections import Connections
 from onnxprune.surgery.evaluate import evaluate_node
 from onnxprune.surgery.tables import Axis

@@ -7,7 +7,8 @@ from itertools import count
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.model.weights import Weight, constant_tensor, constants, find_weights
+from onnxprune.model.constants import constant_tensor, constants
+from onnxprune.model.weights import Weight, find_weights
 from onnxprune.surgery.dead import Fold, Liveness
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.remove import remove_groups

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.model.constants import constant_tensor
+from onnxprune.model.reading import FLOAT_TYPES
 from onnxprune.model.shapes import with_branches
-from onnxprune.model.weights import FLOAT_TYPES, constant_tensor
 
 
 @dataclass(frozen=True)

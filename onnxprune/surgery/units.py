@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 import onnxprune.surgery.rules  # noqa: F401  (fills the tables)
-from onnxprune.model.weights import constant_tensor
+from onnxprune.model.constants import constant_tensor
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.tables import (
     CHANNELS,

@@ -9,7 +9,8 @@ import onnx_ir as ir
 import torch
 from torch import fx, nn
 
-from onnxprune.model.weights import constant_tensor, dequantized, set_constant
+from onnxprune.model.constants import constant_tensor, set_constant
+from onnxprune.model.reading import dequantized
 from onnxprune.training.trainable import trained_constants, unique_names
 
 

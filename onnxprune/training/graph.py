@@ -11,7 +11,8 @@ import torch
 from torch import fx, nn
 
 from onnxprune.errors import OnnxPruneError, first_line
-from onnxprune.model.weights import constant_tensor, dequantized
+from onnxprune.model.constants import constant_tensor
+from onnxprune.model.reading import dequantized
 from onnxprune.training import sizes
 from onnxprune.training.control import Branches, Repetition
 from onnxprune.training.definitions import inline_functions

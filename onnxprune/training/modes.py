@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from onnxprune.model.weights import constant_tensor
+from onnxprune.model.constants import constant_tensor
 from onnxprune.training.ops.table import lowers, opaque
 
 # Nodes to become modules are moved here; they know their number in the list of those moved.

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from onnxprune.model.weights import FLOAT_TYPES, QUANTIZING, constant_tensor, dequantized
+from onnxprune.model.constants import constant_tensor
+from onnxprune.model.reading import FLOAT_TYPES, QUANTIZING, dequantized
 from onnxprune.training.ops import Lowering, find_lowering
 
 _SCALING = frozenset({"Add", "Sub", "Mul", "Div"})

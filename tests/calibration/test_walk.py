@@ -8,7 +8,8 @@ from onnxprune.calibration.moments import collect
 from onnxprune.calibration.walk import ALIVE, WALK_BYTES, affordable, walk
 from onnxprune.data import Dataset
 from onnxprune.model.blocks import Blocks
-from onnxprune.model.weights import constants, find_weights
+from onnxprune.model.constants import constants
+from onnxprune.model.weights import find_weights
 from tests.builders import cnn, floats, model_of, normal
 
 

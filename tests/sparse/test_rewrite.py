@@ -6,7 +6,8 @@ import pytest
 from onnx import numpy_helper
 
 from onnxprune.errors import ModelFileError
-from onnxprune.model.weights import find_weights, set_constant
+from onnxprune.model.constants import set_constant
+from onnxprune.model.weights import find_weights
 from onnxprune.sparse.encode import encode
 from onnxprune.sparse.functions import BASE_OPS
 from onnxprune.sparse.rewrite import from_ops, to_ops

@@ -7,7 +7,8 @@ import torch
 
 import onnxprune
 from onnxprune.model.io import load
-from onnxprune.model.weights import constants_by_name, dequantized
+from onnxprune.model.reading import dequantized
+from onnxprune.model.weights import constants_by_name
 from onnxprune.training.exchange import borrowed, give_back, take
 from onnxprune.training.graph import UnsupportedOperatorError, to_torch
 from tests.builders import initializer, normal

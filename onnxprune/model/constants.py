@@ -1,0 +1,47 @@
+"""The constants of a graph, initializers and Constant nodes alike: read, listed, replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx_ir as ir
+
+
+def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """The tensor of an initializer or of a Constant node's output; None for anything else."""
+    if value is None:
+        return None
+    if value.const_value is not None and value.is_initializer():
+        return value.const_value
+    node = value.producer()
+    if node is not None and node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+        attribute = node.attributes.get("value")
+        if attribute is not None and not attribute.is_ref() and attribute.type == ir.AttributeType.TENSOR:
+            return attribute.as_tensor()
+    return None
+
+
+def constants(model: ir.Model) -> Iterator[ir.Value]:
+    """Every initializer and output of a Constant node, subgraphs included."""
+    for graph in model.graphs():
+        values = [*graph.initializers.values(), *(output for node in graph for output in node.outputs)]
+        yield from (value for value in values if constant_tensor(value) is not None)
+
+
+def set_constant(value: ir.Value, array: np.ndarray, dtype: ir.DataType) -> None:
+    """Put `array` in the place of an initializer's or Constant node's tensor, under the same name."""
+    node = value.producer()
+    name = value.name if node is None else node.attributes["value"].as_tensor().name
+    put_tensor(value, ir.Tensor(array, dtype=dtype, name=name))
+    if value.shape is not None or node is None:
+        value.shape = ir.Shape(array.shape)
+
+
+def put_tensor(value: ir.Value, tensor: ir.TensorProtocol) -> None:
+    """Put a tensor of the same shape in the place of an initializer's or Constant node's."""
+    node = value.producer()
+    if node is not None:
+        node.attributes["value"] = ir.AttrTensor("value", tensor)
+    else:
+        value.const_value = tensor
