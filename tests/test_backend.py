@@ -15,11 +15,24 @@ from onnx.backend.test.loader import load_model_tests
 import onnxprune
 from onnxprune.errors import DataError, ModelFileError, NothingToPruneError
 
+PRUNED, NOTHING, NOT_RUN, RANDOM = (
+    "equal; pruned",
+    "equal; nothing to prune",
+    "onnxruntime does not run it",
+    "gives other outputs each time",
+)
 LONG = bool(os.environ.get("ONNXPRUNE_LONG"))
-KINDS = ("node", "simple", "light", "pytorch-converted", "pytorch-operator")
 # make test takes every so many of them.
 STRIDE = 1 if LONG else 40
 FORMS = ("ops", "dense", "coo")
+# Of all: at least so many give equal outputs at rate 0, and so many of these are pruned at rate 0.5.
+LEAST = {
+    "node": (2_100, 60),
+    "simple": (17, 0),
+    "light": (9, 0),
+    "pytorch-converted": (59, 29),
+    "pytorch-operator": (24, 2),
+}
 
 
 def cases(kind):
@@ -101,7 +114,7 @@ def outcome(model, inputs, form):
     try:
         before = outputs(model, inputs)
     except Exception:
-        return "onnxruntime does not run it"
+        return NOT_RUN
     job = partial(onnxprune.prune, model, eval_data=inputs or None, format=form)
     try:
         after = job(rate=0.0).model
@@ -109,19 +122,19 @@ def outcome(model, inputs, form):
         return f"refused: {error}"
     # What is random in the model is random in both.
     if not same(before, outputs(model, inputs)):
-        return "gives other outputs each time"
+        return RANDOM
     assert same(before, outputs(after, inputs))
     try:
         pruned = job(rate=0.5).model
     except NothingToPruneError:
-        return "equal; nothing to prune"
+        return NOTHING
     if form != "coo":
         onnx.checker.check_model(pruned, full_check=True)
     outputs(pruned, inputs)
-    return "equal; pruned"
+    return PRUNED
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LEAST)
 def test_at_rate_0_outputs_are_equal_and_at_half_the_file_is_sound_or_the_refusal_clear(kind):
     counts, wrong = Counter(), []
     for number, (name, model, inputs) in enumerate(cases(kind)):
@@ -139,3 +152,7 @@ def test_at_rate_0_outputs_are_equal_and_at_half_the_file_is_sound_or_the_refusa
                 print(variant, result[:200])
     print(kind, dict(counts))
     assert not wrong, "\n".join(wrong)
+    equal, pruned = LEAST[kind]
+    if LONG:
+        assert counts[PRUNED] + counts[NOTHING] >= equal
+        assert counts[PRUNED] >= pruned
