@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import OutputError, SettingError
-from onnxprune.model.replace import data_names
+from onnxprune.model.replace import data_names, replacing
 
 INDEX = "frontier.json"
 # Drops are differences of numbers that are rounded themselves: 5 of 1,000 are not more than 0.5 %.
@@ -170,15 +169,10 @@ class Frontier:
             "finished": self._finished,
             "trials": [asdict(trial) for trial in self.trials],
         }
-        partial = self.folder / f"{INDEX}.{os.getpid()}.partial"
         try:
-            with partial.open("w") as file:
+            with replacing(self.folder / INDEX, "w") as file:
                 json.dump(content, file, indent=2)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, self.folder / INDEX)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise OutputError(f"{self.folder / INDEX} cannot be written: {error.strerror}") from error
 
 

@@ -185,7 +185,7 @@ def test_a_retraining_killed_at_any_moment_leaves_a_whole_target_and_resumes_to_
     finally:
         jobs.forker.kill()
         jobs.forker.wait()
-    assert not [path.name for path in folder.iterdir() if path.name.startswith((".onnxprune-", "state."))]
+    assert not [path.name for path in folder.iterdir() if path.name.startswith((".onnxprune-", "state"))]
 
 
 def test_runs_on_one_target_at_a_time_do_not_mix(folder):

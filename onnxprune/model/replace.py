@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -88,6 +89,21 @@ def _rename_data(model: Path, name: str) -> None:
 def _locations(proto: onnx.ModelProto) -> Iterator[onnx.StringStringEntryProto]:
     for tensor, _ in all_tensors(proto):
         yield from (entry for entry in tensor.external_data if entry.key == "location")
+
+
+@contextlib.contextmanager
+def replacing(path: Path, mode: str) -> Iterator[IO[Any]]:
+    """A new file, open to be written, that takes the place of `path` once it is whole and on the disk.
+
+    Raises:
+        OSError: it cannot be written or moved; what was there is as it was.
+    """
+    with working_folder(path.parent) as folder:
+        with (folder / path.name).open(mode) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(folder / path.name, path)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import time
 import zlib
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from onnxprune.errors import OutputError, SettingError
+from onnxprune.model.replace import replacing
 
 State = dict[str, Any]
 
@@ -71,15 +71,10 @@ class Checkpoint:
         """
         if not self._writes:
             return
-        partial = self._path.with_name(f"{self._path.name}.{os.getpid()}.partial")
         try:
-            with open(partial, "wb") as file:
+            with replacing(self._path, "wb") as file:
                 torch.save(state | {"origin": self._origin}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, self._path)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise OutputError(
                 f"--checkpoint {self._path} cannot be written: {error.strerror}; name a file in a folder that exists"
             ) from error
