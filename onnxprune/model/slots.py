@@ -54,9 +54,10 @@ def _einsum(index: int) -> Callable[[ir.Node, int], int]:
 
     def out_axis(node: ir.Node, rank: int) -> int:
         terms = node.attributes.get_string("equation", "").replace(" ", "").partition("->")[0].split(",")
-        others = "".join(terms[:index] + terms[index + 1 :])
-        own = [axis for axis, letter in enumerate(terms[index]) if letter not in others]
-        return own[-1] if own and len(terms[index]) == rank else rank - 1
+        # A damaged equation may have fewer terms than the node has inputs.
+        term, others = "".join(terms[index : index + 1]), "".join(terms[:index] + terms[index + 1 :])
+        own = [axis for axis, letter in enumerate(term) if letter not in others]
+        return own[-1] if own and len(term) == rank else rank - 1
 
     return out_axis
 

@@ -95,16 +95,20 @@ class Weight:
         return self.encoding.present(self.array())
 
     def clear_zeros(self, mask: np.ndarray) -> None:
-        """Take what is zero out of a mask (bool, True = kept), in place: of floats without a second mask."""
-        if self.quantized:
-            mask &= self.present()
-        else:
-            np.logical_and(mask, self.array(), out=mask)
+        """Take what is zero out of a mask (bool, True = kept), in place."""
+        np.logical_and(mask, self._truth(), out=mask)
 
     def nonzero(self) -> int:
         """Number of elements that are not zero."""
-        # Floats are counted without an array of what is zero.
-        return int(np.count_nonzero(self.present() if self.quantized else self.array()))
+        return int(np.count_nonzero(self._truth()))
+
+    def outputs_present(self) -> np.ndarray:
+        """Which outputs have an element that is not zero, bool."""
+        return np.asarray(self.matrix(self._truth()).any(axis=1))
+
+    def _truth(self) -> np.ndarray:
+        """An array that is true where an element is not zero: floats as they are, to save an array."""
+        return self.present() if self.quantized else self.array()
 
     def matrix(self, array: np.ndarray | None = None) -> np.ndarray:
         """The weight (or another array of its shape) as an (out, in) view or copy."""

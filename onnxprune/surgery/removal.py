@@ -68,7 +68,7 @@ class _Layer:
         groups = units.groups(axis)
         self.frozen.append(units.reason(int(groups[0])) if units.frozen()[groups].all() else None)
         unread = liveness.offered[groups] & ~liveness.read[groups]
-        constant = ~self.weight.matrix(self.weight.present()).any(axis=1)
+        constant = ~self.weight.outputs_present()
         alive = liveness.alive[groups]
         reasons: dict[str, list[int]] = {}
         for unit in np.flatnonzero(alive & (unread | constant)):

@@ -156,6 +156,7 @@ def test_weights_are_found_wherever_they_are_and_half_of_each_goes(name, form):
         ('Einsum <equation = "nj,jk->nk"> (x, w)', (8, 6), 1),
         ('Einsum <equation = "nj, kj -> nk"> (x, w)', (6, 8), 0),
         ('Einsum <equation = "kj,nj->nk"> (w, x)', (6, 8), 0),
+        ('Einsum <equation = "damaged"> (x, w)', (6, 8), 1),
         ("MatMul (x, w)", (8, 6), 1),
         ("Gemm <transB = 1> (x, w)", (6, 8), 0),
         ("com.microsoft.FusedMatMul <transB = 1> (x, w)", (6, 8), 0),
