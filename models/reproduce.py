@@ -1,6 +1,6 @@
 """The figures of Han et al. 2015 on the two LeNets, ours beside the paper's, on whole MNIST.
 
-    python -m models.reproduce                 everything, two to three hours on two cores
+    python -m models.reproduce                 everything, some 65 minutes of one core
     python -m models.reproduce table           per-layer densities at 12x, beside the paper's Table 3 and 4
     python -m models.reproduce records         as few weights as it goes, beside the best published since
     python -m models.reproduce unlabelled      12x with the labels withheld
