@@ -74,15 +74,16 @@ class Calibration:
         blocks = Blocks.of(weight)
         bias = bias_of(weight) if self.config.bias_correction else None
         fits = self.config.refit or self.config.criterion == "second-order"
-        # By far the most work, which a mask alone does not need.
-        moments = (
-            collect(blocks, visit.pairs(blocks.data), self.config.seed) if fits or bias is not None else None
-        )
         dense = blocks.split(self.dense[weight.value].numpy()).astype(np.float64)
         alive = blocks.split(weight.array()) != 0
-        # A bias that makes up for the mean leaves the variance to the weights.
-        fitted = moments if bias is None or moments is None else moments.centred()
-        problem = Problem.of(dense, fitted.second, fitted.cross) if fits and fitted is not None else None
+        moments = problem = None
+        # By far the most work, which a mask alone does not need.
+        if fits or bias is not None:
+            moments = collect(blocks, visit.pairs(blocks.data), self.config.seed)
+        if fits and moments is not None:
+            # A bias that makes up for the mean leaves the variance to the weights.
+            fitted = moments if bias is None else moments.centred()
+            problem = Problem.of(dense, fitted.second, fitted.cross)
         scores = self._scores(blocks, dense, visit)
         mask, values = self._choose(blocks, dense, scores, alive, rate, problem)
         weight.assign(blocks.join(values))

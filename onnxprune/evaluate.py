@@ -39,24 +39,23 @@ def make_session(model: Path | onnx.ModelProto, name: str, threads: int = 0) -> 
     Raises:
         ModelFileError: onnxruntime refuses the model.
     """
-    if isinstance(model, Path) and (mapped := _mapped_session(model)) is not None:
+    if isinstance(model, Path) and (mapped := _mapped_session(model, threads)) is not None:
         return mapped
     content = str(model) if isinstance(model, Path) else model.SerializeToString()
-    options = _session_options()
-    options.intra_op_num_threads = threads
     try:
-        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(content, _session_options(threads), providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelFileError(f"onnxruntime refuses {name}: {first_line(error)}") from error
 
 
-def _session_options() -> ort.SessionOptions:
+def _session_options(threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
     options.log_severity_level = LOG_FATAL_ONLY
     return options
 
 
-def _mapped_session(file: Path) -> ort.InferenceSession | None:
+def _mapped_session(file: Path, threads: int) -> ort.InferenceSession | None:
     """A session that reads its weights where they are in the file; None where they are few, or that does not work.
 
     onnxruntime maps external data. Weights inside of a model file it would copy, twice while it loads them.
@@ -68,7 +67,7 @@ def _mapped_session(file: Path) -> ort.InferenceSession | None:
         sizes = (int(entry.value) for entries in apart for entry in entries if entry.key == "length")
         if sum(sizes) < MAPPED_BYTES:
             return None
-        options = _session_options()
+        options = _session_options(threads)
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(file.parent)
         )

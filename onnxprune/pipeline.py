@@ -108,7 +108,7 @@ def run(
             # Not to have its weights in memory beside those that are pruned.
             del original
             give_back()
-            before = _count(model, weights, origin.path, origin.file_bytes, data)
+            before = _count(model, weights, layers, origin.path, origin.file_bytes, data)
             curves = curves_of(model, weights, data, config)
             calibration = calibration_of(model, data, config)
             amount, costs = amount_of(model, weights, config, data, before, curves)
@@ -124,7 +124,7 @@ def run(
         with watch("remove dead units"):
             surgery = remove_dead_units(model) if config.remove_dead else None
             layers = [layer.pruned(weight) for layer, weight in zip(layers, weights, strict=True)]
-            after = _count(model, weights, target, 0, data)
+            after = _count(model, weights, layers, target, 0, data)
         with watch("write"):
             kept = sum(layer.kept for layer in layers)
             external = {"auto": origin.external or None, "always": True, "never": False}[config.external_data]
@@ -257,10 +257,16 @@ def _as_stored(layer: LayerRecord, stored: dict[str, Stored]) -> LayerRecord:
 
 
 def _count(
-    model: ir.Model, weights: tuple[Weight, ...], path: Path | None, file_bytes: int, data: Material
+    model: ir.Model,
+    weights: tuple[Weight, ...],
+    layers: list[LayerRecord],
+    path: Path | None,
+    file_bytes: int,
+    data: Material,
 ) -> FileRecord:
-    """A model counted, for one of the samples that it is judged on."""
-    return FileRecord.of(model, weights, path, file_bytes, sample_shapes(data.judging))
+    """A model counted, for one of the samples that it is judged on; its weights are in their records."""
+    kept = {layer.name: layer.kept for layer in layers}
+    return FileRecord.of(model, weights, kept, path, file_bytes, sample_shapes(data.judging))
 
 
 def _refuse_worse(evaluation: Evaluation, config: PruneConfig, target: Path | None) -> None:

@@ -31,7 +31,9 @@ def rebuilt(source: str) -> dict[str, Any]:
     from_ops(model)
     found = find_weights(model)
     weights = {weight.name: weight for weight in found.prunable}
-    after = FileRecord.of(model, found.prunable, Path(source), origin.file_bytes, record.get("sample", {}))
+    kept = {name: weight.nonzero() for name, weight in weights.items()}
+    sample = record.get("sample", {})
+    after = FileRecord.of(model, found.prunable, kept, Path(source), origin.file_bytes, sample)
     return record | {
         "after": asdict(after),
         "layers": [_told(layer, weights.get(layer["name"])) for layer in record["layers"]],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from onnxprune.errors import OutputError, SettingError
+from onnxprune.model.replace import replacing
 from onnxprune.model.weights import Weight
 from onnxprune.pruning.criteria import magnitude
 from onnxprune.pruning.patterns import keep_largest
@@ -66,9 +66,8 @@ class Scan:
             for name, found in self.layers.items()
         }
         try:
-            beside = path.with_name(f".{path.name}.part")
-            beside.write_text(json.dumps({"about": self.about, "layers": layers}, indent=2) + "\n")
-            os.replace(beside, path)
+            with replacing(path, "w") as file:
+                file.write(json.dumps({"about": self.about, "layers": layers}, indent=2) + "\n")
         except OSError as error:
             raise OutputError(f"{path} cannot be written: {error.strerror}; name another file") from error
 

@@ -98,29 +98,33 @@ class FileRecord:
         cls,
         model: ir.Model,
         weights: Sequence[Weight],
+        kept: Mapping[str, int],
         path: Path | None,
         file_bytes: int,
         sample: Mapping[str, Sequence[int]],
     ) -> FileRecord:
-        """A model counted, its multiply-adds for inputs of the shapes of `sample`."""
-        parameters, nonzero = 0, dict.fromkeys(constants(model), 0)
-        for value in nonzero:
+        """A model counted, its multiply-adds for inputs of the shapes of `sample`.
+
+        `kept`: the elements of each weight that are not zero, by its name.
+        """
+        parameters, nonzero = (
+            sum(weight.size for weight in weights),
+            sum(kept[weight.name] for weight in weights),
+        )
+        counted = {weight.value for weight in weights}
+        for value in constants(model):
             tensor = constant_tensor(value)
-            if tensor is not None and tensor.dtype in FLOAT_TYPES:
+            if value not in counted and tensor is not None and tensor.dtype in FLOAT_TYPES:
                 parameters += tensor.size
-                nonzero[value] = int(np.count_nonzero(tensor.numpy()))
-        for weight in weights:
-            if weight.quantized:
-                parameters += weight.size
-                nonzero[weight.value] = weight.nonzero()
+                nonzero += int(np.count_nonzero(tensor.numpy()))
         costs = multiply_adds(model, sample)
         by_zero = sum(
-            cost * (weight.size - nonzero[weight.value]) // max(weight.size, 1)
+            cost * (weight.size - kept[weight.name]) // max(weight.size, 1)
             for weight, cost in zip(weights, weight_multiply_adds(weights, costs).values(), strict=True)
         )
         operations = sum(costs.values())
         name = None if path is None else str(path)
-        return cls(name, file_bytes, parameters, sum(nonzero.values()), operations, operations - by_zero)
+        return cls(name, file_bytes, parameters, nonzero, operations, operations - by_zero)
 
 
 @dataclass(frozen=True)

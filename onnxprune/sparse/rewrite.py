@@ -93,7 +93,7 @@ def to_ops(model: ir.Model, weights: Sequence[Weight], values: str = "fp32") -> 
     taken = _value_names(model)
     # Only shapes tell what an Add broadcasts; no one infers them once there are sparse nodes.
     shapes = infer_shapes(model) if any(_is_added(weight) for weight in weights) else {}
-    stored = [quantized_dense(w) if w.quantized else _store(w, values, taken) for w in weights]
+    stored = [_store(weight, values, taken) for weight in weights]
     if any(outcome.format == "ops" for outcome in stored):
         fuse(model, shapes)
         _declare(model, opset)
@@ -134,7 +134,11 @@ def from_ops(model: ir.Model) -> None:
 
 def quantized_dense(weight: Weight) -> Stored:
     """A quantized weight stays as it is: sparse nodes hold floats, and would lose the runtime's integer kernels."""
-    return _dense(weight, f"it is {weight.tensor.dtype.name.lower()}, which sparse nodes do not compute in")
+    return _dense(weight, _integers(weight))
+
+
+def _integers(weight: Weight) -> str:
+    return f"it is {weight.tensor.dtype.name.lower()}, which sparse nodes do not compute in"
 
 
 def _is_added(weight: Weight) -> bool:
@@ -225,6 +229,8 @@ class _Constants:
 
 def _why_dense(weight: Weight) -> str | None:
     """Why a weight must stay as it is, or None; told without encoding it."""
+    if weight.quantized:
+        return _integers(weight)
     if weight.tensor.dtype == ir.DataType.BFLOAT16:
         return "onnxruntime's CPU provider computes nothing in bfloat16"
     if weight.value.is_graph_output():
