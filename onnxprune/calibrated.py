@@ -50,18 +50,17 @@ class Calibration:
     def cut(self, weights: Sequence[Weight], rates: Mapping[str, float]) -> dict[ir.Value, np.ndarray]:
         """Prune weights, in the model, to the rates given by name: the masks by value, True = kept.
 
-        Weights without a rate are left as they are. Weights in the body of an If, those that `Blocks` do not fit,
-        and those wider than `WIDEST`, are cut by magnitude.
+        Weights without a rate are left as they are, those of `passed_over` are cut by magnitude.
         """
         graph = set(self.model.graph)
         visited: dict[ir.Node, list[Weight]] = {}
         masks = {}
+        passed_over = set(self.passed_over(weights))
         for weight in (weight for weight in weights if weight.name in rates):
-            node = weight.uses[0].node
-            if node in graph and Blocks.fit(weight) and Blocks.of(weight).shape[2] <= WIDEST:
-                visited.setdefault(node, []).append(weight)
-            else:
+            if weight in passed_over:
                 masks[weight.value] = cut_by_magnitude(weight, rates[weight.name], self.config.pattern)
+            else:
+                visited.setdefault(weight.uses[0].node, []).append(weight)
         norms = {node for node in graph if node.op_type == "BatchNormalization" and self.config.restore_norms}
         for visit in walk(self.model, self.dense, self.data, visited.keys() | norms):
             if visit.node in norms:
@@ -69,6 +68,17 @@ class Calibration:
             for weight in visited.get(visit.node, ()):
                 masks[weight.value] = self._cut_layer(weight, rates[weight.name], visit)
         return masks
+
+    def passed_over(self, weights: Sequence[Weight]) -> list[Weight]:
+        """Those whose inputs say nothing here: in the body of an If, not read as `Blocks`, wider than `WIDEST`."""
+        graph = set(self.model.graph)
+        return [
+            weight
+            for weight in weights
+            if weight.uses[0].node not in graph
+            or not Blocks.fit(weight)
+            or Blocks.of(weight).shape[2] > WIDEST
+        ]
 
     def _cut_layer(self, weight: Weight, rate: float, visit: Visit) -> np.ndarray:
         blocks = Blocks.of(weight)

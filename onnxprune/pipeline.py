@@ -114,6 +114,9 @@ def run(
             amount, costs = amount_of(model, weights, config, data, before, curves)
             if (curves, calibration, amount) != (None, None, config):
                 cutter = make_cutter(model, weights, amount, calibration, curves, costs)
+            passed_over = [
+                weight.name for weight in (calibration.passed_over(cutter.weights) if calibration else ())
+            ]
         with watch("prune"):
             start = None if search is None else search.start
             epochs = _prune(model, cutter, data, config, partial(progress, "prune"), start)
@@ -153,7 +156,7 @@ def run(
             surgery=asdict(surgery) if surgery else {},
             evaluation=evaluation.to_dict(),
             retraining=epochs,
-            notes=tuple(_notes(config, origin, target, data, layers, surgery)),
+            notes=tuple(_notes(config, origin, target, data, layers, passed_over, surgery)),
             seconds=watch.seconds,
             histograms=histograms,
             old_evaluation=None if old is None else old.to_dict(),
@@ -299,6 +302,7 @@ def _notes(
     target: Path | None,
     data: Material,
     layers: list[LayerRecord],
+    passed_over: list[str],
     surgery: SurgeryReport | None,
 ) -> Iterator[str]:
     """What the reader of the summary should know."""
@@ -318,6 +322,11 @@ def _notes(
         yield (
             f"Calibrated on {data.calibration.name}, {config.calibration_samples:,} samples at most; "
             "no label was used."
+        )
+    if passed_over:
+        yield (
+            f"Cut by magnitude, and not fitted to the inputs: {', '.join(passed_over)} "
+            "(quantized, transposed or in the body of an If, or too many inputs)."
         )
     if data.judging.labels is None:
         yield "No labels: the table says how far the outputs moved, not whether they are right."

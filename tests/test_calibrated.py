@@ -186,3 +186,25 @@ def test_retraining_goes_on_from_the_weights_that_calibration_fitted(settings):
     trained = onnxprune.prune(mlp(), data=x, calibration_data=x, **still, **settings).model
     for name in ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"):
         np.testing.assert_allclose(initializer(trained, name), initializer(once, name), atol=1e-6)
+
+
+def test_a_weight_that_its_inputs_say_nothing_of_is_cut_by_magnitude_and_named():
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Transpose", ["v"], ["turned"], perm=[1, 0]),
+        helper.make_node("MatMul", ["h", "turned"], ["y"]),
+    ]
+    weights = {"w": normal(8, 16), "v": normal(4, 16, seed=1)}
+    model = model_of(nodes, [floats("x", "N", 8)], [floats("y", "N", 4)], weights)
+    result = onnxprune.prune(
+        model,
+        rate=0.5,
+        criterion="second-order",
+        calibration_data={"x": rows(60, 0)},
+        format="dense",
+        remove_dead=False,
+    )
+    kept = np.abs(weights["v"]) > np.median(np.abs(weights["v"]))
+    np.testing.assert_array_equal(initializer(result.model, "v"), np.where(kept, weights["v"], 0))
+    [note] = [note for note in result.report.notes if "by magnitude" in note]
+    assert "inputs: v (" in note

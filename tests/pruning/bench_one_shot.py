@@ -33,6 +33,8 @@ OURS: dict[str, Settings] = {
     "magnitude, one threshold a layer": {},
     "magnitude": {"scope": "output"},
     "Wanda": {"criterion": "wanda"},
+    "magnitude + refit": {"scope": "output", "refit": True},
+    "Wanda + refit": {"criterion": "wanda", "refit": True},
     "second-order": {"criterion": "second-order"},
     "second-order + refit": {"criterion": "second-order", "refit": True},
 }
