@@ -10,6 +10,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from onnxprune.calibration.segments import compared
 from onnxprune.calibration.sensitivity import measure
 from onnxprune.calibration.walk import affordable
 from onnxprune.config import describe_source
@@ -55,6 +56,7 @@ def sensitivity(
         "samples": len(inputs),
         "rates": sorted(rates),
         "labelled": inputs.labels is not None,
+        "compared": [value.name for value in compared(graph)],
     }
     for found in scan(weights, partial(measure, graph, inputs), about["rates"], about, state):
         progress(len(found.layers) / len(weights))
@@ -64,7 +66,8 @@ def sensitivity(
 def scan_table(found: Scan) -> Table:
     """Deviation, and error where there are labels, of each weight at each rate."""
     labelled = found.about["labelled"]
-    what = "error" if labelled else "deviation |y - y0|² / |y0|² of the outputs"
+    names = ", ".join(map(escape, found.about["compared"]))
+    what = "error" if labelled else f"deviation |y - y0|² / |y0|² of {names}"
     table = Table(
         title=f"{what}, each weight pruned alone, {found.about['samples']:,} samples", title_justify="left"
     )

@@ -104,12 +104,32 @@ def reads(node: ir.Node) -> Iterator[ir.Value]:
             yield from (value for value in outer if value not in inner)
 
 
+def compared(model: ir.Model) -> list[ir.Value]:
+    """For each output that a model computes, the value that tells its deviation: itself, or what its Softmax reads.
+
+    Probabilities near 0 and 1 hide what was lost until they turn over.
+    """
+    values = []
+    for value in model.graph.outputs:
+        maker = value.producer()
+        if (
+            maker is not None
+            and maker.domain in ("", "ai.onnx")
+            and maker.op_type in ("Softmax", "LogSoftmax")
+        ):
+            read = maker.inputs[0]
+            value = read or value
+        if constant_tensor(value) is None:
+            values.append(value)
+    return values
+
+
 def last_reads(model: ir.Model) -> dict[ir.Value, int]:
     """For every computed value and input of the main graph, the index of the last node that reads it.
 
-    Graph outputs are read beyond all nodes.
+    Graph outputs, and what stands for them in `compared`, are read beyond all nodes.
     """
     nodes = list(model.graph)
     last = {value: index for index, node in enumerate(nodes) for value in reads(node)}
-    last |= dict.fromkeys(model.graph.outputs, len(nodes))
+    last |= dict.fromkeys((*model.graph.outputs, *compared(model)), len(nodes))
     return {value: index for value, index in last.items() if constant_tensor(value) is None}

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.calibration.segments import Segment, last_reads, reads
+from onnxprune.calibration.segments import Segment, compared, last_reads, reads
 from onnxprune.calibration.walk import Visit, batches, walk
 from onnxprune.data import Dataset, class_axis
 from onnxprune.model.weights import Weight
@@ -20,7 +20,7 @@ from onnxprune.model.weights import Weight
 
 @dataclass(frozen=True)
 class Deviation:
-    """What pruning did to the outputs: |y - y0|^2 / |y0|^2, and the share of labels missed (None without classes)."""
+    """What pruning did to what is compared: |y - y0|^2 / |y0|^2; the share of labels missed (None without classes)."""
 
     outputs: float
     error: float | None
@@ -46,7 +46,7 @@ def measure(
     cores = os.cpu_count() or 1
     places = [place for place, node in enumerate(model.graph) if node in by_node]
     following = dict(itertools.pairwise([*places, size]))
-    outputs = list(model.graph.outputs)
+    outputs = compared(model)
     labels = [batch.labels for batch in batches(model, data)]
     dense: list[dict[ir.Value, np.ndarray]] | None = None
     for visit in walk(model, None, data, by_node.keys()):

@@ -13,6 +13,7 @@ from onnxprune.data import Dataset
 from onnxprune.errors import SettingError
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.sensitivity import Scan, scan
+from onnxprune.sensitivity import sensitivity
 from tests.builders import cnn, floats, mlp, model_of, normal
 
 RATES = (0.5, 0.9)
@@ -64,6 +65,28 @@ def test_a_weight_read_twice_or_behind_a_transpose_is_pruned_wherever_it_is_read
         outputs = x @ pruned["v"] @ pruned["w"].T @ pruned["v"]
         moved = ((outputs - expected) ** 2).sum() / (expected**2).sum()
         assert found.layers[name][0.5][0] == pytest.approx(moved, rel=1e-4)
+
+
+def test_what_a_softmax_reads_is_compared_in_the_place_of_its_probabilities():
+    nodes = [
+        helper.make_node("MatMul", ["x", "v"], ["a"]),
+        helper.make_node("Softmax", ["a"], ["early"]),
+        helper.make_node("MatMul", ["a", "w"], ["b"]),
+        helper.make_node("Softmax", ["b"], ["late"]),
+    ]
+    outputs = [floats("early", "N", 8), floats("late", "N", 4), floats("constant", 3)]
+    constants = {"v": normal(8, 8), "w": normal(8, 4, seed=1), "constant": normal(3)}
+    proto = model_of(nodes, [floats("x", "N", 8)], outputs, constants)
+    x, labels = normal(20, 8), np.arange(20) % 8
+    found = sensitivity(proto, {"x": x, "labels": labels}, rates=(0.5,))
+    assert found.about["compared"] == ["a", "b"]
+    v, w = normal(8, 8), normal(8, 4, seed=1)
+    kept = w * (np.abs(w) > np.median(np.abs(w)))
+    moved = ((x @ v @ kept - x @ v @ w) ** 2).sum()
+    whole = sum((y**2).sum() for y in (x @ v, x @ v @ w))
+    deviation, error = found.layers["w"][0.5]
+    assert deviation == pytest.approx(moved / whole, rel=1e-4)
+    assert error == pytest.approx(((x @ v).argmax(1) != labels).mean())
 
 
 def test_an_interrupted_scan_goes_on_from_its_file_to_the_same_end(tmp_path):
