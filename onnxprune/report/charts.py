@@ -100,4 +100,10 @@ def histogram(edges: Sequence[float], counts: Mapping[str, Sequence[int]]) -> st
         ]
         for name, numbers in counts.items()
     }
-    return line_chart(series, "value", "weights", "{:.2g}".format, lambda root: f"{root**2:,.0f}")
+    return line_chart(series, "value", "weights", "{:.2g}".format, _squared)
+
+
+def _squared(root: float) -> str:
+    """A tick of the axis of counts; between small counts whole numbers would name several alike."""
+    count = root**2
+    return f"{count:,.0f}" if count >= 10 else f"{count:.2g}"

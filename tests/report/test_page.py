@@ -16,7 +16,7 @@ from onnxprune import cli, runtime
 from onnxprune.rebuild import rebuilt
 from onnxprune.recipe import load_recipe
 from onnxprune.report import latency
-from onnxprune.report.charts import line_chart
+from onnxprune.report.charts import histogram, line_chart
 from onnxprune.report.page import command, page
 from onnxprune.report.record import BEFORE, CHANGED, PRUNED, record_of_annotations, weight_histogram
 from tests.builders import cnn, mlp
@@ -172,9 +172,9 @@ def test_a_rebuilt_record_agrees_with_that_of_the_job(settings, tmp_path):
         assert {key: one[key] for key in told} == {key: other[key] for key in told}
     assert again.get("sensitivity", {}).keys() == job["sensitivity"].keys()
     assert again["retraining"][-1]["loss"] == pytest.approx(job["retraining"][-1]["loss"], rel=1e-3)
-    for name, histogram in again["histograms"].items():
-        assert list(histogram["counts"]) == [CHANGED]
-        assert sum(histogram["counts"][CHANGED]) == next(
+    for name, found in again["histograms"].items():
+        assert list(found["counts"]) == [CHANGED]
+        assert sum(found["counts"][CHANGED]) == next(
             layer["kept"] for layer in again["layers"] if layer["name"] == name
         )
 
@@ -231,3 +231,10 @@ def test_a_line_of_one_point_or_of_one_height_still_draws():
     for line in ([(0.0, 0.0)], [(0.0, 1.0), (1.0, 1.0)]):
         chart = line_chart({"one": line}, "x", "y")
         assert "nan" not in chart and "inf" not in chart
+
+
+def test_no_two_ticks_of_a_histogram_of_small_counts_are_named_alike():
+    for most in (1, 3, 9, 4000):
+        chart = histogram([0.0, 0.5, 1.0], {"weights": [most, 0]})
+        ticks = re.findall(r'text-anchor="end" fill="currentColor">([^<]+)<', chart)
+        assert len(set(ticks)) == len(ticks) > 2, ticks
