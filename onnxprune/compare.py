@@ -9,7 +9,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from onnxprune.data import fix_shapes, input_specs, load_data
+from onnxprune.data import fix_shapes, input_specs
 from onnxprune.errors import ModelFileError
 from onnxprune.evaluate import (
     Evaluation,
@@ -21,6 +21,7 @@ from onnxprune.evaluate import (
     random_inputs,
 )
 from onnxprune.model.io import load
+from onnxprune.sources import load_data
 
 
 def compare_files(

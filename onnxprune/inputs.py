@@ -10,8 +10,9 @@ import onnxruntime as ort
 
 from onnxprune.calibration.synthetic import NAME as SYNTHETIC
 from onnxprune.calibration.synthetic import synthetic_data
-from onnxprune.data import Dataset, InputSpec, load_data
+from onnxprune.data import Dataset, InputSpec
 from onnxprune.evaluate import check_runs, patience, random_inputs
+from onnxprune.sources import load_data
 
 
 def read_inputs(

@@ -8,14 +8,15 @@ from typing import Any
 
 from onnxprune.calibration.synthetic import NAME as SYNTHETIC
 from onnxprune.config import PruneConfig
-from onnxprune.data import input_specs, load_data, repeatable
+from onnxprune.data import input_specs
 from onnxprune.errors import SettingError
 from onnxprune.model.io import ModelLike, load
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.pipeline import Progress, Result, run
 from onnxprune.report.record import record_of_annotations
 from onnxprune.search import search
-from onnxprune.sparse.rewrite import from_ops
+from onnxprune.sources import load_data, repeatable
+from onnxprune.sparse.restore import from_ops
 
 # What the model at hand decides when it is retrained, and what only finding a rate needs.
 DECIDED = PruneConfig.under("What goes", "When it goes") | {"frontier"}

@@ -30,7 +30,8 @@ from onnxprune.pruning.schedule import AT_ONCE
 from onnxprune.report.record import ANNOTATION_PREFIX, FileRecord, LayerRecord, Report, weight_histogram
 from onnxprune.sparse.choose import choose_auto, choose_portable, require_kernels
 from onnxprune.sparse.opset import raise_opset
-from onnxprune.sparse.rewrite import Stored, from_ops, quantized_dense, to_ops
+from onnxprune.sparse.restore import from_ops
+from onnxprune.sparse.rewrite import Stored, quantized_dense, to_ops
 from onnxprune.surgery import SurgeryReport, remove_dead_units
 
 PACKAGES = ("onnxprune", "onnx", "onnx-ir", "onnxruntime", "numpy", "torch")

@@ -10,7 +10,7 @@ from onnxprune.errors import ModelFileError
 from onnxprune.model.io import load
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.report.record import FileRecord, record_of_annotations, value_histogram
-from onnxprune.sparse.rewrite import from_ops
+from onnxprune.sparse.restore import from_ops
 
 LACKING = (
     "Rebuilt from {}: its weights as they are, the rest from its annotations. How the weights were spread before, "

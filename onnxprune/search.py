@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune.config import PruneConfig
-from onnxprune.data import input_specs, repeatable
+from onnxprune.data import input_specs
 from onnxprune.errors import SettingError, ValidationError
 from onnxprune.evaluate import make_session
 from onnxprune.frontier import ROUNDING, Frontier, Trial, best_within, model_name
@@ -29,6 +29,7 @@ from onnxprune.inputs import read_samples
 from onnxprune.model.io import ModelLike, load, staging
 from onnxprune.pipeline import Progress, Result, Search, run
 from onnxprune.processes import is_only_process
+from onnxprune.sources import repeatable
 
 # Rates of each round after the first; the last one is trained for all of --epochs.
 ROUNDS = (4, 2, 1)

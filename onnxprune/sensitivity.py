@@ -21,7 +21,7 @@ from onnxprune.inputs import read_inputs
 from onnxprune.model.io import ModelLike, load
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.sensitivity import RATES, Scan, scan
-from onnxprune.sparse.rewrite import from_ops
+from onnxprune.sparse.restore import from_ops
 
 
 def sensitivity(

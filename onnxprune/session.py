@@ -15,7 +15,7 @@ from onnxprune.errors import SettingError
 from onnxprune.model.io import ModelLike, load
 from onnxprune.pruning.schedule import Turn, turns
 from onnxprune.pruning.selectors import matching, select
-from onnxprune.sparse.rewrite import from_ops
+from onnxprune.sparse.restore import from_ops
 from onnxprune.training.distributed import same_everywhere
 from onnxprune.training.exchange import borrowed, give_back, take
 from onnxprune.training.graph import to_torch

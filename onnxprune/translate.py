@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import fx
 
 from onnxprune.model.io import ModelLike, load
-from onnxprune.sparse.rewrite import from_ops
+from onnxprune.sparse.restore import from_ops
 from onnxprune.training import graph
 
 

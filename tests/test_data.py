@@ -4,8 +4,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxprune.data import Dataset, InputSpec, class_axis, input_specs, load_data, random_data
+from onnxprune.data import Dataset, InputSpec, class_axis, input_specs, random_data
 from onnxprune.errors import DataError
+from onnxprune.sources import load_data
 from tests.builders import mlp
 
 SPECS = [InputSpec("x", np.dtype(np.float32), ("N", 8))]

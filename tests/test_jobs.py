@@ -8,7 +8,7 @@ import onnxprune
 from onnxprune.errors import SettingError
 from onnxprune.model.io import load
 from onnxprune.model.weights import find_weights
-from onnxprune.sparse.rewrite import from_ops
+from onnxprune.sparse.restore import from_ops
 from tests.builders import mlp, normal
 
 

@@ -21,7 +21,7 @@ from onnxprune.model.io import load
 from onnxprune.model.weights import find_weights
 from onnxprune.pick import pick
 from onnxprune.pipeline import Search, run
-from onnxprune.sparse.rewrite import from_ops
+from onnxprune.sparse.restore import from_ops
 from tests.builders import mlp, normal
 
 HIDDEN = 32

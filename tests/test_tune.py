@@ -11,7 +11,7 @@ from onnxprune.errors import NothingToPruneError, SettingError
 from onnxprune.runtime.timing import Timing
 from onnxprune.sparse import choose
 from onnxprune.sparse.functions import DOMAIN
-from onnxprune.sparse.rewrite import from_ops
+from onnxprune.sparse.restore import from_ops
 from onnxprune.tune import tune
 from tests.builders import initializer, mlp
 

@@ -16,7 +16,7 @@ from onnxprune.evaluate import Tolerance
 from onnxprune.model.io import load
 from onnxprune.model.weights import find_weights
 from onnxprune.report.tables import inspection
-from onnxprune.sparse.rewrite import from_ops
+from onnxprune.sparse.restore import from_ops
 from onnxprune.terminal import check_writable, console, progress_bar, write, write_json
 
 STATUS_DIFFERENT = 1

@@ -10,7 +10,7 @@ from onnx_ir.passes.common import InlinePass
 
 from onnxprune.model.slots import slots
 
-# The functions that files of our own carry, of this domain and those below it, are undone by sparse/rewrite.py.
+# The functions that files of our own carry, of this domain and those below it, are undone by sparse/restore.py.
 OWN_DOMAIN = "onnxprune"
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from onnxprune.errors import ModelFileError
 from onnxprune.sparse.functions import FUSED_OPS
-from onnxprune.sparse.rewrite import from_ops
+from onnxprune.sparse.restore import from_ops
 from tests.sparse.graphs import dense_array, op_types, parse, run, sparse, sparse_array
 from tests.sparse.test_rewrite import assert_same_outputs, canonical
 

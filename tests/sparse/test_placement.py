@@ -10,7 +10,7 @@ from onnxprune.sparse.choose import density, weight_shape
 from onnxprune.sparse.functions import DENSE_DOMAIN, DOMAIN
 from onnxprune.sparse.measure import time_node
 from onnxprune.sparse.placement import place, sparse_nodes
-from onnxprune.sparse.rewrite import from_ops
+from onnxprune.sparse.restore import from_ops
 from tests.builders import cnn, initializer
 from tests.sparse.graphs import run
 

@@ -10,7 +10,8 @@ from onnxprune.model.constants import set_constant
 from onnxprune.model.weights import find_weights
 from onnxprune.sparse.encode import encode
 from onnxprune.sparse.functions import BASE_OPS
-from onnxprune.sparse.rewrite import from_ops, to_ops
+from onnxprune.sparse.restore import from_ops
+from onnxprune.sparse.rewrite import to_ops
 from tests.sparse.graphs import dense_array, op_types, parse, run, sparse, sparse_array
 
 OPSETS = range(11, onnx.defs.onnx_opset_version() + 1)

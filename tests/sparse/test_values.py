@@ -11,7 +11,8 @@ from onnxprune.config import PruneConfig
 from onnxprune.errors import ModelFileError, SettingError
 from onnxprune.model.weights import find_weights
 from onnxprune.sparse.encode import halves, pack_gaps, quantize, unpack_gaps
-from onnxprune.sparse.rewrite import from_ops, to_ops
+from onnxprune.sparse.restore import from_ops
+from onnxprune.sparse.rewrite import to_ops
 from tests.sparse.graphs import dense_array, op_types, parse, run, sparse_array
 from tests.sparse.test_rewrite import NODES, OPSETS, canonical, weighted_model
 

@@ -1,0 +1,87 @@
+"""The constants of a graph that a sparse weight is stored in: their names, where they stand, how they come and go."""
+
+from __future__ import annotations
+
+import re
+from itertools import count
+
+import onnx_ir as ir
+
+_PARTS = ("values", "gaps", "shape", "quantized", "packed", "scales", "layout")
+
+
+def value_names(model: ir.Model) -> set[str]:
+    """The names of all values in the graph and its subgraphs."""
+    names: set[str | None] = set()
+    for graph in (model.graph, *model.graph.subgraphs()):
+        names.update(value.name for value in (*graph.inputs, *graph.initializers.values()))
+        names.update(output.name for node in graph for output in node.outputs)
+    return {name for name in names if name}
+
+
+def part_names(weight_name: str, taken: set[str]) -> dict[str, str]:
+    """Names for the parts of a weight; numbered alike where one of them is taken."""
+    for number in count(1):
+        ending = "" if number == 1 else f"_{number}"
+        names = {part: f"{weight_name}.{part}{ending}" for part in _PARTS}
+        if taken.isdisjoint(names.values()):
+            break
+    taken.update(names.values())
+    return names
+
+
+def weight_name(values: ir.Value, taken: set[str]) -> str:
+    """The weight's name as `part_names` was given it: 'fc.values_2' -> 'fc'.
+
+    Graphs side by side may hold weights of one name, so that what is restored here does not count as taken.
+    """
+    name = values.name or ""
+    match = re.fullmatch(r"(.+)\.values(_\d+)?", name)
+    wanted = match[1] if match else f"{name}.weight"
+    return next(free for n in count(1) if (free := wanted if n == 1 else f"{wanted}_{n}") not in taken)
+
+
+def add_constant(beside: ir.Value, name: str, node_ending: str, tensor: ir.Tensor) -> ir.Value:
+    """A constant like `beside`: an initializer of its graph, or a Constant node before its own."""
+    node = beside.producer()
+    if node is None:
+        graph = beside.graph
+        assert graph is not None
+        value = ir.Value(name=name, const_value=tensor)
+        graph.register_initializer(value)
+    else:
+        graph = node.graph
+        assert graph is not None
+        constant = ir.Node(
+            "",
+            "Constant",
+            [],
+            [ir.AttrTensor("value", tensor)],
+            name=f"{node.name.removesuffix('.values')}{node_ending}" if node.name else "",
+            doc_string=node.doc_string,
+            metadata_props=dict(node.metadata_props),
+        )
+        value = constant.outputs[0]
+        value.name = name
+        graph.insert_before(node, constant)
+    if beside.type is not None:
+        value.type = ir.TensorType(tensor.dtype)
+        value.shape = tensor.shape
+    value.doc_string = beside.doc_string
+    value.metadata_props.update(beside.metadata_props)
+    return value
+
+
+def drop_constant(value: ir.Value) -> None:
+    node = value.producer()
+    if node is not None:
+        assert node.graph is not None
+        node.graph.remove(node, safe=True)
+        return
+    graph = value.graph
+    assert graph is not None and value.name is not None
+    del graph.initializers[value.name]
+    # Whoever still holds the value need not hold the weight as well.
+    value.const_value = None
+    if value.is_graph_input():
+        graph.inputs.remove(value)

@@ -1,0 +1,159 @@
+"""onnxprune::Sparse... (X, values, gaps, shape) -> Gemm | MatMul | Conv (X, weight): what `to_ops` did, undone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.errors import ModelFileError
+from onnxprune.model.constants import constant_tensor
+from onnxprune.model.reading import FLOAT_TYPES
+from onnxprune.sparse.encode import decode, dequantize, unpack_gaps
+from onnxprune.sparse.functions import DECODERS, DEQUANTIZE, DOMAIN, DOMAIN_VERSION, DOMAINS, SPARSE_OPS
+from onnxprune.sparse.fuse import set_inputs, unfuse
+from onnxprune.sparse.parts import add_constant, drop_constant, value_names, weight_name
+
+
+def from_ops(model: ir.Model) -> None:
+    """Undo `to_ops`: standard nodes with dense weights under their old names, without functions and domain.
+
+    The IR version stays. A weight whose old name is taken by now gets a number behind it.
+
+    Raises:
+        ModelFileError: a node of domain `onnxprune` that this version does not know, or a weight that is not
+            constant or does not decode.
+    """
+    for domain in DOMAINS:
+        version = model.opset_imports.get(domain, DOMAIN_VERSION)
+        if version != DOMAIN_VERSION:
+            raise ModelFileError(
+                f"the model uses version {version} of the {domain} operators, of which this onnxprune knows "
+                f"version {DOMAIN_VERSION}: use the onnxprune that wrote it"
+            )
+    taken = value_names(model)
+    unfuse(model, taken)
+    weights: dict[tuple[ir.Value, ...], ir.Value] = {}
+    sparse_nodes = [node for node in model.graph.all_nodes() if node.domain in DOMAINS]
+    for node in [node for node in sparse_nodes if node.op_type not in DECODERS]:
+        constants = _constants(node)
+        if constants not in weights:
+            weights[constants] = _decoded(node, constants, taken)
+        _make_standard(node, weights[constants])
+    _drop_unread(set(_with_what_decodes_to(part for constants in weights for part in constants)))
+    for identifier in [identifier for identifier in model.functions if identifier[0] in DOMAINS]:
+        del model.functions[identifier]
+    for domain in DOMAINS:
+        model.opset_imports.pop(domain, None)
+
+
+def _make_standard(node: ir.Node, weight: ir.Value) -> None:
+    op = SPARSE_OPS[node.op_type]
+    operands = [node.inputs[0], *node.inputs[4:]]
+    operands.insert(op.weight_index, weight)
+    set_inputs(node, operands)
+    node.domain, node.op_type = "", op.op_type
+    del node.attributes["dtype"]
+
+
+def _constants(node: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """The values, gaps and shape of a sparse node, which must be constants."""
+    if node.op_type not in SPARSE_OPS:
+        raise ModelFileError(
+            f"node {node.name!r} is a {DOMAIN}::{node.op_type}, which this onnxprune does not know: "
+            "use the onnxprune that wrote the model"
+        )
+    parts = node.inputs[1:4]
+    if len(parts) < 3 or not all(_is_constant(part) for part in parts):
+        raise ModelFileError(
+            f"the weight of {node.op_type} node {node.name!r} is not constant: "
+            "write the model again with onnxprune"
+        )
+    values, gaps, shape = parts
+    assert values is not None and gaps is not None and shape is not None
+    return values, gaps, shape
+
+
+def _decoded(node: ir.Node, constants: tuple[ir.Value, ...], taken: set[str]) -> ir.Value:
+    """The dense weight of a sparse node, as a constant beside its `values`."""
+    values = constants[0]
+    name = weight_name(values, taken)
+    attribute = node.attributes.get("dtype")
+    dtype = attribute.value if attribute is not None else None
+    if dtype not in tuple(FLOAT_TYPES):
+        raise ModelFileError(
+            f"{node.op_type} node {node.name!r} has no float type as its dtype: "
+            "write the model again with onnxprune"
+        )
+    values_array, gaps, shape = (_array(constant) for constant in constants)
+    weight = decode(values_array, gaps, shape, f"sparse weight {name!r}")
+    weight = weight.astype(ir.DataType(dtype).numpy(), copy=False)
+    return add_constant(_stored(values), name, "", ir.Tensor(weight, dtype=ir.DataType(dtype), name=name))
+
+
+def _is_constant(part: ir.Value | None) -> bool:
+    """Whether a part of a weight is constant, or decoded of what is."""
+    maker = part.producer() if part is not None else None
+    if maker is not None and maker.domain == DOMAIN and maker.op_type in DECODERS:
+        return all(_is_constant(value) for value in maker.inputs)
+    return constant_tensor(part) is not None
+
+
+def _stored(part: ir.Value) -> ir.Value:
+    """The constant that a part of a weight is, or is decoded of."""
+    maker = part.producer()
+    if maker is None or maker.domain != DOMAIN:
+        return part
+    assert maker.inputs[0] is not None
+    return _stored(maker.inputs[0])
+
+
+def _array(constant: ir.Value) -> np.ndarray:
+    maker = constant.producer()
+    if maker is not None and maker.domain == DOMAIN:
+        return _decoded_part(maker)
+    tensor = constant_tensor(constant)
+    assert tensor is not None
+    try:
+        return tensor.numpy()
+    except (ValueError, TypeError) as error:
+        raise ModelFileError(
+            f"{constant.name!r} holds other data than its shape says: write the model again"
+        ) from error
+
+
+def _decoded_part(maker: ir.Node) -> np.ndarray:
+    """What a node of one of the functions in front makes."""
+    try:
+        arrays = [_array(value) for value in maker.inputs if value is not None]
+        if maker.op_type == DEQUANTIZE:
+            return dequantize(*arrays)
+        packed, values = arrays
+        return unpack_gaps(packed, len(values))
+    except (ValueError, TypeError, IndexError, ZeroDivisionError) as error:
+        raise ModelFileError(
+            f"{maker.op_type} node {maker.name!r} cannot be decoded ({error}): write the model again with onnxprune"
+        ) from error
+
+
+def _with_what_decodes_to(parts: Iterable[ir.Value]) -> Iterator[ir.Value]:
+    """Parts of weights, and those that they are decoded of."""
+    for part in parts:
+        yield part
+        maker = part.producer()
+        if maker is not None and maker.domain == DOMAIN:
+            yield from _with_what_decodes_to(value for value in maker.inputs if value is not None)
+
+
+def _drop_unread(parts: set[ir.Value]) -> None:
+    """Remove those that nothing reads any more; the rest is then read no longer in its turn."""
+    while unread := [part for part in parts if not part.uses() and not part.is_graph_output()]:
+        parts.difference_update(unread)
+        for part in unread:
+            maker = part.producer()
+            if maker is None or maker.domain != DOMAIN:
+                drop_constant(part)
+            else:
+                assert maker.graph is not None
+                maker.graph.remove(maker, safe=True)
