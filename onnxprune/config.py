@@ -336,7 +336,8 @@ class PruneConfig:
     )
     input_shape: tuple[tuple[str, tuple[int, ...]], ...] = _setting(
         (),
-        "Choose for inputs of this shape, for example x:1,3,224,224; without it, for one sample as judged. Repeatable.",
+        "Choose for inputs of this shape, for example x:1,3,224,224, and make up such where there are none; without "
+        "it, for one sample as judged. Repeatable.",
         metavar="NAME:DIMS",
     )
     external_data: str = _setting(

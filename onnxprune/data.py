@@ -123,6 +123,25 @@ def fix_shapes(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) 
     return [replace(spec, shape=tuple(shapes.get(spec.name, spec.shape))) for spec in specs]
 
 
+def sized(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) -> list[InputSpec]:
+    """The inputs with the axes that the model leaves open, but for those of the batch, as long as in `shapes`, by name.
+
+    Raises:
+        SettingError: there is no such input, or it takes no such shape.
+    """
+    batch = {spec.shape[0] for spec in specs if spec.shape}
+    return [
+        replace(
+            spec,
+            shape=tuple(
+                old if axis == 0 or (old is not None and old in batch) else new
+                for axis, (old, new) in enumerate(zip(spec.shape, fixed.shape, strict=True))
+            ),
+        )
+        for spec, fixed in zip(specs, fix_shapes(specs, shapes), strict=True)
+    ]
+
+
 def _dims(spec: InputSpec) -> str:
     return ",".join("?" if dim is None else str(dim) for dim in spec.shape)
 

@@ -16,15 +16,22 @@ from onnxprune.sources import load_data
 
 
 def read_inputs(
-    source: Any, model: ir.Model, original: ort.InferenceSession, specs: list[InputSpec], seed: int
+    source: Any,
+    model: ir.Model,
+    original: ort.InferenceSession,
+    specs: list[InputSpec],
+    seed: int,
+    made_up: list[InputSpec] | None = None,
 ) -> Dataset:
-    """A data source, see `load_data`, or the word "synthetic": inputs made up from the model.
+    """A data source, see `load_data`, or the word "synthetic": inputs made up from the model, as `made_up` has them.
 
     Raises:
         DataError: it cannot be read, or the model does not run on it.
     """
     if isinstance(source, str) and source == SYNTHETIC:
-        return random_inputs(original, specs, seed, partial(synthetic_data, model), patience(model))
+        return random_inputs(
+            original, made_up or specs, seed, partial(synthetic_data, model), patience(model)
+        )
     return read_samples(source, original, specs)
 
 

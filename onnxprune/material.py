@@ -12,7 +12,7 @@ from onnxprune.calibrated import Calibration
 from onnxprune.calibration.sensitivity import measure
 from onnxprune.calibration.walk import affordable
 from onnxprune.config import PruneConfig
-from onnxprune.data import Dataset, InputSpec, input_specs
+from onnxprune.data import Dataset, InputSpec, input_specs, sized
 from onnxprune.evaluate import patience, random_inputs
 from onnxprune.inputs import read_inputs, read_samples
 from onnxprune.model.costs import multiply_adds, weight_multiply_adds
@@ -45,27 +45,31 @@ class Material:
 def read_material(model: ir.Model, original: ort.InferenceSession, config: PruneConfig) -> Material:
     """The data that the settings name, split and tried on the model; where they name none, inputs made up.
 
+    What is made up has the shape of --input-shape, else that of the samples of --eval-data.
+
     Raises:
         DataError: something cannot be read, or the model does not run on it.
+        SettingError: --input-shape does not fit the model.
     """
     specs = input_specs(model)
+    judging = None if config.eval_data is None else read_samples(config.eval_data, original, specs)
+    known = {} if judging is None else sample_shapes(judging)
+    made_up = sized(specs, dict(config.input_shape) or known)
     training = held_out = None
     if config.data is not None:
-        data = read_inputs(config.data, model, original, specs, config.seed)
+        data = read_inputs(config.data, model, original, specs, config.seed, made_up)
         if config.held_out_data is None:
             training, held_out = data.split(config.held_out, config.seed)
         else:
             training = data
-            held_out = read_inputs(config.held_out_data, model, original, specs, config.seed)
-    if config.eval_data is not None:
-        judging = read_samples(config.eval_data, original, specs)
-    else:
-        judging = held_out or random_inputs(original, specs, config.seed, patience=patience(model))
+            held_out = read_inputs(config.held_out_data, model, original, specs, config.seed, made_up)
+    if judging is None:
+        judging = held_out or random_inputs(original, made_up, config.seed, patience=patience(model))
     old = None if config.old_data is None else read_samples(config.old_data, original, specs)
     measured = config.calibrated or config.scope == "sensitivity"
     calibration = training if measured else None
     if measured and config.calibration_data is not None:
-        calibration = read_inputs(config.calibration_data, model, original, specs, config.seed)
+        calibration = read_inputs(config.calibration_data, model, original, specs, config.seed, made_up)
     return Material(specs, training, held_out, judging, old, calibration)
 
 

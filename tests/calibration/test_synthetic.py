@@ -1,10 +1,15 @@
 import numpy as np
 import onnx_ir as ir
+import pytest
 from onnx import TensorProto, helper
 
 import onnxprune
 from onnxprune.calibration.synthetic import SAMPLES, synthetic_data
+from onnxprune.config import PruneConfig
 from onnxprune.data import input_specs
+from onnxprune.errors import SettingError
+from onnxprune.evaluate import make_session
+from onnxprune.material import read_material
 from tests.builders import cnn, floats, mlp, model_of, normal
 
 
@@ -70,3 +75,21 @@ def test_second_order_on_made_up_inputs_moves_real_outputs_less_than_magnitude()
 def test_retraining_on_made_up_inputs_says_so():
     report = onnxprune.prune(mlp(), rate=0.5, data="synthetic", epochs=1, steps=1, batch_size=64).report
     assert report.retraining and any("made up from the model" in note for note in report.notes)
+
+
+def test_what_is_made_up_has_the_shape_asked_for_or_that_of_the_samples_to_judge_on():
+    proto = model_of(
+        [helper.make_node("Conv", ["x", "w"], ["y"])],
+        [floats("x", "N", 3, "H", "W")],
+        [floats("y", "N", 8, "h", "w")],
+        {"w": normal(8, 3, 3, 3)},
+    )
+    settings = {"rate": 0.5, "criterion": "wanda", "calibration_data": "synthetic"}
+    samples = {"x": normal(4, 3, 9, 20)}
+    for shape, more in (((9, 20), {"eval_data": samples}), ((7, 30), {"input_shape": ["x:1,3,7,30"]})):
+        model, session = ir.from_proto(proto), make_session(proto, "the model")
+        material = read_material(model, session, PruneConfig(**settings, **more))
+        assert material.calibration.inputs["x"].shape == (SAMPLES, 3, *shape)
+        assert material.judging.inputs["x"].shape[2:] == shape
+    with pytest.raises(SettingError, match="does not fit"):
+        read_material(model, session, PruneConfig(**settings, input_shape=["x:1,4,7,30"]))
