@@ -124,21 +124,23 @@ def fix_shapes(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) 
 
 
 def sized(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) -> list[InputSpec]:
-    """The inputs with the axes that the model leaves open, but for those of the batch, as long as in `shapes`, by name.
-
-    Raises:
-        SettingError: there is no such input, or it takes no such shape.
-    """
+    """The inputs, the axes that the model leaves open as long as in `shapes`, by name, but for those of the batch."""
     batch = {spec.shape[0] for spec in specs if spec.shape}
+
+    def is_set(axis: int, dim: int | str | None) -> bool:
+        return isinstance(dim, int) or axis == 0 or (dim is not None and dim in batch)
+
     return [
         replace(
             spec,
             shape=tuple(
-                old if axis == 0 or (old is not None and old in batch) else new
-                for axis, (old, new) in enumerate(zip(spec.shape, fixed.shape, strict=True))
+                dim if is_set(axis, dim) else length
+                for axis, (dim, length) in enumerate(
+                    zip(spec.shape, shapes.get(spec.name, spec.shape), strict=True)
+                )
             ),
         )
-        for spec, fixed in zip(specs, fix_shapes(specs, shapes), strict=True)
+        for spec in specs
     ]
 
 

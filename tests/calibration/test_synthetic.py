@@ -93,3 +93,17 @@ def test_what_is_made_up_has_the_shape_asked_for_or_that_of_the_samples_to_judge
         assert material.judging.inputs["x"].shape[2:] == shape
     with pytest.raises(SettingError, match="does not fit"):
         read_material(model, session, PruneConfig(**settings, input_shape=["x:1,4,7,30"]))
+
+
+def test_a_batch_that_the_model_fixes_stays_where_inputs_are_made_up():
+    proto = model_of(
+        [helper.make_node("Conv", ["x", "w"], ["y"])],
+        [floats("x", 4, 3, "H", "W")],
+        [floats("y", 4, 8, "h", "w")],
+        {"w": normal(8, 3, 3, 3)},
+    )
+    config = PruneConfig(
+        rate=0.5, criterion="wanda", calibration_data="synthetic", eval_data={"x": normal(8, 3, 9, 9)}
+    )
+    material = read_material(ir.from_proto(proto), make_session(proto, "the model"), config)
+    assert material.calibration.inputs["x"].shape[1:] == (3, 9, 9)
