@@ -65,7 +65,11 @@ def distilled(
 
 
 def theirs(name: str, trained: Trained, rate: float) -> onnx.ModelProto:
-    """One-shot by onnxsim, which takes weights that are initializers."""
+    """One-shot by onnxsim, which takes weights that are initializers.
+
+    Its Wanda looks at what a MatMul reads only where that is a matrix, and is magnitude elsewhere (its docstring):
+    so it is all through the sentence encoder.
+    """
     import onnxsim
 
     model = ir.from_proto(trained.proto)
