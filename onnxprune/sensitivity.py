@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from onnxprune.calibration.segments import compared
 from onnxprune.calibration.sensitivity import measure
 from onnxprune.calibration.walk import affordable
 from onnxprune.config import describe_source
-from onnxprune.data import input_specs
+from onnxprune.data import fix_shapes, input_specs, sized
 from onnxprune.errors import NothingToPruneError
 from onnxprune.evaluate import make_session
 from onnxprune.inputs import read_inputs
+from onnxprune.material import sample_shapes
 from onnxprune.model.io import ModelLike, load
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.sensitivity import RATES, Scan, scan
@@ -28,6 +29,7 @@ def sensitivity(
     model: ModelLike,
     data: Any,
     *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
     rates: Sequence[float] = RATES,
     samples: int = 1000,
     state: Path | None = None,
@@ -36,8 +38,8 @@ def sensitivity(
 ) -> Scan:
     """Prune every weight alone at each of the rates: the deviation of the outputs.
 
-    `data` as in `prune`, of which the first `samples` are used, fewer where the graph is wide; `state`: a JSON file
-    to keep the scan in and to go on from.
+    `data` as in `prune`, of which the first `samples` are used, fewer where the graph is wide; `shapes`: of inputs that
+    are made up, by name; `state`: a JSON file to keep the scan in and to go on from.
 
     Raises:
         OnnxPruneError: what is wrong, in a sentence that says the mend.
@@ -48,12 +50,15 @@ def sensitivity(
     if not weights:
         raise NothingToPruneError(f"{origin.name} has no weight that can be pruned: see `onnxprune inspect`")
     session = make_session(origin.file, origin.name)
-    inputs = read_inputs(data, graph, session, input_specs(graph), seed)
+    specs = input_specs(graph)
+    fix_shapes(specs, shapes or {})
+    inputs = read_inputs(data, graph, session, specs, seed, sized(specs, shapes or {}))
     inputs = inputs.take(slice(0, affordable(graph, inputs, samples)))
     about: dict[str, Any] = {
         "model": origin.sha256,
         "data": describe_source(data),
         "samples": len(inputs),
+        "shapes": {name: list(shape) for name, shape in sample_shapes(inputs).items()},
         "rates": sorted(rates),
         "labelled": inputs.labels is not None,
         "compared": [value.name for value in compared(graph)],

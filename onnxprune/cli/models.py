@@ -79,6 +79,12 @@ def compare(
 @click.argument("source", metavar="MODEL.onnx")
 @click.option("--data", metavar="DATA", required=True, help="As for pruning; 'synthetic' will do.")
 @click.option(
+    "--input-shape",
+    multiple=True,
+    metavar="NAME:DIMS",
+    help="A made-up input's shape, such as x:1,3,224,224.",
+)
+@click.option(
     "--rate", "rates", type=click.FloatRange(0, 1, max_open=True), multiple=True, help="Repeatable."
 )
 @click.option("--samples", type=click.IntRange(1), default=1000, show_default=True, help="Use the first N.")
@@ -87,7 +93,13 @@ def compare(
 )
 @click.option("--plot", metavar="FILE.svg", help="Draw it as lines, one a weight.")
 def sensitivity(
-    source: str, data: str, rates: tuple[float, ...], samples: int, json_path: str | None, plot: str | None
+    source: str,
+    data: str,
+    input_shape: tuple[str, ...],
+    rates: tuple[float, ...],
+    samples: int,
+    json_path: str | None,
+    plot: str | None,
 ) -> None:
     """Prune every weight alone at a ladder of rates, and show how far the outputs move."""
     from onnxprune.pruning.sensitivity import RATES
@@ -102,6 +114,7 @@ def sensitivity(
         found = scan(
             source,
             data,
+            shapes=input_shapes(input_shape),
             rates=rates or RATES,
             samples=samples,
             state=state,

@@ -89,6 +89,19 @@ def test_what_a_softmax_reads_is_compared_in_the_place_of_its_probabilities():
     assert error == pytest.approx(((x @ v).argmax(1) != labels).mean())
 
 
+def test_inputs_are_made_up_in_the_shape_asked_for():
+    proto = model_of(
+        [helper.make_node("Conv", ["x", "w"], ["y"])],
+        [floats("x", "N", 3, "H", "W")],
+        [floats("y", "N", 8, "h", "w")],
+        {"w": normal(8, 3, 3, 3)},
+    )
+    found = sensitivity(proto, "synthetic", shapes={"x": (1, 3, 7, 30)}, rates=(0.5,), samples=8)
+    assert found.about["shapes"] == {"x": [1, 3, 7, 30]} and found.about["samples"] == 8
+    with pytest.raises(SettingError, match="no such input"):
+        sensitivity(proto, "synthetic", shapes={"z": (1, 3, 7, 30)})
+
+
 def test_an_interrupted_scan_goes_on_from_its_file_to_the_same_end(tmp_path):
     state = tmp_path / "scan.json"
     scanned(state, {"model": "a"}, stop_after=1)
