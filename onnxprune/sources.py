@@ -122,11 +122,16 @@ def _labels_beside(images: Path) -> Path | None:
     return labels if name != images.name and labels.is_file() else None
 
 
-def _call(module_name: str, function_name: str) -> Iterable[Any]:
+def named(module: str, name: str) -> Any:
+    """What a module of the working folder, or an installed one, calls by a name; raises what importing it raises."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    return getattr(importlib.import_module(module), name)
+
+
+def _call(module_name: str, function_name: str) -> Iterable[Any]:
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
+        function = named(module_name, function_name)
     except ModuleNotFoundError as error:
         raise DataError(
             f"{module_name}:{function_name}: {error}; is it in this folder or installed?"

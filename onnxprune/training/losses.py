@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +10,7 @@ import torch.nn.functional as F
 
 from onnxprune.data import class_axis
 from onnxprune.errors import DataError, SettingError
+from onnxprune.sources import named
 from onnxprune.training.samples import Mixture
 
 # Keeps log-probabilities finite where a Softmax in the graph has saturated, and divisors away from zero.
@@ -148,11 +146,9 @@ def load_function(text: str) -> Callable[[Outputs, torch.Tensor], torch.Tensor]:
     Raises:
         SettingError: there is none.
     """
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     module, _, name = text.partition(":")
     try:
-        function = getattr(importlib.import_module(module), name)
+        function = named(module, name)
     except Exception as error:
         raise SettingError(
             f"--loss {text}: {error}; name a function of (outputs, labels) in a module of this folder or installed"
