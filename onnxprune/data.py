@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 import onnx_ir as ir
@@ -106,6 +107,16 @@ def fix_shapes(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) 
     Raises:
         SettingError: there is no such input, or it takes no such shape.
     """
+    check_shapes(specs, shapes)
+    return [replace(spec, shape=tuple(shapes.get(spec.name, spec.shape))) for spec in specs]
+
+
+def check_shapes(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) -> None:
+    """Hold the shapes that --input-shape gives, by name, against the inputs.
+
+    Raises:
+        SettingError: there is no such input, or it takes no such shape.
+    """
     unknown = sorted(set(shapes) - {spec.name for spec in specs})
     if unknown:
         names = ", ".join(spec.name for spec in specs)
@@ -120,28 +131,31 @@ def fix_shapes(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) 
             raise SettingError(
                 f"--input-shape {spec.name}:{wanted} does not fit the input, whose dims are {_dims(spec)}"
             )
-    return [replace(spec, shape=tuple(shapes.get(spec.name, spec.shape))) for spec in specs]
 
 
 def sized(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) -> list[InputSpec]:
     """The inputs, the axes that the model leaves open as long as in `shapes`, by name, but for those of the batch."""
-    batch = {spec.shape[0] for spec in specs if spec.shape}
+    batch = _batch_names(specs)
 
-    def is_set(axis: int, dim: int | str | None) -> bool:
-        return isinstance(dim, int) or axis == 0 or (dim is not None and dim in batch)
+    def size(axis: int, dim: int | str | None, asked: int) -> int | str | None:
+        return dim if isinstance(dim, int) or _counts_samples(axis, dim, batch) else asked
 
     return [
-        replace(
-            spec,
-            shape=tuple(
-                dim if is_set(axis, dim) else length
-                for axis, (dim, length) in enumerate(
-                    zip(spec.shape, shapes.get(spec.name, spec.shape), strict=True)
-                )
-            ),
-        )
+        replace(spec, shape=tuple(map(size, count(), spec.shape, shapes[spec.name])))
+        if spec.name in shapes
+        else spec
         for spec in specs
     ]
+
+
+def _batch_names(specs: Sequence[InputSpec]) -> set[int | str | None]:
+    """What the first axes of the inputs are called."""
+    return {spec.shape[0] for spec in specs if spec.shape}
+
+
+def _counts_samples(axis: int, dim: int | str | None, batch: set[int | str | None]) -> bool:
+    """Whether an open axis is that of the samples: the first, or one that is called as a first axis is."""
+    return axis == 0 or (dim is not None and dim in batch)
 
 
 def _dims(spec: InputSpec) -> str:
@@ -157,12 +171,12 @@ def random_data(specs: list[InputSpec], free_size: int, seed: int) -> Dataset:
         DataError: they would be too large.
     """
     rng = np.random.default_rng(seed)
-    batch_names = {spec.shape[0] for spec in specs if spec.shape}
+    batch = _batch_names(specs)
 
     def size(axis: int, dim: int | str | None) -> int:
         if isinstance(dim, int):
             return dim
-        return RANDOM_SAMPLES if axis == 0 or (dim is not None and dim in batch_names) else free_size
+        return RANDOM_SAMPLES if _counts_samples(axis, dim, batch) else free_size
 
     inputs = {}
     for spec in specs:

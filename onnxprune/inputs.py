@@ -21,7 +21,7 @@ def read_inputs(
     original: ort.InferenceSession,
     specs: list[InputSpec],
     seed: int,
-    made_up: list[InputSpec] | None = None,
+    made_up: list[InputSpec],
 ) -> Dataset:
     """A data source, see `load_data`, or the word "synthetic": inputs made up from the model, as `made_up` has them.
 
@@ -29,9 +29,7 @@ def read_inputs(
         DataError: it cannot be read, or the model does not run on it.
     """
     if isinstance(source, str) and source == SYNTHETIC:
-        return random_inputs(
-            original, made_up or specs, seed, partial(synthetic_data, model), patience(model)
-        )
+        return random_inputs(original, made_up, seed, partial(synthetic_data, model), patience(model))
     return read_samples(source, original, specs)
 
 

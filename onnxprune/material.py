@@ -12,7 +12,7 @@ from onnxprune.calibrated import Calibration
 from onnxprune.calibration.sensitivity import measure
 from onnxprune.calibration.walk import affordable
 from onnxprune.config import PruneConfig
-from onnxprune.data import Dataset, InputSpec, fix_shapes, input_specs, sized
+from onnxprune.data import Dataset, InputSpec, check_shapes, input_specs, sized
 from onnxprune.evaluate import patience, random_inputs
 from onnxprune.inputs import read_inputs, read_samples
 from onnxprune.model.costs import multiply_adds, weight_multiply_adds
@@ -55,7 +55,7 @@ def read_material(model: ir.Model, original: ort.InferenceSession, config: Prune
     judging = None if config.eval_data is None else read_samples(config.eval_data, original, specs)
     asked = dict(config.input_shape)
     # Or training goes first, and the choice of kernels refuses them in the end.
-    fix_shapes(specs, asked)
+    check_shapes(specs, asked)
     made_up = sized(specs, asked if judging is None else sample_shapes(judging) | asked)
     training = held_out = None
     if config.data is not None:

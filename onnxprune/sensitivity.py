@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.markup import escape
@@ -14,7 +15,7 @@ from onnxprune.calibration.segments import compared
 from onnxprune.calibration.sensitivity import measure
 from onnxprune.calibration.walk import affordable
 from onnxprune.config import describe_source
-from onnxprune.data import fix_shapes, input_specs, sized
+from onnxprune.data import check_shapes, input_specs, sized
 from onnxprune.errors import NothingToPruneError
 from onnxprune.evaluate import make_session
 from onnxprune.inputs import read_inputs
@@ -29,7 +30,7 @@ def sensitivity(
     model: ModelLike,
     data: Any,
     *,
-    shapes: Mapping[str, Sequence[int]] | None = None,
+    shapes: Mapping[str, Sequence[int]] = MappingProxyType({}),
     rates: Sequence[float] = RATES,
     samples: int = 1000,
     state: Path | None = None,
@@ -51,8 +52,8 @@ def sensitivity(
         raise NothingToPruneError(f"{origin.name} has no weight that can be pruned: see `onnxprune inspect`")
     session = make_session(origin.file, origin.name)
     specs = input_specs(graph)
-    fix_shapes(specs, shapes or {})
-    inputs = read_inputs(data, graph, session, specs, seed, sized(specs, shapes or {}))
+    check_shapes(specs, shapes)
+    inputs = read_inputs(data, graph, session, specs, seed, sized(specs, shapes))
     inputs = inputs.take(slice(0, affordable(graph, inputs, samples)))
     about: dict[str, Any] = {
         "model": origin.sha256,

@@ -85,6 +85,16 @@ def cnn(seed: int = 0) -> onnx.ModelProto:
     )
 
 
+def open_conv(batch: int | str = "N") -> onnx.ModelProto:
+    """A Conv 3 -> 8 whose images may be of any size."""
+    return model_of(
+        [helper.make_node("Conv", ["x", "w"], ["y"])],
+        [floats("x", batch, 3, "H", "W")],
+        [floats("y", batch, 8, "h", "w")],
+        {"w": normal(8, 3, 3, 3)},
+    )
+
+
 def initializer(model: onnx.ModelProto, name: str) -> np.ndarray:
     """The values of an initializer."""
     return next(numpy_helper.to_array(tensor) for tensor in model.graph.initializer if tensor.name == name)

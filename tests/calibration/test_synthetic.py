@@ -10,7 +10,7 @@ from onnxprune.data import input_specs
 from onnxprune.errors import SettingError
 from onnxprune.evaluate import make_session
 from onnxprune.material import read_material
-from tests.builders import cnn, floats, mlp, model_of, normal
+from tests.builders import cnn, floats, mlp, model_of, normal, open_conv
 
 
 def made_up(proto, size=16):
@@ -78,12 +78,7 @@ def test_retraining_on_made_up_inputs_says_so():
 
 
 def test_what_is_made_up_has_the_shape_asked_for_or_that_of_the_samples_to_judge_on():
-    proto = model_of(
-        [helper.make_node("Conv", ["x", "w"], ["y"])],
-        [floats("x", "N", 3, "H", "W")],
-        [floats("y", "N", 8, "h", "w")],
-        {"w": normal(8, 3, 3, 3)},
-    )
+    proto = open_conv()
     settings = {"rate": 0.5, "criterion": "wanda", "calibration_data": "synthetic"}
     samples = {"x": normal(4, 3, 9, 20)}
     for shape, more in (((9, 20), {"eval_data": samples}), ((7, 30), {"input_shape": ["x:1,3,7,30"]})):
@@ -96,12 +91,7 @@ def test_what_is_made_up_has_the_shape_asked_for_or_that_of_the_samples_to_judge
 
 
 def test_a_batch_that_the_model_fixes_stays_where_inputs_are_made_up():
-    proto = model_of(
-        [helper.make_node("Conv", ["x", "w"], ["y"])],
-        [floats("x", 4, 3, "H", "W")],
-        [floats("y", 4, 8, "h", "w")],
-        {"w": normal(8, 3, 3, 3)},
-    )
+    proto = open_conv(4)
     config = PruneConfig(
         rate=0.5, criterion="wanda", calibration_data="synthetic", eval_data={"x": normal(8, 3, 9, 9)}
     )

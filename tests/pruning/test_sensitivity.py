@@ -14,7 +14,7 @@ from onnxprune.errors import SettingError
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.sensitivity import Scan, scan
 from onnxprune.sensitivity import sensitivity
-from tests.builders import cnn, floats, mlp, model_of, normal
+from tests.builders import cnn, floats, mlp, model_of, normal, open_conv
 
 RATES = (0.5, 0.9)
 X = normal(40, 1, 8, 8)
@@ -90,12 +90,7 @@ def test_what_a_softmax_reads_is_compared_in_the_place_of_its_probabilities():
 
 
 def test_inputs_are_made_up_in_the_shape_asked_for():
-    proto = model_of(
-        [helper.make_node("Conv", ["x", "w"], ["y"])],
-        [floats("x", "N", 3, "H", "W")],
-        [floats("y", "N", 8, "h", "w")],
-        {"w": normal(8, 3, 3, 3)},
-    )
+    proto = open_conv()
     found = sensitivity(proto, "synthetic", shapes={"x": (1, 3, 7, 30)}, rates=(0.5,), samples=8)
     assert found.about["shapes"] == {"x": [1, 3, 7, 30]} and found.about["samples"] == 8
     with pytest.raises(SettingError, match="no such input"):
