@@ -52,7 +52,6 @@ class Calibration:
 
         Weights without a rate are left as they are, those of `passed_over` are cut by magnitude.
         """
-        graph = set(self.model.graph)
         visited: dict[ir.Node, list[Weight]] = {}
         masks = {}
         passed_over = set(self.passed_over(weights))
@@ -61,7 +60,11 @@ class Calibration:
                 masks[weight.value] = cut_by_magnitude(weight, rates[weight.name], self.config.pattern)
             else:
                 visited.setdefault(weight.uses[0].node, []).append(weight)
-        norms = {node for node in graph if node.op_type == "BatchNormalization" and self.config.restore_norms}
+        norms = {
+            node
+            for node in self.model.graph
+            if node.op_type == "BatchNormalization" and self.config.restore_norms
+        }
         for visit in walk(self.model, self.dense, self.data, visited.keys() | norms):
             if visit.node in norms:
                 restore_norm(visit, self.dense)

@@ -115,9 +115,8 @@ def run(
             amount, costs = amount_of(model, weights, config, data, before, curves)
             if (curves, calibration, amount) != (None, None, config):
                 cutter = make_cutter(model, weights, amount, calibration, curves, costs)
-            passed_over = [
-                weight.name for weight in (calibration.passed_over(cutter.weights) if calibration else ())
-            ]
+            passed_over = () if calibration is None else calibration.passed_over(cutter.weights)
+            by_magnitude = [weight.name for weight in passed_over]
         with watch("prune"):
             start = None if search is None else search.start
             epochs = _prune(model, cutter, data, config, partial(progress, "prune"), start)
@@ -139,7 +138,7 @@ def run(
         with watch("judge"):
             # The files are judged: what they were made from need not be in memory as well.
             unprunable = found.unprunable
-            del model, found, weights, values_before, cutter
+            del model, found, weights, values_before, cutter, calibration, passed_over
             give_back()
             original = make_session(origin.file, origin.name)
             pruned = make_session(stage.path, "the pruned model")
@@ -157,7 +156,7 @@ def run(
             surgery=asdict(surgery) if surgery else {},
             evaluation=evaluation.to_dict(),
             retraining=epochs,
-            notes=tuple(_notes(config, origin, target, data, layers, passed_over, surgery)),
+            notes=tuple(_notes(config, origin, target, data, layers, by_magnitude, surgery)),
             seconds=watch.seconds,
             histograms=histograms,
             old_evaluation=None if old is None else old.to_dict(),
@@ -303,7 +302,7 @@ def _notes(
     target: Path | None,
     data: Material,
     layers: list[LayerRecord],
-    passed_over: list[str],
+    by_magnitude: list[str],
     surgery: SurgeryReport | None,
 ) -> Iterator[str]:
     """What the reader of the summary should know."""
@@ -324,9 +323,9 @@ def _notes(
             f"Calibrated on {data.calibration.name}, {config.calibration_samples:,} samples at most; "
             "no label was used."
         )
-    if passed_over:
+    if by_magnitude:
         yield (
-            f"Cut by magnitude, and not fitted to the inputs: {', '.join(passed_over)} "
+            f"Cut by magnitude, and not fitted to the inputs: {', '.join(by_magnitude)} "
             "(quantized, transposed or in the body of an If, or too many inputs)."
         )
     if data.judging.labels is None:

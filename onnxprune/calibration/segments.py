@@ -109,19 +109,15 @@ def compared(model: ir.Model) -> list[ir.Value]:
 
     Probabilities near 0 and 1 hide what was lost until they turn over.
     """
-    values = []
-    for value in model.graph.outputs:
-        maker = value.producer()
-        if (
-            maker is not None
-            and maker.domain in ("", "ai.onnx")
-            and maker.op_type in ("Softmax", "LogSoftmax")
-        ):
-            read = maker.inputs[0]
-            value = read or value
-        if constant_tensor(value) is None:
-            values.append(value)
-    return values
+    values = (_before_softmax(value) or value for value in model.graph.outputs)
+    return [value for value in values if constant_tensor(value) is None]
+
+
+def _before_softmax(value: ir.Value) -> ir.Value | None:
+    maker = value.producer()
+    if maker is None or maker.domain not in ("", "ai.onnx") or maker.op_type not in ("Softmax", "LogSoftmax"):
+        return None
+    return maker.inputs[0]
 
 
 def last_reads(model: ir.Model) -> dict[ir.Value, int]:

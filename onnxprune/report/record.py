@@ -107,10 +107,8 @@ class FileRecord:
 
         `kept`: the elements of each weight that are not zero, by its name.
         """
-        parameters, nonzero = (
-            sum(weight.size for weight in weights),
-            sum(kept[weight.name] for weight in weights),
-        )
+        parameters = sum(weight.size for weight in weights)
+        nonzero = sum(kept[weight.name] for weight in weights)
         counted = {weight.value for weight in weights}
         for value in constants(model):
             tensor = constant_tensor(value)
