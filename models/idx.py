@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from onnxprune.data.idx import read_idx
 from onnxprune.errors import DataError
-from onnxprune.idx import read_idx
 
 UNSIGNED_BYTE = 8
 

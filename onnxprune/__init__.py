@@ -6,23 +6,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnxprune.config import PruneConfig
+    from onnxprune.commands.prune import prune, retrain
+    from onnxprune.commands.to_torch import to_torch
+    from onnxprune.config.settings import PruneConfig
     from onnxprune.errors import OnnxPruneError
-    from onnxprune.jobs import prune, retrain
-    from onnxprune.pipeline import Result
-    from onnxprune.session import PruningSession
-    from onnxprune.translate import to_torch
+    from onnxprune.job.pipeline import Result
+    from onnxprune.training.session import PruningSession
 
 __all__ = ["OnnxPruneError", "PruneConfig", "PruningSession", "Result", "prune", "retrain", "to_torch"]
 
 _HOMES = {
     "OnnxPruneError": "onnxprune.errors",
-    "PruneConfig": "onnxprune.config",
-    "PruningSession": "onnxprune.session",
-    "Result": "onnxprune.pipeline",
-    "prune": "onnxprune.jobs",
-    "retrain": "onnxprune.jobs",
-    "to_torch": "onnxprune.translate",
+    "PruneConfig": "onnxprune.config.settings",
+    "PruningSession": "onnxprune.training.session",
+    "Result": "onnxprune.job.pipeline",
+    "prune": "onnxprune.commands.prune",
+    "retrain": "onnxprune.commands.prune",
+    "to_torch": "onnxprune.commands.to_torch",
 }
 
 

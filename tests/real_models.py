@@ -23,7 +23,7 @@ import onnxruntime as ort
 import torch
 
 import onnxprune
-from onnxprune.data import input_specs, random_feeds
+from onnxprune.data.dataset import input_specs, random_feeds
 from onnxprune.model.protos import all_tensors
 from onnxprune.model.reading import FLOAT_TYPES
 from onnxprune.model.weights import find_weights

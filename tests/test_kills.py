@@ -33,7 +33,8 @@ for turn in itertools.count():
 # line, so that it is there to be killed until then, how it ended.
 FORKER = """
 import json, os, sys
-from onnxprune import cli, retraining
+from onnxprune import cli
+from onnxprune.job import fine_tune as retraining
 print("begun", flush=True)
 for line in sys.stdin:
     job = os.fork()

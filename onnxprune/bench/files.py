@@ -7,7 +7,7 @@ from pathlib import Path
 
 from onnxprune.bench.engines import DENSE, KERNELS, Worker
 from onnxprune.bench.race import Entrant, Row, race
-from onnxprune.data import input_specs, random_feeds
+from onnxprune.data.dataset import input_specs, random_feeds
 from onnxprune.errors import SettingError
 from onnxprune.model.io import load
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnxprune.bench.engines import DENSE, KERNELS, OTHERS, Engine, Feeds, Worker
 from onnxprune.bench.networks import NETWORKS, Network
 from onnxprune.bench.race import Entrant, Row, race
-from onnxprune.data import input_specs, random_feeds
+from onnxprune.data.dataset import input_specs, random_feeds
 from onnxprune.model.io import staging
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.allocation import Pool

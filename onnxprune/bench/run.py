@@ -14,7 +14,7 @@ from onnxprune.bench.layers import DENSITIES, LAYERS, bench_layers
 from onnxprune.bench.models import SEARCH_SECONDS, bench_models
 from onnxprune.bench.networks import NETWORKS, MissingPackageError
 from onnxprune.bench.race import Row
-from onnxprune.bench.tables import files_table, memory_table, suite_tables
+from onnxprune.cli.tables.bench import files_table, memory_table, suite_tables
 from onnxprune.errors import SettingError
 from onnxprune.sparse.choose import require_kernels
 

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from onnxprune.calibration.segments import Segment, compared, last_reads, reads
 from onnxprune.calibration.walk import Visit, batches, walk
-from onnxprune.data import Dataset, class_axis
+from onnxprune.data.dataset import Dataset, class_axis
 from onnxprune.model.weights import Weight
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.calibration.walk import walk
-from onnxprune.data import Dataset, InputSpec, random_data
+from onnxprune.data.dataset import Dataset, InputSpec, random_data
 from onnxprune.model.constants import constant_tensor
 
 NAME = "synthetic"

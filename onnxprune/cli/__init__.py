@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import click
 
+from onnxprune.cli.interrupts import stopping_at_once
 from onnxprune.cli.jobs import pick, prune, retrain
 from onnxprune.cli.models import compare, inspect, report, sensitivity
 from onnxprune.cli.speed import bench, tune
 from onnxprune.errors import OnnxPruneError
-from onnxprune.interrupts import stopping_at_once
 from onnxprune.model.replace import remove_working_folders
 
 STATUS_BAD_INPUT = 2

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from onnxprune.config import PruneConfig
+from onnxprune.config.settings import PruneConfig
 
 CONTEXT = {
     "help_option_names": ["-h", "--help"],

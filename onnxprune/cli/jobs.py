@@ -11,16 +11,16 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from onnxprune.checks import parse_fraction
 from onnxprune.cli.flags import CONTEXT, GroupedCommand, option_of
-from onnxprune.config import PruneConfig
-from onnxprune.jobs import DECIDED, perform, retraining
-from onnxprune.processes import is_first_process
-from onnxprune.recipe import load_recipe, save_recipe
+from onnxprune.cli.tables.job import job_details, job_summary
+from onnxprune.cli.tables.trials import trials_table
+from onnxprune.cli.terminal import check_writable, console, progress_bar, write, write_json
+from onnxprune.commands.prune import DECIDED, perform, retraining
+from onnxprune.config.checks import parse_fraction
+from onnxprune.config.recipe import load_recipe, save_recipe
+from onnxprune.config.settings import PruneConfig
 from onnxprune.report.record import Report
-from onnxprune.report.tables import job_details, job_summary
-from onnxprune.report.trials import trials_table
-from onnxprune.terminal import check_writable, console, progress_bar, write, write_json
+from onnxprune.system.processes import is_first_process
 
 EPILOG = """\b
 Examples:
@@ -174,8 +174,8 @@ def retrain(
 @click.option("--max-drop", metavar="DROP", help="Take the highest rate that is worse by no more than this.")
 def pick(folder: str, output: str | None, rate: str | None, max_drop: str | None) -> None:
     """Take another trial of a search, without a new run; without OUT.onnx, show what there is."""
-    from onnxprune.frontier import Frontier
-    from onnxprune.pick import pick
+    from onnxprune.commands.pick import pick
+    from onnxprune.job.frontier import Frontier
 
     chosen = None
     if output is not None:

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import click
 
-from onnxprune.checks import input_shapes
 from onnxprune.cli.flags import CONTEXT
-from onnxprune.compare import compare_files, comparison_table
-from onnxprune.evaluate import Tolerance
+from onnxprune.cli.tables.job import inspection
+from onnxprune.cli.terminal import check_writable, console, progress_bar, write, write_json
+from onnxprune.commands.compare import compare_files, comparison_table
+from onnxprune.config.checks import input_shapes
+from onnxprune.evaluation.evaluate import Tolerance
 from onnxprune.model.io import load
 from onnxprune.model.weights import find_weights
-from onnxprune.report.tables import inspection
 from onnxprune.sparse.restore import from_ops
-from onnxprune.terminal import check_writable, console, progress_bar, write, write_json
 
 STATUS_DIFFERENT = 1
 
@@ -36,7 +36,7 @@ def inspect(source: str) -> None:
 @click.argument("target", metavar="OUT.html")
 def report(source: str, target: str) -> None:
     """Rebuild the report page of a model that onnxprune wrote, from its weights and its annotations."""
-    from onnxprune.rebuild import rebuilt
+    from onnxprune.commands.report import rebuilt
     from onnxprune.report.page import page
 
     check_writable("OUT.html", target)
@@ -102,10 +102,10 @@ def sensitivity(
     plot: str | None,
 ) -> None:
     """Prune every weight alone at a ladder of rates, and show how far the outputs move."""
+    from onnxprune.commands.sensitivity import scan_table
+    from onnxprune.commands.sensitivity import sensitivity as scan
     from onnxprune.pruning.sensitivity import RATES
     from onnxprune.report.charts import line_chart
-    from onnxprune.sensitivity import scan_table
-    from onnxprune.sensitivity import sensitivity as scan
 
     for flag, path in (("--json", json_path), ("--plot", plot)):
         check_writable(flag, path)

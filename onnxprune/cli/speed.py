@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from onnxprune.checks import input_shapes
 from onnxprune.cli.flags import CONTEXT
-from onnxprune.terminal import check_writable, console, progress_bar, write_json
+from onnxprune.cli.terminal import check_writable, console, progress_bar, write_json
+from onnxprune.config.checks import input_shapes
 
 
 @click.command(context_settings=CONTEXT)
@@ -32,8 +32,8 @@ from onnxprune.terminal import check_writable, console, progress_bar, write_json
 )
 def tune(source: str, target: str, input_shape: tuple[str, ...], threads: int, seconds: float) -> None:
     """Measure on this machine which nodes of a pruned model the sparse kernels make faster, and write it so."""
-    from onnxprune.report.tuning import tuning_tables
-    from onnxprune.tune import tune
+    from onnxprune.cli.tables.tuning import tuning_tables
+    from onnxprune.commands.tune import tune
 
     with progress_bar() as progress:
         tuning = tune(
@@ -67,7 +67,7 @@ def tune(source: str, target: str, input_shape: tuple[str, ...], threads: int, s
 def bench(files: tuple[str, ...], suite: str | None, json_path: str | None, **options: Any) -> None:
     """Time a model before and after pruning, or suites of layers and models, dense and by the sparse kernels."""
     from onnxprune.bench.run import run_files, run_suite
-    from onnxprune.bench.tables import to_json
+    from onnxprune.cli.tables.bench import to_json
 
     check_writable("--json", json_path)
     if (suite is None) == (not files) or len(files) not in (0, 2):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.config import PruneConfig
+from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import NothingToPruneError
 from onnxprune.model.weights import Weight
 from onnxprune.pruning.rates import Curve, cheapest_rates, erk_rates, std_rates

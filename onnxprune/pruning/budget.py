@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxprune.config import PruneConfig
+from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import SettingError
 from onnxprune.model.weights import Weight
 from onnxprune.pruning.allocation import allocate

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from onnxprune.cli.tables.job import bytes_text
 from onnxprune.report.charts import SMALLEST, histogram, line_chart
 from onnxprune.report.html import charts, paragraph, section, table
 from onnxprune.report.record import BEFORE, DRAWN_CURVES
-from onnxprune.report.tables import bytes_text
 
 
 def tradeoff(record: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import onnxruntime as ort
 
 from onnxprune import runtime
-from onnxprune.data import input_specs, random_feeds
+from onnxprune.data.dataset import input_specs, random_feeds
 from onnxprune.errors import OnnxPruneError, first_line
 from onnxprune.model.io import load
 from onnxprune.runtime.cpu import cpu_name

@@ -8,12 +8,12 @@ from dataclasses import MISSING, fields
 from html import escape
 from typing import Any
 
-from onnxprune.config import PruneConfig
-from onnxprune.recipe import recipe_text
+from onnxprune.cli.tables.job import bytes_text, shape_text
+from onnxprune.config.recipe import recipe_text
+from onnxprune.config.settings import PruneConfig
 from onnxprune.report import figures
 from onnxprune.report.html import Cell, paragraph, section, table
 from onnxprune.report.summary import summary
-from onnxprune.report.tables import bytes_text, shape_text
 
 STYLE = """:root{color-scheme:light dark;--ground:#fff;--ink:#1c1c1c;--dim:#636363;--line:#ddd;--card:#f5f5f3}
 @media(prefers-color-scheme:dark){:root{--ground:#161616;--ink:#e4e4e4;--dim:#a0a0a0;--line:#383838;--card:#212121}}

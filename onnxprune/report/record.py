@@ -129,10 +129,10 @@ class FileRecord:
 class Report:
     """Everything a job did; `to_dict` gives what `--json` writes.
 
-    `evaluation` is `onnxprune.evaluate.Evaluation.to_dict()`, `old_evaluation` the same on --old-data; `surgery` what
+    `evaluation` is what `Evaluation.to_dict()` gives, `old_evaluation` the same on --old-data; `surgery` what
     died, `retraining` a record an epoch, `notes` sentences that the reader should see, `seconds` the wall time of each
     stage, `histograms` what `weight_histogram` gives, by weight; `trials` those of a search for the rate
-    (`onnxprune.frontier.Trial`), each with whether it was `chosen`. `sensitivity`: (rate, deviation) of each weight
+    (`onnxprune.job.frontier.Trial`), each with whether it was `chosen`. `sensitivity`: (rate, deviation) of each weight
     pruned alone, where the rate was shared out by that; `sample`: the shapes of one sample's inputs; `output_sha256`:
     empty where no file was written.
     """

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
+from onnxprune.cli.tables.job import bytes_text
 from onnxprune.report.html import paragraph
 from onnxprune.report.latency import BEFORE, KERNELS, STOCK
-from onnxprune.report.tables import bytes_text
 
 # In a 45 nm process: reading 32 bits from DRAM, and multiplying and adding floats of 32 bits (Horowitz 2014; Han et al.
 # 2015, table 1).

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from onnxprune.data import class_axis
+from onnxprune.data.dataset import class_axis
+from onnxprune.data.sources import named
 from onnxprune.errors import DataError, SettingError
-from onnxprune.sources import named
 from onnxprune.training.samples import Mixture
 
 # Keeps log-probabilities finite where a Softmax in the graph has saturated, and divisors away from zero.

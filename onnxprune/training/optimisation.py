@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from onnxprune.config import PruneConfig
+from onnxprune.config.settings import PruneConfig
 
 # With steps, the learning rate falls to a tenth after each of these shares of the training.
 MILESTONES = (0.5, 0.75)

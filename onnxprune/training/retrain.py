@@ -12,8 +12,8 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from onnxprune.config import PruneConfig
-from onnxprune.data import class_axis
+from onnxprune.config.settings import PruneConfig
+from onnxprune.data.dataset import class_axis
 from onnxprune.errors import DataError
 from onnxprune.training.checkpoint import Checkpoint, State, digest
 from onnxprune.training.distributed import Processes
@@ -32,7 +32,7 @@ from onnxprune.training.samples import (
 )
 
 if TYPE_CHECKING:
-    from onnxprune.session import PruningSession
+    from onnxprune.training.session import PruningSession
 
 # Samples in a forward pass without gradients.
 FORWARD_SAMPLES = 1024

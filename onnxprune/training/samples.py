@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from onnxprune.data import Dataset, InputSpec
+from onnxprune.data.dataset import Dataset, InputSpec
 from onnxprune.errors import DataError
 
 # What randomness is for, so that no two uses share a seed.

@@ -6,7 +6,7 @@ from rich.console import Console
 from onnxprune import runtime
 from onnxprune.bench.engines import KERNELS, forced
 from onnxprune.bench.layers import LAYERS, Layer, bench_layers
-from onnxprune.bench.tables import suite_tables, to_json
+from onnxprune.cli.tables.bench import suite_tables, to_json
 
 TINY = (
     Layer("tiny product", "MatMul", (8, 16), (16, 32)),

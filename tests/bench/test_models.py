@@ -12,7 +12,7 @@ from onnxprune.bench import networks
 from onnxprune.bench.engines import KERNELS
 from onnxprune.bench.models import TUNED, bench_models, prepare
 from onnxprune.bench.networks import NETWORKS, Network
-from onnxprune.bench.tables import memory_table
+from onnxprune.cli.tables.bench import memory_table
 from onnxprune.model.weights import find_weights
 from tests.builders import cnn, mlp
 

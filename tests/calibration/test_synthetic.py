@@ -5,11 +5,11 @@ from onnx import TensorProto, helper
 
 import onnxprune
 from onnxprune.calibration.synthetic import SAMPLES, synthetic_data
-from onnxprune.config import PruneConfig
-from onnxprune.data import input_specs
+from onnxprune.config.settings import PruneConfig
+from onnxprune.data.dataset import input_specs
 from onnxprune.errors import SettingError
-from onnxprune.evaluate import make_session
-from onnxprune.material import read_material
+from onnxprune.evaluation.evaluate import make_session
+from onnxprune.job.material import read_material
 from tests.builders import cnn, floats, mlp, model_of, normal, open_conv
 
 

@@ -6,7 +6,7 @@ from onnx import helper
 
 from onnxprune.calibration.moments import collect
 from onnxprune.calibration.walk import ALIVE, WALK_BYTES, affordable, walk
-from onnxprune.data import Dataset
+from onnxprune.data.dataset import Dataset
 from onnxprune.model.blocks import Blocks
 from onnxprune.model.constants import constants
 from onnxprune.model.weights import find_weights

@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 
 from models import held_out, idx, train_lenets
-from onnxprune.idx import read_idx
+from onnxprune.data.idx import read_idx
 
 IMAGES, HELD_OUT = 60, 20
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from models import idx, mnist
 from models.judge import count_errors
-from onnxprune.idx import read_idx
+from onnxprune.data.idx import read_idx
 
 MODELS = Path(mnist.__file__).parent
 SAMPLE = MODELS / "mnist-sample"

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from onnx import helper
 
 import onnxprune
-from onnxprune.config import PruneConfig
+from onnxprune.config.settings import PruneConfig
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.pruning.allocation import Pool, allocate
 from onnxprune.pruning.blocks import BLOCK_OUTPUTS, block_norms, spread

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
-from onnxprune.config import PruneConfig
+from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import NothingToPruneError, SelectorError
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.pruning.allocation import Pool, allocate

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxprune.config import PruneConfig
+from onnxprune.config.settings import PruneConfig
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.allocation import allocate
 from onnxprune.pruning.masks import make_masks

@@ -2,7 +2,7 @@ from itertools import pairwise
 
 import pytest
 
-from onnxprune.config import PruneConfig
+from onnxprune.config.settings import PruneConfig
 from onnxprune.pruning.allocation import Pool
 from onnxprune.pruning.schedule import turns
 

@@ -9,11 +9,11 @@ from onnx import helper
 
 import onnxprune
 from onnxprune.calibration.sensitivity import measure
-from onnxprune.data import Dataset
+from onnxprune.commands.sensitivity import sensitivity
+from onnxprune.data.dataset import Dataset
 from onnxprune.errors import SettingError
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.sensitivity import Scan, scan
-from onnxprune.sensitivity import sensitivity
 from tests.builders import cnn, floats, mlp, model_of, normal, open_conv
 
 RATES = (0.5, 0.9)

@@ -13,8 +13,8 @@ import pytest
 
 import onnxprune
 from onnxprune import cli, runtime
-from onnxprune.rebuild import rebuilt
-from onnxprune.recipe import load_recipe
+from onnxprune.commands.report import rebuilt
+from onnxprune.config.recipe import load_recipe
 from onnxprune.report import latency
 from onnxprune.report.charts import histogram, line_chart
 from onnxprune.report.page import command, page

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import onnxprune
-from onnxprune.config import PruneConfig
+from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import ModelFileError, SettingError
 from onnxprune.model.weights import find_weights
 from onnxprune.sparse.encode import halves, pack_gaps, quantize, unpack_gaps

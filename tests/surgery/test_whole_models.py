@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tests.surgery.bench_channels import measure
+from tests.benchmarks.channels import measure
 from tests.surgery.whole_models import MODELS, MissingPackageError
 
 SMALL = ("MobileNet-like", "BERT-like", "LSTM", "SqueezeNet")

@@ -5,12 +5,12 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from onnxprune.config import PruneConfig
-from onnxprune.cuts import make_cutter
-from onnxprune.data import Dataset, input_specs
+from onnxprune.config.settings import PruneConfig
+from onnxprune.data.dataset import Dataset, input_specs
 from onnxprune.errors import DataError
+from onnxprune.job.fine_tune import prune_and_retrain
+from onnxprune.job.pruner import make_cutter
 from onnxprune.model.weights import find_weights
-from onnxprune.retraining import prune_and_retrain
 from tests.builders import cnn, mlp
 
 CLASSES = 4

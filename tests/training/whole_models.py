@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from onnxprune.training.graph import to_torch
-from tests.surgery.bench_channels import unsquashed
+from tests.benchmarks.channels import unsquashed
 from tests.surgery.whole_models import MissingPackageError, Whole, light, packaged
 from tests.training.networks import Bert, Recurrent, VisionTransformer, exported
 

@@ -1,0 +1,106 @@
+"""The rows of a bench as tables for the terminal, and as JSON types."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from rich import box
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from onnxprune.bench.race import Row
+from onnxprune.cli.tables.job import bytes_text
+from onnxprune.runtime.cpu import cpu_name, instruction_set
+
+
+def machine() -> str:
+    """The CPU, the kernels' instruction set and onnxruntime's version, for the head of a table."""
+    return f"{cpu_name()}, kernels for {instruction_set()}, onnxruntime {ort.__version__}"
+
+
+def suite_tables(rows: Sequence[Row]) -> RenderableType:
+    """A line a row: dense onnxruntime's time, and how many times faster each other engine is; then geometric means."""
+    engines = list(dict.fromkeys(name for row in rows for name in (*row.seconds, *row.failures)))[1:]
+    table = _table(machine(), "", "density", "threads", "dense ms", *engines)
+    for row in rows:
+        table.add_row(*_ends(row), *(_times(row.ratios.get(engine)) for engine in engines))
+    table.add_section()
+    for density in dict.fromkeys(row.density for row in rows):
+        for threads in dict.fromkeys(row.threads for row in rows):
+            same = [row for row in rows if row.density == density and row.threads == threads]
+            means = [_mean(row.ratios.get(engine) for row in same) for engine in engines]
+            label = "" if density is None else f"{density:.0%}"
+            table.add_row("geometric mean", label, str(threads), "", *map(_times, means))
+    failures = dict.fromkeys(
+        f"{row.name}, {name}: {why}" for row in rows for name, why in row.failures.items()
+    )
+    return Group(table, *map(escape, failures))
+
+
+def memory_table(rows: Sequence[Row]) -> RenderableType:
+    """For each row and engine: seconds to load, memory that the model took, its peak, and the file's bytes."""
+    table = _table("", "", "engine", "threads", "load s", "memory", "peak memory", "file")
+    for row in rows:
+        for engine in row.seconds:
+            before, after = row.memory[engine]
+            values = [
+                "-" if mine is None or base is None else bytes_text(max(mine - base, 0))
+                for mine, base in ((after.now, before.now), (after.peak, before.now))
+            ]
+            table.add_row(
+                escape(row.name),
+                engine,
+                str(row.threads),
+                f"{row.loads[engine]:.2f}",
+                *values,
+                bytes_text(row.bytes[engine]),
+            )
+    return table
+
+
+def files_table(rows: Sequence[Row]) -> RenderableType:
+    """Two files side by side, a line for each figure and number of threads."""
+    names = list(rows[0].seconds)
+    table = _table(machine(), "", "threads", *names)
+    for row in rows:
+        threads = str(row.threads or "all")
+        for label, share in (("latency, median, ms", 50), ("latency, 90 %, ms", 90)):
+            table.add_row(
+                label, threads, *(f"{np.percentile(row.runs[name], share) * 1e3:.3f}" for name in names)
+            )
+        table.add_row("times faster", threads, *(_times(row.ratios[name]) for name in names))
+    return Group(table, memory_table(rows[:1]))
+
+
+def to_json(rows: Iterable[Row]) -> dict[str, Any]:
+    """Every figure of the rows in JSON types, with the machine's name."""
+    return {"machine": machine(), "rows": [asdict(row) for row in rows]}
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", overflow="fold")
+    return table
+
+
+def _ends(row: Row) -> tuple[str, str, str, str]:
+    density = "" if row.density is None else f"{row.density:.0%}"
+    dense = next(iter(row.seconds.values()))
+    return escape(row.name), density, str(row.threads), f"{dense * 1e3:.3f}"
+
+
+def _times(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:.2f}"
+
+
+def _mean(ratios: Iterable[float | None]) -> float | None:
+    known = [math.log(ratio) for ratio in ratios if ratio is not None]
+    return math.exp(statistics.fmean(known)) if known else None

@@ -1,0 +1,35 @@
+"""The trials of a search as a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from onnxprune.cli.tables.job import bytes_text
+
+HEADINGS = ("removed", "times", "kept", "file", "epochs", "seconds", "metric", "drop", "+-", "")
+
+
+def trials_table(trials: Sequence[Mapping[str, Any]]) -> Table:
+    """The trials of `Report.trials` by rate; "beaten" are those that others make superfluous, whose models are gone."""
+    table = Table(title="trials", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in HEADINGS:
+        table.add_column(heading, justify="right")
+    for trial in sorted(trials, key=lambda trial: (trial["rate"], trial["number"])):
+        error, beaten = trial["drop_error"], trial["model"] is None
+        table.add_row(
+            f"{trial['rate']:.2%}",
+            f"{1 / (1 - trial['rate']):.1f}x",
+            f"{trial['kept']:,}",
+            bytes_text(trial["size"]),
+            str(trial["epochs"]),
+            f"{trial['seconds']:.0f}",
+            f"{trial['metric']} {trial['value']:.4g}",
+            f"{trial['drop']:.2%}",
+            "" if error is None else f"{error:.2%}",
+            "chosen" if trial["chosen"] else "beaten" if beaten else "",
+        )
+    return table

@@ -1,0 +1,1 @@
+"""A Python function for each command of the command line."""

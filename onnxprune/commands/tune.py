@@ -1,0 +1,82 @@
+"""Choosing again which sparse nodes run by kernels, on the machine that will run the model."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnxprune.data.dataset import input_specs, random_feeds
+from onnxprune.errors import NothingToPruneError
+from onnxprune.model.io import load, staging
+from onnxprune.model.weights import find_weights
+from onnxprune.report.record import ANNOTATION_PREFIX
+from onnxprune.runtime.cpu import cpu_name
+from onnxprune.sparse.choose import SEARCH_SECONDS, Choice, choose_auto
+from onnxprune.sparse.placement import sparse_nodes
+from onnxprune.sparse.rewrite import to_ops
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What `tune` chose, on inputs of which shapes, and the file's bytes before and after."""
+
+    choice: Choice
+    input_shapes: Mapping[str, tuple[int, ...]]
+    bytes_before: int
+    bytes_after: int
+
+
+def tune(
+    source: str | os.PathLike,
+    target: str | os.PathLike,
+    *,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    threads: int = 0,
+    seconds: float = SEARCH_SECONDS,
+    progress: Callable[[str, float], None] = lambda stage, fraction: None,
+) -> Tuning:
+    """Measure each sparse node of a model and the whole of it, and write it so that it runs fastest here.
+
+    `source` is any file that onnxprune wrote; one with zeros in place (`--format dense` or `coo`) comes out in the
+    `ops` format. Weights keep their values and the form they are stored in, everything else of the model stays as it
+    is. `threads` are onnxruntime's (0: its own choice), `seconds` limit the search over whole graphs.
+
+    Raises:
+        OnnxPruneError: what is wrong, in a sentence that says the mend; nothing was written.
+    """
+    progress("load", 0.0)
+    model, origin = load(source)
+    target = Path(target)
+    stored = to_ops(model, find_weights(model).prunable)
+    if not sparse_nodes(model):
+        reason = next((f": {outcome.name}: {outcome.reason}" for outcome in stored), "")
+        raise NothingToPruneError(
+            f"{origin.name} has no weight that is smaller sparse{reason}; prune it first: onnxprune IN OUT --rate 0.9"
+        )
+    feeds = random_feeds(input_specs(model), input_shapes or {})
+    with staging(target, origin) as stage:
+        choice = choose_auto(
+            model, feeds, threads=threads, seconds=seconds, progress=lambda done: progress("measure", done)
+        )
+        shapes = {name: array.shape for name, array in feeds.items()}
+        model.metadata_props[f"{ANNOTATION_PREFIX}tuned"] = _annotation(choice, shapes, threads)
+        stage.write(model, external=origin.external)
+        tuning = Tuning(choice, shapes, origin.file_bytes, stage.file_bytes())
+        stage.commit()
+    return tuning
+
+
+def _annotation(choice: Choice, shapes: Mapping[str, tuple[int, ...]], threads: int) -> str:
+    assert choice.after is not None
+    return json.dumps(
+        {
+            "cpu": cpu_name(),
+            "threads": threads,
+            "input_shapes": shapes,
+            "speedup": round(choice.after.ratio, 3),
+            "by_kernel": [node.name for node in choice.nodes if node.by_kernel],
+        }
+    )

@@ -1,0 +1,1 @@
+"""Models run in onnxruntime: sessions, metrics, and two models compared."""

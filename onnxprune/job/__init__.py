@@ -1,0 +1,1 @@
+"""The one job: prune, fine-tune, evaluate and write a model."""

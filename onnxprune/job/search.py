@@ -1,0 +1,262 @@
+"""The highest rate within a budget: successive halving of rates by trials that go on from each other's weights.
+
+A first round of short trainings halves the weights again and again until the drop can no longer be the training's
+being short. What that alone costs is measured: its first trial removes nothing. Then each round has half as many rates
+as the one before, nearer to the border of what the budget allows, trained twice as long (Jamieson & Talwalkar 2016).
+Every trial begins with the weights and masks of the one at the nearest smaller rate, with a learning rate that rises
+anew (Renda et al. 2020).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from onnxprune.config.settings import PruneConfig
+from onnxprune.data.dataset import input_specs
+from onnxprune.data.sources import repeatable
+from onnxprune.errors import SettingError, ValidationError
+from onnxprune.evaluation.evaluate import make_session
+from onnxprune.job.frontier import ROUNDING, Frontier, Trial, best_within, model_name
+from onnxprune.job.inputs import read_samples
+from onnxprune.job.pipeline import Progress, Result, Search, run
+from onnxprune.model.io import ModelLike, load, staging
+from onnxprune.system.processes import is_only_process
+
+# Rates of each round after the first; the last one is trained for all of --epochs.
+ROUNDS = (4, 2, 1)
+# The first round begins with this many halvings of the weights, and ends where two in a row are hopeless, or here.
+FIRST_HALVINGS, LAST_HALVINGS = 2, 10
+HOPELESS = 2
+
+
+def search(source: ModelLike, target: Path | None, config: PruneConfig, progress: Progress) -> Result:
+    """Find the highest rate whose model stays within --max-drop on held-out samples, and write that model.
+
+    Raises:
+        ValidationError: none does; the target was left as it was.
+        OnnxPruneError: what is wrong, in a sentence that says the mend.
+    """
+    if not is_only_process():
+        raise SettingError("a search runs in one process: start it without torchrun, or give a --rate")
+    with ExitStack() as stack:
+        if config.frontier is not None:
+            folder = Path(config.frontier)
+        elif target is not None:
+            folder = target.with_name(f"{target.name}.frontier")
+        else:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        data = ("data", "held_out_data", "calibration_data", "eval_data", "old_data")
+        config = replace(config, **{name: repeatable(getattr(config, name)) for name in data})
+        digest = _check_ends(source, target, config)
+        origin = {
+            "model": digest,
+            "settings": json.loads(json.dumps(config.training())),
+            "--max-drop": config.max_drop,
+        }
+        frontier = Frontier.begin(folder, origin, config.resume)
+        try:
+            result = _Searcher(source, config, frontier, progress).find(target)
+        finally:
+            if not frontier.trials:
+                frontier.discard()
+        if config.frontier is None and target is None:
+            return result
+        note = f"The other trials: `onnxprune pick {folder}`."
+        return replace(result, report=replace(result.report, notes=(*result.report.notes, note)))
+
+
+def _check_ends(source: ModelLike, target: Path | None, config: PruneConfig) -> str:
+    """Refuse at once what only the end of a search would come upon; the input model's SHA-256."""
+    model, origin = load(source)
+    session, specs = make_session(origin.file, origin.name), input_specs(model)
+    for data in (config.eval_data, config.old_data):
+        if data is not None:
+            read_samples(data, session, specs)
+    with staging(target, origin):
+        return origin.sha256
+
+
+class _Searcher:
+    """One search; rates are told by halvings h of the weights: a rate of 1 - 2^-h."""
+
+    def __init__(self, source: ModelLike, config: PruneConfig, frontier: Frontier, progress: Progress):
+        assert config.max_drop is not None
+        self._source = source
+        self._config = config
+        self._max_drop = config.max_drop
+        self._frontier = frontier
+        self._progress = progress
+        # Trials of an earlier run, in the order in which this one asks for them again.
+        self._done = iter(list(frontier.trials))
+        self._trials: list[Trial] = []
+        # What training for one epoch costs at most, without any pruning.
+        self._disturbance = 0.0
+
+    def find(self, target: Path | None) -> Result:
+        lower, upper = self._descend()
+        for round_, rates in enumerate(ROUNDS, 1):
+            lower, upper = self._round(lower, upper, rates, self._epochs(round_))
+        chosen = best_within(self._trials, self._max_drop)
+        if chosen is None or not chosen.rate:
+            raise self._none_within(target)
+        trials = self._frontier.records(chosen)
+        # The training of the trial is over: its state goes the rest of the way again, now to the target.
+        settings = self._settings(chosen.number, chosen.rate, chosen.epochs)
+        settings = replace(settings, eval_data=self._config.eval_data, old_data=self._config.old_data)
+        result = run(self._source, target, settings, self._progress, Search(self._config, trials))
+        self._frontier.finish()
+        report = result.report
+        notes = (*self._notes(chosen), *report.notes)
+        seconds = {"search": sum(trial.seconds for trial in self._trials)} | report.seconds
+        return replace(result, report=replace(report, notes=notes, seconds=seconds))
+
+    def _descend(self) -> tuple[float, float]:
+        """The first round: the most halvings that look possible, and the most that were tried."""
+        epochs = self._epochs(0)
+        control = self._trial(0.0, epochs)
+        self._disturbance = max(0.0, control.drop) * epochs
+        lower, hopeless = 0.0, 0
+        for halvings in range(FIRST_HALVINGS, LAST_HALVINGS + 1):
+            trial = self._trial(halvings, epochs)
+            hopeless = 0 if self._promising(trial) else hopeless + 1
+            if not hopeless:
+                lower = halvings
+            if hopeless == HOPELESS:
+                break
+        return lower, max(halvings, lower + 1)
+
+    def _round(self, lower: float, upper: float, rates: int, epochs: int) -> tuple[float, float]:
+        """A round of rates from what looks possible to what does not; both borders anew."""
+        reached = best_within(self._trials, self._max_drop)
+        possible = 0.0 if reached is None else _halvings(reached.rate)
+        if possible >= lower - ROUNDING:
+            steps = np.linspace(lower, upper, rates + 2)[1:-1]
+        else:
+            # It only looks possible: it is trained longer itself.
+            steps = np.linspace(lower, upper, rates + 1)[:-1]
+        hopeless = 0
+        for halvings in map(float, steps):
+            trial = self._trial(halvings, epochs)
+            hopeless = 0 if self._promising(trial) else hopeless + 1
+            if not hopeless:
+                possible = halvings
+            elif hopeless == max(1, rates // 2):
+                return possible, halvings
+        return possible, upper
+
+    def _promising(self, trial: Trial) -> bool:
+        """Whether a drop may be within the budget but for chance and for the training's being short."""
+        slack = (trial.drop_error or 0.0) + self._disturbance / trial.epochs
+        return trial.drop <= self._max_drop + slack + ROUNDING
+
+    def _trial(self, halvings: float, epochs: int) -> Trial:
+        """Try a rate, or look it up where an earlier run has tried it."""
+        rate = _rate(halvings)
+        trial = next(self._done, None)
+        if trial is None:
+            trial = self._perform(rate, epochs)
+            self._forget([*self._trials, trial])
+        assert (trial.rate, trial.epochs) == (rate, epochs), "a search goes the same way again"
+        self._trials.append(trial)
+        return trial
+
+    def _perform(self, rate: float, epochs: int) -> Trial:
+        number = len(self._trials)
+        start = max(
+            (trial for trial in self._trials if trial.rate <= rate),
+            key=lambda trial: (trial.rate, trial.number),
+            default=None,
+        )
+        begun = time.perf_counter()
+
+        def progress(stage: str, fraction: float) -> None:
+            self._progress(f"trial {number + 1}, {rate:.2%} removed: {stage}", fraction)
+
+        context = Search(self._config, start=None if start is None else self._frontier.state(start.number))
+        target = self._frontier.folder / model_name(number)
+        report = run(self._source, target, self._settings(number, rate, epochs), progress, context).report
+        judged = report.evaluation
+        moved = "cosine" if judged["outputs"][0]["agreement"] is None else "agreement"
+        metric = judged["after"] or {"name": moved, "value": 1 - judged["drop"]}
+        trial = Trial(
+            number,
+            rate,
+            epochs,
+            start=None if start is None else start.number,
+            kept=sum(layer.kept for layer in report.layers),
+            size=report.after.bytes,
+            metric=metric["name"],
+            value=metric["value"],
+            drop=judged["drop"],
+            drop_error=judged["drop_error"],
+            seconds=time.perf_counter() - begun,
+            model=model_name(number),
+        )
+        self._frontier.add(trial)
+        return trial
+
+    def _settings(self, number: int, rate: float, epochs: int) -> PruneConfig:
+        """The settings of a trial's own job, which never sees --eval-data."""
+        return replace(
+            self._config,
+            rate=rate,
+            epochs=epochs,
+            max_drop=None,
+            eval_data=None,
+            old_data=None,
+            frontier=None,
+            checkpoint=str(self._frontier.state(number)),
+            resume=True,
+        )
+
+    def _forget(self, trials: Sequence[Trial]) -> None:
+        """Of each rate from the best one on, the last state is needed, to begin with or to end with."""
+        reached = best_within(trials, self._max_drop)
+        last = {trial.rate: trial.number for trial in trials if reached is None or trial.rate >= reached.rate}
+        self._frontier.forget(set(last.values()) | ({reached.number} if reached is not None else set()))
+
+    def _epochs(self, round_: int) -> int:
+        return max(1, round(self._config.epochs / 2 ** (len(ROUNDS) - round_)))
+
+    def _notes(self, chosen: Trial) -> list[str]:
+        error = "" if chosen.drop_error is None else f" with a standard error of {chosen.drop_error:.2%}"
+        notes = [
+            f"The highest of {len(self._trials)} rates tried that is worse by no more than {self._max_drop:.2%} on "
+            f"held-out samples: {chosen.rate:.2%} removed, worse by {chosen.drop:.2%}{error}, on the same samples."
+        ]
+        if (chosen.drop_error or 0.0) > self._max_drop / 2:
+            notes.append(
+                "So few held-out samples hardly tell such a drop from chance: a larger --held-out, or more "
+                "--held-out-data, makes it surer."
+            )
+        if self._config.held_out_data is None:
+            notes.append(
+                "Where the input model was trained on the samples held out, it does better on them than on new ones, "
+                "and the search allows less than it could: give --held-out-data that it has not seen."
+            )
+        return notes
+
+    def _none_within(self, target: Path | None) -> ValidationError:
+        nearest = min((trial for trial in self._trials if trial.rate), key=lambda trial: trial.drop)
+        return ValidationError(
+            f"no rate is worse by no more than {self._max_drop:.2%}: the nearest of {len(self._trials)}, "
+            f"{nearest.rate:.2%} removed, is worse by {nearest.drop:.2%}; {target or 'nothing'} was left as it was: "
+            "retrain more (--epochs), allow more, or give --held-out-data that the input model has not seen"
+        )
+
+
+def _rate(halvings: float) -> float:
+    return 1 - 2.0**-halvings
+
+
+def _halvings(rate: float) -> float:
+    return -math.log2(1 - rate)

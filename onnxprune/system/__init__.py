@@ -1,0 +1,1 @@
+"""The process that a job runs in: its memory and its rank."""

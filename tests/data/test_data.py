@@ -1,0 +1,163 @@
+import sys
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnxprune.data.dataset import Dataset, InputSpec, class_axis, input_specs, random_data
+from onnxprune.data.sources import load_data
+from onnxprune.errors import DataError
+from tests.builders import mlp
+
+SPECS = [InputSpec("x", np.dtype(np.float32), ("N", 8))]
+
+
+def write_idx(path, array, code=8):
+    header = bytes([0, 0, code, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    path.write_bytes(header + array.tobytes())
+    return path
+
+
+def samples(count=10):
+    return np.random.default_rng(0).random((count, 8), dtype=np.float32)
+
+
+def test_specs_are_the_inputs_without_a_value():
+    assert input_specs(ir.from_proto(mlp())) == SPECS
+
+
+def test_a_dim_of_minus_one_is_any():
+    model = ir.from_proto(mlp())
+    model.graph.inputs[0].shape = ir.Shape([-1, 8])
+    assert input_specs(model)[0].shape == (None, 8)
+
+
+def test_npz_gives_inputs_and_labels(tmp_path):
+    np.savez(tmp_path / "d.npz", x=samples(), labels=np.arange(10) % 4)
+    data = load_data(tmp_path / "d.npz", SPECS)
+    assert len(data) == 10 and data.labels is not None and (data.inputs["x"] == samples()).all()
+
+
+def test_double_data_is_taken_for_a_float_input():
+    assert load_data({"x": samples().astype(np.float64)}, SPECS).inputs["x"].dtype == np.float32
+
+
+def test_idx_images_are_scaled_flattened_and_paired_with_the_labels_beside_them(tmp_path):
+    pixels = np.arange(48, dtype=np.uint8).reshape(6, 2, 4)
+    write_idx(tmp_path / "train-images-idx3-ubyte", pixels)
+    write_idx(tmp_path / "train-labels-idx1-ubyte", np.arange(6, dtype=np.uint8))
+    for source in (
+        tmp_path / "train-images-idx3-ubyte",
+        f"{tmp_path}/train-images-idx3-ubyte,{tmp_path}/train-labels-idx1-ubyte",
+    ):
+        data = load_data(source, SPECS)
+        np.testing.assert_allclose(data.inputs["x"], pixels.reshape(6, 8) / 255, rtol=1e-6)
+        assert data.labels.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_batches_come_from_any_iterable_and_from_a_named_function(tmp_path, monkeypatch):
+    batches = [
+        {"x": samples(4), "labels": np.zeros(4, np.int64)},
+        {"x": samples(2), "labels": np.ones(2, np.int64)},
+    ]
+    assert len(load_data(iter(batches), SPECS)) == 6
+    (tmp_path / "my_data.py").write_text(
+        "import numpy as np\ndef batches():\n    for n in (3, 5):\n        yield {'x': np.zeros((n, 8), np.float32)}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    data = load_data("my_data:batches", SPECS)
+    assert len(data) == 8 and data.labels is None
+
+
+BAD = {
+    "missing array": ({"y": samples()}, "no array 'x'"),
+    "wrong width": ({"x": samples()[:, :7]}, r"\[10, 7\].*\[N, 8\]"),
+    "wrong rank": ({"x": samples()[:, 0]}, r"takes \[N, 8\]"),
+    "whole numbers for floats": ({"x": np.ones((4, 8), np.int64)}, "int64"),
+    "labels of another length": ({"x": samples(), "labels": np.zeros(3, np.int64)}, "differ in length"),
+    "text labels": ({"x": samples(), "labels": np.array(["a"] * 10)}, "labels"),
+    "no samples": ({"x": samples(0)}, "no samples"),
+    "no batches": ([], "no batch"),
+    "batches that are no mappings": ([samples()], "must be a dict"),
+    "batches of other names": ([{"x": samples()}, {"z": samples()}], "names"),
+    "a number": (7, "cannot be read"),
+    "no such file": ("nothing-here.npz", "no data file"),
+    "no such module": ("no_such_module_here:batches", "no_such_module_here"),
+    "no such function": ("json:no_such", "no_such"),
+    "a function that fails": ("json:loads", "failed"),
+}
+
+
+@pytest.mark.parametrize(("source", "words"), BAD.values(), ids=BAD.keys())
+def test_data_that_does_not_fit_is_refused_in_words(source, words):
+    with pytest.raises(DataError, match=words):
+        load_data(source, SPECS)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"\0\0\x08\x03\0\0\0\x0a\0\0"])
+@pytest.mark.parametrize("name", ["d.npz", "d-idx3-ubyte", "d.gz"])
+def test_broken_data_files_are_refused(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=name):
+        load_data(tmp_path / name, SPECS)
+
+
+def test_pickled_arrays_are_never_loaded(tmp_path):
+    np.savez(tmp_path / "d.npz", x=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(DataError, match="plain arrays"):
+        load_data(tmp_path / "d.npz", SPECS)
+
+
+def test_a_split_loses_no_sample_and_repeats_with_its_seed():
+    data = Dataset({"x": np.arange(40, dtype=np.float32).reshape(40, 1)}, np.arange(40), "d")
+    rest, held_out = data.split(0.1, seed=3)
+    assert len(held_out) == 4
+    assert sorted([*rest.labels, *held_out.labels]) == list(range(40))
+    assert (data.split(0.1, seed=3)[1].labels == held_out.labels).all()
+    assert [len(part) for part in data.split(0.001, seed=3)] == [39, 1]
+    assert [len(part) for part in data.split(0.999, seed=3)] == [1, 39]
+
+
+@pytest.mark.parametrize(
+    ("output", "labels", "axis"),
+    [
+        ((5, 3), (5,), 1),
+        ((5, 7, 3), (5, 7), 2),
+        ((5, 3, 7, 7), (5, 7, 7), 1),
+        ((5, 3), (4,), None),
+        ((5,), (5,), None),
+    ],
+)
+def test_the_class_axis_follows_from_the_shapes(output, labels, axis):
+    assert class_axis(output, labels) == axis
+
+
+def test_random_data_fits_any_input_type():
+    specs = [InputSpec("a", np.dtype(np.int64), (None, None)), InputSpec("b", np.dtype(np.float16), ("N", 3))]
+    data = random_data(specs, 4, seed=0)
+    assert data.inputs["a"].shape == (16, 4) and set(np.unique(data.inputs["a"])) <= {0, 1}
+    assert data.inputs["b"].shape == (16, 3) and data.inputs["b"].dtype == np.float16
+    assert len(data) == 16
+
+
+def test_inputs_without_a_common_first_axis_are_one_sample():
+    float32 = np.dtype(np.float32)
+    specs = [
+        InputSpec("x", float32, ("N", 8)),
+        InputSpec("state", float32, (2, "N", 4)),
+        InputSpec("rate", np.dtype(np.int64), ()),
+    ]
+    data = random_data(specs, 4, seed=0)
+    assert data.whole and len(data) == 1
+    assert data.inputs["state"].shape == (2, 16, 4) and data.inputs["rate"].shape == ()
+    assert load_data(data.inputs, specs).whole
+    with pytest.raises(DataError, match="1 sample"):
+        load_data(data.inputs, specs).split(0.1, seed=0)
+
+
+def test_an_input_without_axes_goes_with_every_sample():
+    specs = [*SPECS, InputSpec("rate", np.dtype(np.int64), ())]
+    batches = [{"x": samples(4), "rate": np.array(16000)}, {"x": samples(2), "rate": np.array(16000)}]
+    part = load_data(batches, specs).take(slice(0, 5))
+    assert len(part) == 5 and part.inputs["rate"] == 16000

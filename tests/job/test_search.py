@@ -1,0 +1,241 @@
+"""Searching for the rate within a budget, and picking from the trials it leaves."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+
+import onnxprune
+from onnxprune.commands.pick import pick
+from onnxprune.config.settings import PruneConfig
+from onnxprune.errors import SettingError, ValidationError
+from onnxprune.job.frontier import Frontier, Trial, best_within
+from onnxprune.job.pipeline import Search, run
+from onnxprune.model.io import load
+from onnxprune.model.weights import find_weights
+from onnxprune.sparse.restore import from_ops
+from tests.builders import mlp, normal
+
+HIDDEN = 32
+BUDGET = 0.1
+X = normal(500, 8, seed=5)
+
+
+def outputs(path, x=X):
+    return ort.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A model, the data that it is right on, and a finished search."""
+    folder = tmp_path_factory.mktemp("search")
+    onnx.save(mlp(8, HIDDEN), folder / "in.onnx")
+    labels = outputs(folder / "in.onnx").argmax(1)
+    np.savez(folder / "data.npz", x=X[:400], labels=labels[:400])
+    np.savez(folder / "test.npz", x=X[400:], labels=labels[400:])
+    return folder, search(folder, "out.onnx", eval_data=str(folder / "test.npz")).report
+
+
+def search(folder, output, **settings):
+    settings = {
+        "max_drop": BUDGET,
+        "epochs": 8,
+        "batch_size": 50,
+        "learning_rate": 1e-2,
+        "warmup": 5,
+    } | settings
+    return onnxprune.prune(
+        folder / "in.onnx", folder / output, data=str(folder / "data.npz"), scope="global", **settings
+    )
+
+
+def without_time(trials):
+    """Trials but for what depends on the clock, and on the length of the settings in the file."""
+    return [
+        {key: value for key, value in trial.items() if key not in ("seconds", "size")} for trial in trials
+    ]
+
+
+def kept(path):
+    model, _ = load(path)
+    from_ops(model)
+    return {weight.name: weight.array() != 0 for weight in find_weights(model).prunable}
+
+
+def test_the_highest_rate_within_the_budget_is_written(searched):
+    folder, report = searched
+    (chosen,) = [trial for trial in report.trials if trial["chosen"]]
+    assert chosen["rate"] > 0 and chosen["drop"] <= BUDGET
+    assert all(trial["rate"] <= chosen["rate"] for trial in report.trials if trial["drop"] <= BUDGET)
+    assert any(trial["rate"] > chosen["rate"] for trial in report.trials)
+    assert sum(mask.sum() for mask in kept(folder / "out.onnx").values()) == chosen["kept"]
+    np.testing.assert_array_equal(
+        outputs(folder / "out.onnx"), outputs(folder / "out.onnx.frontier" / chosen["model"])
+    )
+
+
+def test_half_as_many_rates_are_trained_twice_as_long_each_round(searched):
+    epochs = [trial["epochs"] for trial in searched[1].trials]
+    assert sorted(set(epochs)) == [1, 2, 4, 8] and epochs == sorted(epochs)
+    assert epochs.count(2) <= 4 and epochs.count(4) <= 2 and epochs.count(8) == 1
+
+
+def test_a_trial_keeps_no_connection_that_the_one_it_began_with_had_cut(searched, tmp_path):
+    settings = {"data": str(searched[0] / "data.npz"), "epochs": 1, "remove_dead": False, "format": "dense"}
+    # A draw cuts others than the smallest, which the trial after it would cut by itself.
+    denser = PruneConfig(rate=0.5, selection="probability", checkpoint=tmp_path / "state", **settings)
+    sparser = PruneConfig(rate=0.7, **settings)
+    run(searched[0] / "in.onnx", tmp_path / "a.onnx", denser, silent)
+    context = Search(sparser, start=tmp_path / "state")
+    run(searched[0] / "in.onnx", tmp_path / "b.onnx", sparser, silent, context)
+    run(searched[0] / "in.onnx", tmp_path / "c.onnx", sparser, silent)
+    began, gone_on, alone = (kept(tmp_path / f"{name}.onnx") for name in "abc")
+    assert all((began[name] | ~mask).all() for name, mask in gone_on.items())
+    assert not all((began[name] | ~mask).all() for name, mask in alone.items())
+
+
+def test_data_that_the_search_is_judged_on_in_the_end_steers_nothing(searched, tmp_path):
+    folder, report = searched
+    blind = search(folder, tmp_path / "out.onnx").report
+    assert without_time(blind.trials) == without_time(report.trials)
+    assert report.evaluation["data"].endswith("test.npz") and report.evaluation["samples"] == 100
+    assert "held-out" in blind.evaluation["data"]
+
+
+def test_a_search_that_was_interrupted_goes_on_to_the_same_trials(searched, tmp_path):
+    folder, report = searched
+
+    def interrupt(stage, fraction):
+        if stage.startswith("trial 4") and stage.endswith(": prune") and fraction > 0.4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(folder, tmp_path / "out.onnx", progress=interrupt)
+    assert not (tmp_path / "out.onnx").exists()
+    left = Frontier.read(tmp_path / "out.onnx.frontier")
+    assert len(left.trials) == 3
+    assert all((left.folder / trial.model).exists() for trial in left.trials if trial.model)
+    with pytest.raises(SettingError, match="--resume"):
+        search(folder, tmp_path / "out.onnx")
+    with pytest.raises(SettingError, match="other settings"):
+        search(folder, tmp_path / "out.onnx", resume=True, seed=1)
+    gone_on = search(folder, tmp_path / "out.onnx", resume=True).report
+    assert without_time(gone_on.trials) == without_time(report.trials)
+    np.testing.assert_array_equal(outputs(tmp_path / "out.onnx"), outputs(folder / "out.onnx"))
+    with pytest.raises(SettingError, match="finished"):
+        search(folder, tmp_path / "out.onnx", resume=True)
+
+
+def test_a_search_that_was_killed_goes_on_as_well(searched, tmp_path):
+    folder, report = searched
+    code = "import sys; from tests.job.test_search import search, Path; search(Path(sys.argv[1]), sys.argv[2])"
+    process = subprocess.Popen([sys.executable, "-c", code, folder, tmp_path / "out.onnx"])
+    index = tmp_path / "out.onnx.frontier" / "frontier.json"
+    while not index.exists() or len(Frontier.read(index.parent).trials) < 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    left = Frontier.read(index.parent)
+    assert all(outputs(index.parent / trial.model).shape == (500, 4) for trial in left.trials if trial.model)
+    assert not (tmp_path / "out.onnx").exists()
+    gone_on = search(folder, tmp_path / "out.onnx", resume=True).report
+    assert [trial["rate"] for trial in gone_on.trials] == [trial["rate"] for trial in report.trials]
+    assert not list(index.parent.glob(".onnxprune-*"))
+
+
+def test_a_finished_search_leaves_an_index_and_the_models_that_no_other_beats(searched):
+    folder = searched[0] / "out.onnx.frontier"
+    trials = Frontier.read(folder).trials
+    models = {trial.model for trial in trials if trial.model}
+    assert {path.name for path in folder.iterdir()} == models | {"frontier.json"}
+    best = [trial for trial in trials if trial.model]
+    assert not any(one.beats(other) for one in best for other in best if one != other)
+    assert all(any(one.beats(other) for one in best) for other in trials if not other.model)
+
+
+def test_no_rate_within_the_budget_leaves_the_target_as_it_was(searched, tmp_path):
+    (tmp_path / "out.onnx").write_bytes(b"before")
+    noise = np.random.default_rng(0).integers(0, 4, len(X))
+    data = {"x": X, "labels": noise}
+    settings = {"max_drop": 0.0, "epochs": 1, "learning_rate": 1.0, "warmup": 0, "distill": 0.0}
+    with pytest.raises(ValidationError, match="no rate is worse by no more"):
+        onnxprune.prune(
+            searched[0] / "in.onnx",
+            tmp_path / "out.onnx",
+            data=data,
+            held_out_data=str(searched[0] / "test.npz"),
+            **settings,
+        )
+    assert (tmp_path / "out.onnx").read_bytes() == b"before"
+
+
+def test_batches_that_come_only_once_serve_every_trial(searched, tmp_path):
+    labels = outputs(searched[0] / "in.onnx").argmax(1)
+    batches = ({"x": X[i : i + 100], "labels": labels[i : i + 100]} for i in range(0, 400, 100))
+    report = onnxprune.prune(searched[0] / "in.onnx", data=batches, max_drop=0.2, epochs=1).report
+    assert len(report.trials) > 3
+
+
+def test_another_point_is_picked_without_a_new_run(searched, tmp_path):
+    folder, report = searched
+    best = [trial for trial in report.trials if trial["model"]]
+    sparsest, densest = (choose(best, key=lambda trial: trial["rate"]) for choose in (max, min))
+    assert pick(folder / "out.onnx.frontier", tmp_path / "a.onnx", max_drop=1).number == sparsest["number"]
+    assert pick(folder / "out.onnx.frontier", tmp_path / "b.onnx", rate=0).number == densest["number"]
+    for name, trial in (("a", sparsest), ("b", densest)):
+        picked = tmp_path / f"{name}.onnx"
+        assert picked.stat().st_size == trial["size"]
+        assert sum(mask.sum() for mask in kept(picked).values()) == trial["kept"]
+    with pytest.raises(SettingError, match="no trial"):
+        pick(folder / "out.onnx.frontier", tmp_path / "c.onnx", rate=0.999999)
+    with pytest.raises(SettingError, match="no folder of a search"):
+        pick(tmp_path, tmp_path / "c.onnx", rate=0.5)
+
+
+def test_a_picked_model_brings_its_external_data_along(tmp_path):
+    frontier = Frontier.begin(tmp_path / "f", {}, resume=False)
+    model = tmp_path / "f" / "trial-00.onnx"
+    onnxprune.prune(mlp(64, 128), model, rate=0.5, external_data="always", format="dense")
+    wanted = outputs(model, normal(4, 64))
+    frontier.add(trial(0, 0.5, 0.0))
+    pick(tmp_path / "f", tmp_path / "picked.onnx", rate=0.5)
+    shutil.rmtree(tmp_path / "f")
+    assert (tmp_path / "picked.onnx.data").exists()
+    np.testing.assert_array_equal(outputs(tmp_path / "picked.onnx", normal(4, 64)), wanted)
+
+
+def silent(stage, fraction):
+    pass
+
+
+def trial(number, rate, drop):
+    return Trial(number, rate, 1, None, 10, 10, "top-1", 0.9, drop, 0.01, 1.0, f"trial-{number:02}.onnx")
+
+
+def test_an_index_names_no_model_that_is_not_there(tmp_path):
+    frontier = Frontier.begin(tmp_path / "f", {}, resume=False)
+    for each in (trial(0, 0.5, 0.02), trial(1, 0.75, 0.01), trial(2, 0.75, 0.03)):
+        (tmp_path / "f" / each.model).touch()
+        frontier.add(each)
+    index = json.loads((tmp_path / "f" / "frontier.json").read_text())
+    assert [each["model"] for each in index["trials"]] == [None, "trial-01.onnx", None]
+    assert {path.name for path in Path(tmp_path / "f").iterdir()} == {"frontier.json", "trial-01.onnx"}
+
+
+def test_a_drop_is_within_a_budget_that_it_equals():
+    assert best_within([trial(0, 0.5, 0.9967 - 0.9867)], 0.01) is not None
+    assert best_within([trial(0, 0.5, 0.0101)], 0.01) is None
