@@ -3,7 +3,7 @@
     python -m models.reproduce                 everything, some 65 minutes of one core
     python -m models.reproduce table           per-layer densities at 12x, beside the paper's Table 3 and 4
     python -m models.reproduce records         as few weights as it goes, beside the best published since
-    python -m models.reproduce unlabelled      12x with the labels withheld
+    python -m models.reproduce unlabeled      12x with the labels withheld
     python -m models.reproduce tradeoff        what is lost at which rate, by how the weights go: tradeoff.svg
 
 Every error is onnxruntime's on the written file, on the 10,000 test images, which steer nothing. Each part prints
@@ -26,7 +26,7 @@ from models import idx
 from models.mnist import DEFAULT_FOLDER
 from models.tradeoff import Curve, draw
 from onnxprune import prune
-from onnxprune.report.record import Report
+from onnxprune.reports.record import Report
 
 HERE = Path(__file__).parent
 TRAINING = DEFAULT_FOLDER / "train-images-idx3-ubyte"
@@ -88,20 +88,20 @@ class Outcome:
 
 
 TABLE = (
-    Run("lenet-300-100", {"rate": 0.917, "scope": "global", "epochs": 40}),
-    Run("lenet-5", {"rate": 0.917, "scope": "global", "epochs": 12}),
+    Run("lenet-300-100", {"rate": 0.917, "allocation": "global", "epochs": 40}),
+    Run("lenet-5", {"rate": 0.917, "allocation": "global", "epochs": 12}),
 )
 
 # So few weights fit no mixtures of images, and learn more from the soft outputs than from the labels.
 FEW_WEIGHTS = {
-    "scope": "global",
+    "allocation": "global",
     "schedule": "gradual",
     "mixup": False,
     "distill": 0.7,
     "temperature": 4.0,
     "learning_rate": 3e-3,
     "weight_decay": 4e-4,
-    "held_out": 0.02,
+    "validation_split": 0.02,
 }
 RECORDS = (
     Run("lenet-300-100", {"rate": 0.98214, **FEW_WEIGHTS, "epochs": 60}, "1.99 % (Guo 2016, 56x)"),
@@ -120,7 +120,7 @@ RECORDS = (
 )
 
 UNLABELLED = Run(
-    "lenet-5", {"rate": 0.917, "scope": "global", "epochs": 12}, "0.77 % (Han 2015, labels used)"
+    "lenet-5", {"rate": 0.917, "allocation": "global", "epochs": 12}, "0.77 % (Han 2015, labels used)"
 )
 
 # The trade-off is drawn for the smaller network: a run is a fraction of a minute.
@@ -183,7 +183,7 @@ def records() -> None:
         click.echo(outcome.run.command())
 
 
-def unlabelled() -> None:
+def unlabeled() -> None:
     """12x from images alone."""
     images, _ = idx.read_split(DEFAULT_FOLDER, "train")
     pixels = images[:, None].astype("float32") / 255
@@ -224,7 +224,7 @@ def _curves() -> Iterator[Curve]:
 
 def _curve(name: str, dense: Path, settings: dict[str, Any], data: Any = TRAINING) -> Curve:
     outcomes = [
-        perform(Run(TRADEOFF_MODEL, {"rate": rate, "scope": "global", **settings}), dense, data=data)
+        perform(Run(TRADEOFF_MODEL, {"rate": rate, "allocation": "global", **settings}), dense, data=data)
         for rate in TRADEOFF_RATES
     ]
     return Curve(name, TRADEOFF_RATES, tuple(outcome.errors[1] for outcome in outcomes))
@@ -239,7 +239,7 @@ def _print(headings: Sequence[object], rows: Sequence[Sequence[object]]) -> None
 PARTS: dict[str, Callable[[], None]] = {
     "table": table,
     "records": records,
-    "unlabelled": unlabelled,
+    "unlabeled": unlabeled,
     "tradeoff": tradeoff,
 }
 

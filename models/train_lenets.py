@@ -4,7 +4,7 @@
     python -m models.train_lenets lenet-5          one of them
 
 A tenth of the training set, drawn at random, is held out: the epoch with the fewest errors on it is kept. The
-test images steer nothing; onnxruntime judges the written file on them, once.
+test images are not used for any choice; the written file is evaluated on them in onnxruntime, once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models import idx
-from models.judge import count_errors
+from models.evaluate import count_errors
 from models.lenets import LeNet, LeNet5, LeNet300100
 from models.mnist import DEFAULT_FOLDER
 from onnxprune.errors import DataError
@@ -36,11 +36,11 @@ class Recipe:
     shift: int
 
 
-# LeNet-5's held-out error after 8 epochs is 0.75 % with the shift, 0.87 % without.
+# LeNet-5's validation error after 8 epochs is 0.75 % with the shift, 0.87 % without.
 RECIPES = {"lenet-300-100": Recipe(LeNet300100, 30, 0), "lenet-5": Recipe(LeNet5, 16, 1)}
 BATCH = 128
 LEARNING_RATE = 1e-3
-HELD_OUT = 6_000
+VALIDATION_IMAGES = 6_000
 SEED = 0
 OPSET = 20
 THREADS = 2  # the order of the sums, and so the last bits of the weights, depends on it
@@ -48,15 +48,15 @@ HERE = Path(__file__).parent
 
 
 def train(net: LeNet, recipe: Recipe, images: Tensor, labels: Tensor) -> None:
-    """Train `net` in place and leave it, for inference, as it was at its best epoch on the held-out images.
+    """Train `net` in place and leave it, for inference, as it was at its best epoch on the validation images.
 
     images: (N, 28, 28) float32 in [0, 1]; labels: (N,) int64.
     """
     order = torch.randperm(len(labels))
-    held_out, shown = order[:HELD_OUT], order[HELD_OUT:]
+    validation, shown = order[:VALIDATION_IMAGES], order[VALIDATION_IMAGES:]
     optimizer = torch.optim.AdamW(net.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.epochs)
-    fewest, best = HELD_OUT + 1, net.state_dict()
+    fewest, best = VALIDATION_IMAGES + 1, net.state_dict()
     for epoch in range(1, recipe.epochs + 1):
         net.train()
         for batch in shown[torch.randperm(len(shown))].split(BATCH):
@@ -67,9 +67,9 @@ def train(net: LeNet, recipe: Recipe, images: Tensor, labels: Tensor) -> None:
         schedule.step()
         net.eval()
         with torch.inference_mode():
-            classes = net(images[held_out].reshape(-1, *net.input_shape)).argmax(dim=1)
-        errors = int((classes != labels[held_out]).sum())
-        click.echo(f"epoch {epoch}: held-out error {errors / HELD_OUT:.2%}")
+            classes = net(images[validation].reshape(-1, *net.input_shape)).argmax(dim=1)
+        errors = int((classes != labels[validation]).sum())
+        click.echo(f"epoch {epoch}: validation error {errors / VALIDATION_IMAGES:.2%}")
         if errors < fewest:
             fewest, best = errors, {name: value.clone() for name, value in net.state_dict().items()}
     net.load_state_dict(best)

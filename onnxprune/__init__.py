@@ -1,4 +1,4 @@
-"""Make trained neural networks small, from the ONNX file alone."""
+"""Make trained neural networks small and fast, from the ONNX file alone."""
 
 from __future__ import annotations
 
@@ -6,28 +6,59 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnxprune.commands.prune import prune, retrain
-    from onnxprune.commands.to_torch import to_torch
-    from onnxprune.config.settings import PruneConfig
-    from onnxprune.errors import OnnxPruneError
-    from onnxprune.job.pipeline import Result
-    from onnxprune.training.session import PruningSession
+    from onnxprune import runtime as runtime
+    from onnxprune.commands.bench import bench as bench
+    from onnxprune.commands.compare import compare as compare
+    from onnxprune.commands.inspect import inspect as inspect
+    from onnxprune.commands.pick import pick as pick
+    from onnxprune.commands.prune import prune as prune
+    from onnxprune.commands.pruning_session import pruning_session as pruning_session
+    from onnxprune.commands.report import report as report
+    from onnxprune.commands.retrain import retrain as retrain
+    from onnxprune.commands.sensitivity import sensitivity as sensitivity
+    from onnxprune.commands.to_torch import to_torch as to_torch
+    from onnxprune.commands.tune import tune as tune
+    from onnxprune.config.settings import PruneConfig as PruneConfig
+    from onnxprune.errors import OnnxPruneError as OnnxPruneError
+    from onnxprune.job.result import Result as Result
+    from onnxprune.training.session import PruningSession as PruningSession
 
-__all__ = ["OnnxPruneError", "PruneConfig", "PruningSession", "Result", "prune", "retrain", "to_torch"]
+    __version__: str
 
+# Where a name is; it is imported when it is used: a device that only runs models needs `onnxprune.runtime` alone.
 _HOMES = {
-    "OnnxPruneError": "onnxprune.errors",
-    "PruneConfig": "onnxprune.config.settings",
-    "PruningSession": "onnxprune.training.session",
-    "Result": "onnxprune.job.pipeline",
-    "prune": "onnxprune.commands.prune",
-    "retrain": "onnxprune.commands.prune",
-    "to_torch": "onnxprune.commands.to_torch",
+    "OnnxPruneError": "errors",
+    "PruneConfig": "config.settings",
+    "PruningSession": "training.session",
+    "Result": "job.result",
+    "bench": "commands.bench",
+    "compare": "commands.compare",
+    "inspect": "commands.inspect",
+    "pick": "commands.pick",
+    "prune": "commands.prune",
+    "pruning_session": "commands.pruning_session",
+    "report": "commands.report",
+    "retrain": "commands.retrain",
+    "sensitivity": "commands.sensitivity",
+    "to_torch": "commands.to_torch",
+    "tune": "commands.tune",
 }
+
+__all__ = ["__version__", "runtime", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is used: a device that only runs models imports `onnxprune.runtime` alone."""
+    """A public name, imported when it is used."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("onnxprune")
+    if name == "runtime":
+        return importlib.import_module("onnxprune.runtime")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

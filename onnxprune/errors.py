@@ -1,10 +1,10 @@
-"""What a user can do wrong: one class each, with messages that say what, where and the mend."""
+"""What can go wrong for a user: one class each, with messages that say what, where, and how to fix it."""
 
 from __future__ import annotations
 
 
 class OnnxPruneError(Exception):
-    """Something the user can mend; the command line prints it as one line and exits with `exit_status`."""
+    """Something the user can fix; the command line prints it as one line and exits with `exit_status`."""
 
     exit_status = 2
 
@@ -31,6 +31,10 @@ class DataError(OnnxPruneError):
 
 class OutputError(OnnxPruneError):
     """The output file cannot be written."""
+
+
+class MissingPackageError(OnnxPruneError):
+    """A package that only some jobs need is not installed."""
 
 
 class ValidationError(OnnxPruneError):

@@ -23,7 +23,8 @@ import onnxruntime as ort
 import torch
 
 import onnxprune
-from onnxprune.data.dataset import input_specs, random_feeds
+from onnxprune.data.random import random_feeds
+from onnxprune.data.specs import input_specs
 from onnxprune.model.protos import all_tensors
 from onnxprune.model.reading import FLOAT_TYPES
 from onnxprune.model.weights import find_weights
@@ -101,7 +102,7 @@ def trials(proto: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> Iterat
                 seconds = time.perf_counter() - begun
                 if form != "coo":
                     onnx.checker.check_model(target, full_check=True)
-                ratio = report.after.bytes / source.stat().st_size
+                ratio = report.pruned.bytes / source.stat().st_size
                 yield Trial(rate, form, ratio, difference(run(target, feeds), expected), seconds)
 
 

@@ -34,7 +34,7 @@ for turn in itertools.count():
 FORKER = """
 import json, os, sys
 from onnxprune import cli
-from onnxprune.job import fine_tune as retraining
+import onnxprune.training.fine_tuning
 print("begun", flush=True)
 for line in sys.stdin:
     job = os.fork()

@@ -32,7 +32,7 @@ class Moments:
     dense_mean: np.ndarray
     count: int
 
-    def centred(self) -> Moments:
+    def centered(self) -> Moments:
         """Moments about the means: those of a layer whose bias makes up for the mean."""
         second = self.second - self.mean[:, :, None] * self.mean[:, None, :]
         cross = self.cross - self.dense_mean[:, :, None] * self.mean[:, None, :]

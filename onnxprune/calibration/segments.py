@@ -11,7 +11,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from onnxprune.errors import DataError, first_line
-from onnxprune.evaluation.evaluate import make_session
+from onnxprune.evaluation.sessions import make_session
 from onnxprune.model.constants import constant_tensor
 
 Arrays = dict[ir.Value, np.ndarray]

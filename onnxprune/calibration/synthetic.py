@@ -1,4 +1,4 @@
-"""Inputs made up from the model itself, for whoever has no data."""
+"""Synthetic inputs, generated from the model itself, for whoever has no data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.calibration.walk import walk
-from onnxprune.data.dataset import Dataset, InputSpec, random_data
+from onnxprune.data.dataset import Dataset
+from onnxprune.data.random import random_data
+from onnxprune.data.specs import InputSpec
 from onnxprune.model.constants import constant_tensor
 
 NAME = "synthetic"
@@ -35,7 +37,7 @@ def synthetic_data(model: ir.Model, specs: Sequence[InputSpec], free_size: int, 
         if shape and not pattern.whole and not isinstance(spec.shape[0], int):
             shape = (SAMPLES, *shape[1:])
         arrays[spec.name] = _values(model, spec, shape, random)
-    data = Dataset(arrays, None, "synthetic inputs, made up from the model", pattern.whole)
+    data = Dataset(arrays, None, "synthetic inputs, generated from the model", pattern.whole)
     images = [spec.name for spec in specs if _channel_axis(spec, arrays[spec.name].shape) is not None]
     return _in_range(model, data, images) if images else data
 
@@ -54,7 +56,7 @@ def _values(
 
 
 def _channel_axis(spec: InputSpec, shape: tuple[int, ...]) -> int | None:
-    """The axis of colours, where an input looks like images: (N, 3, H, W) or (N, H, W, 3)."""
+    """The axis of colors, where an input looks like images: (N, 3, H, W) or (N, H, W, 3)."""
     if spec.dtype.kind != "f" or len(shape) != 4:
         return None
     return next((axis for axis in (1, 3) if shape[axis] in (1, 3, 4)), None)

@@ -10,7 +10,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.calibration.segments import Arrays, Segment, Tensors, last_reads
-from onnxprune.data.dataset import Dataset, fixed_batch, input_specs
+from onnxprune.data.dataset import Dataset
+from onnxprune.data.specs import fixed_batch, input_specs
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.shapes import infer_shapes
 

@@ -1,4 +1,4 @@
-"""The command line: its flags are the fields of `PruneConfig`; nothing is decided here."""
+"""The command line: flags, terminal and tables; nothing is decided here."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import click
 from onnxprune.cli.interrupts import stopping_at_once
 from onnxprune.cli.jobs import pick, prune, retrain
 from onnxprune.cli.models import compare, inspect, report, sensitivity
+from onnxprune.cli.overview import overview
 from onnxprune.cli.speed import bench, tune
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model.replace import remove_working_folders
 
 STATUS_BAD_INPUT = 2
 STATUS_INTERRUPTED = 130
+HELP = ("-h", "--help")
 INTERRUPTED = "interrupted; the target was left as it was"
 
 
@@ -35,12 +37,16 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 worse than allowed, 2 bad input (one line on stderr), 130 interrupted."""
-    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    name = words.pop(0) if words[0] in COMMANDS else "prune"
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in HELP:
+        click.echo(overview(COMMANDS))
+        sys.exit(0)
+    named = words[0] in COMMANDS
+    name = words.pop(0) if named else "prune"
     # It warns of what it leaves out of a model; errors come as exceptions.
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     try:
-        program = "onnxprune" if name == "prune" else f"onnxprune {name}"
+        program = f"onnxprune {name}" if named else "onnxprune"
         with stopping_at_once(_interrupted, STATUS_INTERRUPTED):
             COMMANDS[name].main(words, prog_name=program, standalone_mode=False)
     except OnnxPruneError as error:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import Field, fields
 from typing import Any
 
 import click
 
-from onnxprune.config.settings import PruneConfig
+from onnxprune.config.settings import PARTS, RetrainSettings, flag_of
+from onnxprune.pruning.criteria import CRITERIA
 
 CONTEXT = {
     "help_option_names": ["-h", "--help"],
@@ -16,40 +18,61 @@ CONTEXT = {
     "max_content_width": 100,
 }
 
+# Settings whose choices are the entries of a table, each with its help.
+TABLES: Mapping[str, Mapping[str, Any]] = {"criteria": CRITERIA}
+OTHER = "Options"
+
+
+def settings_of(config: type) -> Iterator[Field[Any]]:
+    """The settings of a dataclass in the order of the help."""
+    mine = {each.name: each for each in fields(config)}
+    for part in (*PARTS, RetrainSettings):
+        for each in fields(part):
+            if each.name in mine:
+                yield mine.pop(each.name)
+
 
 def option_of(setting: Field[Any]) -> click.Option:
     """The flag of a setting: --kebab-case, or a pair for a switch."""
-    name = setting.name.replace("_", "-")
-    arguments: dict[str, Any] = {"help": setting.metadata["help"], "default": setting.default}
+    flag, metadata = flag_of(setting), setting.metadata
+    arguments: dict[str, Any] = {"help": help_of(setting), "default": setting.default}
     if isinstance(setting.default, bool):
-        return click.Option([f"--{name}/--no-{name}", setting.name], show_default=True, **arguments)
-    if "choices" in setting.metadata:
-        synonyms = setting.metadata.get("synonyms", ())
-        arguments["type"] = click.Choice([*setting.metadata["choices"], *synonyms])
+        return click.Option([f"{flag}/--no-{flag[2:]}", setting.name], show_default=True, **arguments)
+    if "choices" in metadata or "table" in metadata:
+        arguments["type"] = click.Choice(list(metadata.get("choices") or TABLES[metadata["table"]]))
     elif str(setting.type).startswith("int"):
         arguments["type"] = int
     return click.Option(
-        [f"--{name}", *setting.metadata.get("aliases", ()), setting.name],
-        metavar=setting.metadata["metavar"],
+        [flag, *metadata.get("aliases", ()), setting.name],
+        metavar=metadata["metavar"],
         multiple=isinstance(setting.default, tuple),
         show_default=setting.default not in (None, ()),
         **arguments,
     )
 
 
+def help_of(setting: Field[Any]) -> str:
+    """The help text of a setting, with the entries of its table where it has one."""
+    text, table = setting.metadata["help"], setting.metadata.get("table")
+    if table is None:
+        return str(text)
+    entries = "; ".join(f"{name}: {entry.help}" for name, entry in TABLES[table].items())
+    return f"{text.removesuffix('.')}. {entries[0].upper()}{entries[1:]}."
+
+
 class GroupedCommand(click.Command):
-    """A command whose help shows the settings of a job under the headings that they are declared under."""
+    """A command whose help shows the settings of a job under the headings of their parts."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        headings = {setting.name: setting.metadata.get("group") for setting in fields(PruneConfig)}
-        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
-        heading = "Options"
+        """Write the options, those that are no settings last."""
+        headings = {each.name: part.heading for part in PARTS for each in fields(part)}  # type: ignore[attr-defined]
+        sections: dict[str, list[tuple[str, str]]] = {}
+        others: list[tuple[str, str]] = []
         for parameter in self.get_params(ctx):
-            heading = headings.get(parameter.name or "", "Options") or heading
             record = parameter.get_help_record(ctx)
             if isinstance(parameter, click.Option) and record is not None:
-                sections.setdefault(heading, []).append(record)
-        sections["Options"] = sections.pop("Options")
-        for heading, records in sections.items():
+                heading = headings.get(parameter.name or "")
+                (others if heading is None else sections.setdefault(heading, [])).append(record)
+        for heading, records in (*sections.items(), (OTHER, others)):
             with formatter.section(heading):
                 formatter.write_dl(records)

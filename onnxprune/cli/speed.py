@@ -8,10 +8,9 @@ import click
 
 from onnxprune.cli.flags import CONTEXT
 from onnxprune.cli.terminal import check_writable, console, progress_bar, write_json
-from onnxprune.config.checks import input_shapes
 
 
-@click.command(context_settings=CONTEXT)
+@click.command(context_settings=CONTEXT, short_help="Choose kernels per node by measuring on this machine.")
 @click.argument("source", metavar="PRUNED.onnx")
 @click.argument("target", metavar="TUNED.onnx")
 @click.option(
@@ -31,7 +30,7 @@ from onnxprune.config.checks import input_shapes
     help="Try whole graphs this long, once every node has been measured.",
 )
 def tune(source: str, target: str, input_shape: tuple[str, ...], threads: int, seconds: float) -> None:
-    """Measure on this machine which nodes of a pruned model the sparse kernels make faster, and write it so."""
+    """Measure on this machine which nodes of a pruned model the sparse kernels make faster, and write that choice."""
     from onnxprune.cli.tables.tuning import tuning_tables
     from onnxprune.commands.tune import tune
 
@@ -39,7 +38,7 @@ def tune(source: str, target: str, input_shape: tuple[str, ...], threads: int, s
         tuning = tune(
             source,
             target,
-            input_shapes=input_shapes(input_shape),
+            input_shape=input_shape,
             threads=threads,
             seconds=seconds,
             progress=progress,
@@ -47,7 +46,9 @@ def tune(source: str, target: str, input_shape: tuple[str, ...], threads: int, s
     console().print(tuning_tables(tuning))
 
 
-@click.command(context_settings=CONTEXT)
+@click.command(
+    context_settings=CONTEXT, short_help="Time a model before and after pruning, or suites of layers."
+)
 @click.argument("files", metavar="[DENSE.onnx PRUNED.onnx]", nargs=-1)
 @click.option("--suite", type=click.Choice(["layers", "models"]), help="Instead of files: what to measure.")
 @click.option("--only", metavar="GLOB", multiple=True, help="Of a suite, the rows of this name. Repeatable.")
@@ -59,25 +60,20 @@ def tune(source: str, target: str, input_shape: tuple[str, ...], threads: int, s
     type=float,
     default=20.0,
     show_default=True,
-    help="Models: --target auto tries graphs this long.",
+    help="Models: search for the fastest placement of nodes this long.",
 )
 @click.option("--threads", type=click.IntRange(0), multiple=True, help="0: as many as onnxruntime takes.")
 @click.option("--input-shape", metavar="NAME:DIMS", multiple=True, help="Files: run on inputs of this shape.")
 @click.option("--json", "json_path", metavar="FILE", help="Write every figure as JSON.")
 def bench(files: tuple[str, ...], suite: str | None, json_path: str | None, **options: Any) -> None:
     """Time a model before and after pruning, or suites of layers and models, dense and by the sparse kernels."""
-    from onnxprune.bench.run import run_files, run_suite
-    from onnxprune.cli.tables.bench import to_json
+    from onnxprune.cli.tables.bench import benchmark_tables, to_json
+    from onnxprune.commands.bench import bench
 
     check_writable("--json", json_path)
     if (suite is None) == (not files) or len(files) not in (0, 2):
         raise click.UsageError("give two files, DENSE.onnx PRUNED.onnx, or --suite layers or models")
-    shapes = input_shapes(options.pop("input_shape"))
-    if suite is None:
-        before, after = files
-        rows, table = run_files(before, after, shapes, options["threads"])
-    else:
-        with progress_bar() as progress:
-            rows, table = run_suite(suite, **options, progress=progress)
-    console().print(table)
-    write_json(json_path, to_json(rows))
+    with progress_bar() as progress:
+        found = bench(*files, suite=suite, **options, progress=progress)
+    console().print(benchmark_tables(found, suite))
+    write_json(json_path, to_json(found.rows))

@@ -1,46 +1,43 @@
-"""Two models side by side on the same inputs, output by output, in onnxruntime."""
+"""`onnxprune.compare`: two models on the same inputs, output by output, in onnxruntime."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from rich.markup import escape
-from rich.table import Table
-
-from onnxprune.data.dataset import fix_shapes, input_specs
+from onnxprune.config.checks import input_shapes
+from onnxprune.config.declare import DataSource, ShapesLike
 from onnxprune.data.sources import load_data
+from onnxprune.data.specs import fix_shapes, input_specs
 from onnxprune.errors import ModelFileError
-from onnxprune.evaluation.evaluate import (
-    Evaluation,
-    Tolerance,
-    check_runs,
-    compare,
-    make_session,
-    patience,
-    random_inputs,
-)
-from onnxprune.model.io import load
+from onnxprune.evaluation import comparison
+from onnxprune.evaluation.comparison import Evaluation, Tolerance
+from onnxprune.evaluation.runs import check_runs, patience, random_inputs
+from onnxprune.evaluation.sessions import make_session
+from onnxprune.model.io import ModelLike, load
+
+TOLERANCE = Tolerance(relative=1e-4, absolute=1e-5)
 
 
-def compare_files(
-    first: Path,
-    second: Path,
-    tolerance: Tolerance,
+def compare(
+    first: ModelLike,
+    second: ModelLike,
     *,
-    data: Any = None,
-    shapes: Mapping[str, Sequence[int]] | None = None,
+    data: DataSource = None,
+    input_shape: ShapesLike = (),
+    tolerance: Tolerance = TOLERANCE,
     seed: int = 0,
 ) -> Evaluation:
-    """Run both models on `data`, as `load_data` takes it, or on random inputs (of these `shapes`, by input name).
+    """Run both models on `data`, as `prune` takes it, or on random inputs (of the shapes in `input_shape`).
+
+    An output's `beyond` counts the elements that differ by more than the tolerance.
 
     Raises:
         ModelFileError: a model is broken, or the two differ in their inputs or outputs.
         DataError: the data do not fit the first model.
         SettingError: the shapes do not.
     """
-    models = [load(path) for path in (first, second)]
+    models = [load(source) for source in (first, second)]
+    names = [origin.name for _, origin in models]
     specs = [input_specs(model) for model, _ in models]
     for what, (ours, theirs) in (
         ("inputs", tuple([spec.name for spec in side] for side in specs)),
@@ -48,39 +45,18 @@ def compare_files(
     ):
         if ours != theirs:
             raise ModelFileError(
-                f"{first} and {second} differ in their {what} ({_list(ours)} and {_list(theirs)}): "
+                f"{names[0]} and {names[1]} differ in their {what} ({_list(ours)} and {_list(theirs)}): "
                 "compare models of the same interface"
             )
     sessions = [make_session(origin.file, origin.name) for _, origin in models]
-    fixed = fix_shapes(specs[0], shapes or {})
+    fixed = fix_shapes(specs[0], input_shapes(input_shape))
     if data is None:
         limit = patience(models[0][0]) or patience(models[1][0])
         samples = random_inputs(sessions[0], fixed, seed, patience=limit)
     else:
         samples = load_data(data, fixed)
     check_runs(sessions[0], samples, fixed)
-    return compare(sessions[0], sessions[1], samples, fixed, tolerance=tolerance)
-
-
-def comparison_table(evaluation: Evaluation, tolerance: Tolerance) -> Table:
-    """A row an output, with what lies beyond the tolerance."""
-    table = Table(
-        title=f"on {evaluation.data}, {evaluation.samples:,} samples; allowed: "
-        f"{tolerance.absolute:g} + {tolerance.relative:g} x |first|",
-        title_justify="left",
-    )
-    for heading in ("output", "beyond / all", "largest difference", "relative", "cosine", ""):
-        table.add_column(heading, justify="left" if heading in ("output", "") else "right")
-    for output in evaluation.outputs:
-        table.add_row(
-            escape(output.output),
-            f"{output.beyond:,} / {output.elements:,}",
-            f"{output.absolute:.3g}",
-            f"{output.relative:.3g}",
-            f"{output.cosine:.6f}",
-            "differs" if output.beyond else "same",
-        )
-    return table
+    return comparison.compare(sessions[0], sessions[1], samples, fixed, tolerance=tolerance)
 
 
 def _list(names: Sequence[str | None]) -> str:

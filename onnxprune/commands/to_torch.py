@@ -1,12 +1,15 @@
-"""Any ONNX model as a torch module: what `onnxprune.to_torch` is."""
+"""`onnxprune.to_torch`: any ONNX model as a torch module."""
 
 from __future__ import annotations
 
-from torch import fx
+from typing import TYPE_CHECKING
 
-from onnxprune.model.io import ModelLike, load
-from onnxprune.sparse.restore import from_ops
-from onnxprune.training import graph
+from onnxprune.model.io import ModelLike
+from onnxprune.sparse.opening import open_model
+from onnxprune.system.packages import needs_torch
+
+if TYPE_CHECKING:
+    from torch import fx
 
 
 def to_torch(model: ModelLike) -> fx.GraphModule:
@@ -19,7 +22,9 @@ def to_torch(model: ModelLike) -> fx.GraphModule:
     Raises:
         ModelFileError: there is no such file, or it is not ONNX.
         UnsupportedOperatorError: an operator, or a use of one, has no entry in the table.
+        MissingPackageError: torch is not installed.
     """
-    loaded, _ = load(model)
-    from_ops(loaded)
-    return graph.to_torch(loaded)
+    with needs_torch("to_torch"):
+        from onnxprune.training import graph
+
+    return graph.to_torch(open_model(model).model)

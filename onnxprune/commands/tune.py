@@ -1,18 +1,21 @@
-"""Choosing again which sparse nodes run by kernels, on the machine that will run the model."""
+"""`onnxprune.tune`: choose which sparse nodes run by kernels, on the machine that will run the model."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnxprune.data.dataset import input_specs, random_feeds
+from onnxprune.config.checks import input_shapes
+from onnxprune.config.declare import ShapesLike
+from onnxprune.data.random import random_feeds
+from onnxprune.data.specs import input_specs
 from onnxprune.errors import NothingToPruneError
 from onnxprune.model.io import load, staging
 from onnxprune.model.weights import find_weights
-from onnxprune.report.record import ANNOTATION_PREFIX
+from onnxprune.reports.record import ANNOTATION_PREFIX
 from onnxprune.runtime.cpu import cpu_name
 from onnxprune.sparse.choose import SEARCH_SECONDS, Choice, choose_auto
 from onnxprune.sparse.placement import sparse_nodes
@@ -33,7 +36,7 @@ def tune(
     source: str | os.PathLike,
     target: str | os.PathLike,
     *,
-    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    input_shape: ShapesLike = (),
     threads: int = 0,
     seconds: float = SEARCH_SECONDS,
     progress: Callable[[str, float], None] = lambda stage, fraction: None,
@@ -45,7 +48,7 @@ def tune(
     is. `threads` are onnxruntime's (0: its own choice), `seconds` limit the search over whole graphs.
 
     Raises:
-        OnnxPruneError: what is wrong, in a sentence that says the mend; nothing was written.
+        OnnxPruneError: what is wrong, and how to fix it; nothing was written.
     """
     progress("load", 0.0)
     model, origin = load(source)
@@ -56,7 +59,7 @@ def tune(
         raise NothingToPruneError(
             f"{origin.name} has no weight that is smaller sparse{reason}; prune it first: onnxprune IN OUT --rate 0.9"
         )
-    feeds = random_feeds(input_specs(model), input_shapes or {})
+    feeds = random_feeds(input_specs(model), input_shapes(input_shape))
     with staging(target, origin) as stage:
         choice = choose_auto(
             model, feeds, threads=threads, seconds=seconds, progress=lambda done: progress("measure", done)

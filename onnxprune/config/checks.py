@@ -24,6 +24,8 @@ AT_LEAST_1 = Range(lambda value: value >= 1, "1 or more")
 SHARE = Range(lambda value: 0 <= value <= 1, "between 0 and 1")
 PART = Range(lambda value: 0 < value < 1, "above 0 and below 1")
 FRACTION = Range(lambda value: 0 <= value < 1, "in [0, 1)")
+RATE = Range(lambda value: 0 <= value < 1, "in [0, 1): the fraction of weights to remove, for example 0.9")
+SEED = Range(lambda value: 0 <= value < 2**32, "between 0 and 4294967295")
 
 UNITS = {"k": 10**3, "m": 10**6, "g": 10**9}
 
@@ -101,6 +103,22 @@ def parse_pair(flag: str, pair: Any, example: str) -> tuple[str, float]:
         pair = (selector, number)
     selector, number = pair
     return str(selector), parse_fraction(f"{flag} {selector}", number)
+
+
+Pairs = tuple[tuple[str, float], ...]
+
+
+def pairs(flag: str, given: Any, example: str) -> Pairs:
+    """Selectors with a number each, from a mapping, pairs, or texts such as "fc*=0.95".
+
+    Raises:
+        SettingError: one has no number, or one that is not in [0, 1).
+    """
+    items = given.items() if isinstance(given, Mapping) else [given] if isinstance(given, str) else given
+    found = tuple(parse_pair(flag, pair, example) for pair in items)
+    for selector, number in found:
+        check_range(f"{flag} {selector}", number, RATE)
+    return found
 
 
 def input_shapes(given: Any) -> dict[str, tuple[int, ...]]:

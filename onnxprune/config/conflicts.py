@@ -1,113 +1,136 @@
-"""Settings that contradict each other."""
+"""Settings that contradict each other; what an importance criterion needs is checked in job/requirements.py."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from onnxprune.config.settings import PruneConfig
+from onnxprune.config.data import DataSettings
+from onnxprune.config.output import OutputSettings
+from onnxprune.config.pruning import CalibrationSettings, PruningSettings
+from onnxprune.config.training import CheckpointSettings, ScheduleSettings
 
-CHANNEL_SCOPES = ("layer", "global")
+CHANNEL_ALLOCATIONS = ("uniform", "global")
 
 
-def conflicts(config: PruneConfig) -> Iterator[tuple[bool, str]]:
-    """Settings that contradict each other, each pair with what to do."""
+def conflicts(
+    pruning: PruningSettings,
+    calibration: CalibrationSettings,
+    data: DataSettings,
+    schedule: ScheduleSettings,
+    output: OutputSettings,
+    checkpoints: CheckpointSettings,
+) -> Iterator[str]:
+    """A message for each contradiction, with how to fix it."""
+    rules = (
+        *_channels(pruning, schedule, output),
+        *_patterns(pruning, schedule),
+        *_schedules(pruning, schedule),
+        *_budgets(pruning, output),
+        *_searches(pruning, data, checkpoints),
+        *_measured(pruning, calibration, data),
+    )
+    yield from (message for holds, message in rules if holds)
+
+
+Rules = Iterator[tuple[bool, str]]
+
+
+def _channels(pruning: PruningSettings, schedule: ScheduleSettings, output: OutputSettings) -> Rules:
+    channel = pruning.pattern == "channel"
     yield (
-        config.values != "fp32" and config.format != "ops",
-        f"--values {config.values} is for sparse nodes: it goes with --format ops, not --format {config.format}",
+        channel and (pruning.std_threshold is not None or bool(pruning.layer_rate) or not output.remove_dead),
+        "--pattern channel removes channels at one --rate: it cannot be combined with --std-threshold, --layer-rate "
+        "or --no-remove-dead; spare layers by --exclude",
     )
     yield (
-        config.importance == "taylor" and config.data is None,
-        "--importance taylor takes gradients: give labelled --data, or --importance l2",
-    )
-    yield (
-        config.pattern == "channel"
-        and (config.quality is not None or bool(config.layer_rate) or not config.remove_dead),
-        "--pattern channel removes channels at one --rate: it goes with neither --quality, --layer-rate "
-        "nor --no-remove-dead; spare layers by --exclude",
-    )
-    yield (
-        config.pattern == "channel" and (config.schedule == "splice" or config.selection == "probability"),
-        "--pattern channel takes whole channels for good: it goes with neither --schedule splice nor "
+        channel and (schedule.schedule == "prune-and-regrow" or pruning.selection == "probability"),
+        "--pattern channel removes channels for good: it cannot be combined with --schedule prune-and-regrow or "
         "--selection probability; use --schedule gradual",
     )
     yield (
-        config.alternate and (config.schedule != "iterative" or config.pattern == "channel"),
-        "--alternate prunes layer families in turns: it needs --schedule iterative and single weights",
+        pruning.allocation not in CHANNEL_ALLOCATIONS and (channel or pruning.std_threshold is not None),
+        f"--allocation {pruning.allocation} shares out a --rate of single weights: it cannot be combined with "
+        "--std-threshold or --pattern channel; use --allocation uniform or global",
+    )
+
+
+def _patterns(pruning: PruningSettings, schedule: ScheduleSettings) -> Rules:
+    yield (
+        pruning.allocation == "per-output" and pruning.pattern == "4x1",
+        "--allocation per-output gives every output the rate, --pattern 4x1 removes blocks of four outputs: drop one",
     )
     yield (
-        config.schedule == "splice" and config.selection == "probability",
-        "--schedule splice brings back what grows, --selection probability draws anew each time: "
-        "use one of them",
+        pruning.pattern == "2:4"
+        and not pruning.searches
+        and (pruning.rate != 0.5 or bool(pruning.layer_rate) or pruning.allocation != "uniform"),
+        "--pattern 2:4 removes two of every four weights: give --rate 0.5, no --layer-rate and no --allocation",
     )
     yield (
-        config.resume and config.checkpoint is None and not config.searches,
-        "--resume needs --checkpoint FILE, to go on from it",
+        pruning.pattern == "2:4"
+        and (schedule.schedule == "prune-and-regrow" or pruning.selection == "probability"),
+        "--pattern 2:4 cannot be combined with --schedule prune-and-regrow or --selection probability: use "
+        "--schedule one-shot",
+    )
+
+
+def _schedules(pruning: PruningSettings, schedule: ScheduleSettings) -> Rules:
+    yield (
+        schedule.alternate and (schedule.schedule != "iterative" or pruning.pattern == "channel"),
+        "--alternate prunes kinds of layers alternately: it needs --schedule iterative and single weights",
     )
     yield (
-        config.regrow and config.schedule != "splice",
-        "--regrow brings connections back as they grow: it needs --schedule splice",
+        schedule.schedule == "prune-and-regrow" and pruning.selection == "probability",
+        "--schedule prune-and-regrow lets weights return, --selection probability draws them anew each time: use one "
+        "of them",
     )
     yield (
-        config.searches and config.data is None,
-        "--max-drop without --rate searches by retraining: give --data, or a --rate",
+        schedule.regrow_zeros and schedule.schedule != "prune-and-regrow",
+        "--regrow-zeros lets zeros of the input model return: it needs --schedule prune-and-regrow",
+    )
+
+
+def _budgets(pruning: PruningSettings, output: OutputSettings) -> Rules:
+    budgeted = pruning.flops is not None or pruning.bytes is not None
+    yield (
+        budgeted and pruning.pattern in ("2:4", "channel"),
+        f"--flops and --bytes count single weights: give --pattern {pruning.pattern} a --rate",
     )
     yield (
-        config.searches and config.checkpoint is not None,
+        pruning.bytes is not None and output.format == "dense",
+        "--format dense stores zeros too, so the file gets no smaller: use --bytes with --format ops or coo",
+    )
+    yield (
+        output.values != "fp32" and output.format != "ops",
+        f"--values {output.values} is for sparse nodes: use it with --format ops, not --format {output.format}",
+    )
+
+
+def _searches(pruning: PruningSettings, data: DataSettings, checkpoints: CheckpointSettings) -> Rules:
+    searches = pruning.searches
+    yield (
+        checkpoints.resume and checkpoints.checkpoint is None and not searches,
+        "--resume needs the file to resume from: give --checkpoint FILE",
+    )
+    yield (
+        searches and data.data is None,
+        "--max-drop without --rate searches by fine-tuning: give --data, or a --rate",
+    )
+    yield (
+        searches and checkpoints.checkpoint is not None,
         "a search keeps its state in --frontier FOLDER: drop --checkpoint, or give a --rate",
     )
     yield (
-        config.frontier is not None and not config.searches,
-        "--frontier is for a search: it goes with --max-drop and neither --rate nor --quality",
+        pruning.frontier is not None and not searches,
+        "--frontier is for a search: use it with --max-drop and without --rate",
     )
     yield (
-        config.searches and config.pattern == "2:4",
-        "--pattern 2:4 has one rate only, so there is none to search for: give --rate 0.5",
+        searches and pruning.pattern == "2:4",
+        "--pattern 2:4 has one rate only, so there is nothing to search: give --rate 0.5",
     )
+
+
+def _measured(pruning: PruningSettings, calibration: CalibrationSettings, data: DataSettings) -> Rules:
     yield (
-        config.calibrated and config.data is None and config.calibration_data is None,
-        "--criterion, --refit, --bias-correction and --restore-norms measure what the layers read: give "
-        "inputs by --calibration-data, or --data to retrain on them as well",
-    )
-    yield (
-        config.calibrated and config.pattern in ("4x1", "channel"),
-        f"--criterion, --refit, --bias-correction and --restore-norms go with single weights, not with "
-        f"--pattern {config.pattern}: drop one",
-    )
-    yield (
-        config.calibrated and (config.schedule in ("gradual", "splice") or config.selection == "probability"),
-        "--criterion, --refit, --bias-correction and --restore-norms measure at every turn: they go with "
-        "--schedule one-shot or iterative and --selection threshold",
-    )
-    yield (
-        config.scope == "sensitivity" and config.data is None and config.calibration_data is None,
-        "--scope sensitivity measures how the outputs move: give inputs by --calibration-data or --data",
-    )
-    budgeted = config.flops is not None or config.bytes is not None
-    yield (
-        budgeted and config.pattern in ("2:4", "channel"),
-        f"--flops and --bytes choose how many single weights go: give --pattern {config.pattern} a --rate",
-    )
-    yield (
-        config.bytes is not None and config.format == "dense",
-        "--format dense stores zeros too, so that its size stays: --bytes goes with --format ops or coo",
-    )
-    yield (
-        config.scope not in CHANNEL_SCOPES and (config.pattern == "channel" or config.quality is not None),
-        f"--scope {config.scope} shares out a --rate of single weights: it goes with neither --quality nor "
-        "--pattern channel; use --scope layer or global",
-    )
-    yield (
-        config.scope == "output" and config.pattern == "4x1",
-        "--scope output brings single outputs to the rate, --pattern 4x1 cuts blocks of four: drop one",
-    )
-    yield (
-        config.pattern == "2:4"
-        and (config.rate != 0.5 or bool(config.layer_rate) or config.scope != "layer"),
-        "--pattern 2:4 takes two of every four weights: give --rate 0.5, no --layer-rate and no --scope",
-    )
-    yield (
-        config.pattern == "2:4" and (config.schedule == "splice" or config.selection == "probability"),
-        "--pattern 2:4 goes with neither --schedule splice nor --selection probability: use --schedule one-shot",
+        pruning.allocation == "sensitivity" and data.data is None and calibration.calibration_data is None,
+        "--allocation sensitivity measures how the outputs move: give inputs by --calibration-data or --data",
     )

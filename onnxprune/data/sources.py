@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-import math
 import os
-import sys
-import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from onnxprune.config.settings import describe_source
-from onnxprune.data.dataset import Dataset, InputSpec
-from onnxprune.data.idx import read_idx
+from onnxprune.config.declare import describe_source
+from onnxprune.data.batches import concatenate
+from onnxprune.data.dataset import Dataset
+from onnxprune.data.readers import LABELS, forms, read_text
+from onnxprune.data.specs import InputSpec
 from onnxprune.errors import DataError
-
-LABELS = "labels"
-# IDX files hold grey levels as bytes; models take them as float in [0, 1].
-IDX_SCALE = np.float32(1 / 255)
-FORMS = (
-    "an .npz file (arrays named as the inputs), an IDX file of images (with its labels beside it, or as "
-    "IMAGES,LABELS), or MODULE:FUNCTION"
-)
 
 
 def load_data(source: Any, specs: list[InputSpec]) -> Dataset:
@@ -38,13 +27,13 @@ def load_data(source: Any, specs: list[InputSpec]) -> Dataset:
     """
     name = describe_source(source) or ""
     if isinstance(source, (str, os.PathLike)):
-        arrays = _from_text(os.fspath(source), specs)
+        arrays = read_text(os.fspath(source), specs)
     elif isinstance(source, Mapping):
         arrays = {str(key): _as_array(array, str(key), name) for key, array in source.items()}
     elif isinstance(source, Iterable):
-        arrays = _concatenate(source, name)
+        arrays = concatenate(source, name)
     else:
-        raise DataError(f"data of type {type(source).__name__} cannot be read: give {FORMS}, or batches")
+        raise DataError(f"data of type {type(source).__name__} cannot be read: give {forms()}, or batches")
     return _fit(arrays, specs, name)
 
 
@@ -60,130 +49,8 @@ def _as_array(values: Any, key: str, name: str) -> np.ndarray:
         return np.asarray(values)
     except ValueError as error:
         raise DataError(
-            f"{key!r} of {name} is no array: {error}; models that take sequences are not judged"
+            f"{key!r} of {name} is no array: {error}; models that take sequences are not supported"
         ) from None
-
-
-def _from_text(text: str, specs: list[InputSpec]) -> dict[str, np.ndarray]:
-    path = Path(text)
-    if path.suffix == ".npz":
-        return _read_npz(path)
-    if path.is_file():
-        return _read_idx_pair(path, _labels_beside(path), specs)
-    images, comma, labels = text.partition(",")
-    if comma:
-        return _read_idx_pair(Path(images), Path(labels), specs)
-    module, colon, function = text.partition(":")
-    if colon and function.isidentifier():
-        return _concatenate(_call(module, function), text)
-    raise DataError(f"there is no data file {text}: give {FORMS}")
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise DataError(f"there is no data file {path}: give {FORMS}") from None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise DataError(
-            f"{path} cannot be read as .npz: {error}; write it by numpy.savez with plain arrays"
-        ) from None
-
-
-def _read_idx_pair(images: Path, labels: Path | None, specs: list[InputSpec]) -> dict[str, np.ndarray]:
-    if len(specs) != 1:
-        raise DataError(
-            f"{images} holds one input, the model has {len(specs)}: give an .npz with all of them"
-        )
-    spec = specs[0]
-    pixels = read_idx(images)
-    if pixels.ndim < 2 or pixels.dtype != np.uint8:
-        raise DataError(f"{images} does not hold images (bytes, samples along the first axis): give {FORMS}")
-    sample = tuple(dim for dim in spec.shape[1:] if isinstance(dim, int))
-    if len(sample) == len(spec.shape) - 1:
-        if math.prod(pixels.shape[1:]) != math.prod(sample):
-            raise DataError(
-                f"{images} holds images of shape {pixels.shape[1:]}, the input {spec.name!r} takes {sample}: "
-                "give images of that size"
-            )
-        pixels = pixels.reshape(len(pixels), *sample)
-    scaled = pixels * IDX_SCALE if spec.dtype.kind == "f" else pixels
-    arrays = {spec.name: scaled.astype(spec.dtype, copy=False)}
-    if labels is not None:
-        arrays[LABELS] = read_idx(labels).astype(np.int64)
-    return arrays
-
-
-def _labels_beside(images: Path) -> Path | None:
-    """The labels file that goes with an images file under MNIST's naming, where there is one."""
-    name = images.name.replace("images", "labels").replace("idx3", "idx1")
-    labels = images.with_name(name)
-    return labels if name != images.name and labels.is_file() else None
-
-
-def named(module: str, name: str) -> Any:
-    """What a module of the working folder, or an installed one, calls by a name; raises what importing it raises."""
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    return getattr(importlib.import_module(module), name)
-
-
-def _call(module_name: str, function_name: str) -> Iterable[Any]:
-    try:
-        function = named(module_name, function_name)
-    except ModuleNotFoundError as error:
-        raise DataError(
-            f"{module_name}:{function_name}: {error}; is it in this folder or installed?"
-        ) from None
-    except AttributeError:
-        raise DataError(
-            f"module {module_name} has no {function_name}: name a function that yields batches"
-        ) from None
-    except Exception as error:
-        raise DataError(f"importing {module_name} failed: {type(error).__name__}: {error}") from error
-    if not callable(function):
-        raise DataError(f"{module_name}:{function_name} is not a function: name one that yields batches")
-    try:
-        batches = function()
-    except Exception as error:
-        raise DataError(f"{module_name}:{function_name} failed: {type(error).__name__}: {error}") from error
-    if not isinstance(batches, Iterable):
-        raise DataError(f"{module_name}:{function_name} gave {type(batches).__name__}: it must yield batches")
-    return batches
-
-
-def _concatenate(batches: Iterable[Any], name: str) -> dict[str, np.ndarray]:
-    columns: dict[str, list[np.ndarray]] = {}
-    for count, batch in enumerate(_guarded(batches, name)):
-        if not isinstance(batch, Mapping):
-            raise DataError(
-                f"batch {count} of {name} is a {type(batch).__name__}: each must be a dict {{input name: array}}"
-            )
-        if count and set(batch) != set(columns):
-            raise DataError(
-                f"batch {count} of {name} has the names {sorted(batch)}, the first {sorted(columns)}"
-            )
-        for key, array in batch.items():
-            columns.setdefault(str(key), []).append(np.asarray(array))
-    if not columns:
-        raise DataError(f"{name} yields no batch: give at least 2 samples")
-    try:
-        return {key: np.concatenate(parts) if parts[0].ndim else parts[0] for key, parts in columns.items()}
-    except ValueError as error:
-        raise DataError(
-            f"the batches of {name} do not fit together: {error}; make their shapes equal"
-        ) from None
-
-
-def _guarded(batches: Iterable[Any], name: str) -> Iterator[Any]:
-    """The batches; what the user's own code raises becomes one line."""
-    try:
-        yield from batches
-    except DataError:
-        raise
-    except Exception as error:
-        raise DataError(f"{name} failed while yielding batches: {type(error).__name__}: {error}") from error
 
 
 def _fit(arrays: dict[str, np.ndarray], specs: list[InputSpec], name: str) -> Dataset:

@@ -1,4 +1,4 @@
-"""The middle of a job: prune, and retrain in turns where there is data."""
+"""The middle of a job: prune on the schedule, and fine-tune where there is data."""
 
 from __future__ import annotations
 
@@ -10,43 +10,50 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxprune.config.settings import PruneConfig
-from onnxprune.data.dataset import Dataset, InputSpec, fixed_batch
-from onnxprune.job.pruner import Cutter
-from onnxprune.training.checkpoint import best_module
-from onnxprune.training.distributed import joined
-from onnxprune.training.retrain import Retrainer
-from onnxprune.training.samples import Batches, Samples, whole_batches
-from onnxprune.training.session import PruningSession
+from onnxprune.data.specs import fixed_batch
+from onnxprune.job.inputs import JobData
+from onnxprune.pruning.pruner import Pruner
+from onnxprune.pruning.schedule import ONE_SHOT, make_schedule
+from onnxprune.system.packages import needs_torch
 
 
-def prune_and_retrain(
+def prune_and_fine_tune(
     model: ir.Model,
-    cutter: Cutter,
-    training: Dataset,
-    held_out: Dataset,
-    specs: list[InputSpec],
+    pruner: Pruner,
+    data: JobData,
     config: PruneConfig,
     progress: Callable[[float], None],
     start: Path | None = None,
 ) -> tuple[dict[str, Any], ...]:
-    """Prune a model in place on the schedule of the settings; a record of every state judged on held-out data.
+    """Prune a model in place; a record of every state evaluated on validation data, none where there is no data.
 
-    `start`: the checkpoint of a training on this model that cut less, whose weights and masks this one begins with;
+    `start`: the checkpoint of a training on this model that removed less, whose weights and masks this one starts from;
     what is distilled from is the model itself all the same.
 
     Raises:
         DataError: no labels and no distillation, or fewer samples than the model's fixed batch.
-        UnsupportedOperatorError: an operator of the model cannot be retrained.
+        UnsupportedOperatorError: an operator of the model cannot be trained.
     """
-    size = fixed_batch(specs)
-    batches = Batches(
-        Samples.of(whole_batches(training, size), specs), config.batch_size, config.seed, fixed_size=size
-    )
-    session = PruningSession.of(model, cutter, config, config.epochs * batches.an_epoch)
-    held = Samples.of(whole_batches(held_out, size), specs)
+    if data.training is None or data.validation is None:
+        pruner.prune(ONE_SHOT, {})
+        return ()
+    # Only fine-tuning needs torch, whose import takes longer than a one-shot job.
+    with needs_torch("--data"):
+        from onnxprune.training.checkpoint import best_module
+        from onnxprune.training.distributed import joined
+        from onnxprune.training.fine_tuning import FineTuner
+        from onnxprune.training.samples import Batches, Samples, whole_batches
+        from onnxprune.training.session import PruningSession
+
+    size = fixed_batch(data.specs)
+    training = Samples.of(whole_batches(data.training, size), data.specs)
+    batches = Batches(training, config.batch_size, config.seed, fixed_size=size)
+    validation = Samples.of(whole_batches(data.validation, size), data.specs)
+    schedule = make_schedule(config, config.epochs * batches.an_epoch, pruner.families)
+    session = PruningSession(model, pruner, schedule, config)
     with joined(config.device) as processes:
-        retrainer = Retrainer(session, batches, held, config, processes)
+        tuner = FineTuner(session, batches, validation, config, processes, config.training())
         if start is not None:
             session.go_on_from(best_module(start))
-        epochs = retrainer.fit(progress)
+        epochs = tuner.fit(progress)
     return tuple(asdict(epoch) for epoch in epochs)

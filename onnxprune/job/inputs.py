@@ -1,7 +1,8 @@
-"""The inputs of a job: read from a source and tried on the model, or made to fit it."""
+"""The data of a job: to fine-tune, calibrate and evaluate on, tried on the model before any long work."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -10,35 +11,94 @@ import onnxruntime as ort
 
 from onnxprune.calibration.synthetic import NAME as SYNTHETIC
 from onnxprune.calibration.synthetic import synthetic_data
-from onnxprune.data.dataset import Dataset, InputSpec
+from onnxprune.config.settings import PruneConfig
+from onnxprune.data.dataset import Dataset
 from onnxprune.data.sources import load_data
-from onnxprune.evaluation.evaluate import check_runs, patience, random_inputs
+from onnxprune.data.specs import InputSpec, check_shapes, input_specs, sized
+from onnxprune.evaluation.runs import check_runs, patience, random_inputs
+from onnxprune.job.requirements import is_calibrated
+
+
+@dataclass(frozen=True)
+class JobData:
+    """The data of a job: to train on, to select the best state by, and to evaluate both models on (`old` as well)."""
+
+    specs: list[InputSpec]
+    training: Dataset | None
+    validation: Dataset | None
+    test: Dataset
+    old: Dataset | None
+    calibration: Dataset | None
+
+
+def read_job_data(
+    model: ir.Model, baseline: ort.InferenceSession, config: PruneConfig, data: Dataset | None = None
+) -> JobData:
+    """The data that the settings name, split and tried on the model; where they name none, generated inputs.
+
+    Generated inputs have the shape of --input-shape, else that of the samples of --eval-data. `data`: what --data
+    names, where it has been read already.
+
+    Raises:
+        DataError: something cannot be read, or the model does not run on it.
+        SettingError: --input-shape does not fit the model.
+    """
+    specs = input_specs(model)
+    test = None if config.eval_data is None else read_samples(config.eval_data, baseline, specs)
+    asked = config.input_shapes
+    # Or training comes first, and the choice of kernels refuses them in the end.
+    check_shapes(specs, asked)
+    generated = sized(specs, asked if test is None else sample_shapes(test) | asked)
+    read = partial(
+        read_inputs, model=model, baseline=baseline, specs=specs, seed=config.seed, generated=generated
+    )
+    training = validation = None
+    if config.data is not None:
+        everything = read(config.data if data is None else data)
+        if config.validation_data is None:
+            training, validation = everything.split(config.validation_split, config.seed)
+        else:
+            training, validation = everything, read(config.validation_data)
+    if test is None:
+        test = validation or random_inputs(baseline, generated, config.seed, patience=patience(model))
+    old = None if config.old_data is None else read_samples(config.old_data, baseline, specs)
+    measured = is_calibrated(config) or config.allocation == "sensitivity"
+    calibration = training if measured else None
+    if measured and config.calibration_data is not None:
+        calibration = read(config.calibration_data)
+    return JobData(specs, training, validation, test, old, calibration)
 
 
 def read_inputs(
     source: Any,
     model: ir.Model,
-    original: ort.InferenceSession,
+    baseline: ort.InferenceSession,
     specs: list[InputSpec],
     seed: int,
-    made_up: list[InputSpec],
+    generated: list[InputSpec],
 ) -> Dataset:
-    """A data source, see `load_data`, or the word "synthetic": inputs made up from the model, as `made_up` has them.
+    """A data source, see `load_data`, or "synthetic": inputs generated from the model, of the specs `generated`.
 
     Raises:
         DataError: it cannot be read, or the model does not run on it.
     """
     if isinstance(source, str) and source == SYNTHETIC:
-        return random_inputs(original, made_up, seed, partial(synthetic_data, model), patience(model))
-    return read_samples(source, original, specs)
+        return random_inputs(baseline, generated, seed, partial(synthetic_data, model), patience(model))
+    return read_samples(source, baseline, specs)
 
 
-def read_samples(source: Any, original: ort.InferenceSession, specs: list[InputSpec]) -> Dataset:
-    """A data source, see `load_data`, that the model runs on.
+def read_samples(source: Any, baseline: ort.InferenceSession, specs: list[InputSpec]) -> Dataset:
+    """A data source, see `load_data`, or a dataset, that the model runs on.
 
     Raises:
         DataError: it cannot be read, or the model does not run on it.
     """
-    data = load_data(source, specs)
-    check_runs(original, data, specs)
+    data = source if isinstance(source, Dataset) else load_data(source, specs)
+    check_runs(baseline, data, specs)
     return data
+
+
+def sample_shapes(data: Dataset) -> dict[str, tuple[int, ...]]:
+    """The shapes of the inputs for one sample."""
+    shapes = {name: array.shape for name, array in data.inputs.items()}
+    return shapes if data.whole else {name: (1, *shape[1:]) for name, shape in shapes.items() if shape}

@@ -1,10 +1,10 @@
-"""The highest rate within a budget: successive halving of rates by trials that go on from each other's weights.
+"""The highest rate within a budget: successive halving of rates by trials that start from each other's weights.
 
-A first round of short trainings halves the weights again and again until the drop can no longer be the training's
-being short. What that alone costs is measured: its first trial removes nothing. Then each round has half as many rates
-as the one before, nearer to the border of what the budget allows, trained twice as long (Jamieson & Talwalkar 2016).
-Every trial begins with the weights and masks of the one at the nearest smaller rate, with a learning rate that rises
-anew (Renda et al. 2020).
+A first round of short trainings halves the weights again and again until the drop can no longer be explained by the
+training being short. What that alone costs is measured: its first trial removes nothing. Then each round has half as
+many rates as the one before, nearer to the border of what the budget allows, trained twice as long (Jamieson &
+Talwalkar 2016). Every trial starts with the weights and masks of the one at the nearest smaller rate, with a learning
+rate that rises anew (Renda et al. 2020).
 """
 
 from __future__ import annotations
@@ -20,15 +20,18 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxprune.config.settings import PruneConfig
-from onnxprune.data.dataset import input_specs
+from onnxprune.config.settings import DATA_SOURCES, PruneConfig
 from onnxprune.data.sources import repeatable
+from onnxprune.data.specs import input_specs
 from onnxprune.errors import SettingError, ValidationError
-from onnxprune.evaluation.evaluate import make_session
+from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.frontier import ROUNDING, Frontier, Trial, best_within, model_name
 from onnxprune.job.inputs import read_samples
-from onnxprune.job.pipeline import Progress, Result, Search, run
-from onnxprune.model.io import ModelLike, load, staging
+from onnxprune.job.pipeline import run
+from onnxprune.job.requirements import check_requirements
+from onnxprune.job.result import Context, Progress, Result
+from onnxprune.model.io import ModelLike, staging
+from onnxprune.sparse.opening import open_model
 from onnxprune.system.processes import is_only_process
 
 # Rates of each round after the first; the last one is trained for all of --epochs.
@@ -39,12 +42,13 @@ HOPELESS = 2
 
 
 def search(source: ModelLike, target: Path | None, config: PruneConfig, progress: Progress) -> Result:
-    """Find the highest rate whose model stays within --max-drop on held-out samples, and write that model.
+    """Find the highest rate whose model stays within --max-drop on the validation data, and write that model.
 
     Raises:
         ValidationError: none does; the target was left as it was.
-        OnnxPruneError: what is wrong, in a sentence that says the mend.
+        OnnxPruneError: what is wrong, and how to fix it.
     """
+    check_requirements(config)
     if not is_only_process():
         raise SettingError("a search runs in one process: start it without torchrun, or give a --rate")
     with ExitStack() as stack:
@@ -54,7 +58,7 @@ def search(source: ModelLike, target: Path | None, config: PruneConfig, progress
             folder = target.with_name(f"{target.name}.frontier")
         else:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        data = ("data", "held_out_data", "calibration_data", "eval_data", "old_data")
+        data = DATA_SOURCES
         config = replace(config, **{name: repeatable(getattr(config, name)) for name in data})
         digest = _check_ends(source, target, config)
         origin = {
@@ -76,8 +80,9 @@ def search(source: ModelLike, target: Path | None, config: PruneConfig, progress
 
 def _check_ends(source: ModelLike, target: Path | None, config: PruneConfig) -> str:
     """Refuse at once what only the end of a search would come upon; the input model's SHA-256."""
-    model, origin = load(source)
-    session, specs = make_session(origin.file, origin.name), input_specs(model)
+    opened = open_model(source)
+    origin, specs = opened.origin, input_specs(opened.model)
+    session = make_session(origin.file, origin.name)
     for data in (config.eval_data, config.old_data):
         if data is not None:
             read_samples(data, session, specs)
@@ -112,7 +117,7 @@ class _Searcher:
         # The training of the trial is over: its state goes the rest of the way again, now to the target.
         settings = self._settings(chosen.number, chosen.rate, chosen.epochs)
         settings = replace(settings, eval_data=self._config.eval_data, old_data=self._config.old_data)
-        result = run(self._source, target, settings, self._progress, Search(self._config, trials))
+        result = run(self._source, target, settings, self._progress, Context(self._config, trials))
         self._frontier.finish()
         report = result.report
         notes = (*self._notes(chosen), *report.notes)
@@ -181,23 +186,23 @@ class _Searcher:
         def progress(stage: str, fraction: float) -> None:
             self._progress(f"trial {number + 1}, {rate:.2%} removed: {stage}", fraction)
 
-        context = Search(self._config, start=None if start is None else self._frontier.state(start.number))
+        context = Context(self._config, start=None if start is None else self._frontier.state(start.number))
         target = self._frontier.folder / model_name(number)
         report = run(self._source, target, self._settings(number, rate, epochs), progress, context).report
-        judged = report.evaluation
-        moved = "cosine" if judged["outputs"][0]["agreement"] is None else "agreement"
-        metric = judged["after"] or {"name": moved, "value": 1 - judged["drop"]}
+        evaluation = report.evaluation
+        moved = "cosine" if evaluation["outputs"][0]["agreement"] is None else "agreement"
+        metric = evaluation["pruned"] or {"name": moved, "value": 1 - evaluation["drop"]}
         trial = Trial(
             number,
             rate,
             epochs,
             start=None if start is None else start.number,
             kept=sum(layer.kept for layer in report.layers),
-            size=report.after.bytes,
+            size=report.pruned.bytes,
             metric=metric["name"],
             value=metric["value"],
-            drop=judged["drop"],
-            drop_error=judged["drop_error"],
+            drop=evaluation["drop"],
+            drop_error=evaluation["drop_error"],
             seconds=time.perf_counter() - begun,
             model=model_name(number),
         )
@@ -231,17 +236,17 @@ class _Searcher:
         error = "" if chosen.drop_error is None else f" with a standard error of {chosen.drop_error:.2%}"
         notes = [
             f"The highest of {len(self._trials)} rates tried that is worse by no more than {self._max_drop:.2%} on "
-            f"held-out samples: {chosen.rate:.2%} removed, worse by {chosen.drop:.2%}{error}, on the same samples."
+            f"validation data: {chosen.rate:.2%} removed, worse by {chosen.drop:.2%}{error}, on the same samples."
         ]
         if (chosen.drop_error or 0.0) > self._max_drop / 2:
             notes.append(
-                "So few held-out samples hardly tell such a drop from chance: a larger --held-out, or more "
-                "--held-out-data, makes it surer."
+                "So few validation samples hardly tell such a drop from chance: give a larger --validation-split or "
+                "more --validation-data."
             )
-        if self._config.held_out_data is None:
+        if self._config.validation_data is None:
             notes.append(
-                "Where the input model was trained on the samples held out, it does better on them than on new ones, "
-                "and the search allows less than it could: give --held-out-data that it has not seen."
+                "Where the input model was trained on the validation samples, it does better on them than on new ones, "
+                "and the search removes less than it could: give --validation-data that it has not seen."
             )
         return notes
 
@@ -250,7 +255,7 @@ class _Searcher:
         return ValidationError(
             f"no rate is worse by no more than {self._max_drop:.2%}: the nearest of {len(self._trials)}, "
             f"{nearest.rate:.2%} removed, is worse by {nearest.drop:.2%}; {target or 'nothing'} was left as it was: "
-            "retrain more (--epochs), allow more, or give --held-out-data that the input model has not seen"
+            "fine-tune more (--epochs), allow more, or give --validation-data that the input model has not seen"
         )
 
 

@@ -1,4 +1,4 @@
-"""How much of each weight goes: the rate of the job and its exceptions, as pools that share one budget."""
+"""How much of each weight is removed: the rate of the job and its exceptions, as pools that share one budget."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.config.settings import PruneConfig
+from onnxprune.config.pruning import PruningSettings
 from onnxprune.errors import NothingToPruneError
 from onnxprune.model.weights import Weight
 from onnxprune.pruning.rates import Curve, cheapest_rates, erk_rates, std_rates
@@ -18,7 +18,7 @@ BY_SHAPE = {"std": std_rates, "erk": erk_rates}
 
 @dataclass(frozen=True)
 class Pool:
-    """Weights pruned together: `rate` of their elements goes, or what is smaller than `threshold`.
+    """Weights pruned together: `rate` of their elements is removed, or what is smaller than `threshold`.
 
     Exactly one of the two is set. `by_output`: each output of a layer loses the same share.
     """
@@ -29,56 +29,59 @@ class Pool:
     by_output: bool = False
 
 
-def excluded_weights(weights: Sequence[Weight], config: PruneConfig) -> set[Weight]:
+def excluded_weights(weights: Sequence[Weight], settings: PruningSettings) -> set[Weight]:
     """The weights that `--exclude` names.
 
     Raises:
         SelectorError: a selector matches nothing.
     """
-    return {weight for selector in config.exclude for weight in select(selector, weights)}
+    return {weight for selector in settings.exclude for weight in select(selector, weights)}
 
 
 def allocate(
     weights: Sequence[Weight],
-    config: PruneConfig,
+    settings: PruningSettings,
     curves: Mapping[str, Curve] | None = None,
     costs: Mapping[str, float] | None = None,
 ) -> list[Pool]:
     """Share the job's rate out: one pool a layer, or one for all; `--layer-rate` makes pools of its own.
 
-    `curves`: what a sensitivity scan found, by weight, which the rate is then shared out by; it is the fraction that
-    goes of all `costs`, those of each weight when dense, by name, or of the number of elements.
+    `curves`: what a sensitivity scan found, by weight, which the rate is then shared out by; it is the fraction removed
+    of all `costs`, those of each weight when dense, by name, or of the number of elements.
     Excluded weights are in no pool and count in no rate. A later `--layer-rate` wins over an earlier one.
 
     Raises:
         SelectorError: a selector matches nothing.
         NothingToPruneError: every weight is excluded.
     """
-    excluded = excluded_weights(weights, config)
+    excluded = excluded_weights(weights, settings)
     own_rate: dict[Weight, float] = {}
-    for selector, rate in config.layer_rate:
+    for selector, rate in settings.layer_rates:
         own_rate.update(dict.fromkeys(select(selector, weights), rate))
     included = [weight for weight in weights if weight not in excluded]
     if weights and not included:
         raise NothingToPruneError("every weight is excluded, so there is nothing to prune: drop an --exclude")
     common = [weight for weight in included if weight not in own_rate]
-    by_output = config.scope == "output"
+    by_output = settings.allocation == "per-output"
     pools = [Pool((weight,), own_rate[weight], None, by_output) for weight in included if weight in own_rate]
-    if config.rate is not None and common and (config.scope in BY_SHAPE or curves is not None):
+    if settings.rate is not None and common and (settings.allocation in BY_SHAPE or curves is not None):
         if curves is not None:
             prices = {w.name: float(w.size if costs is None else costs[w.name]) for w in common}
-            rates = cheapest_rates({name: curves[name] for name in prices}, prices, config.rate)
+            rates = cheapest_rates({name: curves[name] for name in prices}, prices, settings.rate)
         else:
-            rates = BY_SHAPE[config.scope](common, config.rate)
+            rates = BY_SHAPE[settings.allocation](common, settings.rate)
         return [*pools, *(Pool((weight,), rates[weight.name], None) for weight in common)]
-    if config.scope == "global" and config.quality is None:
-        return [*pools, Pool(tuple(common), config.rate, None)] if common else pools
+    if settings.allocation == "global" and settings.std_threshold is None:
+        return [*pools, Pool(tuple(common), settings.rate, None)] if common else pools
     return [
         *pools,
-        *(Pool((weight,), config.rate, _threshold(weight, config.quality), by_output) for weight in common),
+        *(
+            Pool((weight,), settings.rate, _threshold(weight, settings.std_threshold), by_output)
+            for weight in common
+        ),
     ]
 
 
-def _threshold(weight: Weight, quality: float | None) -> float | None:
-    """Quality parameter x standard deviation of the weights as they came (Han et al. 2015, section 4)."""
-    return None if quality is None else quality * float(weight.numbers().std(dtype=np.float64))
+def _threshold(weight: Weight, deviations: float | None) -> float | None:
+    """So many standard deviations of the weights as they came (Han et al. 2015, section 4)."""
+    return None if deviations is None else deviations * float(weight.numbers().std(dtype=np.float64))

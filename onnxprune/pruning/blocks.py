@@ -15,10 +15,10 @@ from onnxprune.model.weights import Weight
 BLOCK_OUTPUTS = 4
 
 
-def block_norms(weight: Weight) -> np.ndarray:
-    """The root of the mean square of every block, float64 (blocks of outputs, inputs)."""
+def block_norms(weight: Weight, scores: np.ndarray) -> np.ndarray:
+    """The root of the mean square score of every block, float64 (blocks of outputs, inputs); scores: as the weight."""
     starts = _starts(weight)
-    squares = np.square(weight.matrix(weight.numbers()).astype(np.float64))
+    squares = np.square(weight.matrix(scores).astype(np.float64))
     sizes = np.diff(starts, append=len(squares))
     return np.sqrt(np.add.reduceat(squares, starts, axis=0) / sizes[:, None])
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
-from onnxprune.config.settings import PruneConfig
+from onnxprune.config.pruning import PruningSettings
 from onnxprune.errors import SettingError
 from onnxprune.model.weights import Weight
 from onnxprune.pruning.allocation import allocate
@@ -42,13 +43,16 @@ def of_multiply_adds(weights: Sequence[Weight], share: float, costs: Mapping[str
     )
 
 
+Settings = TypeVar("Settings", bound=PruningSettings)
+
+
 def settled(
     weights: Sequence[Weight],
-    config: PruneConfig,
+    settings: Settings,
     budget: Budget,
     curves: Mapping[str, Curve] | None,
     costs: Mapping[str, float] | None,
-) -> PruneConfig:
+) -> Settings:
     """The settings with the lowest rate, shared out as they say, that stays within a budget.
 
     `curves` and `costs` as in `allocate`.
@@ -58,8 +62,8 @@ def settled(
     """
     present = {weight.name: weight.nonzero() / max(weight.size, 1) for weight in weights}
 
-    def at(rate: float) -> PruneConfig:
-        return replace(config, rate=rate, flops=None, bytes=None)
+    def at(rate: float) -> Settings:
+        return replace(settings, rate=rate, flops=None, bytes=None)
 
     def spent(rate: float) -> float:
         kept = present | _densities(weights, at(rate), curves, costs)
@@ -108,13 +112,13 @@ def lowest_rate(size: Callable[[float], float], most: float, dense: float, least
 
 def _densities(
     weights: Sequence[Weight],
-    config: PruneConfig,
+    settings: PruningSettings,
     curves: Mapping[str, Curve] | None,
     costs: Mapping[str, float] | None,
 ) -> dict[str, float]:
     """What is left of each weight that a job prunes."""
     kept = {}
-    for pool in allocate(weights, config, curves, costs):
+    for pool in allocate(weights, settings, curves, costs):
         if len(pool.weights) == 1 and pool.rate is not None:
             kept[pool.weights[0].name] = 1 - pool.rate
         else:

@@ -34,7 +34,7 @@ def choose_channels(
     weights: Mapping[str, np.ndarray],
     rate: float,
     *,
-    scope: str = "layer",
+    allocation: str = "uniform",
     norm: str = "l2",
     round_to: int = 1,
     min_channels: int = 1,
@@ -43,11 +43,11 @@ def choose_channels(
 ) -> Choice:
     """The groups of least importance that together hold the fraction `rate` of all elements of the weights.
 
-    A layer is all groups that cut the same axes of the same weights. Scope "layer" takes the same share of the groups
-    of each, "global" the least of all, importances being divided by their mean in the layer. What stays of a layer is
-    a multiple of `round_to` channels and `min_channels` or more; a layer that had fewer loses none. Weights in
-    `exclude` are not cut and count in no rate. `scores` stand in the place of the weights' values, by name and of
-    their shapes: weight * gradient gives first-order Taylor importance (Molchanov et al. 2019).
+    A layer is all groups that cut the same axes of the same weights. Allocation "uniform" takes the same share of the
+    groups of each layer, "global" the least of all, importances being divided by their mean in the layer. What is kept
+    of a layer is a multiple of `round_to` channels and `min_channels` or more; a layer that had fewer loses none.
+    Weights in `exclude` are not pruned and do not count towards the rate. `scores` stand in the place of the weights'
+    values, by name and of their shapes: weight * gradient gives first-order Taylor importance (Molchanov et al. 2019).
     """
     excluded = set(exclude)
     usable = [index for index, cuts in enumerate(groups) if not any(name in excluded for name, _ in cuts)]
@@ -56,7 +56,7 @@ def choose_channels(
     importance = group_importance(groups, weights if scores is None else scores, norm)
     layers = [_Layer(groups, members, importance) for members in _by_layer(groups, usable)]
     shapes = {name: weights[name].shape for name in sizes}
-    places = _places(layers, scope)
+    places = _places(layers, allocation)
     steps = np.unique(np.concatenate([*places, np.zeros(1)]))
     caps = [len(layer.members) for layer in layers]
 
@@ -135,9 +135,9 @@ def _by_layer(groups: Sequence[Cuts], usable: Sequence[int]) -> list[np.ndarray]
     return [np.array(members) for members in layers.values()]
 
 
-def _places(layers: Sequence[_Layer], scope: str) -> list[np.ndarray]:
+def _places(layers: Sequence[_Layer], allocation: str) -> list[np.ndarray]:
     """For each layer's groups, least first, when they go: on one scale for all layers, ascending, above 0."""
-    if scope == "layer":
+    if allocation == "uniform":
         # Layers that come to the same share take turns, the finest first: some cut the same weights in several ways.
         turns = np.argsort(np.argsort([-len(layer.members) for layer in layers], kind="stable"))
         return [

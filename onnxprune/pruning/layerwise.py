@@ -1,4 +1,4 @@
-"""Pruning a layer so that its outputs on calibration inputs stay near: minimise |W X - V X'|^2 over a sparse V.
+"""Pruning a layer so that its outputs on calibration inputs stay near: minimize |W X - V X'|^2 over a sparse V.
 
 The layer is groups of maps (groups, outputs, inputs); X is what it reads in the dense model, X' in the pruned one.
 With H = X' X'^T and C = X X'^T the loss is, but for a constant, tr (V - T) H (V - T)^T, where T = W C H^-1.
@@ -16,9 +16,9 @@ DAMPING = 0.01
 SWEEPS = 20
 # Sweeps in which the rate grows to the one asked for.
 GROWING = 15
-REFIT_STEPS = 40
+RECONSTRUCTION_STEPS = 40
 # Of the largest residual at the start; float32 leaves little below.
-REFIT_TOLERANCE = 1e-4
+RECONSTRUCTION_TOLERANCE = 1e-4
 
 Choose = Callable[[np.ndarray, float], np.ndarray]
 """Which scores to keep, a mask: of (groups, outputs, inputs), at a part (0 to 1) of the way to the rate."""
@@ -57,7 +57,7 @@ class Problem:
 
 
 def second_order(problem: Problem, choose: Choose) -> tuple[np.ndarray, np.ndarray]:
-    """Mask and surviving weights by alternating projections (ADMM): Boža 2024, arXiv 2401.02938, on target T.
+    """Mask and remaining weights by alternating projections (ADMM): Boža 2024, arXiv 2401.02938, on target T.
 
     One inverse serves all sweeps; the mask follows the weights while the rate grows, and any pattern that can be
     chosen from scores will do.
@@ -75,17 +75,17 @@ def second_order(problem: Problem, choose: Choose) -> tuple[np.ndarray, np.ndarr
     return mask, np.where(mask, weights, 0) / problem.scale
 
 
-def refit(problem: Problem, mask: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The survivors of a mask that minimise the loss, each row on its own support: conjugate gradients from `weights`.
+def reconstruct(problem: Problem, mask: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The remaining weights of a mask that minimize the loss, each row on its own support, starting from `weights`.
 
-    All rows go together, a row's step and direction its own; the loss falls at every step.
+    Conjugate gradients of all rows together, a row's step and direction its own; the loss falls at every step.
     """
     solution = np.where(mask, weights * problem.scale, 0)
     residual = np.where(mask, (problem.target - solution) @ problem.hessian, 0)
     direction = residual
     squares = (residual**2).sum(-1, keepdims=True)
-    enough = REFIT_TOLERANCE**2 * squares.max(initial=0)
-    for _ in range(REFIT_STEPS):
+    enough = RECONSTRUCTION_TOLERANCE**2 * squares.max(initial=0)
+    for _ in range(RECONSTRUCTION_STEPS):
         if squares.max(initial=0) <= enough:
             break
         curved = np.where(mask, direction @ problem.hessian, 0)

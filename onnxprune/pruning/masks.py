@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -17,27 +17,31 @@ Masks = dict[str, np.ndarray]
 
 
 def make_masks(
-    pools: Sequence[Pool], random: np.random.Generator | None = None, *, blocks: bool = False
+    pools: Sequence[Pool],
+    random: np.random.Generator | None = None,
+    *,
+    blocks: bool = False,
+    score: Callable[[Weight], np.ndarray] = magnitude,
 ) -> Masks:
     """A mask for every weight of the pools, by name, of the weight's shape, bool.
 
     A pool of n elements at rate r loses exactly round(r * n) of them, the smallest first, among equals those that
     come first. Elements that are zero already count as lost and are never given back, so a pool that holds more
     zeros than its rate asks for keeps them all. With `blocks`, the same is true of the blocks of `pruning/blocks.py`,
-    which stay or go whole; zeros in one that stays are zeros still. With `random`, weights are drawn, see `drawn`,
-    instead of cut by size.
+    which are kept or removed whole; zeros in one that is kept are zeros still. With `random`, weights are drawn at
+    random, see `drawn`. `score` gives the importance of a weight's elements, in its shape.
     """
     masks: Masks = {}
     for pool in pools:
-        scores = [block_norms(weight) if blocks else magnitude(weight) for weight in pool.weights]
+        scores = [score(weight) for weight in pool.weights]
+        if blocks:
+            scores = [block_norms(weight, of) for weight, of in zip(pool.weights, scores, strict=True)]
         if random is not None:
-            scores = [drawn(score, random) for score in scores]
+            scores = [drawn(of, random) for of in scores]
         if pool.by_output:
-            scores = [
-                _within_outputs(weight, score) for weight, score in zip(pool.weights, scores, strict=True)
-            ]
+            scores = [_within_outputs(weight, of) for weight, of in zip(pool.weights, scores, strict=True)]
         if pool.threshold is not None:
-            kept = [score >= pool.threshold for score in scores]
+            kept = [of >= pool.threshold for of in scores]
         else:
             assert pool.rate is not None
             kept = keep_largest(scores, pool.rate)

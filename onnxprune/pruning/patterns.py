@@ -1,4 +1,4 @@
-"""Which of many scores stay: the largest of all, or of every few neighbours, as hardware wants it."""
+"""Which of many scores stay: the largest of all, or of every few neighbors, as hardware wants it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _cut_first(kept: np.ndarray, scores: np.ndarray, tied: float, count: int) ->
 
 
 def keep_n_of_m(scores: np.ndarray, n: int, m: int) -> np.ndarray:
-    """A mask (True = kept) of the `n` largest scores in every `m` neighbours of a row, (rows, columns).
+    """A mask (True = kept) of the `n` largest scores in every `m` neighbors of a row, (rows, columns).
 
     Of a last group that is shorter, at most `n` stay too. Among equals those that come last stay.
     """

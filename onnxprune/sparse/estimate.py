@@ -35,7 +35,7 @@ class Costs(NamedTuple):
     reorder: float
 
 
-# Fitted by `python -m onnxprune.bench.fit` to the layers suite at 4, 10, 20 and 30 %: AMD EPYC (Zen 3, AVX2), one
+# Fitted by `python -m onnxprune.latency.fit` to the layers suite at 4, 10, 20 and 30 %: AMD EPYC (Zen 3, AVX2), one
 # thread, off by a factor of 1.21 over 72 rows.
 PORTABLE = Costs(dense_rows=5.2, sparse=1.7, sparse_row=12.4, element=38.0, reorder=82.0)
 

@@ -7,7 +7,7 @@ import ctypes
 import gc
 
 
-def give_back() -> None:
+def free_memory() -> None:
     """Free what is left of graphs, which are full of cycles, and have glibc return what it keeps for itself.
 
     An onnxruntime session on a 575 MB model leaves 75 MB with glibc.

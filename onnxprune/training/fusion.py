@@ -142,17 +142,17 @@ def _silu(match: _Match, product: fx.Node) -> Found | None:
 
 
 def _layer_norm(match: _Match, total: fx.Node) -> Found | None:
-    """Over the last axis; the centred x may be computed twice."""
+    """Over the last axis; the centerd x may be computed twice."""
     biased = _split(total, operator.add, match.is_row)
     scaled = biased and _split(biased[1], operator.mul, match.is_row)
     if not biased or not scaled or len(biased[1].users) > 1 or not _calls(scaled[1], div, alone=True):
         return None
-    centred, deviation = scaled[1].args
-    if not _calls(centred, operator.sub) or not _calls(deviation, torch.sqrt, alone=True):
+    centerd, deviation = scaled[1].args
+    if not _calls(centerd, operator.sub) or not _calls(deviation, torch.sqrt, alone=True):
         return None
     shifted = _split(deviation.args[0], operator.add, match.is_number)
-    x = centred.args[0]
-    if shifted is None or not _is_mean(centred.args[1], x) or not _calls(shifted[1], reduce_mean, alone=True):
+    x = centerd.args[0]
+    if shifted is None or not _is_mean(centerd.args[1], x) or not _calls(shifted[1], reduce_mean, alone=True):
         return None
     square = shifted[1].args[0]
     if not _calls(square, power, alone=True) or match.number(square.args[1]) != 2:
@@ -160,7 +160,7 @@ def _layer_norm(match: _Match, total: fx.Node) -> Found | None:
     again = square.args[0]
     if not _calls(again, operator.sub) or again.args[0] is not x or not _is_mean(again.args[1], x):
         return None
-    between = {reader for node in (centred, again) for reader in node.users}
+    between = {reader for node in (centerd, again) for reader in node.users}
     scale, bias = match.constant(scaled[0]), match.constant(biased[0])
     assert scale is not None and bias is not None
     if not _is_mean(shifted[1], square) or between != {scaled[1], square} or scale.shape != bias.shape:

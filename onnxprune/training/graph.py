@@ -46,7 +46,7 @@ def to_torch(model: ir.Model) -> fx.GraphModule:
 
     float16 and bfloat16 are held and computed in float32, double stays double. A parameter of integers behind
     DequantizeLinear holds what they stand for, and is rounded to them in every run. Dropout is the identity,
-    batch normalisation uses its given statistics. The model is not changed; a weight is copied once.
+    batch normalization uses its given statistics. The model is not changed; a weight is copied once.
 
     Raises:
         UnsupportedOperatorError: an operator, or a use of one, has no entry in the table.

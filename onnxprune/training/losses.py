@@ -1,4 +1,4 @@
-"""What retraining minimises: the labels, the input model's own outputs, or both."""
+"""What retraining minimizes: the labels, the input model's own outputs, or both."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from onnxprune.data.dataset import class_axis
-from onnxprune.data.sources import named
+from onnxprune.data.named import named
 from onnxprune.errors import DataError, SettingError
 from onnxprune.training.samples import Mixture
 

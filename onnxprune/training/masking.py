@@ -20,22 +20,22 @@ RETURN_MARGIN = 3.0
 class Masking:
     """Holds parameters of a module to masks (bool, True = kept), which are buffers of the module: w has w_mask.
 
-    Masks that splice keep what they cut in a further buffer, w_hidden, zero where the mask is True. The gradient of
-    the forward pass, in which those weights are zero, goes to them as well: what an update of the optimiser makes of
+    Masks that regrow keep what they remove in a further buffer, w_hidden, zero where the mask is True. The gradient of
+    the forward pass, in which those weights are zero, goes to them as well: what an update of the optimizer makes of
     a zero is added to the hidden weight (Dynamic Network Surgery, Guo et al. 2016). So the forward pass costs nothing.
     """
 
-    def __init__(self, module: fx.GraphModule, parameters: Mapping[ir.Value, nn.Parameter], splices: bool):
+    def __init__(self, module: fx.GraphModule, parameters: Mapping[ir.Value, nn.Parameter], regrows: bool):
         self._module = module
         self._parameters = parameters
         self._paths = {parameter: path for path, parameter in module.named_parameters()}
         self._masked: dict[nn.Parameter, None] = {}
-        self._splices = splices
+        self._regrows = regrows
         self._zeros: dict[nn.Parameter, torch.Tensor] = {}
         self._fixed: list[tuple[nn.Parameter, torch.Tensor]] = []
 
     def begin(self, values: Iterable[ir.Value], regrow: bool = False) -> None:
-        """Masks for these constants: what is zero now stays zero, or comes back where it grows (`regrow`)."""
+        """Masks for these constants: what is zero now stays zero, or returns where it grows (`regrow`)."""
         for value in values:
             if (parameter := self._parameters.get(value)) is not None:
                 self._add(parameter)
@@ -53,7 +53,7 @@ class Masking:
                 self._buffer(parameter, MASK).copy_(torch.from_numpy(array))
 
     def hold(self) -> None:
-        """Zero what the masks cut; to be called after every update of the optimiser."""
+        """Zero what the masks remove; to be called after every update of the optimizer."""
         with torch.no_grad():
             for parameter, before in self._fixed:
                 parameter.copy_(before)
@@ -63,7 +63,7 @@ class Masking:
             # As numbers, masks are multiplied three times as fast as booleans are.
             # (Any: torch's stubs know nothing of lists of tensors.)
             masks: Any = [mask.view(torch.uint8) for mask in self._buffers(MASK)]
-            if not self._splices:
+            if not self._regrows:
                 torch._foreach_mul_(weights, masks)
                 return
             hidden = self._buffers(HIDDEN)
@@ -75,8 +75,8 @@ class Masking:
             torch._foreach_sub_(hidden, weights)
 
     def mask_gradients(self) -> None:
-        """Zero the gradients of what the masks cut, unless it may come back."""
-        if not self._splices:
+        """Zero the gradients of what the masks remove, unless it may return."""
+        if not self._regrows:
             for parameter in self._masked:
                 if parameter.grad is not None:
                     parameter.grad.mul_(self._buffer(parameter, MASK))
@@ -85,20 +85,20 @@ class Masking:
         """The constants to decide on: as the forward pass has them, hidden ones with the size that they count for."""
         return {
             value: parameter.detach() + self._buffer(parameter, HIDDEN) / RETURN_MARGIN
-            if self._splices and parameter in self._masked
+            if self._regrows and parameter in self._masked
             else parameter.detach()
             for value, parameter in self._parameters.items()
         }
 
     def settle(self) -> None:
         """Give up what is hidden: nothing comes back from now on."""
-        if self._splices:
-            self._splices = False
+        if self._regrows:
+            self._regrows = False
             for hidden in self._buffers(HIDDEN):
                 hidden.zero_()
 
     def fix(self, values: Iterable[ir.Value]) -> None:
-        """Keep these constants as they are now, whatever the optimiser does, until the next call."""
+        """Keep these constants as they are now, whatever the optimizer does, until the next call."""
         chosen = [self._parameters[value] for value in values if value in self._parameters]
         self._fixed = [(parameter, parameter.detach().clone()) for parameter in chosen]
 
@@ -124,7 +124,7 @@ class Masking:
             return
         self._masked[parameter] = None
         self._register(parameter, MASK, torch.ones_like(parameter, dtype=torch.bool))
-        if self._splices:
+        if self._regrows:
             self._register(parameter, HIDDEN, torch.zeros_like(parameter).detach())
 
     def _register(self, parameter: nn.Parameter, kind: str, tensor: torch.Tensor) -> None:

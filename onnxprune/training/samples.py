@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from onnxprune.data.dataset import Dataset, InputSpec
+from onnxprune.data.dataset import Dataset
+from onnxprune.data.specs import InputSpec
 from onnxprune.errors import DataError
 
 # What randomness is for, so that no two uses share a seed.

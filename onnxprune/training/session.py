@@ -1,4 +1,4 @@
-"""Pruning inside of a training loop: the torch graph of a model, its masks, and the schedule that tightens them."""
+"""Pruning inside a training loop: the torch graph of a model, its masks, and the schedule that tightens them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ import onnx
 import onnx_ir as ir
 import torch
 
-from onnxprune.config.settings import PruneConfig
-from onnxprune.errors import SettingError
-from onnxprune.job.pruner import Arrays, Cutter, make_cutter, usable_weights
-from onnxprune.model.io import ModelLike, load
-from onnxprune.pruning.schedule import Turn, turns
+from onnxprune.config.training import FineTuneSettings, LossSettings, TrainingSettings
+from onnxprune.pruning.pruner import Arrays, Pruner
+from onnxprune.pruning.schedule import PruningStep, Schedule
 from onnxprune.pruning.selectors import matching, select
-from onnxprune.sparse.restore import from_ops
 from onnxprune.training.distributed import same_everywhere
 from onnxprune.training.exchange import borrowed, give_back, take
 from onnxprune.training.graph import to_torch
@@ -24,106 +21,77 @@ from onnxprune.training.modes import Modes, shrunk
 
 
 class PruningSession:
-    """A model as a torch module that loses its weights on schedule while someone's own loop trains it.
+    """A model as a torch module that loses weights on schedule while a training loop updates the others.
 
     `module` takes the graph's inputs in order and returns a tuple of its outputs; its parameters and masks carry the
-    names of the initializers (`fc1.weight`, `fc1.weight_mask`). After every step of the optimiser call `step()`, in
-    the end `finish()`. `updates` is the number of those steps; the settings are the fields of `PruneConfig` that say
-    what goes and when: `rate`, `scope`, `schedule` and so on.
-
-    Raises:
-        OnnxPruneError: what is wrong, in a sentence that says the mend.
+    names of the initializers (`fc1.weight`, `fc1.weight_mask`). Call `start()` before the training, `step()` after
+    every step of the optimizer, and `finish()` in the end. The model is pruned in place.
     """
 
-    def __init__(self, model: ModelLike, updates: int, **settings: Any):
-        config = PruneConfig(**settings)
-        if config.searches:
-            raise SettingError("a session goes to one rate: give rate or quality; onnxprune.prune searches")
-        if config.importance == "taylor":
-            raise SettingError(
-                "importance taylor takes the tool's own loop over the data: use l2 or l1 in a session"
-            )
-        loaded, origin = load(model)
-        from_ops(loaded)
-        weights = usable_weights(loaded, origin.name, config).prunable
-        self._set_up(loaded, make_cutter(loaded, weights, config), config, updates)
-        self.start()
-
-    @classmethod
-    def of(cls, model: ir.Model, cutter: Cutter, config: PruneConfig, updates: int) -> PruningSession:
-        """A session, not yet started, on a model that is pruned in place."""
-        session = cls.__new__(cls)
-        session._set_up(model, cutter, config, updates)
-        return session
-
-    def _set_up(self, model: ir.Model, cutter: Cutter, config: PruneConfig, updates: int) -> None:
-        if updates < 1:
-            raise SettingError(f"a session of {updates} updates trains nothing: give 1 or more")
+    def __init__(self, model: ir.Model, pruner: Pruner, schedule: Schedule, settings: FineTuneSettings):
         # Convolutions and pooling on CPUs are faster so: a step of LeNet-5 takes 14 ms instead of 25.
         # (torch's stubs do not know the argument.)
-        modes = Modes(model, config.batch_norm, _dropouts(cutter, config))
-        graph = to_torch(modes.prepared(_values(model, config)))
+        modes = Modes(model, settings.batch_norm, _dropouts(pruner, settings))
+        graph = to_torch(modes.prepared(_features(model, settings)))
         modes.install(graph)
         self.module = graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.modes = modes
         self.parameters = borrowed(self.module, model)
-        self.turns = turns(config, updates, cutter.families)
+        self.steps = schedule.steps
         self.updates = 0
-        self.turns_made = 0
+        self.steps_made = 0
         self.model = model
-        self._cutter = cutter
-        self._regrow = config.regrow
-        # A calibrated cut also moves what stays.
-        self._fits = config.calibrated
-        self._masking = Masking(self.module, self.parameters, splices=config.schedule == "splice")
+        self.pruner = pruner
+        self._regrow_zeros = schedule.regrow_zeros
+        self._masking = Masking(self.module, self.parameters, regrows=schedule.regrows)
 
     def go_on_from(self, module: Mapping[str, torch.Tensor]) -> None:
-        """Take over weights and masks, before the start, from the module of a session that cut less."""
+        """Take over weights and masks, before the start, from the module of a session that removed less."""
         self._masking.expect(module)
         self.module.load_state_dict(module)
 
-    def start(self, scores: Arrays | None = None) -> None:
-        """Put the masks on, and make the first cut where it comes before all training."""
-        self._masking.begin((weight.value for weight in self._cutter.weights), self._regrow)
-        self.prune_if_due(scores)
+    def start(self, gradients: Arrays | None = None) -> None:
+        """Put the masks on, and make the first pruning step where it comes before all training."""
+        self._masking.begin((weight.value for weight in self.pruner.weights), self._regrow_zeros)
+        self.prune_if_due(gradients)
 
     def step(self) -> None:
-        """To be called after every step of the optimiser."""
+        """Count a step of the optimizer, hold the masks, and prune where it is due."""
         self.advance()
         self.prune_if_due()
 
     def finish(self) -> onnx.ModelProto:
-        """The pruned model, zeros in place; what the schedule had still to cut is cut first."""
+        """The pruned model, zeros in place; what the schedule had still to remove is removed first."""
         if not self.settled:
-            self._prune(self.turns[-1], None)
+            self._prune(self.steps[-1], None)
         self.give_back()
         return ir.to_proto(ir.external_data.load_to_model(self.model))
 
     @property
     def settled(self) -> bool:
-        """Whether the last cut is made, so that the masks stay."""
-        return self.turns_made == len(self.turns)
+        """Whether the last pruning step is made, so that the masks stay."""
+        return self.steps_made == len(self.steps)
 
     @property
-    def due(self) -> Turn | None:
-        """The cut that is to be made now."""
-        waiting = self.turns[self.turns_made :]
+    def due(self) -> PruningStep | None:
+        """The pruning step that is to be made now."""
+        waiting = self.steps[self.steps_made :]
         return waiting[0] if waiting and waiting[0].update <= self.updates else None
 
     def advance(self) -> None:
-        """Count an update of the optimiser, and hold the masks."""
+        """Count an update of the optimizer, and hold the masks."""
         self.updates += 1
         self._masking.hold()
 
-    def prune_if_due(self, scores: Arrays | None = None) -> bool:
-        """Make the cut that is due, if any; `scores`: w * dL/dw by the model's constants, for importance taylor."""
-        turn = self.due
-        if turn is not None:
-            self._prune(turn, scores)
-        return turn is not None
+    def prune_if_due(self, gradients: Arrays | None = None) -> bool:
+        """Make the pruning step that is due, if any; `gradients`: where the pruner needs them."""
+        step = self.due
+        if step is not None:
+            self._prune(step, gradients)
+        return step is not None
 
     def mask_gradients(self) -> None:
-        """Zero the gradients of what is cut for good, so that they count in no norm."""
+        """Zero the gradients of what is removed for good, so that they count in no norm."""
         self._masking.mask_gradients()
 
     def give_back(self) -> None:
@@ -132,32 +100,32 @@ class PruningSession:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the session goes on from: plain numbers and tensors."""
-        return {"updates": self.updates, "turns_made": self.turns_made, "module": self.module.state_dict()}
+        return {"updates": self.updates, "steps_made": self.steps_made, "module": self.module.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict` of a session with the same model and settings."""
-        self.updates, self.turns_made = state["updates"], state["turns_made"]
+        self.updates, self.steps_made = state["updates"], state["steps_made"]
         self._masking.expect(state["module"])
         self.module.load_state_dict(state["module"])
-        if self.turns_made:
-            self._follow(self.turns[self.turns_made - 1])
+        if self.steps_made:
+            self._follow(self.steps[self.steps_made - 1])
 
-    def _prune(self, turn: Turn, scores: Arrays | None) -> None:
+    def _prune(self, step: PruningStep, gradients: Arrays | None) -> None:
         give_back(self._masking.weights())
-        if self._fits:
+        if self.pruner.updates_weights:
             give_back(self.modes.statistics(self.module))
         self._masking.fix(())
-        self._masking.set(self._cutter.cut(turn, scores or {}))
-        if self._fits:
+        self._masking.set(self.pruner.prune(step, gradients or {}))
+        if self.pruner.updates_weights:
             take(self.parameters | self.modes.statistics(self.module))
         same_everywhere(self._masking.masks())
         self._masking.hold()
-        self.turns_made = self.turns.index(turn) + 1
-        self._follow(turn)
+        self.steps_made = self.steps.index(step) + 1
+        self._follow(step)
 
-    def _follow(self, turn: Turn) -> None:
-        """What holds from a cut on."""
-        self._masking.fix(self._cutter.fixed(turn))
+    def _follow(self, step: PruningStep) -> None:
+        """What holds from a pruning step on."""
+        self._masking.fix(self.pruner.fixed(step))
         for dropout, drop in self.modes.dropouts:
             if drop.weight is not None:
                 dropout.p = shrunk(drop.ratio, self._masking.density(drop.weight))
@@ -165,20 +133,22 @@ class PruningSession:
             self._masking.settle()
 
 
-def _dropouts(cutter: Cutter, config: PruneConfig) -> list[tuple[ir.Value, float]]:
+def _dropouts(pruner: Pruner, settings: TrainingSettings) -> list[tuple[ir.Value, float]]:
     """The weights behind whose layers to drop, with the ratio."""
     chosen = {
         weight.value: ratio
-        for selector, ratio in config.dropout
-        for weight in select(selector, cutter.weights)
+        for selector, ratio in settings.dropouts
+        for weight in select(selector, pruner.weights)
     }
     return list(chosen.items())
 
 
-def _values(model: ir.Model, config: PruneConfig) -> list[str]:
-    """The names of the inner values that `--distill-values` selects, each once."""
+def _features(model: ir.Model, settings: LossSettings) -> list[str]:
+    """The names of the intermediate values that `--distill-features` selects, each once."""
     names = [value.name for node in model.graph for value in node.outputs if value.name and value.uses()]
     chosen = [
-        name for selector in config.distill_values for name in matching(selector, names, "value of the graph")
+        name
+        for selector in settings.distill_features
+        for name in matching(selector, names, "value of the graph")
     ]
     return list(dict.fromkeys(chosen))

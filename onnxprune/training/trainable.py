@@ -18,7 +18,7 @@ def trained_constants(model: ir.Model) -> list[ir.Value]:
 
     An operand that the table declares (`trains`), looked at through operators that only move or quantize elements, and
     the constant of a bias Add: one of more than one element, whose other operand is the result of a node
-    with a trained weight, moved or scaled by constants at most. So the constants that normalise the
+    with a trained weight, moved or scaled by constants at most. So the constants that normalize the
     model's input, and masks that are added to attention scores, stay as they are.
     """
     trained: dict[ir.Value, None] = {}

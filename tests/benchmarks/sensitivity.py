@@ -22,11 +22,12 @@ from onnx import numpy_helper
 from rich.console import Console
 
 from onnxprune.calibration.sensitivity import measure
-from onnxprune.commands.sensitivity import scan_table, sensitivity
+from onnxprune.cli.tables.scan import scan_table
+from onnxprune.commands.sensitivity import sensitivity
 from onnxprune.data.dataset import Dataset
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.sensitivity import RATES, scan
-from onnxprune.report.charts import line_chart
+from onnxprune.reports.charts import line_chart
 from tests.benchmarks.trained_models import Trained, tumour_classifier
 
 

@@ -35,7 +35,7 @@ MODULES = (
 
 @dataclass(frozen=True)
 class Trained:
-    """A model, unlabelled inputs to calibrate on, others to judge on, and their labels where there are any."""
+    """A model, unlabeled inputs to calibrate on, others to judge on, and their labels where there are any."""
 
     proto: onnx.ModelProto
     calibration: dict[str, np.ndarray]
@@ -57,8 +57,8 @@ def lenet5(samples: int) -> Trained:
     return Trained(proto, {name: training}, {name: images("t10k")}, labels)
 
 
-def recogniser(samples: int) -> Trained:
-    """The text recogniser of rapidocr-onnxruntime 1.4.4, on words drawn by PIL."""
+def recognizer(samples: int) -> Trained:
+    """The text recognizer of rapidocr-onnxruntime 1.4.4, on words drawn by PIL."""
     proto = onnx.load(_package("rapidocr_onnxruntime") / "models/ch_PP-OCRv4_rec_infer.onnx")
     pictures = np.stack([_draw(text, seed) for seed, text in enumerate(_phrases(samples + JUDGED))])
     return Trained(proto, {"x": pictures[:samples]}, {"x": pictures[samples:]})
@@ -106,7 +106,7 @@ def tumour_classifier(samples: int) -> Trained:
 
 MODELS: dict[str, Callable[[int], Trained]] = {
     "LeNet-5": lenet5,
-    "text recogniser": recogniser,
+    "text recognizer": recognizer,
     "sentence encoder": sentence_encoder,
 }
 
@@ -151,7 +151,7 @@ def _phrases(count: int) -> list[str]:
 
 
 def _draw(text: str, seed: int) -> np.ndarray:
-    """Text as the recogniser takes it: (3, 48, 320) in [-1, 1]; font size, colours and noise at random."""
+    """Text as the recognizer takes it: (3, 48, 320) in [-1, 1]; font size, colors and noise at random."""
     from PIL import Image, ImageDraw, ImageFont
 
     random = np.random.default_rng(seed)
@@ -170,7 +170,7 @@ def _draw(text: str, seed: int) -> np.ndarray:
 
 
 def _export_encoder(file: Path) -> onnx.ModelProto:
-    """BERT of six layers, mean pooling and normalisation, through torch.onnx."""
+    """BERT of six layers, mean pooling and normalization, through torch.onnx."""
     import torch
     import torch.nn.functional as F
     from safetensors.torch import load_file

@@ -45,7 +45,7 @@ class Pair:
 def pair(proto: onnx.ModelProto, hand: nn.Module, x: Tensor) -> Pair:
     """The graph of the file, and the hand-written network with the weights of the file, in the order of use."""
     graph = to_torch(ir.from_proto(proto))
-    hand.eval()  # batch normalisation uses its statistics, as the graph does
+    hand.eval()  # batch normalization uses its statistics, as the graph does
     tensors = [*hand.parameters(), *(buffer for buffer in hand.buffers() if buffer.is_floating_point())]
     constants = [*graph.parameters(), *(buffer for buffer in graph.buffers() if buffer.is_floating_point())]
     with torch.no_grad():
@@ -89,19 +89,19 @@ class Step:
 
     def __init__(self, module: nn.Module, x: Tensor):
         self.module, self.x = module, x
-        # By size, the same order on both sides: AdamW's loop holds the temporaries of two neighbours at a time.
+        # By size, the same order on both sides: AdamW's loop holds the temporaries of two neighbors at a time.
         parameters = sorted(module.parameters(), key=torch.numel)
-        self.optimiser = torch.optim.AdamW(parameters, lr=1e-5)
+        self.optimizer = torch.optim.AdamW(parameters, lr=1e-5)
         self.masks = [
             (weight, torch.rand_like(weight) < KEPT) for weight in module.parameters() if weight.ndim > 1
         ]
 
     def __call__(self) -> None:
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         outputs = self.module(self.x)
         y = outputs[0] if isinstance(outputs, tuple) else outputs
         y.square().mean().backward()
-        self.optimiser.step()
+        self.optimizer.step()
         with torch.no_grad():
             for weight, mask in self.masks:
                 weight.mul_(mask)
@@ -113,7 +113,7 @@ class Step:
 
     def peak_bytes(self) -> int:
         """The most that torch's allocator holds during a step, above what it held before."""
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
             self()
         assert profiler.profiler is not None and profiler.profiler.kineto_results is not None
@@ -150,7 +150,7 @@ def table(names: list[str], *, compiles: bool) -> Iterator[str]:
         torch.testing.assert_close(made.graph(made.x)[0], made.hand(made.x), rtol=1e-3, atol=1e-4)
         graph, hand = Step(made.graph, made.x), Step(made.hand, made.x)
         for step in (graph, hand, graph, hand):
-            step()  # the optimiser's state, and oneDNN's cache
+            step()  # the optimizer's state, and oneDNN's cache
         time_ratio, memory_ratio = ratio(graph, hand), graph.peak_bytes() / hand.peak_bytes()
         yield f"| {name} | {time_ratio:.3f}x | {memory_ratio:.2f}x | {_compiled(graph) if compiles else '-'} |"
 

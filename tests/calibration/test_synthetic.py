@@ -6,10 +6,10 @@ from onnx import TensorProto, helper
 import onnxprune
 from onnxprune.calibration.synthetic import SAMPLES, synthetic_data
 from onnxprune.config.settings import PruneConfig
-from onnxprune.data.dataset import input_specs
+from onnxprune.data.specs import input_specs
 from onnxprune.errors import SettingError
-from onnxprune.evaluation.evaluate import make_session
-from onnxprune.job.material import read_material
+from onnxprune.evaluation.sessions import make_session
+from onnxprune.job.inputs import read_job_data
 from tests.builders import cnn, floats, mlp, model_of, normal, open_conv
 
 
@@ -69,12 +69,12 @@ def test_second_order_on_made_up_inputs_moves_real_outputs_less_than_magnitude()
     made = onnxprune.prune(cnn(), criterion="second-order", calibration_data="synthetic", **settings).report
     cut = onnxprune.prune(cnn(), **settings).report
     assert made.evaluation["outputs"][0]["cosine"] > cut.evaluation["outputs"][0]["cosine"]
-    assert any("made up from the model" in note for note in made.notes)
+    assert any("generated from the model" in note for note in made.notes)
 
 
 def test_retraining_on_made_up_inputs_says_so():
     report = onnxprune.prune(mlp(), rate=0.5, data="synthetic", epochs=1, steps=1, batch_size=64).report
-    assert report.retraining and any("made up from the model" in note for note in report.notes)
+    assert report.fine_tuning and any("generated from the model" in note for note in report.notes)
 
 
 def test_what_is_made_up_has_the_shape_asked_for_or_that_of_the_samples_to_judge_on():
@@ -83,11 +83,11 @@ def test_what_is_made_up_has_the_shape_asked_for_or_that_of_the_samples_to_judge
     samples = {"x": normal(4, 3, 9, 20)}
     for shape, more in (((9, 20), {"eval_data": samples}), ((7, 30), {"input_shape": ["x:1,3,7,30"]})):
         model, session = ir.from_proto(proto), make_session(proto, "the model")
-        material = read_material(model, session, PruneConfig(**settings, **more))
+        material = read_job_data(model, session, PruneConfig(**settings, **more))
         assert material.calibration.inputs["x"].shape == (SAMPLES, 3, *shape)
-        assert material.judging.inputs["x"].shape[2:] == shape
+        assert material.test.inputs["x"].shape[2:] == shape
     with pytest.raises(SettingError, match="does not fit"):
-        read_material(model, session, PruneConfig(**settings, input_shape=["x:1,4,7,30"]))
+        read_job_data(model, session, PruneConfig(**settings, input_shape=["x:1,4,7,30"]))
 
 
 def test_a_batch_that_the_model_fixes_stays_where_inputs_are_made_up():
@@ -95,5 +95,5 @@ def test_a_batch_that_the_model_fixes_stays_where_inputs_are_made_up():
     config = PruneConfig(
         rate=0.5, criterion="wanda", calibration_data="synthetic", eval_data={"x": normal(8, 3, 9, 9)}
     )
-    material = read_material(ir.from_proto(proto), make_session(proto, "the model"), config)
+    material = read_job_data(ir.from_proto(proto), make_session(proto, "the model"), config)
     assert material.calibration.inputs["x"].shape[1:] == (3, 9, 9)

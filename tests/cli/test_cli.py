@@ -145,7 +145,7 @@ def test_without_data_the_summary_says_that_nothing_was_retrained_and_how_to(fol
     status, out, err = run("in.onnx", "out.onnx", "--rate", "0.5", capsys=capsys)
     assert status == 0 and err == ""
     assert (
-        "No retraining was done" in out
+        "Nothing was fine-tuned" in out
         and "--data DATA" in out
         and "random inputs" in out
         and "cosine" in out
@@ -172,9 +172,9 @@ def test_json_holds_the_whole_record(folder, capsys):
     assert [layer["rate"] for layer in report["layers"]] == [
         1 - layer["kept"] / layer["size"] for layer in report["layers"]
     ]
-    assert report["after"]["bytes"] == (folder / "out.onnx").stat().st_size
-    assert [record["epoch"] for record in report["retraining"]] == [0, 1, 1, 2, 3, 4]
-    assert report["evaluation"]["data"].startswith("held-out 10%")
+    assert report["pruned"]["bytes"] == (folder / "out.onnx").stat().st_size
+    assert [record["epoch"] for record in report["fine_tuning"]] == [0, 1, 1, 2, 3, 4]
+    assert report["evaluation"]["data"].startswith("validation split, 10%")
     assert report["settings"]["rate"] == 0.5 and "epoch" in out
 
 

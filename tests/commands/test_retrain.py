@@ -29,7 +29,9 @@ def one_thread():
 
 
 def prune(path, **settings):
-    onnxprune.prune(mlp(8, 64), path, **({"rate": 0.8, "scope": "global", "remove_dead": False} | settings))
+    onnxprune.prune(
+        mlp(8, 64), path, **({"rate": 0.8, "allocation": "global", "remove_dead": False} | settings)
+    )
     return path
 
 
@@ -58,7 +60,7 @@ def test_zeros_stay_and_weights_move_in_every_format(form, values, tmp_path):
 @pytest.mark.parametrize("form", ["ops", "coo"])
 def test_spliced_connections_come_back_at_the_same_density_of_every_layer(form, tmp_path):
     pruned = prune(tmp_path / "pruned.onnx", format=form)
-    onnxprune.retrain(pruned, tmp_path / "out.onnx", splice=True, remove_dead=False, **SETTINGS)
+    onnxprune.retrain(pruned, tmp_path / "out.onnx", regrow=True, remove_dead=False, **SETTINGS)
     before, after = weights(pruned), weights(tmp_path / "out.onnx")
     for name, array in before.items():
         assert np.count_nonzero(after[name]) == np.count_nonzero(array)
@@ -66,16 +68,16 @@ def test_spliced_connections_come_back_at_the_same_density_of_every_layer(form, 
 
 
 def test_blocks_come_and_go_as_blocks(tmp_path):
-    pruned = prune(tmp_path / "pruned.onnx", pattern="4x1", scope="layer")
-    onnxprune.retrain(pruned, tmp_path / "out.onnx", splice=True, remove_dead=False, **SETTINGS)
+    pruned = prune(tmp_path / "pruned.onnx", pattern="4x1", allocation="uniform")
+    onnxprune.retrain(pruned, tmp_path / "out.onnx", regrow=True, remove_dead=False, **SETTINGS)
     before, after = (
         (weights(path)["fc1.weight"].reshape(16, 4, 8) != 0).any(1)
         for path in (pruned, tmp_path / "out.onnx")
     )
     assert before.sum() == after.sum() and (before != after).any()
     with pytest.raises(SettingError, match="two of every four"):
-        pairs = prune(tmp_path / "pairs.onnx", pattern="2:4", rate=0.5, scope="layer")
-        onnxprune.retrain(pairs, tmp_path / "out.onnx", splice=True, **SETTINGS)
+        pairs = prune(tmp_path / "pairs.onnx", pattern="2:4", rate=0.5, allocation="uniform")
+        onnxprune.retrain(pairs, tmp_path / "out.onnx", regrow=True, **SETTINGS)
 
 
 def test_both_models_are_judged_on_the_old_data_and_the_new(tmp_path):
@@ -83,9 +85,9 @@ def test_both_models_are_judged_on_the_old_data_and_the_new(tmp_path):
     report = onnxprune.retrain(pruned, old_data=OLD, eval_data=NEW, **SETTINGS).report
     assert report.evaluation["samples"] == 200 and report.old_evaluation["samples"] == 50
     alone = onnxprune.retrain(pruned, eval_data=OLD, **SETTINGS).report
-    for side in ("before", "after"):
+    for side in ("baseline", "pruned"):
         assert report.old_evaluation[side] == alone.evaluation[side]
-    assert report.evaluation["after"]["value"] > report.evaluation["before"]["value"]
+    assert report.evaluation["pruned"]["value"] > report.evaluation["baseline"]["value"]
 
 
 def test_labels_alone_teach_where_there_are_any(tmp_path):
@@ -98,7 +100,7 @@ def test_labels_alone_teach_where_there_are_any(tmp_path):
 
 def test_retrain_takes_no_setting_that_the_model_decides(tmp_path):
     pruned = prune(tmp_path / "pruned.onnx")
-    with pytest.raises(SettingError, match="rate is no setting of retrain"):
+    with pytest.raises(SettingError, match="rate is not a setting of retrain"):
         onnxprune.retrain(pruned, rate=0.5, **SETTINGS)
     with pytest.raises(SettingError, match="give --data"):
         onnxprune.retrain(pruned, data=None)

@@ -75,7 +75,7 @@ def test_external_data_stays_external(tmp_path, ratio):
 
 def test_what_is_really_measured_runs_and_gives_the_same_outputs(tmp_path):
     onnxprune.prune(wide(), tmp_path / "pruned.onnx", rate=0.9)
-    tuning = tune(tmp_path / "pruned.onnx", tmp_path / "tuned.onnx", input_shapes={"x": (3, 64)}, seconds=0.5)
+    tuning = tune(tmp_path / "pruned.onnx", tmp_path / "tuned.onnx", input_shape={"x": (3, 64)}, seconds=0.5)
     assert tuning.input_shapes == {"x": (3, 64)} and len(tuning.choice.nodes) == 2
     assert all(node.timing.dense > 0 for node in tuning.choice.nodes)
     x = np.random.default_rng(0).random((3, 64), dtype=np.float32)
@@ -99,7 +99,7 @@ def test_a_model_that_was_never_pruned_is_refused(tmp_path):
 def test_shapes_that_do_not_fit_are_refused(shapes, words, tmp_path):
     onnxprune.prune(wide(), tmp_path / "pruned.onnx", rate=0.9)
     with pytest.raises(SettingError, match=words):
-        tune(tmp_path / "pruned.onnx", tmp_path / "tuned.onnx", input_shapes=shapes)
+        tune(tmp_path / "pruned.onnx", tmp_path / "tuned.onnx", input_shape=shapes)
 
 
 def test_the_command_prints_every_node_and_the_whole_graph(tmp_path, ratio, capsys):
@@ -112,14 +112,14 @@ def test_the_command_prints_every_node_and_the_whole_graph(tmp_path, ratio, caps
         assert words in out
 
 
-def test_auto_measures_while_pruning_and_none_leaves_all_nodes_to_the_kernels(tmp_path, ratio):
-    for target, measured, count in (("auto", 3.0, 2), ("auto", 0.5, 0), ("none", 0.5, 2)):
+def test_kernels_are_measured_while_pruning_or_all_nodes_to_the_kernels(tmp_path, ratio):
+    for kernels, measured, count in (("measured", 3.0, 2), ("measured", 0.5, 0), ("all", 0.5, 2)):
         ratio(measured)
-        onnxprune.prune(wide(), tmp_path / "out.onnx", rate=0.9, target=target)
+        onnxprune.prune(wide(), tmp_path / "out.onnx", rate=0.9, kernels=kernels)
         assert by_kernel(tmp_path / "out.onnx") == count
 
 
 def test_without_kernels_auto_is_refused_before_the_work(monkeypatch):
     monkeypatch.setattr(runtime, "available", lambda: runtime.Availability(False, "no compiler"))
     with pytest.raises(SettingError, match="no compiler"):
-        onnxprune.prune(wide(), rate=0.9, target="auto")
+        onnxprune.prune(wide(), rate=0.9, kernels="measured")

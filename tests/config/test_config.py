@@ -3,51 +3,65 @@ import pytest
 from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import SettingError
 
+NO_AMOUNT = "give one of --rate"
+
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "message"),
     [
-        {},
-        {"rate": 1.0},
-        {"rate": -0.1},
-        {"rate": float("nan")},
-        {"rate": "most"},
-        {"rate": 0.5, "quality": 1.0},
-        {"quality": 0},
-        {"rate": 0.5, "steps": 0},
-        {"rate": 0.5, "epochs": 1.5},
-        {"rate": 0.5, "distill": 1.5},
-        {"rate": 0.5, "format": "csr"},
-        {"rate": 0.5, "scope": "channel"},
-        {"rate": 0.5, "layer_rate": "fc1"},
-        {"rate": 0.5, "layer_rate": {"fc1": 1.0}},
-        {"rate": 0.5, "max_drop": "-1%"},
-        {"rate": 0.5, "seed": -1},
-        {"rate": 0.5, "pattern": "row"},
-        {"rate": 0.5, "round_to": 0},
-        {"rate": 0.5, "pattern": "channel", "importance": "taylor"},
-        {"quality": 0.5, "pattern": "channel"},
-        {"rate": 0.5, "schedule": "slow"},
-        {"rate": 0.5, "schedule": "gradual", "alternate": True},
-        {"rate": 0.5, "schedule": "splice", "selection": "probability"},
-        {"rate": 0.5, "schedule": "splice", "pattern": "channel"},
-        {"rate": 0.5, "approach": 1.0},
-        {"rate": 0.5, "dropout": "fc1"},
-        {"rate": 0.5, "dropout": {"fc1": 1.0}},
-        {"rate": 0.5, "loss": "loudness"},
-        {"rate": 0.5, "learning_rate_schedule": "down"},
-        {"rate": 0.5, "clip_norm": 0},
-        {"rate": 0.5, "resume": True},
-        {"rate": 0.5, "pattern": "channel", "layer_rate": {"fc1": 0.5}},
-        {"rate": 0.5, "frontier": "trials"},
-        {"rate": 0.5, "regrow": True},
-        {"max_drop": 0.01},
-        {"max_drop": 0.01, "data": "a.npz", "checkpoint": "state"},
-        {"max_drop": 0.01, "data": "a.npz", "pattern": "2:4"},
+        ({}, NO_AMOUNT),
+        ({"rate": 1.0}, "--rate is 1.0: it must be in"),
+        ({"rate": -0.1}, "--rate is -0.1: it must be in"),
+        ({"rate": float("nan")}, "--rate is nan: give a number"),
+        ({"rate": "most"}, "--rate is 'most': give a number"),
+        ({"rate": 0.5, "std_threshold": 1.0}, NO_AMOUNT),
+        ({"std_threshold": 0}, "--std-threshold is 0.0: it must be above 0"),
+        ({"rate": 0.5, "steps": 0}, "--steps is 0: it must be 1 or more"),
+        ({"rate": 0.5, "epochs": 1.5}, "--epochs is 1.5: it must be a whole number"),
+        ({"rate": 0.5, "distill": 1.5}, "--distill is 1.5: it must be between 0 and 1"),
+        ({"rate": 0.5, "format": "csr"}, "--format is 'csr': it must be one of ops, dense, coo"),
+        ({"rate": 0.5, "allocation": "channel"}, "--allocation is 'channel': it must be one of uniform"),
+        ({"rate": 0.5, "layer_rate": "fc1"}, "--layer-rate 'fc1' has no number"),
+        ({"rate": 0.5, "layer_rate": {"fc1": 1.0}}, "--layer-rate fc1 is 1.0: it must be in"),
+        ({"rate": 0.5, "max_drop": "-1%"}, "--max-drop is -0.01: it must be in"),
+        ({"rate": 0.5, "seed": -1}, "--seed is -1: it must be between 0 and 4294967295"),
+        ({"rate": 0.5, "pattern": "row"}, "--pattern is 'row': it must be one of unstructured"),
+        ({"rate": 0.5, "round_to": 0}, "--round-to is 0: it must be 1 or more"),
+        ({"std_threshold": 0.5, "pattern": "channel"}, "--pattern channel removes channels at one --rate"),
+        ({"rate": 0.5, "schedule": "slow"}, "--schedule is 'slow': it must be one of one-shot"),
+        (
+            {"rate": 0.5, "schedule": "gradual", "alternate": True},
+            "--alternate .* needs --schedule iterative",
+        ),
+        (
+            {"rate": 0.5, "schedule": "prune-and-regrow", "selection": "probability"},
+            "--selection probability draws them anew",
+        ),
+        (
+            {"rate": 0.5, "schedule": "prune-and-regrow", "pattern": "channel"},
+            "--pattern channel removes channels for good",
+        ),
+        ({"rate": 0.5, "pruning_end": 1.0}, "--pruning-end is 1.0: it must be in"),
+        ({"rate": 0.5, "dropout": "fc1"}, "--dropout 'fc1' has no number"),
+        ({"rate": 0.5, "dropout": {"fc1": 1.0}}, "--dropout fc1 is 1.0: it must be in"),
+        ({"rate": 0.5, "loss": "loudness"}, "--loss is 'loudness': it must be auto"),
+        ({"rate": 0.5, "learning_rate_schedule": "down"}, "--learning-rate-schedule is 'down'"),
+        ({"rate": 0.5, "clip_norm": 0}, "--clip-norm is 0.0: it must be above 0"),
+        ({"rate": 0.5, "resume": True}, "--resume .* give --checkpoint FILE"),
+        (
+            {"rate": 0.5, "pattern": "channel", "layer_rate": {"fc1": 0.5}},
+            "cannot be combined with --std-threshold, --layer-rate",
+        ),
+        ({"rate": 0.5, "frontier": "trials"}, "--frontier is for a search"),
+        ({"rate": 0.5, "regrow_zeros": True}, "--regrow-zeros .* needs --schedule prune-and-regrow"),
+        ({"max_drop": 0.01}, "--max-drop without --rate searches by fine-tuning: give --data"),
+        ({"max_drop": 0.01, "data": "a.npz", "checkpoint": "state"}, "drop --checkpoint"),
+        ({"max_drop": 0.01, "data": "a.npz", "pattern": "2:4"}, "--pattern 2:4 has one rate only"),
+        ({"rate": 0.7, "pattern": "2:4"}, "--pattern 2:4 removes two of every four weights: give --rate 0.5"),
     ],
 )
-def test_a_setting_out_of_range_is_refused_by_its_flag(settings):
-    with pytest.raises(SettingError, match="--"):
+def test_a_setting_out_of_range_or_in_conflict_is_refused_by_its_flag(settings, message):
+    with pytest.raises(SettingError, match=message):
         PruneConfig(**settings)
 
 
@@ -61,7 +75,3 @@ def test_settings_come_out_as_json_types():
     settings = PruneConfig(rate=0.5, data=[{}], layer_rate={"a": 0.1}, exclude="b").to_dict()
     assert settings["data"] == "<list>"
     assert settings["layer_rate"] == [["a", 0.1]] and settings["exclude"] == ["b"]
-
-
-def test_a_uniform_rate_is_another_name_for_one_of_each_layer():
-    assert PruneConfig(rate=0.5, scope="uniform") == PruneConfig(rate=0.5, scope="layer")

@@ -8,7 +8,7 @@ from onnxprune.errors import SettingError
 
 def test_a_recipe_that_was_saved_gives_the_same_job(tmp_path):
     config = PruneConfig(
-        rate=0.8, scope="erk", exclude=["conv*"], layer_rate={"fc=1": 0.5}, data="a.npz", max_drop="0.5%"
+        rate=0.8, allocation="erk", exclude=["conv*"], layer_rate={"fc=1": 0.5}, data="a.npz", max_drop="0.5%"
     )
     save_recipe(tmp_path / "recipe.yaml", config)
     assert PruneConfig(**load_recipe(tmp_path / "recipe.yaml")) == config

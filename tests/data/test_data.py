@@ -4,8 +4,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxprune.data.dataset import Dataset, InputSpec, class_axis, input_specs, random_data
+from onnxprune.data.dataset import Dataset, class_axis
+from onnxprune.data.random import random_data
 from onnxprune.data.sources import load_data
+from onnxprune.data.specs import InputSpec, input_specs
 from onnxprune.errors import DataError
 from tests.builders import mlp
 

@@ -4,10 +4,13 @@ import onnx_ir as ir
 import pytest
 from onnx import helper
 
-from onnxprune.data.dataset import Dataset, InputSpec
+from onnxprune.data.dataset import Dataset
+from onnxprune.data.specs import InputSpec
 from onnxprune.errors import DataError, ModelFileError
-from onnxprune.evaluation import evaluate
-from onnxprune.evaluation.evaluate import check_runs, compare, make_session, patience, random_inputs
+from onnxprune.evaluation import runs, sessions
+from onnxprune.evaluation.comparison import compare
+from onnxprune.evaluation.runs import check_runs, patience, random_inputs
+from onnxprune.evaluation.sessions import make_session
 from tests.builders import floats, mlp, model_of, normal
 from tests.fuzz.models import MODELS
 
@@ -32,16 +35,16 @@ def test_top_1_counts_the_samples_that_are_right():
     right = (normal(600, 8) @ weight).argmax(1)
     right[:30] = (right[:30] + 1) % 4
     result = compare(session(linear(weight)), session(linear(-weight)), dataset(600, right), SPECS)
-    assert result.before.value == 570 / 600 and result.after.value < 0.5
-    assert result.drop() == result.before.value - result.after.value
+    assert result.baseline.value == 570 / 600 and result.pruned.value < 0.5
+    assert result.drop() == result.baseline.value - result.pruned.value
 
 
 def test_float_labels_are_judged_by_mean_squared_error():
     weight = normal(8, 3, seed=1)
     target = normal(40, 8) @ weight
     result = compare(session(linear(weight)), session(linear(weight * 0)), dataset(40, target), SPECS)
-    assert result.before.value == pytest.approx(0, abs=1e-10)
-    assert result.after.value == pytest.approx((target**2).mean(), rel=1e-5)
+    assert result.baseline.value == pytest.approx(0, abs=1e-10)
+    assert result.pruned.value == pytest.approx((target**2).mean(), rel=1e-5)
 
 
 def test_the_error_of_the_drop_counts_only_samples_that_the_models_differ_on():
@@ -88,7 +91,7 @@ def test_a_fixed_batch_judges_every_sample_once():
     fixed = [InputSpec("x", np.dtype(np.float32), (16, 8))]
     labels = (normal(50, 8) @ weight).argmax(1)
     result = compare(session(linear(weight, 16)), session(linear(weight, 16)), dataset(50, labels), fixed)
-    assert result.samples == result.before.samples == 50 and result.before.value == 1
+    assert result.samples == result.baseline.samples == 50 and result.baseline.value == 1
 
 
 @pytest.mark.parametrize(
@@ -107,7 +110,7 @@ def test_a_model_that_onnxruntime_refuses_is_named():
 
 
 def test_a_loop_that_may_turn_for_ever_on_inputs_that_nobody_gave_is_ended(monkeypatch):
-    monkeypatch.setattr(evaluate, "LOOP_SECONDS", 0.2)
+    monkeypatch.setattr(runs, "LOOP_SECONDS", 0.2)
     model = MODELS["loop"]()
     count = next(tensor for tensor in model.graph.initializer if tensor.name == "count")
     count.raw_data = (2**62).to_bytes(8, "little")
@@ -124,7 +127,7 @@ def test_the_weights_of_a_large_model_stay_in_its_file_and_outputs_are_the_same(
     onnx.save(mlp(64, 4096), tmp_path / "m.onnx", save_as_external_data=external, location="m.data")
     given = {"x": normal(3, 64)}
     plain = make_session(tmp_path / "m.onnx", "a model").run(None, given)[0]
-    monkeypatch.setattr(evaluate, "MAPPED_BYTES", 1 << 16)
+    monkeypatch.setattr(sessions, "MAPPED_BYTES", 1 << 16)
     mapped = make_session(tmp_path / "m.onnx", "a model")
     assert mapped.get_session_options().get_session_config_entry("session.disable_prepacking") == "1"
     np.testing.assert_allclose(mapped.run(None, given)[0], plain, rtol=1e-5, atol=1e-5)

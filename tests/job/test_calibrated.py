@@ -7,7 +7,6 @@ import pytest
 from onnx import helper
 
 import onnxprune
-from onnxprune.errors import SettingError
 from onnxprune.model.blocks import Blocks
 from onnxprune.model.weights import find_weights
 from tests.builders import cnn, floats, initializer, mlp, model_of, normal
@@ -34,7 +33,7 @@ def test_second_order_moves_the_outputs_less_than_wanda_and_magnitude_and_refit_
         )
     ]
     assert differences[2] < 0.5 * min(differences[:2])
-    fitted = moved(model, judging, refit=True, calibration_data=calibration)
+    fitted = moved(model, judging, reconstruct=True, calibration_data=calibration)
     assert fitted < differences[0]
 
 
@@ -125,7 +124,7 @@ def test_norms_restored_give_outputs_of_the_dense_models_means_and_variances():
     )
     x = normal(64, 3, 8, 8) + 1
     settings = {"rate": 0.6, "calibration_data": {"x": x}, "format": "dense", "remove_dead": False}
-    result = onnxprune.prune(model, restore_norms=True, **settings).model
+    result = onnxprune.prune(model, norm_correction=True, **settings).model
     before, after = (outputs(one, x) for one in (model, result))
     np.testing.assert_allclose(after.mean((0, 2, 3)), before.mean((0, 2, 3)), atol=1e-3)
     np.testing.assert_allclose(after.var((0, 2, 3)), before.var((0, 2, 3)), rtol=1e-2)
@@ -138,21 +137,7 @@ def test_criteria_calibrate_on_training_data_and_go_along_with_retraining():
         format="dense", remove_dead=False,
     )  # fmt: skip
     assert np.count_nonzero(initializer(result.model, "fc1.weight")) == 64
-    assert len(result.report.retraining) > 2
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"criterion": "wanda"},
-        {"refit": True},
-        {"criterion": "wanda", "pattern": "channel", "calibration_data": {}},
-        {"pattern": "2:4", "rate": 0.7},
-    ],
-)
-def test_settings_that_cannot_work_are_refused_with_the_mend(settings):
-    with pytest.raises(SettingError, match="--"):
-        onnxprune.PruneConfig(**({"rate": 0.5} | settings))
+    assert len(result.report.fine_tuning) > 2
 
 
 def outputs(model, x):
@@ -175,7 +160,7 @@ def test_wanda_ranks_the_weights_of_each_output_by_what_the_dense_model_reads():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"criterion": "second-order"}, {"refit": True}, {"criterion": "wanda", "bias_correction": True}],
+    [{"criterion": "second-order"}, {"reconstruct": True}, {"criterion": "wanda", "bias_correction": True}],
     ids=str,
 )
 def test_retraining_goes_on_from_the_weights_that_calibration_fitted(settings):
@@ -207,4 +192,4 @@ def test_a_weight_that_its_inputs_say_nothing_of_is_cut_by_magnitude_and_named()
     kept = np.abs(weights["v"]) > np.median(np.abs(weights["v"]))
     np.testing.assert_array_equal(initializer(result.model, "v"), np.where(kept, weights["v"], 0))
     [note] = [note for note in result.report.notes if "by magnitude" in note]
-    assert "inputs: v (" in note
+    assert "reconstruction: v (" in note

@@ -25,27 +25,27 @@ def outputs(model: onnx.ModelProto, shape: tuple[int, ...]) -> np.ndarray:
     return session.run(None, {session.get_inputs()[0].name: inputs})[0]
 
 
-@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize("allocation", ["uniform", "global"])
 @pytest.mark.parametrize(
     ("name", "shape"),
     [("lenet-300-100", (16, 784)), ("lenet-5", (16, 1, 28, 28))],
     ids=["lenet-300-100", "lenet-5"],
 )
-def test_every_format_gives_the_outputs_of_the_zeroed_dense_model(name, shape, scope, tmp_path):
+def test_every_format_gives_the_outputs_of_the_zeroed_dense_model(name, shape, allocation, tmp_path):
     path = MODELS / f"{name}.onnx"
-    zeroed = onnxprune.prune(path, rate=0.9, scope=scope, format="dense", remove_dead=False)
+    zeroed = onnxprune.prune(path, rate=0.9, allocation=allocation, format="dense", remove_dead=False)
     expected = outputs(zeroed.model, shape)
     total = sum(layer.size for layer in zeroed.report.layers)
     assert sum(layer.kept for layer in zeroed.report.layers) == total - (
         round(0.9 * total)
-        if scope == "global"
+        if allocation == "global"
         else sum(round(0.9 * layer.size) for layer in zeroed.report.layers)
     )
     for form in ("dense", "ops", "coo"):
         out = tmp_path / f"{form}.onnx"
-        report = onnxprune.prune(path, out, rate=0.9, scope=scope, format=form).report
+        report = onnxprune.prune(path, out, rate=0.9, allocation=allocation, format=form).report
         np.testing.assert_allclose(outputs(onnx.load(out), shape), expected, rtol=1e-4, atol=1e-4)
-        assert report.after.bytes == out.stat().st_size
+        assert report.pruned.bytes == out.stat().st_size
         if form != "coo":  # the checker knows no sparse_initializer
             onnx.checker.check_model(onnx.load(out), full_check=True)
     assert (tmp_path / "ops.onnx").stat().st_size < path.stat().st_size / 7
@@ -55,7 +55,7 @@ def test_lenet_300_100_at_12x_is_retrained_on_the_sample(tmp_path):
     out = tmp_path / "out.onnx"
     settings = {
         "rate": 0.917,
-        "scope": "global",
+        "allocation": "global",
         "learning_rate": 1e-3,
         "epochs": 20,
         "data": TRAINING,
@@ -63,13 +63,13 @@ def test_lenet_300_100_at_12x_is_retrained_on_the_sample(tmp_path):
     }
     report = onnxprune.prune(MODELS / "lenet-300-100.onnx", out, **settings).report
     one_shot = onnxprune.prune(
-        MODELS / "lenet-300-100.onnx", rate=0.917, scope="global", eval_data=TEST
+        MODELS / "lenet-300-100.onnx", rate=0.917, allocation="global", eval_data=TEST
     ).report
-    error, without = (1 - each.evaluation["after"]["value"] for each in (report, one_shot))
+    error, without = (1 - each.evaluation["pruned"]["value"] for each in (report, one_shot))
     assert report.evaluation["samples"] == 2000
     assert error < 0.035 < without
-    assert out.stat().st_size * 7 < report.before.bytes
-    assert report.after.nonzero <= 0.084 * report.before.nonzero + 500
+    assert out.stat().st_size * 7 < report.baseline.bytes
+    assert report.pruned.nonzero <= 0.084 * report.baseline.nonzero + 500
 
 
 def test_whole_channels_go_from_a_real_model_and_the_rest_is_retrained(tmp_path):
@@ -78,9 +78,9 @@ def test_whole_channels_go_from_a_real_model_and_the_rest_is_retrained(tmp_path)
     one_shot = onnxprune.prune(
         MODELS / "lenet-300-100.onnx", rate=0.5, pattern="channel", eval_data=TEST
     ).report
-    assert report.after.multiply_adds == pytest.approx(0.5 * report.before.multiply_adds, rel=0.02)
-    assert report.after.nonzero == report.after.parameters
-    assert one_shot.evaluation["after"]["value"] < report.evaluation["after"]["value"] > 0.95
+    assert report.pruned.multiply_adds == pytest.approx(0.5 * report.baseline.multiply_adds, rel=0.02)
+    assert report.pruned.nonzero == report.pruned.parameters
+    assert one_shot.evaluation["pruned"]["value"] < report.evaluation["pruned"]["value"] > 0.95
     onnx.checker.check_model(tmp_path / "out.onnx", full_check=True)
 
 
@@ -103,11 +103,9 @@ def test_first_order_importance_spares_what_the_loss_needs():
         "steps": 1,
     }
     losses = {
-        importance: [record["loss"] for record in report.retraining]
-        for importance in ("taylor", "l1")
-        if (
-            report := onnxprune.prune(MODELS / "lenet-300-100.onnx", importance=importance, **settings).report
-        )
+        criterion: [record["loss"] for record in report.fine_tuning]
+        for criterion in ("taylor", "l1")
+        if (report := onnxprune.prune(MODELS / "lenet-300-100.onnx", criterion=criterion, **settings).report)
     }
     assert all(taylor < l1 for taylor, l1 in zip(losses["taylor"], losses["l1"], strict=True))
 
@@ -139,7 +137,7 @@ def test_a_model_without_a_weight_is_refused_unless_nothing_is_asked():
     assert onnxprune.prune(relu, rate=0).report.evaluation["outputs"][0]["absolute"] == 0
 
 
-def test_unlabelled_data_retrains_towards_the_models_own_outputs():
+def test_unlabeled_data_retrains_towards_the_models_own_outputs():
     rows = np.random.default_rng(0).standard_normal((400, 8)).astype(np.float32)
     settings = {"rate": 0.7, "eval_data": {"x": rows[:50]}}
     retrained = onnxprune.prune(mlp(), data={"x": rows}, learning_rate=1e-2, batch_size=32, **settings).report
@@ -162,7 +160,7 @@ def test_metadata_explains_the_file_and_pruning_again_replaces_it(tmp_path):
         properties = [prop for prop in model.metadata_props if prop.key == "onnxprune.settings"]
         assert len(properties) == 1 and json.loads(properties[0].value)["rate"] == float(rate)
     assert [layer.name for layer in second.report.layers] == [layer.name for layer in first.report.layers]
-    assert second.report.before.nonzero == first.report.after.nonzero
+    assert second.report.baseline.nonzero == first.report.pruned.nonzero
 
 
 def test_rate_zero_changes_nothing_but_the_annotations(tmp_path):
@@ -182,7 +180,7 @@ def test_external_data_stays_external_in_every_format(tmp_path):
         out = tmp_path / f"{form}.onnx"
         report = onnxprune.prune(tmp_path / "in.onnx", out, rate=0.9, format=form).report
         data = tmp_path / f"{form}.onnx.data"
-        assert report.after.bytes == out.stat().st_size + (data.stat().st_size if data.exists() else 0)
+        assert report.pruned.bytes == out.stat().st_size + (data.stat().st_size if data.exists() else 0)
         np.testing.assert_allclose(outputs(onnx.load(out), (16, 64)), expected, rtol=1e-5, atol=1e-5)
 
 

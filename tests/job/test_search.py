@@ -18,7 +18,8 @@ from onnxprune.commands.pick import pick
 from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import SettingError, ValidationError
 from onnxprune.job.frontier import Frontier, Trial, best_within
-from onnxprune.job.pipeline import Search, run
+from onnxprune.job.pipeline import run
+from onnxprune.job.result import Context
 from onnxprune.model.io import load
 from onnxprune.model.weights import find_weights
 from onnxprune.sparse.restore import from_ops
@@ -58,7 +59,7 @@ def search(folder, output, **settings):
         "warmup": 5,
     } | settings
     return onnxprune.prune(
-        folder / "in.onnx", folder / output, data=str(folder / "data.npz"), scope="global", **settings
+        folder / "in.onnx", folder / output, data=str(folder / "data.npz"), allocation="global", **settings
     )
 
 
@@ -99,7 +100,7 @@ def test_a_trial_keeps_no_connection_that_the_one_it_began_with_had_cut(searched
     denser = PruneConfig(rate=0.5, selection="probability", checkpoint=tmp_path / "state", **settings)
     sparser = PruneConfig(rate=0.7, **settings)
     run(searched[0] / "in.onnx", tmp_path / "a.onnx", denser, silent)
-    context = Search(sparser, start=tmp_path / "state")
+    context = Context(sparser, start=tmp_path / "state")
     run(searched[0] / "in.onnx", tmp_path / "b.onnx", sparser, silent, context)
     run(searched[0] / "in.onnx", tmp_path / "c.onnx", sparser, silent)
     began, gone_on, alone = (kept(tmp_path / f"{name}.onnx") for name in "abc")
@@ -112,7 +113,7 @@ def test_data_that_the_search_is_judged_on_in_the_end_steers_nothing(searched, t
     blind = search(folder, tmp_path / "out.onnx").report
     assert without_time(blind.trials) == without_time(report.trials)
     assert report.evaluation["data"].endswith("test.npz") and report.evaluation["samples"] == 100
-    assert "held-out" in blind.evaluation["data"]
+    assert "validation split" in blind.evaluation["data"]
 
 
 def test_a_search_that_was_interrupted_goes_on_to_the_same_trials(searched, tmp_path):
@@ -141,7 +142,9 @@ def test_a_search_that_was_interrupted_goes_on_to_the_same_trials(searched, tmp_
 
 def test_a_search_that_was_killed_goes_on_as_well(searched, tmp_path):
     folder, report = searched
-    code = "import sys; from tests.job.test_search import search, Path; search(Path(sys.argv[1]), sys.argv[2])"
+    code = (
+        "import sys; from tests.job.test_search import search, Path; search(Path(sys.argv[1]), sys.argv[2])"
+    )
     process = subprocess.Popen([sys.executable, "-c", code, folder, tmp_path / "out.onnx"])
     index = tmp_path / "out.onnx.frontier" / "frontier.json"
     while not index.exists() or len(Frontier.read(index.parent).trials) < 2:
@@ -177,7 +180,7 @@ def test_no_rate_within_the_budget_leaves_the_target_as_it_was(searched, tmp_pat
             searched[0] / "in.onnx",
             tmp_path / "out.onnx",
             data=data,
-            held_out_data=str(searched[0] / "test.npz"),
+            validation_data=str(searched[0] / "test.npz"),
             **settings,
         )
     assert (tmp_path / "out.onnx").read_bytes() == b"before"

@@ -219,7 +219,7 @@ def test_thresholds_compare_quantized_weights_with_floats():
         f"g ({X}) => ({Y}) {{ wd = DequantizeLinear (w, ws) h = MatMul (x, wd) y = MatMul (h, v) }}",
         {"w": integers(8, 8), "ws": np.float32(1e-3), "v": 1 + np.abs(normal(8, 6))},
     )
-    result = onnxprune.prune(model, rate=0.5, scope="global", remove_dead=False)
+    result = onnxprune.prune(model, rate=0.5, allocation="global", remove_dead=False)
     small, large = result.report.layers
     assert small.kept == 8
     assert large.kept == 48

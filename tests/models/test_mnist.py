@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from models import idx, mnist
-from models.judge import count_errors
+from models.evaluate import count_errors
 from onnxprune.data.idx import read_idx
 
 MODELS = Path(mnist.__file__).parent

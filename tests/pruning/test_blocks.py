@@ -64,13 +64,13 @@ def test_exactly_round_r_n_blocks_go_and_each_goes_or_stays_whole(inputs, output
 def test_the_norm_of_a_smaller_block_is_a_mean_too():
     weight = product(1, 5)
     weight.assign(np.full((1, 5), 2.0))
-    assert block_norms(weight).tolist() == [[2.0], [2.0]]
+    assert block_norms(weight, weight.numbers()).tolist() == [[2.0], [2.0]]
 
 
 @pytest.mark.parametrize(("outputs", "group", "blocks"), [(8, 1, 2), (12, 2, 4), (6, 6, 6)])
 def test_blocks_of_a_grouped_convolution_stay_within_their_group(outputs, group, blocks):
     weight = filters(outputs, 6, group)
-    norms = block_norms(weight)
+    norms = block_norms(weight, weight.numbers())
     assert len(norms) == blocks
     numbers = spread(weight, np.arange(norms.size).reshape(norms.shape))
     rows = weight.matrix(numbers)[:, 0]
@@ -81,21 +81,21 @@ def test_blocks_of_a_grouped_convolution_stay_within_their_group(outputs, group,
 
 def test_global_scope_layer_rates_and_quality_hold_for_blocks():
     weights = find_weights(ir.from_proto(cnn())).prunable
-    total = sum(block_norms(weight).size for weight in weights)
+    total = sum(block_norms(weight, weight.numbers()).size for weight in weights)
 
     def left(**chosen: object) -> dict[str, int]:
         masks = make_masks(allocate(weights, PruneConfig(pattern="4x1", **chosen)), blocks=True)
         kept = {weight.name: weight.matrix(masks[weight.name]) for weight in weights}
         return {name: sum(b.all() for b in blocks_of(matrix, len(matrix))) for name, matrix in kept.items()}
 
-    sizes = {weight.name: block_norms(weight).size for weight in weights}
-    assert sum(left(rate=0.6, scope="global").values()) == total - round(0.6 * total)
+    sizes = {weight.name: block_norms(weight, weight.numbers()).size for weight in weights}
+    assert sum(left(rate=0.6, allocation="global").values()) == total - round(0.6 * total)
     own = left(rate=0.6, layer_rate={"fc": 0.25})
     assert own["fc.weight"] == sizes["fc.weight"] - round(0.25 * sizes["fc.weight"])
     assert own["conv2.weight"] == sizes["conv2.weight"] - round(0.6 * sizes["conv2.weight"])
     for weight in weights:
-        kept = np.count_nonzero(block_norms(weight) >= 0.9 * weight.array().std())
-        assert left(quality=0.9)[weight.name] == kept
+        kept = np.count_nonzero(block_norms(weight, weight.numbers()) >= 0.9 * weight.array().std())
+        assert left(std_threshold=0.9)[weight.name] == kept
 
 
 def test_blocks_are_pruned_in_steps_and_retrained():

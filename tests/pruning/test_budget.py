@@ -11,24 +11,24 @@ from tests.builders import cnn, mlp, normal
 SAMPLES = {"x": normal(40, 1, 8, 8)}
 
 
-@pytest.mark.parametrize("scope", ["layer", "output", "global", "std", "erk", "sensitivity"])
+@pytest.mark.parametrize("allocation", ["uniform", "per-output", "global", "std", "erk", "sensitivity"])
 @pytest.mark.parametrize("share", [0.2, 0.6])
-def test_so_many_multiply_adds_are_left_however_they_are_shared_out(scope, share):
+def test_so_many_multiply_adds_are_left_however_they_are_shared_out(allocation, share):
     report = onnxprune.prune(
-        cnn(), flops=share, scope=scope, calibration_data=SAMPLES, remove_dead=False
+        cnn(), flops=share, allocation=allocation, calibration_data=SAMPLES, remove_dead=False
     ).report
-    left = report.after.nonzero_multiply_adds / report.before.multiply_adds
+    left = report.pruned.nonzero_multiply_adds / report.baseline.multiply_adds
     assert share - 0.02 < left <= share + 0.005
-    assert report.before.nonzero_multiply_adds == report.before.multiply_adds
+    assert report.baseline.nonzero_multiply_adds == report.baseline.multiply_adds
 
 
 def test_sensitivity_saves_multiply_adds_where_they_cost_least():
     """At the same multiply-adds the outputs move less than with the rate that saves most weights."""
     judged = {"x": normal(100, 1, 8, 8, seed=3)}
     cosines = [
-        onnxprune.prune(cnn(), flops=0.5, scope=scope, calibration_data=SAMPLES, eval_data=judged)
+        onnxprune.prune(cnn(), flops=0.5, allocation=allocation, calibration_data=SAMPLES, eval_data=judged)
         .report.evaluation["outputs"][0]["cosine"]
-        for scope in ("layer", "sensitivity")
+        for allocation in ("uniform", "sensitivity")
     ]  # fmt: skip
     assert cosines[1] > cosines[0]
 
@@ -37,7 +37,7 @@ def test_sensitivity_saves_multiply_adds_where_they_cost_least():
     "settings",
     [
         {},
-        {"scope": "global"},
+        {"allocation": "global"},
         {"values": "int8"},
         {"format": "coo"},
         {"remove_dead": False},
@@ -51,13 +51,13 @@ def test_the_file_comes_down_to_the_bytes_asked_for(settings, tmp_path):
         result = onnxprune.prune(tmp_path / "in.onnx", tmp_path / "out.onnx", bytes=asked, **settings)
         size, limit = (tmp_path / "out.onnx").stat().st_size, 200_000 if asked == "200kB" else asked
         assert 0.98 * limit < size <= limit
-        assert size == result.report.after.bytes
+        assert size == result.report.pruned.bytes
 
 
 def test_a_budget_holds_for_a_network_that_loses_most_of_its_neurons(tmp_path):
     """Neurons that die take more of the file with them than the weights that went."""
     onnx.save(mlp(400, 600, 100), tmp_path / "in.onnx")
-    result = onnxprune.prune(tmp_path / "in.onnx", tmp_path / "out.onnx", bytes="40k", scope="global")
+    result = onnxprune.prune(tmp_path / "in.onnx", tmp_path / "out.onnx", bytes="40k", allocation="global")
     assert any(layer.shape_after != layer.shape for layer in result.report.layers)
     assert 0.97 * 40_000 < (tmp_path / "out.onnx").stat().st_size <= 40_000
 
@@ -67,7 +67,7 @@ def test_excluded_layers_and_layers_with_a_rate_of_their_own_count_in_the_budget
     report = onnxprune.prune(cnn(), flops=0.7, **settings).report
     kept = {layer.name: layer.kept / layer.size for layer in report.layers}
     assert kept["conv1.weight"] == 1 and kept["fc.weight"] == pytest.approx(0.1, abs=0.01)
-    assert report.after.nonzero_multiply_adds / report.before.multiply_adds == pytest.approx(0.7, abs=0.02)
+    assert report.pruned.nonzero_multiply_adds / report.baseline.multiply_adds == pytest.approx(0.7, abs=0.02)
 
 
 def test_what_is_out_of_reach_or_goes_with_nothing_is_refused():

@@ -34,10 +34,10 @@ def lost(choice: Choice, widths: tuple[int, ...]) -> list[int]:
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.3, 0.5, 0.9])
-@pytest.mark.parametrize("scope", ["layer", "global"])
-def test_the_rate_is_the_fraction_of_weights_that_goes(rate: float, scope: str) -> None:
+@pytest.mark.parametrize("allocation", ["uniform", "global"])
+def test_the_rate_is_the_fraction_of_weights_that_goes(rate: float, allocation: str) -> None:
     groups, weights = chain(20, 100, 80, 10)
-    choice = choose_channels(groups, weights, rate, scope=scope)
+    choice = choose_channels(groups, weights, rate, allocation=allocation)
     assert choice.before == 2000 + 8000 + 800
     assert choice.rate == pytest.approx(rate, abs=0.02)
     left = [100, 80]
@@ -57,7 +57,7 @@ def test_a_layer_of_small_weights_does_not_lose_more_than_others_globally() -> N
     groups, weights = chain(30, 40, 40, 30)
     small = weights | {"w0": weights["w0"] * 1e-3}
     even, scaled = (
-        lost(choose_channels(groups, w, 0.5, scope="global"), (30, 40, 40, 30)) for w in (weights, small)
+        lost(choose_channels(groups, w, 0.5, allocation="global"), (30, 40, 40, 30)) for w in (weights, small)
     )
     assert min(even) > 5 and min(scaled) > 5
 

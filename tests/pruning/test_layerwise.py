@@ -1,6 +1,6 @@
 import numpy as np
 
-from onnxprune.pruning.layerwise import Problem, refit, second_order
+from onnxprune.pruning.layerwise import Problem, reconstruct, second_order
 from onnxprune.pruning.patterns import keep_largest, keep_n_of_m
 
 
@@ -22,7 +22,7 @@ def half(scores: np.ndarray, part: float) -> np.ndarray:
 def test_refit_is_the_least_squares_solution_on_each_rows_support():
     weights, layer = problem()
     mask = half(np.abs(weights), 1.0)
-    fitted = refit(layer, mask, np.where(mask, weights, 0)) * layer.scale
+    fitted = reconstruct(layer, mask, np.where(mask, weights, 0)) * layer.scale
     for group, row in np.ndindex(mask.shape[:2]):
         on = mask[group, row]
         hessian = layer.hessian[group].astype(np.float64)
@@ -36,7 +36,7 @@ def test_second_order_loses_less_than_magnitude_and_refit_less_again():
     cut = layer.loss(np.where(half(np.abs(weights), 1.0), weights, 0))
     mask, values = second_order(layer, half)
     assert np.count_nonzero(mask) == mask.size // 2 and not values[~mask].any()
-    fitted = refit(layer, mask, values)
+    fitted = reconstruct(layer, mask, values)
     assert layer.loss(fitted) <= layer.loss(values) < 0.5 * cut
 
 
@@ -46,14 +46,14 @@ def test_nothing_is_changed_where_nothing_goes_and_both_models_are_one():
     second = x @ x.transpose(0, 2, 1)
     layer = Problem.of(weights, second, second)
     everything = np.ones(weights.shape, bool)
-    np.testing.assert_allclose(refit(layer, everything, weights), weights, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(reconstruct(layer, everything, weights), weights, rtol=1e-4, atol=1e-4)
 
 
 def test_inputs_that_are_always_zero_keep_their_weights_finite():
     second = np.diag([1.0, 0.0, 2.0, 0.0])[None]
     layer = Problem.of(np.ones((1, 3, 4)), second, second)
     mask, values = second_order(layer, half)
-    assert np.isfinite(refit(layer, mask, values)).all()
+    assert np.isfinite(reconstruct(layer, mask, values)).all()
 
 
 def test_two_of_four_are_the_largest_of_every_four():

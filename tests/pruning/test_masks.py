@@ -59,7 +59,7 @@ def test_zeros_count_towards_the_rate_and_stay_zero_beyond_it():
 
 def test_global_scope_finds_one_threshold_for_all_layers():
     weights = weights_of_mlp()
-    masks = make_masks(allocate(weights, PruneConfig(rate=0.6, scope="global")))
+    masks = make_masks(allocate(weights, PruneConfig(rate=0.6, allocation="global")))
     lost = np.concatenate([np.abs(weight.array())[~masks[weight.name]] for weight in weights])
     kept = np.concatenate([np.abs(weight.array())[masks[weight.name]] for weight in weights])
     assert lost.size == round(0.6 * (lost.size + kept.size))
@@ -75,7 +75,7 @@ def test_layer_scope_brings_every_layer_to_the_rate():
 
 def test_quality_prunes_below_quality_times_standard_deviation():
     weights = weights_of_mlp()
-    masks = make_masks(allocate(weights, PruneConfig(quality=0.8)))
+    masks = make_masks(allocate(weights, PruneConfig(std_threshold=0.8)))
     for weight in weights:
         array = weight.array()
         assert (masks[weight.name] == (np.abs(array) >= 0.8 * array.std())).all()
@@ -83,7 +83,7 @@ def test_quality_prunes_below_quality_times_standard_deviation():
 
 def test_a_layer_rate_stands_outside_the_common_rate():
     weights = weights_of_mlp()
-    config = PruneConfig(rate=0.5, scope="global", layer_rate={"fc2": 0.25})
+    config = PruneConfig(rate=0.5, allocation="global", layer_rate={"fc2": 0.25})
     masks = make_masks(allocate(weights, config))
     assert np.count_nonzero(~masks["fc2.weight"]) == round(0.25 * weights[1].size)
     assert np.count_nonzero(~masks["fc1.weight"]) == round(0.5 * weights[0].size)
@@ -127,7 +127,7 @@ def test_applied_masks_leave_exactly_the_kept_values():
 def test_scope_output_takes_the_smallest_of_every_output(rate):
     array = normal(6, 20) * np.logspace(0, 3, 6)[:, None].astype(np.float32)
     weight = weight_of(array.T.copy())
-    mask = make_masks(allocate((weight,), PruneConfig(rate=rate, scope="output")))["w"]
+    mask = make_masks(allocate((weight,), PruneConfig(rate=rate, allocation="per-output")))["w"]
     for row, kept in zip(array, mask.T, strict=True):
         assert np.count_nonzero(~kept) == round(rate * 20)
         assert np.abs(row[~kept]).max() < np.abs(row[kept]).min()

@@ -12,18 +12,18 @@ from onnxprune.pruning.rates import cheapest_rates
 from tests.builders import cnn
 
 
-@pytest.mark.parametrize("scope", ["std", "erk"])
+@pytest.mark.parametrize("allocation", ["std", "erk"])
 @pytest.mark.parametrize("rate", [0.0, 0.3, 0.7, 0.95])
-def test_layer_rates_add_up_to_the_rate_asked_for(scope, rate):
+def test_layer_rates_add_up_to_the_rate_asked_for(allocation, rate):
     weights = find_weights(ir.from_proto(cnn())).prunable
-    masks = make_masks(allocate(weights, PruneConfig(rate=rate, scope=scope)))
+    masks = make_masks(allocate(weights, PruneConfig(rate=rate, allocation=allocation)))
     lost, size = (sum(f(mask) for mask in masks.values()) for f in (lambda m: np.count_nonzero(~m), np.size))
     assert lost == pytest.approx(rate * size, abs=len(masks))
 
 
 def test_erk_spares_layers_of_few_connections():
     weights = find_weights(ir.from_proto(cnn())).prunable
-    pools = allocate(weights, PruneConfig(rate=0.7, scope="erk"))
+    pools = allocate(weights, PruneConfig(rate=0.7, allocation="erk"))
     rates = {pool.weights[0].name: pool.rate for pool in pools}
     assert max(rates["conv1.weight"], rates["fc.weight"]) < 0.5 < rates["conv2.weight"]
 

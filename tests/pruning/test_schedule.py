@@ -4,11 +4,11 @@ import pytest
 
 from onnxprune.config.settings import PruneConfig
 from onnxprune.pruning.allocation import Pool
-from onnxprune.pruning.schedule import turns
+from onnxprune.pruning.schedule import make_schedule
 
 
 def schedule(name, updates=1000, families=(), **settings):
-    return turns(PruneConfig(rate=0.936, schedule=name, **settings), updates, families)
+    return make_schedule(PruneConfig(rate=0.936, schedule=name, **settings), updates, families).steps
 
 
 def test_steps_climb_to_the_rate_by_equal_shares_of_what_is_left():
@@ -18,7 +18,7 @@ def test_steps_climb_to_the_rate_by_equal_shares_of_what_is_left():
 
 
 def test_iterative_steps_share_the_approach_and_begin_at_once():
-    cuts = schedule("iterative", steps=5, approach=0.5)
+    cuts = schedule("iterative", steps=5, pruning_end=0.5)
     assert [turn.update for turn in cuts] == [0, 100, 200, 300, 400]
 
 
@@ -28,7 +28,7 @@ def test_one_shot_cuts_all_before_training():
 
 
 def test_gradual_pruning_is_fast_at_first_and_ends_with_the_approach():
-    cuts = schedule("gradual", steps=50, approach=0.6)
+    cuts = schedule("gradual", steps=50, pruning_end=0.6)
     rates = [turn.rate(0.936) for turn in cuts]
     steps = [after - before for before, after in pairwise(rates)]
     assert len(cuts) == 50 and cuts[-1].update == 600 and rates[-1] == 0.936
@@ -36,12 +36,12 @@ def test_gradual_pruning_is_fast_at_first_and_ends_with_the_approach():
 
 
 def test_spliced_masks_change_beyond_the_approach_but_not_to_the_end():
-    cuts = schedule("splice", steps=50, approach=0.5)
+    cuts = schedule("prune-and-regrow", steps=50, pruning_end=0.5)
     assert cuts[50].update > 500 and {turn.rate(0.9) for turn in cuts[49:]} == {0.9}
     assert 700 < cuts[-1].update <= 750
 
 
-@pytest.mark.parametrize("name", ["one-shot", "iterative", "gradual", "splice"])
+@pytest.mark.parametrize("name", ["one-shot", "iterative", "gradual", "prune-and-regrow"])
 @pytest.mark.parametrize("updates", [1, 3, 1000])
 def test_every_schedule_completes_the_way_within_the_training(name, updates):
     cuts = schedule(name, updates)
@@ -52,7 +52,7 @@ def test_every_schedule_completes_the_way_within_the_training(name, updates):
 
 def test_thresholds_grow_with_the_way():
     pool = Pool((), None, 1.0)
-    for name in ("iterative", "gradual", "splice"):
+    for name in ("iterative", "gradual", "prune-and-regrow"):
         thresholds = [turn.pools([pool])[0].threshold for turn in schedule(name, steps=10)]
         assert thresholds == sorted(thresholds) and thresholds[-1] == 1.0
 

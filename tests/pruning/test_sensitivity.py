@@ -91,10 +91,10 @@ def test_what_a_softmax_reads_is_compared_in_the_place_of_its_probabilities():
 
 def test_inputs_are_made_up_in_the_shape_asked_for():
     proto = open_conv()
-    found = sensitivity(proto, "synthetic", shapes={"x": (1, 3, 7, 30)}, rates=(0.5,), samples=8)
+    found = sensitivity(proto, "synthetic", input_shape={"x": (1, 3, 7, 30)}, rates=(0.5,), samples=8)
     assert found.about["shapes"] == {"x": [1, 3, 7, 30]} and found.about["samples"] == 8
     with pytest.raises(SettingError, match="no such input"):
-        sensitivity(proto, "synthetic", shapes={"z": (1, 3, 7, 30)})
+        sensitivity(proto, "synthetic", input_shape={"z": (1, 3, 7, 30)})
 
 
 def test_an_interrupted_scan_goes_on_from_its_file_to_the_same_end(tmp_path):
@@ -121,9 +121,9 @@ def test_a_file_of_another_scan_is_refused(tmp_path):
 def test_rates_by_sensitivity_move_the_outputs_less_than_one_rate_for_all():
     settings = {"rate": 0.6, "eval_data": {"x": normal(100, 1, 8, 8, seed=3)}}
     cosines = [
-        onnxprune.prune(cnn(), scope=scope, calibration_data={"x": X}, **settings)
+        onnxprune.prune(cnn(), allocation=allocation, calibration_data={"x": X}, **settings)
         .report.evaluation["outputs"][0]["cosine"]
-        for scope in ("layer", "sensitivity")
+        for allocation in ("uniform", "sensitivity")
     ]  # fmt: skip
     assert cosines[1] > cosines[0]
 
@@ -133,7 +133,7 @@ def test_a_rate_above_the_usual_ladder_is_reached_and_is_not_the_same_for_all(ra
     layers = onnxprune.prune(
         mlp(100, 200, 20),
         rate=rate,
-        scope="sensitivity",
+        allocation="sensitivity",
         calibration_data={"x": normal(40, 100)},
         remove_dead=False,
     ).report.layers

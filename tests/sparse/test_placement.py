@@ -16,7 +16,7 @@ from tests.sparse.graphs import run
 
 
 def pruned() -> onnx.ModelProto:
-    return onnxprune.prune(cnn(), rate=0.9, target="none").model
+    return onnxprune.prune(cnn(), rate=0.9, kernels="all").model
 
 
 def placed(model: onnx.ModelProto, *by_kernel: int) -> onnx.ModelProto:

@@ -201,7 +201,7 @@ def test_the_job_judges_and_records_what_the_file_holds(tmp_path):
         with_dense_weights(onnx.load(tmp_path / "out.onnx")).graph.initializer[-1]
     )
     assert (layer.format, layer.values, layer.kept) == ("ops", "int8", np.count_nonzero(held))
-    assert result.report.after.nonzero == np.count_nonzero(held)
+    assert result.report.pruned.nonzero == np.count_nonzero(held)
     again = onnxprune.prune(tmp_path / "out.onnx", tmp_path / "again.onnx", rate=0.5, values="int8")
     assert again.report.layers[0].kept <= layer.kept
 

@@ -95,7 +95,7 @@ def test_a_split_that_becomes_uneven_names_its_sizes() -> None:
                 a = MatMul(x, w1) p, q = Split<axis=1, num_outputs=2>(a) s = Tanh(p) t = Tanh(q)
                 u = MatMul(s, w2) v = MatMul(t, w3) y = Add(u, v)}""",
             opset=18, w1=w1, w2=normal(4, 2), w3=normal(4, 2),
-        ), 0.4, scope="global",
+        ), 0.4, allocation="global",
     )  # fmt: skip
     assert shape_of(pruned, "w2") != shape_of(pruned, "w3")
 
@@ -461,7 +461,7 @@ def test_a_recurrent_state_that_a_caller_gives_freezes_the_layer() -> None:
 
 
 @pytest.mark.parametrize("per_axis", [False, True])
-def test_quantised_weights_are_cut_with_their_scales(per_axis: bool) -> None:
+def test_quantized_weights_are_cut_with_their_scales(per_axis: bool) -> None:
     def scales(length: int) -> np.ndarray:
         return np.abs(normal(length)) / 50 if per_axis else np.array(0.02, np.float32)
 

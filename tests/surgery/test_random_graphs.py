@@ -358,10 +358,10 @@ def random_graph(seed: int) -> onnx.ModelProto:
 @given(
     st.integers(0, 2**32),
     st.sampled_from([0.2, 0.5, 0.8]),
-    st.sampled_from(["layer", "global"]),
+    st.sampled_from(["uniform", "global"]),
     st.sampled_from([1, 2]),
 )
 def test_a_random_graph_without_its_channels_says_what_it_says_with_them_at_zero(
-    seed: int, rate: float, scope: str, round_to: int
+    seed: int, rate: float, allocation: str, round_to: int
 ) -> None:
-    prune_channels(random_graph(seed), rate, scope=scope, round_to=round_to, alone=False)
+    prune_channels(random_graph(seed), rate, allocation=allocation, round_to=round_to, alone=False)

@@ -179,7 +179,7 @@ MODELS: dict[str, Callable[[], Whole]] = {
     "OCR detector (rapidocr)": lambda: packaged(
         "rapidocr_onnxruntime", "models/ch_PP-OCRv4_det_infer.onnx", {"x": (1, 3, 320, 320)}
     ),
-    "OCR recogniser (rapidocr)": lambda: packaged(
+    "OCR recognizer (rapidocr)": lambda: packaged(
         "rapidocr_onnxruntime", "models/ch_PP-OCRv4_rec_infer.onnx", {"x": (1, 3, 48, 320)}
     ),
     "OCR classifier (rapidocr)": lambda: packaged(

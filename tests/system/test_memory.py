@@ -1,7 +1,7 @@
 import gc
 import weakref
 
-from onnxprune.system.memory import give_back
+from onnxprune.system.memory import free_memory
 
 
 class Node:
@@ -16,7 +16,7 @@ def test_what_only_its_own_cycle_holds_is_freed():
         left = weakref.ref(one)
         del one, other
         assert left() is not None
-        give_back()
+        free_memory()
         assert left() is None
     finally:
         gc.enable()

@@ -17,7 +17,7 @@ from onnxprune.training.checkpoint import Checkpoint
 from tests.builders import initializer, mlp
 
 # Starting processes takes seconds: one schedule, and the other with ONNXPRUNE_LONG=1.
-SCHEDULES = ["splice", "gradual"] if os.environ.get("ONNXPRUNE_LONG") else ["splice"]
+SCHEDULES = ["prune-and-regrow", "gradual"] if os.environ.get("ONNXPRUNE_LONG") else ["prune-and-regrow"]
 JOB = (
     "in.onnx",
     "--rate",

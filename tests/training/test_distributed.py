@@ -13,7 +13,7 @@ from onnxprune.training.distributed import Processes, joined
 from tests.builders import initializer, mlp
 
 # Starting processes takes seconds: one schedule, and the other with ONNXPRUNE_LONG=1.
-SCHEDULES = ["splice", "gradual"] if os.environ.get("ONNXPRUNE_LONG") else ["splice"]
+SCHEDULES = ["prune-and-regrow", "gradual"] if os.environ.get("ONNXPRUNE_LONG") else ["prune-and-regrow"]
 SCRIPT = "import sys; from onnxprune.cli import main; main(sys.argv[1:])"
 
 
@@ -62,7 +62,7 @@ def test_two_processes_train_the_model_of_one_and_only_the_first_writes(tmp_path
         first, second = initializer(one, tensor.name), initializer(two, tensor.name)
         assert ((first != 0) == (second != 0)).all()
         np.testing.assert_allclose(first, second, rtol=1e-3, atol=1e-5)
-    assert outputs["two.onnx"].count("Judged in onnxruntime") == 1
+    assert outputs["two.onnx"].count("Evaluated in onnxruntime") == 1
 
 
 def test_a_batch_that_cannot_be_shared_equally_is_refused():

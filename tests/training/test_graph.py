@@ -56,11 +56,11 @@ def node(op_type: str, inputs: str, output: str, **attributes: Any) -> onnx.Node
 
 
 def classifier() -> onnx.ModelProto:
-    """image [N, 1, 8, 8], normalised -> Conv -> BatchNormalization -> Relu -> MaxPool -> Flatten -> Gemm."""
+    """image [N, 1, 8, 8], normalized -> Conv -> BatchNormalization -> Relu -> MaxPool -> Flatten -> Gemm."""
     return model_of(
         [
-            node("Sub", "image mean", "centred"),
-            node("Div", "centred deviation", "normal"),
+            node("Sub", "image mean", "centerd"),
+            node("Div", "centerd deviation", "normal"),
             node("Conv", "normal conv.weight", "a", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
             node("BatchNormalization", "a bn.scale bn.bias bn.mean bn.var", "b"),
             node("Relu", "b", "c"),
@@ -159,7 +159,7 @@ def test_a_shared_weight_is_one_parameter_whose_gradients_add_up() -> None:
     assert parameters(module) == ["w"]
 
 
-def test_a_bias_add_is_trained_but_not_what_normalises_the_input_nor_a_mask() -> None:
+def test_a_bias_add_is_trained_but_not_what_normalizes_the_input_nor_a_mask() -> None:
     model = model_of(
         [
             node("Add", "x shift", "s"),
@@ -436,7 +436,7 @@ def test_the_small_models_of_the_tests_agree(model: onnx.ModelProto) -> None:
 
 
 @pytest.mark.parametrize(("name", "shape"), [("lenet-300-100", (784,)), ("lenet-5", (1, 28, 28))])
-def test_the_lenets_agree_and_train_all_but_the_input_normalisation(
+def test_the_lenets_agree_and_train_all_but_the_input_normalization(
     name: str, shape: tuple[int, ...]
 ) -> None:
     model = onnx.load(REPOSITORY / "models" / f"{name}.onnx")

@@ -1,4 +1,4 @@
-"""What retraining minimises."""
+"""What retraining minimizes."""
 
 import numpy as np
 import pytest
@@ -69,11 +69,11 @@ def cosine(**settings):
 
 
 def test_inner_values_can_be_followed_and_leave_no_trace_in_the_file():
-    result = onnxprune.prune(mlp(), data={"x": ROWS}, distill_values="r", **SETTINGS)
+    result = onnxprune.prune(mlp(), data={"x": ROWS}, distill_features="r", **SETTINGS)
     assert [output.name for output in result.model.graph.output] == ["y"]
-    assert cosine(distill_values="r") != cosine()
+    assert cosine(distill_features="r") != cosine()
     with pytest.raises(SelectorError, match="value"):
-        cosine(distill_values="nothing*")
+        cosine(distill_features="nothing*")
 
 
 def test_every_distillation_loss_brings_the_outputs_back():

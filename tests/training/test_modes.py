@@ -13,7 +13,7 @@ import onnxprune
 from tests.builders import floats, initializer, mlp, model_of, normal
 
 
-def normalised(dropout=False):
+def normalized(dropout=False):
     """x [N, 3, 6, 6] -> Conv -> BatchNormalization -> Relu (-> Dropout) -> Flatten -> Gemm -> y [N, 4]."""
     drop = [helper.make_node("Dropout", ["r", "ratio"], ["d"], "drop")] if dropout else []
     return model_of(
@@ -44,7 +44,7 @@ DATA = {"x": normal(128, 3, 6, 6, seed=3)}
 
 def retrained(batch_norm, **settings):
     return onnxprune.prune(
-        normalised(),
+        normalized(),
         rate=0.5,
         data=DATA,
         epochs=2,
@@ -58,7 +58,7 @@ def retrained(batch_norm, **settings):
 
 
 def convolved(model):
-    """What the batch normalisation gets, over all data: its mean and variance by channel."""
+    """What the batch normalization gets, over all data: its mean and variance by channel."""
     probe = copy.deepcopy(model)
     probe.graph.output.append(helper.make_tensor_value_info("c", onnx.TensorProto.FLOAT, None))
     values = ort.InferenceSession(probe.SerializeToString()).run(["c"], DATA)[0]
@@ -68,7 +68,7 @@ def convolved(model):
 def test_frozen_statistics_stay_to_the_bit():
     model = retrained("frozen")
     for name in ("mean", "variance"):
-        assert (initializer(model, name) == initializer(normalised(), name)).all()
+        assert (initializer(model, name) == initializer(normalized(), name)).all()
 
 
 def test_re_estimated_statistics_are_those_of_the_pruned_model_on_the_data():
@@ -79,7 +79,7 @@ def test_re_estimated_statistics_are_those_of_the_pruned_model_on_the_data():
 
 
 def test_trained_statistics_move_towards_those_of_the_batches():
-    before, after = normalised(), retrained("train")
+    before, after = normalized(), retrained("train")
     mean, _ = convolved(after)
     distances = [np.abs(initializer(model, "mean") - mean).sum() for model in (before, after)]
     assert distances[1] < 0.5 * distances[0]
@@ -87,8 +87,8 @@ def test_trained_statistics_move_towards_those_of_the_batches():
 
 @pytest.mark.parametrize("batch_norm", ["frozen", "re-estimate", "train"])
 def test_a_module_in_evaluation_computes_what_onnxruntime_does(batch_norm):
-    model = normalised(dropout=True)
-    session = onnxprune.PruningSession(model, 1, rate=0.0, batch_norm=batch_norm, dropout={"fc": 0.3})
+    model = normalized(dropout=True)
+    session = onnxprune.pruning_session(model, 1, rate=0.0, batch_norm=batch_norm, dropout={"fc": 0.3})
     (expected,) = ort.InferenceSession(model.SerializeToString()).run(None, DATA)
     with torch.no_grad():
         (given,) = session.module.eval()(torch.from_numpy(DATA["x"]))
@@ -100,7 +100,7 @@ def dropouts(session):
 
 
 def test_dropout_of_the_graph_is_on_in_training_and_shrinks_as_connections_go():
-    session = onnxprune.PruningSession(normalised(dropout=True), 10, rate=0.75, schedule="one-shot")
+    session = onnxprune.pruning_session(normalized(dropout=True), 10, rate=0.75, schedule="one-shot")
     (ratio,) = dropouts(session)
     kept = np.count_nonzero(initializer(session.finish(), "w")) / 135
     assert ratio == pytest.approx(0.5 * kept**0.5)
@@ -110,7 +110,7 @@ def test_dropout_of_the_graph_is_on_in_training_and_shrinks_as_connections_go():
 
 
 def test_dropout_can_be_put_behind_a_layer_and_never_reaches_the_file():
-    session = onnxprune.PruningSession(mlp(), 10, rate=0.75, schedule="one-shot", dropout="fc1=0.4")
+    session = onnxprune.pruning_session(mlp(), 10, rate=0.75, schedule="one-shot", dropout="fc1=0.4")
     assert dropouts(session) == pytest.approx([0.2])
     assert "relu" in session.module.code and session.module.code.index("relu") < session.module.code.index(
         "dropout_0"

@@ -20,8 +20,8 @@ from onnxprune.training.ops import find_lowering, lowered_operators
 PASSING_CASES = 1486
 
 KNOWN_FAILURES = {
-    "test_batchnorm_epsilon_training_mode": "batch normalisation runs in inference form",
-    "test_batchnorm_example_training_mode": "batch normalisation runs in inference form",
+    "test_batchnorm_epsilon_training_mode": "batch normalization runs in inference form",
+    "test_batchnorm_example_training_mode": "batch normalization runs in inference form",
     "test_bitwise_not_3d": "uint16 is held in int32, whose complement is negative",
     "test_reduce_max_empty_set": "torch has no maximum of nothing",
     "test_reduce_max_empty_set_bool": "torch has no maximum of nothing",

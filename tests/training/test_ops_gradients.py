@@ -77,7 +77,7 @@ def test_the_gradient_equals_finite_differences(name: str) -> None:
     assert torch.autograd.gradcheck(function, operands)
 
 
-def test_the_gradient_passes_quantisation_where_it_does_not_saturate() -> None:
+def test_the_gradient_passes_quantization_where_it_does_not_saturate() -> None:
     x = torch.tensor([-300.0, -1.2, 0.3, 300.0], requires_grad=True)
     scale, zero_point = torch.tensor(0.5), torch.tensor(10, dtype=torch.int8)
     from_int8 = quantize_linear(x, scale, zero_point, types=(None, None, ir.DataType.INT8))

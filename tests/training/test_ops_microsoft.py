@@ -1,4 +1,4 @@
-"""What onnxruntime's optimiser fuses, against onnxruntime's own kernels."""
+"""What onnxruntime's optimizer fuses, against onnxruntime's own kernels."""
 
 from __future__ import annotations
 

@@ -6,10 +6,12 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from onnxprune.config.settings import PruneConfig
-from onnxprune.data.dataset import Dataset, input_specs
+from onnxprune.data.dataset import Dataset
+from onnxprune.data.specs import input_specs
 from onnxprune.errors import DataError
-from onnxprune.job.fine_tune import prune_and_retrain
-from onnxprune.job.pruner import make_cutter
+from onnxprune.job.fine_tune import prune_and_fine_tune
+from onnxprune.job.inputs import JobData
+from onnxprune.job.pruner import make_pruner
 from onnxprune.model.weights import find_weights
 from tests.builders import cnn, mlp
 
@@ -17,15 +19,15 @@ CLASSES = 4
 
 
 def blobs(samples: int, width: int = 8, seed: int = 0) -> Dataset:
-    """Points around one centre a class: what a small network learns in a few steps."""
+    """Points around one center a class: what a small network learns in a few steps."""
     rng = np.random.default_rng(seed)
-    centres = np.random.default_rng(1).standard_normal((CLASSES, width)) * 2
+    centers = np.random.default_rng(1).standard_normal((CLASSES, width)) * 2
     labels = rng.integers(0, CLASSES, samples)
-    points = centres[labels] + rng.standard_normal((samples, width))
+    points = centers[labels] + rng.standard_normal((samples, width))
     return Dataset({"x": points.astype(np.float32)}, labels, "blobs")
 
 
-def unlabelled(data: Dataset) -> Dataset:
+def unlabeled(data: Dataset) -> Dataset:
     return Dataset(data.inputs, None, data.name)
 
 
@@ -47,31 +49,25 @@ class Job:
         self.model = ir.from_proto(proto)
         self.weights = find_weights(self.model).prunable
         self.before = {weight.name: weight.array().copy() for weight in self.weights}
-        training, held_out = data.split(0.1, seed=0)
+        training, validation = data.split(0.1, seed=0)
+        data = JobData(input_specs(self.model), training, validation, validation, None, None)
+        pruner = make_pruner(self.model, self.weights, self.config)
         self.history = [
             SimpleNamespace(**record)
-            for record in prune_and_retrain(
-                self.model,
-                make_cutter(self.model, self.weights, self.config),
-                training,
-                held_out,
-                input_specs(self.model),
-                self.config,
-                lambda fraction: None,
-            )
+            for record in prune_and_fine_tune(self.model, pruner, data, self.config, lambda fraction: None)
         ]
 
     def array(self, name):
         return next(weight.array() for weight in self.weights if weight.name == name)
 
 
-@pytest.mark.parametrize("schedule", ["one-shot", "iterative", "gradual", "splice"])
-@pytest.mark.parametrize("scope", ["layer", "global"])
-def test_every_schedule_trains_to_exactly_the_rate(schedule, scope):
-    job = Job(mlp(), blobs(356), schedule=schedule, scope=scope)
+@pytest.mark.parametrize("schedule", ["one-shot", "iterative", "gradual", "prune-and-regrow"])
+@pytest.mark.parametrize("allocation", ["uniform", "global"])
+def test_every_schedule_trains_to_exactly_the_rate(schedule, allocation):
+    job = Job(mlp(), blobs(356), schedule=schedule, allocation=allocation)
     sizes = [weight.size for weight in job.weights]
     kept = [weight.nonzero() for weight in job.weights]
-    if scope == "global":
+    if allocation == "global":
         assert sum(kept) == sum(sizes) - round(0.8 * sum(sizes))
     else:
         assert kept == [size - round(0.8 * size) for size in sizes]
@@ -103,7 +99,7 @@ def test_zeros_that_were_there_stay_on_every_schedule():
     weight = numpy_helper.to_array(proto.graph.initializer[0]).copy()
     weight[:4] = 0
     proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "fc1.weight"))
-    for schedule in ("gradual", "splice"):
+    for schedule in ("gradual", "prune-and-regrow"):
         job = Job(proto, blobs(356), schedule=schedule, rate=0.5)
         assert (job.array("fc1.weight")[:4] == 0).all()
         assert np.count_nonzero(job.array("fc1.weight")) == weight.size // 2
@@ -113,7 +109,14 @@ def test_families_are_pruned_in_turns_and_in_all_to_the_rate():
     rng = np.random.default_rng(0)
     images = Dataset({"x": rng.random((60, 1, 8, 8), dtype=np.float32)}, rng.integers(0, 4, 60), "images")
     job = Job(
-        cnn(), images, schedule="iterative", alternate=True, steps=3, epochs=6, batch_size=8, scope="global"
+        cnn(),
+        images,
+        schedule="iterative",
+        alternate=True,
+        steps=3,
+        epochs=6,
+        batch_size=8,
+        allocation="global",
     )
     size = sum(weight.size for weight in job.weights)
     assert sum(weight.nonzero() for weight in job.weights) == size - round(0.8 * size)
@@ -121,12 +124,12 @@ def test_families_are_pruned_in_turns_and_in_all_to_the_rate():
 
 
 def test_retraining_makes_the_held_out_loss_smaller_with_labels_and_without():
-    for data in (blobs(600), unlabelled(blobs(600))):
+    for data in (blobs(600), unlabeled(blobs(600))):
         history = Job(mlp(), data).history
         assert min(epoch.loss for epoch in history) < 0.7 * history[0].loss
 
 
-def test_the_state_kept_is_the_best_on_held_out_data():
+def test_the_state_kept_is_the_best_on_validation_data():
     job = Job(mlp(), blobs(356), learning_rate=3.0, mixup=False)
     again = Job(ir.to_proto(job.model), blobs(356), mixup=False, epochs=1, distill=0.0)
     best = max(job.history, key=lambda epoch: (epoch.accuracy, -epoch.loss))
@@ -169,7 +172,7 @@ def test_float16_weights_are_trained_and_come_back_as_float16():
 
 def test_a_part_of_the_loss_without_a_target_is_refused():
     with pytest.raises(DataError, match="--distill"):
-        Job(mlp(), unlabelled(blobs(100)), distill=0.5)
+        Job(mlp(), unlabeled(blobs(100)), distill=0.5)
 
 
 def test_float_labels_are_learned_as_targets():

@@ -54,9 +54,9 @@ def one_shot():
     return onnxprune.prune(mlp(), rate=RATE, format="dense", remove_dead=False).model
 
 
-@pytest.mark.parametrize("schedule", ["one-shot", "iterative", "gradual", "splice"])
+@pytest.mark.parametrize("schedule", ["one-shot", "iterative", "gradual", "prune-and-regrow"])
 def test_a_plain_loop_prunes_to_exactly_the_rate_and_learns(schedule):
-    session = onnxprune.PruningSession(mlp(), UPDATES, rate=RATE, schedule=schedule)
+    session = onnxprune.pruning_session(mlp(), UPDATES, rate=RATE, schedule=schedule)
     train(session, UPDATES)
     model = session.finish()
     assert kept(model) == {"fc1.weight": 32, "fc2.weight": 16}
@@ -71,13 +71,13 @@ def test_a_model_from_a_file_comes_back_whole(tmp_path):
     weights = {"table": normal(4096, 8), "w": normal(8, 4, seed=1)}
     model = model_of([table, product], [ids], [floats("y", "N", 4)], weights)
     onnx.save(model, tmp_path / "in.onnx")
-    back = onnxprune.PruningSession(tmp_path / "in.onnx", 1, rate=RATE).finish()
+    back = onnxprune.pruning_session(tmp_path / "in.onnx", 1, rate=RATE).finish()
     ort.InferenceSession(back.SerializeToString())
     np.testing.assert_array_equal(initializer(back, "table"), weights["table"])
 
 
 def test_a_loop_that_stops_early_still_gets_the_rate():
-    session = onnxprune.PruningSession(mlp(), UPDATES, rate=RATE, schedule="gradual")
+    session = onnxprune.pruning_session(mlp(), UPDATES, rate=RATE, schedule="gradual")
     train(session, 5)
     assert sum(kept(session.finish()).values()) == 48
 
@@ -104,7 +104,7 @@ def test_the_callback_of_a_trainer_needs_one_line():
         def configure_optimizers(self):
             return torch.optim.Adam(self.parameters(), lr=1e-2)
 
-    session = onnxprune.PruningSession(mlp(), UPDATES, rate=RATE, schedule="gradual")
+    session = onnxprune.pruning_session(mlp(), UPDATES, rate=RATE, schedule="gradual")
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*blobs()), batch_size=16)
     trainer = lightning.Trainer(
         max_steps=UPDATES,
@@ -141,7 +141,7 @@ def test_the_hugging_face_trainer_needs_one_line(tmp_path):
             logits = self.network(x)[0]
             return {"loss": F.cross_entropy(logits, labels), "logits": logits}
 
-    session = onnxprune.PruningSession(mlp(), UPDATES, rate=RATE, schedule="gradual")
+    session = onnxprune.pruning_session(mlp(), UPDATES, rate=RATE, schedule="gradual")
     rows = [{"x": x, "labels": label} for x, label in zip(*blobs(), strict=True)]
     arguments = transformers.TrainingArguments(
         str(tmp_path),
@@ -160,18 +160,18 @@ def test_the_hugging_face_trainer_needs_one_line(tmp_path):
     assert session.updates == UPDATES and kept(model) == {"fc1.weight": 32, "fc2.weight": 16}
 
 
-@pytest.mark.parametrize("schedule", ["gradual", "splice"])
+@pytest.mark.parametrize("schedule", ["gradual", "prune-and-regrow"])
 def test_a_session_goes_on_from_its_state_as_if_undisturbed(schedule):
     settings = {"rate": RATE, "schedule": schedule}
-    straight = onnxprune.PruningSession(mlp(), UPDATES, **settings)
+    straight = onnxprune.pruning_session(mlp(), UPDATES, **settings)
     train(straight, UPDATES)
-    first = onnxprune.PruningSession(mlp(), UPDATES, **settings)
+    first = onnxprune.pruning_session(mlp(), UPDATES, **settings)
     optimizer = train(first, 15)
     file = io.BytesIO()
     torch.save({"session": first.state_dict(), "optimizer": optimizer.state_dict()}, file)
     file.seek(0)
     state = torch.load(file, weights_only=True)
-    second = onnxprune.PruningSession(mlp(seed=9), UPDATES, **settings)
+    second = onnxprune.pruning_session(mlp(seed=9), UPDATES, **settings)
     second.load_state_dict(state["session"])
     optimizer = torch.optim.Adam(second.module.parameters(), lr=1e-2)
     optimizer.load_state_dict(state["optimizer"])
@@ -180,7 +180,7 @@ def test_a_session_goes_on_from_its_state_as_if_undisturbed(schedule):
 
 
 def test_masks_are_buffers_and_survive_saving_the_whole_module():
-    session = onnxprune.PruningSession(mlp(), UPDATES, rate=RATE, schedule="one-shot")
+    session = onnxprune.pruning_session(mlp(), UPDATES, rate=RATE, schedule="one-shot")
     file = io.BytesIO()
     torch.save(session.module, file)
     file.seek(0)
@@ -189,12 +189,12 @@ def test_masks_are_buffers_and_survive_saving_the_whole_module():
     assert (state["fc1.weight"][~state["fc1.weight_mask"]] == 0).all()
 
 
-@pytest.mark.parametrize(("schedule", "returns"), [("splice", True), ("gradual", False)])
+@pytest.mark.parametrize(("schedule", "returns"), [("prune-and-regrow", True), ("gradual", False)])
 def test_a_small_weight_that_the_loss_needs_comes_back_only_where_it_is_spliced(schedule, returns):
     weight = np.array([[0.01], [0.5], [0.5], [0.5]], np.float32)
     product = helper.make_node("MatMul", ["x", "w"], ["y"], "product")
     model = model_of([product], [floats("x", "N", 4)], [floats("y", "N", 1)], {"w": weight})
-    session = onnxprune.PruningSession(model, 200, rate=0.5, schedule=schedule, steps=1, approach=0.01)
+    session = onnxprune.pruning_session(model, 200, rate=0.5, schedule=schedule, steps=1, pruning_end=0.01)
     optimizer = torch.optim.SGD(session.module.parameters(), lr=0.002)
     inputs = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
     for _ in range(200):
@@ -209,11 +209,11 @@ def test_a_small_weight_that_the_loss_needs_comes_back_only_where_it_is_spliced(
 
 def test_settings_that_need_the_tools_own_loop_are_refused():
     with pytest.raises(SettingError, match="taylor"):
-        onnxprune.PruningSession(mlp(), 1, rate=0.5, pattern="channel", importance="taylor", data={})
+        onnxprune.pruning_session(mlp(), 1, rate=0.5, pattern="channel", criterion="taylor", data={})
     with pytest.raises(SettingError, match="one rate"):
-        onnxprune.PruningSession(mlp(), 1, max_drop=0.1, data={})
+        onnxprune.pruning_session(mlp(), 1, max_drop=0.1, data={})
     with pytest.raises(SettingError, match="updates"):
-        onnxprune.PruningSession(mlp(), 0, rate=0.5)
+        onnxprune.pruning_session(mlp(), 0, rate=0.5)
 
 
 def test_importing_the_package_does_not_import_torch():
@@ -222,8 +222,8 @@ def test_importing_the_package_does_not_import_torch():
 
 
 def test_layers_of_the_other_family_stay_as_they_are_in_their_turn():
-    session = onnxprune.PruningSession(
-        cnn(), 8, rate=0.5, schedule="iterative", alternate=True, steps=2, approach=0.999
+    session = onnxprune.pruning_session(
+        cnn(), 8, rate=0.5, schedule="iterative", alternate=True, steps=2, pruning_end=0.999
     )
     optimizer = torch.optim.Adam(session.module.parameters(), lr=1e-2)
     inputs = torch.from_numpy(np.random.default_rng(0).random((16, 1, 8, 8), dtype=np.float32))

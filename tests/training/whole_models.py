@@ -68,7 +68,7 @@ MODELS: dict[str, Callable[[], Whole]] = {
         )
         for name, file, shape in (
             ("detector", "ch_PP-OCRv4_det", (1, 3, 320, 320)),
-            ("recogniser", "ch_PP-OCRv4_rec", (1, 3, 48, 320)),
+            ("recognizer", "ch_PP-OCRv4_rec", (1, 3, 48, 320)),
             ("classifier", "ch_ppocr_mobile_v2.0_cls", (1, 3, 48, 192)),
         )
     },

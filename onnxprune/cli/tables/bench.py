@@ -15,14 +15,23 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from onnxprune.bench.race import Row
-from onnxprune.cli.tables.job import bytes_text
+from onnxprune.commands.bench import Benchmark
+from onnxprune.latency.race import Row
+from onnxprune.reports.text import bytes_text
 from onnxprune.runtime.cpu import cpu_name, instruction_set
 
 
 def machine() -> str:
     """The CPU, the kernels' instruction set and onnxruntime's version, for the head of a table."""
     return f"{cpu_name()}, kernels for {instruction_set()}, onnxruntime {ort.__version__}"
+
+
+def benchmark_tables(found: Benchmark, suite: str | None) -> RenderableType:
+    """The rows of two files or a suite, and what was left out."""
+    if suite is None:
+        return files_table(found.rows)
+    memory = [memory_table(found.rows)] if suite == "models" else []
+    return Group(suite_tables(found.rows), *memory, *found.left_out)
 
 
 def suite_tables(rows: Sequence[Row]) -> RenderableType:

@@ -8,7 +8,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from onnxprune.cli.tables.job import bytes_text
+from onnxprune.reports.text import bytes_text
 
 HEADINGS = ("removed", "times", "kept", "file", "epochs", "seconds", "metric", "drop", "+-", "")
 

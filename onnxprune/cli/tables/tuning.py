@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from onnxprune.cli.tables.job import bytes_text, shape_text
 from onnxprune.commands.tune import Tuning
+from onnxprune.reports.text import bytes_text, shape_text
 from onnxprune.runtime.cpu import cpu_name, instruction_set
 
 

@@ -1,4 +1,4 @@
-"""Normalisations, and operators that mix the positions of an axis with each other.
+"""Normalizations, and operators that mix the positions of an axis with each other.
 
 Y[n, c, ...] = f(X[n, c, ...], scale[c], bias[c]); an axis over which a mean or a sum is taken passes nothing.
 """
@@ -58,7 +58,7 @@ def batch_normalization_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedAr
 
 @passes_channels("InstanceNormalization")
 def instance_normalization(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
-    """Batch and channels; scale and bias with the channels. The other axes are normalised over."""
+    """Batch and channels; scale and bias with the channels. The other axes are normalized over."""
     data, *parameters = node.inputs
     if data is not None:
         yield from couple_axes(data, node.outputs[0], (0, 1), facts)
@@ -97,7 +97,7 @@ def normalization_groups(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
 
 @passes_channels("Softmax", "LogSoftmax", "Hardmax")
 def softmax(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
-    """Every axis but those that are normalised over."""
+    """Every axis but those that are normalized over."""
     data = node.inputs[0]
     shape = facts.shape(data)
     if data is None or shape is None:
@@ -113,7 +113,7 @@ def softmax(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
 @passes_channels("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain=MICROSOFT)
 @passes_channels("SimplifiedLayerNormalization")
 def layer_normalization(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
-    """The axes before `axis`; the others are normalised over."""
+    """The axes before `axis`; the others are normalized over."""
     data = node.inputs[0]
     shape = facts.shape(data)
     if data is not None and shape is not None:
@@ -125,7 +125,7 @@ def layer_normalization(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
 
 @passes_channels("LpNormalization", "TopK", "CumSum", "ArgMax", "ArgMin")
 def one_axis_mixed(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
-    """Every axis but the one that is sorted, summed or normalised along."""
+    """Every axis but the one that is sorted, summed or normalized along."""
     data, shape = node.inputs[0], facts.shape(node.inputs[0])
     axis: int | None = node.attributes.get_int("axis", 0 if node.op_type.startswith("Arg") else -1)
     if node.op_type == "CumSum":

@@ -15,7 +15,7 @@ FIRST_SYMBOL = 2**61 - 1
 
 
 class Segment(NamedTuple):
-    """Neighbouring axes of one shape and of the other that hold the same elements in the same order."""
+    """Neighboring axes of one shape and of the other that hold the same elements in the same order."""
 
     left: tuple[int, ...]
     right: tuple[int, ...]

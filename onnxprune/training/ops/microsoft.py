@@ -1,4 +1,4 @@
-"""Operators of onnxruntime's own domain, com.microsoft: what its optimiser fuses."""
+"""Operators of onnxruntime's own domain, com.microsoft: what its optimizer fuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Normalisations; batch normalisation runs in inference form, as the model will."""
+"""Normalizations; batch normalization runs in inference form, as the model will."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def lp_normalization(x: Tensor, *, axis: int = -1, p: int = 2) -> Tensor:
 @lowers("MeanVarianceNormalization", since=9)
 def mean_variance_normalization(x: Tensor, *, axes: Sequence[int] = (0, 2, 3)) -> Tensor:
     """(x - mean) / (deviation + 1e-9) over `axes` (ONNX MeanVarianceNormalization-13)."""
-    centred = x - x.mean(tuple(axes), keepdim=True)
-    return centred / (centred.square().mean(tuple(axes), keepdim=True).sqrt() + 1e-9)
+    centerd = x - x.mean(tuple(axes), keepdim=True)
+    return centerd / (centerd.square().mean(tuple(axes), keepdim=True).sqrt() + 1e-9)
 
 
 @lowers("GroupNormalization", since=18, trains=(1, 2))

@@ -1,6 +1,6 @@
-"""Quantisation, differentiable: the gradient passes rounding as if it were not there.
+"""Quantization, differentiable: the gradient passes rounding as if it were not there.
 
-Quantised values are whole numbers held in float32, for a gradient cannot pass integers.
+Quantized values are whole numbers held in float32, for a gradient cannot pass integers.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def quantize_linear(
     kind = ir.DataType(output_dtype or ir.DataType.UINT8) if zero_point is None else types[2]
     if kind not in _BITS:
         raise NotImplementedError(
-            f"numbers quantised to {kind.name if kind else 'an unknown type'} have no gradient"
+            f"numbers quantized to {kind.name if kind else 'an unknown type'} have no gradient"
         )
     bits = _BITS[kind]
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if kind.name.startswith("INT") else (0, 2**bits - 1)

@@ -1,0 +1,28 @@
+"""A sensitivity scan as a table for the terminal."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+from rich.table import Table
+
+from onnxprune.pruning.sensitivity import Scan
+
+
+def scan_table(found: Scan) -> Table:
+    """Deviation, and error where there are labels, of each weight at each rate."""
+    labeled = found.about["labeled"]
+    names = ", ".join(map(escape, found.about["compared"]))
+    what = "error" if labeled else f"deviation |y - y0|² / |y0|² of {names}"
+    table = Table(
+        title=f"{what}, each weight pruned alone, {found.about['samples']:,} samples", title_justify="left"
+    )
+    table.add_column("weight", overflow="fold")
+    for rate in found.about["rates"]:
+        table.add_column(f"{rate:.0%}", justify="right")
+    for name, losses in found.layers.items():
+        cells = [
+            f"{error:.2%}" if error is not None else f"{deviation:.2g}"
+            for _, (deviation, error) in sorted(losses.items())
+        ]
+        table.add_row(escape(name), *cells)
+    return table

@@ -1,0 +1,88 @@
+"""`onnxprune.bench`: latency of a model before and after pruning, or of suites of layers and whole networks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from onnxprune.config.checks import input_shapes
+from onnxprune.config.declare import PathLike, ShapesLike
+from onnxprune.errors import SettingError
+from onnxprune.latency.engines import KERNELS, OTHERS, forced
+from onnxprune.latency.files import bench_files
+from onnxprune.latency.layers import DENSITIES, LAYERS, bench_layers
+from onnxprune.latency.models import SEARCH_SECONDS, bench_models
+from onnxprune.latency.networks import NETWORKS, MissingPackageError
+from onnxprune.latency.race import Row
+from onnxprune.sparse.choose import require_kernels
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """The rows of a benchmark, and what was left out, in sentences."""
+
+    rows: list[Row]
+    left_out: tuple[str, ...] = ()
+
+
+def bench(
+    baseline: str | os.PathLike[str] | None = None,
+    pruned: PathLike | None = None,
+    *,
+    suite: str | None = None,
+    input_shape: ShapesLike = (),
+    only: Sequence[str] = (),
+    density: Sequence[float] = (),
+    batch: Sequence[int] = (1,),
+    isa: Sequence[str] = (),
+    threads: Sequence[int] = (),
+    seconds: float = SEARCH_SECONDS,
+    progress: Callable[[str, float], None] = lambda row, fraction: None,
+) -> Benchmark:
+    """Time two files side by side, dense and by the sparse kernels, or the rows of a `suite` that are like `only`.
+
+    Suites are "layers" and "models".
+    `threads` are onnxruntime's, each in turn (0: as many as it takes by itself); `seconds` limit the search for the
+    fastest placement of each network's nodes.
+
+    Raises:
+        SettingError: neither two files nor a suite are given, or no row is like `only`.
+        OnnxPruneError: what is wrong, and how to fix it.
+    """
+    require_kernels()
+    if suite is None:
+        if baseline is None or pruned is None:
+            raise SettingError("give two files, DENSE.onnx PRUNED.onnx, or --suite layers or models")
+        shapes = input_shapes(input_shape)
+        return Benchmark(list(bench_files(Path(baseline), Path(pruned), shapes, threads or (1, 0))))
+    names = [layer.name for layer in LAYERS] if suite == "layers" else list(NETWORKS)
+    if not any(_like(name, only) for name in names):
+        raise SettingError(
+            f"--only {' '.join(only)} matches no row of the suite: leave it out to see them all"
+        )
+    engines = (KERNELS, *map(forced, isa), *OTHERS)
+    threads = threads or (1, 2)
+    rows: list[Row] = []
+    if suite == "layers":
+        layers = [layer.at(size) for layer in LAYERS if _like(layer.name, only) for size in batch]
+        densities = density or DENSITIES
+        for row in bench_layers(layers, densities, threads, engines):
+            rows.append(row)
+            progress(row.name, len(rows) / (len(layers) * len(densities) * len(threads)))
+        return Benchmark(rows)
+    networks = {name: network for name, network in NETWORKS.items() if _like(name, only)}
+    left_out = []
+    for done, (name, network) in enumerate(networks.items()):
+        progress(name, done / len(networks))
+        try:
+            rows += bench_models({name: network}, threads, engines, seconds)
+        except MissingPackageError as missing:
+            left_out.append(f"{name} is left out: {missing}")
+    return Benchmark(rows, tuple(left_out))
+
+
+def _like(name: str, patterns: Sequence[str]) -> bool:
+    return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)

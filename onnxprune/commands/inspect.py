@@ -1,0 +1,79 @@
+"""`onnxprune.inspect`: what a model holds, and what of it can be pruned."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxprune.model.io import ModelLike
+from onnxprune.model.weights import Unprunable, Weight, find_weights
+from onnxprune.sparse.opening import open_model
+
+
+@dataclass(frozen=True)
+class WeightInfo:
+    """A weight that can be pruned: where it is, its shape, and how many of its elements are not zero."""
+
+    name: str
+    op_type: str
+    nodes: tuple[str, ...]
+    shape: tuple[int, ...]
+    size: int
+    nonzero: int
+
+    @classmethod
+    def of(cls, weight: Weight) -> WeightInfo:
+        names = weight.node_names
+        return cls(weight.name, weight.op_type, names, weight.shape, weight.size, weight.nonzero())
+
+    @property
+    def density(self) -> float:
+        """The share of the elements that are not zero."""
+        return self.nonzero / max(self.size, 1)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A model: its bytes on disk, opset, inputs and outputs in words, and its weights."""
+
+    name: str
+    bytes: int
+    opset: int | None
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    weights: tuple[WeightInfo, ...]
+    unprunable: tuple[Unprunable, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The inspection in JSON types, each weight with its density."""
+        weights = [asdict(weight) | {"density": weight.density} for weight in self.weights]
+        return asdict(self) | {"weights": weights}
+
+
+def inspect(model: ModelLike) -> Inspection:
+    """Look at a model: its weights, their density, and what cannot be pruned and why.
+
+    Raises:
+        ModelFileError: there is no such file, it is not ONNX, or it is broken.
+    """
+    opened = open_model(model)
+    graph, found = opened.model.graph, find_weights(opened.model)
+    inputs = [value for value in graph.inputs if not value.is_initializer()]
+    return Inspection(
+        opened.origin.name,
+        opened.origin.file_bytes,
+        opened.model.opset_imports.get(""),
+        tuple(map(_value_text, inputs)),
+        tuple(map(_value_text, graph.outputs)),
+        tuple(map(WeightInfo.of, found.prunable)),
+        found.unprunable,
+    )
+
+
+def _value_text(value: ir.Value) -> str:
+    """The name, type and dims of an input or output: x float32 [N, 8]."""
+    dtype = "?" if value.dtype in (None, ir.DataType.UNDEFINED) else str(value.dtype.numpy())
+    dims = "?" if value.shape is None else ", ".join(str(dim) for dim in value.shape)
+    return f"{value.name} {dtype} [{dims}]"

@@ -1,0 +1,72 @@
+"""`onnxprune.pruning_session`: pruning inside a training loop of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol
+
+from onnxprune.commands.keywords import with_signature
+from onnxprune.config.settings import PruneConfig
+from onnxprune.errors import SettingError
+from onnxprune.job.pruner import make_pruner, usable_weights
+from onnxprune.job.requirements import check_requirements
+from onnxprune.model.io import ModelLike
+from onnxprune.pruning.criteria import find_criterion
+from onnxprune.pruning.schedule import make_schedule
+from onnxprune.sparse.opening import open_model
+from onnxprune.system.packages import needs_torch
+
+if TYPE_CHECKING:
+    from onnxprune.training.session import PruningSession
+
+Settings = ParamSpec("Settings")
+
+
+class SessionMaker(Protocol[Settings]):
+    """The type of `pruning_session`: its keywords are those of `PruneConfig`."""
+
+    def __call__(
+        self, model: ModelLike, updates: int, *args: Settings.args, **settings: Settings.kwargs
+    ) -> PruningSession: ...
+
+
+def _takes(
+    settings: Callable[Settings, Any],
+) -> Callable[[Callable[..., PruningSession]], SessionMaker[Settings]]:
+    def decorate(function: Callable[..., PruningSession]) -> SessionMaker[Settings]:
+        return with_signature(function, settings)
+
+    return decorate
+
+
+@_takes(PruneConfig)
+def pruning_session(model: ModelLike, updates: int, **settings: Any) -> PruningSession:
+    """A model as a torch module that loses its weights on schedule while your own loop trains it.
+
+    Call `session.step()` after every step of the optimizer, and `session.finish()` in the end, which returns the pruned
+    ModelProto. `updates` is the number of steps that the training will make; the settings are those fields of
+    `PruneConfig` that say what is removed and when: `rate`, `allocation`, `schedule` and so on.
+
+    Raises:
+        OnnxPruneError: what is wrong, and how to fix it.
+    """
+    with needs_torch("a pruning session"):
+        from onnxprune.training.session import PruningSession
+
+    config = PruneConfig(**settings)
+    check_requirements(config)
+    if config.searches:
+        raise SettingError("a session goes to one rate: give rate or std_threshold; onnxprune.prune searches")
+    if find_criterion(config.criterion).needs != "weights":
+        raise SettingError(
+            f"criterion {config.criterion} needs the data of onnxprune.prune: use magnitude in a session"
+        )
+    if updates < 1:
+        raise SettingError(f"a session of {updates} updates trains nothing: give 1 or more")
+    opened = open_model(model)
+    weights = usable_weights(opened.model, opened.origin.name, config).prunable
+    pruner = make_pruner(opened.model, weights, config)
+    schedule = make_schedule(config, updates, pruner.families)
+    session = PruningSession(opened.model, pruner, schedule, config)
+    session.start()
+    return session

@@ -1,0 +1,94 @@
+"""`onnxprune.retrain`: fine-tune a pruned model on other data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxprune.calibration.synthetic import NAME as SYNTHETIC
+from onnxprune.commands.keywords import takes
+from onnxprune.config.settings import PruneConfig, RetrainSettings
+from onnxprune.data.dataset import Dataset
+from onnxprune.data.sources import load_data
+from onnxprune.data.specs import input_specs
+from onnxprune.errors import SettingError
+from onnxprune.job.pipeline import run
+from onnxprune.job.result import Context, Progress, Result
+from onnxprune.model.io import ModelLike
+from onnxprune.model.weights import Weight, find_weights
+from onnxprune.reports.record import record_of_annotations
+from onnxprune.sparse.opening import open_model
+
+# Settings of the job that wrote the model that also hold for the file to write.
+INHERITED = ("format", "values")
+
+
+@takes(RetrainSettings)
+def retrain(
+    model: ModelLike,
+    output: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Result:
+    """Fine-tune a pruned model, of any format that is written here, on other `data`, in the format that it came in.
+
+    What is zero stays zero; with `regrow` removed weights return where they grow, and as many others of the layer are
+    removed. The settings are the fields of `RetrainSettings`. Where there are labels, `distill` is 0 by default: what
+    the model gave before is what is to change.
+
+    Raises:
+        OnnxPruneError: what is wrong, and how to fix it; nothing was written.
+    """
+    source = settings.get("data")
+    if source is None:
+        raise SettingError("retrain needs something to fine-tune on: give --data")
+    regrow = settings.pop("regrow", False)
+    unknown = sorted(settings.keys() - RetrainSettings.__dataclass_fields__.keys())
+    if unknown:
+        raise SettingError(f"{unknown[0]} is not a setting of retrain, which keeps what is pruned: use prune")
+    opened = open_model(model)
+    data = None if source == SYNTHETIC else load_data(source, input_specs(opened.model))
+    config = _config(opened.model, opened.origin.name, data, regrow, settings)
+    target = None if output is None else Path(output)
+    return run(opened, target, config, progress or (lambda stage, fraction: None), Context(data=data))
+
+
+def _config(
+    model: ir.Model, name: str, data: Dataset | None, regrow: bool, settings: dict[str, Any]
+) -> PruneConfig:
+    """The settings of the job: nothing more is pruned, and the file is written as the one at hand.
+
+    Raises:
+        SettingError: the model has a pattern that cannot regrow.
+    """
+    record = record_of_annotations(model.metadata_props)
+    written: dict[str, Any] = {} if record is None else record["settings"]
+    defaults: dict[str, Any] = {key: written[key] for key in INHERITED if key in written}
+    if data is not None and data.labels is not None:
+        defaults["distill"] = 0.0
+    settings = defaults | settings
+    if not regrow:
+        return PruneConfig(**settings, rate=0.0, schedule="one-shot")
+    pattern = written.get("pattern", "unstructured")
+    if pattern == "2:4":
+        raise SettingError(
+            f"{name} keeps two of every four neighbors, which --regrow cannot keep up: drop --regrow"
+        )
+    zeros = {weight.name: _zeros(weight) for weight in find_weights(model).prunable if weight.size}
+    return PruneConfig(
+        **settings,
+        rate=0.0,
+        layer_rate=zeros,
+        pattern="4x1" if pattern == "4x1" else "unstructured",
+        schedule="prune-and-regrow",
+        pruning_end=0.0,
+        regrow_zeros=True,
+    )
+
+
+def _zeros(weight: Weight) -> float:
+    """The rate at which as many elements are removed as are zero: below 1, which is no rate, also where all are."""
+    return min(1 - weight.nonzero() / weight.size, 1 - 0.25 / weight.size)

@@ -1,0 +1,140 @@
+"""Metrics on labeled data: what the labels ask for, of a model's first output. One entry of `METRICS` each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from onnxprune.data.dataset import Dataset, class_axis
+from onnxprune.errors import DataError
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric: the mean of a score for each label.
+
+    `takes(labels)`: whether it is the metric of such labels. `scores(output, labels, data)` gives an array of the
+    labels' shape; it raises DataError where they do not fit. `fraction`: scores are 0 or 1, the mean is an accuracy,
+    told as an error of 1 - mean; else it is an error in units of its own. `title` names what is told.
+    """
+
+    title: str
+    takes: Callable[[np.ndarray], bool]
+    scores: Callable[[np.ndarray, np.ndarray, str], np.ndarray]
+    fraction: bool
+
+    def text(self, value: float) -> str:
+        """What is told of a mean score."""
+        return f"{1 - value:.2%}" if self.fraction else f"{value:.4g}"
+
+    def drop(self, baseline: float, pruned: float) -> float:
+        """How much worse `pruned` is: accuracy points as a fraction, or the relative growth of the error."""
+        if self.fraction:
+            return baseline - pruned
+        return (pruned - baseline) / baseline if baseline else float(pruned > 0)
+
+
+def _right(output: np.ndarray, labels: np.ndarray, data: str) -> np.ndarray:
+    """Whether the class of the largest value is the label."""
+    axis = class_axis(output.shape, labels.shape)
+    if axis is None or labels.min() < 0 or labels.max() >= output.shape[axis]:
+        raise DataError(_misfit(labels, output, data))
+    return output.argmax(axis) == labels
+
+
+def _squared_error(output: np.ndarray, labels: np.ndarray, data: str) -> np.ndarray:
+    if labels.shape != output.shape and labels.size != output.size:
+        raise DataError(_misfit(labels, output, data))
+    return (output.astype(np.float64).reshape(labels.shape) - labels) ** 2
+
+
+# The first that takes the labels is used.
+METRICS = {
+    "top-1": Metric("top-1 error", lambda labels: labels.dtype.kind != "f", _right, fraction=True),
+    "mse": Metric(
+        "mean squared error", lambda labels: labels.dtype.kind == "f", _squared_error, fraction=False
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Score:
+    """The mean of a metric over samples; `name` is that of its entry."""
+
+    name: str
+    value: float
+    samples: int
+
+    @property
+    def metric(self) -> Metric:
+        return METRICS[self.name]
+
+
+def score_text(score: Mapping[str, Any]) -> str:
+    """What is told of a score in JSON types, or of anything else with a metric's name and value."""
+    metric = METRICS.get(score["name"])
+    return f"{score['value']:.4g}" if metric is None else metric.text(score["value"])
+
+
+class RunningScore:
+    """The sum of a metric over batches."""
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._total = 0.0
+        self._count = 0
+        self._parts: list[np.ndarray] = []
+
+    def add(self, output: np.ndarray, labels: np.ndarray, data: str) -> None:
+        """Count a batch.
+
+        Raises:
+            DataError: the labels do not fit the output.
+        """
+        self._name = next(name for name, metric in METRICS.items() if metric.takes(labels))
+        scores = METRICS[self._name].scores(output, labels, data)
+        self._parts.append(scores.reshape(len(labels), -1).sum(1, dtype=np.float64))
+        self._total += float(self._parts[-1].sum())
+        self._count += labels.size
+
+    def result(self) -> Score | None:
+        """The mean; None where there were no labels."""
+        return Score(self._name, self._total / self._count, self._count) if self._count else None
+
+    def drop_error(self, pruned: RunningScore) -> float:
+        """The standard error of the drop, from what each sample loses: what both models get wrong tells nothing.
+
+        At least that of one sample, for where no two answers differ.
+        """
+        old, new = np.concatenate(self._parts), np.concatenate(pruned._parts)
+        if METRICS[self._name].fraction:
+            lost = old - new
+            return max(float(np.linalg.norm(lost - lost.mean())), 1.0) / self._count
+        # To first order, of the ratio of two sums.
+        total = old.sum()
+        return float(np.linalg.norm(new - old * (new.sum() / total)) / total) if total else 0.0
+
+
+def check_labels(output: np.ndarray, some: np.ndarray, data: Dataset) -> None:
+    """Hold the labels of a dataset against a model's first output on `some` of them.
+
+    Raises:
+        DataError: they do not fit.
+    """
+    RunningScore().add(output, some, data.name)
+    if data.labels is not None and data.labels.dtype.kind != "f":
+        axis = class_axis(output.shape, some.shape)
+        assert axis is not None
+        if data.labels.min() < 0 or data.labels.max() >= output.shape[axis]:
+            raise DataError(_misfit(data.labels, output, data.name))
+
+
+def _misfit(labels: np.ndarray, output: np.ndarray, data: str) -> str:
+    found = f"{labels.dtype} {list(labels.shape)}, {labels.min()} to {labels.max()}"
+    return (
+        f"the labels of {data} ({found}) do not fit the first output {list(output.shape)}: "
+        "give class numbers, or float targets of the output's shape"
+    )

@@ -1,0 +1,121 @@
+"""Runs of a model on batches, guarded: wrong data and endless loops end in a sentence."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+
+from onnxprune.data.dataset import Dataset
+from onnxprune.data.random import random_data
+from onnxprune.data.specs import InputSpec, fixed_batch
+from onnxprune.errors import DataError, first_line
+from onnxprune.evaluation.metrics import check_labels
+
+BATCH_SAMPLES = 256
+# Tried one after the other for the axes, but the first, whose length a model leaves open.
+FREE_SIZES = (16, 64, 224, 512, 1)
+# Of a run on generated inputs that may never end.
+LOOP_SECONDS = 3.0
+
+
+def random_inputs(
+    session: ort.InferenceSession,
+    specs: list[InputSpec],
+    seed: int,
+    make: Callable[[list[InputSpec], int, int], Dataset] = random_data,
+    patience: float | None = None,
+) -> Dataset:
+    """Generated inputs, of a size that the model runs on, where it leaves sizes open; for `patience` see `Dataset`.
+
+    Raises:
+        DataError: it runs on none.
+    """
+    failures = []
+    for size in FREE_SIZES:
+        try:
+            data = replace(make(specs, size, seed), patience=patience)
+            check_runs(session, data, specs)
+            return data
+        except EndlessError:
+            raise
+        except DataError as error:
+            failures.append(str(error))
+    raise DataError(f"{failures[0]}; give inputs that fit it")
+
+
+def patience(model: ir.Model) -> float | None:
+    """How long a run of a model on generated inputs may take, in seconds: they may have a Loop turn for ever."""
+    functions = (function.all_nodes() for function in model.functions.values())
+    nodes = chain(model.graph.all_nodes(), *functions)
+    return LOOP_SECONDS if any(node.op_type == "Loop" for node in nodes) else None
+
+
+def check_runs(session: ort.InferenceSession, data: Dataset, specs: list[InputSpec]) -> None:
+    """Run a model on the first samples and hold the labels against its first output, before any long work.
+
+    Raises:
+        DataError: the model does not run on the data, or the labels do not fit.
+    """
+    fixed = None if data.whole else fixed_batch(specs)
+    batch = data.take(slice(0, fixed or 2))
+    outputs = run_batch(session, batch, fixed)
+    if batch.labels is not None:
+        check_labels(outputs[0], batch.labels, data)
+
+
+def batches(data: Dataset, size: int) -> Iterator[Dataset]:
+    for start in range(0, len(data), size):
+        yield data.take(slice(start, start + size))
+
+
+def run_batch(session: ort.InferenceSession, batch: Dataset, fixed: int | None) -> list[np.ndarray]:
+    """The outputs for a batch; a model of fixed batch size gets the last one filled up, and cut again."""
+    samples, inputs = len(batch), batch.inputs
+    if fixed and samples < fixed:
+        inputs = {
+            name: np.resize(array, (fixed, *array.shape[1:])) if array.ndim else array
+            for name, array in inputs.items()
+        }
+    try:
+        with _stopped_after(batch.patience) as options:
+            outputs = session.run(None, inputs, options)
+    except Exception as error:
+        if options is not None and options.terminate:
+            raise EndlessError(
+                f"a run of the model on {batch.name} had not ended after {batch.patience:g} s, and its Loop may never: "
+                "give inputs that it ends on"
+            ) from None
+        raise DataError(f"onnxruntime cannot run the model on {batch.name}: {first_line(error)}") from error
+    return [
+        output[:samples]
+        if fixed and isinstance(output, np.ndarray) and output.shape[:1] == (fixed,)
+        else output
+        for output in outputs
+    ]
+
+
+class EndlessError(DataError):
+    """A run on generated inputs took longer than the patience with it."""
+
+
+@contextmanager
+def _stopped_after(seconds: float | None) -> Iterator[ort.RunOptions | None]:
+    """Options of a run that onnxruntime ends, between two nodes, after so long; None where it takes its time."""
+    if seconds is None:
+        yield None
+        return
+    options = ort.RunOptions()
+    timer = threading.Timer(seconds, setattr, (options, "terminate", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield options
+    finally:
+        timer.cancel()

@@ -1,0 +1,64 @@
+"""onnxruntime sessions on the CPU, their weights mapped from the file where they are many."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import onnx
+import onnxruntime as ort
+
+from onnxprune.errors import ModelFileError, first_line
+from onnxprune.model.protos import all_tensors
+from onnxprune.model.wire import with_data_apart
+
+# Models with as much data as this are run with their weights mapped.
+MAPPED_BYTES = 1 << 26
+# Errors come back as exceptions; onnxruntime would log them to stderr as well.
+LOG_FATAL_ONLY = 4
+
+
+def make_session(model: Path | onnx.ModelProto, name: str, threads: int = 0) -> ort.InferenceSession:
+    """A CPU session for a model file, whose weights stay there if they are many, or for a model in memory.
+
+    `threads` that a run takes; 0: one for each core.
+
+    Raises:
+        ModelFileError: onnxruntime refuses the model.
+    """
+    if isinstance(model, Path) and (mapped := _mapped_session(model, threads)) is not None:
+        return mapped
+    content = str(model) if isinstance(model, Path) else model.SerializeToString()
+    try:
+        return ort.InferenceSession(content, _session_options(threads), providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelFileError(f"onnxruntime refuses {name}: {first_line(error)}") from error
+
+
+def _session_options(threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = LOG_FATAL_ONLY
+    return options
+
+
+def _mapped_session(file: Path, threads: int) -> ort.InferenceSession | None:
+    """A session that reads its weights where they are in the file; None where they are few, or that does not work.
+
+    onnxruntime maps external data. Weights inside of a model file it would copy, twice while it loads them.
+    """
+    # What fails, being broken or unknown to this onnxruntime, has another chance, and the last word, as a plain file.
+    with suppress(Exception):
+        proto = with_data_apart(file)
+        apart = (tensor.external_data for tensor, _ in all_tensors(proto))
+        sizes = (int(entry.value) for entries in apart for entry in entries if entry.key == "length")
+        if sum(sizes) < MAPPED_BYTES:
+            return None
+        options = _session_options(threads)
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(file.parent)
+        )
+        # Packed for the kernels, weights would be in memory after all.
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return None

@@ -1,0 +1,49 @@
+"""Which sparse nodes of a job's model run by the sparse kernels, and whether two forms of a model are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from onnxprune.config.settings import PruneConfig
+from onnxprune.data.random import random_feeds
+from onnxprune.data.specs import fixed_batch
+from onnxprune.errors import DataError, ModelFileError
+from onnxprune.evaluation.comparison import compare
+from onnxprune.evaluation.runs import BATCH_SAMPLES
+from onnxprune.evaluation.sessions import make_session
+from onnxprune.job.inputs import JobData
+from onnxprune.model.io import staging
+from onnxprune.sparse.choose import choose_auto, choose_portable
+
+# Largest relative difference between two forms of one float32 model that differ by rounding alone.
+ROUNDING = 1e-4
+
+
+def place_kernels(
+    model: ir.Model, config: PruneConfig, data: JobData, progress: Callable[[float], None]
+) -> None:
+    """Have each sparse node run by a kernel or dense, for one test sample, or the shapes asked for."""
+    feeds = data.test.take(slice(0, fixed_batch(data.specs) or 1)).inputs
+    if config.input_shape:
+        shapes = {name: array.shape for name, array in feeds.items()} | config.input_shapes
+        feeds = random_feeds(data.specs, shapes, config.seed)
+    if config.kernels == "measured":
+        choose_auto(model, feeds, progress=progress)
+    elif config.kernels == "estimated":
+        choose_portable(model, feeds)
+
+
+def same_outputs(data: JobData, before: ir.Model, after: ir.Model) -> bool:
+    """Whether two forms of a model give the same outputs, to rounding; not so where one does not run."""
+    try:
+        sessions = []
+        for model in (before, after):
+            with staging(None) as stage:
+                stage.write(model.clone())
+                sessions.append(make_session(stage.path, "the converted model"))
+        some = data.test.take(slice(0, BATCH_SAMPLES))
+        return compare(sessions[0], sessions[1], some, data.specs).relative() <= ROUNDING
+    except (ModelFileError, DataError):
+        return False

@@ -1,0 +1,80 @@
+"""What is measured before anything is pruned: sensitivities, what layers read, and the rate that a budget comes to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import onnx_ir as ir
+
+from onnxprune.calibration.sensitivity import measure
+from onnxprune.calibration.walk import affordable
+from onnxprune.config.settings import PruneConfig
+from onnxprune.job.calibrated import Calibration
+from onnxprune.job.inputs import JobData, sample_shapes
+from onnxprune.job.pruner import make_pruner
+from onnxprune.job.requirements import is_calibrated
+from onnxprune.job.size_search import rate_of_bytes
+from onnxprune.model.costs import multiply_adds, weight_multiply_adds
+from onnxprune.model.weights import Weight
+from onnxprune.pruning.budget import of_multiply_adds, settled
+from onnxprune.pruning.pruner import Pruner
+from onnxprune.pruning.sensitivity import ladder_for, scan
+from onnxprune.reports.record import FileRecord
+
+# Enough for the order of the layers; every rate of every weight is a run on all of them.
+SENSITIVITY_SAMPLES = 128
+UNKNOWN_RATE = 0.98
+
+Curves = dict[str, list[tuple[float, float]]]
+"""(rate, deviation) of every weight, by its name."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The pruner of a job, the sensitivity curves that it follows, and the weights whose inputs cannot be measured."""
+
+    pruner: Pruner
+    curves: Curves | None
+    by_magnitude: tuple[str, ...]
+
+
+def make_plan(
+    model: ir.Model, weights: tuple[Weight, ...], data: JobData, config: PruneConfig, dense: FileRecord
+) -> Plan:
+    """Measure what the settings ask for, and make the pruner; `dense`: the model counted as it is.
+
+    Raises:
+        SettingError: no rate comes down to --flops or --bytes.
+        SelectorError: a selector matches nothing.
+        NothingToPruneError: every weight is excluded.
+    """
+    curves = sensitivity_curves(model, weights, data, config)
+    calibration = None
+    if is_calibrated(config) and data.calibration is not None:
+        calibration = Calibration.of(model, data.calibration, config)
+    costs: dict[str, int] | None = None
+    if config.flops is not None:
+        costs = weight_multiply_adds(weights, multiply_adds(model, sample_shapes(data.test)))
+        budget = of_multiply_adds(weights, config.flops, costs, dense.multiply_adds)
+        config = settled(weights, config, budget, curves, costs)
+    elif config.bytes is not None:
+        config = replace(config, rate=rate_of_bytes(model, weights, config, curves, dense.bytes), bytes=None)
+    pruner = make_pruner(model, weights, config, calibration, curves, costs)
+    passed_over = [] if calibration is None else calibration.passed_over(pruner.weights)
+    return Plan(pruner, curves, tuple(weight.name for weight in passed_over))
+
+
+def sensitivity_curves(
+    model: ir.Model, weights: tuple[Weight, ...], data: JobData, config: PruneConfig
+) -> Curves | None:
+    """How far pruning each weight alone moves the outputs, where the rate is allocated by that."""
+    if config.allocation != "sensitivity" or data.calibration is None:
+        return None
+    some = data.calibration.take(slice(0, affordable(model, data.calibration, SENSITIVITY_SAMPLES)))
+    # With --flops or --bytes the rate is not known yet.
+    ladder = ladder_for(UNKNOWN_RATE if config.rate is None else config.rate)
+    curves: Curves = {}
+    for found in scan(weights, partial(measure, model, some), ladder, {}, None):
+        curves = {name: found.curve(name) for name in found.layers}
+    return curves

@@ -1,0 +1,71 @@
+"""What an importance criterion and what is measured on inputs need of the other settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from onnxprune.config.settings import PruneConfig
+from onnxprune.errors import SettingError
+from onnxprune.pruning.criteria import CRITERIA, find_criterion
+
+MEASURED = "--criterion {}, --reconstruct, --bias-correction and --norm-correction"
+
+
+def is_calibrated(config: PruneConfig) -> bool:
+    """Whether the job measures what the layers read."""
+    return (
+        find_criterion(config.criterion).needs == "inputs"
+        or config.reconstruct
+        or config.bias_correction
+        or config.norm_correction
+    )
+
+
+def check_requirements(config: PruneConfig) -> None:
+    """Refuse settings that a criterion, or what is measured on inputs, cannot work with.
+
+    Raises:
+        SettingError: which, and how to fix it.
+    """
+    for holds, message in (*_criterion(config), *_calibrated(config)):
+        if holds:
+            raise SettingError(message)
+
+
+def _criterion(config: PruneConfig) -> Iterator[tuple[bool, str]]:
+    name, criterion = config.criterion, find_criterion(config.criterion)
+    channel = config.pattern == "channel"
+    fitting = ", ".join(
+        key for key, each in CRITERIA.items() if (each.channel_norm if channel else each.single_weights)
+    )
+    yield (
+        criterion.needs == "gradients" and config.data is None,
+        f"--criterion {name} needs gradients: give labeled --data, or --criterion magnitude",
+    )
+    yield (
+        channel and criterion.channel_norm is None,
+        f"--criterion {name} ranks single weights: use one of {fitting} with --pattern channel",
+    )
+    yield (
+        not channel and not criterion.single_weights,
+        f"--criterion {name} ranks channels: give --pattern channel, or use one of {fitting}",
+    )
+
+
+def _calibrated(config: PruneConfig) -> Iterator[tuple[bool, str]]:
+    calibrated = is_calibrated(config)
+    measured = MEASURED.format("|".join(key for key, each in CRITERIA.items() if each.needs == "inputs"))
+    yield (
+        calibrated and config.data is None and config.calibration_data is None,
+        f"{measured} measure what the layers read: give inputs by --calibration-data, or --data to fine-tune on them "
+        "as well",
+    )
+    yield (
+        calibrated and config.pattern in ("4x1", "channel"),
+        f"{measured} are for single weights, not for --pattern {config.pattern}: drop one",
+    )
+    yield (
+        calibrated
+        and (config.schedule in ("gradual", "prune-and-regrow") or config.selection == "probability"),
+        f"{measured} measure at every pruning step: use --schedule one-shot or iterative, and --selection threshold",
+    )

@@ -1,0 +1,98 @@
+"""The models suite: whole networks, pruned by magnitude to given densities, dense and sparse."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from onnxprune.data.random import random_feeds
+from onnxprune.data.specs import input_specs
+from onnxprune.latency.engines import DENSE, KERNELS, OTHERS, Engine, Feeds, Worker
+from onnxprune.latency.networks import NETWORKS, Network
+from onnxprune.latency.race import Entrant, Row, race
+from onnxprune.model.io import staging
+from onnxprune.model.weights import find_weights
+from onnxprune.pruning.allocation import Pool
+from onnxprune.pruning.masks import apply_masks, make_masks
+from onnxprune.sparse.choose import choose_auto
+from onnxprune.sparse.opset import raise_opset
+from onnxprune.sparse.rewrite import to_ops
+
+# Of the largest output; rounding adds up over the layers of a network.
+TOLERANCE = 1e-3
+TUNED = f"{KERNELS.name} auto"
+SEARCH_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network pruned: dense and sparse form, and what it is run on."""
+
+    dense: ir.Model
+    sparse: ir.Model
+    feeds: Feeds
+
+
+def bench_models(
+    networks: Mapping[str, Network] = NETWORKS,
+    threads: Sequence[int] = (1, 2),
+    engines: Sequence[Engine] = (KERNELS, *OTHERS),
+    seconds: float = SEARCH_SECONDS,
+) -> Iterator[Row]:
+    """Time each network, pruned: dense onnxruntime, all sparse nodes by kernels, `--target auto`, and other engines.
+
+    `seconds` limit the search of `--target auto`. Every row has processes of its own, so that memory is told apart.
+
+    Raises:
+        MissingPackageError: the package of a network is not installed.
+        SettingError: a sparse network gives other outputs than the dense one.
+    """
+    for name, network in networks.items():
+        prepared = prepare(network)
+        with tempfile.TemporaryDirectory() as folder:
+            dense = _write(prepared.dense, Path(folder) / "dense.onnx")
+            sparse = _write(prepared.sparse, Path(folder) / "sparse.onnx")
+            for count in threads:
+                choose_auto(prepared.sparse, prepared.feeds, threads=count, seconds=seconds)
+                tuned = _write(prepared.sparse, Path(folder) / "tuned.onnx")
+                entrants = {
+                    engine.name: Entrant(Worker(engine), sparse if engine.own else dense, engine.own)
+                    for engine in (DENSE, *engines)
+                    if not engine.missing()
+                }
+                entrants[TUNED] = Entrant(Worker(KERNELS), tuned, own=True)
+                try:
+                    yield race(name, None, count, entrants, prepared.feeds, tolerance=TOLERANCE)
+                finally:
+                    for entrant in entrants.values():
+                        entrant.worker.close()
+
+
+def prepare(network: Network) -> Prepared:
+    """Build a network and prune it: each weight to its density, by magnitude."""
+    model = ir.from_proto(network.build())
+    weights = find_weights(model).prunable
+    densities = network.densities
+    shares = [densities] * len(weights) if isinstance(densities, float) else densities
+    pools = [Pool((weight,), 1 - share, None) for weight, share in zip(weights, shares, strict=True)]
+    apply_masks(weights, make_masks(pools))
+    model, _ = raise_opset(model, lambda before, after: True)
+    for value in model.graph.inputs:
+        # The other engines are made for one shape.
+        if (shape := network.shapes.get(value.name or "")) is not None:
+            value.shape = ir.Shape(shape)
+    sparse = model.clone()
+    to_ops(sparse, find_weights(sparse).prunable)
+    feeds = random_feeds(input_specs(model), network.shapes)
+    return Prepared(model, sparse, feeds)
+
+
+def _write(model: ir.Model, path: Path) -> Path:
+    with staging(path) as stage:
+        stage.write(model.clone(), external=False)
+        stage.commit()
+    return path

@@ -1,0 +1,33 @@
+"""The one door for input models: read a model and restore its sparse nodes to standard operators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnxprune.model.io import ModelLike, Source, load
+from onnxprune.sparse.restore import from_ops
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model as standard operators with dense weights, and where it came from."""
+
+    model: ir.Model
+    origin: Source
+
+
+def open_model(source: ModelLike | OpenedModel) -> OpenedModel:
+    """Open a model from a path or from memory, of any format that is written here; one that is open already stays so.
+
+    What is given in memory is not changed.
+
+    Raises:
+        ModelFileError: there is no such file, it is not ONNX, broken or hostile, or a sparse node does not decode.
+    """
+    if isinstance(source, OpenedModel):
+        return source
+    model, origin = load(source)
+    from_ops(model)
+    return OpenedModel(model, origin)

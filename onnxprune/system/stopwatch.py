@@ -1,0 +1,22 @@
+"""Wall time of the stages of a job."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+class Stopwatch:
+    """Wall time of each stage, in seconds; tells the progress when one begins."""
+
+    def __init__(self, progress: Callable[[str, float], None]) -> None:
+        self.seconds: dict[str, float] = {}
+        self._progress = progress
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        self._progress(stage, 0.0)
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - start

@@ -1,0 +1,45 @@
+"""What a criterion needs of the other settings."""
+
+import pytest
+
+from onnxprune.config.settings import PruneConfig
+from onnxprune.errors import SettingError
+from onnxprune.job.requirements import check_requirements
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"criterion": "size"}, "--criterion is 'size': it must be one of magnitude, l1, wanda"),
+        ({"criterion": "wanda"}, "give inputs by --calibration-data, or --data"),
+        ({"reconstruct": True}, "give inputs by --calibration-data, or --data"),
+        ({"criterion": "taylor"}, "--criterion taylor needs gradients: give labeled --data"),
+        (
+            {"criterion": "taylor", "pattern": "channel"},
+            "--criterion taylor needs gradients: give labeled --data",
+        ),
+        ({"criterion": "l1"}, "--criterion l1 ranks channels: give --pattern channel"),
+        (
+            {"criterion": "wanda", "pattern": "channel", "calibration_data": {}},
+            "use one of magnitude, l1, taylor with --pattern channel",
+        ),
+        ({"criterion": "second-order", "pattern": "4x1", "calibration_data": {}}, "not for --pattern 4x1"),
+        ({"reconstruct": True, "schedule": "gradual", "data": {}}, "use --schedule one-shot or iterative"),
+    ],
+)
+def test_settings_that_a_criterion_cannot_work_with_are_refused_with_a_way_out(settings, message):
+    with pytest.raises(SettingError, match=message):
+        check_requirements(PruneConfig(rate=0.5, **settings))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"criterion": "taylor", "data": "train.npz"},
+        {"criterion": "l1", "pattern": "channel"},
+        {"criterion": "wanda", "calibration_data": "synthetic", "pattern": "2:4"},
+    ],
+)
+def test_settings_that_a_criterion_can_work_with_pass(settings):
+    check_requirements(PruneConfig(rate=0.5, **settings))

@@ -1,0 +1,74 @@
+import io
+import json
+
+import numpy as np
+import onnx
+import pytest
+from rich.console import Console
+
+import onnxprune
+from onnxprune import cli, runtime
+from onnxprune.cli.tables.bench import memory_table
+from onnxprune.latency import networks
+from onnxprune.latency.engines import KERNELS
+from onnxprune.latency.models import TUNED, bench_models, prepare
+from onnxprune.latency.networks import NETWORKS, Network
+from onnxprune.model.weights import find_weights
+from tests.builders import cnn, mlp
+
+pytestmark = pytest.mark.skipif(not runtime.available(), reason=runtime.available().reason or "-")
+
+
+def test_a_network_is_pruned_layer_by_layer_to_its_densities_and_raced_in_every_form():
+    network = Network(cnn, {"x": (2, 1, 8, 8)}, (1.0, 0.3, 0.05))
+    weights = find_weights(prepare(network).dense).prunable
+    assert [weight.nonzero() for weight in weights] == [72, 1152 - round(0.7 * 1152), 576 - round(0.95 * 576)]
+    (row,) = bench_models({"cnn": network}, (1,), (KERNELS,), seconds=0.1)
+    assert list(row.ratios) == ["onnxruntime", "onnxprune", TUNED]
+    assert row.bytes["onnxprune"] < row.bytes["onnxruntime"]
+    console = Console(width=200, file=io.StringIO())
+    console.print(memory_table([row]))
+    assert console.file.getvalue().count("cnn") == 3
+
+
+def test_the_topologies_have_the_weights_that_they_are_known_for():
+    proto = networks.light("squeezenet")
+    onnx.checker.check_model(proto, full_check=True)
+    assert sum(int(np.prod(tensor.dims)) for tensor in proto.graph.initializer) == pytest.approx(
+        1.24e6, rel=0.01
+    )
+    layers = [len(network.densities) for network in NETWORKS.values() if isinstance(network.densities, tuple)]
+    assert sorted(layers) == [8, 16]
+
+
+def test_a_package_that_is_not_installed_is_named():
+    with pytest.raises(networks.MissingPackageError, match="no-such"):
+        networks.packaged("no_such", "model.onnx")
+
+
+def test_two_files_are_timed_side_by_side_and_written_as_json(tmp_path, capsys):
+    onnx.save(mlp(64, 128, 32), tmp_path / "in.onnx")
+    onnxprune.prune(tmp_path / "in.onnx", tmp_path / "out.onnx", rate=0.9)
+    paths = [str(tmp_path / name) for name in ("in.onnx", "out.onnx")]
+    cli.main(
+        ["bench", *paths, "--threads", "1", "--input-shape", "x:3,64", "--json", str(tmp_path / "rows.json")]
+    )
+    out = capsys.readouterr().out
+    for words in ("latency, median", "latency, 90 %", "times faster", "peak memory", "after, kernels"):
+        assert words in out
+    (row,) = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert set(row["seconds"]) == {"before", "after, stock", "after, kernels"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["a.onnx"], "two files"),
+        (["--suite", "layers", "--only", "no*"], "matches no row"),
+        ([], "two files"),
+    ],
+)
+def test_a_bench_of_nothing_is_refused_in_one_line(arguments, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["bench", *arguments])
+    assert stop.value.code == 2 and words in capsys.readouterr().err

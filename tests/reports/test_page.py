@@ -1,0 +1,248 @@
+"""The page as a browser would find it: whole, on its own, and saying what the record says."""
+
+import hashlib
+import json
+import re
+from dataclasses import replace
+from html import unescape
+from html.parser import HTMLParser
+
+import numpy as np
+import onnx
+import pytest
+
+import onnxprune
+from onnxprune import cli, runtime
+from onnxprune.commands.report import rebuilt
+from onnxprune.config.recipe import load_recipe
+from onnxprune.reports import latency
+from onnxprune.reports.charts import histogram, line_chart
+from onnxprune.reports.page import command, page
+from onnxprune.reports.record import BEFORE, CHANGED, PRUNED, record_of_annotations, weight_histogram
+from tests.builders import cnn, mlp
+
+VOID = {"meta", "path", "circle"}
+
+
+class Outline(HTMLParser):
+    """The text of a page, the attributes that load something, and whether every element is closed."""
+
+    def __init__(self, content):
+        super().__init__()
+        self.open, self.text, self.loads = [], [], []
+        self.feed(content)
+
+    def handle_starttag(self, tag, attributes):
+        self.loads += [value for name, value in attributes if name in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.loads += [value for name, value in attributes if name in ("src", "href")]
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def record():
+    x = np.random.default_rng(0).random((40, 1, 8, 8), dtype=np.float32)
+    labels = np.arange(40) % 4
+    return onnxprune.prune(
+        cnn(),
+        rate=0.7,
+        data={"x": x, "labels": labels},
+        epochs=2,
+        steps=2,
+        exclude="conv1",
+        allocation="sensitivity",
+    ).report.to_dict()
+
+
+def test_the_page_stands_alone_and_every_element_is_closed(record):
+    content = page(record)
+    outline = Outline(content)
+    assert not outline.open and not outline.loads
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|@import|url\(", content)
+
+
+def test_the_page_shows_every_layer_setting_version_and_hash(record):
+    text = " ".join(Outline(page(record)).text)
+    for layer in record["layers"]:
+        assert layer["name"] in text and f"{layer['kept']:,}" in text
+    for name, value in record["settings"].items():
+        assert name in text and ("" if value is None else str(value)) in text
+    assert record["source_sha256"] in text and record["versions"]["onnxruntime"] in text
+    assert "loss against epoch" in page(record) and "validation error against epoch" in page(record)
+    assert "--exclude names it" in text
+
+
+def test_the_page_draws_sensitivities_and_the_weights_before_after_and_in_the_end(record):
+    assert set(record["sensitivity"]) == {layer["name"] for layer in record["layers"]}
+    content = page(record)
+    assert "deviation of the outputs against rate" in content
+    for counts in (one["counts"] for one in record["histograms"].values()):
+        assert list(counts)[:2] == [BEFORE, PRUNED]
+    assert CHANGED in record["histograms"]["conv2.weight"]["counts"] and CHANGED in content
+
+
+def test_the_page_draws_a_search_and_marks_the_trial_that_was_chosen(record):
+    trials = [
+        {
+            "rate": rate,
+            "kept": 100,
+            "size": 5000,
+            "metric": "top-1",
+            "value": value,
+            "seconds": 9.0,
+            "model": f"{rate}.onnx",
+            "chosen": chosen,
+        }
+        for rate, value, chosen in ((0.9, 0.98, True), (0.5, 0.99, False))
+    ]
+    content = page(record | {"trials": trials})
+    assert "error on validation data against times fewer weights" in content
+    assert content.count("<title>chosen</title>") == 2  # the point, and its mark in the legend
+    assert "Trade-off" not in page(record)
+
+
+def test_the_recipe_on_the_page_gives_the_same_settings(record, tmp_path):
+    text = re.search(r"<pre>(rate: .*?)</pre>", page(record), re.DOTALL)[1]
+    (tmp_path / "recipe.yaml").write_text(unescape(text))
+    settings = onnxprune.PruneConfig(**load_recipe(tmp_path / "recipe.yaml")).to_dict()
+    assert settings == record["settings"]
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(record):
+    layer = record["layers"][0] | {"name": "<script>alert(1)</script>"}
+    assert "<script>alert" not in page(record | {"layers": [layer], "notes": ["<b>bold</b>"]})
+
+
+def test_the_command_gives_the_settings_that_differ_from_the_defaults():
+    settings = onnxprune.PruneConfig(
+        rate=0.5, exclude=["a b"], layer_rate={"fc*": 0.9}, mixup=False, criterion="wanda", data="d.npz"
+    ).to_dict()
+    ends = {"baseline": {"path": "in.onnx"}, "pruned": {"path": "out.onnx"}}
+    line = command(ends | {"settings": settings})
+    assert line == (
+        "onnxprune in.onnx out.onnx --rate 0.5 --criterion wanda --exclude 'a b' --layer-rate 'fc*=0.9' "
+        "--data d.npz --no-mixup"
+    )
+
+
+def test_a_page_can_be_rebuilt_from_the_file_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    onnx.save(mlp(), "in.onnx")
+    result = onnxprune.prune("in.onnx", "out.onnx", rate=0.5)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["report", "in.onnx", "page.html"])
+    assert stop.value.code == 2
+    cli.main(["report", "out.onnx", "page.html"])
+    content = (tmp_path / "page.html").read_text()
+    assert "fc1.weight" in content and result.report.source_sha256 in content
+    assert "onnxprune in.onnx out.onnx --rate 0.5" in content
+    assert not Outline(content).open
+    assert record_of_annotations({}) is None
+
+
+@pytest.mark.parametrize("settings", [{}, {"format": "coo"}, {"values": "int8"}, {"pattern": "channel"}])
+def test_a_rebuilt_record_agrees_with_that_of_the_job(settings, tmp_path):
+    onnx.save(cnn(), tmp_path / "in.onnx")
+    x = np.random.default_rng(0).random((60, 1, 8, 8), dtype=np.float32)
+    scope = {} if "pattern" in settings else {"allocation": "sensitivity"}
+    result = onnxprune.prune(
+        tmp_path / "in.onnx",
+        tmp_path / "out.onnx",
+        rate=0.7,
+        data={"x": x, "labels": np.arange(60) % 4},
+        epochs=2,
+        **scope,
+        **settings,
+    )
+    job = json.loads(json.dumps(result.report.to_dict()))
+    again = json.loads(json.dumps(rebuilt(str(tmp_path / "out.onnx"))))
+    for part in (
+        "baseline",
+        "pruned",
+        "versions",
+        "settings",
+        "evaluation",
+        "source_sha256",
+        "output_sha256",
+    ):
+        assert again[part] == job[part], part
+    told = ("name", "op_type", "nodes", "shape", "shape_after", "size", "kept", "bytes_after", "format")
+    for one, other in zip(again["layers"], job["layers"], strict=True):
+        assert {key: one[key] for key in told} == {key: other[key] for key in told}
+    assert again.get("sensitivity", {}).keys() == job["sensitivity"].keys()
+    assert again["fine_tuning"][-1]["loss"] == pytest.approx(job["fine_tuning"][-1]["loss"], rel=1e-3)
+    for name, found in again["histograms"].items():
+        assert list(found["counts"]) == [CHANGED]
+        assert sum(found["counts"][CHANGED]) == next(
+            layer["kept"] for layer in again["layers"] if layer["name"] == name
+        )
+
+
+def test_annotations_stay_small_however_long_the_training_was(record):
+    """A few kB, of a hundred layers some ten."""
+    epoch = record["fine_tuning"][-1]
+    report = onnxprune.prune(cnn(), rate=0.7).report
+    usual = sum(map(len, report.annotations().values()))
+    long = replace(
+        report, fine_tuning=(epoch,) * 500, sensitivity={str(i): [(0.5, 0.123456789)] * 8 for i in range(99)}
+    )
+    assert sum(map(len, long.annotations().values())) < usual + 5000 < 10_000
+
+
+def test_the_command_line_writes_the_page_of_its_job(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    onnx.save(mlp(), "in.onnx")
+    cli.main(["in.onnx", "out.onnx", "--rate", "0.5", "--report", "page.html"])
+    text = " ".join(Outline((tmp_path / "page.html").read_text()).text)
+    assert "onnxprune in.onnx out.onnx --rate 0.5" in text
+    assert hashlib.sha256((tmp_path / "out.onnx").read_bytes()).hexdigest() in text
+
+
+def test_latency_is_measured_before_and_after_on_one_sample(tmp_path, monkeypatch):
+    monkeypatch.setattr(latency, "SECONDS", 0.1)
+    onnx.save(cnn(), tmp_path / "in.onnx")
+    report = onnxprune.prune(tmp_path / "in.onnx", tmp_path / "out.onnx", rate=0.8).report
+    assert report.sample == {"x": (1, 1, 8, 8)}
+    found = latency.latency(tmp_path / "in.onnx", tmp_path / "out.onnx", report.sample)
+    names = [latency.BEFORE, latency.STOCK, *([latency.KERNELS] if runtime.available() else [])]
+    assert list(found["milliseconds"]) == names and found["times"][latency.BEFORE] == 1
+    content = page(report.to_dict() | {"latency": found})
+    assert "latency, stock onnxruntime" in content and found["machine"] in content
+    broken = latency.latency(tmp_path / "in.onnx", tmp_path / "missing.onnx", report.sample)
+    assert not broken["milliseconds"] and broken["reason"] in unescape(
+        page(report.to_dict() | {"latency": broken})
+    )
+
+
+def test_a_histogram_counts_what_is_not_zero_before_and_after():
+    before = np.array([[1.0, -2.0, 0.0, 3.0]], np.float32)
+    after = np.array([[0.0, -1.0, 0.0, 2.0]], np.float32)
+    found = weight_histogram(before, after)
+    counts = {name: sum(numbers) for name, numbers in found["counts"].items()}
+    assert counts == {BEFORE: 3, PRUNED: 2, CHANGED: 2}
+    assert len(found["edges"]) == len(found["counts"][BEFORE]) + 1
+    unchanged = weight_histogram(before, np.where(np.abs(before) > 1, before, 0))
+    assert list(unchanged["counts"]) == [BEFORE, PRUNED]
+    assert not any(weight_histogram(before, np.zeros_like(before))["counts"][PRUNED])
+
+
+def test_a_line_of_one_point_or_of_one_height_still_draws():
+    for line in ([(0.0, 0.0)], [(0.0, 1.0), (1.0, 1.0)]):
+        chart = line_chart({"one": line}, "x", "y")
+        assert "nan" not in chart and "inf" not in chart
+
+
+def test_no_two_ticks_of_a_histogram_of_small_counts_are_named_alike():
+    for most in (1, 3, 9, 4000):
+        chart = histogram([0.0, 0.5, 1.0], {"weights": [most, 0]})
+        ticks = re.findall(r'text-anchor="end" fill="currentColor">([^<]+)<', chart)
+        assert len(set(ticks)) == len(ticks) > 2, ticks

@@ -1,0 +1,118 @@
+"""The rooms of the package, and which may import which; `python -m tests.test_architecture` draws them."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "onnxprune"
+# From the top down: a room imports those of the floors below it.
+FLOORS = (
+    ("cli",),
+    ("commands",),
+    ("job",),
+    ("latency", "calibration", "reports", "training", "evaluation"),
+    ("surgery", "sparse", "pruning", "data"),
+    ("model", "config"),
+    ("runtime", "system"),
+    ("errors",),
+)
+# On one floor, as the way of the data needs it: calibration runs models, reports name their metrics.
+BESIDE = {("calibration", "evaluation"), ("reports", "evaluation")}
+
+Import = tuple[str, str, str]
+"""The file, and the rooms that it is in and imports."""
+
+
+def room_of(module: str) -> str:
+    """onnxprune.model.io -> model; a module at the package's root is a room of its own."""
+    return module.split(".")[1]
+
+
+def imports(file: Path, *, typing: bool = True) -> list[str]:
+    """Every module that a file imports, inside functions too, and for type checkers (`typing`)."""
+    tree = ast.parse(file.read_text())
+    unseen = {
+        inner
+        for node in ast.walk(tree)
+        if not typing and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    found = []
+    for node in (node for node in ast.walk(tree) if node not in unseen):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            found += [f"{base}.{alias.name}" for alias in node.names] if base == "onnxprune" else [base]
+    return found
+
+
+def own_imports() -> list[Import]:
+    """Imports from one room of the package to another."""
+    found = []
+    for file in sorted(PACKAGE.rglob("*.py")):
+        path = file.relative_to(PACKAGE)
+        room = path.parts[0].removesuffix(".py")
+        if room in ("__init__", "__main__"):
+            continue
+        for module in imports(file):
+            if module.startswith("onnxprune.") and room_of(module) != room:
+                found.append((str(path), room, room_of(module)))
+    return found
+
+
+def floor(room: str) -> int:
+    return next(index for index, rooms in enumerate(FLOORS) if room in rooms)
+
+
+def test_every_room_is_on_a_floor_and_every_import_leads_down():
+    wrong = [
+        f"{file}: {room} imports {other}"
+        for file, room, other in own_imports()
+        if floor(other) <= floor(room) and (room, other) not in BESIDE
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nothing_lies_beside_the_rooms():
+    names = {entry.name.removesuffix(".py") for entry in PACKAGE.iterdir()}
+    rooms = {room for rooms in FLOORS for room in rooms}
+    assert names - rooms <= {"__init__", "__main__", "__pycache__", "py.typed", "README.md"}
+
+
+def test_every_module_of_our_own_that_is_imported_exists():
+    for file in PACKAGE.rglob("*.py"):
+        for module in imports(file):
+            if module.startswith("onnxprune."):
+                path = PACKAGE.joinpath(*module.split(".")[1:])
+                assert path.with_suffix(".py").exists() or (path / "__init__.py").exists(), (
+                    f"{file}: {module}"
+                )
+
+
+def test_only_training_imports_torch():
+    users = {
+        file.relative_to(PACKAGE).parts[0]
+        for file in PACKAGE.rglob("*.py")
+        for module in imports(file, typing=False)
+        if module.split(".")[0] == "torch"
+    }
+    assert users == {"training"}
+
+
+def drawing() -> str:
+    """The floors, each with the rooms and what they import, for README.md of the package."""
+    seen = {(room, other) for _, room, other in own_imports()}
+    lines = []
+    for rooms in FLOORS:
+        for room in rooms:
+            below = [other for others in FLOORS for other in others if (room, other) in seen]
+            lines.append(f"    {room:<12}" + (f"-> {', '.join(below)}" if below else ""))
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+if __name__ == "__main__":
+    sys.stdout.write(drawing() + "\n")
