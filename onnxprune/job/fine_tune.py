@@ -14,7 +14,6 @@ from onnxprune.data.specs import fixed_batch
 from onnxprune.job.inputs import JobData
 from onnxprune.pruning.pruner import Pruner
 from onnxprune.pruning.schedule import ONE_SHOT, make_schedule
-from onnxprune.system.packages import needs_torch
 
 
 def prune_and_fine_tune(
@@ -38,12 +37,11 @@ def prune_and_fine_tune(
         pruner.prune(ONE_SHOT, {})
         return ()
     # Only fine-tuning needs torch, whose import takes longer than a one-shot job.
-    with needs_torch("--data"):
-        from onnxprune.training.checkpoint import best_module
-        from onnxprune.training.distributed import joined
-        from onnxprune.training.fine_tuning import FineTuner
-        from onnxprune.training.samples import Batches, Samples, whole_batches
-        from onnxprune.training.session import PruningSession
+    from onnxprune.training.checkpoint import best_module
+    from onnxprune.training.distributed import joined
+    from onnxprune.training.fine_tuning import FineTuner
+    from onnxprune.training.samples import Batches, Samples, whole_batches
+    from onnxprune.training.session import PruningSession
 
     size = fixed_batch(data.specs)
     training = Samples.of(whole_batches(data.training, size), data.specs)

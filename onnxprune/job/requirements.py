@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import SettingError
 from onnxprune.pruning.criteria import CRITERIA, find_criterion
+from onnxprune.system.packages import require_torch
 
 MEASURED = "--criterion {}, --reconstruct, --bias-correction and --norm-correction"
 
@@ -26,10 +27,13 @@ def check_requirements(config: PruneConfig) -> None:
 
     Raises:
         SettingError: which, and how to fix it.
+        MissingPackageError: fine-tuning is asked for, and torch is not installed.
     """
     for holds, message in (*_criterion(config), *_calibrated(config)):
         if holds:
             raise SettingError(message)
+    if config.data is not None:
+        require_torch("--data")
 
 
 def _criterion(config: PruneConfig) -> Iterator[tuple[bool, str]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 
 from onnxprune.errors import MissingPackageError
 
@@ -20,18 +20,13 @@ def versions() -> dict[str, str]:
     return found
 
 
-@contextmanager
-def needs_torch(for_what: str) -> Iterator[None]:
-    """Imports of what needs torch, which not every installation has.
+def require_torch(for_what: str) -> None:
+    """Refuse what needs torch where it is not installed, before any work.
 
     Raises:
-        MissingPackageError: torch is not installed.
+        MissingPackageError: it is not installed.
     """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
+    if find_spec("torch") is None:
         raise MissingPackageError(
             f"{for_what} needs torch, which is not installed: pip install 'onnxprune[train]'"
-        ) from None
+        )

@@ -1,37 +1,10 @@
-"""How each operator family passes channels and constants on: importing this package fills the rule tables."""
+"""How each operator family passes channels and constants on: importing this package fills the rule tables.
 
-from onnxprune.surgery.rules import (
-    attention,
-    control,
-    convolution,
-    einsum,
-    elementwise,
-    joining,
-    matmul,
-    normalization,
-    picking,
-    pooling,
-    quantization,
-    recurrent,
-    reductions,
-    reshaping,
-    resizing,
-)
+A family is one file here; it is found by being here.
+"""
 
-__all__ = [
-    "attention",
-    "control",
-    "convolution",
-    "einsum",
-    "elementwise",
-    "joining",
-    "matmul",
-    "normalization",
-    "picking",
-    "pooling",
-    "quantization",
-    "recurrent",
-    "reductions",
-    "reshaping",
-    "resizing",
-]
+import importlib
+import pkgutil
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

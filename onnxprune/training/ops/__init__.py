@@ -1,41 +1,14 @@
-"""ONNX operators as plain torch functions, one file a family; importing the package fills the table."""
+"""ONNX operators as plain torch functions, one file a family; importing the package fills the table.
 
-from onnxprune.training.ops import (
-    activations,
-    convolution,
-    creation,
-    elementwise,
-    indexing,
-    linear,
-    microsoft,
-    normalization,
-    padding,
-    pooling,
-    quantization,
-    recurrent,
-    reductions,
-    reshaping,
-    resizing,
-)
+A family is found by being here.
+"""
+
+import importlib
+import pkgutil
+
 from onnxprune.training.ops.table import Lowering, find_lowering, lowered_operators
 
-__all__ = [
-    "Lowering",
-    "activations",
-    "convolution",
-    "creation",
-    "elementwise",
-    "find_lowering",
-    "indexing",
-    "linear",
-    "lowered_operators",
-    "microsoft",
-    "normalization",
-    "padding",
-    "pooling",
-    "quantization",
-    "recurrent",
-    "reductions",
-    "reshaping",
-    "resizing",
-]
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["Lowering", "find_lowering", "lowered_operators"]
