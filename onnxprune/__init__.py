@@ -47,17 +47,20 @@ _HOMES = {
 __all__ = ["__version__", "runtime", *_HOMES]
 
 
-def __getattr__(name: str) -> Any:
-    """A public name, imported when it is used."""
-    if name == "__version__":
-        from importlib.metadata import version
+# Type checkers know the names above; any other is an error.
+if not TYPE_CHECKING:
 
-        return version("onnxprune")
-    if name == "runtime":
-        return importlib.import_module("onnxprune.runtime")
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    def __getattr__(name: str) -> Any:
+        """A public name, imported when it is used."""
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("onnxprune")
+        if name == "runtime":
+            return importlib.import_module("onnxprune.runtime")
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
