@@ -6,7 +6,7 @@
     python -m models.reproduce unlabeled      12x with the labels withheld
     python -m models.reproduce tradeoff        what is lost at which rate, by how the weights go: tradeoff.svg
 
-Every error is onnxruntime's on the written file, on the 10,000 test images, which steer nothing. Each part prints
+Every error is onnxruntime's on the written file, on the 10,000 test images, which are used for no choice. Each part prints
 a table in Markdown, with the time of each run and the command that gives it.
 """
 
@@ -75,7 +75,7 @@ class Outcome:
     @property
     def errors(self) -> tuple[float, float]:
         """Test error before and after, in per cent."""
-        before, after = (self.report.evaluation[side]["value"] for side in ("before", "after"))
+        before, after = (self.report.evaluation[side]["value"] for side in ("baseline", "pruned"))
         return 100 * (1 - before), 100 * (1 - after)
 
     @property

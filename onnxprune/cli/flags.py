@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 from onnxprune.config.settings import PARTS, RetrainSettings, flag_of
+from onnxprune.data.readers import forms
+from onnxprune.job.store import FORMATS
 from onnxprune.pruning.criteria import CRITERIA
 
 CONTEXT = {
@@ -19,7 +21,7 @@ CONTEXT = {
 }
 
 # Settings whose choices are the entries of a table, each with its help.
-TABLES: Mapping[str, Mapping[str, Any]] = {"criteria": CRITERIA}
+TABLES: Mapping[str, Mapping[str, Any]] = {"criteria": CRITERIA, "formats": FORMATS}
 OTHER = "Options"
 
 
@@ -52,10 +54,10 @@ def option_of(setting: Field[Any]) -> click.Option:
 
 
 def help_of(setting: Field[Any]) -> str:
-    """The help text of a setting, with the entries of its table where it has one."""
+    """The help text of a setting, with the entries of its table or the forms of data where it names them."""
     text, table = setting.metadata["help"], setting.metadata.get("table")
     if table is None:
-        return str(text)
+        return str(text).format(data_forms=forms())
     entries = "; ".join(f"{name}: {entry.help}" for name, entry in TABLES[table].items())
     return f"{text.removesuffix('.')}. {entries[0].upper()}{entries[1:]}."
 

@@ -16,10 +16,9 @@ class DataSettings:
 
     data: DataSource = setting(
         None,
-        "Fine-tune on this: an .npz with an array for each input (and 'labels'), IDX files (IMAGES or IMAGES,LABELS), "
-        "MODULE:FUNCTION that yields batches, or 'synthetic'. Without it, pruning is one-shot.",
+        "Fine-tune on this: {data_forms}; or 'synthetic'. Without it, pruning is one-shot.",
         metavar="DATA",
-        common="Fine-tune on this: .npz, IDX files, MODULE:FUNCTION, 'synthetic'",
+        common="Training data: fine-tune on this",
     )
     validation_split: float = setting(
         0.1,

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from onnxprune.config.declare import setting
 
-FORMATS = ("ops", "dense", "coo")
 VALUES = ("fp32", "fp16", "int8")
 EXTERNAL_DATA = ("auto", "always", "never")
 KERNELS = ("estimated", "measured", "all")
@@ -24,12 +23,7 @@ class OutputSettings:
         trains=False,
     )
     format: str = setting(
-        "ops",
-        "Format of the weights: sparse nodes that decode themselves (ops), zeros in place (dense), or ONNX "
-        "sparse_initializer (coo).",
-        choices=FORMATS,
-        trains=False,
-        common="Format of the weights",
+        "ops", "Format of the weights.", table="formats", trains=False, common="Format of the weights"
     )
     values: str = setting(
         "fp32",

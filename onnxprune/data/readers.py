@@ -142,8 +142,12 @@ def _call(text: str, specs: list[InputSpec]) -> Arrays:
 
 # The first that takes a text reads it.
 READERS = (
-    Reader("an .npz file (arrays named as the inputs)", lambda text: Path(text).suffix == ".npz", _read_npz),
+    Reader(
+        "an .npz file (arrays named as the inputs, and 'labels')",
+        lambda text: Path(text).suffix == ".npz",
+        _read_npz,
+    ),
     Reader("an IDX file of images (with its labels beside it)", lambda text: Path(text).is_file(), _read_idx),
     Reader("IDX files as IMAGES,LABELS", lambda text: "," in text, _read_idx_with_labels),
-    Reader("MODULE:FUNCTION", _names_function, _call),
+    Reader("MODULE:FUNCTION that yields batches", _names_function, _call),
 )

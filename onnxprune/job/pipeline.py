@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from onnxprune.errors import ValidationError
 from onnxprune.evaluation.comparison import Evaluation, compare
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.fine_tune import prune_and_fine_tune
-from onnxprune.job.inputs import read_job_data, sample_shapes
+from onnxprune.job.inputs import JobData, read_job_data, sample_shapes
 from onnxprune.job.kernels import place_kernels, same_outputs
 from onnxprune.job.measure import make_plan
 from onnxprune.job.notes import notes
@@ -22,9 +23,8 @@ from onnxprune.job.records import Records
 from onnxprune.job.requirements import check_requirements
 from onnxprune.job.result import ALONE, Context, Progress, Result
 from onnxprune.job.store import store
-from onnxprune.model.io import ModelLike, Staging, staging
+from onnxprune.model.io import ModelLike, Source, Staging, staging
 from onnxprune.reports.record import Report
-from onnxprune.sparse.choose import require_kernels
 from onnxprune.sparse.opening import OpenedModel, open_model
 from onnxprune.surgery import remove_dead_units
 from onnxprune.system.memory import free_memory
@@ -46,8 +46,6 @@ def run(
         OnnxPruneError: what is wrong, and how to fix it; nothing was written.
     """
     check_requirements(config)
-    if config.kernels == "measured":
-        require_kernels()
     target = target if is_first_process() else None
     watch = Stopwatch(progress)
     with watch("load"):
@@ -74,19 +72,15 @@ def run(
             surgery = remove_dead_units(model) if config.remove_dead else None
             pruned = records.reduced(model, target, sample)
         with watch("write"):
-            external = {"auto": origin.external or None, "always": True, "never": False}[config.external_data]
             place = partial(place_kernels, config=config, data=data, progress=partial(progress, "write"))
-            rounded_away = records.stored(
-                store(model, stage, config, external, partial(same_outputs, data), place)
-            )
+            stored = store(model, stage, config, origin.external, partial(same_outputs, data), place)
+            rounded_away = records.stored(stored)
         with watch("evaluate"):
             curves, by_magnitude = plan.curves, plan.by_magnitude
             # The files are evaluated: what they were made from need not be in memory as well.
             del opened, source, model, weights, plan
             free_memory()
-            sessions = make_session(origin.file, origin.name), make_session(stage.path, "the pruned model")
-            evaluation = compare(*sessions, data.test, data.specs, partial(progress, "evaluate"))
-            old = compare(*sessions, data.old, data.specs) if data.old is not None else None
+            evaluation, old = evaluate(origin, stage, data, partial(progress, "evaluate"))
         refuse_worse(evaluation, config, target)
         report = Report(
             versions=versions(),
@@ -108,6 +102,15 @@ def run(
             sample=sample,
         )
         return deliver(report, stage, config)
+
+
+def evaluate(
+    origin: Source, stage: Staging, data: JobData, progress: Callable[[float], None]
+) -> tuple[Evaluation, Evaluation | None]:
+    """Both models, as their files are, on the test data, and on the old data where there are any."""
+    sessions = make_session(origin.file, origin.name), make_session(stage.path, "the pruned model")
+    evaluation = compare(*sessions, data.test, data.specs, progress)
+    return evaluation, None if data.old is None else compare(*sessions, data.old, data.specs)
 
 
 def refuse_worse(evaluation: Evaluation, config: PruneConfig, target: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""What an importance criterion and what is measured on inputs need of the other settings."""
+"""What a job needs that its settings alone do not tell: of the tables, of other settings, of this machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import SettingError
+from onnxprune.job.store import find_format
 from onnxprune.pruning.criteria import CRITERIA, find_criterion
+from onnxprune.sparse.choose import require_kernels
 from onnxprune.system.packages import require_torch
 
 MEASURED = "--criterion {}, --reconstruct, --bias-correction and --norm-correction"
@@ -23,17 +25,20 @@ def is_calibrated(config: PruneConfig) -> bool:
 
 
 def check_requirements(config: PruneConfig) -> None:
-    """Refuse settings that a criterion, or what is measured on inputs, cannot work with.
+    """Refuse settings that a criterion, what is measured on inputs, or this machine cannot work with.
 
     Raises:
         SettingError: which, and how to fix it.
         MissingPackageError: fine-tuning is asked for, and torch is not installed.
     """
+    find_format(config.format)
     for holds, message in (*_criterion(config), *_calibrated(config)):
         if holds:
             raise SettingError(message)
     if config.data is not None:
         require_torch("--data")
+    if config.kernels == "measured":
+        require_kernels()
 
 
 def _criterion(config: PruneConfig) -> Iterator[tuple[bool, str]]:

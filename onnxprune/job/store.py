@@ -1,13 +1,14 @@
-"""Writing a pruned model in the format asked for: one entry of `STORES` a format."""
+"""Writing a pruned model in the format asked for: one entry of `FORMATS` each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from onnxprune.config.output import OutputSettings
+from onnxprune.errors import SettingError
 from onnxprune.model.io import Staging
 from onnxprune.model.weights import find_weights
 from onnxprune.reports.record import ANNOTATION_PREFIX
@@ -19,32 +20,56 @@ Same = Callable[[ir.Model, ir.Model], bool]
 Place = Callable[[ir.Model], None]
 
 
+@dataclass(frozen=True)
+class Format:
+    """A format of the weights: what it is, and what writes a model in it.
+
+    `write(model, stage, settings, external, same, place)` is told what `store` is told, and returns what it returns.
+    """
+
+    help: str
+    write: Callable[[ir.Model, Staging, OutputSettings, External, Same, Place], dict[str, Stored]]
+
+
 def store(
     model: ir.Model,
     stage: Staging,
     settings: OutputSettings,
-    external: External = None,
+    was_external: bool = False,
     same: Same = lambda before, after: True,
     place: Place = lambda model: None,
 ) -> dict[str, Stored]:
     """Write a model in the format of the settings: by name, how each weight that the format touched is stored.
 
-    `external`: whether weights go to external data (None: where one file would be too large). `same` tells whether a
+    `was_external`: whether the input model's weights were in external data. `same` says whether a
     model converted to a higher opset gives the same outputs, `place` chooses which sparse nodes run by kernels.
     """
     for key in [key for key in model.metadata_props if key.startswith(ANNOTATION_PREFIX)]:
         del model.metadata_props[key]
-    return STORES[settings.format](model, stage, settings, external, same, place)
+    # None: where one file would be too large.
+    external = {"auto": was_external or None, "always": True, "never": False}[settings.external_data]
+    return find_format(settings.format).write(model, stage, settings, external, same, place)
 
 
-def _dense(
+def find_format(name: str) -> Format:
+    """The entry of a name.
+
+    Raises:
+        SettingError: there is none.
+    """
+    if name not in FORMATS:
+        raise SettingError(f"--format is {name!r}: it must be one of {', '.join(FORMATS)}")
+    return FORMATS[name]
+
+
+def _write_dense(
     model: ir.Model, stage: Staging, settings: OutputSettings, external: External, same: Same, place: Place
 ) -> dict[str, Stored]:
     stage.write(model, external=external)
     return {}
 
 
-def _coo(
+def _write_coo(
     model: ir.Model, stage: Staging, settings: OutputSettings, external: External, same: Same, place: Place
 ) -> dict[str, Stored]:
     weights = find_weights(model).prunable
@@ -54,7 +79,7 @@ def _coo(
     return left | {name: Stored(name, "coo", size) for name, size in sizes.items()}
 
 
-def _ops(
+def _write_ops(
     model: ir.Model, stage: Staging, settings: OutputSettings, external: External, same: Same, place: Place
 ) -> dict[str, Stored]:
     model, reason = raise_opset(model, same)
@@ -66,4 +91,8 @@ def _ops(
     return {outcome.name: outcome for outcome in outcomes}
 
 
-STORES = {"ops": _ops, "dense": _dense, "coo": _coo}
+FORMATS: Mapping[str, Format] = {
+    "ops": Format("sparse nodes that decode themselves; small, and run by any onnxruntime", _write_ops),
+    "dense": Format("the same graph with zeros in place", _write_dense),
+    "coo": Format("ONNX sparse_initializer", _write_coo),
+}

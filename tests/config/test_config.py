@@ -19,7 +19,6 @@ NO_AMOUNT = "give one of --rate"
         ({"rate": 0.5, "steps": 0}, "--steps is 0: it must be 1 or more"),
         ({"rate": 0.5, "epochs": 1.5}, "--epochs is 1.5: it must be a whole number"),
         ({"rate": 0.5, "distill": 1.5}, "--distill is 1.5: it must be between 0 and 1"),
-        ({"rate": 0.5, "format": "csr"}, "--format is 'csr': it must be one of ops, dense, coo"),
         ({"rate": 0.5, "allocation": "channel"}, "--allocation is 'channel': it must be one of uniform"),
         ({"rate": 0.5, "layer_rate": "fc1"}, "--layer-rate 'fc1' has no number"),
         ({"rate": 0.5, "layer_rate": {"fc1": 1.0}}, "--layer-rate fc1 is 1.0: it must be in"),

@@ -11,6 +11,7 @@ from onnxprune.job.requirements import check_requirements
     ("settings", "message"),
     [
         ({"criterion": "size"}, "--criterion is 'size': it must be one of magnitude, l1, wanda"),
+        ({"format": "csr"}, "--format is 'csr': it must be one of ops, dense, coo"),
         ({"criterion": "wanda"}, "give inputs by --calibration-data, or --data"),
         ({"reconstruct": True}, "give inputs by --calibration-data, or --data"),
         ({"criterion": "taylor"}, "--criterion taylor needs gradients: give labeled --data"),
