@@ -6,8 +6,8 @@
     python -m models.reproduce unlabeled      12x with the labels withheld
     python -m models.reproduce tradeoff        what is lost at which rate, by how the weights go: tradeoff.svg
 
-Every error is onnxruntime's on the written file, on the 10,000 test images, which are used for no choice. Each part prints
-a table in Markdown, with the time of each run and the command that gives it.
+Every error is onnxruntime's on the written file, on the 10,000 test images, which are used for no choice. Each part
+prints a table in Markdown, with the time of each run and the command that gives it.
 """
 
 from __future__ import annotations

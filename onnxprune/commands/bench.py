@@ -10,12 +10,12 @@ from pathlib import Path
 
 from onnxprune.config.checks import input_shapes
 from onnxprune.config.declare import PathLike, ShapesLike
-from onnxprune.errors import SettingError
+from onnxprune.errors import MissingPackageError, SettingError
 from onnxprune.latency.engines import KERNELS, OTHERS, forced
 from onnxprune.latency.files import bench_files
 from onnxprune.latency.layers import DENSITIES, LAYERS, bench_layers
 from onnxprune.latency.models import SEARCH_SECONDS, bench_models
-from onnxprune.latency.networks import NETWORKS, MissingPackageError
+from onnxprune.latency.networks import NETWORKS
 from onnxprune.latency.race import Row
 from onnxprune.sparse.choose import require_kernels
 

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxprune.errors import ModelFileError
+from onnxprune.errors import MissingPackageError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -30,10 +30,6 @@ HAN_VGG16 = (
     *(0.58, 0.22, 0.34, 0.36, 0.53, 0.24, 0.42, 0.32, 0.27, 0.34, 0.35, 0.29, 0.36),
     *(0.04, 0.04, 0.23),
 )
-
-
-class MissingPackageError(ModelFileError):
-    """The package that brings a network is not installed."""
 
 
 @dataclass(frozen=True)
