@@ -49,7 +49,7 @@ TRAINING: dict[str, Settings] = {
 
 def ours(trained: Trained, rate: float, **settings: Any) -> onnx.ModelProto:
     """One-shot by onnxprune, zeros in place."""
-    if settings.keys() & {"criterion", "refit"}:
+    if settings.keys() & {"criterion", "reconstruct"}:
         settings = {"calibration_data": trained.calibration} | settings
     some = {name: array[:2] for name, array in trained.judging.items()}
     return onnxprune.prune(
