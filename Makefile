@@ -7,7 +7,7 @@ SAMPLE := models/mnist-sample
 setup: .venv/ready
 
 # torch first and by exact version: a plain `torch` brings several GB of CUDA packages.
-.venv/ready: pyproject.toml onnxprune/runtime/CMakeLists.txt $(wildcard onnxprune/runtime/csrc/*.* onnxprune/runtime/csrc/kernels/*)
+.venv/ready: pyproject.toml onnxprune/runtime/CMakeLists.txt $(wildcard onnxprune/runtime/csrc/*.* onnxprune/runtime/csrc/*/*)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --editable '.[test]'

@@ -31,7 +31,7 @@ struct ConvShape {
   int64_t output_pixels() const { return product(&ConvAxis::output, 0); }
   int64_t taps() const { return product(&ConvAxis::kernel, 0); }
   // Over all axes but the last `but`.
-  int64_t product(int64_t ConvAxis::*size, size_t but) const {
+  int64_t product(int64_t ConvAxis::* size, size_t but) const {
     int64_t all = 1;
     for (size_t i = 0; i + but < axes.size(); ++i) all *= axes[i].*size;
     return all;

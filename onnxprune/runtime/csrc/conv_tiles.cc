@@ -7,7 +7,7 @@
 #include <numeric>
 #include <utility>
 
-#include "plan.h"
+#include "cost_model.h"
 
 namespace onnxprune {
 namespace {
@@ -338,7 +338,7 @@ class ConvTiles::Builder {
   }
 
   // Counts the copies' places from the lowest on, and gives that.
-  static ptrdiff_t rebase(std::vector<Copy>& copies, ptrdiff_t Copy::*place) {
+  static ptrdiff_t rebase(std::vector<Copy>& copies, ptrdiff_t Copy::* place) {
     if (copies.empty()) return 0;
     ptrdiff_t lowest = copies.front().*place;
     for (const Copy& copy : copies) lowest = std::min(lowest, copy.*place);

@@ -11,7 +11,7 @@
 
 #include "conv_shape.h"
 #include "kernels/kernels.h"
-#include "panel_matrix.h"
+#include "spmm_matrix.h"
 
 namespace onnxprune {
 

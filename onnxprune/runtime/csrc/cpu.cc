@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <string>
 
-#include "entries.h"
+#include "refusal.h"
 
 #if defined(__linux__)
 #include <unistd.h>

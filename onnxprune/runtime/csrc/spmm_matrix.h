@@ -1,12 +1,12 @@
-// A sparse matrix in the form that multiplies panels: blocks that fit the first cache together with their panel.
+// A sparse matrix packed for SpMM: blocks that fit the L1 cache together with the panel that they multiply.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
+#include "csr_matrix.h"
 #include "kernels/kernels.h"
-#include "matrix.h"
 
 namespace onnxprune {
 
@@ -22,9 +22,9 @@ struct PanelLayout {
 };
 
 // Rows come in chunks, a chunk's columns in blocks. The first block has every row, for the sums to begin with.
-class PanelMatrix {
+class SpmmMatrix {
  public:
-  PanelMatrix(const RowMatrix& matrix, PanelLayout layout);
+  SpmmMatrix(const CsrMatrix& matrix, PanelLayout layout);
 
   size_t rows() const { return chunk_rows_.back(); }
   size_t chunks() const { return chunk_rows_.size() - 1; }
@@ -55,7 +55,7 @@ class PanelMatrix {
   };
   struct Row;
 
-  void pack(const RowMatrix& matrix, size_t chunk, size_t block);
+  void pack(const CsrMatrix& matrix, size_t chunk, size_t block);
 
   PanelLayout layout_;
   size_t blocks_;

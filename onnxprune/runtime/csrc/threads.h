@@ -4,9 +4,7 @@
 #include <cstddef>
 #include <exception>
 #include <functional>
-#include <memory>
 #include <mutex>
-#include <new>
 
 namespace onnxprune {
 
@@ -28,28 +26,5 @@ void run_parallel(const Threads& threads, size_t count, const Task& task) {
   });
   if (failure) std::rethrow_exception(failure);
 }
-
-// Floats aligned to a cache line, as vectors are loaded. What they hold is undefined.
-class AlignedFloats {
- public:
-  // At least `count` floats, valid until the next call; the memory is kept for it.
-  float* at_least(size_t count) {
-    if (count > count_) {
-      count_ = 0;
-      floats_.reset(static_cast<float*>(::operator new[](count * sizeof(float), kAlignment)));
-      count_ = count;
-    }
-    return floats_.get();
-  }
-
- private:
-  static constexpr std::align_val_t kAlignment{64};
-  struct Free {
-    void operator()(float* floats) const { ::operator delete[](floats, kAlignment); }
-  };
-
-  std::unique_ptr<float, Free> floats_;
-  size_t count_ = 0;
-};
 
 }  // namespace onnxprune

@@ -1,4 +1,4 @@
-#include "ops.h"
+#include "ort/ops.h"
 
 #include <exception>
 #include <limits>
@@ -8,11 +8,13 @@
 #include <utility>
 #include <vector>
 
-#include "convolve.h"
-#include "entries.h"
-#include "forms.h"
-#include "multiply.h"
-#include "operands.h"
+#include "float16.h"
+#include "ort/conv_op.h"
+#include "ort/forms.h"
+#include "ort/gemm_matmul_ops.h"
+#include "ort/operands.h"
+#include "refusal.h"
+#include "sparse_weight.h"
 
 namespace onnxprune {
 namespace {
@@ -42,7 +44,7 @@ ValueType value_type(ONNXTensorElementDataType type) {
 
 // The weight of a node, its values cast to T as the function in the file casts them.
 template <class T>
-Entries weight_of(const OrtValue* values_input, const OrtValue* gaps_input, const OrtValue* shape_input) {
+SparseWeight weight_of(const OrtValue* values_input, const OrtValue* gaps_input, const OrtValue* shape_input) {
   const Tensor values = list_of(values_input, "values");
   const Tensor gaps = list_of(gaps_input, "gaps");
   const Tensor shape = list_of(shape_input, "shape");
@@ -51,12 +53,12 @@ Entries weight_of(const OrtValue* values_input, const OrtValue* gaps_input, cons
                   " gaps");
   }
   const auto* const sizes = static_cast<const int64_t*>(shape.data);
-  Entries entries = decode(values.data, value_type(values.element_type), static_cast<const uint8_t*>(gaps.data),
-                           gaps.elements, {sizes, sizes + shape.elements});
+  SparseWeight weight = decode(values.data, value_type(values.element_type), static_cast<const uint8_t*>(gaps.data),
+                               gaps.elements, {sizes, sizes + shape.elements});
   if (std::is_same_v<T, Half>) {
-    for (double& value : entries.values) value = half_to_float(float_to_half(static_cast<float>(value)));
+    for (double& value : weight.values) value = half_to_float(float_to_half(static_cast<float>(value)));
   }
-  return entries;
+  return weight;
 }
 
 // What onnxruntime holds for a node.
@@ -170,11 +172,11 @@ const std::vector<const OrtCustomOp*>& custom_ops() {
   // Sessions keep pointers to them: never deleted.
   static const std::vector<const OrtCustomOp*> all = [] {
     std::vector<const OrtCustomOp*> ops;
-    add_forms<GemmKernel, float, Half, double>("SparseGemm", true, ops);
-    add_forms<MatMulKernel, float, Half, double>("SparseMatMul", false, ops);
+    add_forms<GemmOp, float, Half, double>("SparseGemm", true, ops);
+    add_forms<MatMulOp, float, Half, double>("SparseMatMul", false, ops);
     // Conv has no kernel for double in onnxruntime either.
-    add_forms<ConvKernel, float, Half>("SparseConv", true, ops);
-    add_forms<ConvKernel, float, Half>("SparseConvNoBias", false, ops);
+    add_forms<ConvOp, float, Half>("SparseConv", true, ops);
+    add_forms<ConvOp, float, Half>("SparseConvNoBias", false, ops);
     return ops;
   }();
   return all;

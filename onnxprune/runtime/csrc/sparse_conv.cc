@@ -1,11 +1,12 @@
-#include "convolution.h"
+#include "sparse_conv.h"
 
 #include <algorithm>
 #include <utility>
 
 #include "conv_tiles.h"
-#include "panel_matrix.h"
-#include "spmm.h"
+#include "refusal.h"
+#include "spmm_matrix.h"
+#include "tiled_spmm.h"
 
 namespace onnxprune {
 namespace {
@@ -34,13 +35,13 @@ std::vector<int64_t> numbers(std::vector<int64_t> given, size_t count, int64_t a
 }  // namespace
 
 // What the shape of x decides.
-struct Convolution::Prepared {
+struct SparseConv::Prepared {
   std::vector<int64_t> x_shape;
   ConvTiles tiles;
-  PanelMatrix matrix;
+  SpmmMatrix matrix;
 };
 
-Convolution::Convolution(const Kernels& kernels, const Entries& weight, ConvAttributes attributes)
+SparseConv::SparseConv(const Kernels& kernels, const SparseWeight& weight, ConvAttributes attributes)
     : kernels_(kernels), attributes_(std::move(attributes)), matrix_(0, 0, kMaxBlockColumns) {
   const std::vector<int64_t>& shape = weight.shape;
   if (shape.size() < 3) throw Refusal("its shape " + to_string(shape) + " is none of a Conv weight");
@@ -62,10 +63,10 @@ Convolution::Convolution(const Kernels& kernels, const Entries& weight, ConvAttr
   const auto group_columns = static_cast<size_t>(volume({shape.begin() + 1, shape.end()}));
   input_channels_ = static_cast<size_t>(shape[1]) * groups;
   const MatrixLayout layout{1, output_channels_, group_columns, false, groups};
-  matrix_ = std::move(to_row_matrices(weight, layout, 1.0, kMaxBlockColumns).front());
+  matrix_ = std::move(to_csr_matrices(weight, layout, 1.0, kMaxBlockColumns).front());
 }
 
-ConvShape Convolution::resolve(const std::vector<int64_t>& x_shape) const {
+ConvShape SparseConv::resolve(const std::vector<int64_t>& x_shape) const {
   const size_t axes = attributes_.kernel_shape.size();
   const auto channels = static_cast<int64_t>(input_channels_);
   if (x_shape.size() != axes + 2 || x_shape[1] != channels) {
@@ -92,25 +93,25 @@ ConvShape Convolution::resolve(const std::vector<int64_t>& x_shape) const {
   return shape;
 }
 
-std::vector<int64_t> Convolution::output_shape(const std::vector<int64_t>& x_shape) const {
+std::vector<int64_t> SparseConv::output_shape(const std::vector<int64_t>& x_shape) const {
   const ConvShape resolved = resolve(x_shape);
   std::vector<int64_t> shape{resolved.images, resolved.output_channels};
   for (const ConvAxis& axis : resolved.axes) shape.push_back(axis.output);
   return shape;
 }
 
-std::shared_ptr<const Convolution::Prepared> Convolution::prepared(const std::vector<int64_t>& x_shape) {
+std::shared_ptr<const SparseConv::Prepared> SparseConv::prepared(const std::vector<int64_t>& x_shape) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (!latest_ || latest_->x_shape != x_shape) {
     ConvTiles tiles(kernels_, simplified(resolve(x_shape)), matrix_.entries());
-    PanelMatrix matrix(matrix_, tiles.layout());
+    SpmmMatrix matrix(matrix_, tiles.layout());
     latest_ = std::make_shared<Prepared>(Prepared{x_shape, std::move(tiles), std::move(matrix)});
   }
   return latest_;
 }
 
-void Convolution::run(const float* x, const std::vector<int64_t>& x_shape, const float* bias, float* y,
-                      const Threads& threads, const Epilogue& epilogue) {
+void SparseConv::run(const float* x, const std::vector<int64_t>& x_shape, const float* bias, float* y,
+                     const Threads& threads, const Epilogue& epilogue) {
   const std::vector<int64_t> y_shape = output_shape(x_shape);
   if (volume(y_shape) == 0) return;
   const std::shared_ptr<const Prepared> shape = prepared(x_shape);

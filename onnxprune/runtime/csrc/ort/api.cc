@@ -1,4 +1,4 @@
-#include "ort.h"
+#include "ort/api.h"
 
 #include <memory>
 

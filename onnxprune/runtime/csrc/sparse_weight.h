@@ -3,19 +3,12 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <stdexcept>
-#include <string>
 #include <vector>
 
 namespace onnxprune {
 
-// A weight, an attribute or an input that no kernel can work with; `what()` is a sentence's end for the user.
-struct Refusal : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
-
 // The non-zeros of a weight, in ascending order of their position in the flattened weight.
-struct Entries {
+struct SparseWeight {
   std::vector<int64_t> shape;
   std::vector<uint64_t> positions;
   std::vector<double> values;
@@ -25,11 +18,6 @@ enum class ValueType { kFloat, kFloat16, kDouble };
 
 // Decode `count` values and gaps. Fillers (value 0) are dropped.
 // Throws Refusal for a gap of 0, a position beyond the weight, or a shape that is negative or overflows.
-Entries decode(const void* values, ValueType type, const uint8_t* gaps, size_t count, std::vector<int64_t> shape);
-
-float half_to_float(uint16_t half);
-uint16_t float_to_half(float value);
-
-std::string to_string(const std::vector<int64_t>& shape);
+SparseWeight decode(const void* values, ValueType type, const uint8_t* gaps, size_t count, std::vector<int64_t> shape);
 
 }  // namespace onnxprune

@@ -1,4 +1,4 @@
-#include "forms.h"
+#include "ort/forms.h"
 
 #include <limits>
 

@@ -1,7 +1,7 @@
 // The door of the library: what onnxruntime calls when the library is registered.
 #include <exception>
 
-#include "ops.h"
+#include "ort/ops.h"
 
 #if defined(_WIN32)
 #define ONNXPRUNE_EXPORT __declspec(dllexport)

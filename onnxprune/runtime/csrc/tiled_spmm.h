@@ -1,18 +1,19 @@
-// Sparse matrix times dense panels: hands a tile's blocks to the kernels one after the other.
+// Sparse matrix times dense panels: hands the blocks of a tile to the SpMM kernel one after the other.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 #include <vector>
 
+#include "aligned_floats.h"
 #include "kernels/kernels.h"
-#include "panel_matrix.h"
-#include "parallel.h"
+#include "spmm_matrix.h"
+#include "threads.h"
 
 namespace onnxprune {
 
 // Parts of a matrix' chunks, so many that `tiles` tiles of each keep the machine's cores busy; as their boundaries.
-std::vector<size_t> make_parts(const PanelMatrix& matrix, size_t tiles);
+std::vector<size_t> make_parts(const SpmmMatrix& matrix, size_t tiles);
 
 // Rows [first_chunk, last_chunk) of `matrix` times a tile of `vectors` vectors, `bias` (or null) being what each row's
 // sums begin with. With `zero_panel`, the panel is zero where `load` leaves it.
@@ -20,7 +21,7 @@ std::vector<size_t> make_parts(const PanelMatrix& matrix, size_t tiles);
 // load(first_channel, channels, panel) fills the panel with those channels' rows; store(first_row, last_row, sums)
 // takes the result.
 template <class Load, class Store>
-void multiply_tile(const Kernels& kernels, const PanelMatrix& matrix, size_t vectors, size_t first_chunk,
+void multiply_tile(const Kernels& kernels, const SpmmMatrix& matrix, size_t vectors, size_t first_chunk,
                    size_t last_chunk, const float* bias, bool zero_panel, const Load& load, const Store& store) {
   const size_t pitch = vectors * kernels.lanes;
   const size_t first_row = matrix.first_row(first_chunk);

@@ -1,4 +1,4 @@
-#include "spmm.h"
+#include "tiled_spmm.h"
 
 #include <thread>
 
@@ -10,7 +10,7 @@ constexpr size_t kTasksPerCore = 2;
 
 }  // namespace
 
-std::vector<size_t> make_parts(const PanelMatrix& matrix, size_t tiles) {
+std::vector<size_t> make_parts(const SpmmMatrix& matrix, size_t tiles) {
   static const size_t cores = std::max(std::thread::hardware_concurrency(), 1u);
   const size_t wanted = (kTasksPerCore * cores + tiles - 1) / std::max<size_t>(tiles, 1);
   const size_t parts = std::clamp<size_t>(wanted, 1, std::max<size_t>(matrix.chunks(), 1));

@@ -1,4 +1,4 @@
-#include "plan.h"
+#include "cost_model.h"
 
 #include <algorithm>
 #include <cmath>

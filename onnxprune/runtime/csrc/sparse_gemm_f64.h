@@ -1,4 +1,4 @@
-// Products in double, for the rare model that asks for them: no packing, no vectors.
+// SparseGemm in double, for the rare model that asks for it: no packing, no vectors.
 #pragma once
 
 #include <algorithm>
@@ -6,9 +6,9 @@
 #include <cstddef>
 #include <vector>
 
-#include "matrix.h"
-#include "parallel.h"
-#include "product.h"
+#include "csr_matrix.h"
+#include "sparse_gemm.h"
+#include "threads.h"
 
 namespace onnxprune {
 
@@ -34,9 +34,10 @@ inline void finish(const EpilogueOf<double>& epilogue, size_t first, size_t coun
   }
 }
 
-class WideProduct {
+class SparseGemmF64 {
  public:
-  WideProduct(const Entries& weight, const MatrixLayout& layout, size_t index, double scale) : outputs_(layout.rows) {
+  SparseGemmF64(const SparseWeight& weight, const MatrixLayout& layout, size_t index, double scale)
+      : outputs_(layout.rows) {
     const uint64_t size = static_cast<uint64_t>(layout.rows) * layout.columns;
     for (size_t i = 0; i < weight.positions.size(); ++i) {
       const uint64_t position = weight.positions[i];

@@ -1,4 +1,4 @@
-// Rows of X times a sparse weight, for Gemm and MatMul.
+// Rows of X times a sparse weight, for Gemm and MatMul; knows nothing of onnxruntime.
 #pragma once
 
 #include <cstddef>
@@ -6,11 +6,11 @@
 #include <mutex>
 #include <vector>
 
+#include "cost_model.h"
+#include "csr_matrix.h"
 #include "kernels/kernels.h"
-#include "matrix.h"
-#include "panel_matrix.h"
-#include "parallel.h"
-#include "plan.h"
+#include "spmm_matrix.h"
+#include "threads.h"
 
 namespace onnxprune {
 
@@ -24,9 +24,9 @@ struct DenseRows {
 };
 
 // A sparse matrix (outputs x inputs) that multiplies rows of X; packed for many of them when first asked to.
-class Product {
+class SparseGemm {
  public:
-  Product(const Kernels& kernels, RowMatrix matrix);
+  SparseGemm(const Kernels& kernels, CsrMatrix matrix);
 
   // y[n][m] = epilogue(bias[m] + weight[m] . x[n]); `bias` may be null. Safe to call from several threads at once.
   void run(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads, const Epilogue& epilogue);
@@ -37,17 +37,17 @@ class Product {
   // Of a tile of that many vectors.
   TileWork work(size_t vectors) const;
   size_t tile_vectors(size_t count) const;
-  std::shared_ptr<const PanelMatrix> panels(size_t vectors);
+  std::shared_ptr<const SpmmMatrix> panels(size_t vectors);
   void run_panels(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads,
                   const Epilogue& epilogue);
 
   const Kernels& kernels_;
-  RowMatrix rows_;
+  CsrMatrix rows_;
   // Boundaries of parts of about the same number of entries.
   std::vector<size_t> parts_;
   std::mutex mutex_;
   // For tiles of its channel_stride; the latest that were asked for.
-  std::shared_ptr<const PanelMatrix> panels_;
+  std::shared_ptr<const SpmmMatrix> panels_;
 };
 
 }  // namespace onnxprune

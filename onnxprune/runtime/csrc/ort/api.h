@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "entries.h"
+#include "refusal.h"
 
 namespace onnxprune {
 

@@ -9,11 +9,12 @@
 #include <utility>
 #include <vector>
 
-#include "entries.h"
-#include "forms.h"
+#include "float16.h"
 #include "kernels/epilogue.h"
-#include "ort.h"
-#include "parallel.h"
+#include "ort/api.h"
+#include "ort/forms.h"
+#include "refusal.h"
+#include "threads.h"
 
 namespace onnxprune {
 
@@ -141,7 +142,7 @@ struct Arguments {
     if (form.has_addend) addend.emplace(context.input(index++));
     epilogue.activation = form.activation;
     epilogue.constants = constants;
-    for (double Constants::*const scalar : form.scalars) {
+    for (double Constants::* const scalar : form.scalars) {
       const Operand<T> operand(context.input(index));
       if (operand.elements() != 1) {
         throw Refusal("its input " + std::to_string(index) + " has shape " + to_string(operand.shape()) +

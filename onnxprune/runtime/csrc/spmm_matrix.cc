@@ -1,4 +1,4 @@
-#include "panel_matrix.h"
+#include "spmm_matrix.h"
 
 #include <algorithm>
 #include <utility>
@@ -23,13 +23,13 @@ size_t count_chunks(size_t rows) {
 }  // namespace
 
 // A row's entries in a block: their offsets and values.
-struct PanelMatrix::Row {
+struct SpmmMatrix::Row {
   uint32_t index;
   std::vector<SpmmEntry> entries;
   bool in_quad = false;
 };
 
-PanelMatrix::PanelMatrix(const RowMatrix& matrix, PanelLayout layout)
+SpmmMatrix::SpmmMatrix(const CsrMatrix& matrix, PanelLayout layout)
     : layout_(std::move(layout)),
       blocks_((layout_.channels + layout_.block_channels - 1) / layout_.block_channels),
       chunk_rows_(matrix.equal_parts(std::max<size_t>(count_chunks(matrix.rows()), 1), kQuadRows)),
@@ -40,13 +40,13 @@ PanelMatrix::PanelMatrix(const RowMatrix& matrix, PanelLayout layout)
   }
 }
 
-SpmmBlock PanelMatrix::block(size_t chunk, size_t block) const {
+SpmmBlock SpmmMatrix::block(size_t chunk, size_t block) const {
   const size_t index = chunk * blocks_ + block;
   return {singles_.view(index), quads_.view(index)};
 }
 
 template <class Entry>
-void PanelMatrix::Packed<Entry>::begin_row(uint32_t row, size_t count) {
+void SpmmMatrix::Packed<Entry>::begin_row(uint32_t row, size_t count) {
   if (runs.size() == starts.back().run || runs.back().entries_per_row != count) {
     runs.push_back({0, static_cast<uint32_t>(count)});
   }
@@ -55,13 +55,13 @@ void PanelMatrix::Packed<Entry>::begin_row(uint32_t row, size_t count) {
 }
 
 template <class Entry>
-SpmmRows<Entry> PanelMatrix::Packed<Entry>::view(size_t block) const {
+SpmmRows<Entry> SpmmMatrix::Packed<Entry>::view(size_t block) const {
   const Start& start = starts[block];
   return {runs.data() + start.run, starts[block + 1].run - start.run, rows.data() + start.row,
           entries.data() + start.entry};
 }
 
-void PanelMatrix::pack(const RowMatrix& matrix, size_t chunk, size_t block) {
+void SpmmMatrix::pack(const CsrMatrix& matrix, size_t chunk, size_t block) {
   const size_t taps = layout_.taps.size();
   const size_t first_channel = block * layout_.block_channels;
   const size_t last_channel = std::min(first_channel + layout_.block_channels, layout_.channels);
@@ -69,7 +69,7 @@ void PanelMatrix::pack(const RowMatrix& matrix, size_t chunk, size_t block) {
   for (size_t row = first_row(chunk); row < first_row(chunk + 1); ++row) {
     rows.push_back({static_cast<uint32_t>(row - first_row(chunk)), {}, false});
   }
-  for (const RowMatrix::Block& source : matrix.blocks()) {
+  for (const CsrMatrix::Block& source : matrix.blocks()) {
     const size_t end = source.first_column + matrix.block_columns();
     if (end <= first_channel * taps || source.first_column >= last_channel * taps) continue;
     const auto within = [&](size_t channel) {

@@ -1,12 +1,12 @@
-// A sparse weight as matrices of rows (outputs) and columns (inputs).
+// A sparse weight as matrices in compressed rows (CSR), as SpMV reads them: rows are outputs, columns inputs.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
-#include "entries.h"
 #include "kernels/kernels.h"
+#include "sparse_weight.h"
 
 namespace onnxprune {
 
@@ -20,10 +20,10 @@ struct MatrixLayout {
   size_t groups = 1;
 };
 
-// One matrix row by row, six bytes an entry.
-class RowMatrix {
+// One matrix in compressed rows, cut into blocks of columns; six bytes an entry.
+class CsrMatrix {
  public:
-  RowMatrix(size_t rows, size_t columns, size_t block_columns);
+  CsrMatrix(size_t rows, size_t columns, size_t block_columns);
 
   // Some columns from `first_column` on, counted from there.
   struct Block {
@@ -44,7 +44,7 @@ class RowMatrix {
   std::vector<size_t> equal_parts(size_t parts, size_t step = 1) const;
 
  private:
-  friend std::vector<RowMatrix> to_row_matrices(const Entries& entries, const MatrixLayout& layout, double scale,
+  friend std::vector<CsrMatrix> to_csr_matrices(const SparseWeight& weight, const MatrixLayout& layout, double scale,
                                                 size_t block_columns);
 
   size_t rows_;
@@ -59,7 +59,7 @@ constexpr size_t kNearColumns = 4096;
 constexpr size_t kMaxBlockColumns = size_t{1} << 16;
 
 // The matrices of a weight, its values multiplied by `scale`.
-std::vector<RowMatrix> to_row_matrices(const Entries& entries, const MatrixLayout& layout, double scale,
+std::vector<CsrMatrix> to_csr_matrices(const SparseWeight& weight, const MatrixLayout& layout, double scale,
                                        size_t block_columns = kNearColumns);
 
 }  // namespace onnxprune
