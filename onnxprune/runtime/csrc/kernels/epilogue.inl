@@ -1,8 +1,7 @@
 // Activations over rows of sums: plain loops, which compilers turn into vectors of the file's instruction set.
 #pragma once
 
-#include <string.h>
-
+#include "bit_cast.h"
 #include "kernels.h"
 
 namespace onnxprune {
@@ -31,12 +30,7 @@ inline float exponential(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  uint32_t bits;
-  memcpy(&bits, &shifted, sizeof bits);
-  bits = (bits + 127) << 23;
-  float power;
-  memcpy(&power, &bits, sizeof power);
-  return p * power;
+  return p * bit_cast<float>((bit_cast<uint32_t>(shifted) + 127) << 23);
 }
 
 // 0 below that exponent, so that no large z is multiplied by more.
