@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cassert>
 #include <limits>
 #include <map>
 #include <numeric>
@@ -359,6 +360,10 @@ class ConvTiles::Builder {
 };
 
 ConvTiles::ConvTiles(const Kernels& kernels, const ConvShape& shape, size_t entries) {
+  assert(shape.axes.size() >= 2);
+  assert(shape.images >= 1 && shape.output_pixels() >= 1);
+  assert(std::all_of(shape.axes.begin(), shape.axes.end(),
+                     [](const ConvAxis& axis) { return axis.kernel >= 1 && axis.stride >= 1 && axis.dilation >= 1; }));
   Builder(kernels, shape, entries).build(*this);
 }
 

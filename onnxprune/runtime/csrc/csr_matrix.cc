@@ -1,6 +1,7 @@
 #include "csr_matrix.h"
 
 #include <algorithm>
+#include <cassert>
 #include <numeric>
 #include <string>
 
@@ -16,6 +17,7 @@ constexpr size_t kMaxMatrices = size_t{1} << 16;
 
 CsrMatrix::CsrMatrix(size_t rows, size_t columns, size_t block_columns)
     : rows_(rows), columns_(columns), block_columns_(block_columns) {
+  assert(block_columns >= 1 && block_columns <= kMaxBlockColumns);
   for (size_t column = 0; column < columns; column += block_columns) {
     blocks_.push_back({column, std::vector<uint32_t>(rows + 1), {}, {}});
   }
@@ -28,6 +30,7 @@ size_t CsrMatrix::entries() const {
 }
 
 std::vector<size_t> CsrMatrix::equal_parts(size_t parts, size_t step) const {
+  assert(parts >= 1 && step >= 1);
   std::vector<size_t> boundaries{0};
   const auto entries_before = [&](size_t row) {
     size_t count = row;  // an empty row costs as well
@@ -47,6 +50,11 @@ std::vector<CsrMatrix> to_csr_matrices(const SparseWeight& weight, const MatrixL
   if (std::max(layout.count, layout.groups) > kMaxMatrices) {
     throw Refusal("its weight has " + std::to_string(std::max(layout.count, layout.groups)) + " matrices");
   }
+  assert(layout.groups >= 1 && layout.rows % layout.groups == 0);
+  assert(layout.groups == 1 || !layout.transposed);
+  assert(weight.positions.size() == weight.values.size());
+  assert(std::is_sorted(weight.positions.begin(), weight.positions.end()));
+  assert(weight.positions.empty() || weight.positions.back() / layout.rows / layout.columns < layout.count);
   const CsrMatrix empty(layout.rows, layout.columns * layout.groups, block_columns);
   std::vector<CsrMatrix> matrices(layout.count, empty);
   const uint64_t size = static_cast<uint64_t>(layout.rows) * layout.columns;

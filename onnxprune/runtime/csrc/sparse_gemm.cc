@@ -1,6 +1,7 @@
 #include "sparse_gemm.h"
 
 #include <algorithm>
+#include <cassert>
 #include <limits>
 #include <utility>
 
@@ -26,6 +27,8 @@ SparseGemm::SparseGemm(const Kernels& kernels, CsrMatrix matrix)
 void SparseGemm::run(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads,
                      const Epilogue& epilogue) {
   if (x.count == 0 || rows_.rows() == 0) return;
+  assert(y != nullptr && (x.data != nullptr || rows_.columns() == 0));
+  assert(x.stride >= (x.transposed ? x.count : rows_.columns()));
   if (x.count < kMinPanelRows) {
     run_one_by_one(x, bias, y, threads, epilogue);
   } else {

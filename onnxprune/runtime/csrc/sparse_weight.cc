@@ -1,5 +1,6 @@
 #include "sparse_weight.h"
 
+#include <cassert>
 #include <utility>
 
 #include "float16.h"
@@ -37,6 +38,7 @@ double value_at(const void* values, ValueType type, size_t index) {
 }  // namespace
 
 SparseWeight decode(const void* values, ValueType type, const uint8_t* gaps, size_t count, std::vector<int64_t> shape) {
+  assert(count == 0 || (values != nullptr && gaps != nullptr));
   const uint64_t size = element_count(shape);
   SparseWeight weight{std::move(shape), {}, {}};
   weight.positions.reserve(count);

@@ -1,6 +1,7 @@
 #include "spmm_matrix.h"
 
 #include <algorithm>
+#include <cassert>
 #include <utility>
 
 namespace onnxprune {
@@ -34,6 +35,11 @@ SpmmMatrix::SpmmMatrix(const CsrMatrix& matrix, PanelLayout layout)
       blocks_((layout_.channels + layout_.block_channels - 1) / layout_.block_channels),
       chunk_rows_(matrix.equal_parts(std::max<size_t>(count_chunks(matrix.rows()), 1), kQuadRows)),
       zeros_(matrix.rows()) {
+  assert(layout_.block_channels >= 1 && layout_.channel_stride >= 1);
+  assert(layout_.channels * layout_.taps.size() == matrix.columns());
+  assert(std::all_of(layout_.taps.begin(), layout_.taps.end(),
+                     [this](size_t tap) { return tap < layout_.channel_stride; }));
+  assert(layout_.block_channels * layout_.channel_stride <= UINT32_MAX);
   singles_.entries.reserve(matrix.entries());
   for (size_t chunk = 0; chunk < chunks(); ++chunk) {
     for (size_t block = 0; block < blocks_; ++block) pack(matrix, chunk, block);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cassert>
 #include <cstddef>
 #include <vector>
 
@@ -23,10 +24,15 @@ std::vector<size_t> make_parts(const SpmmMatrix& matrix, size_t tiles);
 template <class Load, class Store>
 void multiply_tile(const Kernels& kernels, const SpmmMatrix& matrix, size_t vectors, size_t first_chunk,
                    size_t last_chunk, const float* bias, bool zero_panel, const Load& load, const Store& store) {
+  assert(vectors >= 1 && vectors <= kernels.max_vectors);
+  assert(first_chunk <= last_chunk && last_chunk <= matrix.chunks());
   const size_t pitch = vectors * kernels.lanes;
   const size_t first_row = matrix.first_row(first_chunk);
   const size_t last_row = matrix.first_row(last_chunk);
   const PanelLayout& layout = matrix.layout();
+  // Every tap sees a whole row of the tile.
+  assert(std::all_of(layout.taps.begin(), layout.taps.end(),
+                     [&](size_t tap) { return tap + pitch <= layout.channel_stride; }));
   const size_t panel_floats = layout.block_channels * layout.channel_stride;
   // Kept by each thread: fresh memory would cost a page fault every 4 KB.
   static thread_local AlignedFloats panel_memory;

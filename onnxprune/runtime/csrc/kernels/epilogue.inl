@@ -3,6 +3,7 @@
 
 #include "bit_cast.h"
 #include "kernels.h"
+#include "preconditions.h"
 
 namespace onnxprune {
 namespace {
@@ -49,6 +50,7 @@ void map(const float* addend, size_t count, float* y, const Function& function) 
 }
 
 inline void finish(const Epilogue& epilogue, size_t first, size_t count, float* sums) {
+  assert(count == 0 || sums != nullptr);
   const float* const addend = epilogue.addend == nullptr ? nullptr : epilogue.addend + first;
   const auto slope = static_cast<float>(epilogue.constants.slope);
   const auto offset = static_cast<float>(epilogue.constants.offset);

@@ -4,12 +4,16 @@
 #include <string.h>
 
 #include "kernels.h"
+#include "preconditions.h"
 
 namespace onnxprune {
 namespace {
 
 template <class V>
 void transpose(const float* from, size_t from_stride, size_t rows, size_t columns, float* to, size_t to_stride) {
+  assert(rows == 0 || columns == 0 || (from != nullptr && to != nullptr));
+  assert(rows <= 1 || from_stride >= columns);
+  assert(columns <= 1 || to_stride >= rows);
   constexpr size_t kSide = V::kTransposeSide;
   const size_t whole_rows = rows - rows % kSide;
   const size_t whole_columns = columns - columns % kSide;
@@ -42,6 +46,8 @@ void copy_floats(const float* from, float* to) {
 
 template <class V>
 void copy(const Copies& copies, const float* from, size_t from_stride, size_t rows, float* to, size_t to_stride) {
+  assert(is_valid(copies));
+  assert(rows == 0 || copies.begin[0] == copies.begin[kCopyKinds] || (from != nullptr && to != nullptr));
   for (size_t row = 0; row < rows; ++row, from += from_stride, to += to_stride) {
     const Copy* one = copies.copies;
     const auto each = [&](CopyKind kind, auto&& move) {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "kernels.h"
+#include "preconditions.h"
 
 namespace onnxprune {
 namespace {
@@ -90,6 +91,12 @@ void spmm_quads(const SpmmRows<SpmmQuad>& block, const float* panel, const float
 template <class V>
 void spmm(const SpmmBlock& block, size_t vectors, const float* panel, const float* bias, float* sums) {
   static_assert(V::kMaxVectors == 12, "a case for each width");
+  assert(vectors >= 1 && vectors <= V::kMaxVectors);
+  assert(panel != nullptr && is_aligned(panel));
+  assert(sums != nullptr && is_aligned(sums));
+  // Rows alone load their factors without alignment, as operands of an FMA.
+  assert(is_valid(block.singles, 1));
+  assert(is_valid(block.quads, V::kLanes));
   switch (vectors) {
     case 1: spmm_singles<V, 1>(block.singles, panel, bias, sums); break;
     case 2: spmm_singles<V, 2>(block.singles, panel, bias, sums); break;

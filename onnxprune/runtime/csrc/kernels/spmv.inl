@@ -9,6 +9,7 @@
 
 #include "bit_cast.h"
 #include "kernels.h"
+#include "preconditions.h"
 
 namespace onnxprune {
 namespace {
@@ -43,6 +44,9 @@ inline void gather(const float* x, const uint16_t* columns, size_t count, float*
 
 template <class V>
 void spmv(const SpmvBlock& block, size_t first, size_t last, const float* x, float* sums) {
+  assert(is_valid(block, first, last));
+  assert(first == last || sums != nullptr);
+  assert(block.row_start[first] == block.row_start[last] || x != nullptr);
   alignas(64) float buffers[2][kBuffered];
   const size_t end = block.row_start[last];
   size_t filled = block.row_start[first];
