@@ -8,12 +8,13 @@
 #include <utility>
 #include <vector>
 
-#include "sparse_conv.h"
 #include "cpu.h"
-#include "refusal.h"
-#include "sparse_weight.h"
 #include "csr_matrix.h"
+#include "refusal.h"
+#include "sparse_conv.h"
 #include "sparse_gemm.h"
+#include "sparse_weight.h"
+#include "threads.h"
 
 namespace {
 
@@ -55,6 +56,11 @@ void serially(size_t count, const std::function<void(size_t)>& task) {
   for (size_t i = 0; i < count; ++i) task(i);
 }
 
+Threads one_thread() {
+  static ThreadCount count;
+  return {serially, count};
+}
+
 Epilogue epilogue_of(Reader& reader, const float* addend) {
   Epilogue epilogue;
   epilogue.activation = static_cast<Activation>(reader.byte() % 6);
@@ -76,7 +82,7 @@ void multiply(Reader& reader, const SparseWeight& weight) {
     const std::vector<float> addend(n * rows, 1.0f);
     std::vector<float> y(n * rows);
     SparseGemm gemm(choose_kernels(), std::move(matrix));
-    gemm.run({x.data(), n, columns, false}, nullptr, y.data(), serially, epilogue_of(reader, addend.data()));
+    gemm.run({x.data(), n, columns, false}, nullptr, y.data(), one_thread(), epilogue_of(reader, addend.data()));
   }
 }
 
@@ -104,7 +110,7 @@ void convolve(Reader& reader, const SparseWeight& weight) {
   const std::vector<float> x(x_elements, 0.5f);
   const std::vector<float> addend(static_cast<size_t>(outputs), 1.0f);
   std::vector<float> y(static_cast<size_t>(outputs));
-  conv.run(x.data(), x_shape, nullptr, y.data(), serially, epilogue_of(reader, addend.data()));
+  conv.run(x.data(), x_shape, nullptr, y.data(), one_thread(), epilogue_of(reader, addend.data()));
 }
 
 }  // namespace

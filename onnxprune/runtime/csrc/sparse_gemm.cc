@@ -12,7 +12,7 @@ namespace {
 
 // From here on a panel of one vector is faster than a pass over the weight for each row of X.
 constexpr size_t kMinPanelRows = 2;
-// Tasks of a pass over the weight: enough for any machine, and for uneven cores.
+// Tasks of a pass over the weight: enough for any number of threads, and dividing costs a pass nothing.
 constexpr size_t kMaxParts = 64;
 // Below this number of entries a task costs more than it does.
 constexpr size_t kMinEntries = 32768;
@@ -46,7 +46,7 @@ void SparseGemm::run_one_by_one(const DenseRows<float>& x, const float* bias, fl
     kernels_.transpose(x.data, x.stride, rows_.columns(), x.count, gathered.data(), stride);
     data = gathered.data();
   }
-  run_parallel(threads, parts_.size() - 1, [&](size_t part) {
+  threads.run(parts_.size() - 1, [&](size_t part) {
     const size_t first = parts_[part];
     const size_t last = parts_[part + 1];
     for (size_t n = 0; n < x.count; ++n) {
@@ -104,8 +104,8 @@ void SparseGemm::run_panels(const DenseRows<float>& x, const float* bias, float*
   const std::shared_ptr<const SpmmMatrix> matrix = panels(widest);
   const size_t pitch = widest * lanes;
   const size_t outputs = rows_.rows();
-  const std::vector<size_t> parts = make_parts(*matrix, tiles);
-  run_parallel(threads, tiles * (parts.size() - 1), [&](size_t task) {
+  const std::vector<size_t> parts = make_parts(*matrix, tiles, threads);
+  threads.run(tiles * (parts.size() - 1), [&](size_t task) {
     const size_t tile = task % tiles;
     const size_t part = task / tiles;
     const size_t first = vectors * tile / tiles * lanes;

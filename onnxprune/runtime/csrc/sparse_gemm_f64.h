@@ -52,7 +52,7 @@ class SparseGemmF64 {
   // y[n][m] = epilogue(bias[m] + weight[m] . x[n]); `bias` may be null.
   void run(const DenseRows<double>& x, const double* bias, double* y, const Threads& threads,
            const EpilogueOf<double>& epilogue) const {
-    run_parallel(threads, x.count, [&](size_t n) {
+    threads.run(x.count, [&](size_t n) {
       double* const sums = y + n * outputs_;
       for (size_t m = 0; m < outputs_; ++m) sums[m] = bias == nullptr ? 0.0 : bias[m];
       const double* const row = x.data + n * (x.transposed ? 1 : x.stride);

@@ -13,8 +13,9 @@
 
 namespace onnxprune {
 
-// Parts of a matrix' chunks, so many that `tiles` tiles of each keep the machine's cores busy; as their boundaries.
-std::vector<size_t> make_parts(const SpmmMatrix& matrix, size_t tiles);
+// Parts of a matrix' chunks, so many that `tiles` tiles of each keep the threads busy; as their boundaries. One thread
+// gets one part.
+std::vector<size_t> make_parts(const SpmmMatrix& matrix, size_t tiles, const Threads& threads);
 
 // Rows [first_chunk, last_chunk) of `matrix` times a tile of `vectors` vectors, `bias` (or null) being what each row's
 // sums begin with. With `zero_panel`, the panel is zero where `load` leaves it.

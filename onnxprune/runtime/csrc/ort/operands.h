@@ -38,7 +38,8 @@ inline constexpr ONNXTensorElementDataType kElementType<double> = ONNX_TENSOR_EL
 // One run of a node.
 class Context {
  public:
-  explicit Context(OrtKernelContext* context) : context_(context) {}
+  // `thread_count` is the node's.
+  Context(OrtKernelContext* context, ThreadCount& thread_count) : context_(context), thread_count_(thread_count) {}
 
   // Input `index`; nothing where it is absent.
   const OrtValue* input(size_t index) const {
@@ -57,17 +58,19 @@ class Context {
 
   // onnxruntime's own threads.
   Threads threads() const {
-    return [context = context_](size_t count, const std::function<void(size_t)>& task) {
+    const auto parallel_for = [context = context_](size_t count, const std::function<void(size_t)>& task) {
       if (count == 1) return task(0);
       const auto call = [](void* data, size_t index) {
         (*static_cast<const std::function<void(size_t)>*>(data))(index);
       };
       check(g_ort->KernelContext_ParallelFor(context, call, count, 0, const_cast<std::function<void(size_t)>*>(&task)));
     };
+    return {parallel_for, thread_count_};
   }
 
  private:
   OrtKernelContext* context_;
+  ThreadCount& thread_count_;
 };
 
 // An input read as T; float16 goes through a copy, since the kernels compute in float.

@@ -77,7 +77,8 @@ class Node {
     }
   }
 
-  void compute(const Context& context) {
+  void compute(OrtKernelContext* kernel_context) {
+    const Context context(kernel_context, thread_count_);
     const Arguments<T> arguments(context, form_, constants_);
     if (packed_) return packed_->compute(context, arguments);
     // A weight that is not known to be constant is read at every run: one that the graph computes, or one of the graph
@@ -94,6 +95,7 @@ class Node {
   typename Kernel<T>::Attributes attributes_;
   Constants constants_;
   std::optional<Kernel<T>> packed_;
+  ThreadCount thread_count_;
 };
 
 // An operator of `Kernel<T>`. No exception leaves its functions, and its errors name the node.
@@ -149,7 +151,7 @@ struct Op : OrtCustomOp {
   static OrtStatus* ORT_API_CALL compute(void* op_kernel, OrtKernelContext* context) noexcept {
     auto* const node = static_cast<Node<Kernel, T>*>(op_kernel);
     try {
-      node->compute(Context(context));
+      node->compute(context);
       return nullptr;
     } catch (const std::exception& error) {
       return refuse(node->name(), error.what());
