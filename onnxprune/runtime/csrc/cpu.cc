@@ -56,14 +56,21 @@ const Candidate kCandidates[] = {
 
 }  // namespace
 
+std::vector<const Kernels*> runnable_kernels() {
+  std::vector<const Kernels*> runnable;
+  for (const Candidate& candidate : kCandidates) {
+    if (candidate.runs_here()) runnable.push_back(&candidate.kernels);
+  }
+  return runnable;
+}
+
 const Kernels& choose_kernels() {
   const char* variable = std::getenv("ONNXPRUNE_ISA");
   const std::string wanted = variable == nullptr ? "" : variable;
   std::string names;
-  for (const Candidate& candidate : kCandidates) {
-    if (!candidate.runs_here()) continue;
-    if (wanted.empty() || wanted == candidate.kernels.name) return candidate.kernels;
-    names += std::string(names.empty() ? "" : ", ") + candidate.kernels.name;
+  for (const Kernels* const kernels : runnable_kernels()) {
+    if (wanted.empty() || wanted == kernels->name) return *kernels;
+    names += std::string(names.empty() ? "" : ", ") + kernels->name;
   }
   throw Refusal("ONNXPRUNE_ISA is '" + wanted + "', but this machine has " + names);
 }

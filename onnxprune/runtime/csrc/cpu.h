@@ -1,9 +1,14 @@
 // What this CPU has.
 #pragma once
 
+#include <vector>
+
 #include "kernels/kernels.h"
 
 namespace onnxprune {
+
+// The kernels of every instruction set that this CPU and its operating system have, the widest first.
+std::vector<const Kernels*> runnable_kernels();
 
 // The widest instruction set that this CPU and its operating system have, or the one that the environment variable
 // ONNXPRUNE_ISA names (portable, avx2, avx512, neon). Throws Refusal where that one is not there.
