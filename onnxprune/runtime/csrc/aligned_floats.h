@@ -7,10 +7,10 @@
 
 namespace onnxprune {
 
-// Floats aligned to a cache line, as vectors are loaded. What they hold is undefined.
+// Floats aligned to a cache line, for aligned vector loads. Uninitialized.
 class AlignedFloats {
  public:
-  // At least `count` floats, valid until the next call; the memory is kept for it.
+  // At least `count` floats, valid until the next call, which reuses their memory.
   float* at_least(size_t count) {
     if (count > count_) {
       count_ = 0;

@@ -43,7 +43,7 @@ struct Candidate {
   bool (*runs_here)();
 };
 
-// The best first.
+// The widest first.
 const Candidate kCandidates[] = {
 #if defined(ONNXPRUNE_X86)
     {kAvx512, has_avx512},
@@ -76,7 +76,7 @@ const Kernels& choose_kernels() {
 }
 
 size_t panel_bytes() {
-  // The least of any CPU of the last ten years.
+  // The smallest L1 data cache of CPUs of the last ten years.
   long cache = 32 * 1024;
 #if defined(_SC_LEVEL1_DCACHE_SIZE)
   cache = std::max(cache, sysconf(_SC_LEVEL1_DCACHE_SIZE));

@@ -10,7 +10,7 @@
 namespace onnxprune {
 namespace {
 
-// Groups of a depthwise Conv, say; each costs memory even where it is empty.
+// Groups of a depthwise Conv, for example; each takes memory even if it is empty.
 constexpr size_t kMaxMatrices = size_t{1} << 16;
 
 }  // namespace
@@ -85,7 +85,7 @@ std::vector<CsrMatrix> to_csr_matrices(const SparseWeight& weight, const MatrixL
       block.values[slot] = value;
     });
   }
-  // Each start has moved on to its row's end, which is the next one's start.
+  // Filling has moved each row's start to its end, which is the start of the next row: shift them back.
   for (CsrMatrix& matrix : matrices) {
     for (CsrMatrix::Block& block : matrix.blocks_) {
       std::rotate(block.row_start.begin(), block.row_start.end() - 1, block.row_start.end());

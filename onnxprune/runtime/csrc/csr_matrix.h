@@ -10,11 +10,11 @@
 
 namespace onnxprune {
 
-// How a flattened weight reads as matrices that follow each other: row-major, or column-major where `transposed`.
+// How a flattened weight holds `count` consecutive matrices: row-major, or column-major if `transposed`.
 struct MatrixLayout {
   size_t count;
   size_t rows;
-  // Of each group: where there are several, they lie along the matrix' diagonal, each with as many rows.
+  // Of each group. Several groups make a block-diagonal matrix, with the same number of rows in each block.
   size_t columns;
   bool transposed;
   size_t groups = 1;
@@ -25,7 +25,7 @@ class CsrMatrix {
  public:
   CsrMatrix(size_t rows, size_t columns, size_t block_columns);
 
-  // Some columns from `first_column` on, counted from there.
+  // Columns from `first_column` on; `columns` are counted from it.
   struct Block {
     size_t first_column;
     std::vector<uint32_t> row_start;
@@ -40,7 +40,7 @@ class CsrMatrix {
   size_t block_columns() const { return block_columns_; }
   size_t entries() const;
   const std::vector<Block>& blocks() const { return blocks_; }
-  // Rows [0, r1), [r1, r2) ... of about the same number of entries, as their boundaries, which are multiples of `step`.
+  // Boundaries 0, r1, r2 ... of parts with about the same number of entries; all but the last are multiples of `step`.
   std::vector<size_t> equal_parts(size_t parts, size_t step = 1) const;
 
  private:
@@ -53,9 +53,9 @@ class CsrMatrix {
   std::vector<Block> blocks_;
 };
 
-// Columns of a block, whose part of a vector stays in the first cache.
+// Columns of a block whose part of the dense vector stays in the L1 cache.
 constexpr size_t kNearColumns = 4096;
-// The most that a block may have.
+// The largest number of columns that 16 bits can count.
 constexpr size_t kMaxBlockColumns = size_t{1} << 16;
 
 // The matrices of a weight, its values multiplied by `scale`.

@@ -1,4 +1,4 @@
-// How the code says that it cannot run a node.
+// The exception for nodes that cannot run.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace onnxprune {
 
-// A weight, an attribute or an input that no kernel can work with; `what()` is a sentence's end for the user.
+// A weight, an attribute or an input is not valid. `what()` completes the sentence "node ... cannot run: ".
 struct Refusal : std::runtime_error {
   using std::runtime_error::runtime_error;
 };

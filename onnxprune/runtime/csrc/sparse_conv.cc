@@ -17,24 +17,24 @@ int64_t volume(const std::vector<int64_t>& sizes) {
   return product;
 }
 
-// Beyond it, sums of attributes and sizes could overflow.
+// Larger values could overflow sums of attributes and sizes.
 constexpr int64_t kMaxAttribute = int64_t{1} << 26;
 
-// An attribute of `count` numbers from `least` on, all of them `absent` where it is not given.
+// An attribute of `count` numbers, none below `least`; all `absent` where it is not given.
 std::vector<int64_t> numbers(std::vector<int64_t> given, size_t count, int64_t absent, int64_t least,
                              const char* name) {
   if (given.empty()) given.assign(count, absent);
   const auto wrong = [least](int64_t value) { return value < least || value > kMaxAttribute; };
   if (given.size() != count || std::any_of(given.begin(), given.end(), wrong)) {
-    throw Refusal("its " + std::string(name) + " are " + to_string(given) + ", not " + std::to_string(count) +
-                  " numbers of a Conv");
+    throw Refusal("its " + std::string(name) + " are " + to_string(given) + ", but it needs " + std::to_string(count) +
+                  " of valid size");
   }
   return given;
 }
 
 }  // namespace
 
-// What the shape of x decides.
+// What depends on the shape of x.
 struct SparseConv::Prepared {
   std::vector<int64_t> x_shape;
   ConvTiles tiles;
@@ -44,7 +44,7 @@ struct SparseConv::Prepared {
 SparseConv::SparseConv(const Kernels& kernels, const SparseWeight& weight, ConvAttributes attributes)
     : kernels_(kernels), attributes_(std::move(attributes)), matrix_(0, 0, kMaxBlockColumns) {
   const std::vector<int64_t>& shape = weight.shape;
-  if (shape.size() < 3) throw Refusal("its shape " + to_string(shape) + " is none of a Conv weight");
+  if (shape.size() < 3) throw Refusal("its shape " + to_string(shape) + " is not that of a Conv weight");
   const size_t axes = shape.size() - 2;
   std::vector<int64_t>& kernel = attributes_.kernel_shape;
   if (kernel.empty()) kernel.assign(shape.begin() + 2, shape.end());
@@ -55,8 +55,8 @@ SparseConv::SparseConv(const Kernels& kernels, const SparseWeight& weight, ConvA
   attributes_.dilations = numbers(std::move(attributes_.dilations), axes, 1, 1, "dilations");
   attributes_.pads = numbers(std::move(attributes_.pads), 2 * axes, 0, -kMaxAttribute, "pads");
   if (attributes_.group < 1 || shape[0] % attributes_.group != 0) {
-    throw Refusal(std::to_string(shape[0]) + " output channels do not part into " + std::to_string(attributes_.group) +
-                  " groups");
+    throw Refusal(std::to_string(shape[0]) + " output channels cannot be divided into " +
+                  std::to_string(attributes_.group) + " groups");
   }
   const auto groups = static_cast<size_t>(attributes_.group);
   output_channels_ = static_cast<size_t>(shape[0]);

@@ -1,7 +1,7 @@
 // Convolution with a sparse weight, of any number of spatial axes; knows nothing of onnxruntime.
 //
-// The weight is one matrix, output channels x input channels * taps (of groups, with these along its diagonal), which
-// multiplies panels of the input (conv_tiles.h).
+// The weight is one matrix, output channels x (input channels * taps), which multiplies panels of the input
+// (conv_tiles.h). With groups it is block-diagonal.
 #pragma once
 
 #include <cstddef>
@@ -30,10 +30,10 @@ struct ConvAttributes {
 
 class SparseConv {
  public:
-  // Throws Refusal where weight and attributes do not fit.
+  // Throws Refusal if weight and attributes do not match.
   SparseConv(const Kernels& kernels, const SparseWeight& weight, ConvAttributes attributes);
 
-  // Throws Refusal where x does not fit the weight.
+  // Throws Refusal if x does not match the weight.
   std::vector<int64_t> output_shape(const std::vector<int64_t>& x_shape) const;
   size_t output_channels() const { return output_channels_; }
 

@@ -10,11 +10,11 @@
 namespace onnxprune {
 namespace {
 
-// From here on a panel of one vector is faster than a pass over the weight for each row of X.
+// From this many rows of X on, SpMM is faster than one SpMV for each row.
 constexpr size_t kMinPanelRows = 2;
-// Tasks of a pass over the weight: enough for any number of threads, and dividing costs a pass nothing.
+// Tasks of an SpMV: enough for any number of threads. Unlike SpMM, it repeats no work when it is split.
 constexpr size_t kMaxParts = 64;
-// Below this number of entries a task costs more than it does.
+// With fewer entries, starting a task takes longer than its work.
 constexpr size_t kMinEntries = 32768;
 
 }  // namespace
@@ -78,7 +78,7 @@ TileWork SparseGemm::work(size_t vectors) const {
   return {rows_.rows(), rows_.entries(), rows_.columns(), vectors, vectors, static_cast<double>(vectors)};
 }
 
-// The width whose tiles together cost least.
+// The tile width, in vectors, with the least total cost.
 size_t SparseGemm::tile_vectors(size_t count) const {
   const size_t vectors = (count + kernels_.lanes - 1) / kernels_.lanes;
   size_t best = 1;

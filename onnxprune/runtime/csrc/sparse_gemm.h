@@ -23,7 +23,8 @@ struct DenseRows {
   bool transposed;
 };
 
-// A sparse matrix (outputs x inputs) that multiplies rows of X; packed for many of them when first asked to.
+// A sparse matrix (outputs x inputs) that multiplies rows of X. A single row goes through SpMV; several go through
+// SpMM, for which the matrix is packed on first use.
 class SparseGemm {
  public:
   SparseGemm(const Kernels& kernels, CsrMatrix matrix);
@@ -34,7 +35,7 @@ class SparseGemm {
  private:
   void run_one_by_one(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads,
                       const Epilogue& epilogue) const;
-  // Of a tile of that many vectors.
+  // The cost model's view of one tile that is `vectors` vectors wide.
   TileWork work(size_t vectors) const;
   size_t tile_vectors(size_t count) const;
   std::shared_ptr<const SpmmMatrix> panels(size_t vectors);
@@ -43,10 +44,10 @@ class SparseGemm {
 
   const Kernels& kernels_;
   CsrMatrix rows_;
-  // Boundaries of parts of about the same number of entries.
+  // Row boundaries of parts with about the same number of entries, for SpMV.
   std::vector<size_t> parts_;
   std::mutex mutex_;
-  // For tiles of its channel_stride; the latest that were asked for.
+  // Packed for tiles of one width; replaced when another width is asked for.
   std::shared_ptr<const SpmmMatrix> panels_;
 };
 

@@ -1,4 +1,4 @@
-// SparseGemm in double, for the rare model that asks for it: no packing, no vectors.
+// SparseGemm in double precision. Such models are rare, so it is a plain loop.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +12,7 @@
 
 namespace onnxprune {
 
-// Apply the epilogue to `count` sums, where they are stored: elements `first` and on of y.
+// Applies the epilogue in place to `count` sums, which are the elements of y from `first` on.
 inline void finish(const EpilogueOf<double>& epilogue, size_t first, size_t count, double* sums) {
   const Constants& c = epilogue.constants;
   const auto between = [&](double value) {

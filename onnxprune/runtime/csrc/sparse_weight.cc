@@ -9,9 +9,9 @@
 namespace onnxprune {
 namespace {
 
-// More than any weight has, and so few that no product of two sizes overflows.
+// More than any weight has, and small enough that products of two sizes do not overflow.
 constexpr uint64_t kMaxElements = uint64_t{1} << 40;
-// An empty row of a matrix costs memory too: a broken file must not ask for more than there is.
+// Empty rows take memory too, and a damaged file must not allocate all of it.
 constexpr int64_t kMaxDimension = int64_t{1} << 26;
 
 uint64_t element_count(const std::vector<int64_t>& shape) {

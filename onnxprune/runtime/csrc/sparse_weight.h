@@ -1,4 +1,4 @@
-// A sparse weight as the model file has it: `values`, `gaps` and `shape` (sparse/encode.py), decoded and checked.
+// A sparse weight as the model file stores it: `values`, `gaps` and `shape` (sparse/encode.py), decoded and checked.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +16,7 @@ struct SparseWeight {
 
 enum class ValueType { kFloat, kFloat16, kDouble };
 
-// Decode `count` values and gaps. Fillers (value 0) are dropped.
+// Decodes `count` values and gaps. Fillers, which bridge distances above 255 with a value of 0, are dropped.
 // Throws Refusal for a gap of 0, a position beyond the weight, or a shape that is negative or overflows.
 SparseWeight decode(const void* values, ValueType type, const uint8_t* gaps, size_t count, std::vector<int64_t> shape);
 

@@ -7,13 +7,13 @@
 namespace onnxprune {
 namespace {
 
-// A chunk's rows are sorted together, so that few is bad; chunks are what threads share out, so that many is bad.
+// Rows are sorted within a chunk, which favors large chunks; threads share chunks, which favors small ones.
 constexpr size_t kMinChunkRows = 256;
 constexpr size_t kMaxChunkRows = 1024;
 constexpr size_t kWantedChunks = 8;
 
 constexpr size_t kQuadRows = 4;
-// Of a quad's places, those that may be empty: five in four are about what the fours' shared loads save.
+// Values that a group of four rows may store, as a multiple of its non-zeros: what its shared loads about make up for.
 constexpr double kMaxQuadFill = 1.25;
 
 size_t count_chunks(size_t rows) {
@@ -23,7 +23,7 @@ size_t count_chunks(size_t rows) {
 
 }  // namespace
 
-// A row's entries in a block: their offsets and values.
+// The entries of a row within a block.
 struct SpmmMatrix::Row {
   uint32_t index;
   std::vector<SpmmEntry> entries;
@@ -99,7 +99,7 @@ void SpmmMatrix::pack(const CsrMatrix& matrix, size_t chunk, size_t block) {
     std::sort(row.entries.begin(), row.entries.end(),
               [](const SpmmEntry& a, const SpmmEntry& b) { return a.offset < b.offset; });
   }
-  // Fours of rows whose entries share enough places; what they leave goes row by row.
+  // Groups of four rows that have enough columns in common; the other rows are packed singly.
   std::vector<std::pair<uint32_t, std::vector<SpmmQuad>>> quads;
   for (size_t i = 0; i + kQuadRows <= rows.size(); i += kQuadRows) {
     size_t count = 0;

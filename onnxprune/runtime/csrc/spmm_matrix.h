@@ -10,18 +10,19 @@
 
 namespace onnxprune {
 
-// Where a panel has the dense operand's row for each column of the matrix. Columns come in channels, of `taps` columns
-// each (a Conv's; one elsewhere).
+// Where a panel holds the row of the dense operand that belongs to a column of the matrix. Columns come in channels,
+// each with a column for every tap of a convolution; in Gemm and MatMul a channel is one column.
 struct PanelLayout {
   size_t channels;
-  // Channels whose columns make a block, and floats from one to the next in the panel.
+  // Channels of a block, and floats from one channel to the next in the panel.
   size_t block_channels;
   size_t channel_stride;
-  // For each tap, floats from its channel's begin.
+  // For each tap, floats from the start of its channel.
   std::vector<size_t> taps;
 };
 
-// Rows come in chunks, a chunk's columns in blocks. The first block has every row, for the sums to begin with.
+// The rows are cut into chunks, and the columns of a chunk into blocks. The first block has every row, empty ones too,
+// since it initializes the sums.
 class SpmmMatrix {
  public:
   SpmmMatrix(const CsrMatrix& matrix, PanelLayout layout);
@@ -32,11 +33,11 @@ class SpmmMatrix {
   const PanelLayout& layout() const { return layout_; }
   size_t blocks() const { return blocks_; }
   SpmmBlock block(size_t chunk, size_t block) const;
-  // A bias of nothing.
+  // A bias of zeros.
   const float* zeros() const { return zeros_.data(); }
 
  private:
-  // Rows of one kind, block after block.
+  // The single rows, or the groups of four, of all blocks in sequence.
   template <class Entry>
   struct Packed {
     struct Start {

@@ -8,9 +8,9 @@
 namespace onnxprune {
 namespace {
 
-// Other work may keep threads busy: the most that were seen in so many measurements.
+// The largest of several counts is kept, since other work may keep some threads busy during one of them.
 constexpr size_t kMeasurements = 3;
-// A thread that sleeps takes some 50 microseconds to begin.
+// How long a measurement waits for all threads; waking a sleeping one takes about 50 microseconds.
 constexpr std::chrono::microseconds kPatience{1000};
 
 }  // namespace
@@ -26,7 +26,7 @@ size_t ThreadCount::measure(const ParallelFor& parallel_for) {
   std::vector<std::thread::id> runners(tasks);
   std::atomic<size_t> begun{0};
   const auto deadline = std::chrono::steady_clock::now() + kPatience;
-  // No thread takes a second task before every thread has its first, or time is up.
+  // No thread takes a second task before all tasks have started or time is up.
   parallel_for(tasks, [&](size_t task) {
     runners[task] = std::this_thread::get_id();
     ++begun;

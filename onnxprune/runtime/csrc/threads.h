@@ -1,4 +1,4 @@
-// Threads: whoever calls the kernels lends them.
+// The threads that a run may use. The caller provides them: onnxruntime's own, or those of a test.
 #pragma once
 
 #include <atomic>
@@ -13,10 +13,10 @@ namespace onnxprune {
 // Runs task(0) to task(count - 1), on any threads, in any order, and comes back when all are done.
 using ParallelFor = std::function<void(size_t count, const std::function<void(size_t)>& task)>;
 
-// How many threads a ParallelFor has, up to the cores of the machine; for all runs of a session.
+// How many threads a ParallelFor uses, at most max_threads(). One object serves all runs of a node.
 //
-// No version of onnxruntime's C API tells it, and dividing a tile's rows for threads that are not there loads its panel
-// once more for each part: so it is measured, at the runs that could divide, by tasks that wait for each other.
+// Measured, because onnxruntime's C API does not tell it: tasks wait for each other, and the threads that ran them are
+// counted. It matters where a tile's rows are split, since each part packs the tile's panel again.
 class ThreadCount {
  public:
   size_t measure(const ParallelFor& parallel_for);
@@ -26,10 +26,10 @@ class ThreadCount {
   std::atomic<size_t> measurements_{0};
 };
 
-// The most that ThreadCount tells.
+// The number of cores.
 size_t max_threads();
 
-// What a run may use: a ParallelFor and the measure of its threads.
+// A ParallelFor and the number of its threads.
 class Threads {
  public:
   Threads(ParallelFor parallel_for, ThreadCount& thread_count)
@@ -37,7 +37,7 @@ class Threads {
 
   size_t count() const { return thread_count_.measure(parallel_for_); }
 
-  // The ParallelFor, with the first exception of a task thrown again to the caller.
+  // Runs the tasks; rethrows the first exception that one of them threw.
   template <class Task>
   void run(size_t count, const Task& task) const {
     std::exception_ptr failure;

@@ -3,7 +3,7 @@
 namespace onnxprune {
 namespace {
 
-// So many that unequal tasks even out.
+// More than one, so that threads which finish early take over work from slower ones.
 constexpr size_t kTasksPerThread = 2;
 
 }  // namespace

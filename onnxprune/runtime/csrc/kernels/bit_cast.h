@@ -1,4 +1,4 @@
-// std::bit_cast of C++20. Local to each file that includes it, as kernels.h says why.
+// std::bit_cast for C++17. In an unnamed namespace for the reason that kernels.h gives.
 #pragma once
 
 #include <string.h>

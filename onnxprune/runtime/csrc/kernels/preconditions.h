@@ -1,4 +1,4 @@
-// What the kernels take for granted, for assertions at their entries: release builds check none of it.
+// The kernels' preconditions, for assertions at their entries; release builds do not check them.
 #pragma once
 
 #include <assert.h>
@@ -8,14 +8,14 @@
 namespace onnxprune {
 namespace {
 
-// Of panels and sums, in bytes.
+// Alignment of panels and sums, in bytes.
 constexpr size_t kAlignment = 64;
 
 [[maybe_unused]] inline bool is_aligned(const void* address) {
   return reinterpret_cast<uintptr_t>(address) % kAlignment == 0;
 }
 
-// Runs with rows, the shorter rows first; offsets that are multiples of `step`.
+// No run is empty, runs of shorter rows come first, and offsets are multiples of `step`.
 template <class Entry>
 [[maybe_unused]] bool is_valid(const SpmmRows<Entry>& block, size_t step) {
   if (block.run_count == 0) return true;
@@ -33,7 +33,7 @@ template <class Entry>
   return true;
 }
 
-// Rows [first, last) that begin where the one before ends.
+// Rows [first, last) do not overlap, and have their entries.
 [[maybe_unused]] inline bool is_valid(const SpmvBlock& block, size_t first, size_t last) {
   if (first > last || block.row_start == nullptr) return false;
   for (size_t row = first; row < last; ++row) {

@@ -21,7 +21,7 @@ namespace onnxprune {
 template <class Number>
 using SparseGemmOf = std::conditional_t<std::is_same_v<Number, double>, SparseGemmF64, SparseGemm>;
 
-// One for each matrix of a weight.
+// A SparseGemm for each matrix of a weight.
 template <class Number>
 std::vector<std::unique_ptr<SparseGemmOf<Number>>> make_gemms(const SparseWeight& weight, const MatrixLayout& layout,
                                                               double scale) {
@@ -60,7 +60,7 @@ class GemmOp {
 
   GemmOp(const Attributes& attributes, const SparseWeight& weight)
       : x_transposed_(attributes.x_transposed), beta_(attributes.beta) {
-    if (weight.shape.size() != 2) throw Refusal("its shape " + to_string(weight.shape) + " is none of a matrix");
+    if (weight.shape.size() != 2) throw Refusal("its shape " + to_string(weight.shape) + " is not that of a matrix");
     outputs_ = size_at(weight.shape, attributes.weight_transposed ? 0 : 1);
     inputs_ = size_at(weight.shape, attributes.weight_transposed ? 1 : 0);
     const MatrixLayout layout{1, outputs_, inputs_, !attributes.weight_transposed};
@@ -127,7 +127,7 @@ class MatMulOp {
 
   MatMulOp(const Attributes&, const SparseWeight& weight) {
     const std::vector<int64_t>& shape = weight.shape;
-    if (shape.size() < 2) throw Refusal("its shape " + to_string(shape) + " is none of a matrix");
+    if (shape.size() < 2) throw Refusal("its shape " + to_string(shape) + " is not that of a matrix");
     outputs_ = size_at(shape, shape.size() - 1);
     inputs_ = size_at(shape, shape.size() - 2);
     batch_.assign(shape.begin(), shape.end() - 2);
@@ -151,7 +151,7 @@ class MatMulOp {
     if (!vector) y_shape.push_back(static_cast<int64_t>(rows));
     y_shape.push_back(static_cast<int64_t>(outputs_));
     Result<T> y(context, y_shape);
-    // An addend of one row is a bias.
+    // An addend of one row can be the bias.
     const bool biased = arguments.addend && arguments.addend->shape() == std::vector<int64_t>{y_shape.back()};
     const Number* const bias = biased ? arguments.addend->data() : nullptr;
     EpilogueOf<Number> epilogue = biased ? arguments.epilogue : arguments.epilogue_for(y_shape);
@@ -174,7 +174,7 @@ class MatMulOp {
  private:
   using Number = typename Operand<T>::Number;
 
-  // The leading axes of the output, for these of the input.
+  // The leading axes of the output, for those of the input.
   std::vector<int64_t> broadcast(const std::vector<int64_t>& x_batch) const {
     std::vector<int64_t> longer = x_batch.size() < batch_.size() ? batch_ : x_batch;
     const std::vector<int64_t>& shorter = x_batch.size() < batch_.size() ? x_batch : batch_;

@@ -42,7 +42,7 @@ ValueType value_type(ONNXTensorElementDataType type) {
   }
 }
 
-// The weight of a node, its values cast to T as the function in the file casts them.
+// The weight of a node, with its values rounded to T, as the function in the model file does.
 template <class T>
 SparseWeight weight_of(const OrtValue* values_input, const OrtValue* gaps_input, const OrtValue* shape_input) {
   const Tensor values = list_of(values_input, "values");
@@ -61,7 +61,7 @@ SparseWeight weight_of(const OrtValue* values_input, const OrtValue* gaps_input,
   return weight;
 }
 
-// What onnxruntime holds for a node.
+// The state of a node, which onnxruntime owns.
 template <template <class> class Kernel, class T>
 class Node {
  public:
@@ -81,8 +81,8 @@ class Node {
     const Context context(kernel_context, thread_count_);
     const Arguments<T> arguments(context, form_, constants_);
     if (packed_) return packed_->compute(context, arguments);
-    // A weight that is not known to be constant is read at every run: one that the graph computes, or one of the graph
-    // around a subgraph, which onnxruntime (seen in 1.18) does not show to kernels.
+    // A weight that is not known to be constant is packed in every run: one that the graph computes, or one of an outer
+    // graph, which onnxruntime does not show to kernels in a subgraph (seen in 1.18).
     Kernel<T> kernel(attributes_, weight_of<T>(context.input(kValues), context.input(kGaps), context.input(kShape)));
     kernel.compute(context, arguments);
   }
@@ -98,7 +98,7 @@ class Node {
   ThreadCount thread_count_;
 };
 
-// An operator of `Kernel<T>`. No exception leaves its functions, and its errors name the node.
+// A custom operator around `Kernel<T>`. Its functions throw nothing; its errors name the node.
 template <template <class> class Kernel, class T>
 struct Op : OrtCustomOp {
   Op(const std::string& base_name, const Form& op_form, bool may_have_bias)
@@ -171,12 +171,12 @@ void add_forms(const std::string& name, bool may_have_bias, std::vector<const Or
 }  // namespace
 
 const std::vector<const OrtCustomOp*>& custom_ops() {
-  // Sessions keep pointers to them: never deleted.
+  // Never deleted, as sessions keep pointers to them.
   static const std::vector<const OrtCustomOp*> all = [] {
     std::vector<const OrtCustomOp*> ops;
     add_forms<GemmOp, float, Half, double>("SparseGemm", true, ops);
     add_forms<MatMulOp, float, Half, double>("SparseMatMul", false, ops);
-    // Conv has no kernel for double in onnxruntime either.
+    // Not in double: onnxruntime has no Conv for it either.
     add_forms<ConvOp, float, Half>("SparseConv", true, ops);
     add_forms<ConvOp, float, Half>("SparseConvNoBias", false, ops);
     return ops;
