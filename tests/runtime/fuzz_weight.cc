@@ -1,6 +1,6 @@
 // A fuzz target for what a model file can say of a sparse weight: decoding, packing and one run, without onnxruntime.
 //
-// With Clang it is built for libFuzzer; else it has a main of its own, which makes up inputs: `fuzz_weight [COUNT]`.
+// With Clang it is built for libFuzzer; else it has a main of its own, which generates inputs: `fuzz_weight [COUNT]`.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -8,11 +8,13 @@
 #include <utility>
 #include <vector>
 
-#include "convolution.h"
 #include "cpu.h"
-#include "entries.h"
-#include "matrix.h"
-#include "product.h"
+#include "csr_matrix.h"
+#include "refusal.h"
+#include "sparse_conv.h"
+#include "sparse_gemm.h"
+#include "sparse_weight.h"
+#include "threads.h"
 
 namespace {
 
@@ -54,6 +56,11 @@ void serially(size_t count, const std::function<void(size_t)>& task) {
   for (size_t i = 0; i < count; ++i) task(i);
 }
 
+Threads one_thread() {
+  static ThreadCount count;
+  return {serially, count};
+}
+
 Epilogue epilogue_of(Reader& reader, const float* addend) {
   Epilogue epilogue;
   epilogue.activation = static_cast<Activation>(reader.byte() % 6);
@@ -61,7 +68,7 @@ Epilogue epilogue_of(Reader& reader, const float* addend) {
   return epilogue;
 }
 
-void multiply(Reader& reader, const Entries& weight) {
+void multiply(Reader& reader, const SparseWeight& weight) {
   if (weight.shape.size() < 2) return;
   const auto rows = static_cast<size_t>(weight.shape[weight.shape.size() - 1]);
   const auto columns = static_cast<size_t>(weight.shape[weight.shape.size() - 2]);
@@ -70,16 +77,16 @@ void multiply(Reader& reader, const Entries& weight) {
   const bool transposed = reader.byte() % 2 == 1;
   const size_t n = reader.byte() % 20;
   if (rows * columns > kMaxRunElements || count > 64) return;
-  for (RowMatrix& matrix : to_row_matrices(weight, {count, rows, columns, transposed}, 0.5)) {
+  for (CsrMatrix& matrix : to_csr_matrices(weight, {count, rows, columns, transposed}, 0.5)) {
     const std::vector<float> x(n * columns, 0.5f);
     const std::vector<float> addend(n * rows, 1.0f);
     std::vector<float> y(n * rows);
-    Product product(choose_kernels(), std::move(matrix));
-    product.run({x.data(), n, columns, false}, nullptr, y.data(), serially, epilogue_of(reader, addend.data()));
+    SparseGemm gemm(choose_kernels(), std::move(matrix));
+    gemm.run({x.data(), n, columns, false}, nullptr, y.data(), one_thread(), epilogue_of(reader, addend.data()));
   }
 }
 
-void convolve(Reader& reader, const Entries& weight) {
+void convolve(Reader& reader, const SparseWeight& weight) {
   const size_t axes = weight.shape.size() < 3 ? 1 : weight.shape.size() - 2;
   ConvAttributes attributes;
   if (reader.byte() % 4 == 0) attributes.strides = reader.sizes(axes);
@@ -91,19 +98,19 @@ void convolve(Reader& reader, const Entries& weight) {
   uint64_t elements = 1;
   for (const int64_t size : weight.shape) elements *= static_cast<uint64_t>(size);
   if (elements > kMaxRunElements) return;
-  Convolution convolution(choose_kernels(), weight, attributes);
+  SparseConv conv(choose_kernels(), weight, attributes);
   x_shape.push_back(weight.shape[1] * attributes.group);
   for (size_t axis = 0; axis < axes; ++axis) x_shape.push_back(reader.byte() % 12);
   size_t x_elements = 1;
   for (const int64_t size : x_shape) x_elements *= static_cast<size_t>(size);
   double outputs = 1;
-  const std::vector<int64_t> y_shape = convolution.output_shape(x_shape);
+  const std::vector<int64_t> y_shape = conv.output_shape(x_shape);
   for (const int64_t size : y_shape) outputs *= static_cast<double>(size);
   if (x_elements > kMaxRunElements || outputs > kMaxRunElements) return;
   const std::vector<float> x(x_elements, 0.5f);
   const std::vector<float> addend(static_cast<size_t>(outputs), 1.0f);
   std::vector<float> y(static_cast<size_t>(outputs));
-  convolution.run(x.data(), x_shape, nullptr, y.data(), serially, epilogue_of(reader, addend.data()));
+  conv.run(x.data(), x_shape, nullptr, y.data(), one_thread(), epilogue_of(reader, addend.data()));
 }
 
 }  // namespace
@@ -122,7 +129,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::vector<uint8_t> bytes = reader.rest(count * value_bytes);
   std::copy(bytes.begin(), bytes.end(), reinterpret_cast<uint8_t*>(values.data()));
   try {
-    const Entries weight = decode(values.data(), type, gaps.data(), count, shape);
+    const SparseWeight weight = decode(values.data(), type, gaps.data(), count, shape);
     conv ? convolve(settings, weight) : multiply(settings, weight);
   } catch (const Refusal&) {
   }

@@ -180,6 +180,16 @@ def test_any_number_of_threads_gives_the_same_bits(isa, count):
         assert len(results) == 1
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_tile_that_threads_share_equals_the_dense_one(isa, threads):
+    weight, x = sparse_array(600, 32, 3, 3), dense_array(1, 32, 5, 5)
+    session = kernel_session(sparse_model("SparseConvNoBias", weight, pads=[1] * 4), threads)
+    expected = run_dense("Conv", weight, x, pads=[1] * 4)
+    # The first runs measure how many threads there are.
+    for _ in range(5):
+        assert_close(session.run(None, {"x": x})[0], expected)
+
+
 @pytest.mark.parametrize("node", NODES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
 def test_every_node_that_onnxprune_writes_runs(node, dtype):

@@ -29,7 +29,7 @@ INT64 = np.iinfo(np.int64)
         ({"shape": np.array([-8, -6], np.int64)}, "negative dimension"),
         ({"shape": np.array([INT64.max, 2], np.int64)}, "larger than memory"),
         ({"shape": np.array([1 << 27, 1 << 27], np.int64)}, "larger than memory"),
-        ({"shape": np.array([48], np.int64)}, "none of a matrix"),
+        ({"shape": np.array([48], np.int64)}, "not that of a matrix"),
         ({"shape": np.array([], np.int64)}, "position"),
     ],
 )
@@ -41,7 +41,7 @@ def test_a_malformed_weight_is_refused_by_the_name_of_its_node(parts, reason):
 @pytest.mark.parametrize(
     ("attributes", "reason"),
     [
-        ({"group": 3}, "do not part into 3 groups"),
+        ({"group": 3}, "cannot be divided into 3 groups"),
         ({"group": 0}, "0 groups"),
         ({"strides": [0, 1]}, "strides"),
         ({"strides": [1]}, "strides"),

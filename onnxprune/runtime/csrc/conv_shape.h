@@ -30,15 +30,15 @@ struct ConvShape {
   int64_t input_pixels() const { return product(&ConvAxis::input, 0); }
   int64_t output_pixels() const { return product(&ConvAxis::output, 0); }
   int64_t taps() const { return product(&ConvAxis::kernel, 0); }
-  // Over all axes but the last `but`.
-  int64_t product(int64_t ConvAxis::*size, size_t but) const {
+  // Over all axes except the last `but`.
+  int64_t product(int64_t ConvAxis::* size, size_t but) const {
     int64_t all = 1;
     for (size_t i = 0; i + but < axes.size(); ++i) all *= axes[i].*size;
     return all;
   }
 };
 
-// The same convolution with few axes, two at least: plain ones at the end are one.
+// The same convolution with plain axes at the end merged into one, and at least two axes.
 ConvShape simplified(ConvShape shape);
 
 }  // namespace onnxprune

@@ -2,27 +2,28 @@
 
 #include <algorithm>
 #include <array>
+#include <cassert>
 #include <limits>
 #include <map>
 #include <numeric>
 #include <utility>
 
-#include "plan.h"
+#include "cost_model.h"
 
 namespace onnxprune {
 namespace {
 
 int64_t quotient_up(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
 
-// Narrower ones would be copied float by float.
+// Narrower strips would be copied float by float.
 constexpr int64_t kMinStrip = 4;
 
-// Runs of floats that follow each other, as copies of the largest kind that fits; the last may overlap the one before.
+// Turns contiguous runs of floats into copies of the largest kind that fits; the last copy may overlap the one before.
 class CopyLists {
  public:
   CopyLists(size_t lanes) : lanes_(static_cast<ptrdiff_t>(lanes)) {}
 
-  // `count` floats that lie `step` apart where they come from.
+  // `count` floats that are `step` apart in the source and contiguous in the target.
   void add(ptrdiff_t source, ptrdiff_t target, ptrdiff_t count, ptrdiff_t step) {
     if (count_ > 0 && step == step_ && source == source_ + count_ * step && target == target_ + count_) {
       count_ += count;
@@ -42,7 +43,7 @@ class CopyLists {
 
   ptrdiff_t floats() const { return floats_; }
 
-  // Where the copies of a finished list go.
+  // The contiguous targets of a finished list.
   const std::vector<ConvTiles::Run>& targets() const { return targets_; }
 
  private:
@@ -134,7 +135,7 @@ class ConvTiles::Builder {
   }
 
  private:
-  // Where an output row is cut into lines that lie one after the other, as many as columns of a strip hold.
+  // A plane of one row (folds_) is cut into pieces of `width` columns, which take the place of its rows.
   int64_t rows(int64_t width) const { return folds_ ? quotient_up(column_.output, width) : row_.output; }
   int64_t columns(int64_t width) const { return folds_ ? width : column_.output; }
   int64_t strips_of(const Cut& cut) const {
@@ -210,7 +211,7 @@ class ConvTiles::Builder {
     return layout;
   }
 
-  // Of the phases that the kernel's rows have, in the order they first do.
+  // The index of a phase of the stride, in the order in which rows of the convolution's kernel first have them.
   int64_t phase_index(int64_t phase) const {
     int64_t index = 0;
     while (index * row_.dilation % row_.stride != phase) ++index;
@@ -226,8 +227,7 @@ class ConvTiles::Builder {
             index % across * cut_.width};
   }
 
-  // Input rows before the row axis' of the plane, as seen by a tap of the leading axes; -1 where that lies in the
-  // padding.
+  // Input rows before those of the plane that a tap of the leading axes reads; -1 where that plane is padding.
   int64_t leading_rows(int64_t plane, int64_t tap) const {
     int64_t offset = 0;
     int64_t scale = 1;
@@ -243,7 +243,7 @@ class ConvTiles::Builder {
     return offset * row_.input;
   }
 
-  // Rows `first` to `last` of a group of strips.
+  // Adds the tile of rows [first, last) of a group of strips.
   void add(ConvTiles& tiles, std::map<std::vector<ptrdiff_t>, size_t>& known, int64_t group, int64_t first,
            int64_t last) const {
     CopyLists loads(kernels_.lanes);
@@ -290,7 +290,7 @@ class ConvTiles::Builder {
     tiles.tiles_.push_back(tile);
   }
 
-  // What output row `row` of a strip (the kernel's rows see some more) needs of the input, for one copy.
+  // Loads the input that output row `row` of a strip needs, for one of the shifted copies.
   void load(const Strip& strip, int64_t leading_tap, int64_t sharer, int64_t column_tap, int64_t row, int64_t target,
             CopyLists& loads) const {
     const int64_t leading = leading_rows(strip.plane, leading_tap);
@@ -337,8 +337,8 @@ class ConvTiles::Builder {
     return list;
   }
 
-  // Counts the copies' places from the lowest on, and gives that.
-  static ptrdiff_t rebase(std::vector<Copy>& copies, ptrdiff_t Copy::*place) {
+  // Makes the places relative to the lowest of them, which is returned.
+  static ptrdiff_t rebase(std::vector<Copy>& copies, ptrdiff_t Copy::* place) {
     if (copies.empty()) return 0;
     ptrdiff_t lowest = copies.front().*place;
     for (const Copy& copy : copies) lowest = std::min(lowest, copy.*place);
@@ -359,6 +359,10 @@ class ConvTiles::Builder {
 };
 
 ConvTiles::ConvTiles(const Kernels& kernels, const ConvShape& shape, size_t entries) {
+  assert(shape.axes.size() >= 2);
+  assert(shape.images >= 1 && shape.output_pixels() >= 1);
+  assert(std::all_of(shape.axes.begin(), shape.axes.end(),
+                     [](const ConvAxis& axis) { return axis.kernel >= 1 && axis.stride >= 1 && axis.dilation >= 1; }));
   Builder(kernels, shape, entries).build(*this);
 }
 

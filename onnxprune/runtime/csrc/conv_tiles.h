@@ -1,8 +1,9 @@
 // How a convolution's output is cut into tiles, and how the panel of each is filled.
 //
-// Output pixels are cut into strips, some columns wide; a tile has some rows of a strip, or of several side by side.
-// For each input channel a panel holds the input that these rows see through the kernel's columns, a copy for each of
-// them, so that every tap is an aligned vector of it; the kernel's rows see the same copies, some vectors further on.
+// The output is cut into strips of columns. A tile is some rows of one strip, or of several strips side by side. For
+// each input channel, a panel holds the input that the tile needs, once for each column of the convolution's kernel and
+// shifted by it, so that every tap reads aligned vectors. The rows of the convolution's kernel read the same copies at
+// other offsets.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +12,7 @@
 
 #include "conv_shape.h"
 #include "kernels/kernels.h"
-#include "panel_matrix.h"
+#include "spmm_matrix.h"
 
 namespace onnxprune {
 
@@ -22,14 +23,14 @@ class ConvTiles {
 
   struct Tile {
     size_t program;
-    // Of the sums.
+    // Width of a row of sums.
     size_t vectors;
     // Where its copies start in the input and in the output.
     ptrdiff_t input;
     ptrdiff_t output;
   };
 
-  // Floats of the output that follow each other, counted from where the tile's copies start.
+  // Contiguous floats of the output; `target` counts from where the tile's copies start.
   struct Run {
     ptrdiff_t target;
     size_t count;
@@ -37,26 +38,26 @@ class ConvTiles {
 
   const PanelLayout& layout() const { return layout_; }
   const std::vector<Tile>& tiles() const { return tiles_; }
-  // From a channel of the input to its panel row, from a row of the sums to a channel of the output.
+  // `loads` fill the panel row of an input channel; `stores` move a row of sums to its output channel.
   Copies loads(const Tile& tile) const { return programs_[tile.program].loads.view(); }
   Copies stores(const Tile& tile) const { return programs_[tile.program].stores.view(); }
-  // What the stores write of a channel of the output.
+  // The parts of an output channel that the stores write.
   const std::vector<Run>& stored(const Tile& tile) const { return programs_[tile.program].stored; }
-  // Whether the loads leave some of the panel as it is.
+  // Whether the loads leave gaps in the panel (padding), which must then be zero.
   bool has_holes(const Tile& tile) const { return programs_[tile.program].holes; }
 
  private:
-  // How the output is cut, and what that costs.
+  // A way to cut the output, and its estimated cost.
   struct Cut {
-    // Columns of a strip, strips side by side, vectors of all of them.
+    // Columns of a strip, strips side by side in a tile, and vectors of a row of all of them.
     int64_t width;
     int64_t strips;
     int64_t row_vectors;
-    // Parts of a plane's rows, rows of the largest, and of its largest tile.
+    // Bands of rows that a plane is divided into, rows of the largest band, and rows of its largest tile.
     int64_t bands;
     int64_t band_rows;
     int64_t tile_rows;
-    // Whether the kernel's rows share copies; they share one for each phase, and see up to `halo` rows more.
+    // Whether the rows of the convolution's kernel share copies: one for each phase of the stride, `halo` rows higher.
     bool shares_rows;
     int64_t phases;
     int64_t halo;

@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <string>
 
-#include "entries.h"
+#include "refusal.h"
 
 #if defined(__linux__)
 #include <unistd.h>
@@ -43,7 +43,7 @@ struct Candidate {
   bool (*runs_here)();
 };
 
-// The best first.
+// The widest first.
 const Candidate kCandidates[] = {
 #if defined(ONNXPRUNE_X86)
     {kAvx512, has_avx512},
@@ -56,20 +56,27 @@ const Candidate kCandidates[] = {
 
 }  // namespace
 
+std::vector<const Kernels*> runnable_kernels() {
+  std::vector<const Kernels*> runnable;
+  for (const Candidate& candidate : kCandidates) {
+    if (candidate.runs_here()) runnable.push_back(&candidate.kernels);
+  }
+  return runnable;
+}
+
 const Kernels& choose_kernels() {
   const char* variable = std::getenv("ONNXPRUNE_ISA");
   const std::string wanted = variable == nullptr ? "" : variable;
   std::string names;
-  for (const Candidate& candidate : kCandidates) {
-    if (!candidate.runs_here()) continue;
-    if (wanted.empty() || wanted == candidate.kernels.name) return candidate.kernels;
-    names += std::string(names.empty() ? "" : ", ") + candidate.kernels.name;
+  for (const Kernels* const kernels : runnable_kernels()) {
+    if (wanted.empty() || wanted == kernels->name) return *kernels;
+    names += std::string(names.empty() ? "" : ", ") + kernels->name;
   }
   throw Refusal("ONNXPRUNE_ISA is '" + wanted + "', but this machine has " + names);
 }
 
 size_t panel_bytes() {
-  // The least of any CPU of the last ten years.
+  // The smallest L1 data cache of CPUs of the last ten years.
   long cache = 32 * 1024;
 #if defined(_SC_LEVEL1_DCACHE_SIZE)
   cache = std::max(cache, sysconf(_SC_LEVEL1_DCACHE_SIZE));

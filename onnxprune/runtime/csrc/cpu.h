@@ -1,15 +1,20 @@
-// What this CPU has.
+// The instruction sets and the cache of this CPU.
 #pragma once
+
+#include <vector>
 
 #include "kernels/kernels.h"
 
 namespace onnxprune {
 
+// The kernels of every instruction set that this CPU and its operating system have, the widest first.
+std::vector<const Kernels*> runnable_kernels();
+
 // The widest instruction set that this CPU and its operating system have, or the one that the environment variable
-// ONNXPRUNE_ISA names (portable, avx2, avx512, neon). Throws Refusal where that one is not there.
+// ONNXPRUNE_ISA names (portable, avx2, avx512, neon). Throws Refusal if this machine does not have it.
 const Kernels& choose_kernels();
 
-// Bytes of a panel that stay in the first data cache, beside the sums and the weights that stream through it.
+// Bytes of a panel that stay in the L1 data cache next to the sums and the weights that stream through it.
 size_t panel_bytes();
 
 }  // namespace onnxprune

@@ -1,4 +1,4 @@
-// What becomes of a sum before it is stored.
+// The epilogue of a sparse product: an addition and an activation, applied before the result is stored.
 #pragma once
 
 namespace onnxprune {
@@ -12,7 +12,7 @@ enum class Activation {
   kHardSwish,  // z * (slope * z + offset between low and high) / divisor
 };
 
-// What activations are made with.
+// The parameters of activations.
 struct Constants {
   double slope = 1;
   double offset = 0;
@@ -26,7 +26,7 @@ template <class Number>
 struct EpilogueOf {
   Activation activation = Activation::kNone;
   Constants constants;
-  // Laid out as y, or null.
+  // Of the same layout as y, or null.
   const Number* addend = nullptr;
 
   bool any() const { return activation != Activation::kNone || addend != nullptr; }

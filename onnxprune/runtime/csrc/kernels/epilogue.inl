@@ -1,9 +1,9 @@
-// Activations over rows of sums: plain loops, which compilers turn into vectors of the file's instruction set.
+// Activations over rows of sums: plain loops, which the compiler vectorizes for the instruction set of the file.
 #pragma once
 
-#include <string.h>
-
+#include "bit_cast.h"
 #include "kernels.h"
+#include "preconditions.h"
 
 namespace onnxprune {
 namespace {
@@ -13,13 +13,13 @@ inline float between(float value, float low, float high) {
   return raised > high ? high : raised;
 }
 
-// Up to here 2^n, with n = x / ln(2), is a normal float.
+// Up to this |x|, 2^n with n = x / ln(2) is a normal float.
 constexpr float kLargestExponent = 87.0f;
 
 // exp within 2e-7 of its value, after Cephes: 2^n, times a polynomial over [-ln(2) / 2, ln(2) / 2].
 inline float exponential(float x) {
   x = between(x, -kLargestExponent, kLargestExponent);
-  // Adding it leaves a number's whole part, rounded, in the low bits.
+  // 1.5 * 2^23: adding it rounds a number to an integer, which is then in the low bits.
   constexpr float kRounder = 12582912.0f;
   const float shifted = x * 1.44269504f + kRounder;
   const float n = shifted - kRounder;
@@ -31,15 +31,10 @@ inline float exponential(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  uint32_t bits;
-  memcpy(&bits, &shifted, sizeof bits);
-  bits = (bits + 127) << 23;
-  float power;
-  memcpy(&power, &bits, sizeof power);
-  return p * power;
+  return p * bit_cast<float>((bit_cast<uint32_t>(shifted) + 127) << 23);
 }
 
-// 0 below that exponent, so that no large z is multiplied by more.
+// Exactly 0 for z below -kLargestExponent, as Silu multiplies it by z, which may be large.
 inline float sigmoid(float z) {
   const float value = 1.0f / (1.0f + exponential(-z));
   return z < -kLargestExponent ? 0.0f : value;
@@ -55,6 +50,7 @@ void map(const float* addend, size_t count, float* y, const Function& function) 
 }
 
 inline void finish(const Epilogue& epilogue, size_t first, size_t count, float* sums) {
+  assert(count == 0 || sums != nullptr);
   const float* const addend = epilogue.addend == nullptr ? nullptr : epilogue.addend + first;
   const auto slope = static_cast<float>(epilogue.constants.slope);
   const auto offset = static_cast<float>(epilogue.constants.offset);

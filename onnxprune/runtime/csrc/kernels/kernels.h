@@ -1,8 +1,8 @@
-// What every instruction set provides. `<kernel>.inl` has a kernel over a vector type, `vector_<set>.h` the type,
-// and `kernels_<set>.cc` the two together, compiled with that set's flags.
+// The kernels that every instruction set provides. `<kernel>.inl` is a kernel over a vector type, `vector_<set>.h` has
+// the type, and `kernels_<set>.cc` instantiates the kernels with it, compiled with the flags of that instruction set.
 //
-// These files include no standard library header with code in it: an inline function compiled here with a set's
-// flags could be the one copy that the linker keeps for all callers.
+// These files include no C++ standard header. The linker keeps one copy of an inline function for all callers: if that
+// were one compiled here, it would crash a CPU without the instruction set.
 #pragma once
 
 #include <stddef.h>
@@ -12,27 +12,26 @@
 
 namespace onnxprune {
 
-// One non-zero of a block: where its panel row begins, in floats from the panel's start, and its value.
+// One non-zero of a block: its value, and where its panel row begins, in floats from the start of the panel.
 struct SpmmEntry {
   uint32_t offset;
   float value;
 };
 
-// The same for four rows of the weight that follow each other and have their non-zeros at the same columns.
+// The same for four consecutive rows of the weight that have their non-zeros in the same columns (4x1 blocks).
 struct SpmmQuad {
   uint32_t offset;
   float values[4];
 };
 
-// Rows of a block that follow each other and have the same number of entries.
+// Consecutive rows of a block with the same number of entries.
 struct SpmmRun {
   uint32_t rows;
   uint32_t entries_per_row;
 };
 
-// Rows of a sparse matrix, sorted by their number of entries, so that the inner loop's trip count repeats and its
-// branch is predicted (without: 28 % of peak instead of 42 %). Empty rows are
-// left out, but for those of a block that the sums begin with.
+// Rows of a sparse matrix, sorted by their number of entries: the inner loop's trip count then repeats, and its branch
+// is predicted (28 % of peak unsorted, 42 % sorted). Empty rows are left out, except in a block whose call has a bias.
 template <class Entry>
 struct SpmmRows {
   const SpmmRun* runs;
@@ -41,26 +40,26 @@ struct SpmmRows {
   const Entry* entries;
 };
 
-// Part of a sparse matrix: rows by themselves, and fours of rows, named by the first of them.
+// Part of a sparse matrix: single rows, and groups of four rows, which are given by their first row.
 struct SpmmBlock {
   SpmmRows<SpmmEntry> singles;
   SpmmRows<SpmmQuad> quads;
 };
 
-// Part of a sparse matrix in rows, their columns counted from the part's first one.
+// Part of a sparse matrix in compressed rows; columns are counted from the first one of the part.
 struct SpmvBlock {
   const uint32_t* row_start;
   const uint16_t* columns;
   const float* values;
 };
 
-// Floats that move from `from + source` to `to + target`; how many is their kind's.
+// A copy of some floats from `from + source` to `to + target`; its kind says how many.
 struct Copy {
   ptrdiff_t source;
   ptrdiff_t target;
 };
 
-// A vector's worth of floats, as many at a distance of two, eight, four, or one.
+// One vector, one vector of every second float, eight floats, four, and one.
 enum CopyKind { kVectors, kEveryOther, kEights, kFours, kOnes, kCopyKinds };
 
 // Copies of each kind, from `copies + begin[kind]` on to `copies + begin[kind + 1]`.
@@ -76,7 +75,7 @@ struct Kernels {
   // The widest tile of `spmm`, in vectors.
   size_t max_vectors;
   // sums[row][*] += weight[row][column] * panel[column][*], rows of `vectors` vectors, aligned to 64 bytes. With
-  // `bias`, the sums begin with bias[row], whatever they were.
+  // `bias`, the sums start at bias[row] and their previous values are ignored.
   void (*spmm)(const SpmmBlock& block, size_t vectors, const float* panel, const float* bias, float* sums);
   // sums[row - first] += weight[row] . x, for rows first to last - 1.
   void (*spmv)(const SpmvBlock& block, size_t first, size_t last, const float* x, float* sums);
@@ -84,7 +83,7 @@ struct Kernels {
   void (*transpose)(const float* from, size_t from_stride, size_t rows, size_t columns, float* to, size_t to_stride);
   // Makes the copies for each of `rows` rows.
   void (*copy)(const Copies& copies, const float* from, size_t from_stride, size_t rows, float* to, size_t to_stride);
-  // Apply the epilogue to `count` sums, where they are stored: elements `first` and on of y.
+  // Applies the epilogue in place to `count` sums, which are the elements of y from `first` on.
   void (*finish)(const Epilogue& epilogue, size_t first, size_t count, float* sums);
 };
 

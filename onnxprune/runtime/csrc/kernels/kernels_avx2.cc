@@ -8,7 +8,7 @@ namespace onnxprune {
 
 const Kernels kAvx2 = {
     "avx2",           Avx2Vector::kLanes,    Avx2Vector::kMaxVectors, spmm<Avx2Vector>,
-    spmv<Avx2Vector>, transpose<Avx2Vector>, copy<Avx2Vector>, finish,
+    spmv<Avx2Vector>, transpose<Avx2Vector>, copy<Avx2Vector>,        finish,
 };
 
 }  // namespace onnxprune

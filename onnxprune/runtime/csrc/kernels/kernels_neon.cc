@@ -8,7 +8,7 @@ namespace onnxprune {
 
 const Kernels kNeon = {
     "neon",           NeonVector::kLanes,    NeonVector::kMaxVectors, spmm<NeonVector>,
-    spmv<NeonVector>, transpose<NeonVector>, copy<NeonVector>, finish,
+    spmv<NeonVector>, transpose<NeonVector>, copy<NeonVector>,        finish,
 };
 
 }  // namespace onnxprune

@@ -8,7 +8,7 @@ namespace onnxprune {
 
 const Kernels kPortable = {
     "portable",           PortableVector::kLanes,    PortableVector::kMaxVectors, spmm<PortableVector>,
-    spmv<PortableVector>, transpose<PortableVector>, copy<PortableVector>, finish,
+    spmv<PortableVector>, transpose<PortableVector>, copy<PortableVector>,        finish,
 };
 
 }  // namespace onnxprune

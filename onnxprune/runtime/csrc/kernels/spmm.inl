@@ -1,12 +1,13 @@
-// Sparse times dense, a panel of columns at a time: one row of the weight x 1 to kMaxVectors vectors of columns, or,
-// where four rows share their columns, four rows x up to kQuadVectors vectors.
+// Sparse matrix times dense panel (SpMM). The register tile is one row of the weight x 1 to kMaxVectors vectors, or,
+// where four rows have the same columns, four rows x up to kQuadVectors vectors.
 //
-// A row alone is bound by loads: of an entry's kVectors + 1, all but the broadcast are operands of an FMA. Four rows
-// load the panel once for all of them and are bound by the FMAs. Narrow tiles have too few accumulators to hide the
-// FMA's latency (4 cycles, two a cycle), so entries take turns at several sets of them.
+// A single row is bound by loads: kVectors + 1 for each entry, all but the broadcast as memory operands of an FMA. Four
+// rows share the loads of the panel and are bound by FMAs. A narrow tile has too few accumulators to hide the latency
+// of FMAs (4 cycles, at two a cycle), so its entries alternate between several sets of accumulators.
 #pragma once
 
 #include "kernels.h"
+#include "preconditions.h"
 
 namespace onnxprune {
 namespace {
@@ -57,7 +58,7 @@ void spmm_singles(const SpmmRows<SpmmEntry>& block, const float* panel, const fl
   }
 }
 
-// `pitch` is that of the sums' rows, in floats.
+// `pitch` is the distance between rows of sums, in floats.
 template <class V, size_t kVectors>
 void spmm_quads(const SpmmRows<SpmmQuad>& block, const float* panel, const float* bias, float* sums, size_t pitch) {
   constexpr size_t kRows = 4;
@@ -90,6 +91,12 @@ void spmm_quads(const SpmmRows<SpmmQuad>& block, const float* panel, const float
 template <class V>
 void spmm(const SpmmBlock& block, size_t vectors, const float* panel, const float* bias, float* sums) {
   static_assert(V::kMaxVectors == 12, "a case for each width");
+  assert(vectors >= 1 && vectors <= V::kMaxVectors);
+  assert(panel != nullptr && is_aligned(panel));
+  assert(sums != nullptr && is_aligned(sums));
+  // Single rows read the panel as memory operands, which need no alignment.
+  assert(is_valid(block.singles, 1));
+  assert(is_valid(block.quads, V::kLanes));
   switch (vectors) {
     case 1: spmm_singles<V, 1>(block.singles, panel, bias, sums); break;
     case 2: spmm_singles<V, 2>(block.singles, panel, bias, sums); break;

@@ -11,10 +11,10 @@ namespace {
 struct Avx2Vector {
   static constexpr size_t kLanes = 8;
   static constexpr size_t kMaxVectors = 12;
-  // Of 16 registers, two hold the broadcast weights.
+  // Of 16 registers: two hold broadcast weights, and the compiler needs some spare.
   static constexpr size_t kAccumulators = 12;
   static constexpr size_t kTransposeSide = 8;
-  // Twelve sums, three factors and a broadcast weight are all 16 registers.
+  // 12 sums (4 rows x 3 vectors), 3 factors and 1 broadcast weight fill the 16 registers.
   static constexpr size_t kQuadVectors = 3;
 
   __m256 lanes;
@@ -24,7 +24,7 @@ struct Avx2Vector {
   static Avx2Vector broadcast(const float* from) { return {_mm256_broadcast_ss(from)}; }
   static Avx2Vector load_unaligned(const float* from) { return {_mm256_loadu_ps(from)}; }
   static Avx2Vector load_every_other(const float* from) {
-    // The second load ends with the last float that is wanted.
+    // The second load ends with the last float that is needed, so as not to read beyond the input.
     const __m256 mixed = _mm256_shuffle_ps(_mm256_loadu_ps(from), _mm256_loadu_ps(from + 7), _MM_SHUFFLE(3, 1, 2, 0));
     return {_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(mixed), _MM_SHUFFLE(3, 1, 2, 0)))};
   }

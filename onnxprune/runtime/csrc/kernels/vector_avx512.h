@@ -9,7 +9,7 @@ namespace {
 struct Avx512Vector {
   static constexpr size_t kLanes = 16;
   static constexpr size_t kMaxVectors = 12;
-  // Of 32 registers; two sets of the widest tile.
+  // Of 32 registers: two sets of accumulators for the widest tile.
   static constexpr size_t kAccumulators = 24;
   static constexpr size_t kTransposeSide = 8;
   static constexpr size_t kQuadVectors = 4;
@@ -21,7 +21,7 @@ struct Avx512Vector {
   static Avx512Vector broadcast(const float* from) { return {_mm512_set1_ps(*from)}; }
   static Avx512Vector load_unaligned(const float* from) { return {_mm512_loadu_ps(from)}; }
   static Avx512Vector load_every_other(const float* from) {
-    // The second load ends with the last float that is wanted: element 15 + i of both is lane i of it.
+    // The second load ends with the last float that is needed. Indices from 16 on select its lanes.
     const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 17, 19, 21, 23, 25, 27, 29, 31);
     return {_mm512_permutex2var_ps(_mm512_loadu_ps(from), even, _mm512_loadu_ps(from + 15))};
   }

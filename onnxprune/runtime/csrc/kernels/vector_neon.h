@@ -11,7 +11,7 @@ namespace {
 struct NeonVector {
   static constexpr size_t kLanes = 4;
   static constexpr size_t kMaxVectors = 12;
-  // Of 32 registers; two sets of the widest tile.
+  // Of 32 registers: two sets of accumulators for the widest tile.
   static constexpr size_t kAccumulators = 24;
   static constexpr size_t kTransposeSide = 4;
   static constexpr size_t kQuadVectors = 4;
@@ -23,7 +23,7 @@ struct NeonVector {
   static NeonVector broadcast(const float* from) { return {vld1q_dup_f32(from)}; }
   static NeonVector load_unaligned(const float* from) { return {vld1q_f32(from)}; }
   static NeonVector load_every_other(const float* from) {
-    // The second load ends with the last float that is wanted.
+    // The second load ends with the last float that is needed, so as not to read beyond the input.
     return {vcombine_f32(vget_low_f32(vuzp1q_f32(vld1q_f32(from), vld1q_f32(from))),
                          vget_low_f32(vuzp2q_f32(vld1q_f32(from + 3), vld1q_f32(from + 3))))};
   }

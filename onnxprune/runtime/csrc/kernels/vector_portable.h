@@ -1,4 +1,4 @@
-// A vector of floats in plain C++, shaped so that compilers map it to whatever the baseline has.
+// Eight floats in plain C++: loops that compilers map to the vectors of the baseline instruction set.
 #pragma once
 
 #include "kernels.h"
@@ -9,7 +9,7 @@ namespace {
 struct PortableVector {
   static constexpr size_t kLanes = 8;
   static constexpr size_t kMaxVectors = 12;
-  // Vectors that stay in registers as running sums.
+  // Vectors that fit the registers as running sums.
   static constexpr size_t kAccumulators = 4;
   static constexpr size_t kTransposeSide = 4;
   static constexpr size_t kQuadVectors = 1;

@@ -1,30 +1,31 @@
-// A sparse matrix in the form that multiplies panels: blocks that fit the first cache together with their panel.
+// A sparse matrix packed for SpMM: blocks that fit the L1 cache together with the panel that they multiply.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
+#include "csr_matrix.h"
 #include "kernels/kernels.h"
-#include "matrix.h"
 
 namespace onnxprune {
 
-// Where a panel has the dense operand's row for each column of the matrix. Columns come in channels, of `taps` columns
-// each (a Conv's; one elsewhere).
+// Where a panel holds the row of the dense operand that belongs to a column of the matrix. Columns come in channels,
+// each with a column for every tap of a convolution; in Gemm and MatMul a channel is one column.
 struct PanelLayout {
   size_t channels;
-  // Channels whose columns make a block, and floats from one to the next in the panel.
+  // Channels of a block, and floats from one channel to the next in the panel.
   size_t block_channels;
   size_t channel_stride;
-  // For each tap, floats from its channel's begin.
+  // For each tap, floats from the start of its channel.
   std::vector<size_t> taps;
 };
 
-// Rows come in chunks, a chunk's columns in blocks. The first block has every row, for the sums to begin with.
-class PanelMatrix {
+// The rows are cut into chunks, and the columns of a chunk into blocks. The first block has every row, empty ones too,
+// since it initializes the sums.
+class SpmmMatrix {
  public:
-  PanelMatrix(const RowMatrix& matrix, PanelLayout layout);
+  SpmmMatrix(const CsrMatrix& matrix, PanelLayout layout);
 
   size_t rows() const { return chunk_rows_.back(); }
   size_t chunks() const { return chunk_rows_.size() - 1; }
@@ -32,11 +33,11 @@ class PanelMatrix {
   const PanelLayout& layout() const { return layout_; }
   size_t blocks() const { return blocks_; }
   SpmmBlock block(size_t chunk, size_t block) const;
-  // A bias of nothing.
+  // A bias of zeros.
   const float* zeros() const { return zeros_.data(); }
 
  private:
-  // Rows of one kind, block after block.
+  // The single rows, or the groups of four, of all blocks in sequence.
   template <class Entry>
   struct Packed {
     struct Start {
@@ -55,7 +56,7 @@ class PanelMatrix {
   };
   struct Row;
 
-  void pack(const RowMatrix& matrix, size_t chunk, size_t block);
+  void pack(const CsrMatrix& matrix, size_t chunk, size_t block);
 
   PanelLayout layout_;
   size_t blocks_;

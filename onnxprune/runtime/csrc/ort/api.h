@@ -1,7 +1,7 @@
 // The few calls of onnxruntime's C API that the operators make.
 //
-// Not the official C++ wrappers: they call functions as new as themselves, and in an older runtime those pointers lie
-// beyond the table (a read of a tensor crashed every onnxruntime before 1.23).
+// The official C++ wrappers are not used: they call functions of their own version, which an older runtime's table does
+// not have (reading a tensor crashed every onnxruntime before 1.23).
 #pragma once
 
 #include <onnxruntime_c_api.h>
@@ -10,12 +10,11 @@
 #include <string>
 #include <vector>
 
-#include "entries.h"
+#include "refusal.h"
 
 namespace onnxprune {
 
-// The first version with KernelContext_ParallelFor. Operators that claim a later one are refused by every onnxruntime
-// before it.
+// The first version with KernelContext_ParallelFor. An onnxruntime refuses operators of a later version than its own.
 constexpr uint32_t kOrtApiVersion = 17;
 
 extern const OrtApi* g_ort;
@@ -23,7 +22,7 @@ extern const OrtApi* g_ort;
 // Throws Refusal with the message of a status that is not OK.
 void check(OrtStatus* status);
 
-// A tensor that somebody else owns.
+// A view of a tensor that onnxruntime owns.
 struct Tensor {
   ONNXTensorElementDataType element_type;
   std::vector<int64_t> shape;
@@ -35,7 +34,7 @@ Tensor tensor_of(const OrtValue* value);
 
 // Input `index`, or null where it is not constant.
 const OrtValue* constant_input(const OrtKernelInfo* info, size_t index);
-// What attributes give, or `absent` where they are not there.
+// The value of an attribute, or `absent` if the node does not have it.
 int64_t attribute(const OrtKernelInfo* info, const char* name, int64_t absent);
 float attribute(const OrtKernelInfo* info, const char* name, float absent);
 std::string attribute(const OrtKernelInfo* info, const char* name, const std::string& absent);

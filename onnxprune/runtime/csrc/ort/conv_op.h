@@ -1,18 +1,19 @@
-// Conv with a sparse weight.
+// The Conv operators as onnxruntime calls them: attributes and inputs, checked and handed to SparseConv.
 #pragma once
 
 #include <cstdint>
 #include <optional>
 #include <vector>
 
-#include "convolution.h"
 #include "cpu.h"
-#include "operands.h"
+#include "ort/operands.h"
+#include "refusal.h"
+#include "sparse_conv.h"
 
 namespace onnxprune {
 
 template <class T>
-class ConvKernel {
+class ConvOp {
  public:
   struct Attributes : ConvAttributes {
     explicit Attributes(const OrtKernelInfo* info) {
@@ -25,24 +26,23 @@ class ConvKernel {
     }
   };
 
-  ConvKernel(const Attributes& attributes, const Entries& weight)
-      : convolution_(choose_kernels(), weight, attributes) {}
+  ConvOp(const Attributes& attributes, const SparseWeight& weight) : conv_(choose_kernels(), weight, attributes) {}
 
   void compute(const Context& context, const Arguments<T>& arguments) {
     const Operand<T>& x = arguments.x;
     const std::optional<Operand<T>>& bias = arguments.bias;
-    if (bias && (bias->shape().size() != 1 || size_at(bias->shape(), 0) != convolution_.output_channels())) {
+    if (bias && (bias->shape().size() != 1 || size_at(bias->shape(), 0) != conv_.output_channels())) {
       throw Refusal("its bias has shape " + to_string(bias->shape()));
     }
-    const std::vector<int64_t> y_shape = convolution_.output_shape(x.shape());
+    const std::vector<int64_t> y_shape = conv_.output_shape(x.shape());
     Result<T> y(context, y_shape);
-    convolution_.run(x.data(), x.shape(), bias ? bias->data() : nullptr, y.data(), context.threads(),
-                     arguments.epilogue_for(y_shape));
+    conv_.run(x.data(), x.shape(), bias ? bias->data() : nullptr, y.data(), context.threads(),
+              arguments.epilogue_for(y_shape));
     y.finish();
   }
 
  private:
-  Convolution convolution_;
+  SparseConv conv_;
 };
 
 }  // namespace onnxprune

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "ort.h"
+#include "ort/api.h"
 
 namespace onnxprune {
 

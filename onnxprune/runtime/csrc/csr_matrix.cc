@@ -1,31 +1,36 @@
-#include "matrix.h"
+#include "csr_matrix.h"
 
 #include <algorithm>
+#include <cassert>
 #include <numeric>
 #include <string>
+
+#include "refusal.h"
 
 namespace onnxprune {
 namespace {
 
-// Groups of a depthwise Conv, say; each costs memory even where it is empty.
+// Groups of a depthwise Conv, for example; each takes memory even if it is empty.
 constexpr size_t kMaxMatrices = size_t{1} << 16;
 
 }  // namespace
 
-RowMatrix::RowMatrix(size_t rows, size_t columns, size_t block_columns)
+CsrMatrix::CsrMatrix(size_t rows, size_t columns, size_t block_columns)
     : rows_(rows), columns_(columns), block_columns_(block_columns) {
+  assert(block_columns >= 1 && block_columns <= kMaxBlockColumns);
   for (size_t column = 0; column < columns; column += block_columns) {
     blocks_.push_back({column, std::vector<uint32_t>(rows + 1), {}, {}});
   }
 }
 
-size_t RowMatrix::entries() const {
+size_t CsrMatrix::entries() const {
   size_t count = 0;
   for (const Block& block : blocks_) count += block.values.size();
   return count;
 }
 
-std::vector<size_t> RowMatrix::equal_parts(size_t parts, size_t step) const {
+std::vector<size_t> CsrMatrix::equal_parts(size_t parts, size_t step) const {
+  assert(parts >= 1 && step >= 1);
   std::vector<size_t> boundaries{0};
   const auto entries_before = [&](size_t row) {
     size_t count = row;  // an empty row costs as well
@@ -40,13 +45,18 @@ std::vector<size_t> RowMatrix::equal_parts(size_t parts, size_t step) const {
   return boundaries;
 }
 
-std::vector<RowMatrix> to_row_matrices(const Entries& entries, const MatrixLayout& layout, double scale,
+std::vector<CsrMatrix> to_csr_matrices(const SparseWeight& weight, const MatrixLayout& layout, double scale,
                                        size_t block_columns) {
   if (std::max(layout.count, layout.groups) > kMaxMatrices) {
     throw Refusal("its weight has " + std::to_string(std::max(layout.count, layout.groups)) + " matrices");
   }
-  const RowMatrix empty(layout.rows, layout.columns * layout.groups, block_columns);
-  std::vector<RowMatrix> matrices(layout.count, empty);
+  assert(layout.groups >= 1 && layout.rows % layout.groups == 0);
+  assert(layout.groups == 1 || !layout.transposed);
+  assert(weight.positions.size() == weight.values.size());
+  assert(std::is_sorted(weight.positions.begin(), weight.positions.end()));
+  assert(weight.positions.empty() || weight.positions.back() / layout.rows / layout.columns < layout.count);
+  const CsrMatrix empty(layout.rows, layout.columns * layout.groups, block_columns);
+  std::vector<CsrMatrix> matrices(layout.count, empty);
   const uint64_t size = static_cast<uint64_t>(layout.rows) * layout.columns;
   const size_t group_rows = layout.rows / layout.groups;
   const auto place = [&](uint64_t position, auto&& use) {
@@ -57,27 +67,27 @@ std::vector<RowMatrix> to_row_matrices(const Entries& entries, const MatrixLayou
     use(matrices[position / size].blocks_[column / block_columns], row, static_cast<uint16_t>(column % block_columns));
   };
   // A counting sort by row, in two passes; entries of a row stay in the order of their columns.
-  for (const uint64_t position : entries.positions) {
-    place(position, [](RowMatrix::Block& block, size_t row, uint16_t) { ++block.row_start[row + 1]; });
+  for (const uint64_t position : weight.positions) {
+    place(position, [](CsrMatrix::Block& block, size_t row, uint16_t) { ++block.row_start[row + 1]; });
   }
-  for (RowMatrix& matrix : matrices) {
-    for (RowMatrix::Block& block : matrix.blocks_) {
+  for (CsrMatrix& matrix : matrices) {
+    for (CsrMatrix::Block& block : matrix.blocks_) {
       std::partial_sum(block.row_start.begin(), block.row_start.end(), block.row_start.begin());
       block.columns.resize(block.row_start.back());
       block.values.resize(block.row_start.back());
     }
   }
-  for (size_t i = 0; i < entries.positions.size(); ++i) {
-    const auto value = static_cast<float>(entries.values[i] * scale);
-    place(entries.positions[i], [value](RowMatrix::Block& block, size_t row, uint16_t column) {
+  for (size_t i = 0; i < weight.positions.size(); ++i) {
+    const auto value = static_cast<float>(weight.values[i] * scale);
+    place(weight.positions[i], [value](CsrMatrix::Block& block, size_t row, uint16_t column) {
       const uint32_t slot = block.row_start[row]++;
       block.columns[slot] = column;
       block.values[slot] = value;
     });
   }
-  // Each start has moved on to its row's end, which is the next one's start.
-  for (RowMatrix& matrix : matrices) {
-    for (RowMatrix::Block& block : matrix.blocks_) {
+  // Filling has moved each row's start to its end, which is the start of the next row: shift them back.
+  for (CsrMatrix& matrix : matrices) {
+    for (CsrMatrix::Block& block : matrix.blocks_) {
       std::rotate(block.row_start.begin(), block.row_start.end() - 1, block.row_start.end());
       block.row_start.front() = 0;
     }

@@ -1,7 +1,7 @@
-// Conv with a sparse weight, of any number of spatial axes.
+// Convolution with a sparse weight, of any number of spatial axes; knows nothing of onnxruntime.
 //
-// The weight is one matrix, output channels x input channels * taps (of groups, with these along its diagonal), which
-// multiplies panels of the input (conv_tiles.h).
+// The weight is one matrix, output channels x (input channels * taps), which multiplies panels of the input
+// (conv_tiles.h). With groups it is block-diagonal.
 #pragma once
 
 #include <cstddef>
@@ -12,9 +12,9 @@
 #include <vector>
 
 #include "conv_shape.h"
+#include "csr_matrix.h"
 #include "kernels/kernels.h"
-#include "matrix.h"
-#include "parallel.h"
+#include "threads.h"
 
 namespace onnxprune {
 
@@ -28,12 +28,12 @@ struct ConvAttributes {
   std::vector<int64_t> strides;
 };
 
-class Convolution {
+class SparseConv {
  public:
-  // Throws Refusal where weight and attributes do not fit.
-  Convolution(const Kernels& kernels, const Entries& weight, ConvAttributes attributes);
+  // Throws Refusal if weight and attributes do not match.
+  SparseConv(const Kernels& kernels, const SparseWeight& weight, ConvAttributes attributes);
 
-  // Throws Refusal where x does not fit the weight.
+  // Throws Refusal if x does not match the weight.
   std::vector<int64_t> output_shape(const std::vector<int64_t>& x_shape) const;
   size_t output_channels() const { return output_channels_; }
 
@@ -51,7 +51,7 @@ class Convolution {
   ConvAttributes attributes_;
   size_t output_channels_;
   size_t input_channels_;
-  RowMatrix matrix_;
+  CsrMatrix matrix_;
   std::mutex mutex_;
   std::shared_ptr<const Prepared> latest_;
 };

@@ -1,4 +1,4 @@
-// What goes into and comes out of one run of a node.
+// The inputs and the output of one run of a node.
 #pragma once
 
 #include <algorithm>
@@ -9,20 +9,21 @@
 #include <utility>
 #include <vector>
 
-#include "entries.h"
-#include "forms.h"
+#include "float16.h"
 #include "kernels/epilogue.h"
-#include "ort.h"
-#include "parallel.h"
+#include "ort/api.h"
+#include "ort/forms.h"
+#include "refusal.h"
+#include "threads.h"
 
 namespace onnxprune {
 
-// The inputs of every operator: these, then what its form wants, at last perhaps a bias.
+// The inputs that every operator has. Those of its form follow, and last a bias, which is optional.
 enum Input : size_t { kX, kValues, kGaps, kShape, kFirstOfForm };
 
 inline size_t size_at(const std::vector<int64_t>& shape, size_t axis) { return static_cast<size_t>(shape[axis]); }
 
-// The other element types have names in C++.
+// The element type float16; the others are C++ types.
 struct Half {
   uint16_t bits;
 };
@@ -37,9 +38,10 @@ inline constexpr ONNXTensorElementDataType kElementType<double> = ONNX_TENSOR_EL
 // One run of a node.
 class Context {
  public:
-  explicit Context(OrtKernelContext* context) : context_(context) {}
+  // `thread_count` is the node's.
+  Context(OrtKernelContext* context, ThreadCount& thread_count) : context_(context), thread_count_(thread_count) {}
 
-  // Input `index`; nothing where it is absent.
+  // Input `index`, or null if it is absent.
   const OrtValue* input(size_t index) const {
     size_t count = 0;
     check(g_ort->KernelContext_GetInputCount(context_, &count));
@@ -54,22 +56,24 @@ class Context {
     return tensor_of(value);
   }
 
-  // onnxruntime's own threads.
+  // The intra-op threads of the session.
   Threads threads() const {
-    return [context = context_](size_t count, const std::function<void(size_t)>& task) {
+    const auto parallel_for = [context = context_](size_t count, const std::function<void(size_t)>& task) {
       if (count == 1) return task(0);
       const auto call = [](void* data, size_t index) {
         (*static_cast<const std::function<void(size_t)>*>(data))(index);
       };
       check(g_ort->KernelContext_ParallelFor(context, call, count, 0, const_cast<std::function<void(size_t)>*>(&task)));
     };
+    return {parallel_for, thread_count_};
   }
 
  private:
   OrtKernelContext* context_;
+  ThreadCount& thread_count_;
 };
 
-// An input read as T; float16 goes through a copy, since the kernels compute in float.
+// An input of element type T. float16 is copied to float, in which the kernels compute.
 template <class T>
 class Operand {
  public:
@@ -101,7 +105,7 @@ class Operand {
   const Number* data_;
 };
 
-// The operator's output, written as T; float16 by way of a float buffer.
+// The output, of element type T. float16 is computed in a float buffer, which finish() converts.
 template <class T>
 class Result {
  public:
@@ -130,18 +134,18 @@ class Result {
   Number* data_ = nullptr;
 };
 
-// What a run is given beside the weight.
+// The inputs of a run other than the weight.
 template <class T>
 struct Arguments {
   using Number = typename Operand<T>::Number;
 
-  // `constants` are what the form and the node's attributes say; scalars are read here.
+  // `constants` come from the form and the attributes; those that are inputs are read here.
   Arguments(const Context& context, const Form& form, const Constants& constants) : x(context.input(kX)) {
     size_t index = kFirstOfForm;
     if (form.has_addend) addend.emplace(context.input(index++));
     epilogue.activation = form.activation;
     epilogue.constants = constants;
-    for (double Constants::*const scalar : form.scalars) {
+    for (double Constants::* const scalar : form.scalars) {
       const Operand<T> operand(context.input(index));
       if (operand.elements() != 1) {
         throw Refusal("its input " + std::to_string(index) + " has shape " + to_string(operand.shape()) +
@@ -153,7 +157,7 @@ struct Arguments {
     if (const OrtValue* const value = context.input(index)) bias.emplace(value);
   }
 
-  // The epilogue, with the addend, which must have y's shape.
+  // The epilogue with the addend, which must have the shape of y.
   EpilogueOf<Number> epilogue_for(const std::vector<int64_t>& y_shape) const {
     EpilogueOf<Number> made = epilogue;
     if (addend) {
@@ -168,7 +172,7 @@ struct Arguments {
   Operand<T> x;
   std::optional<Operand<T>> bias;
   std::optional<Operand<T>> addend;
-  // Without the addend.
+  // The epilogue without the addend.
   EpilogueOf<Number> epilogue;
 };
 

@@ -1,4 +1,4 @@
-// Rows of X times a sparse weight, for Gemm and MatMul.
+// Rows of X times a sparse weight, for Gemm and MatMul; knows nothing of onnxruntime.
 #pragma once
 
 #include <cstddef>
@@ -6,11 +6,11 @@
 #include <mutex>
 #include <vector>
 
+#include "cost_model.h"
+#include "csr_matrix.h"
 #include "kernels/kernels.h"
-#include "matrix.h"
-#include "panel_matrix.h"
-#include "parallel.h"
-#include "plan.h"
+#include "spmm_matrix.h"
+#include "threads.h"
 
 namespace onnxprune {
 
@@ -23,10 +23,11 @@ struct DenseRows {
   bool transposed;
 };
 
-// A sparse matrix (outputs x inputs) that multiplies rows of X; packed for many of them when first asked to.
-class Product {
+// A sparse matrix (outputs x inputs) that multiplies rows of X. A single row goes through SpMV; several go through
+// SpMM, for which the matrix is packed on first use.
+class SparseGemm {
  public:
-  Product(const Kernels& kernels, RowMatrix matrix);
+  SparseGemm(const Kernels& kernels, CsrMatrix matrix);
 
   // y[n][m] = epilogue(bias[m] + weight[m] . x[n]); `bias` may be null. Safe to call from several threads at once.
   void run(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads, const Epilogue& epilogue);
@@ -34,20 +35,20 @@ class Product {
  private:
   void run_one_by_one(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads,
                       const Epilogue& epilogue) const;
-  // Of a tile of that many vectors.
+  // The cost model's view of one tile that is `vectors` vectors wide.
   TileWork work(size_t vectors) const;
   size_t tile_vectors(size_t count) const;
-  std::shared_ptr<const PanelMatrix> panels(size_t vectors);
+  std::shared_ptr<const SpmmMatrix> panels(size_t vectors);
   void run_panels(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads,
                   const Epilogue& epilogue);
 
   const Kernels& kernels_;
-  RowMatrix rows_;
-  // Boundaries of parts of about the same number of entries.
+  CsrMatrix rows_;
+  // Row boundaries of parts with about the same number of entries, for SpMV.
   std::vector<size_t> parts_;
   std::mutex mutex_;
-  // For tiles of its channel_stride; the latest that were asked for.
-  std::shared_ptr<const PanelMatrix> panels_;
+  // Packed for tiles of one width; replaced when another width is asked for.
+  std::shared_ptr<const SpmmMatrix> panels_;
 };
 
 }  // namespace onnxprune

@@ -1,11 +1,12 @@
-#include "convolution.h"
+#include "sparse_conv.h"
 
 #include <algorithm>
 #include <utility>
 
 #include "conv_tiles.h"
-#include "panel_matrix.h"
-#include "spmm.h"
+#include "refusal.h"
+#include "spmm_matrix.h"
+#include "tiled_spmm.h"
 
 namespace onnxprune {
 namespace {
@@ -16,34 +17,34 @@ int64_t volume(const std::vector<int64_t>& sizes) {
   return product;
 }
 
-// Beyond it, sums of attributes and sizes could overflow.
+// Larger values could overflow sums of attributes and sizes.
 constexpr int64_t kMaxAttribute = int64_t{1} << 26;
 
-// An attribute of `count` numbers from `least` on, all of them `absent` where it is not given.
+// An attribute of `count` numbers, none below `least`; all `absent` where it is not given.
 std::vector<int64_t> numbers(std::vector<int64_t> given, size_t count, int64_t absent, int64_t least,
                              const char* name) {
   if (given.empty()) given.assign(count, absent);
   const auto wrong = [least](int64_t value) { return value < least || value > kMaxAttribute; };
   if (given.size() != count || std::any_of(given.begin(), given.end(), wrong)) {
-    throw Refusal("its " + std::string(name) + " are " + to_string(given) + ", not " + std::to_string(count) +
-                  " numbers of a Conv");
+    throw Refusal("its " + std::string(name) + " are " + to_string(given) + ", but it needs " + std::to_string(count) +
+                  " of valid size");
   }
   return given;
 }
 
 }  // namespace
 
-// What the shape of x decides.
-struct Convolution::Prepared {
+// What depends on the shape of x.
+struct SparseConv::Prepared {
   std::vector<int64_t> x_shape;
   ConvTiles tiles;
-  PanelMatrix matrix;
+  SpmmMatrix matrix;
 };
 
-Convolution::Convolution(const Kernels& kernels, const Entries& weight, ConvAttributes attributes)
+SparseConv::SparseConv(const Kernels& kernels, const SparseWeight& weight, ConvAttributes attributes)
     : kernels_(kernels), attributes_(std::move(attributes)), matrix_(0, 0, kMaxBlockColumns) {
   const std::vector<int64_t>& shape = weight.shape;
-  if (shape.size() < 3) throw Refusal("its shape " + to_string(shape) + " is none of a Conv weight");
+  if (shape.size() < 3) throw Refusal("its shape " + to_string(shape) + " is not that of a Conv weight");
   const size_t axes = shape.size() - 2;
   std::vector<int64_t>& kernel = attributes_.kernel_shape;
   if (kernel.empty()) kernel.assign(shape.begin() + 2, shape.end());
@@ -54,18 +55,18 @@ Convolution::Convolution(const Kernels& kernels, const Entries& weight, ConvAttr
   attributes_.dilations = numbers(std::move(attributes_.dilations), axes, 1, 1, "dilations");
   attributes_.pads = numbers(std::move(attributes_.pads), 2 * axes, 0, -kMaxAttribute, "pads");
   if (attributes_.group < 1 || shape[0] % attributes_.group != 0) {
-    throw Refusal(std::to_string(shape[0]) + " output channels do not part into " + std::to_string(attributes_.group) +
-                  " groups");
+    throw Refusal(std::to_string(shape[0]) + " output channels cannot be divided into " +
+                  std::to_string(attributes_.group) + " groups");
   }
   const auto groups = static_cast<size_t>(attributes_.group);
   output_channels_ = static_cast<size_t>(shape[0]);
   const auto group_columns = static_cast<size_t>(volume({shape.begin() + 1, shape.end()}));
   input_channels_ = static_cast<size_t>(shape[1]) * groups;
   const MatrixLayout layout{1, output_channels_, group_columns, false, groups};
-  matrix_ = std::move(to_row_matrices(weight, layout, 1.0, kMaxBlockColumns).front());
+  matrix_ = std::move(to_csr_matrices(weight, layout, 1.0, kMaxBlockColumns).front());
 }
 
-ConvShape Convolution::resolve(const std::vector<int64_t>& x_shape) const {
+ConvShape SparseConv::resolve(const std::vector<int64_t>& x_shape) const {
   const size_t axes = attributes_.kernel_shape.size();
   const auto channels = static_cast<int64_t>(input_channels_);
   if (x_shape.size() != axes + 2 || x_shape[1] != channels) {
@@ -92,25 +93,25 @@ ConvShape Convolution::resolve(const std::vector<int64_t>& x_shape) const {
   return shape;
 }
 
-std::vector<int64_t> Convolution::output_shape(const std::vector<int64_t>& x_shape) const {
+std::vector<int64_t> SparseConv::output_shape(const std::vector<int64_t>& x_shape) const {
   const ConvShape resolved = resolve(x_shape);
   std::vector<int64_t> shape{resolved.images, resolved.output_channels};
   for (const ConvAxis& axis : resolved.axes) shape.push_back(axis.output);
   return shape;
 }
 
-std::shared_ptr<const Convolution::Prepared> Convolution::prepared(const std::vector<int64_t>& x_shape) {
+std::shared_ptr<const SparseConv::Prepared> SparseConv::prepared(const std::vector<int64_t>& x_shape) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (!latest_ || latest_->x_shape != x_shape) {
     ConvTiles tiles(kernels_, simplified(resolve(x_shape)), matrix_.entries());
-    PanelMatrix matrix(matrix_, tiles.layout());
+    SpmmMatrix matrix(matrix_, tiles.layout());
     latest_ = std::make_shared<Prepared>(Prepared{x_shape, std::move(tiles), std::move(matrix)});
   }
   return latest_;
 }
 
-void Convolution::run(const float* x, const std::vector<int64_t>& x_shape, const float* bias, float* y,
-                      const Threads& threads, const Epilogue& epilogue) {
+void SparseConv::run(const float* x, const std::vector<int64_t>& x_shape, const float* bias, float* y,
+                     const Threads& threads, const Epilogue& epilogue) {
   const std::vector<int64_t> y_shape = output_shape(x_shape);
   if (volume(y_shape) == 0) return;
   const std::shared_ptr<const Prepared> shape = prepared(x_shape);
@@ -118,8 +119,8 @@ void Convolution::run(const float* x, const std::vector<int64_t>& x_shape, const
   const PanelLayout& layout = shape->matrix.layout();
   const auto x_pixels = static_cast<size_t>(volume({x_shape.begin() + 2, x_shape.end()}));
   const auto y_pixels = static_cast<size_t>(volume({y_shape.begin() + 2, y_shape.end()}));
-  const std::vector<size_t> parts = make_parts(shape->matrix, tiles.size());
-  run_parallel(threads, tiles.size() * (parts.size() - 1), [&](size_t task) {
+  const std::vector<size_t> parts = make_parts(shape->matrix, tiles.size(), threads);
+  threads.run(tiles.size() * (parts.size() - 1), [&](size_t task) {
     const ConvTiles::Tile& tile = tiles[task % tiles.size()];
     const size_t part = task / tiles.size();
     const Copies loads = shape->tiles.loads(tile);

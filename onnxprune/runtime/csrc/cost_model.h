@@ -1,4 +1,4 @@
-// How wide to cut panels and how many channels to put in a block, by a model of what that costs.
+// A model of SpMM's cost, which decides how wide tiles are and how many channels a block has.
 #pragma once
 
 #include <cstddef>
@@ -7,22 +7,22 @@
 
 namespace onnxprune {
 
-// A sparse matrix and the vectors of a tile of its product.
+// A sparse matrix, and one tile of the operand that it multiplies.
 struct TileWork {
   size_t rows;
   size_t entries;
   size_t channels;
-  // Of the sums.
+  // Width of a row of sums.
   size_t vectors;
-  // Of the panel, for each channel, and the moves it takes to fill them.
+  // Vectors of the panel for each channel, and how many moves fill them.
   size_t channel_vectors;
   double channel_moves;
 };
 
-// Channels of a block such that its panel stays in the first cache.
+// Channels of a block, chosen so that its panel stays in the L1 cache.
 size_t block_channels(const Kernels& kernels, const TileWork& work);
 
-// Cycles that a tile takes.
+// Estimated cycles of a tile.
 double tile_cycles(const Kernels& kernels, const TileWork& work);
 
 }  // namespace onnxprune

@@ -1,4 +1,4 @@
-// Products in double, for the rare model that asks for them: no packing, no vectors.
+// SparseGemm in double precision. Such models are rare, so it is a plain loop.
 #pragma once
 
 #include <algorithm>
@@ -6,13 +6,13 @@
 #include <cstddef>
 #include <vector>
 
-#include "matrix.h"
-#include "parallel.h"
-#include "product.h"
+#include "csr_matrix.h"
+#include "sparse_gemm.h"
+#include "threads.h"
 
 namespace onnxprune {
 
-// Apply the epilogue to `count` sums, where they are stored: elements `first` and on of y.
+// Applies the epilogue in place to `count` sums, which are the elements of y from `first` on.
 inline void finish(const EpilogueOf<double>& epilogue, size_t first, size_t count, double* sums) {
   const Constants& c = epilogue.constants;
   const auto between = [&](double value) {
@@ -34,9 +34,10 @@ inline void finish(const EpilogueOf<double>& epilogue, size_t first, size_t coun
   }
 }
 
-class WideProduct {
+class SparseGemmF64 {
  public:
-  WideProduct(const Entries& weight, const MatrixLayout& layout, size_t index, double scale) : outputs_(layout.rows) {
+  SparseGemmF64(const SparseWeight& weight, const MatrixLayout& layout, size_t index, double scale)
+      : outputs_(layout.rows) {
     const uint64_t size = static_cast<uint64_t>(layout.rows) * layout.columns;
     for (size_t i = 0; i < weight.positions.size(); ++i) {
       const uint64_t position = weight.positions[i];
@@ -51,7 +52,7 @@ class WideProduct {
   // y[n][m] = epilogue(bias[m] + weight[m] . x[n]); `bias` may be null.
   void run(const DenseRows<double>& x, const double* bias, double* y, const Threads& threads,
            const EpilogueOf<double>& epilogue) const {
-    run_parallel(threads, x.count, [&](size_t n) {
+    threads.run(x.count, [&](size_t n) {
       double* const sums = y + n * outputs_;
       for (size_t m = 0; m < outputs_; ++m) sums[m] = bias == nullptr ? 0.0 : bias[m];
       const double* const row = x.data + n * (x.transposed ? 1 : x.stride);

@@ -1,4 +1,4 @@
-#include "ort.h"
+#include "ort/api.h"
 
 #include <memory>
 
@@ -34,7 +34,7 @@ Tensor tensor_of(const OrtValue* value) {
   tensor.shape.resize(rank);
   check(g_ort->GetDimensions(info.get(), tensor.shape.data(), rank));
   check(g_ort->GetTensorShapeElementCount(info.get(), &tensor.elements));
-  // The only way to a tensor's data at this version; inputs are read alone.
+  // This version of the API has no const access to data; inputs are only read.
   check(g_ort->GetTensorMutableData(const_cast<OrtValue*>(value), &tensor.data));
   return tensor;
 }

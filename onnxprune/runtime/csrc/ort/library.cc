@@ -1,7 +1,7 @@
-// The door of the library: what onnxruntime calls when the library is registered.
+// The entry point of the library, which onnxruntime calls when the library is registered.
 #include <exception>
 
-#include "ops.h"
+#include "ort/ops.h"
 
 #if defined(_WIN32)
 #define ONNXPRUNE_EXPORT __declspec(dllexport)
@@ -12,10 +12,10 @@
 extern "C" ONNXPRUNE_EXPORT OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOptions* options,
                                                                       const OrtApiBase* api_base) {
   const OrtApi* const api = api_base->GetApi(onnxprune::kOrtApiVersion);
-  if (api == nullptr) return nullptr;  // onnxruntime has said why on stderr; the functions in the file do the work
+  if (api == nullptr) return nullptr;  // too old: it says so on stderr and runs the functions in the model file
   onnxprune::g_ort = api;
   try {
-    // Sessions keep pointers to it: never released.
+    // Never released, as sessions keep pointers to it.
     static OrtCustomOpDomain* const domain = [] {
       OrtCustomOpDomain* made = nullptr;
       onnxprune::check(onnxprune::g_ort->CreateCustomOpDomain("onnxprune", &made));

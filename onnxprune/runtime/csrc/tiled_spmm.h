@@ -1,33 +1,41 @@
-// Sparse matrix times dense panels: hands a tile's blocks to the kernels one after the other.
+// Sparse matrix times dense panels: hands the blocks of a tile to the SpMM kernel one after the other.
 #pragma once
 
 #include <algorithm>
+#include <cassert>
 #include <cstddef>
 #include <vector>
 
+#include "aligned_floats.h"
 #include "kernels/kernels.h"
-#include "panel_matrix.h"
-#include "parallel.h"
+#include "spmm_matrix.h"
+#include "threads.h"
 
 namespace onnxprune {
 
-// Parts of a matrix' chunks, so many that `tiles` tiles of each keep the machine's cores busy; as their boundaries.
-std::vector<size_t> make_parts(const PanelMatrix& matrix, size_t tiles);
+// Boundaries of parts of the matrix' chunks. There are as many parts as it takes for `tiles` tiles of each to keep the
+// threads busy; one for a single thread.
+std::vector<size_t> make_parts(const SpmmMatrix& matrix, size_t tiles, const Threads& threads);
 
-// Rows [first_chunk, last_chunk) of `matrix` times a tile of `vectors` vectors, `bias` (or null) being what each row's
-// sums begin with. With `zero_panel`, the panel is zero where `load` leaves it.
+// Multiplies the rows of chunks [first_chunk, last_chunk) with a tile of `vectors` vectors. `bias` has the initial
+// value of each row's sums; null means zero.
 //
-// load(first_channel, channels, panel) fills the panel with those channels' rows; store(first_row, last_row, sums)
-// takes the result.
+// load(first_channel, channels, panel) fills the panel with the rows of those channels; with `zero_panel`, what it does
+// not write is zero. store(first_row, last_row, sums) receives the result.
 template <class Load, class Store>
-void multiply_tile(const Kernels& kernels, const PanelMatrix& matrix, size_t vectors, size_t first_chunk,
+void multiply_tile(const Kernels& kernels, const SpmmMatrix& matrix, size_t vectors, size_t first_chunk,
                    size_t last_chunk, const float* bias, bool zero_panel, const Load& load, const Store& store) {
+  assert(vectors >= 1 && vectors <= kernels.max_vectors);
+  assert(first_chunk <= last_chunk && last_chunk <= matrix.chunks());
   const size_t pitch = vectors * kernels.lanes;
   const size_t first_row = matrix.first_row(first_chunk);
   const size_t last_row = matrix.first_row(last_chunk);
   const PanelLayout& layout = matrix.layout();
+  // Every tap reads a whole row of the tile within its channel's part of the panel.
+  assert(std::all_of(layout.taps.begin(), layout.taps.end(),
+                     [&](size_t tap) { return tap + pitch <= layout.channel_stride; }));
   const size_t panel_floats = layout.block_channels * layout.channel_stride;
-  // Kept by each thread: fresh memory would cost a page fault every 4 KB.
+  // Kept by each thread: freshly mapped memory costs a page fault for every 4 KB.
   static thread_local AlignedFloats panel_memory;
   static thread_local AlignedFloats sums_memory;
   float* const panel = panel_memory.at_least(panel_floats);

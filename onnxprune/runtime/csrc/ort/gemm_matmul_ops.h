@@ -1,4 +1,4 @@
-// Gemm and MatMul with a sparse weight.
+// The Gemm and MatMul operators as onnxruntime calls them: attributes and inputs, checked and handed to SparseGemm.
 #pragma once
 
 #include <cstddef>
@@ -11,30 +11,31 @@
 #include <vector>
 
 #include "cpu.h"
-#include "operands.h"
-#include "product.h"
-#include "wide.h"
+#include "ort/operands.h"
+#include "refusal.h"
+#include "sparse_gemm.h"
+#include "sparse_gemm_f64.h"
 
 namespace onnxprune {
 
 template <class Number>
-using ProductOf = std::conditional_t<std::is_same_v<Number, double>, WideProduct, Product>;
+using SparseGemmOf = std::conditional_t<std::is_same_v<Number, double>, SparseGemmF64, SparseGemm>;
 
-// One product for each matrix of a weight.
+// A SparseGemm for each matrix of a weight.
 template <class Number>
-std::vector<std::unique_ptr<ProductOf<Number>>> make_products(const Entries& weight, const MatrixLayout& layout,
+std::vector<std::unique_ptr<SparseGemmOf<Number>>> make_gemms(const SparseWeight& weight, const MatrixLayout& layout,
                                                               double scale) {
-  std::vector<std::unique_ptr<ProductOf<Number>>> products;
+  std::vector<std::unique_ptr<SparseGemmOf<Number>>> gemms;
   if constexpr (std::is_same_v<Number, double>) {
     for (size_t i = 0; i < layout.count; ++i) {
-      products.push_back(std::make_unique<WideProduct>(weight, layout, i, scale));
+      gemms.push_back(std::make_unique<SparseGemmF64>(weight, layout, i, scale));
     }
   } else {
-    for (RowMatrix& matrix : to_row_matrices(weight, layout, scale)) {
-      products.push_back(std::make_unique<Product>(choose_kernels(), std::move(matrix)));
+    for (CsrMatrix& matrix : to_csr_matrices(weight, layout, scale)) {
+      gemms.push_back(std::make_unique<SparseGemm>(choose_kernels(), std::move(matrix)));
     }
   }
-  return products;
+  return gemms;
 }
 
 inline void finish(const Epilogue& epilogue, size_t first, size_t count, float* sums) {
@@ -42,7 +43,7 @@ inline void finish(const Epilogue& epilogue, size_t first, size_t count, float* 
 }
 
 template <class T>
-class GemmKernel {
+class GemmOp {
  public:
   struct Attributes {
     explicit Attributes(const OrtKernelInfo* info)
@@ -57,13 +58,13 @@ class GemmKernel {
     float beta;
   };
 
-  GemmKernel(const Attributes& attributes, const Entries& weight)
+  GemmOp(const Attributes& attributes, const SparseWeight& weight)
       : x_transposed_(attributes.x_transposed), beta_(attributes.beta) {
-    if (weight.shape.size() != 2) throw Refusal("its shape " + to_string(weight.shape) + " is none of a matrix");
+    if (weight.shape.size() != 2) throw Refusal("its shape " + to_string(weight.shape) + " is not that of a matrix");
     outputs_ = size_at(weight.shape, attributes.weight_transposed ? 0 : 1);
     inputs_ = size_at(weight.shape, attributes.weight_transposed ? 1 : 0);
     const MatrixLayout layout{1, outputs_, inputs_, !attributes.weight_transposed};
-    product_ = std::move(make_products<Number>(weight, layout, attributes.alpha).front());
+    gemm_ = std::move(make_gemms<Number>(weight, layout, attributes.alpha).front());
   }
 
   void compute(const Context& context, const Arguments<T>& arguments) {
@@ -79,9 +80,9 @@ class GemmKernel {
     const std::optional<Operand<T>>& bias = arguments.bias;
     const DenseRows<Number> rows{x.data(), count, size_at(x.shape(), 1), x_transposed_};
     if (!bias || (beta_ == 1.0f && is_row(bias->shape()))) {
-      product_->run(rows, bias ? bias->data() : nullptr, y.data(), context.threads(), epilogue);
+      gemm_->run(rows, bias ? bias->data() : nullptr, y.data(), context.threads(), epilogue);
     } else {
-      product_->run(rows, nullptr, y.data(), context.threads(), {});
+      gemm_->run(rows, nullptr, y.data(), context.threads(), {});
       add(*bias, count, y.data());
       finish(epilogue, 0, count * outputs_, y.data());
     }
@@ -114,25 +115,25 @@ class GemmKernel {
   float beta_;
   size_t outputs_;
   size_t inputs_;
-  std::unique_ptr<ProductOf<Number>> product_;
+  std::unique_ptr<SparseGemmOf<Number>> gemm_;
 };
 
 template <class T>
-class MatMulKernel {
+class MatMulOp {
  public:
   struct Attributes {
     explicit Attributes(const OrtKernelInfo*) {}
   };
 
-  MatMulKernel(const Attributes&, const Entries& weight) {
+  MatMulOp(const Attributes&, const SparseWeight& weight) {
     const std::vector<int64_t>& shape = weight.shape;
-    if (shape.size() < 2) throw Refusal("its shape " + to_string(shape) + " is none of a matrix");
+    if (shape.size() < 2) throw Refusal("its shape " + to_string(shape) + " is not that of a matrix");
     outputs_ = size_at(shape, shape.size() - 1);
     inputs_ = size_at(shape, shape.size() - 2);
     batch_.assign(shape.begin(), shape.end() - 2);
     size_t count = 1;
     for (const int64_t size : batch_) count *= static_cast<size_t>(size);
-    products_ = make_products<Number>(weight, {count, outputs_, inputs_, true}, 1.0);
+    gemms_ = make_gemms<Number>(weight, {count, outputs_, inputs_, true}, 1.0);
   }
 
   void compute(const Context& context, const Arguments<T>& arguments) {
@@ -150,7 +151,7 @@ class MatMulKernel {
     if (!vector) y_shape.push_back(static_cast<int64_t>(rows));
     y_shape.push_back(static_cast<int64_t>(outputs_));
     Result<T> y(context, y_shape);
-    // An addend of one row is a bias.
+    // An addend of one row can be the bias.
     const bool biased = arguments.addend && arguments.addend->shape() == std::vector<int64_t>{y_shape.back()};
     const Number* const bias = biased ? arguments.addend->data() : nullptr;
     EpilogueOf<Number> epilogue = biased ? arguments.epilogue : arguments.epilogue_for(y_shape);
@@ -163,8 +164,8 @@ class MatMulKernel {
     for (const int64_t size : batch) count *= static_cast<size_t>(size);
     for (size_t i = 0; i < count; ++i) {
       const Number* const from = x.data() + index_in(x_batch, batch, i) * rows * inputs_;
-      products_[index_in(batch_, batch, i)]->run({from, rows, inputs_, false}, bias, y.data() + i * rows * outputs_,
-                                                 context.threads(), epilogue);
+      gemms_[index_in(batch_, batch, i)]->run({from, rows, inputs_, false}, bias, y.data() + i * rows * outputs_,
+                                              context.threads(), epilogue);
       if (epilogue.addend != nullptr) epilogue.addend += rows * outputs_;
     }
     y.finish();
@@ -173,7 +174,7 @@ class MatMulKernel {
  private:
   using Number = typename Operand<T>::Number;
 
-  // The leading axes of the output, for these of the input.
+  // The leading axes of the output, for those of the input.
   std::vector<int64_t> broadcast(const std::vector<int64_t>& x_batch) const {
     std::vector<int64_t> longer = x_batch.size() < batch_.size() ? batch_ : x_batch;
     const std::vector<int64_t>& shorter = x_batch.size() < batch_.size() ? x_batch : batch_;
@@ -204,7 +205,7 @@ class MatMulKernel {
   size_t outputs_;
   size_t inputs_;
   std::vector<int64_t> batch_;
-  std::vector<std::unique_ptr<ProductOf<Number>>> products_;
+  std::vector<std::unique_ptr<SparseGemmOf<Number>>> gemms_;
 };
 
 }  // namespace onnxprune

@@ -1,4 +1,4 @@
-#include "forms.h"
+#include "ort/forms.h"
 
 #include <limits>
 
@@ -7,12 +7,12 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-// Slope, offset, low, high. The first two are attributes; here are their defaults.
+// The slope and the offset are attributes, whose defaults these are.
 constexpr Constants constants(double slope, double offset, double low, double high) {
   return {slope, offset, low, high, 1};
 }
 
-// An activation is called by the ONNX operators that it is made of.
+// Activations are named by the ONNX operators that they are made of.
 const std::vector<Form>& activations() {
   static const std::vector<double Constants::*> bounds{&Constants::low, &Constants::high};
   static const std::vector<double Constants::*> shift_bounds_divisor{&Constants::offset, &Constants::low,

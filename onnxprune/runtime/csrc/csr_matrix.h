@@ -1,31 +1,31 @@
-// A sparse weight as matrices of rows (outputs) and columns (inputs).
+// A sparse weight as matrices in compressed rows (CSR), as SpMV reads them: rows are outputs, columns inputs.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
-#include "entries.h"
 #include "kernels/kernels.h"
+#include "sparse_weight.h"
 
 namespace onnxprune {
 
-// How a flattened weight reads as matrices that follow each other: row-major, or column-major where `transposed`.
+// How a flattened weight holds `count` consecutive matrices: row-major, or column-major if `transposed`.
 struct MatrixLayout {
   size_t count;
   size_t rows;
-  // Of each group: where there are several, they lie along the matrix' diagonal, each with as many rows.
+  // Of each group. Several groups make a block-diagonal matrix, with the same number of rows in each block.
   size_t columns;
   bool transposed;
   size_t groups = 1;
 };
 
-// One matrix row by row, six bytes an entry.
-class RowMatrix {
+// One matrix in compressed rows, cut into blocks of columns; six bytes an entry.
+class CsrMatrix {
  public:
-  RowMatrix(size_t rows, size_t columns, size_t block_columns);
+  CsrMatrix(size_t rows, size_t columns, size_t block_columns);
 
-  // Some columns from `first_column` on, counted from there.
+  // Columns from `first_column` on; `columns` are counted from it.
   struct Block {
     size_t first_column;
     std::vector<uint32_t> row_start;
@@ -40,11 +40,11 @@ class RowMatrix {
   size_t block_columns() const { return block_columns_; }
   size_t entries() const;
   const std::vector<Block>& blocks() const { return blocks_; }
-  // Rows [0, r1), [r1, r2) ... of about the same number of entries, as their boundaries, which are multiples of `step`.
+  // Boundaries 0, r1, r2 ... of parts with about the same number of entries; all but the last are multiples of `step`.
   std::vector<size_t> equal_parts(size_t parts, size_t step = 1) const;
 
  private:
-  friend std::vector<RowMatrix> to_row_matrices(const Entries& entries, const MatrixLayout& layout, double scale,
+  friend std::vector<CsrMatrix> to_csr_matrices(const SparseWeight& weight, const MatrixLayout& layout, double scale,
                                                 size_t block_columns);
 
   size_t rows_;
@@ -53,13 +53,13 @@ class RowMatrix {
   std::vector<Block> blocks_;
 };
 
-// Columns of a block, whose part of a vector stays in the first cache.
+// Columns of a block whose part of the dense vector stays in the L1 cache.
 constexpr size_t kNearColumns = 4096;
-// The most that a block may have.
+// The largest number of columns that 16 bits can count.
 constexpr size_t kMaxBlockColumns = size_t{1} << 16;
 
 // The matrices of a weight, its values multiplied by `scale`.
-std::vector<RowMatrix> to_row_matrices(const Entries& entries, const MatrixLayout& layout, double scale,
+std::vector<CsrMatrix> to_csr_matrices(const SparseWeight& weight, const MatrixLayout& layout, double scale,
                                        size_t block_columns = kNearColumns);
 
 }  // namespace onnxprune

@@ -1,31 +1,34 @@
-#include "product.h"
+#include "sparse_gemm.h"
 
 #include <algorithm>
+#include <cassert>
 #include <limits>
 #include <utility>
 
-#include "spmm.h"
+#include "tiled_spmm.h"
 
 namespace onnxprune {
 namespace {
 
-// From here on a panel of one vector is faster than a pass over the weight for each row of X.
+// From this many rows of X on, SpMM is faster than one SpMV for each row.
 constexpr size_t kMinPanelRows = 2;
-// Tasks of a pass over the weight: enough for any machine, and for uneven cores.
+// Tasks of an SpMV: enough for any number of threads. Unlike SpMM, it repeats no work when it is split.
 constexpr size_t kMaxParts = 64;
-// Below this number of entries a task costs more than it does.
+// With fewer entries, starting a task takes longer than its work.
 constexpr size_t kMinEntries = 32768;
 
 }  // namespace
 
-Product::Product(const Kernels& kernels, RowMatrix matrix)
+SparseGemm::SparseGemm(const Kernels& kernels, CsrMatrix matrix)
     : kernels_(kernels),
       rows_(std::move(matrix)),
       parts_(rows_.equal_parts(std::clamp<size_t>(rows_.entries() / kMinEntries, 1, kMaxParts))) {}
 
-void Product::run(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads,
-                  const Epilogue& epilogue) {
+void SparseGemm::run(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads,
+                     const Epilogue& epilogue) {
   if (x.count == 0 || rows_.rows() == 0) return;
+  assert(y != nullptr && (x.data != nullptr || rows_.columns() == 0));
+  assert(x.stride >= (x.transposed ? x.count : rows_.columns()));
   if (x.count < kMinPanelRows) {
     run_one_by_one(x, bias, y, threads, epilogue);
   } else {
@@ -33,8 +36,8 @@ void Product::run(const DenseRows<float>& x, const float* bias, float* y, const 
   }
 }
 
-void Product::run_one_by_one(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads,
-                             const Epilogue& epilogue) const {
+void SparseGemm::run_one_by_one(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads,
+                                const Epilogue& epilogue) const {
   std::vector<float> gathered(x.transposed ? x.count * rows_.columns() : 0);
   const float* data = x.data;
   size_t stride = x.stride;
@@ -43,7 +46,7 @@ void Product::run_one_by_one(const DenseRows<float>& x, const float* bias, float
     kernels_.transpose(x.data, x.stride, rows_.columns(), x.count, gathered.data(), stride);
     data = gathered.data();
   }
-  run_parallel(threads, parts_.size() - 1, [&](size_t part) {
+  threads.run(parts_.size() - 1, [&](size_t part) {
     const size_t first = parts_[part];
     const size_t last = parts_[part + 1];
     for (size_t n = 0; n < x.count; ++n) {
@@ -53,7 +56,7 @@ void Product::run_one_by_one(const DenseRows<float>& x, const float* bias, float
       } else {
         std::copy_n(bias + first, last - first, sums);
       }
-      for (const RowMatrix::Block& block : rows_.blocks()) {
+      for (const CsrMatrix::Block& block : rows_.blocks()) {
         kernels_.spmv(block.view(), first, last, data + n * stride + block.first_column, sums);
       }
       if (epilogue.any()) kernels_.finish(epilogue, n * rows_.rows() + first, last - first, sums);
@@ -61,22 +64,22 @@ void Product::run_one_by_one(const DenseRows<float>& x, const float* bias, float
   });
 }
 
-std::shared_ptr<const PanelMatrix> Product::panels(size_t vectors) {
+std::shared_ptr<const SpmmMatrix> SparseGemm::panels(size_t vectors) {
   const std::lock_guard<std::mutex> lock(mutex_);
   const size_t pitch = vectors * kernels_.lanes;
   if (!panels_ || panels_->layout().channel_stride != pitch) {
     const size_t block = block_channels(kernels_, work(vectors));
-    panels_ = std::make_shared<PanelMatrix>(rows_, PanelLayout{rows_.columns(), block, pitch, {0}});
+    panels_ = std::make_shared<SpmmMatrix>(rows_, PanelLayout{rows_.columns(), block, pitch, {0}});
   }
   return panels_;
 }
 
-TileWork Product::work(size_t vectors) const {
+TileWork SparseGemm::work(size_t vectors) const {
   return {rows_.rows(), rows_.entries(), rows_.columns(), vectors, vectors, static_cast<double>(vectors)};
 }
 
-// The width whose tiles together cost least.
-size_t Product::tile_vectors(size_t count) const {
+// The tile width, in vectors, with the least total cost.
+size_t SparseGemm::tile_vectors(size_t count) const {
   const size_t vectors = (count + kernels_.lanes - 1) / kernels_.lanes;
   size_t best = 1;
   double least = std::numeric_limits<double>::infinity();
@@ -92,17 +95,17 @@ size_t Product::tile_vectors(size_t count) const {
   return best;
 }
 
-void Product::run_panels(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads,
-                         const Epilogue& epilogue) {
+void SparseGemm::run_panels(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads,
+                            const Epilogue& epilogue) {
   const size_t lanes = kernels_.lanes;
   const size_t vectors = (x.count + lanes - 1) / lanes;
   const size_t widest = tile_vectors(x.count);
   const size_t tiles = (vectors + widest - 1) / widest;
-  const std::shared_ptr<const PanelMatrix> matrix = panels(widest);
+  const std::shared_ptr<const SpmmMatrix> matrix = panels(widest);
   const size_t pitch = widest * lanes;
   const size_t outputs = rows_.rows();
-  const std::vector<size_t> parts = make_parts(*matrix, tiles);
-  run_parallel(threads, tiles * (parts.size() - 1), [&](size_t task) {
+  const std::vector<size_t> parts = make_parts(*matrix, tiles, threads);
+  threads.run(tiles * (parts.size() - 1), [&](size_t task) {
     const size_t tile = task % tiles;
     const size_t part = task / tiles;
     const size_t first = vectors * tile / tiles * lanes;

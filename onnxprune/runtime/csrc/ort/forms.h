@@ -1,4 +1,4 @@
-// The forms that an operator comes in: what follows its sums is said by its name (sparse/functions.py).
+// The fused forms of an operator: the end of its name says which epilogue it has (sparse/functions.py).
 #pragma once
 
 #include <string>
@@ -8,13 +8,13 @@
 
 namespace onnxprune {
 
-// `SparseConv` + "AddRelu": the name's ending, and the epilogue that it stands for.
+// The end of the name ("AddRelu" of SparseConvAddRelu), and the epilogue that it stands for.
 struct Form {
   std::string name;
   Activation activation;
-  // What neither scalars nor attributes give.
+  // Parameters that are fixed by the form, and defaults of the others.
   Constants constants;
-  // What inputs give, in their order, after the addend's.
+  // Parameters that are inputs, in their order; they follow the addend.
   std::vector<double Constants::*> scalars;
   bool has_addend = false;
 };

@@ -1,4 +1,4 @@
-#include "ops.h"
+#include "ort/ops.h"
 
 #include <exception>
 #include <limits>
@@ -8,11 +8,13 @@
 #include <utility>
 #include <vector>
 
-#include "convolve.h"
-#include "entries.h"
-#include "forms.h"
-#include "multiply.h"
-#include "operands.h"
+#include "float16.h"
+#include "ort/conv_op.h"
+#include "ort/forms.h"
+#include "ort/gemm_matmul_ops.h"
+#include "ort/operands.h"
+#include "refusal.h"
+#include "sparse_weight.h"
 
 namespace onnxprune {
 namespace {
@@ -40,9 +42,9 @@ ValueType value_type(ONNXTensorElementDataType type) {
   }
 }
 
-// The weight of a node, its values cast to T as the function in the file casts them.
+// The weight of a node, with its values rounded to T, as the function in the model file does.
 template <class T>
-Entries weight_of(const OrtValue* values_input, const OrtValue* gaps_input, const OrtValue* shape_input) {
+SparseWeight weight_of(const OrtValue* values_input, const OrtValue* gaps_input, const OrtValue* shape_input) {
   const Tensor values = list_of(values_input, "values");
   const Tensor gaps = list_of(gaps_input, "gaps");
   const Tensor shape = list_of(shape_input, "shape");
@@ -51,15 +53,15 @@ Entries weight_of(const OrtValue* values_input, const OrtValue* gaps_input, cons
                   " gaps");
   }
   const auto* const sizes = static_cast<const int64_t*>(shape.data);
-  Entries entries = decode(values.data, value_type(values.element_type), static_cast<const uint8_t*>(gaps.data),
-                           gaps.elements, {sizes, sizes + shape.elements});
+  SparseWeight weight = decode(values.data, value_type(values.element_type), static_cast<const uint8_t*>(gaps.data),
+                               gaps.elements, {sizes, sizes + shape.elements});
   if (std::is_same_v<T, Half>) {
-    for (double& value : entries.values) value = half_to_float(float_to_half(static_cast<float>(value)));
+    for (double& value : weight.values) value = half_to_float(float_to_half(static_cast<float>(value)));
   }
-  return entries;
+  return weight;
 }
 
-// What onnxruntime holds for a node.
+// The state of a node, which onnxruntime owns.
 template <template <class> class Kernel, class T>
 class Node {
  public:
@@ -75,11 +77,12 @@ class Node {
     }
   }
 
-  void compute(const Context& context) {
+  void compute(OrtKernelContext* kernel_context) {
+    const Context context(kernel_context, thread_count_);
     const Arguments<T> arguments(context, form_, constants_);
     if (packed_) return packed_->compute(context, arguments);
-    // A weight that is not known to be constant is read at every run: one that the graph computes, or one of the graph
-    // around a subgraph, which onnxruntime (seen in 1.18) does not show to kernels.
+    // A weight that is not known to be constant is packed in every run: one that the graph computes, or one of an outer
+    // graph, which onnxruntime does not show to kernels in a subgraph (seen in 1.18).
     Kernel<T> kernel(attributes_, weight_of<T>(context.input(kValues), context.input(kGaps), context.input(kShape)));
     kernel.compute(context, arguments);
   }
@@ -92,9 +95,10 @@ class Node {
   typename Kernel<T>::Attributes attributes_;
   Constants constants_;
   std::optional<Kernel<T>> packed_;
+  ThreadCount thread_count_;
 };
 
-// An operator of `Kernel<T>`. No exception leaves its functions, and its errors name the node.
+// A custom operator around `Kernel<T>`. Its functions throw nothing; its errors name the node.
 template <template <class> class Kernel, class T>
 struct Op : OrtCustomOp {
   Op(const std::string& base_name, const Form& op_form, bool may_have_bias)
@@ -147,7 +151,7 @@ struct Op : OrtCustomOp {
   static OrtStatus* ORT_API_CALL compute(void* op_kernel, OrtKernelContext* context) noexcept {
     auto* const node = static_cast<Node<Kernel, T>*>(op_kernel);
     try {
-      node->compute(Context(context));
+      node->compute(context);
       return nullptr;
     } catch (const std::exception& error) {
       return refuse(node->name(), error.what());
@@ -167,14 +171,14 @@ void add_forms(const std::string& name, bool may_have_bias, std::vector<const Or
 }  // namespace
 
 const std::vector<const OrtCustomOp*>& custom_ops() {
-  // Sessions keep pointers to them: never deleted.
+  // Never deleted, as sessions keep pointers to them.
   static const std::vector<const OrtCustomOp*> all = [] {
     std::vector<const OrtCustomOp*> ops;
-    add_forms<GemmKernel, float, Half, double>("SparseGemm", true, ops);
-    add_forms<MatMulKernel, float, Half, double>("SparseMatMul", false, ops);
-    // Conv has no kernel for double in onnxruntime either.
-    add_forms<ConvKernel, float, Half>("SparseConv", true, ops);
-    add_forms<ConvKernel, float, Half>("SparseConvNoBias", false, ops);
+    add_forms<GemmOp, float, Half, double>("SparseGemm", true, ops);
+    add_forms<MatMulOp, float, Half, double>("SparseMatMul", false, ops);
+    // Not in double: onnxruntime has no Conv for it either.
+    add_forms<ConvOp, float, Half>("SparseConv", true, ops);
+    add_forms<ConvOp, float, Half>("SparseConvNoBias", false, ops);
     return ops;
   }();
   return all;

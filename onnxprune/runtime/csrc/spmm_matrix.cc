@@ -1,18 +1,19 @@
-#include "panel_matrix.h"
+#include "spmm_matrix.h"
 
 #include <algorithm>
+#include <cassert>
 #include <utility>
 
 namespace onnxprune {
 namespace {
 
-// A chunk's rows are sorted together, so that few is bad; chunks are what threads share out, so that many is bad.
+// Rows are sorted within a chunk, which favors large chunks; threads share chunks, which favors small ones.
 constexpr size_t kMinChunkRows = 256;
 constexpr size_t kMaxChunkRows = 1024;
 constexpr size_t kWantedChunks = 8;
 
 constexpr size_t kQuadRows = 4;
-// Of a quad's places, those that may be empty: five in four are about what the fours' shared loads save.
+// Values that a group of four rows may store, as a multiple of its non-zeros: what its shared loads about make up for.
 constexpr double kMaxQuadFill = 1.25;
 
 size_t count_chunks(size_t rows) {
@@ -22,31 +23,36 @@ size_t count_chunks(size_t rows) {
 
 }  // namespace
 
-// A row's entries in a block: their offsets and values.
-struct PanelMatrix::Row {
+// The entries of a row within a block.
+struct SpmmMatrix::Row {
   uint32_t index;
   std::vector<SpmmEntry> entries;
   bool in_quad = false;
 };
 
-PanelMatrix::PanelMatrix(const RowMatrix& matrix, PanelLayout layout)
+SpmmMatrix::SpmmMatrix(const CsrMatrix& matrix, PanelLayout layout)
     : layout_(std::move(layout)),
       blocks_((layout_.channels + layout_.block_channels - 1) / layout_.block_channels),
       chunk_rows_(matrix.equal_parts(std::max<size_t>(count_chunks(matrix.rows()), 1), kQuadRows)),
       zeros_(matrix.rows()) {
+  assert(layout_.block_channels >= 1 && layout_.channel_stride >= 1);
+  assert(layout_.channels * layout_.taps.size() == matrix.columns());
+  assert(std::all_of(layout_.taps.begin(), layout_.taps.end(),
+                     [this](size_t tap) { return tap < layout_.channel_stride; }));
+  assert(layout_.block_channels * layout_.channel_stride <= UINT32_MAX);
   singles_.entries.reserve(matrix.entries());
   for (size_t chunk = 0; chunk < chunks(); ++chunk) {
     for (size_t block = 0; block < blocks_; ++block) pack(matrix, chunk, block);
   }
 }
 
-SpmmBlock PanelMatrix::block(size_t chunk, size_t block) const {
+SpmmBlock SpmmMatrix::block(size_t chunk, size_t block) const {
   const size_t index = chunk * blocks_ + block;
   return {singles_.view(index), quads_.view(index)};
 }
 
 template <class Entry>
-void PanelMatrix::Packed<Entry>::begin_row(uint32_t row, size_t count) {
+void SpmmMatrix::Packed<Entry>::begin_row(uint32_t row, size_t count) {
   if (runs.size() == starts.back().run || runs.back().entries_per_row != count) {
     runs.push_back({0, static_cast<uint32_t>(count)});
   }
@@ -55,13 +61,13 @@ void PanelMatrix::Packed<Entry>::begin_row(uint32_t row, size_t count) {
 }
 
 template <class Entry>
-SpmmRows<Entry> PanelMatrix::Packed<Entry>::view(size_t block) const {
+SpmmRows<Entry> SpmmMatrix::Packed<Entry>::view(size_t block) const {
   const Start& start = starts[block];
   return {runs.data() + start.run, starts[block + 1].run - start.run, rows.data() + start.row,
           entries.data() + start.entry};
 }
 
-void PanelMatrix::pack(const RowMatrix& matrix, size_t chunk, size_t block) {
+void SpmmMatrix::pack(const CsrMatrix& matrix, size_t chunk, size_t block) {
   const size_t taps = layout_.taps.size();
   const size_t first_channel = block * layout_.block_channels;
   const size_t last_channel = std::min(first_channel + layout_.block_channels, layout_.channels);
@@ -69,7 +75,7 @@ void PanelMatrix::pack(const RowMatrix& matrix, size_t chunk, size_t block) {
   for (size_t row = first_row(chunk); row < first_row(chunk + 1); ++row) {
     rows.push_back({static_cast<uint32_t>(row - first_row(chunk)), {}, false});
   }
-  for (const RowMatrix::Block& source : matrix.blocks()) {
+  for (const CsrMatrix::Block& source : matrix.blocks()) {
     const size_t end = source.first_column + matrix.block_columns();
     if (end <= first_channel * taps || source.first_column >= last_channel * taps) continue;
     const auto within = [&](size_t channel) {
@@ -93,7 +99,7 @@ void PanelMatrix::pack(const RowMatrix& matrix, size_t chunk, size_t block) {
     std::sort(row.entries.begin(), row.entries.end(),
               [](const SpmmEntry& a, const SpmmEntry& b) { return a.offset < b.offset; });
   }
-  // Fours of rows whose entries share enough places; what they leave goes row by row.
+  // Groups of four rows that have enough columns in common; the other rows are packed singly.
   std::vector<std::pair<uint32_t, std::vector<SpmmQuad>>> quads;
   for (size_t i = 0; i + kQuadRows <= rows.size(); i += kQuadRows) {
     size_t count = 0;

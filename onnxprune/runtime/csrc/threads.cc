@@ -1,0 +1,44 @@
+#include "threads.h"
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+#include <vector>
+
+namespace onnxprune {
+namespace {
+
+// The largest of several counts is kept, since other work may keep some threads busy during one of them.
+constexpr size_t kMeasurements = 3;
+// How long a measurement waits for all threads; waking a sleeping one takes about 50 microseconds.
+constexpr std::chrono::microseconds kPatience{1000};
+
+}  // namespace
+
+size_t max_threads() {
+  static const size_t cores = std::max(std::thread::hardware_concurrency(), 1u);
+  return cores;
+}
+
+size_t ThreadCount::measure(const ParallelFor& parallel_for) {
+  const size_t tasks = max_threads();
+  if (most_ == tasks || measurements_ >= kMeasurements) return most_;
+  std::vector<std::thread::id> runners(tasks);
+  std::atomic<size_t> begun{0};
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  // No thread takes a second task before all tasks have started or time is up.
+  parallel_for(tasks, [&](size_t task) {
+    runners[task] = std::this_thread::get_id();
+    ++begun;
+    while (begun < tasks && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+  });
+  std::sort(runners.begin(), runners.end());
+  const auto threads = static_cast<size_t>(std::unique(runners.begin(), runners.end()) - runners.begin());
+  size_t most = most_;
+  while (most < threads && !most_.compare_exchange_weak(most, threads)) {
+  }
+  ++measurements_;
+  return most_;
+}
+
+}  // namespace onnxprune
