@@ -15,15 +15,18 @@ setup: .venv/ready
 
 demo: setup
 	mkdir -p build
-	$(BIN)/onnxprune models/lenet-300-100.onnx build/demo.onnx --rate 0.917 --scope global --epochs 60 \
+	$(BIN)/onnxprune models/lenet-300-100.onnx build/demo.onnx --rate 0.917 --allocation global --epochs 60 \
 		--data $(SAMPLE)/train-images-idx3-ubyte.gz --eval-data $(SAMPLE)/t10k-images-idx3-ubyte.gz
 
+# A process a core takes tests; each computes on one thread (tests/conftest.py).
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
+
 test: setup
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # Ten times the random graphs, and whole networks; those of packages that are not installed are skipped.
 test-long: setup
-	ONNXPRUNE_LONG=1 $(BIN)/python -m pytest
+	ONNXPRUNE_LONG=1 $(PYTEST)
 
 # The sparse kernels' tests, the kernels built with AddressSanitizer and UndefinedBehaviorSanitizer (GCC, Linux).
 ASAN_LIBRARIES := asan ubsan stdc++

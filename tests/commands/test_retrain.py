@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 import onnxprune
 from onnxprune.errors import SettingError
@@ -21,11 +20,6 @@ def quadrants(count, seed):
 NEW, OLD = quadrants(200, seed=1), quadrants(50, seed=2)
 # The made weights are large: what is to come back has to grow as large.
 SETTINGS = {"data": NEW, "epochs": 4, "batch_size": 20, "learning_rate": 0.2, "warmup": 0}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
 
 
 def prune(path, **settings):

@@ -39,11 +39,6 @@ REFUSED_TYPES = ("FLOAT4E2M1", "UINT2", "INT2", "FLOAT8", "string", "STRING")
 NARROW_TOLERANCE = {"rtol": 2e-2, "atol": 1e-2}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def node_cases() -> list[Any]:
     """ONNX's operator cases with tensors of numbers only: (name, model, data sets, tolerances)."""
     loader = pytest.importorskip("onnx.backend.test.loader")

@@ -1,0 +1,144 @@
+"""What `import onnxprune` gives: one name per command, typed, and nothing heavy imported before it is used."""
+
+import dataclasses
+import importlib.util
+import inspect
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import onnxprune
+from onnxprune.config.settings import PruneConfig, RetrainSettings
+
+COMMANDS = {
+    "bench", "compare", "inspect", "pick", "prune", "pruning_session", "report", "retrain", "sensitivity", "to_torch",
+    "tune",
+}  # fmt: skip
+OTHERS = {"OnnxPruneError", "PruneConfig", "PruningSession", "Result", "__version__", "runtime"}
+ROOT = Path(__file__).parents[1]
+HEAVY = ("numpy", "onnx", "onnx_ir", "onnxruntime", "torch", "click", "rich")
+
+
+def python(*arguments, cwd=None):
+    """What a fresh interpreter prints."""
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_package_names_each_command_the_settings_the_error_and_the_runtime():
+    assert set(onnxprune.__all__) == COMMANDS | OTHERS
+    assert set(onnxprune.__all__) <= set(dir(onnxprune))
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS | OTHERS))
+def test_every_public_name_is_there_and_documented(name):
+    value = getattr(onnxprune, name)
+    assert name == "__version__" or inspect.getdoc(value)
+    assert name not in COMMANDS or (callable(value) and value.__name__ == name)
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'onnxprune' has no attribute 'shrink'"):
+        _ = onnxprune.shrink
+
+
+def test_every_module_of_commands_is_a_public_name():
+    modules = {path.stem for path in (ROOT / "onnxprune" / "commands").glob("*.py")}
+    assert modules - {"__init__", "keywords"} == COMMANDS
+
+
+def test_importing_the_package_imports_no_other():
+    code = f"import sys, onnxprune; print([name for name in {HEAVY} if name in sys.modules])"
+    assert python("-c", code) == "[]"
+
+
+def test_the_runtime_is_reached_by_a_bare_import_and_needs_neither_torch_nor_onnx():
+    code = (
+        "import sys, onnxprune; path = onnxprune.runtime.library_path(); "
+        "print([name for name in ('torch', 'onnx', 'onnx_ir', 'onnxscript') if name in sys.modules])"
+    )
+    assert python("-c", code) == "[]"
+
+
+def test_the_module_runs_as_the_command_does():
+    assert python("-m", "onnxprune", "--version") == f"onnxprune, version {version('onnxprune')}"
+    assert onnxprune.__version__ == version("onnxprune")
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (Path(onnxprune.__file__).parent / "py.typed").is_file()
+
+
+@pytest.mark.parametrize(
+    ("command", "settings", "first"),
+    [
+        ("prune", PruneConfig, ["model", "output", "progress"]),
+        ("retrain", RetrainSettings, ["model", "output", "progress"]),
+        ("pruning_session", PruneConfig, ["model", "updates"]),
+    ],
+)
+def test_the_signature_of_a_job_names_every_setting_as_a_keyword(command, settings, first):
+    parameters = inspect.signature(getattr(onnxprune, command)).parameters
+    fields = dataclasses.fields(settings)
+    assert list(parameters)[: len(first)] == first
+    assert set(list(parameters)[len(first) :]) == {each.name for each in fields}
+    for each in fields:
+        assert parameters[each.name].kind is inspect.Parameter.KEYWORD_ONLY
+        assert parameters[each.name].default == each.default
+
+
+RIGHT = """\
+import numpy as np
+
+import onnxprune
+
+result = onnxprune.prune("a.onnx", "b.onnx", rate=0.5, layer_rate={"fc*": 0.9}, data="x.npz")
+print(result.report.pruned.bytes)
+onnxprune.retrain("b.onnx", "c.onnx", data={"x": np.ones((4, 8))}, regrow=True, epochs=3)
+session = onnxprune.pruning_session("a.onnx", 100, rate=0.5, schedule="gradual")
+session.step()
+found = onnxprune.compare("a.onnx", "b.onnx", data="x.npz", seed=3)
+scan = onnxprune.sensitivity("a.onnx", "x.npz", rates=(0.5, 0.9))
+print(found.samples, scan.layers)
+try:
+    onnxprune.tune("b.onnx", "d.onnx")
+except onnxprune.OnnxPruneError as error:
+    print(error, onnxprune.__version__, onnxprune.runtime.available())
+"""
+# Each is an error of its line, and of no other.
+WRONG = """\
+import onnxprune
+
+onnxprune.prune("a.onnx", "b.onnx", rates=0.5)
+onnxprune.prune("a.onnx", "b.onnx", rate="half")
+onnxprune.retrain("a.onnx", "b.onnx", data="x.npz", rate=0.5)
+onnxprune.pruning_session("a.onnx", 100, rate=0.5, epoch=3)
+onnxprune.compare("a.onnx", "b.onnx", tolerance=0.1)
+onnxprune.prune("a.onnx", rate=0.5).reports
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
+def test_mypy_strict_takes_right_calls_and_names_the_line_of_each_wrong_one(tmp_path):
+    (tmp_path / "right.py").write_text(RIGHT)
+    (tmp_path / "wrong.py").write_text(WRONG)
+    # The sources of other packages are not read, which would take a minute.
+    (tmp_path / "mypy.ini").write_text(
+        "[mypy]\nstrict = true\n[mypy-onnxprune.*]\nfollow_imports = silent\n"
+        "[mypy-torch.*,onnx.*,onnx_ir.*,onnxruntime.*,onnxscript.*]\nfollow_imports = skip\n"
+        "follow_imports_for_stubs = true\nignore_missing_imports = true\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--no-error-summary", "--hide-error-context", "right.py", "wrong.py"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    errors = [line for line in done.stdout.splitlines() if ": error: " in line]
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert [line for line in errors if not line.startswith("wrong.py:")] == []
+    assert [int(line.split(":")[1]) for line in errors] == list(range(3, len(WRONG.splitlines()) + 1))
