@@ -40,7 +40,7 @@ def cases(kind):
     if kind == "light":
         yield from _light()
         return
-    for case in load_model_tests(kind=kind)[::STRIDE]:
+    for case in sorted(load_model_tests(kind=kind), key=lambda case: case.name)[::STRIDE]:
         model = onnx.load(os.path.join(case.model_dir, "model.onnx")) if case.model is None else case.model
         names = _given(model)
         data = case.data_sets[0][0] if case.data_sets else _stored_inputs(case.model_dir, len(names))
