@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 SAMPLE := models/mnist-sample
 
-.PHONY: setup demo test test-long test-asan bench lint mnist reproduce models clean
+BENCHMARKS := bench-backend bench-channels bench-hard-cases bench-large bench-one-shot bench-real-models \
+	bench-sensitivity bench-training bench-training-graphs
+
+.PHONY: setup demo test test-long test-asan bench $(BENCHMARKS) lint mnist reproduce models clean
 setup: .venv/ready
 
 # torch first and by exact version: a plain `torch` brings several GB of CUDA packages.
@@ -45,6 +48,18 @@ test-asan: setup
 bench: setup
 	$(BIN)/onnxprune bench --suite layers
 	$(BIN)/onnxprune bench --suite models
+
+# Tables of figures, each of minutes to hours: make bench-channels ARGS=SqueezeNet. Each says which package it lacks.
+bench-backend bench-channels bench-hard-cases bench-one-shot bench-real-models bench-training-graphs: setup
+	$(BIN)/python -m tests.benchmarks.$(subst -,_,$(@:bench-%=%)) $(ARGS)
+# Needs room for 9 GB.
+bench-large: setup
+	$(BIN)/python -m tests.benchmarks.large_models $(ARGS)
+bench-sensitivity: ARGS ?= 32
+bench-sensitivity: setup
+	$(BIN)/python -m tests.benchmarks.sensitivity $(ARGS)
+bench-training: setup
+	$(BIN)/python -m tests.benchmarks.training_step $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check

@@ -1,15 +1,8 @@
-"""Whole real models at three rates in every format, judged in onnxruntime: python -m tests.real_models [NAME ...]
-
-A row a model: each format's file against that of the same model, as multiples of the input's bytes, and the largest
-difference of any output from that of the model with the same weights at zero (`--format dense --no-remove-dead`),
-relative to the output's largest magnitude.
-"""
+"""Whole real models, and what becomes of them at three rates in every format."""
 
 from __future__ import annotations
 
 import importlib.util
-import math
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -25,10 +18,7 @@ import torch
 import onnxprune
 from onnxprune.data.random import random_feeds
 from onnxprune.data.specs import input_specs
-from onnxprune.model.protos import all_tensors
-from onnxprune.model.reading import FLOAT_TYPES
-from onnxprune.model.weights import find_weights
-from tests.surgery.whole_models import MissingPackageError, Whole, packaged
+from tests.surgery.whole_models import Whole, packaged
 from tests.training.networks import MobileNet
 from tests.training.whole_models import MODELS as TRAINED
 from tests.training.whole_models import exports
@@ -86,13 +76,15 @@ class Trial:
     seconds: float
 
 
-def trials(proto: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> Iterator[Trial]:
-    """Every rate in every format; the files are loaded by onnxruntime, and checked where the checker knows the form."""
+def trials(
+    proto: onnx.ModelProto, shapes: dict[str, tuple[int, ...]], rates: tuple[float, ...] = RATES
+) -> Iterator[Trial]:
+    """Each rate in every format; the files are loaded by onnxruntime, and checked where the checker knows the form."""
     feeds = inputs(proto, shapes)
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "in.onnx", Path(folder) / "out.onnx"
         onnx.save(proto, source)
-        for rate in RATES:
+        for rate in rates:
             settings = {"rate": rate, "eval_data": feeds}
             onnxprune.prune(source, target, format="dense", remove_dead=False, **settings)
             expected = run(target, feeds)
@@ -126,33 +118,3 @@ def difference(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
         for one, other in zip(found, expected, strict=True)
         if other.size
     )
-
-
-def row(name: str) -> str:
-    """A line of the Markdown table."""
-    try:
-        proto, shapes = MODELS[name]()
-    except MissingPackageError as missing:
-        return f"| {name} | left out: {missing} |" + " |" * (len(RATES) * len(FORMATS) + 2)
-    weights = find_weights(ir.from_proto(proto)).prunable
-    prunable = sum(weight.size for weight in weights)
-    tensors = (tensor for tensor, constant in all_tensors(proto) if constant)
-    elements = sum(math.prod(tensor.dims) for tensor in tensors if tensor.data_type in FLOAT_TYPES)
-    results = list(trials(proto, shapes))
-    ratios = " | ".join(f"{result.bytes:.2f}" for result in results)
-    worst = max(result.difference for result in results)
-    seconds = sum(result.seconds for result in results) / len(results)
-    return f"| {name} | {elements / 1e6:.3g} M | {prunable / elements:.1%} | {ratios} | {worst:.0e} | {seconds:.1f} s |"
-
-
-def table(names: list[str]) -> Iterator[str]:
-    """Lines of a Markdown table."""
-    columns = [f"{rate:g} {form}" for rate in RATES for form in FORMATS]
-    yield "| model | weights | prunable | " + " | ".join(columns) + " | difference | a job |"
-    yield "|---" * (len(columns) + 5) + "|"
-    yield from map(row, names)
-
-
-if __name__ == "__main__":
-    for line in table(sys.argv[1:] or list(MODELS)):
-        print(line, flush=True)

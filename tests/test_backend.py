@@ -1,30 +1,14 @@
-"""Every model of onnx.backend.test, as it is and with its inputs of two axes and more as constants."""
+"""The models of onnx.backend.test through the whole job; all of them with ONNXPRUNE_LONG=1."""
 
 import os
-from collections import Counter
-from functools import partial
-from pathlib import Path
 
-import numpy as np
-import onnx
-import onnxruntime as ort
 import pytest
-from onnx import numpy_helper
-from onnx.backend.test.loader import load_model_tests
 
-import onnxprune
-from onnxprune.errors import DataError, ModelFileError, NothingToPruneError
+from tests.backend import KINDS, NOTHING, PRUNED, counts, outcomes
 
-PRUNED, NOTHING, NOT_RUN, RANDOM = (
-    "equal; pruned",
-    "equal; nothing to prune",
-    "onnxruntime does not run it",
-    "gives other outputs each time",
-)
 LONG = bool(os.environ.get("ONNXPRUNE_LONG"))
 # make test takes every so many of them.
 STRIDE = 1 if LONG else 40
-FORMS = ("ops", "dense", "coo")
 # Of all: at least so many give equal outputs at rate 0, and so many of these are pruned at rate 0.5.
 LEAST = {
     "node": (2_100, 60),
@@ -35,124 +19,12 @@ LEAST = {
 }
 
 
-def cases(kind):
-    """Name, model, and inputs by name, of each."""
-    if kind == "light":
-        yield from _light()
-        return
-    for case in load_model_tests(kind=kind)[::STRIDE]:
-        model = onnx.load(os.path.join(case.model_dir, "model.onnx")) if case.model is None else case.model
-        names = _given(model)
-        data = case.data_sets[0][0] if case.data_sets else _stored_inputs(case.model_dir, len(names))
-        yield case.name, model, dict(zip(names, data, strict=False))
-
-
-def _given(model):
-    """The names of the inputs without a value of their own: old files list initializers among the inputs."""
-    constant = {tensor.name for tensor in model.graph.initializer}
-    return [value.name for value in model.graph.input if value.name not in constant]
-
-
-def _stored_inputs(folder, count):
-    for index in range(count):
-        yield numpy_helper.to_array(
-            onnx.load_tensor(os.path.join(folder, f"test_data_set_0/input_{index}.pb"))
-        )
-
-
-def _light():
-    """Whole networks, whose weights their files make from shapes: they take seconds each."""
-    folder = Path(onnx.__file__).parent / "backend/test/data/light"
-    for path in sorted(folder.glob("*.onnx")) if LONG else ():
-        model = onnx.load(path)
-        shapes = {
-            value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-            for value in model.graph.input
-        }
-        random = np.random.default_rng(0)
-        inputs = {name: random.random(shapes[name], np.float32) for name in _given(model)}
-        yield path.stem, model, inputs
-
-
-def with_constants(model, inputs):
-    """The model with its inputs after the first that have two axes or more as initializers; None without any."""
-    first = model.graph.input[0].name if model.graph.input else None
-    constant = {
-        name: array
-        for name, array in inputs.items()
-        if name != first and isinstance(array, np.ndarray) and array.ndim >= 2
-    }
-    if not constant:
-        return None
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
-    for name, array in constant.items():
-        changed.graph.initializer.append(numpy_helper.from_array(array, name))
-    left = [value for value in changed.graph.input if value.name not in constant]
-    del changed.graph.input[:]
-    changed.graph.input.extend(left)
-    return changed, {name: array for name, array in inputs.items() if name not in constant}
-
-
-def outputs(model, inputs):
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, inputs)
-
-
-def same(one, other):
-    if isinstance(one, list):
-        return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
-    if isinstance(one, np.ndarray) and one.dtype.kind == "f":
-        return one.shape == other.shape and np.array_equal(one, other, equal_nan=True)
-    return np.array_equal(one, other)
-
-
-def outcome(model, inputs, form):
-    """What became of a model at rate 0 and at rate 0.5, in a word."""
-    try:
-        before = outputs(model, inputs)
-    except Exception:
-        return NOT_RUN
-    job = partial(onnxprune.prune, model, eval_data=inputs or None, format=form)
-    try:
-        after = job(rate=0.0).model
-    except (ModelFileError, DataError) as error:
-        return f"refused: {error}"
-    # What is random in the model is random in both.
-    if not same(before, outputs(model, inputs)):
-        return RANDOM
-    assert same(before, outputs(after, inputs))
-    try:
-        pruned = job(rate=0.5).model
-    except NothingToPruneError:
-        return NOTHING
-    if form != "coo":
-        onnx.checker.check_model(pruned, full_check=True)
-    outputs(pruned, inputs)
-    return PRUNED
-
-
-@pytest.mark.parametrize("kind", LEAST)
+@pytest.mark.parametrize("kind", KINDS)
 def test_at_rate_0_outputs_are_equal_and_at_half_the_file_is_sound_or_the_refusal_clear(kind):
-    counts, wrong = Counter(), []
-    for number, (name, model, inputs) in enumerate(cases(kind)):
-        variants = [(name, model, inputs)]
-        if kind == "node" and (changed := with_constants(model, inputs)) is not None:
-            variants.append((f"{name}, constants", *changed))
-        for variant, proto, given in variants:
-            try:
-                result = outcome(proto, given, FORMS[number % len(FORMS)])
-            except Exception as error:
-                result = "wrong"
-                wrong.append(f"{variant}: {type(error).__name__}: {str(error)[:300]}")
-            counts[result.split(":")[0]] += 1
-            if LONG and result.startswith("refused"):
-                print(variant, result[:200])
-    print(kind, dict(counts))
+    found = dict(outcomes(kind, STRIDE))
+    wrong = [f"{name}: {result}" for name, result in found.items() if result.startswith("wrong")]
     assert not wrong, "\n".join(wrong)
-    equal, pruned = LEAST[kind]
-    if LONG:
-        assert counts[PRUNED] + counts[NOTHING] >= equal
-        assert counts[PRUNED] >= pruned
+    equal, pruned = LEAST[kind] if LONG else (len(found) // 2, 0)
+    counted = counts(found)
+    assert counted[PRUNED] + counted[NOTHING] >= equal
+    assert counted[PRUNED] >= pruned

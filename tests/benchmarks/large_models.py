@@ -1,18 +1,17 @@
 """Memory and time of one-shot jobs on large models, beside loading and saving alone.
 
-    python -m tests.benchmarks.large_models [FOLDER]        which needs room for some 9 GB; a temporary one by default
+    python -m tests.benchmarks.large_models [--folder FOLDER] [--width N] [vgg19 | products ...]
 
-VGG-19 (575 MB in one file) and four products of matrices (2.4 GB, more than protobuf takes, weights in external data).
-Memory is the most that a process had for itself, pages mapped from files not counted (RssAnon, Linux), as a multiple
-of the weights; time is processor time, of another run that nobody watches, as a multiple of `onnx.load` and
-`onnx.save`.
+The folder, a temporary one by default, needs room for some 9 GB. VGG-19 (575 MB in one file) and four products of
+matrices (2.4 GB, more than protobuf takes, weights in external data). Memory is the most that a process had for
+itself, pages mapped from files not counted (RssAnon, Linux), as a multiple of the weights; time is processor time, of
+another run that nobody watches, as a multiple of `onnx.load` and `onnx.save`.
 """
 
 from __future__ import annotations
 
 import math
 import multiprocessing
-import sys
 import tempfile
 import threading
 import time
@@ -21,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import onnx
 from onnx import helper
@@ -34,33 +34,33 @@ WIDTH = 12_288
 LAYERS = 4
 PLAIN = "onnx.load, onnx.save"
 # Format and allocation.
-JOBS = ("dense layer", "dense global", "coo layer", "ops layer")
+JOBS = ("dense uniform", "dense global", "coo uniform", "ops uniform")
 
 
-def vgg19(folder: Path) -> Path:
+def vgg19(folder: Path, width: int) -> Path:
     path = folder / "vgg19.onnx"
     onnx.save(light("vgg19")[0], path)
     return path
 
 
-def products(folder: Path) -> Path:
+def products(folder: Path, width: int) -> Path:
     """Written weight by weight, since all of them are never in memory here either."""
     path = folder / "products.onnx"
     nodes = [helper.make_node("MatMul", [f"x{i}", f"w{i}"], [f"x{i + 1}"]) for i in range(LAYERS)]
     graph = helper.make_graph(
-        nodes, "products", [floats("x0", "N", WIDTH)], [floats(f"x{LAYERS}", "N", WIDTH)]
+        nodes, "products", [floats("x0", "N", width)], [floats(f"x{LAYERS}", "N", width)]
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     random = np.random.default_rng(0)
     with (folder / "products.data").open("wb") as data:
         for i in range(LAYERS):
-            tensor = onnx.TensorProto(name=f"w{i}", data_type=onnx.TensorProto.FLOAT, dims=[WIDTH, WIDTH])
+            tensor = onnx.TensorProto(name=f"w{i}", data_type=onnx.TensorProto.FLOAT, dims=[width, width])
             tensor.data_location = onnx.TensorProto.EXTERNAL
-            entries = {"location": "products.data", "offset": data.tell(), "length": 4 * WIDTH * WIDTH}
+            entries = {"location": "products.data", "offset": data.tell(), "length": 4 * width * width}
             for key, value in entries.items():
                 tensor.external_data.add(key=key, value=str(value))
             model.graph.initializer.append(tensor)
-            data.write(random.standard_normal((WIDTH, WIDTH), np.float32) / np.float32(WIDTH**0.5))
+            data.write(random.standard_normal((width, width), np.float32) / np.float32(width**0.5))
     onnx.save(model, path)
     return path
 
@@ -117,22 +117,27 @@ def alone(measure: Callable[[Path, Path, str], Any], source: Path, job: str) -> 
 
 def table(source: Path, weight_bytes: int) -> None:
     print(f"{source.stem}, {weight_bytes / 1e6:,.0f} MB\n")
-    print("| job | memory, to the writing | while judging | time |\n|---|---|---|---|", flush=True)
+    print("| job | memory, to the writing | evaluation | time |\n|---|---|---|---|", flush=True)
     plain = alone(seconds, source, PLAIN)
     for job in (PLAIN, *JOBS):
         memory = alone(peaks, source, job)
-        judging = memory.pop("judge", 0)
+        evaluation = memory.pop("evaluate", 0)
         time_ratio = 1.0 if job == PLAIN else alone(seconds, source, job) / plain
-        print(
-            f"| {job} | {max(memory.values()) / weight_bytes:.2f} | {judging / weight_bytes:.2f} | {time_ratio:.2f} |",
-            flush=True,
-        )
+        ratios = (max(memory.values(), default=0) / weight_bytes, evaluation / weight_bytes, time_ratio)
+        print(f"| {job} | " + " | ".join(f"{ratio:.2f}" for ratio in ratios) + " |", flush=True)
 
 
-def main(folder: str | None = None) -> None:
+MODELS: dict[str, Callable[[Path, int], Path]] = {"vgg19": vgg19, "products": products}
+
+
+@click.command()
+@click.argument("models", nargs=-1, type=click.Choice(list(MODELS)))
+@click.option("--folder", help="Where the models are written.")
+@click.option("--width", default=WIDTH, help="Rows and columns of each matrix.", show_default=True)
+def main(models: tuple[str, ...], folder: str | None, width: int) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as place:
-        for make in (vgg19, products):
-            source = make(Path(place))
+        for name in models or MODELS:
+            source = MODELS[name](Path(place), width)
             tensors = onnx.load(source, load_external_data=False).graph.initializer
             table(source, 4 * sum(math.prod(tensor.dims) for tensor in tensors))
             for file in Path(place).iterdir():
@@ -140,4 +145,4 @@ def main(folder: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

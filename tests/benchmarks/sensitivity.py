@@ -28,7 +28,7 @@ from onnxprune.data.dataset import Dataset
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.sensitivity import RATES, scan
 from onnxprune.reports.charts import line_chart
-from tests.benchmarks.trained_models import Trained, tumour_classifier
+from tests.benchmarks.trained_models import Trained, tumor_classifier
 
 
 @click.command()
@@ -36,7 +36,7 @@ from tests.benchmarks.trained_models import Trained, tumour_classifier
 @click.option("--time", "timed", type=click.Choice(["scan", "naive-32", "naive-1"]), multiple=True)
 @click.option("--plot", type=Path)
 def main(samples: int, timed: tuple[str, ...], plot: Path | None) -> None:
-    trained = tumour_classifier(samples)
+    trained = tumor_classifier(samples)
     for way in timed:
         start = time.process_time()
         if way == "scan":

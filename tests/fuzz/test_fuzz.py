@@ -11,8 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Empty, Queue
 
-CASES = 20_000 if os.environ.get("ONNXPRUNE_LONG") else 500
-WORKERS = 2
+CASES, WORKERS = (20_000, 2) if os.environ.get("ONNXPRUNE_LONG") else (500, 1)
 # A case takes some 30 ms, and the worker gives it 5 s of processor time; this is for one that waits for ever.
 HANG_SECONDS = 300
 START_SECONDS = 120

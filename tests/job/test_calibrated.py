@@ -8,6 +8,7 @@ from onnx import helper
 
 import onnxprune
 from onnxprune.model.blocks import Blocks
+from onnxprune.model.io import load
 from onnxprune.model.weights import find_weights
 from tests.builders import cnn, floats, initializer, mlp, model_of, normal
 
@@ -39,13 +40,15 @@ def test_second_order_moves_the_outputs_less_than_wanda_and_magnitude_and_refit_
 
 def test_weights_mapped_from_a_file_calibrate_like_those_in_memory(tmp_path):
     nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("MatMul", ["h", "v"], ["y"])]
-    weights = {"w": normal(8, 4096), "v": normal(4096, 2, seed=1)}
-    model = model_of(nodes, [floats("x", "N", 8)], [floats("y", "N", 2)], weights)
+    weights = {"w": normal(132, 132), "v": normal(132, 132, seed=1)}
+    model = model_of(nodes, [floats("x", "N", 132)], [floats("y", "N", 132)], weights)
     onnx.save(model, tmp_path / "in.onnx")
+    found = load(tmp_path / "in.onnx")[0].graph.initializers.values()
+    assert all(isinstance(value.const_value, ir.ExternalTensor) for value in found)
     settings = {
         "criterion": "second-order",
-        "calibration_data": {"x": rows(60, 0)},
-        "eval_data": {"x": rows(20, 1)},
+        "calibration_data": {"x": normal(60, 132)},
+        "eval_data": {"x": normal(20, 132, seed=1)},
     }
     mapped, given = (
         onnxprune.prune(source, rate=0.5, format="dense", **settings).model

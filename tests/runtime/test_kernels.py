@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import onnx
 import pytest
@@ -19,7 +21,7 @@ pytestmark = needs_kernels
 
 DENSITIES = st.sampled_from([0.0, 0.02, 0.1, 0.3, 1.0])
 DRAWN = settings(
-    max_examples=200,
+    max_examples=400 if os.environ.get("ONNXPRUNE_LONG") else 100,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     derandomize=True,

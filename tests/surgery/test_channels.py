@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import pytest
 
+from tests.surgery.graphs import RANDOM, attention, normal, recurrent
 from tests.surgery.oracle import Pruned, model, prune_channels, weight_of
-
-RNG = np.random.default_rng(11)
-
-
-def normal(*shape: int) -> np.ndarray:
-    return RNG.standard_normal(shape, np.float32)
 
 
 def shape_of(pruned: Pruned, name: str) -> tuple[int, ...]:
@@ -259,40 +253,6 @@ def test_positions_that_are_counted_stay(node: str) -> None:
     assert pruned.choice.chosen.size == 0
 
 
-def attention(heads: int, width: int, tokens: str, *, computed: bool, fused: bool) -> onnx.ModelProto:
-    """Attention written out, as exporters write it."""
-    hidden = heads * width
-    if computed:
-        split = (
-            "sh = Shape(x) n = Slice(sh, zero, one) t = Slice(sh, one, two) "
-            "heads = Concat<axis=0>(n, t, h, d) merged = Concat<axis=0>(n, t, hd)"
-        )
-        constants = {
-            "zero": np.array([0]), "one": np.array([1]), "two": np.array([2]),
-            "h": np.array([heads]), "d": np.array([width]), "hd": np.array([hidden]),
-        }  # fmt: skip
-    else:
-        split, constants = "", {"heads": np.array([0, -1, heads, width]), "merged": np.array([0, -1, hidden])}
-    if fused:
-        project = "a = MatMul(x, wqkv) b = Add(a, bqkv) q, k, v = Split<axis=-1>(b)"
-        weights = {"wqkv": normal(6, 3 * hidden), "bqkv": normal(3 * hidden)}
-    else:
-        project = """q0 = MatMul(x, wq) q = Add(q0, bq) k0 = MatMul(x, wk) k = Add(k0, bk)
-            v0 = MatMul(x, wv) v = Add(v0, bv)"""
-        weights = {f"w{name}": normal(6, hidden) for name in "qkv"} | {
-            f"b{name}": normal(hidden) for name in "qkv"
-        }
-    return model(
-        f"""(float[N,{tokens},6] x) => (float[N,{tokens},6] y) {{
-            {split} {project}
-            q4 = Reshape(q, heads) k4 = Reshape(k, heads) v4 = Reshape(v, heads)
-            qt = Transpose<perm=[0,2,1,3]>(q4) kt = Transpose<perm=[0,2,3,1]>(k4) vt = Transpose<perm=[0,2,1,3]>(v4)
-            qs = Mul(qt, scale) s = MatMul(qs, kt) p = Softmax<axis=-1>(s) o = MatMul(p, vt)
-            ot = Transpose<perm=[0,2,1,3]>(o) m = Reshape(ot, merged) z = MatMul(m, wo) y = Add(z, bo)}}""",
-        scale=np.array(width**-0.5, np.float32), wo=normal(hidden, 6), bo=normal(6), **weights, **constants,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("tokens", ["7", "T"])
 @pytest.mark.parametrize("computed", [False, True])
 @pytest.mark.parametrize("fused", [False, True])
@@ -409,38 +369,6 @@ def test_an_einsum_that_leaves_axes_open_is_frozen() -> None:
     assert shape_of(pruned, "w1") == (6, 8) and "Einsum" in frozen(pruned, "w1")
 
 
-def recurrent(op_type: str, directions: int, initial: str) -> onnx.ModelProto:
-    """Two layers: the first one's sequence is what the second reads, whose last state feeds a Gemm."""
-    gates, hidden = {"LSTM": 4, "GRU": 3, "RNN": 1}[op_type], 8
-    direction = 'direction="bidirectional", ' if directions == 2 else ""
-    states = "h0, c0" if op_type == "LSTM" else "h0"
-    if initial == "none":
-        setup, states = "", ""
-    elif initial == "computed":
-        setup = """s = Shape(x) n = Slice(s, one, two) z = Concat<axis=0>(d, n, h) h0 = ConstantOfShape(z)
-            c0 = ConstantOfShape(z)"""
-    else:
-        setup = "h0 = Identity(h1) c0 = Identity(c1)"
-    peephole = ", p" if op_type == "LSTM" and initial == "constant" else ""
-    weights = {
-        "w": normal(directions, gates * hidden, 6), "r": normal(directions, gates * hidden, hidden),
-        "b": normal(directions, 2 * gates * hidden), "p": normal(directions, 3 * hidden),
-        "w2": normal(1, gates * 4, directions * hidden), "r2": normal(1, gates * 4, 4), "w3": normal(4, 5),
-        "h1": normal(directions, 2, hidden), "c1": normal(directions, 2, hidden), "minus": np.array([0, 0, -1]),
-        "one": np.array([1]), "two": np.array([2]), "d": np.array([directions]), "h": np.array([hidden]),
-        "last": np.array([0]),
-    }  # fmt: skip
-    graph = f"""(float[7,2,6] x) => (float[2,5] y) {{
-        {setup} a = {op_type}<{direction}hidden_size={hidden}>(x, w, r, b, , {states}{peephole})
-        t = Transpose<perm=[0,2,1,3]>(a) f = Reshape(t, minus)
-        e, g = {op_type}<hidden_size=4>(f, w2, r2) q = Squeeze(g, last) y = MatMul(q, w3)}}"""
-    graph = graph.replace(", , )", ")").replace(", )", ")")
-    used = {
-        name: array for name, array in weights.items() if name in graph.replace("(", " ").replace(")", " ")
-    }
-    return model(graph, **used)
-
-
 @pytest.mark.parametrize("op_type", ["LSTM", "GRU", "RNN"])
 @pytest.mark.parametrize("directions", [1, 2])
 @pytest.mark.parametrize("initial", ["none", "constant", "computed"])
@@ -466,10 +394,11 @@ def test_quantized_weights_are_cut_with_their_scales(per_axis: bool) -> None:
         return np.abs(normal(length)) / 50 if per_axis else np.array(0.02, np.float32)
 
     def points(length: int) -> np.ndarray:
-        return RNG.integers(-9, 9, length if per_axis else (), np.int8)
+        return RANDOM.integers(-9, 9, length if per_axis else (), np.int8)
 
     weights = {
-        f"q{n}": RNG.integers(-99, 99, shape, np.int8) for n, shape in ((1, (8, 3, 1, 1)), (2, (4, 8, 1, 1)))
+        f"q{n}": RANDOM.integers(-99, 99, shape, np.int8)
+        for n, shape in ((1, (8, 3, 1, 1)), (2, (4, 8, 1, 1)))
     }
     pruned = prune_channels(
         model(

@@ -8,13 +8,8 @@ import onnx_ir as ir
 import pytest
 
 from onnxprune.surgery import SurgeryReport, remove_dead_units
+from tests.surgery.graphs import normal
 from tests.surgery.oracle import model, operate, round_trip, weight_of
-
-RNG = np.random.default_rng(7)
-
-
-def normal(*shape: int) -> np.ndarray:
-    return RNG.standard_normal(shape, np.float32)
 
 
 def with_dead(array: np.ndarray, *, rows: tuple[int, ...] = (), columns: tuple[int, ...] = ()) -> np.ndarray:

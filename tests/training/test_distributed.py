@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
+from onnxprune import cli
 from onnxprune.errors import SettingError
 from onnxprune.training.distributed import Processes, joined
 from tests.builders import initializer, mlp
@@ -18,7 +19,7 @@ SCRIPT = "import sys; from onnxprune.cli import main; main(sys.argv[1:])"
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_two_processes_train_the_model_of_one_and_only_the_first_writes(tmp_path, schedule):
+def test_two_processes_train_the_model_of_one_and_only_the_first_writes(tmp_path, monkeypatch, schedule):
     onnx.save(mlp(), tmp_path / "in.onnx")
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 4, 200)
@@ -39,30 +40,18 @@ def test_two_processes_train_the_model_of_one_and_only_the_first_writes(tmp_path
         "dense",
     ]
     flags += ["--schedule", schedule]
-    commands = {
-        "one.onnx": [sys.executable, "job.py"],
-        "two.onnx": [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node=2",
-            "job.py",
-        ],
-    }
-    outputs = {}
-    for target, command in commands.items():
-        done = subprocess.run(
-            [*command, "in.onnx", target, *flags], cwd=tmp_path, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        outputs[target] = done.stdout
-    one, two = (onnx.load(tmp_path / name) for name in commands)
+    monkeypatch.chdir(tmp_path)
+    cli.main(["in.onnx", "one.onnx", *flags])
+    # --standalone takes a free port of its own.
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "job.py"]
+    done = subprocess.run([*torchrun, "in.onnx", "two.onnx", *flags], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    one, two = (onnx.load(f"{name}.onnx") for name in ("one", "two"))
     for tensor in one.graph.initializer:
         first, second = initializer(one, tensor.name), initializer(two, tensor.name)
         assert ((first != 0) == (second != 0)).all()
         np.testing.assert_allclose(first, second, rtol=1e-3, atol=1e-5)
-    assert outputs["two.onnx"].count("Evaluated in onnxruntime") == 1
+    assert done.stdout.count("Evaluated in onnxruntime") == 1
 
 
 def test_a_batch_that_cannot_be_shared_equally_is_refused():

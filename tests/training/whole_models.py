@@ -1,24 +1,18 @@
-"""Whole models through the torch graph against onnxruntime: python -m tests.training.whole_models [NAME ...]
-
-The largest difference of any output, relative to the largest magnitude in that output; before a last Softmax or
-Sigmoid, which would hide it.
-"""
+"""Whole models, and how far their torch graphs are from onnxruntime."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
 from onnxprune.training.graph import to_torch
-from tests.benchmarks.channels import unsquashed
-from tests.surgery.whole_models import MissingPackageError, Whole, light, packaged
+from tests.surgery.channel_pruning import unsquashed
+from tests.surgery.whole_models import Whole, light, packaged
 from tests.training.networks import Bert, Recurrent, VisionTransformer, exported
 
 IDS = 100  # token ids are below it
@@ -87,7 +81,10 @@ MODELS: dict[str, Callable[[], Whole]] = {
 
 
 def difference(whole: Whole) -> float:
-    """The largest difference of the graph's outputs from onnxruntime's, relative to each one's largest magnitude."""
+    """The largest difference of the graph's outputs from onnxruntime's, relative to each one's largest magnitude.
+
+    Before a last Softmax or Sigmoid, which would hide it.
+    """
     proto, shapes = unsquashed(whole[0]), whole[1]
     options = ort.SessionOptions()
     options.log_severity_level = 4
@@ -108,27 +105,3 @@ def feed(kind: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     """Random values of an input of onnxruntime's type, such as tensor(float)."""
     rng = np.random.default_rng(seed)
     return rng.integers(0, IDS, shape) if kind == "tensor(int64)" else rng.standard_normal(shape, np.float32)
-
-
-def parameters(proto: onnx.ModelProto) -> int:
-    """Elements of the parameters of the graph."""
-    return sum(parameter.numel() for parameter in to_torch(ir.from_proto(proto)).parameters())
-
-
-def table(names: list[str]) -> Iterator[str]:
-    """Lines of a Markdown table."""
-    yield "| model | nodes | parameters | largest relative difference |"
-    yield "|---|---|---|---|"
-    for name in names:
-        try:
-            proto, shapes = MODELS[name]()
-        except MissingPackageError as missing:
-            yield f"| {name} | left out: {missing} | | |"
-            continue
-        count = parameters(proto) / 1e6
-        yield f"| {name} | {len(proto.graph.node)} | {count:.2f} M | {difference((proto, shapes)):.0e} |"
-
-
-if __name__ == "__main__":
-    for line in table(sys.argv[1:] or list(MODELS)):
-        print(line, flush=True)

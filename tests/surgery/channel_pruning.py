@@ -1,0 +1,96 @@
+"""Whole models without half of their weights, in whole channels, held against the same with those channels at zero."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+
+from onnxprune.model.costs import multiply_adds
+from onnxprune.pruning.channels import choose_channels
+from onnxprune.surgery import remove_dead_units, unit_groups, zero_units
+from tests.surgery.whole_models import Whole
+
+WORDS = 500  # token ids are below it
+SQUASHING = ("Softmax", "Sigmoid")  # as last nodes, they hide differences: what they read is compared
+
+
+@dataclass(frozen=True)
+class PrunedModel:
+    """A model without some of its channels; what the two count, and how far their outputs differ, relatively."""
+
+    model: onnx.ModelProto
+    parameters_before: int
+    parameters_after: int
+    multiply_adds_before: int
+    multiply_adds_after: int
+    difference: float
+    seconds: float
+
+
+def prune_channels(whole: Whole, rate: float = 0.5, round_to: int = 1) -> PrunedModel:
+    """Prune a whole model, and compare it with the model with the same channels at zero.
+
+    Raises:
+        onnx.checker.ValidationError: the result is no valid model.
+    """
+    proto, shapes = whole
+    before = ir.from_proto(proto)
+    pruned = ir.from_proto(onnx.ModelProto.FromString(proto.SerializeToString()))
+    start = time.perf_counter()
+    groups = unit_groups(pruned)
+    choice = choose_channels(groups.cuts, groups.weights, rate, round_to=round_to)
+    zero_units(pruned, groups, choice.chosen)
+    zeroed = ir.to_proto(pruned)
+    remove_dead_units(pruned)
+    seconds = time.perf_counter() - start
+    after = ir.to_proto(pruned)
+    onnx.checker.check_model(after, full_check=True)
+    onnx.shape_inference.infer_shapes(after, check_type=True, strict_mode=True, data_prop=True)
+    inputs = random_inputs(session(proto), shapes)
+    outputs = [session(unsquashed(each)).run(None, inputs) for each in (zeroed, after)]
+    difference = max(
+        float(np.abs(zero - cut).max() / np.abs(zero).max()) for zero, cut in zip(*outputs, strict=True)
+    )
+    return PrunedModel(
+        after,
+        choice.before,
+        sum(array.size for array in unit_groups(pruned).weights.values()),
+        sum(multiply_adds(before, shapes).values()),
+        sum(multiply_adds(pruned, shapes).values()),
+        difference,
+        seconds,
+    )
+
+
+def unsquashed(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with what its last Softmax or Sigmoid reads as output."""
+    proto = onnx.ModelProto.FromString(proto.SerializeToString())
+    sources = {node.output[0]: node.input[0] for node in proto.graph.node if node.op_type in SQUASHING}
+    names = [sources.get(output.name, output.name) for output in proto.graph.output]
+    del proto.graph.output[:]
+    proto.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+    return proto
+
+
+def session(proto: onnx.ModelProto) -> ort.InferenceSession:
+    """A session of one thread."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def random_inputs(session: ort.InferenceSession, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Inputs of these shapes: normal numbers, or token ids."""
+    rng = np.random.default_rng(0)
+    return {
+        info.name: rng.integers(0, WORDS, shapes[info.name])
+        if "int" in info.type
+        else rng.standard_normal(shapes[info.name], np.float32)
+        for info in session.get_inputs()
+    }
