@@ -26,12 +26,12 @@ def test_numbers_of_several_bytes_come_in_native_order(tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "does not begin as an IDX file"),
-        (b"\0\0\x07\x01\0\0\0\0", "does not begin as an IDX file"),
+        (b"", "is not an IDX file"),
+        (b"\0\0\x07\x01\0\0\0\0", "is not an IDX file"),
         (b"\0\0\x08\x03\0\0\0\x02", "ends within its IDX header"),
-        (LABELS[:-1], "holds 3 bytes, its IDX header says 4"),
-        (LABELS + b"a", "holds 5 bytes, its IDX header says 4"),
-        (b"\0\0\x08\x03" + b"\xff" * 12, "holds 0 bytes"),
+        (LABELS[:-1], "3 bytes of data, its IDX header says 4"),
+        (LABELS + b"a", "5 bytes of data, its IDX header says 4"),
+        (b"\0\0\x08\x03" + b"\xff" * 12, "has 0 bytes"),
         (gzip.compress(LABELS)[:-9], "cannot be read"),
         (b"\x1f\x8b garbage", "cannot be read"),
     ],
