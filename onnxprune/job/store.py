@@ -1,4 +1,4 @@
-"""Writing a pruned model in the format asked for: one entry of `STORES` a format."""
+"""Writing a pruned model in the format of the settings: one entry of `STORES` per format."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def store(
     same: Same = lambda before, after: True,
     place: Place = lambda model: None,
 ) -> dict[str, Stored]:
-    """Write a model in the format of the settings: by name, how each weight that the format touched is stored.
+    """Write a model in the format of the settings; returns how each weight is stored, by name.
 
-    `external`: whether weights go to external data (None: where one file would be too large). `same` tells whether a
-    model converted to a higher opset gives the same outputs, `place` chooses which sparse nodes run by kernels.
+    `external`: whether weights go to external data (None: if one file would be too large). `same(before, after)`:
+    whether a model converted to a higher opset gives the same outputs. `place(model)` chooses the kernels.
     """
     for key in [key for key in model.metadata_props if key.startswith(ANNOTATION_PREFIX)]:
         del model.metadata_props[key]

@@ -52,7 +52,7 @@ def measure(name: str, whole: Whole, rate: float = 0.5, rounds: int = ROUNDS, ro
     pruned = ir.from_proto(onnx.ModelProto.FromString(proto.SerializeToString()))
     start = time.perf_counter()
     groups = unit_groups(pruned)
-    choice = choose_channels(groups.cuts, groups.weights, rate, round_to=round_to)
+    choice = choose_channels(groups.positions, groups.weights, rate, round_to=round_to)
     zero_units(pruned, groups, choice.chosen)
     zeroed = ir.to_proto(pruned)
     remove_dead_units(pruned)
@@ -68,7 +68,7 @@ def measure(name: str, whole: Whole, rate: float = 0.5, rounds: int = ROUNDS, ro
     )
     return Row(
         name,
-        choice.before,
+        choice.total,
         sum(array.size for array in unit_groups(pruned).weights.values()),
         sum(multiply_adds(before, shapes).values()),
         sum(multiply_adds(pruned, shapes).values()),
