@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     __version__: str
 
-# Where a name is; it is imported when it is used: a device that only runs models needs `onnxprune.runtime` alone.
+# The module of each public name, imported on first use: a device that only runs models needs `onnxprune.runtime` alone.
 _HOMES = {
     "OnnxPruneError": "errors",
     "PruneConfig": "config.settings",

@@ -1,4 +1,4 @@
-"""What can go wrong for a user: one class each, with messages that say what, where, and how to fix it."""
+"""Errors that a user can fix; their messages say what is wrong, where, and how to fix it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ModelFileError(OnnxPruneError):
 
 
 class NothingToPruneError(OnnxPruneError):
-    """The model holds no weight that can be pruned, or every one of them is excluded."""
+    """The model has no weight that can be pruned, or every weight is excluded."""
 
 
 class SettingError(OnnxPruneError):
@@ -38,7 +38,7 @@ class MissingPackageError(OnnxPruneError):
 
 
 class ValidationError(OnnxPruneError):
-    """The pruned model is worse than the user allows; the target was left untouched."""
+    """The pruned model is worse than --max-drop allows; the target is left unchanged."""
 
     exit_status = 1
 

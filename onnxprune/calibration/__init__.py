@@ -1,1 +1,1 @@
-"""What a model's layers read on real inputs: statistics for the criteria and for cheap repairs."""
+"""The inputs of a model's layers on calibration data: statistics for criteria, reconstruction and corrections."""

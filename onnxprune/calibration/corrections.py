@@ -1,4 +1,4 @@
-"""Corrections: constants that compensate what pruning does to means and variances, without a step of training."""
+"""Bias and norm correction: constants that compensate the change of means and variances by pruning."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from onnxprune.model.weights import Weight
 
 
 def bias_of(weight: Weight) -> ir.Value | None:
-    """The constant, read by nothing else, that is added to a layer's outputs; None where there is none.
+    """The constant bias of a layer, if no other node reads it; else None.
 
-    It is the last input of a Conv or Gemm, or the other operand of the one Add behind a MatMul.
+    It is the last input of a Conv or Gemm, or the other operand of the only Add after a MatMul.
     """
     use = weight.uses[0]
     node, bias = use.node, None
@@ -34,16 +34,16 @@ def bias_of(weight: Weight) -> ir.Value | None:
 def shift_bias(
     bias: ir.Value, dense_bias: ir.TensorProtocol, moments: Moments, dense: np.ndarray, pruned: np.ndarray
 ) -> None:
-    """Give a layer's outputs the means that they have in the dense model; weights (groups, outputs, inputs)."""
+    """Restore the means of a layer's outputs in the dense model; weights are (groups, outputs, inputs)."""
     shift = _outputs(dense, moments.dense_mean) - _outputs(pruned, moments.mean)
     array = dense_bias.numpy()
     set_constant(bias, (array + shift.reshape(array.shape)).astype(array.dtype), dense_bias.dtype)
 
 
 def correct_norm(visit: Visit, dense: Tensors) -> None:
-    """Move the mean and variance of a BatchNormalization as those of its input have moved, channel by channel.
+    """Change the mean and variance of a BatchNormalization like those of its input have changed, channel by channel.
 
-    Its outputs then have the means and variances that they have in the dense model.
+    Its outputs then have the means and variances of the dense model.
     """
     data, mean, variance = visit.node.inputs[0], visit.node.inputs[3], visit.node.inputs[4]
     if data is None or mean is None or variance is None or not {mean, variance} <= dense.keys():

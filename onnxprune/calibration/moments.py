@@ -1,4 +1,4 @@
-"""First and second moments of what a layer reads, in the dense model and in the pruned one."""
+"""First and second moments of a layer's inputs, in the dense model and in the pruned one."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 
 from onnxprune.model.blocks import Blocks
 
-# Of all batches; drawn at random where there are more, as a Conv makes one for every place of its output.
+# Most columns of all batches; if there are more (a Conv has one for each output position), they are drawn at random.
 COLUMNS = 16_384
-# Where many groups read little each, as in a depthwise Conv, fewer do: so many for each input of a group, or what makes
-# an array of so many elements.
+# Many small groups, as in a depthwise Conv, need fewer: this many per input of a group, or as many as fit in an array
+# of `ELEMENTS`.
 COLUMNS_PER_INPUT = 40
 ELEMENTS = 1 << 25
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Means over the columns x (of the pruned model) and d (of the dense one) that a layer reads; float64.
+    """Means over the input columns x (of the pruned model) and d (of the dense one) of a layer; float64.
 
     `second`: x x^T, and `cross`: d x^T, both (groups, inputs, inputs); `mean` and `dense_mean` (groups, inputs);
     `count`: the number of columns.
@@ -33,14 +33,14 @@ class Moments:
     count: int
 
     def centered(self) -> Moments:
-        """Moments about the means: those of a layer whose bias makes up for the mean."""
+        """Central moments, for a layer whose bias compensates the mean."""
         second = self.second - self.mean[:, :, None] * self.mean[:, None, :]
         cross = self.cross - self.dense_mean[:, :, None] * self.mean[:, None, :]
         return Moments(second, cross, np.zeros_like(self.mean), np.zeros_like(self.dense_mean), self.count)
 
 
 def collect(blocks: Blocks, pairs: Sequence[tuple[np.ndarray, np.ndarray]], seed: int) -> Moments:
-    """The moments of a layer over batches of its data operand: (in the dense model, in the pruned one)."""
+    """The moments of a layer over batches of its data operand; each pair is (dense model, pruned model)."""
     groups, _, inputs = blocks.shape
     second, cross = (np.zeros((groups, inputs, inputs)) for _ in range(2))
     mean, dense_mean = (np.zeros((groups, inputs)) for _ in range(2))

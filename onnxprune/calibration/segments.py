@@ -1,4 +1,4 @@
-"""A stretch of a model's nodes as a model of its own, so that onnxruntime runs it alone."""
+"""A segment of a model: consecutive nodes as a model of their own, which onnxruntime can run."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from onnxprune.evaluation.sessions import make_session
 from onnxprune.model.constants import constant_tensor
 
 Arrays = dict[ir.Value, np.ndarray]
-"""What values of a graph hold for one batch."""
+"""Arrays of graph values for one batch."""
 Tensors = Mapping[ir.Value, ir.TensorProtocol]
-"""Constants of a graph that stand in the place of the graph's own."""
+"""Constants that replace those of the graph."""
 
 
 class Segment:
-    """The nodes from index `start` to before `end` of a model's graph: reads what is alive there, gives `wanted`.
+    """The nodes from index `start` to before `end` of a model's graph, which compute the values in `wanted`.
 
-    `instead`: constants with other values; `threads` as in `make_session`. Threads may share a segment.
+    `instead`: constants with other values; `threads` as in `make_session`. A segment is thread-safe.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Segment:
         instead: Tensors | None = None,
         threads: int = 0,
     ):
-        # Constants are initializers of the stretch that reads them, wherever the model keeps them.
+        # Constants become initializers of the segment, also those of Constant nodes.
         nodes = [node for node in list(model.graph)[start:end] if constant_tensor(node.outputs[0]) is None]
         made = {value: None for node in nodes for value in node.outputs}
         read = {value: None for node in nodes for value in reads(node) if value not in made}
@@ -50,10 +50,10 @@ class Segment:
         self._making = threading.Lock()
 
     def run(self, arrays: Mapping[ir.Value, np.ndarray]) -> Arrays:
-        """The values wanted that the stretch makes, for one batch.
+        """The wanted values that the segment computes, for one batch.
 
         Raises:
-            DataError: onnxruntime cannot run the stretch alone.
+            DataError: onnxruntime cannot run the segment.
         """
         if not self.gives:
             return {}
@@ -94,7 +94,7 @@ class Segment:
 
 
 def reads(node: ir.Node) -> Iterator[ir.Value]:
-    """The values that a node reads, those that its bodies read from outside included."""
+    """The values that a node reads, including those that its subgraphs read from outside."""
     yield from (value for value in node.inputs if value is not None)
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
@@ -105,9 +105,9 @@ def reads(node: ir.Node) -> Iterator[ir.Value]:
 
 
 def compared(model: ir.Model) -> list[ir.Value]:
-    """For each output that a model computes, the value that tells its deviation: itself, or what its Softmax reads.
+    """For each output of a model, the value that is compared: the output, or the input of its Softmax.
 
-    Probabilities near 0 and 1 hide what was lost until they turn over.
+    Probabilities near 0 and 1 hide deviations until the arg-max changes.
     """
     values = (_before_softmax(value) or value for value in model.graph.outputs)
     return [value for value in values if constant_tensor(value) is None]
@@ -123,7 +123,7 @@ def _before_softmax(value: ir.Value) -> ir.Value | None:
 def last_reads(model: ir.Model) -> dict[ir.Value, int]:
     """For every computed value and input of the main graph, the index of the last node that reads it.
 
-    Graph outputs, and what stands for them in `compared`, are read beyond all nodes.
+    For graph outputs and the values of `compared`, it is the number of nodes.
     """
     nodes = list(model.graph)
     last = {value: index for index, node in enumerate(nodes) for value in reads(node)}

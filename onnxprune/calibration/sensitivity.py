@@ -1,4 +1,4 @@
-"""How far a model's outputs move when one weight alone is pruned: each run starts at that weight, not at the inputs."""
+"""How far a model's outputs move when one weight is pruned: each run starts at that weight, not at the inputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from onnxprune.model.weights import Weight
 
 @dataclass(frozen=True)
 class Deviation:
-    """What pruning did to what is compared: |y - y0|^2 / |y0|^2; the share of labels missed (None without classes)."""
+    """`outputs`: |y - y0|^2 / |y0|^2 of the compared values; `error`: fraction of wrong labels (None without them)."""
 
     outputs: float
     error: float | None
@@ -30,15 +30,15 @@ def measure(
     model: ir.Model,
     data: Dataset,
     weights: Collection[Weight],
-    variants: Callable[[Weight], Mapping[float, np.ndarray]],
+    pruned_arrays: Callable[[Weight], Mapping[float, np.ndarray]],
 ) -> Iterator[tuple[Weight, dict[float, Deviation]]]:
-    """For each weight in the order of the graph, the deviation with each of its variants (arrays by rate) in its place.
+    """For each weight, in the order of the graph, the deviation with each of its pruned arrays, by rate.
 
-    What the nodes before a weight give is computed once for all of its variants; those from it to the next weight are
-    built for each variant, and what comes behind them once. Weights that live in the body of an If are passed over.
+    The nodes before a weight are run once for all of its arrays; the nodes from it to the next weight have a session
+    for each array, and the nodes after those have one session. Weights in the body of an If are skipped.
 
     Raises:
-        DataError: a stretch of the model does not run alone.
+        DataError: onnxruntime cannot run a segment of the model.
     """
     by_node, last_read = _by_first_reader(model, weights)
     last = last_reads(model)
@@ -57,11 +57,10 @@ def measure(
         for weight in by_node[visit.node]:
             end = following[visit.place] if last_read[weight] < following[visit.place] else size
             alive = {value for value, index in last.items() if index >= end}
-            arrays = variants(weight)
-            # Runs side by side take a fifth less time of the processor than one after the other, each on all cores
-            # (VGG-16, two cores).
-            beside = max(1, min(cores, len(arrays)))
-            segment = partial(Segment, model, threads=cores // beside)
+            arrays = pruned_arrays(weight)
+            # Parallel runs take a fifth less CPU time than consecutive runs on all cores (VGG-16, two cores).
+            parallel = max(1, min(cores, len(arrays)))
+            segment = partial(Segment, model, threads=cores // parallel)
             tail = segment(end, size, outputs)
             heads = (
                 segment(
@@ -72,15 +71,15 @@ def measure(
                 )
                 for array in arrays.values()
             )
-            judged = partial(_deviation, visit, tail, dense, labels)
-            with ThreadPoolExecutor(beside) as pool:
-                yield weight, dict(zip(arrays, pool.map(judged, heads), strict=True))
+            deviation = partial(_deviation, visit, tail, dense, labels)
+            with ThreadPoolExecutor(parallel) as pool:
+                yield weight, dict(zip(arrays, pool.map(deviation, heads), strict=True))
 
 
 def _by_first_reader(
     model: ir.Model, weights: Collection[Weight]
 ) -> tuple[dict[ir.Node, list[Weight]], dict[Weight, int]]:
-    """The weights by the first node that reads each, and the index of the last: a Transpose may stand in between."""
+    """The weights by the first node that reads each, and the index of the last one (there may be a Transpose)."""
     wanted = {weight.value: weight for weight in weights}
     by_node: dict[ir.Node, list[Weight]] = {}
     last_read: dict[Weight, int] = {}
@@ -100,11 +99,11 @@ def _deviation(
     head: Segment,
 ) -> Deviation:
     moved = size = 0.0
-    wrong = judged = 0
+    wrong = total = 0
     for arrays, expected, truth in zip(visit.pruned, dense, labels, strict=True):
         given = dict(arrays)
-        for stretch in (head, tail):
-            given |= stretch.run(given)
+        for segment in (head, tail):
+            given |= segment.run(given)
         for value, old in expected.items():
             if old.dtype.kind == "f":
                 moved += float(np.square(given[value].astype(np.float64) - old).sum())
@@ -113,5 +112,5 @@ def _deviation(
         axis = None if truth is None or truth.dtype.kind == "f" else class_axis(first.shape, truth.shape)
         if truth is not None and axis is not None:
             wrong += int((first.argmax(axis) != truth).sum())
-            judged += truth.size
-    return Deviation(moved / size if size else 0.0, wrong / judged if judged else None)
+            total += truth.size
+    return Deviation(moved / size if size else 0.0, wrong / total if total else None)

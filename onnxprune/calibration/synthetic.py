@@ -1,4 +1,4 @@
-"""Synthetic inputs, generated from the model itself, for whoever has no data."""
+"""Synthetic inputs, generated from the model, for users without data."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from onnxprune.model.constants import constant_tensor
 
 NAME = "synthetic"
 SAMPLES = 256
-# Samples that a range of values is tried on.
+# Number of samples that each range of values is tried on.
 TRIED = 16
-# Ranges that images come in: lowest and highest value.
+# Common ranges of image values: lowest and highest.
 RANGES = ((0.0, 1.0), (-1.0, 1.0), (-2.2, 2.7), (0.0, 255.0))
-# Of the coarsest noise that smooth images are made of, cells along an axis.
+# Cells along an axis of the coarse noise that smooth images are interpolated from.
 CELLS = (2, 3, 5, 9)
 
 
 def synthetic_data(model: ir.Model, specs: Sequence[InputSpec], free_size: int, seed: int) -> Dataset:
-    """Images half smooth, a quarter with edges, a quarter noise; token ids uniform; masks of ones; else normal noise.
+    """Synthetic inputs: images, uniform token ids, masks of ones; normal noise for all others.
 
-    Open axes are `free_size` long, the first `SAMPLES`. Where BatchNormalization tells what its inputs were like, the
-    images' range is that of `RANGES` which comes nearest to it; elsewhere [0, 1].
+    Half of the images are smooth, a quarter have edges, a quarter are noise. Dynamic axes have `free_size` positions,
+    the first one `SAMPLES`. The images have the range of `RANGES` that fits the statistics of BatchNormalization best;
+    without BatchNormalization, [0, 1].
     """
     random = np.random.default_rng(seed)
     pattern = random_data(list(specs), free_size, seed)
@@ -56,14 +57,14 @@ def _values(
 
 
 def _channel_axis(spec: InputSpec, shape: tuple[int, ...]) -> int | None:
-    """The axis of colors, where an input looks like images: (N, 3, H, W) or (N, H, W, 3)."""
+    """The color axis of an input that looks like images, (N, 3, H, W) or (N, H, W, 3); else None."""
     if spec.dtype.kind != "f" or len(shape) != 4:
         return None
     return next((axis for axis in (1, 3) if shape[axis] in (1, 3, 4)), None)
 
 
 def _table_rows(model: ir.Model, name: str) -> int | None:
-    """How many rows the constant has that an input of ids picks from by Gather; None where it picks from none."""
+    """The number of rows of the embedding that an input of ids indexes by Gather; None if there is none."""
     value = next(value for value in model.graph.inputs if value.name == name)
     for use in value.uses():
         table = constant_tensor(use.node.inputs[0])
@@ -89,7 +90,7 @@ def _pictures(shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray
 
 
 def _smooth(coarse: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """(channels, cells, cells) brought to (channels, height, width), linear in between."""
+    """(channels, cells, cells) interpolated linearly to (channels, height, width)."""
     for axis, length in zip((1, 2), size, strict=True):
         places = np.linspace(0, coarse.shape[axis] - 1, length)
         left = np.minimum(places.astype(int), coarse.shape[axis] - 2)
@@ -99,7 +100,7 @@ def _smooth(coarse: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
 
 
 def _edges(shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
-    """Plain rectangles on a plain ground."""
+    """Plain rectangles on a plain background."""
     picture = np.broadcast_to(random.random((shape[0], 1, 1)), shape).astype(np.float32)
     for _ in range(random.integers(3, 12)):
         corners = [np.sort(random.integers(0, size + 1, 2)) for size in shape[1:]]
@@ -109,7 +110,7 @@ def _edges(shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
 
 
 def _in_range(model: ir.Model, data: Dataset, images: Sequence[str]) -> Dataset:
-    """The images in the range whose means and variances come nearest to those that BatchNormalization holds."""
+    """The images in the range that fits the statistics of BatchNormalization best."""
     norms = [node for node in model.graph if node.op_type == "BatchNormalization"]
 
     def scaled(some: Dataset, low: float, high: float) -> Dataset:
@@ -124,7 +125,7 @@ def _in_range(model: ir.Model, data: Dataset, images: Sequence[str]) -> Dataset:
 
 
 def _mismatch(model: ir.Model, data: Dataset, norms: Sequence[ir.Node]) -> float:
-    """How far the inputs of the norms are from what the norms hold, in their own spread; the mean over all channels."""
+    """The distance of the inputs of norms from their stored statistics, in standard deviations; mean over channels."""
     distances = []
     for visit in walk(model, None, data, norms):
         statistics = [constant_tensor(value) for value in visit.node.inputs[3:5]]

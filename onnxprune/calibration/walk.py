@@ -1,4 +1,4 @@
-"""A walk through a model, layer by layer, the inputs of each taken from the model as it is by then."""
+"""A walk through a model, layer by layer, with the inputs of each layer in the partly pruned model."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from onnxprune.model.constants import constant_tensor
 from onnxprune.model.shapes import infer_shapes
 
 BATCH_SAMPLES = 32
-# Of the widest value of a batch. Beyond that it leaves the caches and is mapped anew at every run: a sample of VGG-16
-# takes 15 to 30 % longer in a batch of 8 than alone.
+# Limit of the largest value of a batch. Larger ones do not fit the caches and are allocated anew at every run: a sample
+# of VGG-16 takes 15 to 30 % longer in a batch of 8 than alone.
 BATCH_BYTES = 16 * 2**20
-# What all samples may take of memory where the graph is widest, and how many such values are alive at once, about.
+# Memory limit of all samples where the graph is widest, and the typical number of such values that are alive at once.
 WALK_BYTES = 4 * 2**30
 ALIVE = 4
 
 
 @dataclass(frozen=True)
 class Visit:
-    """A node about to run, and all values that are alive before it, batch by batch, in both models."""
+    """A node about to run, and all values that are alive before it, by batch, in both models."""
 
     node: ir.Node
     place: int
@@ -35,21 +35,20 @@ class Visit:
     pruned: Sequence[Arrays] = field(repr=False)
 
     def pairs(self, value: ir.Value) -> list[tuple[np.ndarray, np.ndarray]]:
-        """What an input of the node holds, batch by batch: in the dense model, in the model as it is."""
+        """An input of the node by batch: (in the dense model, in the pruned model)."""
         return [(dense[value], pruned[value]) for dense, pruned in zip(self.dense, self.pruned, strict=True)]
 
 
 def walk(
     model: ir.Model, dense: Tensors | None, data: Dataset, nodes: Collection[ir.Node]
 ) -> Iterator[Visit]:
-    """Visit nodes of the main graph in its order; what is changed at a visit holds for all that comes after.
+    """Visit nodes of the main graph in order; changes made at a visit affect all later visits.
 
-    `dense`: the constants of the dense model that differ, or will, from the model's own; None: nothing is changed, and
-    both are one. Each stretch between two
-    visits runs once for each model, on what the stretch before left alive.
+    `dense`: the constants of the dense model that differ, or will differ, from those of the model; None: nothing is
+    changed, and the two models are the same. Each segment between two visits is run once per model.
 
     Raises:
-        DataError: a stretch of the model does not run alone.
+        DataError: onnxruntime cannot run a segment of the model.
     """
     last = last_reads(model)
     pruned = [_inputs(model, batch) for batch in batches(model, data)]
@@ -72,13 +71,13 @@ def walk(
 
 
 def affordable(model: ir.Model, data: Dataset, most: int) -> int:
-    """How many samples a walk can take, at most `most`: a wide graph takes fewer."""
+    """The number of samples of a walk: at most `most`, fewer if a wide graph would need too much memory."""
     size = _fixed(model, data) or 1
     return max(size, min(most, len(data), int(WALK_BYTES / (ALIVE * _widest_bytes(model, data)))))
 
 
 def batches(model: ir.Model, data: Dataset) -> Iterator[Dataset]:
-    """The data as far as it fills batches of the model's fixed size, where it has one, else a few samples at a time."""
+    """Batches of the model's fixed batch size, dropping the rest; if it is dynamic, of a few samples."""
     fixed = _fixed(model, data)
     size = fixed or min(BATCH_SAMPLES, max(1, int(BATCH_BYTES / _widest_bytes(model, data))))
     for start in range(0, len(data) // size * size if fixed else len(data), size):
@@ -90,7 +89,7 @@ def _fixed(model: ir.Model, data: Dataset) -> int | None:
 
 
 def _widest_bytes(model: ir.Model, data: Dataset) -> float:
-    """Of the widest value that is computed, the bytes that one sample takes, about."""
+    """The approximate bytes per sample of the largest computed value."""
     size = min(_fixed(model, data) or 1, len(data))
     one = data.take(slice(0, size))
     shapes = infer_shapes(model, {name: array.shape for name, array in one.inputs.items()})

@@ -19,7 +19,7 @@ from onnxprune.model.replace import remove_working_folders
 STATUS_BAD_INPUT = 2
 STATUS_INTERRUPTED = 130
 HELP = ("-h", "--help")
-INTERRUPTED = "interrupted; the target was left as it was"
+INTERRUPTED = "interrupted; the output file was not changed"
 
 
 COMMANDS = {
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(0)
     named = words[0] in COMMANDS
     name = words.pop(0) if named else "prune"
-    # It warns of what it leaves out of a model; errors come as exceptions.
+    # onnx_ir logs a warning for every part of a model that it drops; errors come as exceptions.
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     try:
         program = f"onnxprune {name}" if named else "onnxprune"
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(error.format_message(), error.exit_code)
     except MemoryError:
         _fail(
-            "out of memory; the target was left as it was: the model needs a larger machine", STATUS_BAD_INPUT
+            "out of memory; the output file was not changed: use a machine with more memory", STATUS_BAD_INPUT
         )
     except (click.Abort, KeyboardInterrupt):
         _fail(INTERRUPTED, STATUS_INTERRUPTED)

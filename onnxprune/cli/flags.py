@@ -27,15 +27,15 @@ OTHER = "Options"
 
 def settings_of(config: type) -> Iterator[Field[Any]]:
     """The settings of a dataclass in the order of the help."""
-    mine = {each.name: each for each in fields(config)}
+    remaining = {each.name: each for each in fields(config)}
     for part in (*PARTS, RetrainSettings):
         for each in fields(part):
-            if each.name in mine:
-                yield mine.pop(each.name)
+            if each.name in remaining:
+                yield remaining.pop(each.name)
 
 
 def option_of(setting: Field[Any]) -> click.Option:
-    """The flag of a setting: --kebab-case, or a pair for a switch."""
+    """The flag of a setting: --kebab-case, or --flag/--no-flag for a boolean."""
     flag, metadata = flag_of(setting), setting.metadata
     arguments: dict[str, Any] = {"help": help_of(setting), "default": setting.default}
     if isinstance(setting.default, bool):
@@ -66,7 +66,7 @@ class GroupedCommand(click.Command):
     """A command whose help shows the settings of a job under the headings of their parts."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, those that are no settings last."""
+        """Write the options under the headings of their parts; options that are not settings come last."""
         headings = {each.name: part.heading for part in PARTS for each in fields(part)}  # type: ignore[attr-defined]
         sections: dict[str, list[tuple[str, str]]] = {}
         others: list[tuple[str, str]] = []

@@ -1,4 +1,4 @@
-"""Ctrl-C that stops within a second, also while native code runs: Python itself lets that finish first."""
+"""Ctrl-C that stops within a second, even while native code runs: Python alone would wait for that to return."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
-# What Python gets to leave in good order; then the process ends where it is.
+# Time that Python has for an orderly exit; after that the process is ended.
 GRACE_SECONDS = 0.6
 
 
 @contextlib.contextmanager
-def stopping_at_once(last_words: Callable[[], None], status: int) -> Iterator[None]:
-    """Within, an interrupt that is not over after the grace ends the process with `status`, after `last_words`."""
+def stopping_at_once(clean_up: Callable[[], None], status: int) -> Iterator[None]:
+    """End the process with `status`, after `clean_up()`, if an interrupt is not handled within `GRACE_SECONDS`."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -25,7 +25,7 @@ def stopping_at_once(last_words: Callable[[], None], status: int) -> Iterator[No
     def watch() -> None:
         while arrived := os.read(reading, 1):
             if arrived[0] == signal.SIGINT and not over.wait(GRACE_SECONDS):
-                last_words()
+                clean_up()
                 os._exit(status)
         os.close(reading)
 

@@ -31,7 +31,7 @@ Examples:
 
 
 def _read_recipe(context: click.Context, _option: click.Parameter, path: str | None) -> None:
-    """The recipe's settings stand in the place of the flags' defaults."""
+    """Replace the defaults of the flags by the settings of the recipe."""
     if path is not None:
         context.default_map = load_recipe(Path(path))
 
@@ -51,9 +51,9 @@ def _read_recipe(context: click.Context, _option: click.Parameter, path: str | N
     is_eager=True,
     expose_value=False,
     callback=_read_recipe,
-    help="Take settings from this recipe (YAML); flags win over it.",
+    help="Read settings from this recipe (YAML). Flags override it.",
 )
-@click.option("--save-config", metavar="FILE", help="Write every setting of this job as a recipe.")
+@click.option("--save-config", metavar="FILE", help="Write all settings of this job as a recipe.")
 @ReportOptions.flags
 @click.version_option(package_name="onnxprune")
 def prune(
@@ -86,7 +86,7 @@ def prune(
 def retrain(
     context: click.Context, source: str, output: str, reporting: ReportOptions, **settings: Any
 ) -> None:
-    """Fine-tune a pruned model on new data: what is zero stays zero, and the file keeps its format."""
+    """Fine-tune a pruned model on new data. Removed weights stay zero, and the file keeps its format."""
     reporting.check()
     given = {
         name: value
@@ -103,15 +103,13 @@ def _show(result: Result, source: str, output: str, reporting: ReportOptions) ->
         reporting.show(result.report, source, output)
 
 
-@click.command(
-    context_settings=CONTEXT, short_help="List the trials of a search, or write another one of them."
-)
+@click.command(context_settings=CONTEXT, short_help="List the trials of a search, or write the model of one.")
 @click.argument("folder", metavar="FRONTIER")
 @click.argument("output", metavar="OUT.onnx", required=False)
-@click.option("--rate", metavar="R", help="Take the best trial that removes this much or more.")
-@click.option("--max-drop", metavar="DROP", help="Take the highest rate that is worse by no more than this.")
+@click.option("--rate", metavar="R", help="Pick the best trial with this rate or a higher one.")
+@click.option("--max-drop", metavar="DROP", help="Pick the highest rate with this drop or a smaller one.")
 def pick(folder: str, output: str | None, rate: str | None, max_drop: str | None) -> None:
-    """Take another trial of a search, without a new run; without OUT.onnx, list the trials."""
+    """Write the model of another trial of a search, without a new run. Without OUT.onnx, list the trials."""
     from onnxprune.commands.pick import pick
     from onnxprune.job.frontier import Frontier
 

@@ -24,7 +24,7 @@ STATUS_DIFFERENT = 1
     context_settings=CONTEXT, short_help="Show weights, density, and what cannot be pruned and why."
 )
 @click.argument("source", metavar="MODEL.onnx")
-@click.option("--json", "json_path", metavar="FILE", help="Write it as JSON as well.")
+@click.option("--json", "json_path", metavar="FILE", help="Also write it as JSON.")
 def inspect(source: str, json_path: str | None) -> None:
     """Show the weights of an ONNX model: shape, density, and what cannot be pruned and why."""
     check_writable("--json", json_path)
@@ -39,24 +39,26 @@ def inspect(source: str, json_path: str | None) -> None:
 @click.argument("source", metavar="MODEL.onnx")
 @click.argument("target", metavar="OUT.html")
 def report(source: str, target: str) -> None:
-    """Rebuild the HTML report of a model that onnxprune wrote, from its weights and its annotations."""
+    """Rebuild the HTML report of a model that onnxprune wrote, from its weights and its metadata."""
     from onnxprune.commands.report import report
 
     check_writable("OUT.html", target)
     report(source, target)
 
 
-@click.command(context_settings=CONTEXT, short_help="Run two models on the same inputs and compare outputs.")
+@click.command(
+    context_settings=CONTEXT, short_help="Run two models on the same inputs and compare the outputs."
+)
 @click.argument("first", metavar="A.onnx")
 @click.argument("second", metavar="B.onnx")
 @click.option(
-    "--data", metavar="DATA", help="Compare on this, in the forms of prune --data.  [default: random]"
+    "--data", metavar="DATA", help="Inputs to compare on, as in prune --data.  [default: random inputs]"
 )
 @click.option(
     "--input-shape",
     multiple=True,
     metavar="NAME:DIMS",
-    help="Shape of a random input, such as x:1,3,224,224.",
+    help="Shape of a random input, for example x:1,3,224,224. Repeatable.",
 )
 @click.option(
     "--check-rtol",
@@ -75,7 +77,7 @@ def report(source: str, target: str) -> None:
     help="Absolute tolerance.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random inputs.")
-@click.option("--json", "json_path", metavar="FILE", help="Write the figures as JSON.")
+@click.option("--json", "json_path", metavar="FILE", help="Also write the results as JSON.")
 def compare(
     first: str,
     second: str,
@@ -86,39 +88,49 @@ def compare(
     seed: int,
     json_path: str | None,
 ) -> None:
-    """Run two models on the same inputs: exit status 1 where |A - B| > atol + rtol * |A| for any element."""
+    """Run two models on the same inputs. The exit status is 1 if |A - B| > atol + rtol * |A| for any element."""
     tolerance = Tolerance(relative=check_rtol, absolute=check_atol)
     check_writable("--json", json_path)
     result = run_compare(first, second, data=data, input_shape=input_shape, tolerance=tolerance, seed=seed)
     console().print(comparison_table(result, tolerance))
     write_json(json_path, result.to_dict() | {"tolerance": asdict(tolerance)})
-    if any(output.beyond for output in result.outputs):
+    if any(output.mismatched for output in result.outputs):
         sys.exit(STATUS_DIFFERENT)
 
 
-@click.command(context_settings=CONTEXT, short_help="Prune every weight alone: how far do the outputs move?")
+@click.command(
+    context_settings=CONTEXT, short_help="Prune one weight at a time and measure the change of the outputs."
+)
 @click.argument("source", metavar="MODEL.onnx")
 @click.option(
-    "--data", metavar="DATA", required=True, help="In the forms of prune --data; 'synthetic' will do."
+    "--data", metavar="DATA", required=True, help="Inputs to measure on, as in prune --data, or 'synthetic'."
 )
 @click.option(
     "--input-shape",
     multiple=True,
     metavar="NAME:DIMS",
-    help="Shape of a synthetic input, such as x:1,3,224,224.",
+    help="Shape of a synthetic input, for example x:1,3,224,224. Repeatable.",
 )
 @click.option(
     "--rate",
     "rates",
     type=click.FloatRange(0, 1, max_open=True),
     multiple=True,
+    metavar="R",
     help="Rate to try. Repeatable.",
 )
-@click.option("--samples", type=click.IntRange(1), default=1000, show_default=True, help="Use the first N.")
 @click.option(
-    "--json", "json_path", metavar="FILE", help="Keep the scan here, and resume from it if it exists."
+    "--samples",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="Use the first N samples.",
 )
-@click.option("--plot", metavar="FILE.svg", help="Draw it as lines, one a weight.")
+@click.option(
+    "--json", "json_path", metavar="FILE", help="Save the scan here. If the file exists, resume from it."
+)
+@click.option("--plot", metavar="FILE.svg", help="Draw the scan as a chart with one line per weight.")
 def sensitivity(
     source: str,
     data: str,
@@ -128,7 +140,7 @@ def sensitivity(
     json_path: str | None,
     plot: str | None,
 ) -> None:
-    """Prune every weight alone at several rates, and show how far the outputs move."""
+    """Prune one weight at a time at several rates, and measure how far the outputs move."""
     from onnxprune.cli.tables.scan import scan_table
     from onnxprune.commands.sensitivity import sensitivity
     from onnxprune.pruning.sensitivity import RATES

@@ -1,4 +1,4 @@
-"""What `onnxprune --help` shows: the commands, and the flags that are used most."""
+"""The text of `onnxprune --help`: the commands, and the most used flags."""
 
 from __future__ import annotations
 

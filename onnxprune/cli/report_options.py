@@ -1,4 +1,4 @@
-"""What is shown of a job beside the summary, and where."""
+"""The flags --json, --report and --verbose, and the output of a job that they ask for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from onnxprune.reports.record import Report
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Where to write the record of a job, and whether to show all of it."""
+    """Where to write the record of a job, and whether to print all of it."""
 
     json_path: str | None
     html_path: str | None
@@ -26,19 +26,17 @@ class ReportOptions:
 
     @staticmethod
     def flags(command: Callable[..., None]) -> Callable[..., None]:
-        """Give a command the flags, and what they say as its argument `reporting`."""
+        """Give a command these flags; their values are its argument `reporting`."""
 
-        @click.option(
-            "--json", "json_path", metavar="FILE", help="Write everything in the summary, and more, as JSON."
-        )
+        @click.option("--json", "json_path", metavar="FILE", help="Write the full record of the job as JSON.")
         @click.option(
             "--report",
             "html_path",
             metavar="FILE.html",
-            help="Write an HTML page with charts and the reasons.",
+            help="Write an HTML report with charts and latency.",
         )
         @click.option(
-            "-v", "--verbose", is_flag=True, help="Also show every epoch and what could not be pruned."
+            "-v", "--verbose", is_flag=True, help="Also print every epoch and what could not be pruned."
         )
         @wraps(command)
         def with_flags(
@@ -49,12 +47,12 @@ class ReportOptions:
         return with_flags
 
     def check(self) -> None:
-        """Refuse before the job, not after it, what cannot be written."""
+        """Check before the job that the files can be written."""
         check_writable("--json", self.json_path)
         check_writable("--report", self.html_path)
 
     def show(self, report: Report, source: str, output: str) -> None:
-        """Print the summary, and write what is asked for."""
+        """Print the summary, and write the files asked for."""
         screen = console()
         if self.verbose:
             screen.print(job_details(report))

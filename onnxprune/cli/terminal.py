@@ -1,4 +1,4 @@
-"""What a command shows on the terminal, and the files that it writes beside the model."""
+"""Output of a command: the terminal, the progress bar, and the files beside the model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def console() -> Console:
 
 @contextlib.contextmanager
 def progress_bar() -> Iterator[Callable[[str, float], None]]:
-    """A bar on stderr for the stage at hand, once the job has taken `QUIET_SECONDS`; silent when not a terminal."""
+    """A progress bar on stderr for the current stage, shown after `QUIET_SECONDS`; none when not a terminal."""
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
@@ -53,9 +53,13 @@ def progress_bar() -> Iterator[Callable[[str, float], None]]:
 
 
 def check_writable(flag: str, path: str | None) -> None:
-    """Refuse before the work, not after it, what cannot be written."""
+    """Check before the work that a file can be written.
+
+    Raises:
+        OutputError: it is a folder, or its folder does not exist.
+    """
     if path is not None and (os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or ".")):
-        raise OutputError(f"{flag} {path} cannot be written: name a file in a folder that exists")
+        raise OutputError(f"{flag} {path} cannot be written: name a file in an existing folder")
 
 
 def write_json(path: str | None, content: Any) -> None:
@@ -69,5 +73,5 @@ def write(flag: str, path: str | None, content: str) -> None:
         Path(path).write_text(content)
     except OSError as error:
         raise OutputError(
-            f"{flag} {path} cannot be written: {error.strerror}; all else is in place"
+            f"{flag} {path} cannot be written: {error.strerror}; the other output is complete"
         ) from error

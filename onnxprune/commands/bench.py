@@ -1,4 +1,4 @@
-"""`onnxprune.bench`: latency of a model before and after pruning, or of suites of layers and whole networks."""
+"""`onnxprune.bench`: latency and memory of a model and its pruned version, or of suites of layers and networks."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from onnxprune.sparse.choose import require_kernels
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The rows of a benchmark, and what was left out, in sentences."""
+    """The rows of a benchmark, and a sentence for each network that was skipped."""
 
     rows: list[Row]
-    left_out: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
 def bench(
@@ -42,14 +42,14 @@ def bench(
     seconds: float = SEARCH_SECONDS,
     progress: Callable[[str, float], None] = lambda row, fraction: None,
 ) -> Benchmark:
-    """Time two files side by side, dense and by the sparse kernels, or the rows of a `suite` that are like `only`.
+    """Time two files side by side, or the rows of a `suite` ("layers" or "models") whose names match `only` (globs).
 
-    Suites are "layers" and "models".
-    `threads` are onnxruntime's, each in turn (0: as many as it takes by itself); `seconds` limit the search for the
-    fastest placement of each network's nodes.
+    `density` (fractions of the weights kept) and `batch` (sizes) are for layers, `input_shape` is for files. `isa`:
+    instruction sets whose kernels are also timed; `threads` of onnxruntime, one run for each (0: its own choice);
+    `seconds` of searching for the fastest kernels of each network.
 
     Raises:
-        SettingError: neither two files nor a suite are given, or no row is like `only`.
+        SettingError: neither two files nor a suite are given, or `only` matches no row.
         OnnxPruneError: what is wrong, and how to fix it.
     """
     require_kernels()
@@ -61,7 +61,7 @@ def bench(
     names = [layer.name for layer in LAYERS] if suite == "layers" else list(NETWORKS)
     if not any(_like(name, only) for name in names):
         raise SettingError(
-            f"--only {' '.join(only)} matches no row of the suite: leave it out to see them all"
+            f"--only {' '.join(only)} matches no row of the suite: remove it to run all of them"
         )
     engines = (KERNELS, *map(forced, isa), *OTHERS)
     threads = threads or (1, 2)
@@ -74,14 +74,14 @@ def bench(
             progress(row.name, len(rows) / (len(layers) * len(densities) * len(threads)))
         return Benchmark(rows)
     networks = {name: network for name, network in NETWORKS.items() if _like(name, only)}
-    left_out = []
+    skipped = []
     for done, (name, network) in enumerate(networks.items()):
         progress(name, done / len(networks))
         try:
             rows += bench_models({name: network}, threads, engines, seconds)
         except MissingPackageError as missing:
-            left_out.append(f"{name} is left out: {missing}")
-    return Benchmark(rows, tuple(left_out))
+            skipped.append(f"{name} is skipped: {missing}")
+    return Benchmark(rows, tuple(skipped))
 
 
 def _like(name: str, patterns: Sequence[str]) -> bool:

@@ -27,26 +27,26 @@ def compare(
     tolerance: Tolerance = TOLERANCE,
     seed: int = 0,
 ) -> Evaluation:
-    """Run both models on `data`, as `prune` takes it, or on random inputs (of the shapes in `input_shape`).
+    """Run both models on `data`, as in `prune`, or on random inputs (of the shapes in `input_shape`).
 
-    An output's `beyond` counts the elements that differ by more than the tolerance.
+    `mismatched` of an output counts the elements that differ by more than the tolerance.
 
     Raises:
-        ModelFileError: a model is broken, or the two differ in their inputs or outputs.
-        DataError: the data do not fit the first model.
-        SettingError: the shapes do not.
+        ModelFileError: a model is broken, or the models have different inputs or outputs.
+        DataError: the data does not fit the first model.
+        SettingError: `input_shape` does not fit the first model.
     """
     models = [load(source) for source in (first, second)]
     names = [origin.name for _, origin in models]
     specs = [input_specs(model) for model, _ in models]
-    for what, (ours, theirs) in (
-        ("inputs", tuple([spec.name for spec in side] for side in specs)),
+    for kind, (first_names, second_names) in (
+        ("inputs", tuple([spec.name for spec in each] for each in specs)),
         ("outputs", tuple([value.name for value in model.graph.outputs] for model, _ in models)),
     ):
-        if ours != theirs:
+        if first_names != second_names:
             raise ModelFileError(
-                f"{names[0]} and {names[1]} differ in their {what} ({_list(ours)} and {_list(theirs)}): "
-                "compare models of the same interface"
+                f"{names[0]} and {names[1]} have different {kind} ({_list(first_names)} and {_list(second_names)}): "
+                "give two models with the same inputs and outputs"
             )
     sessions = [make_session(origin.file, origin.name) for _, origin in models]
     fixed = fix_shapes(specs[0], input_shapes(input_shape))

@@ -1,4 +1,4 @@
-"""`onnxprune.inspect`: what a model holds, and what of it can be pruned."""
+"""`onnxprune.inspect`: the weights of a model, and which of them can be pruned."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxprune.sparse.opening import open_model
 
 @dataclass(frozen=True)
 class WeightInfo:
-    """A weight that can be pruned: where it is, its shape, and how many of its elements are not zero."""
+    """A weight that can be pruned: its name, nodes, shape, and number of non-zero elements."""
 
     name: str
     op_type: str
@@ -30,13 +30,13 @@ class WeightInfo:
 
     @property
     def density(self) -> float:
-        """The share of the elements that are not zero."""
+        """The fraction of the elements that are not zero."""
         return self.nonzero / max(self.size, 1)
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """A model: its bytes on disk, opset, inputs and outputs in words, and its weights."""
+    """A model: its bytes on disk, opset, inputs and outputs ("x float32 [N, 8]"), and its weights."""
 
     name: str
     bytes: int
@@ -53,7 +53,7 @@ class Inspection:
 
 
 def inspect(model: ModelLike) -> Inspection:
-    """Look at a model: its weights, their density, and what cannot be pruned and why.
+    """The weights of a model with their density, and those that cannot be pruned with the reason.
 
     Raises:
         ModelFileError: there is no such file, it is not ONNX, or it is broken.

@@ -1,4 +1,4 @@
-"""Types for commands whose keywords are the settings: an editor completes them, a type checker checks them."""
+"""Types for commands whose keywords are the settings, so that editors complete them and type checkers check them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Command(Protocol[Settings]):
-    """A command that makes a model of a model; its keywords are the fields of a dataclass of settings."""
+    """A command that takes a model and returns a Result; its keywords are the fields of a dataclass of settings."""
 
     def __call__(
         self,
@@ -29,7 +29,7 @@ class Command(Protocol[Settings]):
 
 
 def takes(settings: Callable[Settings, Any]) -> Callable[[Callable[..., Result]], Command[Settings]]:
-    """Have a function's `**settings` show, in its signature and its type, as the fields of a dataclass."""
+    """Show a function's `**settings` as the fields of a dataclass, in its signature and its type."""
 
     def decorate(function: Callable[..., Result]) -> Command[Settings]:
         return with_signature(function, settings)
@@ -38,7 +38,7 @@ def takes(settings: Callable[Settings, Any]) -> Callable[[Callable[..., Result]]
 
 
 def with_signature(function: Function, settings: Callable[..., Any]) -> Function:
-    """A function whose signature has the keywords of `settings` in the place of `**settings`."""
+    """The function with the keywords of `settings` instead of `**settings` in its signature."""
 
     def called(*args: Any, **keywords: Any) -> Any:
         return function(*args, **keywords)

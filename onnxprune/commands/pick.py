@@ -1,4 +1,4 @@
-"""Another point of a search that is over: the model of one of its trials, as it was judged."""
+"""`onnxprune.pick`: write the model of another trial of a search."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from onnxprune.errors import SettingError
-from onnxprune.job.frontier import Frontier, Trial, best_beyond, best_within
+from onnxprune.job.frontier import Frontier, Trial, best_at_least, best_within
 from onnxprune.model.io import staging
 
 
@@ -17,27 +17,25 @@ def pick(
     rate: float | None = None,
     max_drop: float | None = None,
 ) -> Trial:
-    """Copy a trial's model to `output`: the best that removes `rate` or more, or the highest rate within `max_drop`.
+    """Copy a trial's model to `output`: the best trial at `rate` or above, or the highest rate within `max_drop`.
 
     Raises:
-        SettingError: not one of the two is given, no trial is so, or the folder is none of a search.
+        SettingError: not exactly one of the two is given, no trial fits, or the folder holds no search.
         OutputError: the output cannot be written.
     """
     if (rate is None) == (max_drop is None):
         raise SettingError(
-            "say which trial: --rate R for the best that removes R or more, or --max-drop DROP"
+            "give either --rate R, for the best trial at this rate or above, or --max-drop DROP, for the highest rate"
         )
     frontier = Frontier.read(Path(folder))
     if rate is not None:
-        trial, wanted = best_beyond(frontier.trials, rate), f"removes {rate:.2%} or more"
+        trial, wanted = best_at_least(frontier.trials, rate), f"has a rate of {rate:.2%} or more"
     else:
         assert max_drop is not None
-        trial, wanted = best_within(frontier.trials, max_drop), f"is worse by no more than {max_drop:.2%}"
+        trial, wanted = best_within(frontier.trials, max_drop), f"has a drop of {max_drop:.2%} or less"
     if trial is None:
-        raise SettingError(
-            f"no trial in {folder} {wanted}: `onnxprune pick {folder}` shows those that there are"
-        )
-    assert trial.model is not None, "no other trial beats the one chosen"
+        raise SettingError(f"no trial in {folder} {wanted}: `onnxprune pick {folder}` lists the trials")
+    assert trial.model is not None, "no other trial dominates the one chosen"
     with staging(Path(output)) as stage:
         stage.copy(frontier.folder / trial.model)
         stage.commit()

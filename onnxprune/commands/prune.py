@@ -1,4 +1,4 @@
-"""`onnxprune.prune`: prune a model, or search for the rate that a budget allows."""
+"""`onnxprune.prune`: prune a model, or search for the highest rate within an accuracy drop."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def prune(
     progress: Progress | None = None,
     **settings: Any,
 ) -> Result:
-    """Prune a model, fine-tune it where there is data, and evaluate the result in onnxruntime.
+    """Prune a model, fine-tune it if data is given, and evaluate the result in onnxruntime.
 
-    `model` is a path, a ModelProto or an onnx_ir.Model, which is not changed; `output` the file to write (none: the
-    result stays in memory); `progress` is called with a stage's name and the fraction of it that is done. The settings
-    are the fields of `PruneConfig`, named as the flags. With `max_drop` and without `rate` the highest rate within
-    it is searched for.
+    `model`: a path, a ModelProto or an onnx_ir.Model, which is not changed. `output`: the file to write; without it the
+    result stays in memory. `progress`: called with the name of a stage and the fraction of it that is done. The
+    settings are the fields of `PruneConfig`, named like the flags. With `max_drop` and without `rate`, it searches for
+    the highest rate within that drop.
 
     Raises:
         OnnxPruneError: what is wrong, and how to fix it; nothing was written.
@@ -37,4 +37,4 @@ def prune(
 
 
 def _silent(stage: str, fraction: float) -> None:
-    """Tell nobody."""
+    """Ignore the progress."""

@@ -1,4 +1,4 @@
-"""`onnxprune.pruning_session`: pruning inside a training loop of one's own."""
+"""`onnxprune.pruning_session`: pruning inside your own training loop."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def _takes(
 
 @_takes(PruneConfig)
 def pruning_session(model: ModelLike, updates: int, **settings: Any) -> PruningSession:
-    """A model as a torch module that loses its weights on schedule while your own loop trains it.
+    """A model as a torch module that is pruned on a schedule while your own loop trains it.
 
-    Call `session.step()` after every step of the optimizer, and `session.finish()` in the end, which returns the pruned
-    ModelProto. `updates` is the number of steps that the training will make; the settings are those fields of
-    `PruneConfig` that say what is removed and when: `rate`, `allocation`, `schedule` and so on.
+    Call `session.step()` after every step of the optimizer, and at the end `session.finish()`, which returns the pruned
+    ModelProto. `updates`: the number of optimizer steps of the training. The settings are the fields of `PruneConfig`
+    for pruning and its schedule: `rate`, `allocation`, `schedule` and so on.
 
     Raises:
         OnnxPruneError: what is wrong, and how to fix it.
@@ -56,13 +56,15 @@ def pruning_session(model: ModelLike, updates: int, **settings: Any) -> PruningS
     config = PruneConfig(**settings)
     check_requirements(config)
     if config.searches:
-        raise SettingError("a session goes to one rate: give rate or std_threshold; onnxprune.prune searches")
+        raise SettingError(
+            "a session prunes to one rate: give rate or std_threshold, or search with onnxprune.prune"
+        )
     if find_criterion(config.criterion).needs != "weights":
         raise SettingError(
-            f"criterion {config.criterion} needs the data of onnxprune.prune: use magnitude in a session"
+            f"a session has no data for criterion {config.criterion}: use magnitude, or onnxprune.prune"
         )
     if updates < 1:
-        raise SettingError(f"a session of {updates} updates trains nothing: give 1 or more")
+        raise SettingError(f"updates is {updates}: it must be 1 or more")
     opened = open_model(model)
     weights = usable_weights(opened.model, opened.origin.name, config).prunable
     pruner = make_pruner(opened.model, weights, config)

@@ -1,4 +1,4 @@
-"""`onnxprune.report`: the page of a job, rebuilt from the file that it wrote: its annotations and its weights."""
+"""`onnxprune.report`: the HTML report of a job, rebuilt from the weights and the metadata of the file that it wrote."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from onnxprune.reports.page import page
 from onnxprune.reports.record import FileRecord, record_of_annotations, value_histogram
 from onnxprune.sparse.opening import open_model
 
-LACKING = (
-    "Rebuilt from {}: its weights as they are, the rest from its annotations. The distribution of the weights before "
-    "pruning, what was removed with dead channels, latencies and times are in the page that the job itself wrote "
-    "(--report)."
+REBUILT = (
+    "This report was rebuilt from the weights and the metadata of {}. Only the report that the job itself writes "
+    "(--report) has the distribution of the weights of the baseline, the removed channels, latency and times."
 )
 
 
 def report(model: str | os.PathLike[str], output: str | os.PathLike[str]) -> None:
-    """Write the HTML page of a model that onnxprune wrote, from its weights and its annotations.
+    """Write the HTML report of a model that onnxprune wrote, from its weights and its metadata.
 
     Raises:
-        ModelFileError: the file cannot be read, or has no annotations.
-        OutputError: the page cannot be written.
+        ModelFileError: the file cannot be read, or onnxprune did not write it.
+        OutputError: the report cannot be written.
     """
     content = page(rebuilt(model))
     try:
@@ -35,16 +34,16 @@ def report(model: str | os.PathLike[str], output: str | os.PathLike[str]) -> Non
 
 
 def rebuilt(source: str | os.PathLike[str]) -> dict[str, Any]:
-    """As much of `Report.to_dict()` as a file that onnxprune wrote still tells.
+    """The part of `Report.to_dict()` that can be read from a file that onnxprune wrote.
 
     Raises:
-        ModelFileError: the file cannot be read, or has no annotations.
+        ModelFileError: the file cannot be read, or onnxprune did not write it.
     """
     opened = open_model(source)
     model, origin = opened.model, opened.origin
     record = record_of_annotations(model.metadata_props)
     if record is None:
-        raise ModelFileError(f"{source} has no annotations of onnxprune: give a file that it wrote")
+        raise ModelFileError(f"{source} has no metadata of onnxprune: give a file that onnxprune wrote")
     found = find_weights(model)
     weights = {weight.name: weight for weight in found.prunable}
     kept = {name: weight.nonzero() for name, weight in weights.items()}
@@ -52,16 +51,16 @@ def rebuilt(source: str | os.PathLike[str]) -> dict[str, Any]:
     pruned = FileRecord.of(model, found.prunable, kept, Path(source), origin.file_bytes, sample)
     return record | {
         "pruned": asdict(pruned),
-        "layers": [_told(layer, weights.get(layer["name"])) for layer in record["layers"]],
+        "layers": [_completed(layer, weights.get(layer["name"])) for layer in record["layers"]],
         "unprunable": [asdict(one) for one in found.unprunable],
         "histograms": {name: value_histogram(weight.numbers()) for name, weight in weights.items()},
         "output_sha256": origin.sha256,
-        "notes": [*record.get("notes", ()), LACKING.format(source)],
+        "notes": [*record.get("notes", ()), REBUILT.format(source)],
     }
 
 
-def _told(layer: dict[str, Any], weight: Weight | None) -> dict[str, Any]:
-    """A layer with what its weight in the file adds."""
+def _completed(layer: dict[str, Any], weight: Weight | None) -> dict[str, Any]:
+    """The record of a layer, completed from its weight in the file."""
     if weight is None:
         return layer
     after = weight.shape

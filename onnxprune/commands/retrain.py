@@ -1,4 +1,4 @@
-"""`onnxprune.retrain`: fine-tune a pruned model on other data."""
+"""`onnxprune.retrain`: fine-tune a pruned model on new data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from onnxprune.model.weights import Weight, find_weights
 from onnxprune.reports.record import record_of_annotations
 from onnxprune.sparse.opening import open_model
 
-# Settings of the job that wrote the model that also hold for the file to write.
+# Settings of the job that wrote the model, which the new file keeps.
 INHERITED = ("format", "values")
 
 
@@ -33,22 +33,22 @@ def retrain(
     progress: Progress | None = None,
     **settings: Any,
 ) -> Result:
-    """Fine-tune a pruned model, of any format that is written here, on other `data`, in the format that it came in.
+    """Fine-tune a pruned model that onnxprune wrote on new `data`; the output keeps its format.
 
-    What is zero stays zero; with `regrow` removed weights return where they grow, and as many others of the layer are
-    removed. The settings are the fields of `RetrainSettings`. Where there are labels, `distill` is 0 by default: what
-    the model gave before is what is to change.
+    Zeros stay zero; with `regrow`, removed weights return if they grow large, and as many others of the layer are
+    removed. The settings are the fields of `RetrainSettings`. With labels, the default of `distill` is 0, because the
+    outputs are meant to change.
 
     Raises:
         OnnxPruneError: what is wrong, and how to fix it; nothing was written.
     """
     source = settings.get("data")
     if source is None:
-        raise SettingError("retrain needs something to fine-tune on: give --data")
+        raise SettingError("retrain needs training data: give --data")
     regrow = settings.pop("regrow", False)
     unknown = sorted(settings.keys() - RetrainSettings.__dataclass_fields__.keys())
     if unknown:
-        raise SettingError(f"{unknown[0]} is not a setting of retrain, which keeps what is pruned: use prune")
+        raise SettingError(f"{unknown[0]} is not a setting of retrain: use prune to prune further")
     opened = open_model(model)
     data = None if source == SYNTHETIC else load_data(source, input_specs(opened.model))
     config = _config(opened.model, opened.origin.name, data, regrow, settings)
@@ -59,7 +59,7 @@ def retrain(
 def _config(
     model: ir.Model, name: str, data: Dataset | None, regrow: bool, settings: dict[str, Any]
 ) -> PruneConfig:
-    """The settings of the job: nothing more is pruned, and the file is written as the one at hand.
+    """The settings of the job: no further pruning, and the format of the given file.
 
     Raises:
         SettingError: the model has a pattern that cannot regrow.
@@ -75,7 +75,7 @@ def _config(
     pattern = written.get("pattern", "unstructured")
     if pattern == "2:4":
         raise SettingError(
-            f"{name} keeps two of every four neighbors, which --regrow cannot keep up: drop --regrow"
+            f"{name} has the 2:4 pattern (two of every four weights), which --regrow would break: remove --regrow"
         )
     zeros = {weight.name: _zeros(weight) for weight in find_weights(model).prunable if weight.size}
     return PruneConfig(
@@ -90,5 +90,5 @@ def _config(
 
 
 def _zeros(weight: Weight) -> float:
-    """The rate at which as many elements are removed as are zero: below 1, which is no rate, also where all are."""
+    """The rate at which as many elements are removed as are zero; below 1 even where all are, as a rate must be."""
     return min(1 - weight.nonzero() / weight.size, 1 - 0.25 / weight.size)

@@ -1,4 +1,4 @@
-"""`onnxprune.sensitivity`: how far pruning each weight alone moves the outputs."""
+"""`onnxprune.sensitivity`: how far pruning one weight at a time moves the outputs (Han et al. 2015, section 4)."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def sensitivity(
     seed: int = 0,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> Scan:
-    """Prune every weight alone at each of the rates: the deviation of the outputs.
+    """Prune one weight at a time at each of the rates, and measure the deviation of the outputs.
 
-    `data` as in `prune`, of which the first `samples` are used, fewer where the graph is wide; `input_shape`: of
-    synthetic inputs; `state`: a JSON file to keep the scan in and to resume from.
+    `data`: as in `prune`; the first `samples` are used, fewer if they would not fit in memory. `input_shape`: shapes of
+    synthetic inputs. `state`: a JSON file to save the scan to and to resume from.
 
     Raises:
         OnnxPruneError: what is wrong, and how to fix it.

@@ -16,12 +16,12 @@ def to_torch(model: ModelLike) -> fx.GraphModule:
     """The graph as a torch module that takes its inputs in order and returns a tuple of its outputs.
 
     `model` is a path, a ModelProto or an onnx_ir.Model, which is not changed; operators of the domain
-    `onnxprune` become the dense ones they stand for. Parameters are named as the initializers;
-    `training.graph.to_torch` says what `module.meta` holds and which types are computed in which.
+    `onnxprune` become dense ones. Parameters have the names of the initializers. See `training.graph.to_torch`
+    for `module.meta` and for the types of the computation.
 
     Raises:
         ModelFileError: there is no such file, or it is not ONNX.
-        UnsupportedOperatorError: an operator, or a use of one, has no entry in the table.
+        UnsupportedOperatorError: an operator, or a use of one, is not supported.
         MissingPackageError: torch is not installed.
     """
     require_torch("to_torch")

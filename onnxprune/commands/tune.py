@@ -1,4 +1,4 @@
-"""`onnxprune.tune`: choose which sparse nodes run by kernels, on the machine that will run the model."""
+"""`onnxprune.tune`: choose which nodes use the sparse kernels, on the machine that will run the model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from onnxprune.sparse.rewrite import to_ops
 
 @dataclass(frozen=True)
 class Tuning:
-    """What `tune` chose, on inputs of which shapes, and the file's bytes before and after."""
+    """The result of `tune`: the choice, the shapes of the inputs, and the file's bytes before and after."""
 
     choice: Choice
     input_shapes: Mapping[str, tuple[int, ...]]
@@ -41,11 +41,11 @@ def tune(
     seconds: float = SEARCH_SECONDS,
     progress: Callable[[str, float], None] = lambda stage, fraction: None,
 ) -> Tuning:
-    """Measure each sparse node of a model and the whole of it, and write it so that it runs fastest here.
+    """Measure each sparse node and the whole graph, and write the model with the fastest choice for this machine.
 
-    `source` is any file that onnxprune wrote; one with zeros in place (`--format dense` or `coo`) comes out in the
-    `ops` format. Weights keep their values and the form they are stored in, everything else of the model stays as it
-    is. `threads` are onnxruntime's (0: its own choice), `seconds` limit the search over whole graphs.
+    `source`: a file that onnxprune wrote; one of `--format dense` or `coo` is written in the `ops` format. Weights keep
+    their values and how they are stored; the rest of the model is unchanged. `threads`: of onnxruntime (0: its own
+    choice). `seconds`: time for the search over whole graphs.
 
     Raises:
         OnnxPruneError: what is wrong, and how to fix it; nothing was written.
@@ -57,7 +57,8 @@ def tune(
     if not sparse_nodes(model):
         reason = next((f": {outcome.name}: {outcome.reason}" for outcome in stored), "")
         raise NothingToPruneError(
-            f"{origin.name} has no weight that is smaller sparse{reason}; prune it first: onnxprune IN OUT --rate 0.9"
+            f"{origin.name} has no weight that is smaller when stored sparse{reason}; prune it first: onnxprune "
+            "IN.onnx OUT.onnx --rate 0.9"
         )
     feeds = random_feeds(input_specs(model), input_shapes(input_shape))
     with staging(target, origin) as stage:

@@ -1,4 +1,4 @@
-"""What a setting may be: numbers as they are written, and the ranges that they have to lie in."""
+"""Checks of settings: numbers, their ranges, and texts such as 90%, 1.5MB or x:1,3,224,224."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from onnxprune.errors import SettingError
 
 @dataclass(frozen=True)
 class Range:
-    """Which numbers are allowed, as a test and in words."""
+    """The numbers that a setting allows: a test, and the words for a message."""
 
     holds: Callable[[float], bool]
     words: str
 
 
-ABOVE_0 = Range(lambda value: value > 0, "above 0")
+ABOVE_0 = Range(lambda value: value > 0, "greater than 0")
 AT_LEAST_0 = Range(lambda value: value >= 0, "0 or more")
 AT_LEAST_1 = Range(lambda value: value >= 1, "1 or more")
 SHARE = Range(lambda value: 0 <= value <= 1, "between 0 and 1")
-PART = Range(lambda value: 0 < value < 1, "above 0 and below 1")
+PART = Range(lambda value: 0 < value < 1, "greater than 0 and less than 1")
 FRACTION = Range(lambda value: 0 <= value < 1, "in [0, 1)")
 RATE = Range(lambda value: 0 <= value < 1, "in [0, 1): the fraction of weights to remove, for example 0.9")
 SEED = Range(lambda value: 0 <= value < 2**32, "between 0 and 4294967295")
@@ -31,12 +31,12 @@ UNITS = {"k": 10**3, "m": 10**6, "g": 10**9}
 
 
 def check_numbers(settings: Any) -> None:
-    """Bring the numbers of a frozen dataclass into their declared types, and hold them against their ranges.
+    """Convert the numbers of a frozen dataclass to their declared types, and check their ranges.
 
     A field's `within` metadata is its range; None is allowed where the declared type allows it.
 
     Raises:
-        SettingError: a value is no number, or out of its range.
+        SettingError: a value is not a number, or out of its range.
     """
     for setting in fields(settings):
         flag, value = f"--{setting.name.replace('_', '-')}", getattr(settings, setting.name)
@@ -47,12 +47,16 @@ def check_numbers(settings: Any) -> None:
             value = parse_fraction(flag, value)
             object.__setattr__(settings, setting.name, value)
         elif not isinstance(value, int) or isinstance(value, bool):
-            raise SettingError(f"{flag} is {value!r}: it must be a whole number")
+            raise SettingError(f"{flag} is {value!r}: it must be an integer")
         check_range(flag, value, setting.metadata.get("within"))
 
 
 def check_range(name: str, value: float, within: Range | None) -> None:
-    """Refuse a number outside of a range, by the name of its flag."""
+    """Check a number against a range; `name` is its flag.
+
+    Raises:
+        SettingError: it is out of the range.
+    """
     if within is not None and not within.holds(value):
         raise SettingError(f"{name} is {value}: it must be {within.words}")
 
@@ -61,7 +65,7 @@ def parse_fraction(name: str, value: Any) -> float:
     """A number, or a text such as "0.005" or "0.5%", as a float.
 
     Raises:
-        SettingError: it is neither, or not finite.
+        SettingError: it is not a number, or not finite.
     """
     text = str(value).strip()
     try:
@@ -77,7 +81,7 @@ def parse_bytes(name: str, value: Any) -> int:
     """A number of bytes, or a text such as "500k" or "1.5MB", in decimal units.
 
     Raises:
-        SettingError: it is neither, or not above 0.
+        SettingError: it is not a size, or not greater than 0.
     """
     text = str(value).strip().lower().removesuffix("b")
     unit = UNITS.get(text[-1:], 1)
@@ -91,7 +95,7 @@ def parse_bytes(name: str, value: Any) -> int:
 
 
 def parse_pair(flag: str, pair: Any, example: str) -> tuple[str, float]:
-    """SELECTOR=NUMBER, or a pair of them.
+    """A selector and a number, from a text SELECTOR=NUMBER or from a pair.
 
     Raises:
         SettingError: there is no number.
@@ -112,7 +116,7 @@ def pairs(flag: str, given: Any, example: str) -> Pairs:
     """Selectors with a number each, from a mapping, pairs, or texts such as "fc*=0.95".
 
     Raises:
-        SettingError: one has no number, or one that is not in [0, 1).
+        SettingError: a selector has no number, or one that is not in [0, 1).
     """
     items = given.items() if isinstance(given, Mapping) else [given] if isinstance(given, str) else given
     found = tuple(parse_pair(flag, pair, example) for pair in items)
@@ -125,7 +129,7 @@ def input_shapes(given: Any) -> dict[str, tuple[int, ...]]:
     """Shapes by input name, from a mapping, pairs, or texts such as "x:1,3,224,224".
 
     Raises:
-        SettingError: a text has no name, or its dims are no whole numbers.
+        SettingError: a text has no name, or its dims are not positive integers.
     """
     if isinstance(given, str):
         given = (given,)
@@ -141,6 +145,6 @@ def _input_shape(pair: Any) -> tuple[str, tuple[int, ...]]:
     numbers = [dim.strip() for dim in dims.split(",")] if dims else []
     if not separator or not name or not all(dim.isdecimal() and int(dim) > 0 for dim in numbers):
         raise SettingError(
-            f"--input-shape {pair!r} is no name and dims: write NAME:DIMS, for example x:1,3,224,224"
+            f"--input-shape {pair!r} is not a name with dims: write NAME:DIMS, for example x:1,3,224,224"
         )
     return name, tuple(map(int, numbers))

@@ -1,4 +1,4 @@
-"""Settings that contradict each other; what an importance criterion needs is checked in job/requirements.py."""
+"""Settings that contradict each other; the needs of an importance criterion are checked in job/requirements.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def conflicts(
     output: OutputSettings,
     checkpoints: CheckpointSettings,
 ) -> Iterator[str]:
-    """A message for each contradiction, with how to fix it."""
+    """A message for each contradiction, which says how to fix it."""
     rules = (
         *_channels(pruning, schedule, output),
         *_patterns(pruning, schedule),
@@ -39,31 +39,31 @@ def _channels(pruning: PruningSettings, schedule: ScheduleSettings, output: Outp
     channel = pruning.pattern == "channel"
     yield (
         channel and (pruning.std_threshold is not None or bool(pruning.layer_rate) or not output.remove_dead),
-        "--pattern channel removes channels at one --rate: it cannot be combined with --std-threshold, --layer-rate "
-        "or --no-remove-dead; spare layers by --exclude",
+        "--pattern channel cannot be combined with --std-threshold, --layer-rate or --no-remove-dead: give --rate, and "
+        "--exclude for layers to keep",
     )
     yield (
         channel and (schedule.schedule == "prune-and-regrow" or pruning.selection == "probability"),
-        "--pattern channel removes channels for good: it cannot be combined with --schedule prune-and-regrow or "
-        "--selection probability; use --schedule gradual",
+        "--pattern channel cannot be combined with --schedule prune-and-regrow or --selection probability: use "
+        "--schedule gradual",
     )
     yield (
         pruning.allocation not in CHANNEL_ALLOCATIONS and (channel or pruning.std_threshold is not None),
-        f"--allocation {pruning.allocation} shares out a --rate of single weights: it cannot be combined with "
-        "--std-threshold or --pattern channel; use --allocation uniform or global",
+        f"--allocation {pruning.allocation} cannot be combined with --std-threshold or --pattern channel: use "
+        "--allocation uniform or global",
     )
 
 
 def _patterns(pruning: PruningSettings, schedule: ScheduleSettings) -> Rules:
     yield (
         pruning.allocation == "per-output" and pruning.pattern == "4x1",
-        "--allocation per-output gives every output the rate, --pattern 4x1 removes blocks of four outputs: drop one",
+        "--allocation per-output cannot be combined with --pattern 4x1, whose blocks span four outputs: remove one",
     )
     yield (
         pruning.pattern == "2:4"
         and not pruning.searches
         and (pruning.rate != 0.5 or bool(pruning.layer_rate) or pruning.allocation != "uniform"),
-        "--pattern 2:4 removes two of every four weights: give --rate 0.5, no --layer-rate and no --allocation",
+        "--pattern 2:4 always has a rate of 0.5: give --rate 0.5, without --layer-rate and --allocation",
     )
     yield (
         pruning.pattern == "2:4"
@@ -76,16 +76,15 @@ def _patterns(pruning: PruningSettings, schedule: ScheduleSettings) -> Rules:
 def _schedules(pruning: PruningSettings, schedule: ScheduleSettings) -> Rules:
     yield (
         schedule.alternate and (schedule.schedule != "iterative" or pruning.pattern == "channel"),
-        "--alternate prunes kinds of layers alternately: it needs --schedule iterative and single weights",
+        "--alternate needs --schedule iterative and cannot be combined with --pattern channel",
     )
     yield (
         schedule.schedule == "prune-and-regrow" and pruning.selection == "probability",
-        "--schedule prune-and-regrow lets weights return, --selection probability draws them anew each time: use one "
-        "of them",
+        "--schedule prune-and-regrow cannot be combined with --selection probability: remove one",
     )
     yield (
         schedule.regrow_zeros and schedule.schedule != "prune-and-regrow",
-        "--regrow-zeros lets zeros of the input model return: it needs --schedule prune-and-regrow",
+        "--regrow-zeros needs --schedule prune-and-regrow",
     )
 
 
@@ -93,15 +92,15 @@ def _budgets(pruning: PruningSettings, output: OutputSettings) -> Rules:
     budgeted = pruning.flops is not None or pruning.bytes is not None
     yield (
         budgeted and pruning.pattern in ("2:4", "channel"),
-        f"--flops and --bytes count single weights: give --pattern {pruning.pattern} a --rate",
+        f"--flops and --bytes cannot be combined with --pattern {pruning.pattern}: give --rate instead",
     )
     yield (
         pruning.bytes is not None and output.format == "dense",
-        "--format dense stores zeros too, so the file gets no smaller: use --bytes with --format ops or coo",
+        "--format dense stores zeros, so pruning does not make the file smaller: use --bytes with --format ops or coo",
     )
     yield (
         output.values != "fp32" and output.format != "ops",
-        f"--values {output.values} is for sparse nodes: use it with --format ops, not --format {output.format}",
+        f"--values {output.values} is for sparse nodes: use it with --format ops, not with --format {output.format}",
     )
 
 
@@ -109,28 +108,28 @@ def _searches(pruning: PruningSettings, data: DataSettings, checkpoints: Checkpo
     searches = pruning.searches
     yield (
         checkpoints.resume and checkpoints.checkpoint is None and not searches,
-        "--resume needs the file to resume from: give --checkpoint FILE",
+        "--resume needs a file to resume from: give --checkpoint FILE",
     )
     yield (
         searches and data.data is None,
-        "--max-drop without --rate searches by fine-tuning: give --data, or a --rate",
+        "--max-drop without --rate searches for the rate by fine-tuning: give --data, or a --rate",
     )
     yield (
         searches and checkpoints.checkpoint is not None,
-        "a search keeps its state in --frontier FOLDER: drop --checkpoint, or give a --rate",
+        "a search saves its state in --frontier FOLDER: remove --checkpoint, or give a --rate",
     )
     yield (
         pruning.frontier is not None and not searches,
-        "--frontier is for a search: use it with --max-drop and without --rate",
+        "--frontier is for a search: use it with --max-drop, without --rate",
     )
     yield (
         searches and pruning.pattern == "2:4",
-        "--pattern 2:4 has one rate only, so there is nothing to search: give --rate 0.5",
+        "--pattern 2:4 always has a rate of 0.5, so there is nothing to search: give --rate 0.5",
     )
 
 
 def _measured(pruning: PruningSettings, calibration: CalibrationSettings, data: DataSettings) -> Rules:
     yield (
         pruning.allocation == "sensitivity" and data.data is None and calibration.calibration_data is None,
-        "--allocation sensitivity measures how the outputs move: give inputs by --calibration-data or --data",
+        "--allocation sensitivity runs the model on inputs: give --calibration-data or --data",
     )

@@ -1,4 +1,4 @@
-"""How a setting is declared: once, as a field of its part, with what the command line shows of it."""
+"""How a setting is declared: once, as a field of its part, with its help text and its allowed values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
-# What callers may write; a part's properties give it in one form.
+# The forms that callers may use; properties of the parts normalize them.
 PathLike = str | os.PathLike[str]
 Names = str | Sequence[str]
 PairsLike = str | Mapping[str, float] | Sequence[str | tuple[str, float]]
@@ -18,15 +18,15 @@ DataSource = PathLike | Mapping[str, Any] | Iterable[Mapping[str, Any]] | None
 def setting(default: Any, help: str, *, metavar: str | None = None, **extra: Any) -> Any:
     """A field with its help text, one or two sentences.
 
-    `within`: the range that a number must be in; `choices`: the texts allowed; `table`: the table whose names are;
+    `within`: the range of a number; `choices`: the allowed texts; `table`: the table whose names are allowed;
     `aliases`: further flags; `common`: a short text for `onnxprune --help`, which shows the most used settings;
-    `trains=False`: it does not change the weights that come out.
+    `trains=False`: the setting does not affect the weights of the result.
     """
     return field(default=default, kw_only=True, metadata={"help": help, "metavar": metavar, **extra})
 
 
 def describe_source(source: Any) -> str | None:
-    """A data source in words: its path, or the kind of Python object it is."""
+    """The name of a data source: its path, or the type of a Python object."""
     if source is None:
         return None
     return str(source) if isinstance(source, str | os.PathLike) else f"<{type(source).__name__}>"

@@ -1,4 +1,4 @@
-"""Settings of the output: what the file holds, and which kernels run it."""
+"""Settings of the output file, and of the kernels that run it."""
 
 from __future__ import annotations
 
@@ -19,35 +19,40 @@ class OutputSettings:
 
     remove_dead: bool = setting(
         True,
-        "Remove neurons and channels that no connection leads to or from any more.",
+        "Remove neurons and channels that have lost all their inputs or all their outputs.",
         trains=False,
     )
     format: str = setting(
-        "ops", "Format of the weights.", table="formats", trains=False, common="Format of the weights"
+        "ops",
+        "Storage format of the weights.",
+        table="formats",
+        trains=False,
+        common="Storage format of the weights",
     )
     values: str = setting(
         "fp32",
-        "Type of the values in sparse nodes: as they are, or rounded to fp16, or to int8 with a scale for each output.",
+        "Type of the stored values with --format ops: unchanged (fp32), fp16, or int8 with one scale per output.",
         choices=VALUES,
     )
     external_data: str = setting(
         "auto",
-        "Store weights in OUT.onnx.data: where the input does or the file would pass 2 GB, always, or never.",
+        "Store the weights in OUT.onnx.data: if the input model has external data or the file would exceed 2 GB "
+        "(auto), always, or never.",
         choices=EXTERNAL_DATA,
     )
 
 
 @dataclass(frozen=True)
 class KernelSettings:
-    """Which nodes the sparse kernels run."""
+    """Which nodes use the sparse kernels."""
 
     heading = "Kernels"
 
-    # Estimated: a measured choice would differ from run to run and hold for the machine that prunes, seldom the one
-    # that runs; `onnxprune tune` measures there.
+    # The default is not "measured": that choice varies from run to run, and holds for the machine that prunes, seldom
+    # the one that runs the model. `onnxprune tune` measures there.
     kernels: str = setting(
         "estimated",
-        "Which sparse nodes use the sparse kernels, where their library is loaded: those estimated to gain, those "
-        "measured to gain on this machine, or all.",
+        "Which nodes use the sparse kernels, if their library is loaded: those estimated to be faster, those measured "
+        "to be faster on this machine, or all.",
         choices=KERNELS,
     )

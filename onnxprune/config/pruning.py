@@ -1,4 +1,4 @@
-"""Settings of pruning: how much of a model is removed, where, and by which criterion."""
+"""Settings of pruning and calibration: how much of a model is removed, where, and by which criterion."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from onnxprune.config.checks import ABOVE_0, AT_LEAST_1, RATE, SHARE, Pairs, pairs
 from onnxprune.config.declare import DataSource, Names, PairsLike, PathLike, setting
 
-# Exactly one of them says how much is removed.
+# Exactly one of these sets how much is removed; with none of them, --max-drop searches for the rate.
 AMOUNTS = ("rate", "std_threshold", "flops", "bytes")
 ALLOCATIONS = ("uniform", "per-output", "global", "std", "erk", "sensitivity")
 PATTERNS = ("unstructured", "4x1", "2:4", "channel")
@@ -22,7 +22,7 @@ class PruningSettings:
 
     rate: float | None = setting(
         None,
-        "Sparsity to reach: the fraction of the weights to remove, in [0, 1).",
+        "Sparsity: the fraction of the weights to remove, in [0, 1).",
         metavar="R",
         aliases=("--sparsity",),
         within=RATE,
@@ -36,31 +36,32 @@ class PruningSettings:
     )
     flops: float | None = setting(
         None,
-        "Instead of --rate: the share of the model's multiply-adds to keep, zeros not counted (0.2 or 20%).",
+        "Instead of --rate: the fraction of the multiply-adds to keep, not counting those with zeros (0.2 or 20%).",
         metavar="SHARE",
         within=SHARE,
-        common="Instead of --rate: share of the multiply-adds to keep",
+        common="Instead of --rate: fraction of the multiply-adds to keep",
     )
     bytes: str | int | None = setting(
         None,
-        "Instead of --rate: the largest file size, for example 500k or 1.5MB. The result lies up to 2% below it, a "
-        "little off where the model is fine-tuned.",
+        "Instead of --rate: the file size to reach, for example 500k or 1.5MB. The file is up to 2% smaller; after "
+        "fine-tuning it can be slightly larger.",
         metavar="SIZE",
     )
     allocation: str = setting(
         "uniform",
-        "How layers share the rate: the same for each layer (uniform) or for each output (per-output); one threshold "
-        "for all layers (global), or one in units of each layer's standard deviation (std); by shape (erk); or by how "
-        "far pruning each layer moves the outputs (sensitivity).",
+        "How the rate is distributed over the layers: the same rate for each layer (uniform) or for each output "
+        "(per-output); one threshold for all layers (global), or one in units of each layer's standard deviation "
+        "(std); by layer shape (erk, Evci et al. 2020); or by how far pruning a layer moves the outputs (sensitivity).",
         choices=ALLOCATIONS,
-        common="How layers share the rate",
+        common="Distribution of the rate over the layers",
     )
     pattern: str = setting(
         "unstructured",
-        "What is removed together: single weights, blocks of 4 outputs at one input (4x1), two of every four "
-        "neighboring inputs (2:4), or whole channels and neurons with everything coupled to them.",
+        "Sparsity pattern: single weights (unstructured); blocks of 4 outputs at one input (4x1); two of every four "
+        "consecutive inputs (2:4); or whole channels and neurons with all layers coupled to them (channel, also known "
+        "as structured pruning).",
         choices=PATTERNS,
-        common="What is removed together",
+        common="Sparsity pattern",
     )
     criterion: str = setting(
         "magnitude",
@@ -70,33 +71,38 @@ class PruningSettings:
     )
     selection: str = setting(
         "threshold",
-        "Remove the weights of least importance, or, for comparison, draw them at random, unimportant ones more often.",
+        "Remove the least important weights (threshold), or, for comparison, draw weights at random, with a higher "
+        "probability for less important ones (probability).",
         choices=SELECTIONS,
     )
     round_to: int = setting(
         1,
-        "Channels: keep a multiple of N in every layer that loses some.",
+        "With --pattern channel: keep a multiple of N channels in every pruned layer.",
         metavar="N",
         within=AT_LEAST_1,
     )
     min_channels: int = setting(
-        1, "Channels: keep at least N in every layer.", metavar="N", within=AT_LEAST_1
+        1,
+        "With --pattern channel: keep at least N channels in every layer.",
+        metavar="N",
+        within=AT_LEAST_1,
     )
     exclude: Names = setting(
         (),
-        "Do not prune these weights: a node or initializer name, a glob, or re:PATTERN. Repeatable.",
+        "Weights that are not pruned: a node or initializer name, a glob, or re:PATTERN. Repeatable.",
         metavar="SELECTOR",
-        common="Do not prune these weights",
+        common="Weights that are not pruned",
     )
     layer_rate: PairsLike = setting(
         (),
-        "A rate of their own for these weights, which then do not count towards --rate. Repeatable.",
+        "Rate for particular weights, which then do not count towards --rate. Repeatable.",
         metavar="SELECTOR=R",
     )
 
     frontier: PathLike | None = setting(
         None,
-        "Folder for the trials of a search, for --resume and `onnxprune pick`.  [default: OUT.onnx.frontier]",
+        "Folder for the trials of a search (--max-drop without --rate), read by --resume and `onnxprune pick`.  "
+        "[default: OUT.onnx.frontier]",
         metavar="FOLDER",
         trains=False,
     )
@@ -108,36 +114,36 @@ class PruningSettings:
 
     @property
     def searches(self) -> bool:
-        """Whether the rate is to be found."""
+        """Whether the job searches for the rate."""
         return all(getattr(self, name) is None for name in AMOUNTS)
 
     @property
     def amount(self) -> str:
-        """The flag that says how much is removed."""
+        """The flag that sets how much is removed, with its value."""
         name = next(name for name in AMOUNTS if getattr(self, name) is not None)
         return f"--{name.replace('_', '-')} {getattr(self, name):g}"
 
 
 @dataclass(frozen=True)
 class CalibrationSettings:
-    """What is measured on inputs, without labels and without training."""
+    """Calibration: statistics of layer inputs, measured without labels and without training."""
 
     heading = "Calibration"
 
     reconstruct: bool = setting(
         False,
-        "Update the remaining weights of each layer so that its outputs stay as they were (least squares).",
+        "Update the remaining weights of each layer to restore its outputs (least squares).",
     )
-    bias_correction: bool = setting(
-        False, "Shift biases so that the means of the layers' outputs stay as they were."
-    )
+    bias_correction: bool = setting(False, "Shift the biases to restore the means of the layer outputs.")
     norm_correction: bool = setting(
-        False, "Adapt the statistics of BatchNormalization to what pruning does to its inputs."
+        False, "Adjust the statistics of BatchNormalization to the inputs of the pruned model."
     )
     calibration_data: DataSource = setting(
         None,
-        "Inputs to measure on; labels are not used and nothing is trained on them. 'synthetic' generates some from the "
-        "model.  [default: those of --data]",
+        "Inputs for calibration; labels are not used. 'synthetic' generates inputs from the model.  "
+        "[default: those of --data]",
         metavar="DATA",
     )
-    calibration_samples: int = setting(512, "Use at most N of them.", metavar="N", within=AT_LEAST_1)
+    calibration_samples: int = setting(
+        512, "Largest number of calibration samples.", metavar="N", within=AT_LEAST_1
+    )

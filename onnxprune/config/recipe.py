@@ -15,41 +15,41 @@ from onnxprune.errors import OutputError, SettingError, first_line
 
 
 def load_recipe(path: Path) -> dict[str, Any]:
-    """The settings that a recipe gives, by the names of `PruneConfig`'s fields; flags' spelling will do as well.
+    """The settings in a recipe, by the names of `PruneConfig`'s fields; keys may be spelled like the flags.
 
     Raises:
-        SettingError: it cannot be read, is no mapping, or has a key that is no setting.
+        SettingError: it cannot be read, is not a mapping, or has an unknown key.
     """
     try:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise SettingError(f"recipe {path} cannot be read: {error.strerror}; name a YAML file") from None
+        raise SettingError(f"recipe {path} cannot be read: {error.strerror}; give a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingError(
             f"recipe {path} is not YAML: {first_line(error)}; write lines like 'rate: 0.9'"
         ) from None
     if not isinstance(content, dict):
-        raise SettingError(f"recipe {path} holds no settings: write lines like 'rate: 0.9'")
+        raise SettingError(f"recipe {path} has no settings: write lines like 'rate: 0.9'")
     known = [setting.name for setting in fields(PruneConfig)]
     settings = {}
     for key, value in content.items():
         name = str(key).replace("-", "_")
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            raise SettingError(f"recipe {path}: there is no setting {key!r}; do you mean {nearest!r}?")
+            raise SettingError(f"recipe {path}: unknown setting {key!r}; do you mean {nearest!r}?")
         if value is not None:
             settings[name] = value
     return settings
 
 
 def recipe_text(settings: Mapping[str, Any]) -> str:
-    """The recipe of settings as `PruneConfig.to_dict` gives them."""
+    """The YAML text of the settings in `PruneConfig.to_dict()`."""
     pairs = [f"{selector}={rate}" for selector, rate in settings["layer_rate"]]
     return yaml.safe_dump({**settings, "layer_rate": pairs}, sort_keys=False)
 
 
 def save_recipe(path: Path, config: PruneConfig) -> None:
-    """Write every setting of a job, so that `load_recipe` gives the same job.
+    """Write all settings of a job; `load_recipe` reads them back.
 
     Raises:
         OutputError: the file cannot be written.

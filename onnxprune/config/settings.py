@@ -1,4 +1,4 @@
-"""The settings of a job: made of parts, one for each room, whose fields are the flags and the keywords of `prune`."""
+"""The settings of a job, made of parts; their fields are the flags of the command line and the keywords of `prune`."""
 
 from __future__ import annotations
 
@@ -45,10 +45,11 @@ class RetrainSettings(
     FineTuneSettings,
     DataSettings,
 ):
-    """The settings of `retrain`: all but those that the pruned model decides."""
+    """The settings of `retrain`: those of `prune` but for what the pruned model fixes."""
 
     regrow: bool = setting(
-        False, "Let removed weights return where they grow; as many others of the layer are removed instead."
+        False,
+        "Let removed weights return if they grow large; as many others of the layer are removed instead.",
     )
 
 
@@ -64,7 +65,7 @@ class PruneConfig(
 ):
     """The settings of one pruning job, checked when it is made.
 
-    A room is handed the whole and declares the part that it reads, for example `PruningSettings`.
+    Functions declare the part that they read, for example `PruningSettings`.
 
     Raises:
         SettingError: a value is out of range, or two settings contradict each other.
@@ -76,8 +77,8 @@ class PruneConfig(
         given = sum(getattr(self, name) is not None for name in AMOUNTS)
         if given > 1 or (not given and self.max_drop is None):
             raise SettingError(
-                "give one of --rate R (the fraction to remove), --std-threshold Q, --flops SHARE and --bytes SIZE "
-                "(what to keep), or --max-drop DROP alone to search for the highest rate: for example --rate 0.9"
+                "give exactly one of --rate R, --std-threshold Q, --flops SHARE and --bytes SIZE, for example "
+                "--rate 0.9; or only --max-drop DROP, to search for the highest rate"
             )
         for each in fields(self):
             choices = each.metadata.get("choices")
@@ -90,7 +91,7 @@ class PruneConfig(
             raise SettingError(message)
 
     def _normalize(self) -> None:
-        """Bring what Python callers and the command line may write into one form."""
+        """Convert the forms that callers may use to one form."""
         for name in ("exclude", "distill_features"):
             value = getattr(self, name)
             self._set(name, (value,) if isinstance(value, str) else tuple(value))
@@ -107,12 +108,12 @@ class PruneConfig(
         object.__setattr__(self, name, value)
 
     def training(self) -> dict[str, Any]:
-        """Those of the settings that a fine-tuned model's weights depend on, as JSON types."""
+        """The settings that affect the weights of the result, as JSON types."""
         settings = self.to_dict()
         return {each.name: settings[each.name] for each in fields(self) if each.metadata.get("trains", True)}
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as JSON types; data that is not a path is named by its type."""
+        """The settings as JSON types; a data source that is not a path is named by its type."""
         settings = {each.name: getattr(self, each.name) for each in fields(self)}
         return settings | {
             "exclude": list(self.exclude),

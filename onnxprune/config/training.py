@@ -19,14 +19,15 @@ DISTILL_LOSSES = ("auto", "kl", "mse", "cosine")
 
 @dataclass(frozen=True)
 class ScheduleSettings:
-    """When weights are removed in the course of the training."""
+    """When weights are removed during training."""
 
     heading = "Schedule"
 
     schedule: str = setting(
         "iterative",
-        "Pruning schedule: all at once; in steps with fine-tuning in between; cubic, in many small steps (gradual); or "
-        "in many steps with masks from which weights may return (prune-and-regrow; dynamic network surgery).",
+        "Pruning schedule: all at once (one-shot); in steps with fine-tuning in between (iterative); in many small "
+        "steps along a cubic curve (gradual, Zhu & Gupta 2017); or in many steps where removed weights can return "
+        "(prune-and-regrow; dynamic network surgery, Guo et al. 2016).",
         choices=SCHEDULES,
         common="Pruning schedule",
     )
@@ -38,16 +39,16 @@ class ScheduleSettings:
     )
     pruning_end: float = setting(
         0.5,
-        "Share of the training after which the last pruning step is made; the rest fine-tunes at the final rate.",
+        "Fraction of the training at which pruning ends; the rest fine-tunes at the final rate.",
         metavar="SHARE",
         within=FRACTION,
     )
     alternate: bool = setting(
         False,
-        "Prune and fine-tune convolutions and other layers alternately, the others fixed (iterative only).",
+        "Prune and fine-tune convolutions and other layers alternately, with the rest frozen (iterative only).",
     )
     regrow_zeros: bool = setting(
-        False, "Let weights that are zero in the input model return as well (prune-and-regrow only)."
+        False, "Also let weights return that are zero in the input model (prune-and-regrow only)."
     )
 
 
@@ -58,15 +59,19 @@ class TrainingSettings:
     heading = "Fine-tuning"
 
     epochs: int = setting(
-        20, "Passes over the data in all.", metavar="N", within=AT_LEAST_1, common="Passes over the data"
+        20,
+        "Number of passes over the training data, pruning included.",
+        metavar="N",
+        within=AT_LEAST_1,
+        common="Number of passes over the training data",
     )
     batch_size: int = setting(
-        128, "Samples in a training step, of all processes together.", metavar="N", within=AT_LEAST_1
+        128, "Samples per training step, summed over all processes.", metavar="N", within=AT_LEAST_1
     )
     optimizer: str = setting("adam", "Optimizer.", choices=OPTIMIZERS)
     learning_rate: float = setting(
         1e-3,
-        "Peak learning rate. With Adam, large pretrained models want a tenth of it.",
+        "Peak learning rate. For large pretrained models, try a tenth of the default.",
         metavar="LR",
         aliases=("--lr",),
         within=ABOVE_0,
@@ -74,33 +79,36 @@ class TrainingSettings:
     )
     learning_rate_schedule: str = setting(
         "cosine",
-        "Learning rate schedule after the warm-up: half a cosine down to zero; a tenth after one half and after three "
-        "quarters of the training (step); or constant.",
+        "Learning rate schedule after the warm-up: cosine decay to zero; a factor of 0.1 after 50% and after 75% of "
+        "the training (step); or constant.",
         choices=LEARNING_RATE_SCHEDULES,
     )
-    warmup: int = setting(100, "Updates of linear warm-up.", metavar="N", within=AT_LEAST_0)
+    warmup: int = setting(100, "Number of training steps of linear warm-up.", metavar="N", within=AT_LEAST_0)
     momentum: float = setting(0.9, "Momentum of SGD.", metavar="M", within=FRACTION)
     clip_norm: float | None = setting(
-        None, "Gradient clipping: the largest norm of the gradients.", metavar="NORM", within=ABOVE_0
+        None, "Gradient clipping: largest norm of all gradients together.", metavar="NORM", within=ABOVE_0
     )
     regularization: str = setting(
-        "l2", "Penalty on the weights; biases and norms are exempt.", choices=REGULARIZATIONS
+        "l2",
+        "Regularization of the weights; biases and normalization parameters are exempt.",
+        choices=REGULARIZATIONS,
     )
-    weight_decay: float = setting(1e-4, "Strength of the penalty.", metavar="S", within=AT_LEAST_0)
+    weight_decay: float = setting(1e-4, "Strength of the regularization.", metavar="S", within=AT_LEAST_0)
     batch_norm: str = setting(
         "frozen",
-        "Statistics of BatchNormalization: kept, re-estimated for the pruned model, or updated in training.",
+        "Statistics of BatchNormalization: unchanged (frozen), re-estimated on training batches before each "
+        "evaluation, or updated in training (train).",
         choices=BATCH_NORMS,
     )
     dropout: PairsLike = setting(
         (),
-        "Dropout behind these layers; the ratio falls as their connections are removed. Repeatable.",
+        "Dropout after these layers; the ratio decreases with their density (Han et al. 2015). Repeatable.",
         metavar="SELECTOR=RATIO",
     )
-    mixup: bool = setting(True, "Mixup of the samples, where all inputs are floats.")
+    mixup: bool = setting(True, "Mixup of training samples, if all inputs are floats.")
     device: str = setting("cpu", "Device to train on: cpu, cuda, or cuda:N.", metavar="DEVICE")
-    precision: str = setting("float32", "Type that matrix products are computed in.", choices=PRECISIONS)
-    seed: int = setting(0, "Seed of all random numbers.", metavar="N", within=SEED)
+    precision: str = setting("float32", "Precision of matrix products in training.", choices=PRECISIONS)
+    seed: int = setting(0, "Random seed.", metavar="N", within=SEED)
 
     @property
     def dropouts(self) -> Pairs:
@@ -116,53 +124,55 @@ class LossSettings:
 
     loss: str = setting(
         "auto",
-        "Loss on the labels: auto is cross-entropy for class numbers (also per pixel) and mse for others; or one of "
+        "Loss on the labels: auto (cross-entropy for integer labels, also per pixel, and mse for float labels), "
         f"{', '.join(LOSSES[1:])}, or MODULE:FUNCTION of (outputs, labels).",
         metavar="LOSS",
     )
     label_smoothing: float = setting(
-        0.0, "Label smoothing of the cross-entropy.", metavar="SHARE", within=FRACTION
+        0.0, "Label smoothing of the cross-entropy loss.", metavar="SHARE", within=FRACTION
     )
     distill: float | None = setting(
         None,
-        "Share of the distillation loss, which follows the input model's outputs; the labels have the rest.  "
+        "Weight of the distillation loss, whose teacher is the input model; the loss on the labels has the rest.  "
         "[default: 0.5 with labels, 1 without]",
         metavar="SHARE",
         within=SHARE,
     )
     distill_loss: str = setting(
         "auto",
-        "Distillation loss: KL divergence of softened outputs, squared error over their variance (mse), or cosine. "
-        "Auto is kl for outputs [N, C], else mse.",
+        "Distillation loss: KL divergence of softened outputs (kl), squared error divided by the variance (mse), or "
+        "cosine distance. Auto is kl for outputs of shape [N, C], else mse.",
         choices=DISTILL_LOSSES,
     )
-    temperature: float = setting(2.0, "Softmax temperature of kl.", metavar="T", within=ABOVE_0)
+    temperature: float = setting(
+        2.0, "Softmax temperature of the KL divergence.", metavar="T", within=ABOVE_0
+    )
     distill_features: Names = setting(
         (),
-        "Follow these intermediate values of the input model too: a name, a glob, or re:PATTERN. Repeatable.",
+        "Also distill these intermediate values: a name, a glob, or re:PATTERN. Repeatable.",
         metavar="SELECTOR",
     )
 
 
 @dataclass(frozen=True)
 class CheckpointSettings:
-    """How a training is kept, to be resumed."""
+    """How the state of a training is saved and resumed."""
 
     heading = "Checkpoints"
 
     checkpoint: PathLike | None = setting(
-        None, "Write the state of the training to this file as it goes on.", metavar="FILE", trains=False
+        None, "Save the state of the training to this file regularly.", metavar="FILE", trains=False
     )
     checkpoint_minutes: float = setting(
-        10.0, "Minutes from one checkpoint to the next.", metavar="N", within=AT_LEAST_0, trains=False
+        10.0, "Minutes between two checkpoints.", metavar="N", within=AT_LEAST_0, trains=False
     )
     resume: bool = setting(
         False,
-        "Resume from --checkpoint, if it exists: the result is that of an undisturbed run.",
+        "Resume from --checkpoint, if the file exists. The result is that of an uninterrupted run.",
         trains=False,
     )
 
 
 @dataclass(frozen=True)
 class FineTuneSettings(CheckpointSettings, LossSettings, TrainingSettings):
-    """All that the training loop reads."""
+    """All settings that the training loop reads."""

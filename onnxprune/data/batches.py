@@ -1,4 +1,4 @@
-"""Batches that a caller yields, joined into arrays."""
+"""Joining the batches that a caller yields."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from onnxprune.errors import DataError
 
 
 def concatenate(batches: Iterable[Any], name: str) -> dict[str, np.ndarray]:
-    """Batches {name: array} joined along the first axis; arrays without axes are those of the first batch.
+    """Concatenate batches {name: array} along the first axis; scalars are those of the first batch.
 
     Raises:
-        DataError: there are none, they do not fit together, or the code that yields them fails.
+        DataError: there are no batches, they do not fit together, or the code that yields them fails.
     """
     columns: dict[str, list[np.ndarray]] = {}
     for count, batch in enumerate(_guarded(batches, name)):
@@ -24,7 +24,8 @@ def concatenate(batches: Iterable[Any], name: str) -> dict[str, np.ndarray]:
             )
         if count and set(batch) != set(columns):
             raise DataError(
-                f"batch {count} of {name} has the names {sorted(batch)}, the first {sorted(columns)}"
+                f"batch {count} of {name} has the names {sorted(batch)}, the first batch {sorted(columns)}: "
+                "use the same names in all batches"
             )
         for key, array in batch.items():
             columns.setdefault(str(key), []).append(np.asarray(array))
@@ -34,12 +35,12 @@ def concatenate(batches: Iterable[Any], name: str) -> dict[str, np.ndarray]:
         return {key: np.concatenate(parts) if parts[0].ndim else parts[0] for key, parts in columns.items()}
     except ValueError as error:
         raise DataError(
-            f"the batches of {name} do not fit together: {error}; make their shapes equal"
+            f"the batches of {name} do not fit together: {error}; use the same shapes but for the first axis"
         ) from None
 
 
 def _guarded(batches: Iterable[Any], name: str) -> Iterator[Any]:
-    """The batches; what the user's own code raises becomes one line."""
+    """The batches; an exception of the user's code becomes a DataError."""
     try:
         yield from batches
     except DataError:

@@ -11,10 +11,10 @@ from onnxprune.errors import DataError
 
 @dataclass(frozen=True)
 class Dataset:
-    """Samples along the first axis of every array: one array an input, and labels where there are any.
+    """Samples along the first axis of every array: one array per input, and labels if there are any.
 
-    An array without axes goes with every sample. `whole`: the arrays have no common first axis and are one sample.
-    `patience`: seconds after which a run of a model on them is given up; None: never.
+    A scalar belongs to every sample. `whole`: the arrays have no common first axis and form one sample. `patience`:
+    seconds after which a run of a model on them is stopped; None: never.
     """
 
     inputs: dict[str, np.ndarray]
@@ -35,25 +35,25 @@ class Dataset:
         return replace(self, inputs=inputs, labels=labels, name=name or self.name)
 
     def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-        """Shuffle, and split off `fraction` of the samples, but at least one and not all: (training, validation).
+        """A random split into (training, validation): `fraction` of the samples, but at least one, are for validation.
 
         Raises:
             DataError: there are fewer than two samples.
         """
         if len(self) < 2:
             raise DataError(
-                f"{self.name} holds {len(self)} sample: give at least 2, one of them for validation"
+                f"{self.name} has {len(self)} sample: give at least 2, one of them for validation"
             )
         order = np.random.default_rng(seed).permutation(len(self))
         validation = min(max(1, round(fraction * len(self))), len(self) - 1)
-        rest = self.take(np.sort(order[validation:]))
-        return rest, self.take(
+        training = self.take(np.sort(order[validation:]))
+        return training, self.take(
             np.sort(order[:validation]), f"validation split, {100 * fraction:g}% of {self.name}"
         )
 
 
 def class_axis(output_shape: tuple[int, ...], labels_shape: tuple[int, ...]) -> int | None:
-    """The axis of classes that makes labels of one number a sample (or position) fit an output; None if none does.
+    """The class axis of an output, for labels with one class number per sample (or position); None if they do not fit.
 
     (N, C) and (N,): 1; (N, T, C) and (N, T): 2; (N, C, H, W) and (N, H, W): 1.
     """

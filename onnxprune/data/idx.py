@@ -1,4 +1,4 @@
-"""IDX, the format that MNIST comes in, plain or gzipped.
+"""IDX, the file format of MNIST, plain or gzipped.
 
 Two zero bytes, the element type, the number of dimensions, each dimension as a big-endian uint32, then the values
 in row-major order, big-endian.
@@ -31,19 +31,17 @@ def read_idx(path: Path) -> np.ndarray:
     except FileNotFoundError:
         raise DataError(f"there is no data file {path}: check its path") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}): fetch it again") from None
+        raise DataError(f"{path} cannot be read ({error}): download it again") from None
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in DTYPES:
-        raise DataError(
-            f"{path} does not begin as an IDX file does: give an .npz, or IDX files as MNIST has them"
-        )
+        raise DataError(f"{path} is not an IDX file: give an .npz file, or IDX files like those of MNIST")
     dtype, header = np.dtype(DTYPES[content[2]]), 4 + 4 * content[3]
     if len(content) < header:
-        raise DataError(f"{path} ends within its IDX header: fetch it again")
+        raise DataError(f"{path} ends within its IDX header: download it again")
     shape = struct.unpack(f">{content[3]}I", content[4:header])
-    # Python's integers cannot overflow as a broken header's product could.
+    # As Python integers, because the product of a broken header could overflow.
     wanted = dtype.itemsize * int(np.prod(shape, dtype=object))
     if len(content) - header != wanted:
         raise DataError(
-            f"{path} holds {len(content) - header} bytes, its IDX header says {wanted}: fetch it again"
+            f"{path} has {len(content) - header} bytes of data, its IDX header says {wanted}: download it again"
         )
     return np.frombuffer(content, dtype, offset=header).reshape(shape).astype(dtype.newbyteorder("="))

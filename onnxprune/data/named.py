@@ -1,4 +1,4 @@
-"""What MODULE:NAME names: users' own functions."""
+"""Users' own functions, given as MODULE:NAME."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def named(module: str, name: str) -> Any:
-    """What a module of the working folder, or an installed one, calls by a name; raises what importing it raises."""
+    """An attribute of a module in the working folder or an installed one; raises whatever the import raises."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     return getattr(importlib.import_module(module), name)

@@ -1,4 +1,4 @@
-"""Random inputs of the shapes that a model takes."""
+"""Random inputs for a model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_RANDOM_BYTES = 2**30
 def random_data(specs: list[InputSpec], free_size: int, seed: int) -> Dataset:
     """Random inputs: floats uniform in [0, 1), integers and booleans 0 or 1.
 
-    The first axis of an input is `RANDOM_SAMPLES` long where the model leaves it open, other open axes `free_size`.
+    A dynamic first axis has `RANDOM_SAMPLES` positions, other dynamic axes `free_size`.
 
     Raises:
         DataError: they would be too large.
@@ -36,7 +36,7 @@ def random_data(specs: list[InputSpec], free_size: int, seed: int) -> Dataset:
     for spec in specs:
         shape = [size(axis, dim) for axis, dim in enumerate(spec.shape)]
         if math.prod(shape) * spec.dtype.itemsize > MAX_RANDOM_BYTES:
-            raise DataError(f"random inputs {spec.name!r} of shape {shape} would be too large: give inputs")
+            raise DataError(f"random inputs {spec.name!r} of shape {shape} would be too large: give data")
         values = rng.integers(0, 2, shape) if spec.dtype.kind in "iub" else rng.random(shape)
         inputs[spec.name] = np.asarray(values).astype(spec.dtype)
     whole = len({array.shape[:1] for array in inputs.values()}) > 1 or not any(spec.shape for spec in specs)
@@ -46,18 +46,17 @@ def random_data(specs: list[InputSpec], free_size: int, seed: int) -> Dataset:
 def random_feeds(
     specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]], seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Random inputs, by name, of the shapes given, else of the model's own; a first axis that it leaves open is 1.
+    """Random inputs by name, of the shapes given, else of the model's own, with 1 for a dynamic first axis.
 
     Raises:
-        SettingError: a shape is of no input or does not fit it, or another axis is open.
+        SettingError: a shape has no input or does not fit it, or another axis is dynamic.
     """
-    settled = []
+    fixed = []
     for spec in fix_shapes(specs, shapes):
         first = tuple(dim if isinstance(dim, int) else 1 for dim in spec.shape[:1])
         if not all(isinstance(dim, int) for dim in spec.shape[1:]):
             raise SettingError(
-                f"input {spec.name} has dims {dims_text(spec)}, which leave its size open: "
-                f"give --input-shape {spec.name}:DIMS"
+                f"input {spec.name} has dynamic dims ({dims_text(spec)}): give --input-shape {spec.name}:DIMS"
             )
-        settled.append(replace(spec, shape=first + spec.shape[1:]))
-    return random_data(settled, 1, seed).inputs
+        fixed.append(replace(spec, shape=first + spec.shape[1:]))
+    return random_data(fixed, 1, seed).inputs

@@ -1,4 +1,4 @@
-"""Data from a text on the command line: one entry of `READERS` a form of data."""
+"""Data named by a text on the command line: one entry of `READERS` per form of data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from onnxprune.data.specs import InputSpec
 from onnxprune.errors import DataError
 
 LABELS = "labels"
-# IDX files hold gray levels as bytes; models take them as float in [0, 1].
+# IDX files store gray levels as bytes; models take floats in [0, 1].
 IDX_SCALE = np.float32(1 / 255)
 
 Arrays = dict[str, np.ndarray]
@@ -25,10 +25,9 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Reader:
-    """A form of data: its words for messages, which texts name such data, and what reads it.
+    """A form of data: `form` in words for messages, whether it `takes(text)`, and `read(text, specs)`.
 
-    `read(text, specs)` gives arrays by input name, samples along the first axis, and labels under "labels"; it raises
-    DataError where it cannot.
+    `read` returns arrays by input name, samples along the first axis, and labels under "labels"; it raises DataError.
     """
 
     form: str
@@ -37,10 +36,10 @@ class Reader:
 
 
 def read_text(text: str, specs: list[InputSpec]) -> Arrays:
-    """The arrays that a text names, by the first reader that takes it.
+    """The arrays that a text names, read by the first reader that takes it.
 
     Raises:
-        DataError: none does, or the data cannot be read.
+        DataError: no reader takes it, or the data cannot be read.
     """
     for reader in READERS:
         if reader.takes(text):
@@ -63,7 +62,7 @@ def _read_npz(text: str, specs: list[InputSpec]) -> Arrays:
         raise DataError(f"there is no data file {path}: give {forms()}") from None
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise DataError(
-            f"{path} cannot be read as .npz: {error}; write it by numpy.savez with plain arrays"
+            f"{path} cannot be read as .npz: {error}; write it with numpy.savez, with plain arrays"
         ) from None
 
 
@@ -80,20 +79,18 @@ def _read_idx_with_labels(text: str, specs: list[InputSpec]) -> Arrays:
 def _read_idx_pair(images: Path, labels: Path | None, specs: list[InputSpec]) -> Arrays:
     if len(specs) != 1:
         raise DataError(
-            f"{images} holds one input, the model has {len(specs)}: give an .npz with all of them"
+            f"{images} has one input, the model has {len(specs)}: give an .npz file with all of them"
         )
     spec = specs[0]
     pixels = read_idx(images)
     if pixels.ndim < 2 or pixels.dtype != np.uint8:
-        raise DataError(
-            f"{images} does not hold images (bytes, samples along the first axis): give {forms()}"
-        )
+        raise DataError(f"{images} has no images (bytes, samples along the first axis): give {forms()}")
     sample = tuple(dim for dim in spec.shape[1:] if isinstance(dim, int))
     if len(sample) == len(spec.shape) - 1:
         if math.prod(pixels.shape[1:]) != math.prod(sample):
             raise DataError(
-                f"{images} holds images of shape {pixels.shape[1:]}, the input {spec.name!r} takes {sample}: "
-                "give images of that size"
+                f"{images} has images of shape {pixels.shape[1:]}, the input {spec.name!r} takes {sample}: give images "
+                "of that size"
             )
         pixels = pixels.reshape(len(pixels), *sample)
     scaled = pixels * IDX_SCALE if spec.dtype.kind == "f" else pixels
@@ -104,7 +101,7 @@ def _read_idx_pair(images: Path, labels: Path | None, specs: list[InputSpec]) ->
 
 
 def _labels_beside(images: Path) -> Path | None:
-    """The labels file that goes with an images file under MNIST's naming, where there is one."""
+    """The labels file beside an images file, by the naming of MNIST; None if there is none."""
     name = images.name.replace("images", "labels").replace("idx3", "idx1")
     labels = images.with_name(name)
     return labels if name != images.name and labels.is_file() else None
@@ -121,22 +118,24 @@ def _call(text: str, specs: list[InputSpec]) -> Arrays:
         function = named(module_name, function_name)
     except ModuleNotFoundError as error:
         raise DataError(
-            f"{module_name}:{function_name}: {error}; is it in this folder or installed?"
+            f"{module_name}:{function_name}: {error}; give a module in this folder or an installed one"
         ) from None
     except AttributeError:
         raise DataError(
-            f"module {module_name} has no {function_name}: name a function that yields batches"
+            f"module {module_name} has no {function_name}: give a function that yields batches"
         ) from None
     except Exception as error:
         raise DataError(f"importing {module_name} failed: {type(error).__name__}: {error}") from error
     if not callable(function):
-        raise DataError(f"{module_name}:{function_name} is not a function: name one that yields batches")
+        raise DataError(f"{module_name}:{function_name} is not a function: give one that yields batches")
     try:
         batches = function()
     except Exception as error:
         raise DataError(f"{module_name}:{function_name} failed: {type(error).__name__}: {error}") from error
     if not isinstance(batches, Iterable):
-        raise DataError(f"{module_name}:{function_name} gave {type(batches).__name__}: it must yield batches")
+        raise DataError(
+            f"{module_name}:{function_name} returned {type(batches).__name__}: it must yield batches"
+        )
     return concatenate(batches, text)
 
 

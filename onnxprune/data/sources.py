@@ -1,4 +1,4 @@
-"""Data from files, functions or Python, read whole and checked against a model's inputs."""
+"""Data from files, functions or Python objects, read and checked against a model's inputs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from onnxprune.errors import DataError
 
 
 def load_data(source: Any, specs: list[InputSpec]) -> Dataset:
-    """Read a data source whole and check it against the model's inputs.
+    """Read all of a data source and check it against the model's inputs.
 
-    `source`: a path or text as on the command line, a mapping {name: array}, or an iterable of such mappings
-    (batches, labels under "labels"; onnxruntime's CalibrationDataReader is one).
+    `source`: a path or text as on the command line, a mapping {name: array}, or an iterable of such mappings (batches,
+    with labels under "labels"), for example onnxruntime's CalibrationDataReader.
 
     Raises:
         DataError: it cannot be read, or names, dtypes or shapes do not fit.
@@ -38,7 +38,7 @@ def load_data(source: Any, specs: list[InputSpec]) -> Dataset:
 
 
 def repeatable(source: Any) -> Any:
-    """A data source, or None, that can be read again and again: batches that come only once are put by."""
+    """A data source, or None, that can be read more than once: an iterator becomes a list."""
     if source is None or isinstance(source, str | os.PathLike | Mapping | Sequence):
         return source
     return list(source)
@@ -49,7 +49,7 @@ def _as_array(values: Any, key: str, name: str) -> np.ndarray:
         return np.asarray(values)
     except ValueError as error:
         raise DataError(
-            f"{key!r} of {name} is no array: {error}; models that take sequences are not supported"
+            f"{key!r} of {name} is not an array: {error}; models that take sequences are not supported"
         ) from None
 
 
@@ -62,7 +62,7 @@ def _fit(arrays: dict[str, np.ndarray], specs: list[InputSpec], name: str) -> Da
         raise DataError(
             f"{name} has no array {_quoted(missing)}"
             + (f" but {_quoted(unknown)}" if unknown else "")
-            + f": name the arrays as the model's inputs ({', '.join(names)})"
+            + f": name the arrays like the model's inputs ({', '.join(names)})"
         )
     inputs = {spec.name: _fit_array(arrays[spec.name], spec, name) for spec in specs}
     lengths = {key: len(array) for key, array in inputs.items() if array.ndim}
@@ -72,12 +72,14 @@ def _fit(arrays: dict[str, np.ndarray], specs: list[InputSpec], name: str) -> Da
         if labels is None and not _has_common_batch(specs):
             return Dataset(inputs, None, name, whole=True)
         counts = ", ".join(f"{key} {count}" for key, count in lengths.items())
-        raise DataError(f"the arrays of {name} differ in length ({counts}): give one row a sample in each")
+        raise DataError(
+            f"the arrays of {name} have different lengths ({counts}): give one row per sample in each"
+        )
     if not next(iter(lengths.values())):
-        raise DataError(f"{name} holds no samples: give at least 2")
+        raise DataError(f"{name} has no samples: give at least 2")
     if labels is not None and labels.dtype.kind not in "iubf":
         raise DataError(
-            f"the labels of {name} are of type {labels.dtype}: give class numbers or float targets"
+            f"the labels of {name} have the type {labels.dtype}: give integer classes or float targets"
         )
     if labels is not None and labels.dtype.kind != "f" and labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -85,7 +87,7 @@ def _fit(arrays: dict[str, np.ndarray], specs: list[InputSpec], name: str) -> Da
 
 
 def _has_common_batch(specs: list[InputSpec]) -> bool:
-    """Whether the inputs' first axes can be one: not so for x [N, 8] beside a state [2, N, 4]."""
+    """Whether the first axes of all inputs can be the batch axis: not so for x [N, 8] with a state [2, N, 4]."""
     firsts = {spec.shape[0] for spec in specs if spec.shape}
     return len(firsts) == 1 or not any(isinstance(first, int) for first in firsts)
 
@@ -94,8 +96,8 @@ def _fit_array(array: np.ndarray, spec: InputSpec, name: str) -> np.ndarray:
     kinds = {"f": "f", "O": "OUS"}.get(spec.dtype.kind, "iub")
     if array.dtype.kind not in kinds:
         raise DataError(
-            f"array {spec.name!r} of {name} is {array.dtype}, the input takes {spec.dtype}: "
-            "convert it as the model's training did"
+            f"array {spec.name!r} of {name} has the type {array.dtype}, the input takes {spec.dtype}: preprocess it as "
+            "in the training of the model"
         )
     fits = array.ndim == len(spec.shape) and all(
         not isinstance(want, int) or have == want

@@ -1,4 +1,4 @@
-"""What a model's inputs take: names, dtypes, and dims that may be open."""
+"""The inputs of a model: names, dtypes, and dims, some of them dynamic."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxprune.errors import SettingError
 
 @dataclass(frozen=True)
 class InputSpec:
-    """An input of the model: its name, numpy dtype, and dims (a text: as wide wherever it stands; None: any)."""
+    """An input of the model: its name, numpy dtype, and dims (a text: a symbolic dim; None: any size)."""
 
     name: str
     dtype: np.dtype
@@ -22,7 +22,7 @@ class InputSpec:
 
 
 def input_specs(model: ir.Model) -> list[InputSpec]:
-    """The inputs that a caller must give, in graph order (initializers that are inputs too have a value already)."""
+    """The inputs that a caller must give, in graph order, without those that are also initializers."""
     specs = []
     for value in model.graph.inputs:
         if value.is_initializer():
@@ -42,30 +42,30 @@ def _dim(dim: int | ir.SymbolicDim) -> int | str | None:
 
 
 def fixed_batch(specs: list[InputSpec]) -> int | None:
-    """The batch size that the model insists on, or None where any will do."""
+    """The fixed batch size of the model; None if it is dynamic."""
     return next((spec.shape[0] for spec in specs if spec.shape and isinstance(spec.shape[0], int)), None)
 
 
 def fix_shapes(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) -> list[InputSpec]:
-    """The inputs with these shapes, by name, in the place of what the model leaves open.
+    """The inputs with these shapes, by name, instead of those that the model declares.
 
     Raises:
-        SettingError: there is no such input, or it takes no such shape.
+        SettingError: there is no such input, or the shape does not fit it.
     """
     check_shapes(specs, shapes)
     return [replace(spec, shape=tuple(shapes.get(spec.name, spec.shape))) for spec in specs]
 
 
 def check_shapes(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) -> None:
-    """Hold the shapes that --input-shape gives, by name, against the inputs.
+    """Check the shapes of --input-shape, by name, against the inputs.
 
     Raises:
-        SettingError: there is no such input, or it takes no such shape.
+        SettingError: there is no such input, or the shape does not fit it.
     """
     unknown = sorted(set(shapes) - {spec.name for spec in specs})
     if unknown:
         names = ", ".join(spec.name for spec in specs)
-        raise SettingError(f"--input-shape {unknown[0]}: the model has no such input; it has {names}")
+        raise SettingError(f"--input-shape {unknown[0]}: the model has no such input; give one of {names}")
     for spec in specs:
         shape = tuple(shapes.get(spec.name, spec.shape))
         fits = len(shape) == len(spec.shape) and all(
@@ -74,12 +74,12 @@ def check_shapes(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]
         if not fits:
             wanted = ",".join(map(str, shape))
             raise SettingError(
-                f"--input-shape {spec.name}:{wanted} does not fit the input, whose dims are {dims_text(spec)}"
+                f"--input-shape {spec.name}:{wanted} does not fit the input: its dims are {dims_text(spec)}"
             )
 
 
 def sized(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) -> list[InputSpec]:
-    """The inputs, the axes that the model leaves open as long as in `shapes`, by name, but for those of the batch."""
+    """The inputs with their dynamic axes, except the batch axis, as in `shapes`, by name."""
     batch = batch_names(specs)
 
     def size(axis: int, dim: int | str | None, asked: int) -> int | str | None:
@@ -94,12 +94,12 @@ def sized(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) -> li
 
 
 def batch_names(specs: Sequence[InputSpec]) -> set[int | str | None]:
-    """What the first axes of the inputs are called."""
+    """The symbolic names of the first axes of the inputs."""
     return {spec.shape[0] for spec in specs if spec.shape}
 
 
 def counts_samples(axis: int, dim: int | str | None, batch: set[int | str | None]) -> bool:
-    """Whether an open axis is that of the samples: the first, or one that is called as a first axis is."""
+    """Whether a dynamic axis is a batch axis: the first one, or one with the name of a first axis."""
     return axis == 0 or (dim is not None and dim in batch)
 
 

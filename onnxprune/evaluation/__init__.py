@@ -1,1 +1,1 @@
-"""Models run in onnxruntime: sessions, metrics, and two models compared."""
+"""Running models in onnxruntime: sessions, metrics, and the comparison of two models."""

@@ -1,4 +1,4 @@
-"""Two models compared on the same samples: by the metric of the labels, and output by output."""
+"""The comparison of two models on the same samples: by the metric of the labels, and output by output."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Tolerance:
 class OutputDifference:
     """One output of both models on the same inputs.
 
-    `relative` is the largest absolute difference over the largest absolute value; `agreement` the share of samples
-    with the same arg-max (None where the output has no class axis); `beyond` the number of its `elements` that are
-    beyond the tolerance, all where the shapes differ.
+    `cosine`: cosine similarity; `absolute`: largest absolute difference; `relative`: the same divided by the largest
+    absolute value; `agreement`: fraction of samples with the same arg-max (None where the output has no class axis);
+    `mismatched`: how many of its `elements` differ by more than the tolerance, all of them if the shapes differ.
     """
 
     output: str
@@ -38,12 +38,12 @@ class OutputDifference:
     relative: float
     agreement: float | None
     elements: int
-    beyond: int
+    mismatched: int
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The input model (the baseline) against the pruned model, on the same samples."""
+    """The baseline (the input model) and the pruned model on the same samples; scores are None without labels."""
 
     data: str
     samples: int
@@ -108,10 +108,10 @@ class _Difference:
     def __init__(self, tolerance: Tolerance) -> None:
         self.tolerance = tolerance
         self.dot = self.norm_old = self.norm_new = self.absolute = self.largest = 0.0
-        self.agreeing = self.compared = self.elements = self.beyond = 0
+        self.agreeing = self.compared = self.elements = self.mismatched = 0
 
     def add(self, old: Any, new: Any) -> None:
-        # What is not finite differs, in ways that need no warning.
+        # Values that are not finite count as differences; numpy's warnings about them are not needed.
         with np.errstate(all="ignore"):
             self._add(old, new)
 
@@ -123,11 +123,11 @@ class _Difference:
         size = old.size if isinstance(old, np.ndarray) else 1
         self.elements += size
         if not isinstance(old, np.ndarray) or old.dtype.kind not in "fiub":
-            self.beyond += 0 if np.array_equal(old, new) else size
+            self.mismatched += 0 if np.array_equal(old, new) else size
             return
         if old.shape != new.shape or old.dtype != new.dtype:
             self.absolute = self.largest = np.inf
-            self.beyond += size
+            self.mismatched += size
             return
         if old.ndim >= 2 and old.shape[-1] > 1 and old.dtype.kind == "f":
             same = old.argmax(-1) == new.argmax(-1)
@@ -138,7 +138,7 @@ class _Difference:
         self.norm_old += float(old64 @ old64)
         self.norm_new += float(new64 @ new64)
         same = np.isclose(new64, old64, self.tolerance.relative, self.tolerance.absolute, equal_nan=True)
-        self.beyond += int(np.count_nonzero(~same))
+        self.mismatched += int(np.count_nonzero(~same))
         if old64.size:
             self.absolute = max(self.absolute, float(np.abs(old64 - new64).max()))
             self.largest = max(self.largest, float(np.abs(old64).max()))
@@ -150,7 +150,7 @@ class _Difference:
             relative = self.absolute / self.largest if self.largest else float(self.absolute > 0)
         agreement = self.agreeing / self.compared if self.compared else None
         return OutputDifference(
-            name, float(cosine), self.absolute, float(relative), agreement, self.elements, self.beyond
+            name, float(cosine), self.absolute, float(relative), agreement, self.elements, self.mismatched
         )
 
     def agreement_error(self) -> float | None:

@@ -1,4 +1,4 @@
-"""Metrics on labeled data: what the labels ask for, of a model's first output. One entry of `METRICS` each."""
+"""Metrics of a model's first output on labeled data: one entry of `METRICS` each."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from onnxprune.errors import DataError
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: the mean of a score for each label.
+    """A metric: the mean of one score per label.
 
-    `takes(labels)`: whether it is the metric of such labels. `scores(output, labels, data)` gives an array of the
-    labels' shape; it raises DataError where they do not fit. `fraction`: scores are 0 or 1, the mean is an accuracy,
-    told as an error of 1 - mean; else it is an error in units of its own. `title` names what is told.
+    `takes(labels)`: whether it is the metric for such labels. `scores(output, labels, data)`: an array of the labels'
+    shape; it raises DataError if they do not fit the output. `fraction`: scores are 0 or 1 and their mean is an
+    accuracy, which is shown as the error 1 - mean; otherwise the mean is an error. `title`: the name of what is shown.
     """
 
     title: str
@@ -27,7 +27,7 @@ class Metric:
     fraction: bool
 
     def text(self, value: float) -> str:
-        """What is told of a mean score."""
+        """A mean score as it is shown: as an error."""
         return f"{1 - value:.2%}" if self.fraction else f"{value:.4g}"
 
     def drop(self, baseline: float, pruned: float) -> float:
@@ -37,8 +37,8 @@ class Metric:
         return (pruned - baseline) / baseline if baseline else float(pruned > 0)
 
 
-def _right(output: np.ndarray, labels: np.ndarray, data: str) -> np.ndarray:
-    """Whether the class of the largest value is the label."""
+def _correct(output: np.ndarray, labels: np.ndarray, data: str) -> np.ndarray:
+    """Whether the arg-max is the label."""
     axis = class_axis(output.shape, labels.shape)
     if axis is None or labels.min() < 0 or labels.max() >= output.shape[axis]:
         raise DataError(_misfit(labels, output, data))
@@ -53,7 +53,7 @@ def _squared_error(output: np.ndarray, labels: np.ndarray, data: str) -> np.ndar
 
 # The first that takes the labels is used.
 METRICS = {
-    "top-1": Metric("top-1 error", lambda labels: labels.dtype.kind != "f", _right, fraction=True),
+    "top-1": Metric("top-1 error", lambda labels: labels.dtype.kind != "f", _correct, fraction=True),
     "mse": Metric(
         "mean squared error", lambda labels: labels.dtype.kind == "f", _squared_error, fraction=False
     ),
@@ -62,7 +62,7 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Score:
-    """The mean of a metric over samples; `name` is that of its entry."""
+    """The mean of a metric over samples; `name` is its key in `METRICS`."""
 
     name: str
     value: float
@@ -74,7 +74,7 @@ class Score:
 
 
 def score_text(score: Mapping[str, Any]) -> str:
-    """What is told of a score in JSON types, or of anything else with a metric's name and value."""
+    """A score in JSON types (with "name" and "value") as it is shown."""
     metric = METRICS.get(score["name"])
     return f"{score['value']:.4g}" if metric is None else metric.text(score["value"])
 
@@ -101,25 +101,25 @@ class RunningScore:
         self._count += labels.size
 
     def result(self) -> Score | None:
-        """The mean; None where there were no labels."""
+        """The mean; None without labels."""
         return Score(self._name, self._total / self._count, self._count) if self._count else None
 
     def drop_error(self, pruned: RunningScore) -> float:
-        """The standard error of the drop, from what each sample loses: what both models get wrong tells nothing.
+        """The standard error of the drop, from the differences of the samples (a paired comparison).
 
-        At least that of one sample, for where no two answers differ.
+        It is at least that of one sample, for the case that no two answers differ.
         """
         old, new = np.concatenate(self._parts), np.concatenate(pruned._parts)
         if METRICS[self._name].fraction:
             lost = old - new
             return max(float(np.linalg.norm(lost - lost.mean())), 1.0) / self._count
-        # To first order, of the ratio of two sums.
+        # The standard error of a ratio of two sums, to first order.
         total = old.sum()
         return float(np.linalg.norm(new - old * (new.sum() / total)) / total) if total else 0.0
 
 
 def check_labels(output: np.ndarray, some: np.ndarray, data: Dataset) -> None:
-    """Hold the labels of a dataset against a model's first output on `some` of them.
+    """Check the labels of a dataset against a model's first output on `some` of them.
 
     Raises:
         DataError: they do not fit.
@@ -136,5 +136,5 @@ def _misfit(labels: np.ndarray, output: np.ndarray, data: str) -> str:
     found = f"{labels.dtype} {list(labels.shape)}, {labels.min()} to {labels.max()}"
     return (
         f"the labels of {data} ({found}) do not fit the first output {list(output.shape)}: "
-        "give class numbers, or float targets of the output's shape"
+        "give integer classes, or float targets of the output's shape"
     )

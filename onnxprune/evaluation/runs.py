@@ -1,4 +1,4 @@
-"""Runs of a model on batches, guarded: wrong data and endless loops end in a sentence."""
+"""Running a model on batches; wrong data and endless loops become errors."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from onnxprune.errors import DataError, first_line
 from onnxprune.evaluation.metrics import check_labels
 
 BATCH_SAMPLES = 256
-# Tried one after the other for the axes, but the first, whose length a model leaves open.
+# Sizes to try for dynamic axes other than the first.
 FREE_SIZES = (16, 64, 224, 512, 1)
-# Of a run on generated inputs that may never end.
+# Time limit of a run on generated inputs, with which a Loop may never end.
 LOOP_SECONDS = 3.0
 
 
@@ -32,10 +32,10 @@ def random_inputs(
     make: Callable[[list[InputSpec], int, int], Dataset] = random_data,
     patience: float | None = None,
 ) -> Dataset:
-    """Generated inputs, of a size that the model runs on, where it leaves sizes open; for `patience` see `Dataset`.
+    """Generated inputs that the model runs on; sizes for dynamic axes are tried. For `patience` see `Dataset`.
 
     Raises:
-        DataError: it runs on none.
+        DataError: the model runs on none of them.
     """
     failures = []
     for size in FREE_SIZES:
@@ -47,18 +47,18 @@ def random_inputs(
             raise
         except DataError as error:
             failures.append(str(error))
-    raise DataError(f"{failures[0]}; give inputs that fit it")
+    raise DataError(f"{failures[0]}; give data that fits the model")
 
 
 def patience(model: ir.Model) -> float | None:
-    """How long a run of a model on generated inputs may take, in seconds: they may have a Loop turn for ever."""
+    """The time limit of a run on generated inputs, in seconds; None for a model without a Loop."""
     functions = (function.all_nodes() for function in model.functions.values())
     nodes = chain(model.graph.all_nodes(), *functions)
     return LOOP_SECONDS if any(node.op_type == "Loop" for node in nodes) else None
 
 
 def check_runs(session: ort.InferenceSession, data: Dataset, specs: list[InputSpec]) -> None:
-    """Run a model on the first samples and hold the labels against its first output, before any long work.
+    """Run a model on the first samples and check the labels against its first output, before any long work.
 
     Raises:
         DataError: the model does not run on the data, or the labels do not fit.
@@ -76,7 +76,7 @@ def batches(data: Dataset, size: int) -> Iterator[Dataset]:
 
 
 def run_batch(session: ort.InferenceSession, batch: Dataset, fixed: int | None) -> list[np.ndarray]:
-    """The outputs for a batch; a model of fixed batch size gets the last one filled up, and cut again."""
+    """The outputs for a batch; for a fixed batch size, the last batch is padded and its outputs are sliced."""
     samples, inputs = len(batch), batch.inputs
     if fixed and samples < fixed:
         inputs = {
@@ -89,8 +89,8 @@ def run_batch(session: ort.InferenceSession, batch: Dataset, fixed: int | None) 
     except Exception as error:
         if options is not None and options.terminate:
             raise EndlessError(
-                f"a run of the model on {batch.name} had not ended after {batch.patience:g} s, and its Loop may never: "
-                "give inputs that it ends on"
+                f"a run of the model on {batch.name} had not ended after {batch.patience:g} s, perhaps because of its "
+                "Loop: give data on which it ends"
             ) from None
         raise DataError(f"onnxruntime cannot run the model on {batch.name}: {first_line(error)}") from error
     return [
@@ -102,12 +102,12 @@ def run_batch(session: ort.InferenceSession, batch: Dataset, fixed: int | None) 
 
 
 class EndlessError(DataError):
-    """A run on generated inputs took longer than the patience with it."""
+    """A run on generated inputs exceeded its time limit."""
 
 
 @contextmanager
 def _stopped_after(seconds: float | None) -> Iterator[ort.RunOptions | None]:
-    """Options of a run that onnxruntime ends, between two nodes, after so long; None where it takes its time."""
+    """Run options with which onnxruntime stops a run after some seconds, between two nodes; None without a limit."""
     if seconds is None:
         yield None
         return

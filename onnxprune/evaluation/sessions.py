@@ -1,4 +1,4 @@
-"""onnxruntime sessions on the CPU, their weights mapped from the file where they are many."""
+"""onnxruntime sessions on the CPU; large models are memory-mapped."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from onnxprune.errors import ModelFileError, first_line
 from onnxprune.model.protos import all_tensors
 from onnxprune.model.wire import with_data_apart
 
-# Models with as much data as this are run with their weights mapped.
+# Models with at least this much data are memory-mapped.
 MAPPED_BYTES = 1 << 26
 # Errors come back as exceptions; onnxruntime would log them to stderr as well.
 LOG_FATAL_ONLY = 4
 
 
 def make_session(model: Path | onnx.ModelProto, name: str, threads: int = 0) -> ort.InferenceSession:
-    """A CPU session for a model file, whose weights stay there if they are many, or for a model in memory.
+    """A CPU session for a model file, memory-mapped if it is large, or for a model in memory.
 
-    `threads` that a run takes; 0: one for each core.
+    `threads`: number of threads of a run; 0: one for each core.
 
     Raises:
         ModelFileError: onnxruntime refuses the model.
@@ -32,7 +32,7 @@ def make_session(model: Path | onnx.ModelProto, name: str, threads: int = 0) -> 
     try:
         return ort.InferenceSession(content, _session_options(threads), providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise ModelFileError(f"onnxruntime refuses {name}: {first_line(error)}") from error
+        raise ModelFileError(f"onnxruntime cannot load {name}: {first_line(error)}") from error
 
 
 def _session_options(threads: int) -> ort.SessionOptions:
@@ -43,11 +43,11 @@ def _session_options(threads: int) -> ort.SessionOptions:
 
 
 def _mapped_session(file: Path, threads: int) -> ort.InferenceSession | None:
-    """A session that reads its weights where they are in the file; None where they are few, or that does not work.
+    """A session whose weights are mapped from the file; None if they are small, or if that fails.
 
-    onnxruntime maps external data. Weights inside of a model file it would copy, twice while it loads them.
+    onnxruntime maps external data; weights inside of a model file are copied, twice during loading.
     """
-    # What fails, being broken or unknown to this onnxruntime, has another chance, and the last word, as a plain file.
+    # If this fails, the caller loads the plain file, whose error is reported.
     with suppress(Exception):
         proto = with_data_apart(file)
         apart = (tensor.external_data for tensor, _ in all_tensors(proto))
@@ -58,7 +58,7 @@ def _mapped_session(file: Path, threads: int) -> ort.InferenceSession | None:
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(file.parent)
         )
-        # Packed for the kernels, weights would be in memory after all.
+        # Prepacked weights would be copies in memory.
         options.add_session_config_entry("session.disable_prepacking", "1")
         return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return None

@@ -1,7 +1,7 @@
-"""Pruning by what the layers read: a criterion, reconstruction and corrections, layer by layer.
+"""Pruning with calibration data: a criterion, reconstruction and corrections, layer by layer.
 
-The layers are taken in the order of the graph, so that each is fitted to inputs that come through what was pruned
-before it, and towards the outputs of the dense model: it makes up for the errors of the layers before it.
+Layers are pruned in the order of the graph. Each is fitted to the inputs that it has in the pruned model and to the
+outputs that it has in the dense model, so it also compensates the errors of the layers before it.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from onnxprune.pruning.criteria import find_criterion, ranks
 from onnxprune.pruning.layerwise import Problem, reconstruct
 from onnxprune.pruning.patterns import keep_largest, keep_n_of_m
 
-# A layer needs (inputs, inputs) matrices of float64: wider ones are pruned by magnitude.
+# A layer needs (inputs, inputs) matrices of float64; layers with more inputs are pruned by magnitude.
 WIDEST = 8192
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A model with the constants that it had when it was dense, and inputs to run it on."""
+    """A model that is being pruned, the constants of the dense model, and the calibration inputs."""
 
     model: ir.Model
     dense: Tensors
@@ -40,7 +40,7 @@ class Calibration:
 
     @classmethod
     def of(cls, model: ir.Model, data: Dataset, config: PruneConfig) -> Calibration:
-        """For a model that is still dense; of the data, samples spread evenly over it."""
+        """For a model that is still dense, with samples spread evenly over the data."""
         dense = {
             value: tensor for value in constants(model) if (tensor := constant_tensor(value)) is not None
         }
@@ -48,15 +48,15 @@ class Calibration:
         return cls(model, dense, data.take(np.linspace(0, len(data) - 1, samples).astype(int)), config)
 
     def prune(self, weights: Sequence[Weight], rates: Mapping[str, float]) -> dict[ir.Value, np.ndarray]:
-        """Prune weights, in the model, to the rates given by name: the masks by value, True = kept.
+        """Prune weights in place to the rates given by name; returns the masks by value, True = kept.
 
-        Weights without a rate are left as they are, those of `passed_over` are pruned by magnitude.
+        Weights without a rate are unchanged; those of `uncalibrated` are pruned by magnitude.
         """
         visited: dict[ir.Node, list[Weight]] = {}
         masks = {}
-        passed_over = set(self.passed_over(weights))
+        uncalibrated = set(self.uncalibrated(weights))
         for weight in (weight for weight in weights if weight.name in rates):
-            if weight in passed_over:
+            if weight in uncalibrated:
                 masks[weight.value] = prune_by_magnitude(weight, rates[weight.name], self.config.pattern)
             else:
                 visited.setdefault(weight.uses[0].node, []).append(weight)
@@ -72,8 +72,8 @@ class Calibration:
                 masks[weight.value] = self._prune_layer(weight, rates[weight.name], visit)
         return masks
 
-    def passed_over(self, weights: Sequence[Weight]) -> list[Weight]:
-        """Those whose inputs say nothing here: in the body of an If, not read as `Blocks`, wider than `WIDEST`."""
+    def uncalibrated(self, weights: Sequence[Weight]) -> list[Weight]:
+        """The weights that cannot be calibrated: in the body of an If, no `Blocks`, or more inputs than `WIDEST`."""
         graph = set(self.model.graph)
         return [
             weight
@@ -90,11 +90,11 @@ class Calibration:
         dense = blocks.split(self.dense[weight.value].numpy()).astype(np.float64)
         alive = blocks.split(weight.array()) != 0
         moments = problem = None
-        # By far the most work, which a mask alone does not need.
+        # The moments are by far the most work, and a mask alone does not need them.
         if fits or bias is not None:
             moments = collect(blocks, visit.pairs(blocks.data), self.config.seed)
         if fits and moments is not None:
-            # A bias that makes up for the mean leaves the variance to the weights.
+            # The bias compensates the mean, so the weights are fitted to the rest.
             fitted = moments if bias is None else moments.centered()
             problem = Problem.of(dense, fitted.second, fitted.cross)
         scores = self._scores(blocks, dense, visit)
@@ -105,11 +105,11 @@ class Calibration:
         return blocks.join(mask)
 
     def _scores(self, blocks: Blocks, dense: np.ndarray, visit: Visit) -> np.ndarray:
-        """How much each weight matters, (groups, outputs, inputs), above 0."""
+        """The importance of each weight, (groups, outputs, inputs), above 0."""
         criterion = find_criterion(self.config.criterion)
         if criterion.needs != "inputs" or criterion.solve is not None:
             return np.abs(dense)
-        # With norms of the pruned model's inputs LeNet-5 at 70 % is wrong on 33 % instead of 14 %.
+        # With norms of the pruned model's inputs, LeNet-5 at a rate of 70 % has an error of 33 % instead of 14 %.
         squares = blocks.square_sums([batch[blocks.data] for batch in visit.dense])
         return criterion.score(dense, np.sqrt(squares))
 
@@ -122,10 +122,10 @@ class Calibration:
         rate: float,
         problem: Problem | None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The mask and the values under it, both (groups, outputs, inputs); fitted to a problem where there is one."""
+        """The mask and the values under it, both (groups, outputs, inputs); fitted to `problem` if there is one."""
 
         def choose(scores: np.ndarray, part: float) -> np.ndarray:
-            # From 1, so that what is dead ranks below all.
+            # Ranks start at 1, so that weights that are zero already rank below all others.
             scores = ranks(scores) + 1 if self.config.allocation == "per-output" else scores
             return keep(blocks, np.where(alive, scores, 0), rate * part, self.config.pattern) & alive
 
@@ -141,7 +141,7 @@ class Calibration:
 
 
 def prune_by_magnitude(weight: Weight, rate: float, pattern: str) -> np.ndarray:
-    """Prune one weight, in the model, by the size of its elements, in a pattern: the mask, True = kept."""
+    """Prune one weight by magnitude in a pattern, in place; returns the mask, True = kept."""
     scores = np.abs(weight.numbers().astype(np.float64))
     mask = keep(weight, scores, rate, pattern) & weight.present()
     weight.prune(~mask)
@@ -149,14 +149,13 @@ def prune_by_magnitude(weight: Weight, rate: float, pattern: str) -> np.ndarray:
 
 
 def keep(layout: Blocks | Weight, scores: np.ndarray, rate: float, pattern: str) -> np.ndarray:
-    """A mask (True = kept) of the largest scores in the pattern, in the layout: a weight's own shape, or its blocks'.
+    """A mask (True = kept) of the largest scores in a pattern; scores have the shape of a weight, or of its blocks.
 
-    Exactly round(rate * n) of n are removed; under 2:4 no more than the pattern removes, and on the way to it the
-    smallest of those that it removes in the end.
+    Exactly round(rate * n) of n are removed. Under 2:4, at most those that the pattern removes, the smallest first.
     """
     if pattern != "2:4":
         return keep_largest([scores], rate)[0]
-    spared = layout.channels_back(keep_n_of_m(layout.channels_last(scores), 2, 4))
-    if round(rate * scores.size) >= np.count_nonzero(~spared):
-        return spared
-    return keep_largest([np.where(spared, np.inf, scores)], rate)[0]
+    kept = layout.channels_back(keep_n_of_m(layout.channels_last(scores), 2, 4))
+    if round(rate * scores.size) >= np.count_nonzero(~kept):
+        return kept
+    return keep_largest([np.where(kept, np.inf, scores)], rate)[0]

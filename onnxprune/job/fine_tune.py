@@ -1,4 +1,4 @@
-"""The middle of a job: prune on the schedule, and fine-tune where there is data."""
+"""The core of a job: prune on the schedule, and fine-tune if there is data."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def prune_and_fine_tune(
     progress: Callable[[float], None],
     start: Path | None = None,
 ) -> tuple[dict[str, Any], ...]:
-    """Prune a model in place; a record of every state evaluated on validation data, none where there is no data.
+    """Prune a model in place; returns a record of each evaluation on validation data, none without data.
 
-    `start`: the checkpoint of a training on this model that removed less, whose weights and masks this one starts from;
-    what is distilled from is the model itself all the same.
+    `start`: the checkpoint of a training of this model at a lower rate, whose weights and masks are the starting point.
+    The teacher of the distillation is the model itself in any case.
 
     Raises:
-        DataError: no labels and no distillation, or fewer samples than the model's fixed batch.
+        DataError: no labels and no distillation, or fewer samples than the fixed batch size of the model.
         UnsupportedOperatorError: an operator of the model cannot be trained.
     """
     if data.training is None or data.validation is None:
@@ -52,6 +52,6 @@ def prune_and_fine_tune(
     with joined(config.device) as processes:
         tuner = FineTuner(session, batches, validation, config, processes, config.training())
         if start is not None:
-            session.go_on_from(best_module(start))
+            session.start_from(best_module(start))
         epochs = tuner.fit(progress)
     return tuple(asdict(epoch) for epoch in epochs)

@@ -1,7 +1,6 @@
-"""The trials of a search on disk: an index, and a model for each that no other beats, to pick from without a new run.
+"""The trials of a search on disk: an index, and the models of the Pareto frontier, for `onnxprune pick`.
 
-The index is replaced whole, and names only models that are whole already: whenever the process ends, what it says
-is there.
+The index is replaced atomically, after the models that it names are complete, so it is valid whenever the process ends.
 """
 
 from __future__ import annotations
@@ -17,24 +16,24 @@ from onnxprune.errors import OutputError, SettingError
 from onnxprune.model.replace import data_names, replacing
 
 INDEX = "frontier.json"
-# Drops are differences of numbers that are rounded themselves: 5 of 1,000 are not more than 0.5 %.
+# Drops are differences of rounded numbers: 5 errors of 1,000 must not count as more than 0.5 %.
 ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A rate that was tried: what is left of the weights, and how good the retrained model is on held-out samples.
+    """A rate that was tried, and how good the fine-tuned model is on validation data.
 
-    `kept` counts the weights left, `size` the file's bytes; `value` is the model's `metric`; `drop` says how much worse
-    than the input model it is on the same samples, `drop_error` the standard error of that (None: not known);
-    `seconds` are wall time.
+    `kept`: number of non-zero weights; `size`: bytes of the file; `value`: of the `metric`; `drop`: how much worse the
+    model is than the input model on the same samples; `drop_error`: the standard error of `drop` (None: not known);
+    `seconds`: wall time.
     """
 
     number: int
     rate: float
     epochs: int
     start: int | None
-    """The trial whose weights and masks it began with; None: the input model."""
+    """The trial whose weights and masks it started from; None: the input model."""
     kept: int
     size: int
     metric: str
@@ -43,14 +42,15 @@ class Trial:
     drop_error: float | None
     seconds: float
     model: str | None
-    """Its file in the folder; None where another trial removes as much at no larger drop."""
+    """Its file in the folder; None if another trial dominates this one."""
 
-    def beats(self, other: Trial) -> bool:
+    def dominates(self, other: Trial) -> bool:
+        """Whether this trial has at least the rate of the other and at most its drop."""
         return self.rate >= other.rate and self.drop <= other.drop
 
 
 class Frontier:
-    """A folder of trials; `origin` says what they are trials of, by name."""
+    """A folder of trials; `origin` identifies the model and the settings of the search."""
 
     def __init__(self, folder: Path, origin: dict[str, Any], trials: list[Trial], finished: bool):
         self.folder = folder
@@ -60,7 +60,7 @@ class Frontier:
 
     @classmethod
     def begin(cls, folder: Path, origin: dict[str, Any], resume: bool) -> Frontier:
-        """A new folder, or one that holds no trial yet, or with `resume` one to go on with.
+        """A new folder, one without trials, or with `resume` one of an interrupted search.
 
         Raises:
             SettingError: it holds trials already, or those of another job.
@@ -71,26 +71,25 @@ class Frontier:
             try:
                 folder.mkdir(exist_ok=True)
             except OSError as error:
-                raise OutputError(f"--frontier {folder} cannot be made: {error.strerror}") from error
+                raise OutputError(f"--frontier {folder} cannot be created: {error.strerror}") from error
             frontier = cls(folder, origin, [], finished=False)
-            frontier._forget_all()
+            frontier._remove_states()
             frontier._write()
             return frontier
         if not resume:
             raise SettingError(
-                f"{folder} holds a search already: go on with it by --resume, take a point of it by "
-                f"`onnxprune pick`, or name another --frontier"
+                f"{folder} holds a search already: continue it with --resume, use its trials with `onnxprune pick`, "
+                "or give another --frontier"
             )
         changed = [name for name, value in origin.items() if frontier._origin.get(name) != value]
         if changed:
             raise SettingError(
-                f"{folder} belongs to a search with other {', '.join(changed)}: repeat its settings, or name "
-                "another --frontier"
+                f"{folder} belongs to a search with other {', '.join(changed)}: use the same ones, or give another "
+                "--frontier"
             )
         if frontier._finished:
             raise SettingError(
-                f"the search in {folder} is finished: take a point of it by `onnxprune pick`, or name another "
-                "--frontier"
+                f"the search in {folder} is finished: use its trials with `onnxprune pick`, or give another --frontier"
             )
         return frontier
 
@@ -99,7 +98,7 @@ class Frontier:
         """The trials in a folder.
 
         Raises:
-            SettingError: it holds none, or an index that cannot be read.
+            SettingError: it holds no search, or its index cannot be read.
         """
         try:
             content = json.loads((folder / INDEX).read_text())
@@ -107,20 +106,20 @@ class Frontier:
             return cls(folder, content["origin"], trials, content["finished"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SettingError(
-                f"{folder} is no folder of a search ({type(error).__name__}): give the one that "
-                "`onnxprune --max-drop` left beside its output"
+                f"{folder} is not the folder of a search ({type(error).__name__}): give the .frontier folder that "
+                "`onnxprune --max-drop` wrote"
             ) from None
 
     def add(self, trial: Trial) -> None:
-        """Record a trial whose model is in place; models that it beats go.
+        """Record a trial whose model is written; the models of dominated trials are deleted.
 
         Raises:
             OutputError: the index cannot be written.
         """
-        if any(other.beats(trial) for other in self.trials):
+        if any(other.dominates(trial) for other in self.trials):
             trial = replace(trial, model=None)
         self.trials = [
-            replace(other, model=None) if trial.beats(other) else other for other in self.trials
+            replace(other, model=None) if trial.dominates(other) else other for other in self.trials
         ] + [trial]
         self._write()
         named = {each.model for each in self.trials}
@@ -130,36 +129,36 @@ class Frontier:
                     (self.folder / file).unlink(missing_ok=True)
 
     def records(self, chosen: Trial | None) -> tuple[dict[str, Any], ...]:
-        """The trials in JSON types, each with whether it is the one chosen."""
+        """The trials in JSON types; `chosen` is true for the one chosen."""
         return tuple(
             asdict(trial) | {"chosen": chosen is not None and trial.number == chosen.number}
             for trial in self.trials
         )
 
     def state(self, number: int) -> Path:
-        """Where the training of a trial is kept until the search ends."""
+        """The checkpoint of a trial's training, kept until the search ends."""
         return self.folder / f"trial-{number:02}.state"
 
-    def forget(self, needed: set[int]) -> None:
-        """Remove the states of all trials but these."""
+    def keep_states(self, needed: set[int]) -> None:
+        """Remove the states of all other trials."""
         for trial in self.trials:
             if trial.number not in needed:
                 self.state(trial.number).unlink(missing_ok=True)
 
     def discard(self) -> None:
-        """Remove a folder that holds no trial, and nothing else."""
-        self._forget_all()
+        """Remove the folder of a search without trials; other files in it are kept."""
+        self._remove_states()
         (self.folder / INDEX).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 
     def finish(self) -> None:
-        """Record that the search is over, and remove what only going on with it needs."""
+        """Record that the search is finished, and remove the states."""
         self._finished = True
         self._write()
-        self._forget_all()
+        self._remove_states()
 
-    def _forget_all(self) -> None:
+    def _remove_states(self) -> None:
         for state in self.folder.glob("trial-*.state"):
             state.unlink()
 
@@ -182,12 +181,12 @@ def model_name(number: int) -> str:
 
 
 def best_within(trials: Iterable[Trial], max_drop: float) -> Trial | None:
-    """The trial of the highest rate that is worse by no more than this, if there is one."""
+    """The trial of the highest rate with at most this drop; None if there is none."""
     fitting = [trial for trial in trials if trial.drop <= max_drop + ROUNDING]
     return max(fitting, key=lambda trial: (trial.rate, -trial.drop, trial.number), default=None)
 
 
-def best_beyond(trials: Iterable[Trial], rate: float) -> Trial | None:
-    """The best trial of those that remove this much or more, if there is one."""
+def best_at_least(trials: Iterable[Trial], rate: float) -> Trial | None:
+    """The trial of the smallest drop with at least this rate; None if there is none."""
     fitting = [trial for trial in trials if trial.rate >= rate]
     return min(fitting, key=lambda trial: (trial.drop, -trial.rate, -trial.number), default=None)

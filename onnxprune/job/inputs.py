@@ -1,4 +1,4 @@
-"""The data of a job: to fine-tune, calibrate and evaluate on, tried on the model before any long work."""
+"""The data of a job: training, validation, calibration and test data, tried on the model before any long work."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from onnxprune.job.requirements import is_calibrated
 
 @dataclass(frozen=True)
 class JobData:
-    """The data of a job: to train on, to select the best state by, and to evaluate both models on (`old` as well)."""
+    """The data of a job; `old` is the second test set of --old-data."""
 
     specs: list[InputSpec]
     training: Dataset | None
@@ -34,10 +34,10 @@ class JobData:
 def read_job_data(
     model: ir.Model, baseline: ort.InferenceSession, config: PruneConfig, data: Dataset | None = None
 ) -> JobData:
-    """The data that the settings name, split and tried on the model; where they name none, generated inputs.
+    """The data of the settings, split and tried on the model; without any, generated inputs.
 
-    Generated inputs have the shape of --input-shape, else that of the samples of --eval-data. `data`: what --data
-    names, where it has been read already.
+    Generated inputs have the shape of --input-shape, else that of the samples of --eval-data. `data`: the data of
+    --data, if it has been read already.
 
     Raises:
         DataError: something cannot be read, or the model does not run on it.
@@ -46,7 +46,7 @@ def read_job_data(
     specs = input_specs(model)
     test = None if config.eval_data is None else read_samples(config.eval_data, baseline, specs)
     asked = config.input_shapes
-    # Or training comes first, and the choice of kernels refuses them in the end.
+    # Checked now: otherwise the choice of kernels would refuse them, after the training.
     check_shapes(specs, asked)
     generated = sized(specs, asked if test is None else sample_shapes(test) | asked)
     read = partial(

@@ -1,4 +1,4 @@
-"""Which sparse nodes of a job's model run by the sparse kernels, and whether two forms of a model are the same."""
+"""The kernels of a job's sparse nodes, and the check that a converted model still gives the same outputs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROUNDING = 1e-4
 def place_kernels(
     model: ir.Model, config: PruneConfig, data: JobData, progress: Callable[[float], None]
 ) -> None:
-    """Have each sparse node run by a kernel or dense, for one test sample, or the shapes asked for."""
+    """Choose for each sparse node between sparse kernel and dense, for one test sample or the shapes asked for."""
     feeds = data.test.take(slice(0, fixed_batch(data.specs) or 1)).inputs
     if config.input_shape:
         shapes = {name: array.shape for name, array in feeds.items()} | config.input_shapes
@@ -36,7 +36,7 @@ def place_kernels(
 
 
 def same_outputs(data: JobData, before: ir.Model, after: ir.Model) -> bool:
-    """Whether two forms of a model give the same outputs, to rounding; not so where one does not run."""
+    """Whether two forms of a model give the same outputs, up to rounding; False if one does not run."""
     try:
         sessions = []
         for model in (before, after):

@@ -1,4 +1,4 @@
-"""What is measured before anything is pruned: sensitivities, what layers read, and the rate that a budget comes to."""
+"""Measurements before pruning: sensitivities, calibration, and the rate that reaches --flops or --bytes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from onnxprune.job.requirements import is_calibrated
 from onnxprune.job.size_search import rate_of_bytes
 from onnxprune.model.costs import multiply_adds, weight_multiply_adds
 from onnxprune.model.weights import Weight
-from onnxprune.pruning.budget import of_multiply_adds, settled
+from onnxprune.pruning.budget import budget_of_multiply_adds, within_budget
 from onnxprune.pruning.pruner import Pruner
-from onnxprune.pruning.sensitivity import ladder_for, scan
+from onnxprune.pruning.sensitivity import rates_to_scan, scan
 from onnxprune.reports.record import FileRecord
 
-# Enough for the order of the layers; every rate of every weight is a run on all of them.
+# Enough to rank the layers; each rate of each weight is a run on all samples.
 SENSITIVITY_SAMPLES = 128
 UNKNOWN_RATE = 0.98
 
@@ -32,7 +32,7 @@ Curves = dict[str, list[tuple[float, float]]]
 
 @dataclass(frozen=True)
 class Plan:
-    """The pruner of a job, the sensitivity curves that it follows, and the weights whose inputs cannot be measured."""
+    """The pruner of a job, the sensitivity curves behind it, and the weights pruned by magnitude for lack of inputs."""
 
     pruner: Pruner
     curves: Curves | None
@@ -42,10 +42,10 @@ class Plan:
 def make_plan(
     model: ir.Model, weights: tuple[Weight, ...], data: JobData, config: PruneConfig, dense: FileRecord
 ) -> Plan:
-    """Measure what the settings ask for, and make the pruner; `dense`: the model counted as it is.
+    """Measure what the settings ask for, and make the pruner; `dense`: the record of the input model.
 
     Raises:
-        SettingError: no rate comes down to --flops or --bytes.
+        SettingError: no rate reaches --flops or --bytes.
         SelectorError: a selector matches nothing.
         NothingToPruneError: every weight is excluded.
     """
@@ -56,25 +56,25 @@ def make_plan(
     costs: dict[str, int] | None = None
     if config.flops is not None:
         costs = weight_multiply_adds(weights, multiply_adds(model, sample_shapes(data.test)))
-        budget = of_multiply_adds(weights, config.flops, costs, dense.multiply_adds)
-        config = settled(weights, config, budget, curves, costs)
+        budget = budget_of_multiply_adds(weights, config.flops, costs, dense.multiply_adds)
+        config = within_budget(weights, config, budget, curves, costs)
     elif config.bytes is not None:
         config = replace(config, rate=rate_of_bytes(model, weights, config, curves, dense.bytes), bytes=None)
     pruner = make_pruner(model, weights, config, calibration, curves, costs)
-    passed_over = [] if calibration is None else calibration.passed_over(pruner.weights)
-    return Plan(pruner, curves, tuple(weight.name for weight in passed_over))
+    uncalibrated = [] if calibration is None else calibration.uncalibrated(pruner.weights)
+    return Plan(pruner, curves, tuple(weight.name for weight in uncalibrated))
 
 
 def sensitivity_curves(
     model: ir.Model, weights: tuple[Weight, ...], data: JobData, config: PruneConfig
 ) -> Curves | None:
-    """How far pruning each weight alone moves the outputs, where the rate is allocated by that."""
+    """How far pruning one weight at a time moves the outputs; None unless the allocation is by sensitivity."""
     if config.allocation != "sensitivity" or data.calibration is None:
         return None
     some = data.calibration.take(slice(0, affordable(model, data.calibration, SENSITIVITY_SAMPLES)))
     # With --flops or --bytes the rate is not known yet.
-    ladder = ladder_for(UNKNOWN_RATE if config.rate is None else config.rate)
+    rates = rates_to_scan(UNKNOWN_RATE if config.rate is None else config.rate)
     curves: Curves = {}
-    for found in scan(weights, partial(measure, model, some), ladder, {}, None):
+    for found in scan(weights, partial(measure, model, some), rates, {}, None):
         curves = {name: found.curve(name) for name in found.layers}
     return curves

@@ -1,4 +1,4 @@
-"""What the reader of a job's summary should know, in sentences."""
+"""The notes in the summary of a job: sentences about its data, rates and side effects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnxprune.job.records import Records
 from onnxprune.model.io import Source
 from onnxprune.surgery import SurgeryReport
 
-# Channels are coarse: a rate missed by less is not worth a word.
+# Channels are coarse: a rate that is missed by less than this needs no note.
 SHORTFALL = 0.02
 
 
@@ -25,19 +25,19 @@ def notes(
     by_magnitude: tuple[str, ...],
     surgery: SurgeryReport | None,
 ) -> Iterator[str]:
-    """The notes of a job that is over, but for those of a search."""
+    """The notes of a finished job; a search adds its own."""
     yield from _on_data(config, origin, target, data)
     if by_magnitude:
         yield (
-            f"Pruned by magnitude, without reconstruction: {', '.join(by_magnitude)} "
-            "(quantized, transposed or in the body of an If, or too many inputs)."
+            f"These weights cannot be calibrated and were pruned by magnitude: {', '.join(by_magnitude)} "
+            "(quantized, transposed, in the body of an If, or too many inputs)."
         )
     if origin.inlined:
-        yield f"The functions {', '.join(origin.inlined)} were inlined, because they contain weights."
+        yield f"Model-local functions were inlined because they contain weights: {', '.join(origin.inlined)}."
     if surgery is not None and surgery.units_removed:
         yield (
-            f"{surgery.units_removed:,} neurons and channels were dead and have been removed, "
-            "with the weights that still led to or from them."
+            f"{surgery.units_removed:,} dead neurons and channels were removed, "
+            "with the remaining weights that lead to or from them."
         )
     yield from _on_rates(config, records)
 
@@ -45,25 +45,23 @@ def notes(
 def _on_data(config: PruneConfig, origin: Source, target: Path | None, data: JobData) -> Iterator[str]:
     if data.training is None:
         yield (
-            "Nothing was fine-tuned, as no data was given. To do so: "
+            "Nothing was fine-tuned, because there is no --data. To fine-tune: "
             f"onnxprune {origin.path or 'IN.onnx'} {target or 'OUT.onnx'} {config.amount} --data DATA"
         )
     elif config.data == SYNTHETIC:
-        yield (
-            f"Fine-tuned on {data.training.name}, towards the model's own outputs: real --data gives better results."
-        )
+        yield (f"Fine-tuned by distillation on {data.training.name}: real --data gives better results.")
     elif config.eval_data is None:
         yield (
-            f"Evaluated on the {data.test.name}, which also selected the best epoch; "
+            f"Evaluated on the {data.test.name}, which also selected the best epoch: "
             "give --eval-data for an independent evaluation."
         )
     if data.training is None and data.calibration is not None:
         yield (
-            f"Calibrated on {data.calibration.name}, at most {config.calibration_samples:,} samples; "
-            "no label was used."
+            f"Calibrated on at most {config.calibration_samples:,} samples of {data.calibration.name}, "
+            "without labels."
         )
     if data.test.labels is None:
-        yield "There are no labels: the table says how far the outputs moved, not whether they are right."
+        yield "There are no labels: the evaluation compares the outputs of both models, it is not an accuracy."
 
 
 def _on_rates(config: PruneConfig, records: Records) -> Iterator[str]:
@@ -71,12 +69,13 @@ def _on_rates(config: PruneConfig, records: Records) -> Iterator[str]:
     channel = config.pattern == "channel" and config.rate is not None and records.size
     if channel and config.rate is not None and reached < config.rate - SHORTFALL:
         yield (
-            f"Only {reached:.0%} of the weights were removed; the rest is excluded, or frozen (--json says why): "
-            "--pattern unstructured can remove more."
+            f"Only {reached:.0%} of the weights were removed; the other channels are excluded or frozen (see "
+            "--report). --pattern unstructured can remove more."
         )
     if config.flops is not None or config.bytes is not None:
-        tuned = " (within 2% below the size, before any fine-tuning)" if config.bytes is not None else ""
-        yield f"{config.amount} came to a rate of {reached:.4f}{tuned}."
+        yield f"The rate for {config.amount} is {reached:.4f}."
     empty = [layer.name for layer in records.layers if not layer.kept]
     if empty:
-        yield f"All weights of {', '.join(empty)} were removed, so its outputs are constant: give it a --layer-rate."
+        yield (
+            f"All weights of {', '.join(empty)} were removed, so the outputs are constant: give a lower --layer-rate."
+        )

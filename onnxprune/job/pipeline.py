@@ -1,4 +1,4 @@
-"""The whole job, read top to bottom: load, prune and fine-tune, remove what died, write, evaluate, report."""
+"""The whole job, top to bottom: load, prune and fine-tune, remove dead units, write, evaluate, report."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(
     progress: Progress,
     context: Context = ALONE,
 ) -> Result:
-    """Prune a model, fine-tune it where there is data, evaluate it in onnxruntime, and write it, or keep it in memory.
+    """Prune a model, fine-tune it if there is data, evaluate it in onnxruntime, and write it or keep it in memory.
 
     Raises:
         OnnxPruneError: what is wrong, and how to fix it; nothing was written.
@@ -51,7 +51,7 @@ def run(
     with watch("load"):
         opened = open_model(source)
         model, origin = opened.model, opened.origin
-        # What onnxruntime accepts is well-formed for all that comes after.
+        # A model that onnxruntime accepts is valid for all later stages.
         baseline = make_session(origin.file, origin.name)
         weights = usable_weights(model, origin.name, config)
         records = Records(weights, config)
@@ -59,7 +59,7 @@ def run(
         with watch("read data"):
             data = read_job_data(model, baseline, config, context.data)
             sample = sample_shapes(data.test)
-            # Not to have its weights in memory beside those that are pruned.
+            # Its weights would stay in memory beside those that are pruned.
             del baseline
             free_memory()
             dense = records.baseline(model, origin, sample)
@@ -77,7 +77,7 @@ def run(
             rounded_away = records.stored(stored)
         with watch("evaluate"):
             curves, by_magnitude = plan.curves, plan.by_magnitude
-            # The files are evaluated: what they were made from need not be in memory as well.
+            # The files are evaluated, so the model in memory is no longer needed.
             del opened, source, model, weights, plan
             free_memory()
             evaluation, old = evaluate(origin, stage, data, partial(progress, "evaluate"))
@@ -124,16 +124,18 @@ def refuse_worse(evaluation: Evaluation, config: PruneConfig, target: Path | Non
         return
     raise ValidationError(
         f"the pruned model is worse by {drop:.2%} on {evaluation.data}, --max-drop allows {config.max_drop:.2%}; "
-        f"{target or 'nothing'} was left as it was: lower --rate, or fine-tune more (--data, --epochs, --steps)"
+        f"{target or 'no file'} was not written: lower --rate, or fine-tune more (--data, --epochs, --steps)"
     )
 
 
 def deliver(report: Report, stage: Staging, config: PruneConfig) -> Result:
-    """Annotate the file that was written, and move it to the target, where there is one."""
+    """Add the metadata to the written file, and move it to the target, if there is one."""
     stage.annotate(report.annotations())
     report = replace(report, pruned=replace(report.pruned, bytes=stage.file_bytes()))
     if isinstance(config.bytes, int) and report.pruned.bytes > config.bytes:
-        excess = f"The file is larger than --bytes {config.bytes}, by {report.pruned.bytes - config.bytes:,}."
+        excess = (
+            f"The file is {report.pruned.bytes - config.bytes:,} bytes larger than --bytes {config.bytes}."
+        )
         report = replace(report, notes=(*report.notes, excess))
     if stage.target is None:
         return Result(report, None, onnx.load(stage.path))

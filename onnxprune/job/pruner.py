@@ -24,16 +24,16 @@ from onnxprune.surgery import unit_groups, zero_units
 
 
 def usable_weights(model: ir.Model, name: str, config: PruneConfig) -> Weights:
-    """The weights of a model that a job may prune, all of them finite.
+    """The weights of a model that a job may prune.
 
     Raises:
         NothingToPruneError: there are none.
         ModelFileError: one holds NaN or infinity.
     """
     found = find_weights(model)
-    # Channels are also removed from weights that are not pruned one by one, those of an LSTM for one.
+    # Channels are also removed from weights that are not pruned one by one, for example those of an LSTM.
     asked = config.rate != 0
-    if asked and not found.prunable and not (config.pattern == "channel" and unit_groups(model).cuts):
+    if asked and not found.prunable and not (config.pattern == "channel" and unit_groups(model).positions):
         reasons = "; ".join(f"{operand.weight}: {operand.reason}" for operand in found.unprunable[:3])
         reasons = reasons or "there is no Conv, Gemm or MatMul with a constant operand"
         raise NothingToPruneError(
@@ -42,7 +42,7 @@ def usable_weights(model: ir.Model, name: str, config: PruneConfig) -> Weights:
     for weight in found.prunable:
         if not np.isfinite(weight.numbers()).all():
             raise ModelFileError(
-                f"weight {weight.name!r} of {name} holds NaN or infinity: export the model from a sound checkpoint"
+                f"weight {weight.name!r} of {name} holds NaN or infinity: export the model from a valid checkpoint"
             )
     return found
 
@@ -55,10 +55,10 @@ def make_pruner(
     curves: Mapping[str, Curve] | None = None,
     costs: Mapping[str, float] | None = None,
 ) -> Pruner:
-    """What prunes a model as the settings ask.
+    """The pruner for the settings.
 
-    Where they ask for it, `calibration` knows what the layers read, `curves` what pruning each alone loses, and `costs`
-    what each costs that is to be saved.
+    `calibration`: the inputs of the layers, for settings that need them. `curves`: the sensitivity of each weight.
+    `costs`: the cost of each weight that the rate is a fraction of; by default its number of elements.
 
     Raises:
         SelectorError: a selector matches nothing.
@@ -66,8 +66,8 @@ def make_pruner(
     """
     needs_gradients = find_criterion(config.criterion).needs == "gradients"
     if config.pattern == "channel":
-        spared = {weight.name for weight in excluded_weights(weights, config)}
-        return Pruner(partial(_prune_channels, model, spared, config), (), needs_gradients)
+        excluded = {weight.name for weight in excluded_weights(weights, config)}
+        return Pruner(partial(_prune_channels, model, excluded, config), (), needs_gradients)
     pools = allocate(weights, config, curves, costs)
     return Pruner(
         partial(_prune_weights, pools, config, calibration),
@@ -86,10 +86,10 @@ def _prune_weights(
 ) -> Arrays:
     """Zero single weights or blocks of them.
 
-    How many are removed from each layer is settled by magnitude where the criterion is measured on inputs.
+    If the criterion needs inputs, the magnitude decides how many are removed from each layer.
     """
-    drawing = config.selection == "probability"
-    random = np.random.default_rng([config.seed, step.update]) if drawing else None
+    draws = config.selection == "probability"
+    random = np.random.default_rng([config.seed, step.update]) if draws else None
     pruned = [
         weight
         for pool in pools
@@ -105,7 +105,7 @@ def _prune_weights(
         rates |= {name: 1 - np.count_nonzero(mask) / mask.size for name, mask in masks.items()}
         if directly:
             apply_masks([weight for weight in pool.weights if weight in pruned], masks)
-        # Or the next pool's are made beside them.
+        # Otherwise they would be in memory beside those of the next pool.
         del masks
     if directly:
         return NonZero(pruned)
@@ -115,7 +115,7 @@ def _prune_weights(
 
 
 def _weight_score(config: PruneConfig, gradients: Arrays) -> Callable[[Weight], np.ndarray]:
-    """The importance of a weight's elements; a loss that has no gradient for a weight does not depend on it."""
+    """The importance of a weight's elements; without a gradient the loss does not depend on the weight."""
     criterion = find_criterion(config.criterion)
     if criterion.needs != "gradients":
         return magnitude
@@ -128,7 +128,7 @@ def _weight_score(config: PruneConfig, gradients: Arrays) -> Callable[[Weight], 
 
 
 def _prune_channels(
-    model: ir.Model, spared: set[str], config: PruneConfig, step: PruningStep, gradients: Arrays
+    model: ir.Model, excluded: set[str], config: PruneConfig, step: PruningStep, gradients: Arrays
 ) -> Arrays:
     """Zero whole channels: the masks of weights and biases."""
     assert config.rate is not None
@@ -143,14 +143,14 @@ def _prune_channels(
         for name, array in groups.weights.items()
     }
     choice = choose_channels(
-        groups.cuts,
+        groups.positions,
         groups.weights,
         step.rate(config.rate),
         allocation=config.allocation,
         norm=criterion.channel_norm,
         round_to=config.round_to,
         min_channels=config.min_channels,
-        exclude=spared,
+        exclude=excluded,
         scores=scores,
     )
     masks = zero_units(model, groups, choice.chosen)

@@ -1,4 +1,4 @@
-"""The figures of a job as it goes on: of every weight and of both files."""
+"""The records of a job while it runs: every weight, and both files."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from onnxprune.pruning.allocation import excluded_weights
 from onnxprune.reports.record import FileRecord, LayerRecord, weight_histogram
 from onnxprune.sparse.rewrite import Stored
 
-EXCLUDED = "--exclude names it"
+EXCLUDED = "excluded by --exclude"
 
 
 class Records:
-    """The records of a model's weights: `layers` as far as the job has come, with what they were in memory.
+    """The records of a model's weights; `layers` is up to date after each stage.
 
     Raises:
         SelectorError: a selector matches nothing.
@@ -37,11 +37,11 @@ class Records:
         self._dense = [weight.tensor for weight in weights.prunable]
 
     def baseline(self, model: ir.Model, origin: Source, sample: Mapping[str, Sequence[int]]) -> FileRecord:
-        """The input model counted, for inputs of the shapes of `sample`."""
+        """The record of the input model, for inputs of the shapes of `sample`."""
         return self._count(model, origin.path, origin.file_bytes, sample)
 
     def pruned(self) -> None:
-        """Take down how the values of each weight are distributed, before and after."""
+        """Record the distribution of the values of each weight, in the baseline and in the pruned model."""
         self.histograms = {
             weight.name: weight_histogram(weight.encoding.decode(tensor.numpy()), weight.numbers())
             for weight, tensor in zip(self._weights, self._dense, strict=True)
@@ -51,26 +51,29 @@ class Records:
     def reduced(
         self, model: ir.Model, target: Path | None, sample: Mapping[str, Sequence[int]]
     ) -> FileRecord:
-        """The weights as they are by now, and the pruned model counted; its weights are then let go."""
+        """Update the weights after the removal of dead units; returns the record of the pruned model.
+
+        The weights themselves are released.
+        """
         self.layers = [layer.pruned(weight) for layer, weight in zip(self.layers, self._weights, strict=True)]
         counted = self._count(model, target, 0, sample)
         self._weights = ()
         return counted
 
     def stored(self, stored: Mapping[str, Stored]) -> int:
-        """Take down how each weight is stored: how many values rounding took to zero."""
+        """Record how each weight is stored; returns how many values became zero by rounding."""
         kept = self.kept
         self.layers = [_as_stored(layer, stored.get(layer.name)) for layer in self.layers]
         return kept - self.kept
 
     @property
     def kept(self) -> int:
-        """Weights that are not zero."""
+        """Number of non-zero weights."""
         return sum(layer.kept for layer in self.layers)
 
     @property
     def size(self) -> int:
-        """Weights of the input model that can be pruned."""
+        """Number of weights of the input model that can be pruned."""
         return sum(layer.size for layer in self.layers)
 
     def _count(

@@ -15,7 +15,7 @@ MEASURED = "--criterion {}, --reconstruct, --bias-correction and --norm-correcti
 
 
 def is_calibrated(config: PruneConfig) -> bool:
-    """Whether the job measures what the layers read."""
+    """Whether the job needs the inputs of the layers."""
     return (
         find_criterion(config.criterion).needs == "inputs"
         or config.reconstruct
@@ -53,11 +53,11 @@ def _criterion(config: PruneConfig) -> Iterator[tuple[bool, str]]:
     )
     yield (
         channel and criterion.channel_norm is None,
-        f"--criterion {name} ranks single weights: use one of {fitting} with --pattern channel",
+        f"--criterion {name} is for single weights: use one of {fitting} with --pattern channel",
     )
     yield (
         not channel and not criterion.single_weights,
-        f"--criterion {name} ranks channels: give --pattern channel, or use one of {fitting}",
+        f"--criterion {name} is for channels: give --pattern channel, or use one of {fitting}",
     )
 
 
@@ -66,15 +66,15 @@ def _calibrated(config: PruneConfig) -> Iterator[tuple[bool, str]]:
     measured = MEASURED.format("|".join(key for key, each in CRITERIA.items() if each.needs == "inputs"))
     yield (
         calibrated and config.data is None and config.calibration_data is None,
-        f"{measured} measure what the layers read: give inputs by --calibration-data, or --data to fine-tune on them "
-        "as well",
+        f"{measured} need inputs: give --calibration-data, or --data to fine-tune as well",
     )
     yield (
         calibrated and config.pattern in ("4x1", "channel"),
-        f"{measured} are for single weights, not for --pattern {config.pattern}: drop one",
+        f"{measured} are for single weights, not for --pattern {config.pattern}: remove one",
     )
     yield (
         calibrated
         and (config.schedule in ("gradual", "prune-and-regrow") or config.selection == "probability"),
-        f"{measured} measure at every pruning step: use --schedule one-shot or iterative, and --selection threshold",
+        f"{measured} are too slow for many pruning steps, and cannot be combined with --selection probability: use "
+        "--schedule one-shot or iterative, and --selection threshold",
     )

@@ -1,4 +1,4 @@
-"""What a job is told, and what it leaves."""
+"""The result of a job, and its context."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class Result:
-    """What a job leaves: the record of how it went, and the pruned model."""
+    """The result of a job: its report, and the pruned model."""
 
     report: Report
     path: Path | None
-    """The file written; None when no output was asked for."""
+    """The file written; None without an output path."""
     _proto: onnx.ModelProto | None
 
     @cached_property
@@ -38,10 +38,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Context:
-    """What a job is a part of.
+    """The context of a job.
 
-    Of a search: the settings that were asked for, its trials so far, and the checkpoint of a trial at a smaller rate,
-    whose weights and masks this one starts from. `data`: what `--data` names, where it has been read already.
+    In a search: its `settings`, its `trials` so far, and `start`, the checkpoint of a trial at a lower rate, whose
+    weights and masks this job starts from. `data`: the data of --data, if it has been read already.
     """
 
     settings: PruneConfig | None = None

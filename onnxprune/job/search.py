@@ -1,10 +1,10 @@
-"""The highest rate within a budget: successive halving of rates by trials that start from each other's weights.
+"""The highest rate within --max-drop: successive halving over rates, with trials that start from each other's weights.
 
-A first round of short trainings halves the weights again and again until the drop can no longer be explained by the
-training being short. What that alone costs is measured: its first trial removes nothing. Then each round has half as
-many rates as the one before, nearer to the border of what the budget allows, trained twice as long (Jamieson &
-Talwalkar 2016). Every trial starts with the weights and masks of the one at the nearest smaller rate, with a learning
-rate that rises anew (Renda et al. 2020).
+The first round of short trainings halves the weights repeatedly until the drop can no longer be explained by the short
+training. The effect of the short training is measured by its first trial, which removes nothing. Each later round has
+half as many rates, closer to the highest possible one, trained twice as long (Jamieson & Talwalkar 2016). Every trial
+starts from the weights and masks of the trial at the nearest lower rate, with the learning rate rewound (Renda et al.
+2020).
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from onnxprune.system.processes import is_only_process
 
 # Rates of each round after the first; the last one is trained for all of --epochs.
 ROUNDS = (4, 2, 1)
-# The first round begins with this many halvings of the weights, and ends where two in a row are hopeless, or here.
+# The first round tries this range of halvings of the weights, and stops after `MOST_FAILURES` failures in a row.
 FIRST_HALVINGS, LAST_HALVINGS = 2, 10
-HOPELESS = 2
+MOST_FAILURES = 2
 
 
 def search(source: ModelLike, target: Path | None, config: PruneConfig, progress: Progress) -> Result:
     """Find the highest rate whose model stays within --max-drop on the validation data, and write that model.
 
     Raises:
-        ValidationError: none does; the target was left as it was.
+        ValidationError: none does; the target is not changed.
         OnnxPruneError: what is wrong, and how to fix it.
     """
     check_requirements(config)
@@ -60,7 +60,7 @@ def search(source: ModelLike, target: Path | None, config: PruneConfig, progress
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         data = DATA_SOURCES
         config = replace(config, **{name: repeatable(getattr(config, name)) for name in data})
-        digest = _check_ends(source, target, config)
+        digest = _check_early(source, target, config)
         origin = {
             "model": digest,
             "settings": json.loads(json.dumps(config.training())),
@@ -74,12 +74,12 @@ def search(source: ModelLike, target: Path | None, config: PruneConfig, progress
                 frontier.discard()
         if config.frontier is None and target is None:
             return result
-        note = f"The other trials: `onnxprune pick {folder}`."
+        note = f"To list or use the other trials: `onnxprune pick {folder}`."
         return replace(result, report=replace(result.report, notes=(*result.report.notes, note)))
 
 
-def _check_ends(source: ModelLike, target: Path | None, config: PruneConfig) -> str:
-    """Refuse at once what only the end of a search would come upon; the input model's SHA-256."""
+def _check_early(source: ModelLike, target: Path | None, config: PruneConfig) -> str:
+    """Check what only the end of the search uses: test data and target; returns the input model's SHA-256."""
     opened = open_model(source)
     origin, specs = opened.origin, input_specs(opened.model)
     session = make_session(origin.file, origin.name)
@@ -91,7 +91,7 @@ def _check_ends(source: ModelLike, target: Path | None, config: PruneConfig) -> 
 
 
 class _Searcher:
-    """One search; rates are told by halvings h of the weights: a rate of 1 - 2^-h."""
+    """One search; rates are given as halvings h of the weights: the rate is 1 - 2^-h."""
 
     def __init__(self, source: ModelLike, config: PruneConfig, frontier: Frontier, progress: Progress):
         assert config.max_drop is not None
@@ -100,11 +100,11 @@ class _Searcher:
         self._max_drop = config.max_drop
         self._frontier = frontier
         self._progress = progress
-        # Trials of an earlier run, in the order in which this one asks for them again.
+        # Trials of an interrupted run, in the order in which this run repeats them.
         self._done = iter(list(frontier.trials))
         self._trials: list[Trial] = []
-        # What training for one epoch costs at most, without any pruning.
-        self._disturbance = 0.0
+        # The drop after one epoch of training without any pruning, at most.
+        self._training_drop = 0.0
 
     def find(self, target: Path | None) -> Result:
         lower, upper = self._descend()
@@ -114,7 +114,7 @@ class _Searcher:
         if chosen is None or not chosen.rate:
             raise self._none_within(target)
         trials = self._frontier.records(chosen)
-        # The training of the trial is over: its state goes the rest of the way again, now to the target.
+        # The trial's training is finished: the job resumes from its checkpoint and writes the target.
         settings = self._settings(chosen.number, chosen.rate, chosen.epochs)
         settings = replace(settings, eval_data=self._config.eval_data, old_data=self._config.old_data)
         result = run(self._source, target, settings, self._progress, Context(self._config, trials))
@@ -128,49 +128,49 @@ class _Searcher:
         """The first round: the most halvings that look possible, and the most that were tried."""
         epochs = self._epochs(0)
         control = self._trial(0.0, epochs)
-        self._disturbance = max(0.0, control.drop) * epochs
-        lower, hopeless = 0.0, 0
+        self._training_drop = max(0.0, control.drop) * epochs
+        lower, failures = 0.0, 0
         for halvings in range(FIRST_HALVINGS, LAST_HALVINGS + 1):
             trial = self._trial(halvings, epochs)
-            hopeless = 0 if self._promising(trial) else hopeless + 1
-            if not hopeless:
+            failures = 0 if self._promising(trial) else failures + 1
+            if not failures:
                 lower = halvings
-            if hopeless == HOPELESS:
+            if failures == MOST_FAILURES:
                 break
         return lower, max(halvings, lower + 1)
 
     def _round(self, lower: float, upper: float, rates: int, epochs: int) -> tuple[float, float]:
-        """A round of rates from what looks possible to what does not; both borders anew."""
+        """A round of rates between one that looks possible and one that does not; returns both bounds, updated."""
         reached = best_within(self._trials, self._max_drop)
         possible = 0.0 if reached is None else _halvings(reached.rate)
         if possible >= lower - ROUNDING:
             steps = np.linspace(lower, upper, rates + 2)[1:-1]
         else:
-            # It only looks possible: it is trained longer itself.
+            # The lower bound only looks possible: it is tried again with longer training.
             steps = np.linspace(lower, upper, rates + 1)[:-1]
-        hopeless = 0
+        failures = 0
         for halvings in map(float, steps):
             trial = self._trial(halvings, epochs)
-            hopeless = 0 if self._promising(trial) else hopeless + 1
-            if not hopeless:
+            failures = 0 if self._promising(trial) else failures + 1
+            if not failures:
                 possible = halvings
-            elif hopeless == max(1, rates // 2):
+            elif failures == max(1, rates // 2):
                 return possible, halvings
         return possible, upper
 
     def _promising(self, trial: Trial) -> bool:
-        """Whether a drop may be within the budget but for chance and for the training's being short."""
-        slack = (trial.drop_error or 0.0) + self._disturbance / trial.epochs
+        """Whether the drop could be within --max-drop, given its standard error and the short training."""
+        slack = (trial.drop_error or 0.0) + self._training_drop / trial.epochs
         return trial.drop <= self._max_drop + slack + ROUNDING
 
     def _trial(self, halvings: float, epochs: int) -> Trial:
-        """Try a rate, or look it up where an earlier run has tried it."""
+        """Try a rate, or look it up if an interrupted run has tried it."""
         rate = _rate(halvings)
         trial = next(self._done, None)
         if trial is None:
             trial = self._perform(rate, epochs)
-            self._forget([*self._trials, trial])
-        assert (trial.rate, trial.epochs) == (rate, epochs), "a search goes the same way again"
+            self._remove_states([*self._trials, trial])
+        assert (trial.rate, trial.epochs) == (rate, epochs), "a search is deterministic"
         self._trials.append(trial)
         return trial
 
@@ -184,7 +184,7 @@ class _Searcher:
         begun = time.perf_counter()
 
         def progress(stage: str, fraction: float) -> None:
-            self._progress(f"trial {number + 1}, {rate:.2%} removed: {stage}", fraction)
+            self._progress(f"trial {number + 1}, rate {rate:.2%}: {stage}", fraction)
 
         context = Context(self._config, start=None if start is None else self._frontier.state(start.number))
         target = self._frontier.folder / model_name(number)
@@ -210,7 +210,7 @@ class _Searcher:
         return trial
 
     def _settings(self, number: int, rate: float, epochs: int) -> PruneConfig:
-        """The settings of a trial's own job, which never sees --eval-data."""
+        """The settings of a trial's job, which does not use --eval-data."""
         return replace(
             self._config,
             rate=rate,
@@ -223,11 +223,11 @@ class _Searcher:
             resume=True,
         )
 
-    def _forget(self, trials: Sequence[Trial]) -> None:
-        """Of each rate from the best one on, the last state is needed, to begin with or to end with."""
+    def _remove_states(self, trials: Sequence[Trial]) -> None:
+        """Keep the last state of each rate from the best one on: later trials or the result can start from it."""
         reached = best_within(trials, self._max_drop)
         last = {trial.rate: trial.number for trial in trials if reached is None or trial.rate >= reached.rate}
-        self._frontier.forget(set(last.values()) | ({reached.number} if reached is not None else set()))
+        self._frontier.keep_states(set(last.values()) | ({reached.number} if reached is not None else set()))
 
     def _epochs(self, round_: int) -> int:
         return max(1, round(self._config.epochs / 2 ** (len(ROUNDS) - round_)))
@@ -235,27 +235,27 @@ class _Searcher:
     def _notes(self, chosen: Trial) -> list[str]:
         error = "" if chosen.drop_error is None else f" with a standard error of {chosen.drop_error:.2%}"
         notes = [
-            f"The highest of {len(self._trials)} rates tried that is worse by no more than {self._max_drop:.2%} on "
-            f"validation data: {chosen.rate:.2%} removed, worse by {chosen.drop:.2%}{error}, on the same samples."
+            f"The highest rate of {len(self._trials)} trials with a drop of at most {self._max_drop:.2%} on validation "
+            f"data is {chosen.rate:.2%}, with a drop of {chosen.drop:.2%}{error}."
         ]
         if (chosen.drop_error or 0.0) > self._max_drop / 2:
             notes.append(
-                "So few validation samples hardly tell such a drop from chance: give a larger --validation-split or "
+                "The validation data is too small to measure such a drop reliably: give a larger --validation-split or "
                 "more --validation-data."
             )
         if self._config.validation_data is None:
             notes.append(
-                "Where the input model was trained on the validation samples, it does better on them than on new ones, "
-                "and the search removes less than it could: give --validation-data that it has not seen."
+                "If the input model was trained on the validation samples, its error on them is too low, and so is the "
+                "rate that the search finds: give --validation-data that it was not trained on."
             )
         return notes
 
     def _none_within(self, target: Path | None) -> ValidationError:
         nearest = min((trial for trial in self._trials if trial.rate), key=lambda trial: trial.drop)
         return ValidationError(
-            f"no rate is worse by no more than {self._max_drop:.2%}: the nearest of {len(self._trials)}, "
-            f"{nearest.rate:.2%} removed, is worse by {nearest.drop:.2%}; {target or 'nothing'} was left as it was: "
-            "fine-tune more (--epochs), allow more, or give --validation-data that the input model has not seen"
+            f"no trial has a drop of at most {self._max_drop:.2%}: the closest of {len(self._trials)} has a drop of "
+            f"{nearest.drop:.2%} at a rate of {nearest.rate:.2%}; {target or 'no file'} was not written: give more "
+            "--epochs, a larger --max-drop, or --validation-data that the input model was not trained on"
         )
 
 

@@ -1,4 +1,4 @@
-"""The rate at which a job's file has the size asked for: found by pruning copies of the model, and storing them."""
+"""The rate for --bytes, found by pruning copies of the model and storing them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from onnxprune.reports.record import COMPACT
 from onnxprune.sparse.opset import raise_opset
 from onnxprune.surgery import remove_dead_units
 
-# Of the annotations, at most: the evaluation, notes, versions and where the nodes run; the line of a weight but its
-# name; the curves of a training, and of sensitivities.
+# Largest sizes of the metadata: evaluation, notes, versions and kernels together; the entry of a weight without its
+# name; the curves of a training; the curves of a sensitivity scan.
 FIXED_BYTES, LAYER_BYTES, TRAINING_BYTES, CURVES_BYTES = 2_200, 110, 1_200, 1_600
 
 
@@ -33,33 +33,33 @@ def rate_of_bytes(
     curves: Mapping[str, Curve] | None,
     dense_bytes: int,
 ) -> float:
-    """The lowest rate at which the file has no more bytes than `config.bytes`, were nothing fine-tuned.
+    """The lowest rate at which the file has at most `config.bytes`, without fine-tuning.
 
-    `curves` as in `make_pruner`; `dense_bytes`: of the file as it is. Which weights are removed is settled by
-    magnitude here, whatever the criterion.
+    `curves` as in `make_pruner`; `dense_bytes`: the size of the input file. The copies are pruned by magnitude,
+    whatever the criterion.
 
     Raises:
-        SettingError: no rate comes down to that.
+        SettingError: no rate reaches that size.
     """
     asked = config.bytes
     assert isinstance(asked, int)
     config = replace(config, criterion="magnitude")
     raised = raise_opset(model, lambda before, after: True)[0] if config.format == "ops" else model
-    room = asked - _annotations_bytes(weights, config)
+    room = asked - _metadata_bytes(weights, config)
 
     def size(rate: float) -> int:
         return _file_bytes(raised, replace(config, bytes=None, rate=rate), curves)
 
     if (least := size(HIGHEST)) > room:
         raise SettingError(
-            f"--bytes {asked} is out of reach: {least + asked - room:,} would be left with next to no "
-            "weights: ask for more, or exclude fewer layers"
+            f"--bytes {asked} cannot be reached: the file has {least + asked - room:,} bytes even with almost no "
+            "weights; give a larger --bytes, or exclude fewer layers"
         )
     return lowest_rate(size, room, dense_bytes, least)
 
 
 def _file_bytes(model: ir.Model, config: PruneConfig, curves: Mapping[str, Curve] | None) -> int:
-    """The size of the file, without annotations, that a job writes at a rate."""
+    """The size of the file that a job writes at a rate, without metadata."""
     copy = model.clone()
     make_pruner(copy, find_weights(copy).prunable, config, curves=curves).prune(ONE_SHOT, {})
     if config.remove_dead:
@@ -69,8 +69,8 @@ def _file_bytes(model: ir.Model, config: PruneConfig, curves: Mapping[str, Curve
         return stage.file_bytes()
 
 
-def _annotations_bytes(weights: Sequence[Weight], config: PruneConfig) -> int:
-    """What the file says of its job, at most."""
+def _metadata_bytes(weights: Sequence[Weight], config: PruneConfig) -> int:
+    """The largest size of the metadata that describes the job."""
     names = sum(len(weight.name) for weight in weights)
     known = FIXED_BYTES + LAYER_BYTES * len(weights) + names
     known += len(json.dumps(config.to_dict(), separators=COMPACT))

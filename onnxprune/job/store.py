@@ -39,10 +39,10 @@ def store(
     same: Same = lambda before, after: True,
     place: Place = lambda model: None,
 ) -> dict[str, Stored]:
-    """Write a model in the format of the settings: by name, how each weight that the format touched is stored.
+    """Write a model in the format of the settings; returns how each weight is stored, by name.
 
-    `was_external`: whether the input model's weights were in external data. `same` says whether a
-    model converted to a higher opset gives the same outputs, `place` chooses which sparse nodes run by kernels.
+    `was_external`: whether the input model's weights were in external data. `same(before, after)`: whether a model
+    converted to a higher opset gives the same outputs. `place(model)` chooses the kernels.
     """
     for key in [key for key in model.metadata_props if key.startswith(ANNOTATION_PREFIX)]:
         del model.metadata_props[key]

@@ -1,6 +1,6 @@
-"""Latency, memory and size side by side: one layer at a time, whole networks, or two files of your own.
+"""Benchmarks of latency, memory and file size: single layers, whole networks, or two files of your own.
 
-Protocol: every engine lives in a process of its own, and they run in turns, each for a burst, so that a slow spell of
-the machine hits all of them. Times are medians over the bursts, ratios the medians of the bursts' ratios. Weights and
-inputs are warm. Before a row is timed, every engine's outputs are compared with those of dense onnxruntime.
+Protocol: every engine has its own process, and the engines alternate in short bursts, so that a slow phase of the
+machine affects all of them. Times are medians over the rounds; speedups are medians of the ratios of each round.
+Weights and inputs are warm. Before timing, the outputs of every engine are compared with those of dense onnxruntime.
 """

@@ -1,4 +1,4 @@
-"""The engines that are compared, each in a process of its own that is asked in turns."""
+"""The inference engines that are compared, each in its own process."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ _PROCESS_STATUS = Path("/proc/self/status")
 
 
 class EngineError(OnnxPruneError):
-    """An engine does not load or run a model; the message is the engine's own."""
+    """An engine cannot load or run a model; the message is that of the engine."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """`opens` makes a model file at a number of threads ready to run; `package` must be installed for it.
+    """An inference engine.
 
-    `own`: it is ours, runs sparse files, and a wrong result of it ends the bench.
+    `opens(path, threads, feeds)` loads a model and returns a function that runs it; it needs the installed `package`.
+    `own`: onnxprune's own engine, which runs sparse files, and whose wrong results stop the benchmark.
     """
 
     name: str
@@ -82,13 +83,13 @@ def _deepsparse(path: str, threads: int, feeds: Feeds) -> Run:
     engine = _deepsparse_library().deepsparse_engine(path, 1, cores, 1, "single_stream", None, None)
     names = engine.input_names()
     return lambda inputs: [
-        _sound(array) for array in engine.execute_list_out([inputs[name] for name in names])
+        _with_strides(array) for array in engine.execute_list_out([inputs[name] for name in names])
     ]
 
 
 @functools.cache
 def _deepsparse_library() -> Any:
-    """DeepSparse's engine without its Python package, whose dependencies no longer fit together."""
+    """DeepSparse's engine without its Python package, whose dependencies conflict."""
     spec = importlib.util.find_spec("deepsparse")
     assert spec is not None and spec.submodule_search_locations is not None
     bare = types.ModuleType("deepsparse")
@@ -99,8 +100,8 @@ def _deepsparse_library() -> Any:
     return init_deepsparse_lib()
 
 
-def _sound(array: np.ndarray) -> np.ndarray:
-    """Built for NumPy 1, the engine gives NumPy 2 arrays whose strides are 0."""
+def _with_strides(array: np.ndarray) -> np.ndarray:
+    """The array with correct strides: the engine was built for NumPy 1, and its strides are 0 in NumPy 2."""
     strides = np.empty(array.shape, array.dtype).strides
     return np.lib.stride_tricks.as_strided(array, array.shape, strides)
 
@@ -111,13 +112,13 @@ OTHERS = (Engine("DeepSparse", _deepsparse, "deepsparse"), Engine("OpenVINO", _o
 
 
 def forced(isa: str) -> Engine:
-    """The kernels of one instruction set."""
+    """The engine with the kernels of one instruction set."""
     return Engine(f"onnxprune {isa}", _onnxprune, own=True, environment={"ONNXPRUNE_ISA": isa})
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of a process: what it holds now, and the most that it ever held; None where the system does not tell."""
+    """Bytes of a process: current and peak resident memory; None where the system does not report them."""
 
     now: int | None
     peak: int | None
@@ -127,25 +128,25 @@ class Worker:
     """A process that runs one engine; it stops when it is closed or its owner ends.
 
     Raises (by every method):
-        EngineError: what the engine says.
+        EngineError: the error of the engine.
     """
 
     def __init__(self, engine: Engine):
         context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, engine), daemon=True)
+        self._pipe, other_end = context.Pipe()
+        self._process = context.Process(target=_serve, args=(other_end, engine), daemon=True)
         self._process.start()
-        theirs.close()
+        other_end.close()
 
     def load(self, path: Path, threads: int, feeds: Feeds) -> float:
-        """Open a model, in place of the one before, and run it once: seconds until it was open."""
+        """Load a model, in place of the previous one, and run it once; returns the seconds to load it."""
         return self._ask("load", str(path), threads, dict(feeds))
 
     def outputs(self) -> list[np.ndarray]:
         return self._ask("outputs")
 
     def runs(self, seconds: float) -> list[float]:
-        """Seconds of each of as many runs as fit into `seconds`, one at least."""
+        """Seconds of each run, for as many runs as fit into `seconds`, at least one."""
         return self._ask("runs", seconds)
 
     def memory(self) -> Memory:
@@ -173,7 +174,7 @@ class _Server:
         self._feeds: Feeds = {}
 
     def load(self, path: str, threads: int, feeds: Feeds) -> float:
-        # DeepSparse knows a dtype by its address, and pickling made new ones.
+        # DeepSparse compares dtypes by address, and pickling creates new ones.
         feeds = {name: _with_own_dtype(array) for name, array in feeds.items()}
         self._run, self._feeds = None, feeds
         start = time.perf_counter()

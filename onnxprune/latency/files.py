@@ -1,4 +1,4 @@
-"""Two files side by side: a model before and after pruning, without the kernels and with them."""
+"""The benchmark of two files: a model and its pruned version, in stock onnxruntime and with the sparse kernels."""
 
 from __future__ import annotations
 
@@ -12,44 +12,46 @@ from onnxprune.latency.engines import DENSE, KERNELS, Worker
 from onnxprune.latency.race import Entrant, Row, race
 from onnxprune.model.io import load
 
-BEFORE, STOCK, OURS = "before", "after, stock", "after, kernels"
-# Of the largest output of the pruned model in stock onnxruntime; what the kernels make of the same file.
+BASELINE, STOCK, WITH_KERNELS = "baseline", "pruned, stock", "pruned, kernels"
+# Largest difference between the kernels and stock onnxruntime on the same file, relative to the largest output.
 TOLERANCE = 1e-3
 
 
 def bench_files(
-    before: Path,
-    after: Path,
+    baseline: Path,
+    pruned: Path,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     threads: Sequence[int] = (1, 0),
 ) -> Iterator[Row]:
-    """Time a model before and after pruning at each number of threads (0: as many as onnxruntime takes).
+    """Time a model and its pruned version at each number of threads (0: the choice of onnxruntime).
 
-    The pruned model's outputs are not the other's, so that none is held against it; with the kernels they are held
-    against those of the same file without.
+    The outputs of the two models differ and are not compared. Those with the kernels are compared with those of the
+    same file without.
 
     Raises:
-        OnnxPruneError: what is wrong, in a sentence that says the mend.
+        OnnxPruneError: what is wrong, and how to fix it.
     """
-    specs = [input_specs(load(path)[0]) for path in (before, after)]
+    specs = [input_specs(load(path)[0]) for path in (baseline, pruned)]
     if [spec.name for spec in specs[0]] != [spec.name for spec in specs[1]]:
-        raise SettingError(f"{before} and {after} have other inputs: give a model and its pruned form")
+        raise SettingError(
+            f"{baseline} and {pruned} have different inputs: give a model and its pruned version"
+        )
     feeds = random_feeds(specs[0], input_shapes or {})
     for count in threads:
         entrants = {
-            BEFORE: Entrant(Worker(DENSE), before),
-            STOCK: Entrant(Worker(DENSE), after),
-            OURS: Entrant(Worker(KERNELS), after, own=True),
+            BASELINE: Entrant(Worker(DENSE), baseline),
+            STOCK: Entrant(Worker(DENSE), pruned),
+            WITH_KERNELS: Entrant(Worker(KERNELS), pruned, own=True),
         }
         try:
             yield race(
-                after.name,
+                pruned.name,
                 None,
                 count,
                 entrants,
                 feeds,
                 tolerance=TOLERANCE,
-                references={STOCK: STOCK, OURS: STOCK},
+                references={STOCK: STOCK, WITH_KERNELS: STOCK},
             )
         finally:
             for entrant in entrants.values():

@@ -1,7 +1,7 @@
 """Fit the constants of `sparse/estimate.py` to rows of the layers suite.
 
 onnxprune bench --suite layers --threads 1 --json rows.json
-python -m onnxprune.benchmarksmarks.fit rows.json ...
+python -m onnxprune.latency.fit rows.json ...
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ STEP = 1.1
 BATCHES = (1, 8, 64)
 
 Sample = tuple[Layer, float, float]
-"""A layer, its density, and how many times faster than dense its kernel was."""
+"""A layer, its density, and the measured speedup of its kernel over dense."""
 
 
 def speedup(layer: Layer, density: float, costs: Costs) -> float:
-    """Of a layer alone, as the suite measures it: a dense convolution reorders what goes in and out."""
+    """The estimated speedup of a single layer; alone, a dense convolution also reorders its input and output."""
     y = output_shape(layer)
     conv = layer.op_type == "Conv"
     dense, sparse = estimate(conv, layer.x, y, math.prod(layer.weight), density, costs)
@@ -35,13 +35,13 @@ def speedup(layer: Layer, density: float, costs: Costs) -> float:
 
 
 def error(samples: list[Sample], costs: Costs) -> float:
-    """Root mean square of the logarithms of estimated over measured."""
+    """Root mean square of log(estimated / measured)."""
     logs = [math.log(speedup(layer, density, costs) / ratio) for layer, density, ratio in samples]
     return float(np.sqrt(np.mean(np.square(logs))))
 
 
 def fit(samples: list[Sample], costs: Costs = PORTABLE) -> Costs:
-    """The constants of least `error`, found one by one by steps of 10 % and then smaller ones."""
+    """The constants with the least `error`, by coordinate descent with steps of 10 % and then smaller ones."""
     step = STEP
     for _ in range(ROUNDS):
         trials = [
@@ -68,4 +68,4 @@ if __name__ == "__main__":
     measured = [sample for name in sys.argv[1:] for sample in read(Path(name))]
     found = fit(measured)
     print(found)
-    print(f"off by a factor of {math.exp(error(measured, found)):.2f}, of {len(measured)} rows")
+    print(f"typical error: a factor of {math.exp(error(measured, found)):.2f} over {len(measured)} rows")

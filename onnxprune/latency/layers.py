@@ -19,7 +19,7 @@ from onnxprune.model.weights import find_weights
 from onnxprune.sparse.rewrite import to_ops
 
 DENSITIES = (0.02, 0.04, 0.10, 0.20, 0.30)
-# Of the largest output; the order of a sum's terms differs from dense.
+# Relative to the largest output; the kernels add in another order than dense onnxruntime.
 TOLERANCE = 1e-5
 OPSET = 17
 
@@ -35,7 +35,7 @@ class Layer:
     attributes: tuple[tuple[str, int | list[int]], ...] = ()
 
     def at(self, batch: int) -> Layer:
-        """The layer for this many times the samples."""
+        """The layer with a batch size."""
         if batch == 1:
             return self
         return replace(self, name=f"{self.name}, batch {batch}", x=(batch * self.x[0], *self.x[1:]))
@@ -60,7 +60,7 @@ def _matmul(rows: int, inputs: int, outputs: int) -> Layer:
     return Layer(f"MatMul {rows}x{inputs}x{outputs}", "MatMul", (rows, inputs), (inputs, outputs))
 
 
-# The shapes of ResNet-50, VGG-16, BERT and AlexNet that most of their time goes to.
+# The layers that take most of the time in ResNet-50, VGG-16, BERT and AlexNet.
 LAYERS = (
     _matmul(128, 768, 3072),
     _matmul(128, 3072, 768),
@@ -89,12 +89,12 @@ def bench_layers(
     threads: Sequence[int] = (1, 2),
     engines: Sequence[Engine] = (KERNELS, *OTHERS),
 ) -> Iterator[Row]:
-    """Time each layer at each density and number of threads: dense onnxruntime, our kernels, and other engines.
+    """Time each layer at each density and number of threads: dense onnxruntime, sparse kernels, and other engines.
 
-    The instruction set is the machine's best, or what the environment variable ONNXPRUNE_ISA names.
+    The instruction set is the best of the machine, or that of the environment variable ONNXPRUNE_ISA.
 
     Raises:
-        SettingError: a layer's sparse output is not the dense one.
+        SettingError: the sparse output of a layer is wrong.
     """
     workers = {engine: Worker(engine) for engine in (DENSE, *engines) if not engine.missing()}
     try:
@@ -146,7 +146,7 @@ def _sparse(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def output_shape(layer: Layer) -> tuple[int, ...]:
-    """What the layer makes of its input."""
+    """The shape of the layer's output."""
     attributes: dict[str, Any] = dict(layer.attributes)
     if layer.op_type != "Conv":
         return (*layer.x[:-1], layer.weight[0 if attributes.get("transB") else -1])

@@ -22,7 +22,7 @@ from onnxprune.sparse.choose import choose_auto
 from onnxprune.sparse.opset import raise_opset
 from onnxprune.sparse.rewrite import to_ops
 
-# Of the largest output; rounding adds up over the layers of a network.
+# Relative to the largest output; rounding errors add up over the layers of a network.
 TOLERANCE = 1e-3
 TUNED = f"{KERNELS.name} auto"
 SEARCH_SECONDS = 20.0
@@ -30,7 +30,7 @@ SEARCH_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Prepared:
-    """A network pruned: dense and sparse form, and what it is run on."""
+    """A pruned network in dense and in sparse form, and its inputs."""
 
     dense: ir.Model
     sparse: ir.Model
@@ -43,13 +43,14 @@ def bench_models(
     engines: Sequence[Engine] = (KERNELS, *OTHERS),
     seconds: float = SEARCH_SECONDS,
 ) -> Iterator[Row]:
-    """Time each network, pruned: dense onnxruntime, all sparse nodes by kernels, `--target auto`, and other engines.
+    """Time each pruned network: dense onnxruntime, `--kernels all`, `--kernels measured`, and other engines.
 
-    `seconds` limit the search of `--target auto`. Every row has processes of its own, so that memory is told apart.
+    `seconds`: time for the search of `--kernels measured`. Every row has its own processes, so that memory is measured
+    separately.
 
     Raises:
         MissingPackageError: the package of a network is not installed.
-        SettingError: a sparse network gives other outputs than the dense one.
+        SettingError: the outputs of a sparse network are wrong.
     """
     for name, network in networks.items():
         prepared = prepare(network)
@@ -73,7 +74,7 @@ def bench_models(
 
 
 def prepare(network: Network) -> Prepared:
-    """Build a network and prune it: each weight to its density, by magnitude."""
+    """Build a network and prune each weight by magnitude to its density."""
     model = ir.from_proto(network.build())
     weights = find_weights(model).prunable
     densities = network.densities
@@ -82,7 +83,7 @@ def prepare(network: Network) -> Prepared:
     apply_masks(weights, make_masks(pools))
     model, _ = raise_opset(model, lambda before, after: True)
     for value in model.graph.inputs:
-        # The other engines are made for one shape.
+        # The other engines compile for one shape.
         if (shape := network.shapes.get(value.name or "")) is not None:
             value.shape = ir.Shape(shape)
     sparse = model.clone()

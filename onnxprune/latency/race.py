@@ -1,4 +1,4 @@
-"""One row of a table: some engines on one model, checked against dense onnxruntime, then timed in turns."""
+"""One row of a benchmark: several engines on one model, checked against dense onnxruntime, then timed alternately."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from onnxprune.latency.engines import EngineError, Feeds, Memory, Worker
 from onnxprune.runtime.timing import take_turns, typical
 
 BURST_SECONDS = 0.02
-TURNS = 9
+ROUNDS = 9
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """An engine's process, and the file that it runs; `own`: it is ours, and a wrong result ends the bench."""
+    """An engine's process, and the file that it runs; `own`: onnxprune's engine, whose errors stop the benchmark."""
 
     worker: Worker
     path: Path
@@ -29,10 +29,10 @@ class Entrant:
 
 @dataclass
 class Row:
-    """What a race found, by the entrant's name: seconds a run, times faster than dense, and who did not take part.
+    """The results of a race, by the name of the entrant.
 
-    `loads` are seconds until the model was open, `memory` the bytes of the process before and after, `bytes`
-    those of the file, `runs` the seconds of every run.
+    `seconds`: per run; `ratios`: speedup over dense; `failures`: why an entrant was not timed; `loads`: seconds to load
+    the model; `memory`: of the process before and after loading; `bytes`: of the file; `runs`: seconds of every run.
     """
 
     name: str
@@ -56,15 +56,15 @@ def race(
     *,
     tolerance: float,
     references: Mapping[str, str] | None = None,
-    turns: int = TURNS,
+    rounds: int = ROUNDS,
 ) -> Row:
-    """Load, check and time; the first entrant is dense onnxruntime, which the others are held against.
+    """Load, check and time all entrants; the first is dense onnxruntime, whose outputs the others must reproduce.
 
-    `references` names another entrant than the first to compare an entrant's outputs with; `tolerance` is relative to
-    the largest output.
+    `references`: for an entrant, the name of another one whose outputs it must reproduce. `tolerance`: relative to the
+    largest output.
 
     Raises:
-        SettingError: an entrant of our own gives other outputs than its reference.
+        SettingError: the outputs of onnxprune's own engine are wrong.
     """
     row = Row(name, density, threads)
     outputs: dict[str, list[np.ndarray]] = {}
@@ -84,7 +84,7 @@ def race(
         reference = (references or {}).get(entrant, first)
         error = difference(outputs[entrant], outputs[reference])
         if not error <= tolerance:
-            message = f"{name}: {entrant} is off by {error:.1e} of the largest output of {reference}"
+            message = f"{name}: the outputs of {entrant} differ from those of {reference} by {error:.1e} of the largest"
             if each.own:
                 raise SettingError(message)
             row.failures[entrant] = message
@@ -92,7 +92,7 @@ def race(
     bursts = [
         partial(_burst, entrants[entrant].worker, row.runs.setdefault(entrant, [])) for entrant in racing
     ]
-    times = dict(zip(racing, take_turns(bursts, turns), strict=True))
+    times = dict(zip(racing, take_turns(bursts, rounds), strict=True))
     for entrant in racing:
         timing = typical(times[first], times[entrant])
         row.seconds[entrant], row.ratios[entrant] = timing.other, timing.ratio
@@ -100,12 +100,12 @@ def race(
 
 
 def difference(got: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
-    """The largest difference of any output, of that output's largest value; infinite where shapes differ."""
+    """The largest difference of any output, relative to its largest value; infinite if the shapes differ."""
     if [array.shape for array in got] != [array.shape for array in expected]:
         return float("inf")
     return max(
-        float(np.abs(mine - theirs).max(initial=0) / (np.abs(theirs).max(initial=0) or 1))
-        for mine, theirs in zip(got, expected, strict=True)
+        float(np.abs(array - other).max(initial=0) / (np.abs(other).max(initial=0) or 1))
+        for array, other in zip(got, expected, strict=True)
     )
 
 

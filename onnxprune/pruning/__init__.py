@@ -1,1 +1,1 @@
-"""Which weights go: criteria, allocation of the rate to layers, masks, and the schedule."""
+"""Which weights are removed: criteria, allocation of the rate to layers, masks, and the schedule."""

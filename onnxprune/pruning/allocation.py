@@ -1,4 +1,4 @@
-"""How much of each weight is removed: the rate of the job and its exceptions, as pools that share one budget."""
+"""How much of each weight is removed: the rate of the job and its exceptions, as pools of weights."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ BY_SHAPE = {"std": std_rates, "erk": erk_rates}
 
 @dataclass(frozen=True)
 class Pool:
-    """Weights pruned together: `rate` of their elements is removed, or what is smaller than `threshold`.
+    """Weights pruned together: the fraction `rate` of their elements, or all elements smaller than `threshold`.
 
-    Exactly one of the two is set. `by_output`: each output of a layer loses the same share.
+    Exactly one of the two is set. `by_output`: each output of a layer loses the same fraction.
     """
 
     weights: tuple[Weight, ...]
@@ -44,11 +44,11 @@ def allocate(
     curves: Mapping[str, Curve] | None = None,
     costs: Mapping[str, float] | None = None,
 ) -> list[Pool]:
-    """Share the job's rate out: one pool a layer, or one for all; `--layer-rate` makes pools of its own.
+    """Distribute the job's rate: one pool per layer, or one for all; weights of `--layer-rate` have their own pools.
 
-    `curves`: what a sensitivity scan found, by weight, which the rate is then shared out by; it is the fraction removed
-    of all `costs`, those of each weight when dense, by name, or of the number of elements.
-    Excluded weights are in no pool and count in no rate. A later `--layer-rate` wins over an earlier one.
+    `curves`: the sensitivity of each weight, by name; the rate is then distributed by it, as the fraction removed of
+    all `costs` (of each dense weight, by name), by default of the number of elements. Excluded weights are in no pool
+    and do not count towards the rate. A later `--layer-rate` overrides an earlier one.
 
     Raises:
         SelectorError: a selector matches nothing.
@@ -60,7 +60,9 @@ def allocate(
         own_rate.update(dict.fromkeys(select(selector, weights), rate))
     included = [weight for weight in weights if weight not in excluded]
     if weights and not included:
-        raise NothingToPruneError("every weight is excluded, so there is nothing to prune: drop an --exclude")
+        raise NothingToPruneError(
+            "every weight is excluded, so there is nothing to prune: remove an --exclude"
+        )
     common = [weight for weight in included if weight not in own_rate]
     by_output = settings.allocation == "per-output"
     pools = [Pool((weight,), own_rate[weight], None, by_output) for weight in included if weight in own_rate]
@@ -83,5 +85,5 @@ def allocate(
 
 
 def _threshold(weight: Weight, deviations: float | None) -> float | None:
-    """So many standard deviations of the weights as they came (Han et al. 2015, section 4)."""
+    """A number of standard deviations of the input model's weights (Han et al. 2015, section 4)."""
     return None if deviations is None else deviations * float(weight.numbers().std(dtype=np.float64))

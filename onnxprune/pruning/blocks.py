@@ -1,7 +1,7 @@
 """4x1 blocks of a weight: 4 consecutive outputs at one input position, so that a kernel loads that input once for 4.
 
-Seen as the (out, in) matrix of `Weight.matrix`, rows 0 to 3 make the first blocks, rows 4 to 7 the next. What is left
-over at the end makes smaller blocks; those of a grouped Conv end where a group of outputs does.
+In the (out, in) matrix of `Weight.matrix`, rows 0 to 3 form the first blocks, rows 4 to 7 the next. The last rows may
+form smaller blocks; in a grouped Conv, blocks end where a group of outputs ends.
 
     5 outputs, 2 inputs   ->  blocks (2, 2): rows 0-3 and row 4, each at inputs 0 and 1
 """
@@ -16,7 +16,10 @@ BLOCK_OUTPUTS = 4
 
 
 def block_norms(weight: Weight, scores: np.ndarray) -> np.ndarray:
-    """The root of the mean square score of every block, float64 (blocks of outputs, inputs); scores: as the weight."""
+    """The root mean square of the scores of each block: float64 (blocks of outputs, inputs).
+
+    `scores` have the shape of the weight.
+    """
     starts = _starts(weight)
     squares = np.square(weight.matrix(scores).astype(np.float64))
     sizes = np.diff(starts, append=len(squares))
@@ -24,7 +27,7 @@ def block_norms(weight: Weight, scores: np.ndarray) -> np.ndarray:
 
 
 def spread(weight: Weight, blocks: np.ndarray) -> np.ndarray:
-    """What is told of every block, (blocks of outputs, inputs), told of every element, in the weight's shape."""
+    """A value for each block, (blocks of outputs, inputs), repeated for each element, in the weight's shape."""
     outputs = weight.shape[weight.out_axis]
     rows = np.repeat(blocks, np.diff(_starts(weight), append=outputs), axis=0)
     others = [size for axis, size in enumerate(weight.shape) if axis != weight.out_axis]

@@ -1,4 +1,4 @@
-"""The rate at which what is left costs what was asked for: so many multiply-adds, or so many bytes of a file."""
+"""The rate at which the pruned model meets a budget of multiply-adds or of bytes."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from onnxprune.pruning.allocation import allocate
 from onnxprune.pruning.masks import make_masks
 from onnxprune.pruning.rates import Curve
 
-# Halvings of the interval that the rate is in: to a ten-thousandth.
+# Bisection steps: the rate is exact to 1 / 2^14, less than a ten-thousandth.
 HALVINGS = 14
 HIGHEST = 0.9999
-# A size this far below what was asked for is near enough.
+# A size this far below the budget is accepted.
 NEAR = 0.01
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What was asked for, what of it no pruning changes, and what a weight costs at a density (0 to 1)."""
+    """A budget: `asked`, the `fixed` cost that pruning does not change, and the `cost` of a weight at a density."""
 
     flag: str
     asked: float
@@ -32,10 +32,12 @@ class Budget:
     cost: Callable[[Weight, float], float]
 
 
-def of_multiply_adds(weights: Sequence[Weight], share: float, costs: Mapping[str, int], total: int) -> Budget:
-    """A share of a model's multiply-adds, those with weights that are zero not counted.
+def budget_of_multiply_adds(
+    weights: Sequence[Weight], share: float, costs: Mapping[str, int], total: int
+) -> Budget:
+    """A fraction of a model's multiply-adds, not counting those with zero weights.
 
-    `costs`: of the weights when dense, by name; `total`: of the whole model.
+    `costs`: multiply-adds of each dense weight, by name; `total`: of the whole model.
     """
     fixed = total - sum(costs[weight.name] for weight in weights)
     return Budget(
@@ -46,61 +48,63 @@ def of_multiply_adds(weights: Sequence[Weight], share: float, costs: Mapping[str
 Settings = TypeVar("Settings", bound=PruningSettings)
 
 
-def settled(
+def within_budget(
     weights: Sequence[Weight],
     settings: Settings,
     budget: Budget,
     curves: Mapping[str, Curve] | None,
     costs: Mapping[str, float] | None,
 ) -> Settings:
-    """The settings with the lowest rate, shared out as they say, that stays within a budget.
+    """The settings with the lowest rate within a budget.
 
     `curves` and `costs` as in `allocate`.
 
     Raises:
-        SettingError: no rate stays within it.
+        SettingError: no rate is within the budget.
     """
     present = {weight.name: weight.nonzero() / max(weight.size, 1) for weight in weights}
 
     def at(rate: float) -> Settings:
         return replace(settings, rate=rate, flops=None, bytes=None)
 
-    def spent(rate: float) -> float:
+    def cost(rate: float) -> float:
         kept = present | _densities(weights, at(rate), curves, costs)
         return budget.fixed + sum(
             budget.cost(weight, min(kept[weight.name], present[weight.name])) for weight in weights
         )
 
-    if spent(HIGHEST) > budget.asked:
+    if cost(HIGHEST) > budget.asked:
         raise SettingError(
-            f"{budget.flag} is out of reach: {spent(HIGHEST):,.0f} would be left with next to no weights; "
-            f"{budget.fixed:,.0f} of that no pruning of single weights changes, excluded layers have the rest"
+            f"{budget.flag} cannot be reached: {cost(HIGHEST):,.0f} multiply-adds remain even with almost no weights, "
+            f"{budget.fixed:,.0f} of them in layers without prunable weights; give a larger --flops, or exclude fewer "
+            "layers"
         )
     low, high = 0.0, HIGHEST
-    if spent(low) <= budget.asked:
+    if cost(low) <= budget.asked:
         return at(low)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        low, high = (low, middle) if spent(middle) <= budget.asked else (middle, high)
+        low, high = (low, middle) if cost(middle) <= budget.asked else (middle, high)
     return at(high)
 
 
 def lowest_rate(size: Callable[[float], float], most: float, dense: float, least: float) -> float:
-    """The lowest rate at which `size`, which falls with it, is at most `most`, or less by no more than `NEAR`.
+    """The lowest rate at which `size(rate)` is at most `most`; a size up to `NEAR` below it is accepted.
 
-    `dense` and `least`: the sizes at the rates 0 and `HIGHEST`.
+    `size` decreases with the rate; `dense` and `least` are the sizes at the rates 0 and `HIGHEST`.
     """
     if dense <= most:
         return 0.0
     aim = (1 - NEAR / 2) * most
     low, high, fits = 0.0, HIGHEST, least
     rate, found = low, dense
-    for turn in range(HALVINGS):
+    for iteration in range(HALVINGS):
         if fits >= (1 - NEAR) * most:
             break
-        # On the line from the last one to the least; where that leads out of the interval, or now and then, halved.
+        # Linear interpolation between the last size and the least; outside of the interval, and every third time,
+        # bisection.
         rate = HIGHEST - (HIGHEST - rate) * (aim - least) / max(found - least, 1)
-        if not low < rate < high or turn % 3 == 2:
+        if not low < rate < high or iteration % 3 == 2:
             rate = (low + high) / 2
         found = size(rate)
         if found <= most:
@@ -116,7 +120,7 @@ def _densities(
     curves: Mapping[str, Curve] | None,
     costs: Mapping[str, float] | None,
 ) -> dict[str, float]:
-    """What is left of each weight that a job prunes."""
+    """The density of each weight that a job prunes, by name."""
     kept = {}
     for pool in allocate(weights, settings, curves, costs):
         if len(pool.weights) == 1 and pool.rate is not None:

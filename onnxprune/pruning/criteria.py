@@ -1,4 +1,4 @@
-"""Importance criteria: how much a weight, or a channel, matters. One entry of `CRITERIA` each."""
+"""Importance criteria for weights and channels: one entry of `CRITERIA` each."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
 class Criterion:
     """An importance criterion.
 
-    `score(weights, measured)` gives the importance of every weight, in the shape of `weights` and above 0 where a
-    weight is not 0. What `measured` is, `needs` says: nothing ("weights"); the norms (groups, inputs) of what each
-    weight of (groups, outputs, inputs) is multiplied by ("inputs"); or dL/dw in the shape of `weights` ("gradients").
-    `channel_norm` joins the scores of a channel; None: the criterion is for single weights. `solve` chooses the mask
-    and updates the remaining weights together, in the place of `score`.
+    `score(weights, measured)`: the importance of each weight, in the shape of `weights`, above 0 where a weight is not
+    0. `needs` says what `measured` is: nothing ("weights"); the norms (groups, inputs) of the inputs of weights
+    (groups, outputs, inputs) ("inputs"); or dL/dw in the shape of `weights` ("gradients"). `channel_norm`: the norm
+    over the scores of a channel; None if the criterion is for single weights only. `solve`: chooses the mask and
+    updates the remaining weights together, instead of `score`. `help`: the text for the command line.
     """
 
     help: str
@@ -35,11 +35,11 @@ class Criterion:
 
 
 def ranks(scores: np.ndarray) -> np.ndarray:
-    """The place of every score among those of its output, the last axis, from 0 for the smallest."""
+    """The rank of every score along the last axis, from 0 for the smallest."""
     return scores.argsort(-1, kind="stable").argsort(-1, kind="stable")
 
 
-def _size(weights: np.ndarray, measured: np.ndarray) -> np.ndarray:
+def _absolute(weights: np.ndarray, measured: np.ndarray) -> np.ndarray:
     """|w|; Han et al. 2015."""
     return np.abs(weights)
 
@@ -47,24 +47,24 @@ def _size(weights: np.ndarray, measured: np.ndarray) -> np.ndarray:
 def _wanda(weights: np.ndarray, norms: np.ndarray) -> np.ndarray:
     """Ranks of |w| * |x| within each output, from 1; Sun et al. 2024, arXiv 2306.11695.
 
-    Every output loses the same share: LeNet-5 at half its weights is wrong on 2.6 % so, on 5.7 % with one threshold
-    for all outputs of a layer.
+    Every output loses the same fraction: at a rate of 50 %, LeNet-5 then has an error of 2.6 %, and of 5.7 % with one
+    threshold for all outputs of a layer.
     """
     return ranks(np.abs(weights) * norms[:, None, :]) + 1
 
 
 def _taylor(weights: np.ndarray, gradients: np.ndarray) -> np.ndarray:
-    """|w * dL/dw|: what the loss changes without the weight, to first order; Molchanov et al. 2019."""
+    """|w * dL/dw|: the change of the loss without the weight, to first order; Molchanov et al. 2019."""
     return np.abs(weights * gradients)
 
 
 CRITERIA: Mapping[str, Criterion] = {
-    "magnitude": Criterion("absolute value; of a channel, the L2 norm", _size, channel_norm="l2"),
-    "l1": Criterion("L1 norm of a channel", _size, single_weights=False, channel_norm="l1"),
-    "wanda": Criterion("absolute value times the norm of the inputs it meets", _wanda, needs="inputs"),
+    "magnitude": Criterion("absolute value, or L2 norm of a channel", _absolute, channel_norm="l2"),
+    "l1": Criterion("L1 norm of a channel", _absolute, single_weights=False, channel_norm="l1"),
+    "wanda": Criterion("absolute value times the norm of the input", _wanda, needs="inputs"),
     "second-order": Criterion(
-        "loss of the layer's outputs when the other weights are updated to compensate (SparseGPT, OBS)",
-        _size,
+        "least error of the layer outputs, with an update of the remaining weights, as in OBS and SparseGPT",
+        _absolute,
         needs="inputs",
         solve=second_order,
     ),
@@ -75,7 +75,7 @@ CRITERIA: Mapping[str, Criterion] = {
 
 
 def find_criterion(name: str) -> Criterion:
-    """The entry of a name.
+    """The criterion with this name.
 
     Raises:
         SettingError: there is none.
@@ -86,9 +86,9 @@ def find_criterion(name: str) -> Criterion:
 
 
 def magnitude(weight: Weight) -> np.ndarray:
-    """|w| of every element, of the weight's shape, float32 (float64 for a double weight); Han et al. 2015.
+    """|w| of every element, in the weight's shape, float32 (float64 for a double weight); Han et al. 2015.
 
-    Of a quantized weight, the size of what its integers stand for: thresholds compare it with others.
+    A quantized weight is dequantized first, because thresholds compare it with other weights.
     """
     array = weight.encoding.decode(weight.copy())
     array = array.astype(np.float64 if array.dtype == np.float64 else np.float32, copy=False)
@@ -96,9 +96,9 @@ def magnitude(weight: Weight) -> np.ndarray:
 
 
 def drawn(scores: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Scores times exponential numbers: a weight is removed with a probability that falls with its own (Han 2015).
+    """Scores times exponential random numbers, so that less important weights are more often removed (Han et al. 2015).
 
-    The k smallest are k draws without replacement, each in proportion to 1 / score (Efraimidis & Spirakis 2006);
-    a weight lies below a threshold t with the probability 1 - exp(-t / score).
+    The k smallest are k draws without replacement, in proportion to 1 / score (Efraimidis & Spirakis 2006); a score
+    falls below a threshold t with the probability 1 - exp(-t / score).
     """
     return scores * random.standard_exponential(scores.shape, dtype=scores.dtype)

@@ -1,7 +1,7 @@
-"""Pruning a layer so that its outputs on calibration inputs stay near: minimize |W X - V X'|^2 over a sparse V.
+"""Reconstruction of a layer's outputs on calibration inputs: minimize |W X - V X'|^2 over a sparse V.
 
-The layer is groups of maps (groups, outputs, inputs); X is what it reads in the dense model, X' in the pruned one.
-With H = X' X'^T and C = X X'^T the loss is, but for a constant, tr (V - T) H (V - T)^T, where T = W C H^-1.
+W and V are (groups, outputs, inputs); X are the inputs of the layer in the dense model, X' in the pruned one. With
+H = X' X'^T and C = X X'^T the loss is, up to a constant, tr (V - T) H (V - T)^T, where T = W C H^-1.
 """
 
 from __future__ import annotations
@@ -11,24 +11,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Of the mean of H's diagonal: pulls what the inputs do not tell apart towards the weights as they were.
+# As a fraction of the mean of H's diagonal; where the inputs do not determine V, it stays close to W.
 DAMPING = 0.01
 SWEEPS = 20
-# Sweeps in which the rate grows to the one asked for.
+# Sweeps in which the rate grows to the final one.
 GROWING = 15
 RECONSTRUCTION_STEPS = 40
-# Of the largest residual at the start; float32 leaves little below.
+# Relative to the largest initial residual; float32 cannot reach much less.
 RECONSTRUCTION_TOLERANCE = 1e-4
 
 Choose = Callable[[np.ndarray, float], np.ndarray]
-"""Which scores to keep, a mask: of (groups, outputs, inputs), at a part (0 to 1) of the way to the rate."""
+"""(scores, part) to a mask of the scores to keep, (groups, outputs, inputs), at a part (0 to 1) of the final rate."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A layer to prune in units where H has a diagonal of ones; `scale` leads back to the layer's own.
+    """The least-squares problem of a layer, scaled so that H has a diagonal of ones; `scale` undoes that.
 
-    `hessian` (groups, inputs, inputs), `target` and `start` (groups, outputs, inputs), `scale` (groups, 1, inputs).
+    `hessian` (groups, inputs, inputs), `target` and `start` (groups, outputs, inputs), `scale` (groups, 1, inputs);
+    float32.
     """
 
     hessian: np.ndarray
@@ -51,7 +52,7 @@ class Problem:
         return cls(*(part.astype(np.float32) for part in parts))
 
     def loss(self, weights: np.ndarray) -> float:
-        """Of weights in the layer's own units, over that of no weights at all."""
+        """The loss of unscaled weights, relative to that of all zeros."""
         error = weights * self.scale - self.target
         return float(_energy(error, self.hessian) / max(_energy(self.target, self.hessian), 1e-300))
 
@@ -59,8 +60,8 @@ class Problem:
 def second_order(problem: Problem, choose: Choose) -> tuple[np.ndarray, np.ndarray]:
     """Mask and remaining weights by alternating projections (ADMM): Boža 2024, arXiv 2401.02938, on target T.
 
-    One inverse serves all sweeps; the mask follows the weights while the rate grows, and any pattern that can be
-    chosen from scores will do.
+    All sweeps use one inverse. While the rate grows, the mask is chosen anew from the current weights; any sparsity
+    pattern works.
     """
     inverse = np.linalg.inv(problem.hessian + np.eye(problem.hessian.shape[-1], dtype=np.float32))
     pull = problem.target @ problem.hessian
@@ -78,7 +79,7 @@ def second_order(problem: Problem, choose: Choose) -> tuple[np.ndarray, np.ndarr
 def reconstruct(problem: Problem, mask: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The remaining weights of a mask that minimize the loss, each row on its own support, starting from `weights`.
 
-    Conjugate gradients of all rows together, a row's step and direction its own; the loss falls at every step.
+    Conjugate gradients on all rows at once, each row with its own step and direction; the loss decreases at every step.
     """
     solution = np.where(mask, weights * problem.scale, 0)
     residual = np.where(mask, (problem.target - solution) @ problem.hessian, 0)
@@ -94,8 +95,8 @@ def reconstruct(problem: Problem, mask: np.ndarray, weights: np.ndarray) -> np.n
         solution = solution + step * direction
         residual = residual - step * curved
         new = (residual**2).sum(-1, keepdims=True)
-        turn = np.divide(new, squares, out=np.zeros_like(new), where=squares > 0)
-        direction = residual + turn * direction
+        beta = np.divide(new, squares, out=np.zeros_like(new), where=squares > 0)
+        direction = residual + beta * direction
         squares = new
     return solution / problem.scale
 

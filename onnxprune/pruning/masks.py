@@ -25,11 +25,11 @@ def make_masks(
 ) -> Masks:
     """A mask for every weight of the pools, by name, of the weight's shape, bool.
 
-    A pool of n elements at rate r loses exactly round(r * n) of them, the smallest first, among equals those that
-    come first. Elements that are zero already count as lost and are never given back, so a pool that holds more
-    zeros than its rate asks for keeps them all. With `blocks`, the same is true of the blocks of `pruning/blocks.py`,
-    which are kept or removed whole; zeros in one that is kept are zeros still. With `random`, weights are drawn at
-    random, see `drawn`. `score` gives the importance of a weight's elements, in its shape.
+    A pool of n elements at rate r loses exactly round(r * n) of them, those with the lowest scores first, among equal
+    ones the first. Elements that are zero already count as removed and stay zero, so a pool with more zeros than its
+    rate asks for keeps them all. With `blocks`, the same holds for the blocks of `pruning/blocks.py`, which are kept or
+    removed whole; zeros in a kept block stay zero. With `random`, weights are drawn at random, see `drawn`. `score`
+    gives the importance of a weight's elements, in its shape.
     """
     masks: Masks = {}
     for pool in pools:
@@ -54,25 +54,25 @@ def make_masks(
 
 
 def _within_outputs(weight: Weight, scores: np.ndarray) -> np.ndarray:
-    """The ranks of scores, of the weight's shape, among those of the same output."""
+    """The ranks of the scores within each output, in the weight's shape."""
     rows = np.moveaxis(scores, weight.out_axis, 0)
     ranked = ranks(rows.reshape(len(rows), -1)).reshape(rows.shape)
     return np.moveaxis(ranked, 0, weight.out_axis)
 
 
 def apply_masks(weights: Sequence[Weight], masks: Masks) -> None:
-    """Zero what the masks cut, in the model."""
+    """Zero the weights that the masks remove, in the model."""
     for weight in weights:
         if weight.name in masks:
-            cut = masks[weight.name]
-            # Turned over where it is: a second mask would be a quarter of the weight.
-            np.logical_not(cut, out=cut)
-            weight.prune(cut)
-            np.logical_not(cut, out=cut)
+            removed = masks[weight.name]
+            # Inverted in place and back: a second mask would take a quarter of the memory of the weight.
+            np.logical_not(removed, out=removed)
+            weight.prune(removed)
+            np.logical_not(removed, out=removed)
 
 
 class NonZero(Mapping[ir.Value, np.ndarray]):
-    """The masks that weights show, True = not zero, each made when asked for: all are a quarter of the weights."""
+    """The masks of weights, True = not zero; each is computed on access, to save memory."""
 
     def __init__(self, weights: Sequence[Weight]):
         self._weights = {weight.value: weight for weight in weights}

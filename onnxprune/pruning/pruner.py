@@ -1,4 +1,4 @@
-"""What prunes a model at a step of the schedule, and what it needs for that."""
+"""The interface of a pruner, which prunes a model at each step of the schedule."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnxprune.model.constants import constant_tensor
 from onnxprune.model.weights import Weight
 from onnxprune.pruning.schedule import PruningStep, layer_family
 
-# Arrays of masks or scores by the model's own constants.
+# Masks or gradients, by the constants of the model.
 Arrays = Mapping[ir.Value, np.ndarray]
 
 
@@ -20,10 +20,9 @@ Arrays = Mapping[ir.Value, np.ndarray]
 class Pruner:
     """Zeroes weights of a model.
 
-    `prune(step, gradients)` reads the model's weights as they stand, zeroes some in it, and returns the masks of what
-    it decided on (bool, True = kept). `weights` are those that it may prune one by one. `gradients`: dL/dw by the
-    model's constants, of their shapes, where the pruner `needs_gradients`. `updates_weights`: it also changes weights
-    that it keeps.
+    `prune(step, gradients)` reads the current weights of the model, zeroes some of them in place, and returns masks
+    (bool, True = kept). `weights`: those that it may prune one by one. `gradients`: dL/dw by the model's constants, in
+    their shapes, if the pruner `needs_gradients`. `updates_weights`: whether it also changes remaining weights.
     """
 
     prune: Callable[[PruningStep, Arrays], Arrays]
@@ -33,11 +32,11 @@ class Pruner:
 
     @property
     def families(self) -> tuple[str, ...]:
-        """The kinds of layers that there are, in the order of the graph."""
+        """The layer families of the weights, in the order of the graph."""
         return tuple(dict.fromkeys(layer_family(weight.op_type) for weight in self.weights))
 
     def fixed(self, step: PruningStep) -> set[ir.Value]:
-        """The constants of the layers that are not fine-tuned after a step: those of other families than its own."""
+        """The constants of the layers that are frozen after a step: those of other families than the step's."""
         if step.family is None:
             return set()
         nodes = [use.node for weight in self.weights for use in weight.uses]

@@ -1,4 +1,4 @@
-"""A rate for each layer: by its shape, by its spread, or by what pruning it costs the outputs."""
+"""A rate for each layer: by its shape (ERK), by its standard deviation, or by its sensitivity."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from onnxprune.model.weights import Weight
 from onnxprune.pruning.patterns import keep_largest
 
-# Between two rates of a ladder a curve is cut into so many pieces of one slope.
+# Pieces that each linear segment of a curve is divided into.
 PIECES = 8
 
 Curve = Sequence[tuple[float, float]]
@@ -36,7 +36,7 @@ def erk_rates(weights: Sequence[Weight], rate: float) -> dict[str, float]:
 
 
 def std_rates(weights: Sequence[Weight], rate: float) -> dict[str, float]:
-    """One quality parameter for all layers, the one that reaches the rate: thresholds in proportion to each spread."""
+    """Thresholds in proportion to each layer's standard deviation, with the one factor that reaches the rate."""
     numbers = [weight.numbers() for weight in weights]
     scores = [np.abs(array) / (array.std(dtype=np.float64) or 1.0) for array in numbers]
     masks = keep_largest(scores, rate)
@@ -47,11 +47,11 @@ def std_rates(weights: Sequence[Weight], rate: float) -> dict[str, float]:
 
 
 def cheapest_rates(curves: Mapping[str, Curve], costs: Mapping[str, float], rate: float) -> dict[str, float]:
-    """The rates that lose least in sum while the fraction `rate` of all costs goes.
+    """The rates with the least total loss that remove the fraction `rate` of all costs.
 
-    `costs`: of each layer when dense, in whatever is to be saved: weights, multiply-adds. A layer's loss is taken to
-    rise along the lower convex hull of its curve; what it loses more slowly than another goes first, so the sum is
-    the least for convex losses that add up.
+    `costs`: of each dense layer, in weights or multiply-adds. The loss of a layer is taken to follow the lower convex
+    hull of its curve. Pieces of the hulls are removed in the order of their slopes (loss per cost), which is optimal
+    for convex losses that add up.
     """
     pieces = []
     for name, curve in curves.items():
@@ -61,7 +61,7 @@ def cheapest_rates(curves: Mapping[str, Curve], costs: Mapping[str, float], rate
             pieces += [(slope, name, (end - start) / PIECES)] * PIECES
     rates = dict.fromkeys(curves, 0.0)
     left = rate * sum(costs[name] for name in curves)
-    # Along a hull slopes rise, so pieces of one layer come in order.
+    # Slopes increase along a hull, so the pieces of one layer come in order.
     for _, name, width in sorted(pieces, key=lambda piece: piece[0]):
         taken = min(width, left / costs[name]) if costs[name] else width
         rates[name] += taken

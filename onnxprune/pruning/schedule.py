@@ -1,4 +1,4 @@
-"""When weights are removed: the pruning steps on the way to the rate, by updates of the optimizer."""
+"""Pruning schedules: the pruning steps, by number of optimizer updates."""
 
 from __future__ import annotations
 
@@ -8,50 +8,48 @@ from dataclasses import dataclass, replace
 from onnxprune.config.training import ScheduleSettings
 from onnxprune.pruning.allocation import Pool
 
-# Pruning steps where `--steps` is not given.
+# Default numbers of pruning steps.
 ITERATIVE_STEPS = 10
 GRADUAL_STEPS = 100
-# Share of the training after which masks with regrowth are fixed.
-SETTLED = 0.75
+# Fraction of the training after which the masks of prune-and-regrow are fixed.
+REGROWTH_END = 0.75
 
-Way = Callable[[float, float], float]
+RateCurve = Callable[[float, float], float]
+"""(final rate, part) to the current rate; part: 0 at the start of pruning, 1 at its end."""
 
 
-def equal_shares(rate: float, part: float) -> float:
-    """The rate at a part (0 to 1) of the way: equal parts remove equal fractions of what is left.
-
-    So does repeated pruning by a fixed share (Han et al. 2015, section 3.4).
-    """
+def geometric(rate: float, part: float) -> float:
+    """Equal parts remove equal fractions of the remaining weights, as in Han et al. 2015, section 3.4."""
     return rate if part == 1 else 1 - (1 - rate) ** part
 
 
 def cubic(rate: float, part: float) -> float:
-    """The rate at a part (0 to 1) of the way: fast at first, while many weights are redundant (Zhu & Gupta 2017)."""
+    """Fast at first, while many weights are redundant (Zhu & Gupta 2017, arXiv 1710.01878)."""
     return rate * (1 - (1 - part) ** 3)
 
 
 @dataclass(frozen=True)
 class PruningStep:
-    """One pruning step, after so many updates (`update`), when `part` (0 to 1) of the way to the rate is to be done.
+    """One pruning step, after `update` updates of the optimizer, at `part` (0 to 1) of the rate `curve`.
 
-    `family`: only the layers of this kind (`layer_family`) are pruned, and the others fixed until the next step.
+    `family`: only layers of this family (`layer_family`) are pruned, and the others are frozen until the next step.
     """
 
     update: int
     part: float
-    way: Way = equal_shares
+    curve: RateCurve = geometric
     family: str | None = None
 
     def rate(self, final: float) -> float:
-        """The fraction that is to be removed by now, of a final one."""
-        return self.way(final, self.part)
+        """The rate after this step, for a final rate."""
+        return self.curve(final, self.part)
 
     def threshold(self, final: float) -> float:
-        """The threshold by now: thresholds grow in proportion to the way."""
-        return final * (self.part if self.way is equal_shares else self.way(1.0, self.part))
+        """The threshold at this step, for a final threshold; geometric schedules increase it linearly."""
+        return final * (self.part if self.curve is geometric else self.curve(1.0, self.part))
 
     def pools(self, pools: Sequence[Pool]) -> list[Pool]:
-        """The pools as they are by now."""
+        """The pools with the rates and thresholds of this step."""
         return [
             replace(
                 pool,
@@ -62,16 +60,16 @@ class PruningStep:
         ]
 
 
-# The whole way in one step.
+# The final rate in one step.
 ONE_SHOT = PruningStep(0, 1.0)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The pruning steps of a training, by update; the last one completes the way.
+    """The pruning steps of a training, by update; the last one reaches the final rate.
 
-    `regrows`: masked weights go on being trained and return when they grow (Guo et al. 2016, dynamic network surgery);
-    `regrow_zeros`: so do those that are zero in the input model.
+    `regrows`: removed weights are still trained, and return when they grow large (dynamic network surgery, Guo et al.
+    2016); `regrow_zeros`: so are weights that are zero in the input model.
     """
 
     steps: tuple[PruningStep, ...]
@@ -80,14 +78,14 @@ class Schedule:
 
 
 def layer_family(op_type: str) -> str:
-    """Which of the two kinds of layers an operator makes, which the paper prunes alternately."""
+    """The family of an operator's layer; `--alternate` prunes the families alternately (Han et al. 2015)."""
     return "convolution" if "Conv" in op_type else "other"
 
 
 def make_schedule(settings: ScheduleSettings, updates: int, families: Sequence[str] = ()) -> Schedule:
-    """The schedule of a training of so many updates; `families`: the kinds of layers, for `--alternate`."""
+    """The schedule of a training of `updates` updates; `families`: the layer families, for `--alternate`."""
     planned = _SCHEDULES[settings.schedule](settings, updates, families)
-    # Of several steps at one update, which short trainings have, the last one says it all.
+    # In short trainings several steps fall on one update: the last one includes the others.
     steps = tuple({step.update: step for step in planned}.values())
     return Schedule(steps, settings.schedule == "prune-and-regrow", settings.regrow_zeros)
 
@@ -98,17 +96,17 @@ def _one_shot(settings: ScheduleSettings, updates: int, families: Sequence[str])
 
 def _iterative(settings: ScheduleSettings, updates: int, families: Sequence[str]) -> list[PruningStep]:
     steps = settings.steps or ITERATIVE_STEPS
-    kinds: Sequence[str | None] = families if settings.alternate and len(families) > 1 else (None,)
-    count = steps * len(kinds)
+    pruned: Sequence[str | None] = families if settings.alternate and len(families) > 1 else (None,)
+    count = steps * len(pruned)
     planned = [
         PruningStep(
             round(settings.pruning_end * updates * index / count),
-            (index // len(kinds) + 1) / steps,
-            family=kinds[index % len(kinds)],
+            (index // len(pruned) + 1) / steps,
+            family=pruned[index % len(pruned)],
         )
         for index in range(count)
     ]
-    # The last one counts over all layers, so that the rate comes out exactly.
+    # The last step prunes all layers, so that the final rate is exact.
     return [*planned[:-1], replace(planned[-1], family=None)]
 
 
@@ -122,8 +120,8 @@ def _gradual(settings: ScheduleSettings, updates: int, families: Sequence[str]) 
 
 def _prune_and_regrow(settings: ScheduleSettings, updates: int, families: Sequence[str]) -> list[PruningStep]:
     steps = settings.steps or GRADUAL_STEPS
-    start, end = settings.pruning_end * updates, max(settings.pruning_end, SETTLED) * updates
-    # Without a way to the rate, the steps are for what returns.
+    start, end = settings.pruning_end * updates, max(settings.pruning_end, REGROWTH_END) * updates
+    # Steps after the final rate exchange removed weights for others.
     spacing = max(1, round((start or end) / steps))
     afterwards = [
         PruningStep(update, 1.0, cubic) for update in range(round(start) + spacing, round(end) + 1, spacing)

@@ -1,4 +1,4 @@
-"""The k-th smallest of many numbers, in two passes and little memory: no sort, and no copy to partition."""
+"""The k-th smallest of many numbers in two passes, without a sort or a copy of all of them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-# Numbers looked at in one go.
+# Numbers processed at once.
 CHUNK = 1 << 18
 _BUCKET_BITS = 16
 
 
 def kth_smallest(arrays: Sequence[np.ndarray], k: int) -> float:
-    """The k-th smallest (from 1) of all the non-negative float32 or float64 numbers, one type, in some arrays.
+    """The k-th smallest (from 1) of all numbers in the arrays: non-negative, all float32 or all float64.
 
-    As integers, the bits of such numbers are in the numbers' order: the first 16 are counted, and only the numbers of
-    the one bucket that holds the k-th are partitioned.
+    The bits of such numbers, read as integers, have the same order. A histogram of the first 16 bits finds the bucket
+    of the k-th number, and only the numbers of that bucket are partitioned.
     """
     itemsize = arrays[0].itemsize
     bits = [array.reshape(-1).view(f"u{itemsize}") for array in arrays]

@@ -15,10 +15,10 @@ NAMES_SHOWN = 8
 def select(selector: str, weights: Sequence[Weight]) -> list[Weight]:
     """The weights whose initializer or node name the selector matches.
 
-    An exact name goes before a glob, so names with brackets can be written as they are.
+    An exact match takes precedence over a glob, so names may contain brackets.
 
     Raises:
-        SelectorError: it matches nothing, or the regular expression is broken.
+        SelectorError: it matches nothing, or the regular expression is invalid.
     """
     exact = [weight for weight in weights if selector in _names(weight)]
     if exact:
@@ -29,16 +29,16 @@ def select(selector: str, weights: Sequence[Weight]) -> list[Weight]:
         known = ", ".join(weight.name for weight in weights[:NAMES_SHOWN])
         more = ", ..." if len(weights) > NAMES_SHOWN else ""
         raise SelectorError(
-            f"selector {selector!r} matches no prunable weight; there are: {known}{more} (see `onnxprune inspect`)"
+            f"selector {selector!r} matches no prunable weight: give one of {known}{more} (see `onnxprune inspect`)"
         )
     return chosen
 
 
 def matching(selector: str, names: Sequence[str], kind: str) -> list[str]:
-    """Those of the names of one kind of thing that the selector matches.
+    """The names that the selector matches; `kind` says in messages what they name.
 
     Raises:
-        SelectorError: it matches nothing, or the regular expression is broken.
+        SelectorError: it matches nothing, or the regular expression is invalid.
     """
     if selector in names:
         return [selector]
@@ -47,7 +47,7 @@ def matching(selector: str, names: Sequence[str], kind: str) -> list[str]:
     if not chosen:
         more = ", ..." if len(names) > NAMES_SHOWN else ""
         raise SelectorError(
-            f"selector {selector!r} matches no {kind}; there are: {', '.join(names[:NAMES_SHOWN])}{more}"
+            f"selector {selector!r} matches no {kind}: give one of {', '.join(names[:NAMES_SHOWN])}{more}"
         )
     return chosen
 
@@ -62,4 +62,4 @@ def _compile(selector: str) -> re.Pattern[str]:
     try:
         return re.compile(selector[3:])
     except re.error as error:
-        raise SelectorError(f"selector {selector!r} is not a regular expression: {error}") from None
+        raise SelectorError(f"selector {selector!r} is not a valid regular expression: {error}") from None

@@ -1,4 +1,4 @@
-"""A sensitivity scan: every weight pruned alone at a ladder of rates (Han et al. 2015, section 4), resumable."""
+"""A resumable sensitivity scan: one weight pruned at a time, at several rates (Han et al. 2015, section 4)."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from onnxprune.pruning.criteria import magnitude
 from onnxprune.pruning.patterns import keep_largest
 
 RATES = (0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-# A layer may lose so much more than the whole: of what is left at the rate asked for, it may keep but this share.
-SPARED = 0.25
+# The lowest density of a layer that the scan covers, as a fraction of the density of the whole model.
+LEAST_DENSITY = 0.25
 
 
-def ladder_for(rate: float) -> tuple[float, ...]:
-    """The rates to try where layers share out `rate`, some losing more, some less: RATES, and halvings of the rest."""
+def rates_to_scan(rate: float) -> tuple[float, ...]:
+    """The rates to try before `rate` is distributed over the layers: RATES, then higher ones by halving the density."""
     rates = list(RATES)
-    while rates[-1] < 1 - SPARED * (1 - rate):
+    while rates[-1] < 1 - LEAST_DENSITY * (1 - rate):
         rates.append(1 - (1 - rates[-1]) / 2)
     return tuple(rates)
 
 
 class Loss(Protocol):
-    """What pruning did: `outputs` their relative squared deviation, `error` the share of labels missed, if any."""
+    """The effect of pruning: `outputs`, their relative squared deviation; `error`, the fraction of wrong labels."""
 
     @property
     def outputs(self) -> float: ...
@@ -38,14 +38,15 @@ class Loss(Protocol):
     def error(self) -> float | None: ...
 
 
-Variants = Callable[[Weight], Mapping[float, np.ndarray]]
-Judge = Callable[[Sequence[Weight], Variants], Iterable[tuple[Weight, Mapping[float, Loss]]]]
-"""Tries every variant (arrays by rate) of every weight, and gives what it cost, weight after weight."""
+PrunedArrays = Callable[[Weight], Mapping[float, np.ndarray]]
+"""A weight to its pruned arrays, by rate."""
+Measure = Callable[[Sequence[Weight], PrunedArrays], Iterable[tuple[Weight, Mapping[float, Loss]]]]
+"""Measures the loss of each weight with each of its pruned arrays, by rate."""
 
 
 @dataclass
 class Scan:
-    """What a scan has found so far; `about` says of what, and on what."""
+    """The results of a scan so far; `about` identifies the model, the data and the rates."""
 
     about: dict[str, Any]
     layers: dict[str, dict[float, tuple[float, float | None]]] = field(default_factory=dict)
@@ -69,14 +70,14 @@ class Scan:
             with replacing(path, "w") as file:
                 file.write(json.dumps({"about": self.about, "layers": layers}, indent=2) + "\n")
         except OSError as error:
-            raise OutputError(f"{path} cannot be written: {error.strerror}; name another file") from error
+            raise OutputError(f"{path} cannot be written: {error.strerror}; give another file") from error
 
     @classmethod
     def load(cls, path: Path) -> Scan:
         """Read a scan that `save` wrote.
 
         Raises:
-            SettingError: the file is none.
+            SettingError: the file is not a scan.
         """
         try:
             content = json.loads(path.read_text())
@@ -87,28 +88,32 @@ class Scan:
             return cls(content["about"], layers)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SettingError(
-                f"{path} is no sensitivity scan: {error}; delete it, or name another file"
+                f"{path} is not a sensitivity scan: {error}; delete it, or give another file"
             ) from None
 
 
 def scan(
-    weights: Sequence[Weight], judge: Judge, rates: Sequence[float], about: dict[str, Any], state: Path | None
+    weights: Sequence[Weight],
+    measure: Measure,
+    rates: Sequence[float],
+    about: dict[str, Any],
+    state: Path | None,
 ) -> Iterator[Scan]:
-    """Scan weight after weight, smallest magnitudes first; yields what is found so far, after each.
+    """Prune one weight at a time by magnitude and measure the loss; yields the results so far after each weight.
 
-    `state`: a file that keeps it; a scan of the same things that was interrupted goes on from there.
+    `state`: a file to save the scan to; an interrupted scan with the same `about` is resumed from it.
 
     Raises:
-        SettingError: the file holds a scan of something else.
+        SettingError: the file holds a scan with another `about`.
     """
     found = Scan(about)
     if state is not None and state.exists():
         found = Scan.load(state)
         if found.about != about:
             differing = ", ".join(key for key in about if found.about.get(key) != about[key])
-            raise SettingError(f"{state} holds another scan (it differs in {differing}): name another file")
+            raise SettingError(f"{state} holds a scan with other {differing}: give another file")
     missing = [weight for weight in weights if weight.name not in found.layers]
-    for weight, losses in judge(missing, lambda weight: _pruned_alone(weight, rates)):
+    for weight, losses in measure(missing, lambda weight: _pruned_arrays(weight, rates)):
         found.layers[weight.name] = {rate: (loss.outputs, loss.error) for rate, loss in losses.items()}
         if state is not None:
             found.save(state)
@@ -117,6 +122,6 @@ def scan(
         yield found
 
 
-def _pruned_alone(weight: Weight, rates: Sequence[float]) -> dict[float, np.ndarray]:
+def _pruned_arrays(weight: Weight, rates: Sequence[float]) -> dict[float, np.ndarray]:
     array, zero, scores = weight.array(), weight.encoding.zero, magnitude(weight)
     return {rate: np.where(keep_largest([scores], rate)[0], array, zero) for rate in rates}

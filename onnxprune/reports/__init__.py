@@ -1,1 +1,1 @@
-"""What a job did, as JSON types and as tables for the terminal."""
+"""The record of a job in JSON types, and the HTML report."""

@@ -1,4 +1,4 @@
-"""Charts as SVG of our own: readable offline, in light and dark, at any width."""
+"""SVG charts that work offline, in light and dark mode, at any width."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ WIDTH, HEIGHT = 460, 270
 LEFT, RIGHT, TOP, BOTTOM = 68, 24, 12, 44
 TICKS = 5
 LEGEND_LINE = 16
-# Of equal lightness, told apart by the color-blind too (Okabe and Ito 2008); dashes tell those of one color apart.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+# Distinguishable for color-blind readers (Okabe and Ito 2008); dashes distinguish lines of one color.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DASHES = ("", "6 3", "2 2", "8 3 2 3")
-# Below that a decimal power says no more.
+# The smallest value on logarithmic axes.
 SMALLEST = 1e-9
 
 STYLE = """svg{color:#222;font:12px system-ui,sans-serif}
@@ -31,9 +31,9 @@ def line_chart(
     from_zero: bool = True,
     dots: Collection[str] = (),
 ) -> str:
-    """Lines through points (x, y), one a name, with a legend below; an `<svg>` element that stands alone.
+    """A self-contained `<svg>` element: one line per name through points (x, y), with a legend below.
 
-    Those named in `dots` are drawn as points. `from_zero`: the axis of y begins at 0.
+    Series named in `dots` are drawn as points. `from_zero`: the y axis starts at 0.
     """
     points = [point for line in series.values() for point in line]
     lowest_x, highest_x = _ends([x for x, _ in points])
@@ -58,8 +58,8 @@ def line_chart(
     )
     bottom = HEIGHT
     for index, (name, line) in enumerate(series.items()):
-        color = COLOURS[index % len(COLOURS)]
-        dashes = DASHES[index // len(COLOURS) % len(DASHES)]
+        color = COLORS[index % len(COLORS)]
+        dashes = DASHES[index // len(COLORS) % len(DASHES)]
         bottom += LEGEND_LINE
         if name in dots:
             places = [*(place(*point) for point in line), (LEFT + 12.0, bottom - 10.0)]
@@ -85,13 +85,13 @@ def _text(x: float, y: float, text: str, anchor: str) -> str:
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:
-    """The lowest and highest of values, apart from each other."""
+    """The lowest and highest of values, made different."""
     low, high = min(values), max(values)
     return (low, high) if high > low else (low, low + 1)
 
 
 def histogram(edges: Sequence[float], counts: Mapping[str, Sequence[int]]) -> str:
-    """Counts between `edges`, a name a stepped line, the axis of counts in square roots so that tails are seen."""
+    """Counts between `edges`, one stepped line per name, on a square-root axis that makes tails visible."""
     series = {
         name: [
             point
@@ -100,10 +100,10 @@ def histogram(edges: Sequence[float], counts: Mapping[str, Sequence[int]]) -> st
         ]
         for name, numbers in counts.items()
     }
-    return line_chart(series, "value", "weights", "{:.2g}".format, _squared)
+    return line_chart(series, "value", "number of weights", "{:.2g}".format, _squared)
 
 
 def _squared(root: float) -> str:
-    """A tick of the axis of counts; between small counts whole numbers would name several alike."""
+    """The label of a tick of the count axis; with integers, small counts would have equal labels."""
     count = root**2
     return f"{count:,.0f}" if count >= 10 else f"{count:.2g}"

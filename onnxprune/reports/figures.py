@@ -1,4 +1,4 @@
-"""The charts of the page: the trade-off, sensitivities, training, and how the weights are spread."""
+"""The charts of the report: trade-off, sensitivity, fine-tuning, and distributions of the weights."""
 
 from __future__ import annotations
 
@@ -10,56 +10,57 @@ from typing import Any
 from onnxprune.evaluation.metrics import METRICS
 from onnxprune.reports.charts import SMALLEST, histogram, line_chart
 from onnxprune.reports.html import charts, paragraph, section, table
-from onnxprune.reports.record import BEFORE, DRAWN_CURVES
+from onnxprune.reports.record import BASELINE, DRAWN_CURVES
 from onnxprune.reports.text import bytes_text
 
 
 def tradeoff(record: Mapping[str, Any]) -> str:
-    """Every trial of a search: what it removed against its loss, a line through the best, the chosen one marked."""
+    """The trials of a search: compression against error, a line through the Pareto frontier, the chosen one marked."""
     trials = sorted(record.get("trials") or (), key=lambda trial: trial["rate"])
     if not trials:
         return ""
     name = trials[0]["metric"]
-    falling = name in METRICS and METRICS[name].fraction
-    label = "error on validation data" if falling else name
+    is_accuracy = name in METRICS and METRICS[name].fraction
+    label = "error on validation data" if is_accuracy else name
 
-    def loss(trial: Mapping[str, Any]) -> float:
-        return 1 - trial["value"] if falling else trial["value"]
+    def error(trial: Mapping[str, Any]) -> float:
+        return 1 - trial["value"] if is_accuracy else trial["value"]
 
     def text(value: float) -> str:
-        return f"{value:.2%}" if falling else f"{value:.4g}"
+        return f"{value:.2%}" if is_accuracy else f"{value:.4g}"
 
-    # Rates crowd near 1: the axis is of halvings of the weights.
-    points = [(-math.log2(1 - trial["rate"]), loss(trial)) for trial in trials]
-    # Only those that no other beats keep their models.
-    best = [point for point, trial in zip(points, trials, strict=True) if trial["model"]]
+    # High rates are close to 1, so the axis is logarithmic in the density.
+    points = [(-math.log2(1 - trial["rate"]), error(trial)) for trial in trials]
+    # Only trials that no other dominates keep their models.
+    frontier = [point for point, trial in zip(points, trials, strict=True) if trial["model"]]
     chosen = [point for point, trial in zip(points, trials, strict=True) if trial["chosen"]]
-    lines = {"the best of them": best, "a trial": points} | ({"chosen": chosen} if chosen else {})
+    lines = {"best trials": frontier, "trial": points} | ({"chosen": chosen} if chosen else {})
     chart = line_chart(
         lines,
-        "times fewer weights",
+        "compression (weights / remaining weights)",
         label,
         lambda halvings: f"{2**halvings:.3g}x",
         text,
         from_zero=False,
-        dots=("a trial", "chosen"),
+        dots=("trial", "chosen"),
     )
     rows = [
         [
             (f"{trial['rate']:.2%}", trial["rate"]),
             (f"{trial['kept']:,}", trial["kept"]),
             (bytes_text(trial["size"]), trial["size"]),
-            (text(loss(trial)), loss(trial)),
+            (text(error(trial)), error(trial)),
             (f"{trial['seconds']:.0f} s", trial["seconds"]),
             ("chosen" if trial["chosen"] else "", None),
         ]
         for trial in trials
     ]
-    return section("Trade-off", charts([chart]) + table(("rate", "kept", "file", label, "time", ""), rows))
+    headings = ("rate", "kept weights", "file size", label, "time", "")
+    return section("Trade-off between rate and accuracy", charts([chart]) + table(headings, rows))
 
 
 def sensitivity(record: Mapping[str, Any]) -> str:
-    """How far the outputs move when one weight alone is pruned, on an axis of powers of ten."""
+    """The deviation of the outputs when one weight is pruned, on a logarithmic axis."""
     curves = record.get("sensitivity") or {}
     if not curves:
         return ""
@@ -76,9 +77,12 @@ def sensitivity(record: Mapping[str, Any]) -> str:
         "{:.0%}".format,
         lambda power: f"{10**power:.0e}",
     )
-    text = "Each weight pruned alone: |y - y0|² / |y0|² of the outputs. The rate was shared out by this."
+    text = (
+        "The deviation |y - y0|² / |y0|² of the outputs when one weight is pruned and all others are not. The rate was "
+        "distributed over the layers by it."
+    )
     if len(curves) > len(lines):
-        text += f" The {len(lines)} that move them most of {len(curves)}."
+        text += f" The chart shows the {len(lines)} most sensitive of {len(curves)} weights."
     return section("Sensitivity", paragraph(text) + charts([chart]))
 
 
@@ -103,16 +107,16 @@ def fine_tuning(record: Mapping[str, Any]) -> str:
 
 
 def histograms(record: Mapping[str, Any]) -> str:
-    """The distribution of each weight before pruning, after it, and after fine-tuning."""
+    """The distribution of each weight: baseline, remaining weights, and after fine-tuning."""
     weights = record.get("histograms") or {}
     figures = [
         f"<figcaption>{escape(name)}</figcaption>{histogram(parts['edges'], parts['counts'])}"
         for name, parts in weights.items()
     ]
-    text = "How many weights have which value, those that are zero left out"
-    if any(BEFORE in parts["counts"] for parts in weights.values()):
+    text = "Histograms of the non-zero weights."
+    if any(BASELINE in parts["counts"] for parts in weights.values()):
         text += (
-            ": before pruning; after pruning, the remaining ones with the values that they had; and after fine-tuning "
-            "or calibration"
+            " Baseline: all weights of the input model. Remaining: the weights that pruning keeps, with their values "
+            "in the input model. Fine-tuned: the same weights after fine-tuning or calibration."
         )
-    return section("Weights", paragraph(f"{text}.") + charts(figures)) if figures else ""
+    return section("Distribution of the weights", paragraph(text) + charts(figures)) if figures else ""

@@ -1,4 +1,4 @@
-"""Pieces of the page: sections and tables, every text escaped."""
+"""HTML building blocks of the report: sections and tables; all texts are escaped."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 Cell = tuple[str, float | None]
-"""What a cell says, and the number to sort it by where there is one."""
+"""The text of a cell, and the number to sort it by, if there is one."""
 
 
 def section(title: str, body: str) -> str:
@@ -18,12 +18,12 @@ def paragraph(text: str, kind: str = "dim") -> str:
 
 
 def charts(figures: Iterable[str]) -> str:
-    """Figures side by side, as many as there is room for."""
+    """Figures side by side, as many as fit."""
     return f'<div class="charts">{"".join(f"<figure>{figure}</figure>" for figure in figures)}</div>'
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
-    """A table that is sorted by a click on a heading."""
+    """A table that a click on a heading sorts."""
     lines = list(rows)
     numeric = [value is not None for _, value in lines[0]] if lines else [False] * len(headings)
     head = "".join(

@@ -1,4 +1,4 @@
-"""Latency of a model before and after on this machine, in turns: for the report, within a few seconds."""
+"""Latency of the baseline and the pruned model on this machine, for the report, measured within a few seconds."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from onnxprune.model.io import load
 from onnxprune.runtime.cpu import cpu_name
 from onnxprune.runtime.timing import burst, session_options, take_turns, typical
 
-BEFORE, STOCK, KERNELS = "before", "after, stock onnxruntime", "after, our kernels"
-# For all turns together; slow models get fewer turns, fast ones longer bursts.
+BASELINE, STOCK, KERNELS = "baseline", "pruned, stock onnxruntime", "pruned, sparse kernels"
+# For all rounds together; slow models get fewer rounds, fast ones longer bursts.
 SECONDS = 3.0
-MOST_TURNS, FEWEST_TURNS = 9, 2
+MOST_ROUNDS, FEWEST_ROUNDS = 9, 2
 
 
-def latency(before: Path, after: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    """Milliseconds of a run on random inputs of these shapes, by what runs; `times` how many times faster than before.
+def latency(baseline: Path, pruned: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """Latency of both models on random inputs of these shapes: `milliseconds` per run, and `speedup` over the baseline.
 
-    Where it cannot be measured, `reason` says why and `milliseconds` is empty.
+    If it cannot be measured, `reason` says why and `milliseconds` is empty.
     """
-    found: dict[str, Any] = {"machine": cpu_name(), "milliseconds": {}, "times": {}, "reason": ""}
+    found: dict[str, Any] = {"machine": cpu_name(), "milliseconds": {}, "speedup": {}, "reason": ""}
     try:
-        feeds = random_feeds(input_specs(load(before)[0]), shapes)
+        feeds = random_feeds(input_specs(load(baseline)[0]), shapes)
         kernels = runtime.available()
-        entrants = {BEFORE: (before, False), STOCK: (after, False)}
+        variants = {BASELINE: (baseline, False), STOCK: (pruned, False)}
         if kernels:
-            entrants[KERNELS] = (after, True)
+            variants[KERNELS] = (pruned, True)
         else:
             found["reason"] = kernels.reason
-        runs = {name: _run(path, ours, feeds) for name, (path, ours) in entrants.items()}
-        times = dict(zip(runs, _turns(list(runs.values())), strict=True))
+        runs = {name: _run(path, with_kernels, feeds) for name, (path, with_kernels) in variants.items()}
+        times = dict(zip(runs, _interleaved(list(runs.values())), strict=True))
     except OnnxPruneError as error:
         return found | {"reason": str(error)}
-    except Exception as error:  # onnxruntime's own have no common class
+    except Exception as error:  # the exceptions of onnxruntime have no common base class
         return found | {"reason": first_line(error)}
     for name, seconds in times.items():
-        timing = typical(times[BEFORE], seconds)
+        timing = typical(times[BASELINE], seconds)
         found["milliseconds"][name] = timing.other * 1e3
-        found["times"][name] = timing.ratio
+        found["speedup"][name] = timing.ratio
     return found
 
 
@@ -59,12 +59,12 @@ def _run(path: Path, kernels: bool, feeds: Mapping[str, Any]) -> Callable[[], ob
     return partial(session.run, None, dict(feeds))
 
 
-def _turns(runs: Sequence[Callable[[], object]]) -> list[list[float]]:
-    """Seconds a run of each, turn by turn."""
+def _interleaved(runs: Sequence[Callable[[], object]]) -> list[list[float]]:
+    """Seconds per run of each, by round."""
     start = time.perf_counter()
     for run in runs:
         run()
     once = time.perf_counter() - start
-    turns = max(FEWEST_TURNS, min(MOST_TURNS, int(SECONDS / once)))
-    each = SECONDS / turns / len(runs)
-    return take_turns([partial(burst, run, each) for run in runs], turns)
+    rounds = max(FEWEST_ROUNDS, min(MOST_ROUNDS, int(SECONDS / once)))
+    each = SECONDS / rounds / len(runs)
+    return take_turns([partial(burst, run, each) for run in runs], rounds)

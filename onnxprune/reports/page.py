@@ -1,4 +1,4 @@
-"""The record of a job as one HTML page that needs nothing else: no network, no library, light and dark, any width."""
+"""The HTML report: the record of a job as one self-contained page, for light and dark mode and any width."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ pre{background:var(--card);padding:.7rem;border-radius:.5rem;margin:.3rem 0}summ
 figure{margin:0}figcaption{font-weight:600;font-size:.9rem;overflow-wrap:anywhere}
 svg{width:100%;height:auto;display:block}"""
 
-# Sorts a table by the column whose heading is clicked: numbers by their value, a second click the other way round.
+# Sorts a table by the column whose heading is clicked, numbers by their value; a second click reverses the order.
 SCRIPT = """document.querySelectorAll('th button').forEach(button=>button.addEventListener('click',()=>{
 const th=button.parentElement,rows=th.closest('table').tBodies[0],at=th.cellIndex;
 const up=th.ariaSort!=='ascending';for(const other of th.parentElement.cells)other.ariaSort=null;
@@ -48,7 +48,7 @@ const key=row=>row.cells[at].dataset.value??row.cells[at].textContent;
 
 
 def page(record: Mapping[str, Any]) -> str:
-    """The HTML of a record, `Report.to_dict()` or as much of it as `record_of_annotations` finds."""
+    """The HTML page for a record: `Report.to_dict()`, or the part of it that `record_of_annotations` returns."""
     sections = (
         summary(record),
         _notes(record),
@@ -58,9 +58,10 @@ def page(record: Mapping[str, Any]) -> str:
         figures.sensitivity(record),
         figures.histograms(record),
         _removed(record),
-        _stays(record),
-        _again(record),
-        _origin(record),
+        _not_pruned(record),
+        _command(record),
+        _settings(record),
+        _versions(record),
     )
     name = (record.get("pruned") or {}).get("path") or "pruned model"
     return (
@@ -72,9 +73,9 @@ def page(record: Mapping[str, Any]) -> str:
 
 
 def command(record: Mapping[str, Any]) -> str:
-    """The command line that gives the result again."""
-    ends = (("baseline", "IN.onnx"), ("pruned", "OUT.onnx"))
-    words = ["onnxprune", *((record.get(end) or {}).get("path") or name for end, name in ends)]
+    """The command line that reproduces the result."""
+    files = (("baseline", "IN.onnx"), ("pruned", "OUT.onnx"))
+    words = ["onnxprune", *((record.get(file) or {}).get("path") or name for file, name in files)]
     defaults = {setting.name: setting.default for setting in fields(PruneConfig)}
     for name, value in record["settings"].items():
         default = defaults.get(name, MISSING)
@@ -93,13 +94,13 @@ def _notes(record: Mapping[str, Any]) -> str:
     notes = list(record.get("notes", ()))
     reason = (record.get("latency") or {}).get("reason")
     if reason:
-        notes.append(f"Latency, in part or whole, was not measured: {reason}.")
+        notes.append(f"Some or all latencies were not measured: {reason}.")
     items = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return f"<ul>{items}</ul>" if items else ""
 
 
 def _layers(record: Mapping[str, Any]) -> str:
-    headings = ("weight", "operator", "shape", "kept", "of", "removed", "bytes", "stored as")
+    headings = ("weight", "operator", "shape", "kept", "of", "sparsity", "size", "format")
     rows: list[list[Cell]] = []
     for layer in record["layers"]:
         shape = layer.get("shape")
@@ -122,7 +123,7 @@ def _layers(record: Mapping[str, Any]) -> str:
 
 
 def _removed(record: Mapping[str, Any]) -> str:
-    """Channels and neurons that are gone, with what depended on them."""
+    """Removed channels and neurons, by layer."""
     surgery = record.get("surgery") or {}
     rows = [
         [
@@ -135,47 +136,55 @@ def _removed(record: Mapping[str, Any]) -> str:
         for layer in surgery.get("layers", ())
         if any(layer[f"{end}_before"] != layer[f"{end}_after"] for end in ("outputs", "inputs"))
     ]
-    headings = ("layer", "outputs before", "after", "inputs before", "after")
+    headings = ("layer", "outputs, baseline", "outputs, pruned", "inputs, baseline", "inputs, pruned")
     return section("Removed channels and neurons", table(headings, rows)) if rows else ""
 
 
-def _stays(record: Mapping[str, Any]) -> str:
-    """What was left as it was, and why: operands, excluded layers, frozen and dead channels, dense storage."""
+def _not_pruned(record: Mapping[str, Any]) -> str:
+    """What was not pruned or is stored dense, and why: unprunable and excluded weights, frozen and dead channels."""
     surgery = record.get("surgery") or {}
     rows = [
         *(
-            (one["weight"], f"all, in {one['op_type']} {one['node']}", one["reason"])
+            (one["weight"], f"all elements, in {one['op_type']} {one['node']}", one["reason"])
             for one in record.get("unprunable") or ()
         ),
         *((layer["name"], "stored dense", layer["note"]) for layer in record["layers"] if layer.get("note")),
         *(
-            (layer["name"], "all channels", layer["frozen"])
+            (layer["name"], "all output channels", layer["frozen"])
             for layer in surgery.get("layers", ())
             if layer["frozen"]
         ),
         *(
-            (dead["name"], f"{len(dead['units']):,} dead channels", dead["reason"])
+            (dead["name"], f"{len(dead['units']):,} dead output channels", dead["reason"])
             for dead in surgery.get("kept_dead", ())
         ),
     ]
     cells = [[(text, None) for text in row] for row in rows]
-    return section("What stays, and why", table(("weight", "what", "why"), cells)) if rows else ""
+    return section("Not pruned, or stored dense", table(("weight", "part", "reason"), cells)) if rows else ""
 
 
-def _again(record: Mapping[str, Any]) -> str:
+def _command(record: Mapping[str, Any]) -> str:
     settings = record["settings"]
     objects = [name for name, value in settings.items() if str(value).startswith("<")]
     caution = ""
     if objects:
-        caution = paragraph(f"From Python: {', '.join(objects)} was an object in memory; give your own.")
+        caution = paragraph(f"{', '.join(objects)}: given as a Python object; replace it by your own data.")
     return section(
-        "Again",
+        "How to reproduce",
         f"{caution}<pre>{escape(command(record))}</pre>"
         f"<details><summary>As a recipe, for --config</summary><pre>{escape(recipe_text(settings))}</pre></details>",
     )
 
 
-def _origin(record: Mapping[str, Any]) -> str:
+def _settings(record: Mapping[str, Any]) -> str:
+    settings = [
+        [(name, None), ("" if value is None else str(value), None)]
+        for name, value in record["settings"].items()
+    ]
+    return section("Settings", table(("setting", "value"), settings))
+
+
+def _versions(record: Mapping[str, Any]) -> str:
     facts = {
         "SHA-256 of the input model": record["source_sha256"],
         "SHA-256 of the pruned model": record.get("output_sha256", ""),
@@ -184,12 +193,6 @@ def _origin(record: Mapping[str, Any]) -> str:
     if machine := (record.get("latency") or {}).get("machine"):
         facts["machine"] = machine
     seconds = record.get("seconds") or {}
-    facts |= {f"time to {stage}": f"{time:.1f} s" for stage, time in seconds.items()}
-    settings = [
-        [(name, None), ("" if value is None else str(value), None)]
-        for name, value in record["settings"].items()
-    ]
+    facts |= {f"time, {stage}": f"{time:.1f} s" for stage, time in seconds.items()}
     rows: list[list[Cell]] = [[(name, None), (str(value), None)] for name, value in facts.items() if value]
-    return section("Settings", table(("setting", "value"), settings)) + section(
-        "Versions and hashes", table(("what", ""), rows)
-    )
+    return section("Versions, hashes and times", table(("name", "value"), rows))

@@ -1,4 +1,4 @@
-"""The record of a job: every figure that the tables, the JSON file and the annotations show."""
+"""The record of a job: the data behind the tables, the JSON file, the HTML report and the metadata of the file."""
 
 from __future__ import annotations
 
@@ -17,24 +17,26 @@ from onnxprune.model.reading import FLOAT_TYPES
 from onnxprune.model.weights import Unprunable, Weight
 
 ANNOTATION_PREFIX = "onnxprune."
-BEFORE, PRUNED, CHANGED = "before pruning", "after pruning", "after fine-tuning"
+# The names of the histograms of a weight.
+BASELINE, REMAINING, FINE_TUNED = "baseline", "remaining", "fine-tuned"
 BINS = 60
 SAMPLED = 1 << 18
-# Of the weights; the few that are larger, which would make the bins too wide, go to the last.
+# The quantile of |w| at the ends of a histogram; larger weights would make the bins too wide, and are in the last.
 SHOWN = 0.999
-# More lines in one chart are not told apart.
+# More lines in one chart are hard to distinguish.
 DRAWN_CURVES = 12
-# JSON without spaces, and the most that a file keeps of a training, so that its annotations stay small.
+# JSON without spaces, and few epochs, keep the metadata of a file small.
 COMPACT = (",", ":")
 ANNOTATED_EPOCHS = 16
 
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """One weight before and after; sizes count elements, bytes are those of the stored tensor.
+    """One weight; `size` and `kept` count elements, `bytes` are those of the stored tensor.
 
-    `kept` and `values` are the file's: `kept` without what rounding took to zero, `values` the stored type (fp16,
-    int8) where it is not the weight's own.
+    `shape`, `size` and `bytes` are of the baseline, the other fields of the pruned file: `shape_after`, `bytes_after`,
+    `kept` (elements that are not zero), `format`, `values` (the stored type, fp16 or int8, if it is not the weight's
+    own), and `note` (why the weight is excluded or stored dense).
     """
 
     name: str
@@ -52,7 +54,7 @@ class LayerRecord:
 
     @classmethod
     def of(cls, weight: Weight, note: str = "") -> LayerRecord:
-        """A weight as it came."""
+        """The record of a weight of the input model."""
         shape, size, nbytes = weight.shape, weight.size, weight.tensor.nbytes
         kept, names = weight.nonzero(), weight.node_names
         return cls(
@@ -60,30 +62,29 @@ class LayerRecord:
         )
 
     def pruned(self, weight: Weight) -> LayerRecord:
-        """The record with the weight as it is by now."""
+        """The record, updated with the current state of the weight."""
         nbytes = weight.tensor.nbytes
         return replace(self, shape_after=weight.shape, kept=weight.nonzero(), bytes_after=nbytes)
 
     @property
     def rate(self) -> float:
-        """Fraction removed of the weight as it came."""
+        """Fraction of the elements of the input model that are removed."""
         return 1 - self.kept / self.size if self.size else 0.0
 
     def annotation(self) -> dict[str, Any]:
-        """What a file does not tell of its weight."""
-        told: dict[str, Any] = {"kept": self.kept, "all": self.size, "bytes": self.bytes_after}
+        """The part of the record that cannot be read from the weight in the file."""
+        always: dict[str, Any] = {"kept": self.kept, "size": self.size, "bytes_after": self.bytes_after}
         shape = () if self.shape == self.shape_after else self.shape
-        rest = {"shape": shape, "format": self.format, "values": self.values, "note": self.note}
-        return told | {key: value for key, value in rest.items() if value}
+        optional = {"shape": shape, "format": self.format, "values": self.values, "note": self.note}
+        return always | {key: value for key, value in optional.items() if value}
 
 
 @dataclass(frozen=True)
 class FileRecord:
-    """A model file: parameters are elements of all float constants and of quantized weights.
+    """A model file.
 
-    `nonzero` are those that are not zero.
-    `multiply_adds` are those of one sample with every weight counted, zero or not; `nonzero_multiply_adds` those
-    without the weights that are zero.
+    `parameters`: elements of all float constants and quantized weights; `nonzero`: those that are not zero.
+    `multiply_adds`: of one sample, with all weights; `nonzero_multiply_adds`: without the weights that are zero.
     """
 
     path: str | None
@@ -103,9 +104,9 @@ class FileRecord:
         file_bytes: int,
         sample: Mapping[str, Sequence[int]],
     ) -> FileRecord:
-        """A model counted, its multiply-adds for inputs of the shapes of `sample`.
+        """The record of a model, with multiply-adds for inputs of the shapes of `sample`.
 
-        `kept`: the elements of each weight that are not zero, by its name.
+        `kept`: the number of non-zero elements of each weight, by its name.
         """
         parameters = sum(weight.size for weight in weights)
         nonzero = sum(kept[weight.name] for weight in weights)
@@ -127,14 +128,14 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything a job did; `to_dict` gives what `--json` writes.
+    """The full record of a job; `--json` writes `to_dict()`.
 
-    `evaluation` is what `Evaluation.to_dict()` gives, `old_evaluation` the same on --old-data; `surgery` what
-    died, `fine_tuning` a record an epoch, `notes` sentences that the reader should see, `seconds` the wall time of each
-    stage, `histograms` what `weight_histogram` gives, by weight; `trials` those of a search for the rate
-    (`job.frontier.Trial`), each with whether it was `chosen`. `sensitivity`: (rate, deviation) of each weight
-    pruned alone, where the rate was shared out by that; `sample`: the shapes of one sample's inputs; `output_sha256`:
-    empty where no file was written.
+    `baseline` and `pruned`: the two files. `evaluation`: `Evaluation.to_dict()`; `old_evaluation`: the same on
+    --old-data. `surgery`: the `SurgeryReport`. `fine_tuning`: one record per evaluation on validation data. `notes`:
+    sentences for the reader. `seconds`: wall time of each stage. `histograms`: `weight_histogram` of each weight, by
+    name. `trials`: those of a search (`job.frontier.Trial`), with `chosen`. `sensitivity`: (rate, deviation) of each
+    weight, if the allocation is by sensitivity. `sample`: shapes of the inputs of one sample. `output_sha256`: empty
+    if no file was written.
     """
 
     versions: dict[str, str]
@@ -157,14 +158,14 @@ class Report:
     output_sha256: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The record in JSON types, each layer with its rate."""
+        """The record in JSON types; each layer also has its rate."""
         layers = [asdict(layer) | {"rate": layer.rate} for layer in self.layers]
         return asdict(self) | {"layers": layers}
 
     def annotations(self) -> dict[str, str]:
-        """Model metadata that explains the file later: what it does not tell itself, in a few kB, and how to run again.
+        """Metadata for the file, a few kB: the part of the record that cannot be read from the model, and the settings.
 
-        Without times, so that a job that is repeated gives the same file.
+        It has no times, so that a repeated job writes the same file.
         """
         found = {name: getattr(self, name) for name in ANNOTATED} | {
             "layers": {layer.name: layer.annotation() for layer in self.layers},
@@ -181,11 +182,11 @@ ANNOTATED = (
     "settings", "layers", "evaluation", "old_evaluation", "baseline", "versions", "sample", "trials", "notes",
     "fine_tuning", "sensitivity",
 )  # fmt: skip
-"""Of a report's fields, those that a file keeps as JSON, under their own names."""
+"""The fields of a report that are stored in the file's metadata, as JSON under their own names."""
 
 
 def _thinned(epochs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Some of the epochs, the last among them, of each what is drawn."""
+    """Evenly spaced epochs, with the last one, and of each the values that the chart shows."""
     every = -(-len(epochs) // ANNOTATED_EPOCHS)
     some = epochs[::-1][::every][::-1] if epochs else ()
     drawn = ("epoch", "training_loss", "loss", "accuracy")
@@ -193,7 +194,7 @@ def _thinned(epochs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _steepest(curves: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, list[tuple[float, float]]]:
-    """The curves that rise highest, which are those that are drawn."""
+    """The curves with the largest deviations, which the chart shows."""
     names = sorted(curves, key=lambda name: -max(deviation for _, deviation in curves[name]))[:DRAWN_CURVES]
     return {name: [(rate, _short(deviation)) for rate, deviation in curves[name]] for name in names}
 
@@ -202,25 +203,25 @@ def _short(number: Any) -> Any:
     return float(f"{number:.4g}") if isinstance(number, float) else number
 
 
-def weight_histogram(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
-    """How the values that are not zero are spread: `edges` of the bins, `counts` in them by name.
+def weight_histogram(baseline: np.ndarray, pruned: np.ndarray) -> dict[str, Any]:
+    """Histograms of the non-zero values: `edges` of the bins, `counts` by name.
 
-    Before pruning; after pruning, which are those that stay, with the values that they had; and as they are in the end,
-    where retraining or calibration changed them. Both arrays have one shape. Of a large one, evenly spaced elements
-    stand for all: a job must not take longer, or more memory, for a picture.
+    The names are `BASELINE`; `REMAINING`, the weights that are kept, with their values in the baseline; and, if
+    fine-tuning or calibration changed them, `FINE_TUNED`. Both arrays have one shape. Large ones are subsampled, to
+    save time and memory.
     """
-    before, after = (array.reshape(-1)[:: max(1, array.size // SAMPLED)] for array in (before, after))
-    stayed = after != 0
-    parts = {BEFORE: before[before != 0], PRUNED: before[stayed]}
-    if not np.array_equal(before[stayed], after[stayed]):
-        parts[CHANGED] = after[stayed]
+    baseline, pruned = (array.reshape(-1)[:: max(1, array.size // SAMPLED)] for array in (baseline, pruned))
+    kept = pruned != 0
+    parts = {BASELINE: baseline[baseline != 0], REMAINING: baseline[kept]}
+    if not np.array_equal(baseline[kept], pruned[kept]):
+        parts[FINE_TUNED] = pruned[kept]
     return _binned(parts)
 
 
 def value_histogram(weight: np.ndarray) -> dict[str, Any]:
-    """As `weight_histogram`, of a weight of which only the end is known."""
+    """Like `weight_histogram`, for a weight of which only the final values are known."""
     some = weight.reshape(-1)[:: max(1, weight.size // SAMPLED)]
-    return _binned({CHANGED: some[some != 0]})
+    return _binned({FINE_TUNED: some[some != 0]})
 
 
 def _binned(parts: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -235,7 +236,7 @@ def _binned(parts: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def record_of_annotations(metadata: Mapping[str, str]) -> dict[str, Any] | None:
-    """As much of a record as a model's metadata tells; None where it tells of no job."""
+    """The part of a record that is in a model's metadata; None if there is none."""
     found = {
         key.removeprefix(ANNOTATION_PREFIX): text
         for key, text in metadata.items()
@@ -244,12 +245,7 @@ def record_of_annotations(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     if not {"settings", "layers", "evaluation"} <= found.keys():
         return None
     record = {key: json.loads(found[key]) for key in ANNOTATED if key in found}
-    layers = [
-        {"name": name, "size": told["all"]}
-        | ({"bytes_after": told["bytes"]} if "bytes" in told else {})
-        | told
-        for name, told in record["layers"].items()
-    ]
+    layers = [{"name": name} | layer for name, layer in record["layers"].items()]
     return record | {
         "versions": record.get("versions") or {"onnxprune": found.get("version", "")},
         "source_sha256": found.get("source_sha256", ""),

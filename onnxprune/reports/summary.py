@@ -1,4 +1,4 @@
-"""The head of the page: what a reader in a hurry wants to know, before and after."""
+"""The summary at the top of the report: one sentence, and one card per measurement."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 from onnxprune.evaluation.metrics import METRICS, score_text
 from onnxprune.reports.html import paragraph
-from onnxprune.reports.latency import BEFORE, KERNELS, STOCK
+from onnxprune.reports.latency import BASELINE, KERNELS, STOCK
 from onnxprune.reports.text import bytes_text
 
-# In a 45 nm process: reading 32 bits from DRAM, and multiplying and adding floats of 32 bits (Horowitz 2014; Han et al.
-# 2015, table 1).
+# Energy in a 45 nm process: reading 32 bits from DRAM; one float32 multiply and one float32 add (Horowitz 2014; Han et
+# al. 2015, table 1).
 DRAM_JOULES = 640e-12
 MULTIPLY_ADD_JOULES = 3.7e-12 + 0.9e-12
 
-# Times faster; below that busy machines differ by themselves.
-WORTH_SAYING = 1.1
+# Smaller speedups are within the noise of a busy machine.
+LEAST_SPEEDUP = 1.1
 
 
 def summary(record: Mapping[str, Any]) -> str:
-    """A sentence and a card for each figure."""
+    """A sentence, and a card for each measurement."""
     cards = "".join(_card(*card) for card in _cards(record))
     return f'{paragraph(_sentence(record), "lead")}<div class="cards">{cards}</div>'
 
@@ -29,98 +29,99 @@ def summary(record: Mapping[str, Any]) -> str:
 def _sentence(record: Mapping[str, Any]) -> str:
     layers = record["layers"]
     kept, size = sum(layer["kept"] for layer in layers), sum(layer["size"] for layer in layers)
-    said = f"{1 - kept / max(size, 1):.1%} of the weights are gone"
-    before, after = record.get("baseline"), record.get("pruned")
-    if before and after:
-        said += f"; the file is {times(before['bytes'], after['bytes'])}"
+    text = f"{1 - kept / max(size, 1):.1%} of the weights are removed"
+    baseline, pruned = record.get("baseline"), record.get("pruned")
+    if baseline and pruned:
+        text += f"; the file is {times(baseline['bytes'], pruned['bytes'])}"
     evaluation = record["evaluation"]
     if evaluation["baseline"] is not None:
-        old, new = (score_text(evaluation[end]) for end in ("baseline", "pruned"))
-        said += f"; {metric_name(evaluation)} went from {old} to {new}"
-    ratios = (record.get("latency") or {}).get("times") or {}
-    if ratios:
-        best = max((name for name in ratios if name != BEFORE), key=ratios.__getitem__)
-        kernels = " with our kernels" if best == KERNELS else ""
-        faster = f"{ratios[best]:.1f} times as fast here{kernels}"
-        said += f"; it runs {faster if ratios[best] >= WORTH_SAYING else 'about as fast here as before'}"
-    return f"{said}."
+        old, new = (score_text(evaluation[model]) for model in ("baseline", "pruned"))
+        text += f"; the {metric_name(evaluation)} changes from {old} to {new}"
+    speedups = (record.get("latency") or {}).get("speedup") or {}
+    if speedups:
+        best = max((name for name in speedups if name != BASELINE), key=speedups.__getitem__)
+        kernels = " with the sparse kernels" if best == KERNELS else ""
+        faster = f"{speedups[best]:.1f} times as fast as the baseline on this machine{kernels}"
+        text += "; the pruned model is "
+        text += faster if speedups[best] >= LEAST_SPEEDUP else "about as fast as the baseline on this machine"
+    return f"{text}."
 
 
 def _cards(record: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
-    """What, before, after, and details."""
+    """Title, baseline, pruned, and details of each card."""
     layers = record["layers"]
     kept, size = sum(layer["kept"] for layer in layers), sum(layer["size"] for layer in layers)
-    yield "weights that can be pruned", f"{size:,}", f"{kept:,}", times(size, kept)
-    before, after = record.get("baseline"), record.get("pruned")
-    if before and after:
-        sizes = before["bytes"], after["bytes"]
-        yield "file", bytes_text(sizes[0]), bytes_text(sizes[1]), times(*sizes)
-        if before["multiply_adds"]:
-            all_of, ours = before["multiply_adds"], after["multiply_adds"]
-            left = after.get("nonzero_multiply_adds", ours)
+    yield "prunable weights, non-zero", f"{size:,}", f"{kept:,}", times(size, kept)
+    baseline, pruned = record.get("baseline"), record.get("pruned")
+    if baseline and pruned:
+        sizes = baseline["bytes"], pruned["bytes"]
+        yield "file size", bytes_text(sizes[0]), bytes_text(sizes[1]), times(*sizes)
+        if baseline["multiply_adds"]:
+            total, remaining = baseline["multiply_adds"], pruned["multiply_adds"]
+            nonzero = pruned.get("nonzero_multiply_adds", remaining)
             yield (
-                "multiply-adds of a sample",
-                count_text(before.get("nonzero_multiply_adds", all_of)),
-                count_text(left),
-                f"{times(all_of, left)}, zeros not counted; {count_text(ours)} with them",
+                "multiply-adds per sample",
+                count_text(baseline.get("nonzero_multiply_adds", total)),
+                count_text(nonzero),
+                f"{times(total, nonzero)}, without those with zeros; {count_text(remaining)} with them",
             )
     yield from _speed(record.get("latency") or {})
     evaluation = record["evaluation"]
     on = f"on {evaluation['samples']:,} samples of {evaluation['data']}"
     if evaluation["baseline"] is not None:
-        old, new = (score_text(evaluation[end]) for end in ("baseline", "pruned"))
+        old, new = (score_text(evaluation[model]) for model in ("baseline", "pruned"))
         yield metric_name(evaluation), old, new, on
     old_data = record.get("old_evaluation")
     if old_data and old_data["baseline"] is not None:
-        old, new = (score_text(old_data[end]) for end in ("baseline", "pruned"))
+        old, new = (score_text(old_data[model]) for model in ("baseline", "pruned"))
         yield f"{metric_name(old_data)}, old data", old, new, f"on {old_data['samples']:,} samples"
     for output in evaluation["outputs"]:
         agreement = output["agreement"]
-        same = "" if agreement is None else f"same top-1 on {agreement:.2%}, "
-        yield f"cosine of {output['output']}", "", f"{output['cosine']:.4f}", f"after with before, {same}{on}"
-    if before and after:
-        joules = [_joules(end) for end in (before, after)]
+        same = "" if agreement is None else f"same top-1 class for {agreement:.2%}, "
+        details = f"pruned model and baseline, {same}{on}"
+        yield f"cosine similarity of {output['output']}", "", f"{output['cosine']:.4f}", details
+    if baseline and pruned:
+        joules = [_joules(model) for model in (baseline, pruned)]
         yield (
-            "energy of a sample, estimated",
+            "energy per sample, estimated",
             joules_text(joules[0]),
             joules_text(joules[1]),
-            "from a table for 45 nm: 640 pJ to read each weight that is not zero from DRAM, 4.6 pJ for each "
-            "multiply-add; not measured",
+            "not measured: 640 pJ to read a non-zero weight from DRAM and 4.6 pJ per multiply-add, in a 45 nm process",
         )
 
 
 def _speed(latency: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
-    milliseconds, ratios = latency.get("milliseconds") or {}, latency.get("times") or {}
+    milliseconds, speedups = latency.get("milliseconds") or {}, latency.get("speedup") or {}
     for name in (STOCK, KERNELS):
         if name in milliseconds:
-            how = "stock onnxruntime" if name == STOCK else "our kernels"
-            detail = (
-                f"{ratios[name]:.2f} times as fast, one sample at a time, in turns on {latency['machine']}"
-            )
-            ends = (milliseconds[BEFORE], milliseconds[name])
-            yield f"latency, {how}", f"{ends[0]:.3g} ms", f"{ends[1]:.3g} ms", detail
+            title = "stock onnxruntime" if name == STOCK else "sparse kernels"
+            details = f"{speedups[name]:.2f} times as fast, batch size 1, on {latency['machine']}"
+            old, new = milliseconds[BASELINE], milliseconds[name]
+            yield f"latency, {title}", f"{old:.3g} ms", f"{new:.3g} ms", details
 
 
-def _joules(end: Mapping[str, Any]) -> float:
-    operations = end.get("nonzero_multiply_adds", end["multiply_adds"])
-    return end["nonzero"] * DRAM_JOULES + operations * MULTIPLY_ADD_JOULES
+def _joules(model: Mapping[str, Any]) -> float:
+    operations = model.get("nonzero_multiply_adds", model["multiply_adds"])
+    return model["nonzero"] * DRAM_JOULES + operations * MULTIPLY_ADD_JOULES
 
 
-def _card(what: str, before: str, after: str, detail: str) -> str:
-    change = f'<span class="old">{escape(before)} <span aria-label="to">→</span></span> ' if before else ""
+def _card(title: str, baseline: str, pruned: str, details: str) -> str:
+    change = ""
+    if baseline:
+        change = f'<span class="old">{escape(baseline)} <span aria-label="to">→</span></span> '
     return (
-        f'<div class="card">{escape(what)}<div>{change}<b>{escape(after)}</b></div>'
-        f"<small>{escape(detail)}</small></div>"
+        f'<div class="card">{escape(title)}<div>{change}<b>{escape(pruned)}</b></div>'
+        f"<small>{escape(details)}</small></div>"
     )
 
 
 def metric_name(evaluation: Mapping[str, Any]) -> str:
-    """The name of what is told of a model's score."""
+    """The name of the metric of an evaluation, as it is shown."""
     return METRICS[evaluation["baseline"]["name"]].title
 
 
-def times(before: float, after: float) -> str:
-    return f"{before / after:.1f} times smaller" if after else "nothing is left"
+def times(baseline: float, pruned: float) -> str:
+    return f"{baseline / pruned:.1f} times smaller" if pruned else "nothing remains"
 
 
 def count_text(count: float) -> str:

@@ -1,7 +1,6 @@
 """Sparse kernels for onnxruntime: a custom-op library that runs the nodes of domain `onnxprune` faster.
 
-Without the library the same files run by the functions they carry. Needs onnxruntime alone; imports neither torch
-nor onnxscript.
+Without the library, the same files run with the model-local functions in them. This package needs only onnxruntime.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ from typing import Any
 
 import onnxruntime as ort
 
-# What linkers call a module: on Linux and macOS, and on Windows.
+# The names of the shared library: on Linux and macOS, and on Windows.
 _LIBRARY_NAMES = ("libonnxprune_runtime.so", "onnxprune_runtime.dll")
 _REASON_FILE = "no-library.txt"
 
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether the kernels can be used; true or false by itself, with the reason where false."""
+    """Whether the kernels can be used, as a truth value, and if not, the reason."""
 
     ok: bool
     reason: str = ""
@@ -41,9 +40,9 @@ def available() -> Availability:
 
 
 def library_path() -> Path | None:
-    """The library's file, for onnxruntime of any language; None where there is none.
+    """The path of the library, for onnxruntime in any language; None if it was not built.
 
-    The environment variable ONNXPRUNE_LIBRARY names another build of it.
+    The environment variable ONNXPRUNE_LIBRARY selects another build.
     """
     if "ONNXPRUNE_LIBRARY" in os.environ:
         return Path(os.environ["ONNXPRUNE_LIBRARY"])
@@ -51,7 +50,7 @@ def library_path() -> Path | None:
 
 
 def register(session_options: ort.SessionOptions) -> Availability:
-    """Have sessions made with these options use the kernels, where they are available.
+    """Let sessions with these options use the kernels, if they are available.
 
     Raises:
         RuntimeError: onnxruntime cannot load the library.
@@ -68,9 +67,9 @@ def session(
     providers: Sequence[Any] = ("CPUExecutionProvider",),
     **arguments: Any,
 ) -> ort.InferenceSession:
-    """An InferenceSession of the model at `path` that uses the kernels where they are available.
+    """An InferenceSession for the model at `path` that uses the kernels if they are available.
 
-    Other arguments go to InferenceSession as they are.
+    Other arguments are passed to InferenceSession.
     """
     options = ort.SessionOptions() if session_options is None else session_options
     register(options)
@@ -78,5 +77,5 @@ def session(
 
 
 def _find(name: str) -> Path | None:
-    # An editable install has two folders for this package, that of the sources and that of what was built.
+    # An editable install has two folders for this package: the sources and the build.
     return next((path for folder in __path__ if (path := Path(folder) / name).exists()), None)

@@ -1,4 +1,4 @@
-"""What the machine is called, and which of the library's kernels it runs."""
+"""The name of the CPU, and the instruction set of the kernels on it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _FEATURES = {
 
 
 def cpu_name() -> str:
-    """The CPU's name as its maker gives it, where the system tells."""
+    """The model name of the CPU, as far as the system knows it."""
     return _from_cpu_info("model name") or platform.processor() or platform.machine()
 
 
 def instruction_set() -> str:
-    """The instruction set of the kernels: what ONNXPRUNE_ISA forces, else the best that Linux says the CPU has."""
+    """The instruction set of the kernels: that of ONNXPRUNE_ISA, else the best one of the CPU according to Linux."""
     if forced := os.environ.get("ONNXPRUNE_ISA"):
         return forced
     flags = set((_from_cpu_info("flags") or _from_cpu_info("Features")).split())

@@ -1,4 +1,4 @@
-"""Surgery: what is dead leaves the graph, and its shapes with it."""
+"""Surgery: dead channels and neurons are removed from the graph, with all shapes that depend on them."""
 
 from onnxprune.surgery.channels import UnitGroups, remove_units, unit_groups, zero_units
 from onnxprune.surgery.removal import remove_dead_units

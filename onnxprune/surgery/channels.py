@@ -1,8 +1,8 @@
-"""Whole channels: which weights go together with a unit, and taking chosen units out by zeroing all that makes them.
+"""Channel pruning on the graph: the weights of each group of coupled units, and the removal of chosen units.
 
-A unit's rows and columns are zeroed in every weight of its group. From then on nothing reads it, so it is dead, and
-removal proves anew that it changes nothing. Where two computed values are multiplied (queries and keys), no weight
-reads the unit; there its biases are held at zero as well.
+All positions of a unit are zeroed in every weight of its group. Nothing reads the unit then, so it is dead, and
+`remove_dead_units` proves again that its removal changes nothing. Where two computed values are multiplied (queries and
+keys), no weight reads the unit; there its biases are zeroed as well.
 """
 
 from __future__ import annotations
@@ -24,12 +24,21 @@ from onnxprune.surgery.sharing import own_vectors
 from onnxprune.surgery.tables import Axis
 from onnxprune.surgery.units import Units
 
-Cuts = Mapping[tuple[str, int], np.ndarray]
-"""The positions that go with one group, by name and axis of each constant that has any; int64, ascending."""
+Group = Mapping[tuple[str, int], np.ndarray]
+"""The positions of a group, by name and axis of each constant: int64, ascending."""
 
-# What lies between a weight as it is stored and the node that multiplies with it.
-DRESSING = ("Cast", "DequantizeLinear", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
-# (operator, index of an input): at zero, a unit that is zero before the operator is zero after it.
+# Operators that may lie between a stored weight and the node that multiplies with it.
+PASSED_THROUGH = (
+    "Cast",
+    "DequantizeLinear",
+    "Flatten",
+    "Identity",
+    "Reshape",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+)
+# (operator, index of an input): with zeros there, a unit that is zero before the operator is zero after it.
 ADDENDS = frozenset(
     {("Add", 0), ("Add", 1), ("Sub", 0), ("Sub", 1), ("Conv", 2), ("ConvTranspose", 2), ("Gemm", 2)}
     | {("FusedConv", 2), ("FusedGemm", 2), ("BatchNormalization", 1), ("BatchNormalization", 2)}
@@ -38,64 +47,64 @@ ADDENDS = frozenset(
 
 @dataclass(frozen=True)
 class UnitGroups:
-    """The groups of coupled channels that can go from a model, each by itself.
+    """The groups of coupled channels that can be removed from a model, each on its own.
 
-    `cuts` and `biases` run side by side, an entry a group: its positions in weights, and in biases that have to be
-    zero too. `weights` are all weights by name, as floats. Heads, and the width
-    inside them, are two ways to cut the same weights: both are among the groups.
+    `positions` and `biases` have one entry per group: its positions in weights, and in biases that have to be zero too.
+    `weights`: all weights by name, as floats. Attention weights can lose whole heads, or part of the width of every
+    head: both kinds of groups are included.
     """
 
-    cuts: tuple[Cuts, ...]
-    biases: tuple[Cuts, ...]
+    positions: tuple[Group, ...]
+    biases: tuple[Group, ...]
     weights: Mapping[str, np.ndarray]
 
 
 def unit_groups(model: ir.Model) -> UnitGroups:
-    """Every group that may be removed whole; the model is left as it was."""
-    found: dict[frozenset, tuple[Cuts, Cuts]] = {}
+    """Every group that can be removed; the model is not changed."""
+    found: dict[frozenset, tuple[Group, Group]] = {}
     names: dict[ir.Value, str] = {}
     innermost = False
     with own_vectors(model) as copies:
         while True:
             units = Units(Facts(model), innermost=innermost)
             names = _weight_names(units)
-            for cuts, biases in _removable(units, names, {*copies, *copies.values()}):
+            for group, biases in _removable(units, names, {*copies, *copies.values()}):
                 found.setdefault(
-                    frozenset((at, where.tobytes()) for at, where in cuts.items()), (cuts, biases)
+                    frozenset((at, where.tobytes()) for at, where in group.items()), (group, biases)
                 )
             if innermost or not units.has_choices:
                 break
             innermost = True
     return UnitGroups(
-        tuple(cuts for cuts, _ in found.values()),
+        tuple(group for group, _ in found.values()),
         tuple(biases for _, biases in found.values()),
         _numbers(model, names),
     )
 
 
 def zero_units(model: ir.Model, groups: UnitGroups, chosen: Iterable[int]) -> dict[str, np.ndarray]:
-    """Zero all that makes or reads the chosen units (indices of the groups), in place.
+    """Zero all weights that make or read the chosen units (indices of the groups), in place.
 
-    Returns masks, bool, True = kept, by name: of every weight that has positions in a chosen group, and of the biases
-    that have to stay zero. As long as training holds them, removal is exact.
+    Returns masks by name (bool, True = kept): of every weight with positions in a chosen group, and of the biases that
+    have to stay zero. As long as training keeps these zeros, the removal is exact.
     """
     parts: dict[tuple[str, int], list[np.ndarray]] = {}
     for index in chosen:
-        for at, where in (*groups.cuts[index].items(), *groups.biases[index].items()):
+        for at, where in (*groups.positions[index].items(), *groups.biases[index].items()):
             parts.setdefault(at, []).append(where)
     return _zero(model, {at: np.concatenate(where) for at, where in parts.items()})
 
 
 def remove_units(model: ir.Model, groups: UnitGroups, chosen: Iterable[int]) -> SurgeryReport:
-    """Zero the chosen units and remove them, and all else that is dead, in place; see `remove_dead_units`."""
+    """Zero the chosen units, and remove them and all other dead units in place; see `remove_dead_units`."""
     zero_units(model, groups, chosen)
     return remove_dead_units(model)
 
 
 def _removable(
     units: Units, names: Mapping[ir.Value, str], shared: set[ir.Value]
-) -> Iterator[tuple[Cuts, Cuts]]:
-    """The cuts of each group, and the biases that have to be zero with them."""
+) -> Iterator[tuple[Group, Group]]:
+    """The positions of each group in weights, and in biases that have to be zero with them."""
     free = ~units.frozen()
     starts = units.starts()
     if not len(starts):
@@ -104,16 +113,16 @@ def _removable(
     low, high = np.minimum.reduceat(numbers, starts), np.maximum.reduceat(numbers, starts)
     free[low[low == high]] = False  # a whole axis
     multiplied = _multiplied(units) & free
-    biases: dict[int, Cuts] = {}
+    biases: dict[int, Group] = {}
     if multiplied.any():
-        biases = _cuts_by_group(units, _addends(units, shared), multiplied)
-        free &= ~multiplied | _provably_dead(units, _cuts_by_group(units, names, multiplied), biases)
-    for group, cuts in _cuts_by_group(units, names, free).items():
-        yield cuts, biases.get(group, {})
+        biases = _positions_by_group(units, _addends(units, shared), multiplied)
+        free &= ~multiplied | _provably_dead(units, _positions_by_group(units, names, multiplied), biases)
+    for number, group in _positions_by_group(units, names, free).items():
+        yield group, biases.get(number, {})
 
 
 def _multiplied(units: Units) -> np.ndarray:
-    """Groups along which two computed values are multiplied and summed, bool by number."""
+    """Groups along which two computed values are multiplied and summed, bool by group number."""
     found = np.zeros(len(units.all_groups()), bool)
     for contraction in units.contractions:
         if _source(contraction.weight.value) is None:
@@ -121,12 +130,12 @@ def _multiplied(units: Units) -> np.ndarray:
     return found
 
 
-def _provably_dead(units: Units, cuts: Mapping[int, Cuts], biases: Mapping[int, Cuts]) -> np.ndarray:
-    """Which groups are found dead once their positions are zero, bool by number: tried on the model, then undone."""
+def _provably_dead(units: Units, groups: Mapping[int, Group], biases: Mapping[int, Group]) -> np.ndarray:
+    """Which groups are dead once their positions are zero, bool by number: tried on the model, then undone."""
     values = constants_by_name(units.facts.model)
     parts: dict[tuple[str, int], list[np.ndarray]] = {}
-    for of_group in (*cuts.values(), *biases.values()):
-        for at, where in of_group.items():
+    for positions in (*groups.values(), *biases.values()):
+        for at, where in positions.items():
             parts.setdefault(at, []).append(where)
     before = {name: constant_tensor(values[name]) for name, _ in parts}
     _zero(units.facts.model, {at: np.concatenate(where) for at, where in parts.items()})
@@ -135,12 +144,12 @@ def _provably_dead(units: Units, cuts: Mapping[int, Cuts], biases: Mapping[int, 
         assert tensor is not None
         set_constant(values[name], tensor.numpy(), tensor.dtype)
     dead = ~liveness.alive
-    last = [group for group, reason in liveness.kept_because.items() if reason == LAST_OF_AXIS]
+    last = [group for group, reason in liveness.kept_reasons.items() if reason == LAST_OF_AXIS]
     dead[last] = True  # alive only because all of its layer was zeroed at once
     return dead
 
 
-def _cuts_by_group(units: Units, names: Mapping[ir.Value, str], wanted: np.ndarray) -> dict[int, Cuts]:
+def _positions_by_group(units: Units, names: Mapping[ir.Value, str], wanted: np.ndarray) -> dict[int, Group]:
     """The positions of each wanted group (bool by number) on the axes of these constants."""
     places = [
         (name, axis)
@@ -158,28 +167,28 @@ def _cuts_by_group(units: Units, names: Mapping[ir.Value, str], wanted: np.ndarr
     chosen = chosen[np.lexsort((position[chosen], place[chosen], number[chosen]))]
     number, place, position = number[chosen], place[chosen], position[chosen]
     edges = np.flatnonzero((np.diff(number) != 0) | (np.diff(place) != 0)) + 1
-    cuts: dict[int, dict[tuple[str, int], np.ndarray]] = {}
+    found: dict[int, dict[tuple[str, int], np.ndarray]] = {}
     for start, run in zip([0, *edges], np.split(position, edges), strict=True):
         if len(run):
             name, axis = places[place[start]]
-            cuts.setdefault(int(number[start]), {})[name, axis.dim] = run
-    return dict(cuts)
+            found.setdefault(int(number[start]), {})[name, axis.dim] = run
+    return dict(found)
 
 
 def _weight_names(units: Units) -> dict[ir.Value, str]:
-    """All weights: those found as prunable, and whatever else a node multiplies with, as it is stored."""
+    """All weights by name: the prunable ones, and all other stored constants that a node multiplies with."""
     names = {weight.value: weight.name for weight in find_weights(units.facts.model).prunable}
     for contraction in units.contractions:
         source = _source(contraction.weight.value)
         tensor = constant_tensor(source)
-        # What integers stand for is known of those found as prunable.
+        # How integers are dequantized is known only of prunable weights.
         if source is not None and tensor is not None and tensor.dtype in FLOAT_TYPES:
             names.setdefault(source, source.name or "")
     return names
 
 
 def _numbers(model: ir.Model, names: Mapping[ir.Value, str]) -> dict[str, np.ndarray]:
-    """What these constants stand for, by name."""
+    """The numbers of these constants, dequantized, by name."""
     found = {weight.value: weight.numbers() for weight in find_weights(model).prunable}
     tensors = {value: constant_tensor(value) for value in names if value not in found}
     found |= {value: tensor.numpy() for value, tensor in tensors.items() if tensor is not None}
@@ -190,12 +199,12 @@ def _source(value: ir.Value | None) -> ir.Value | None:
     """The stored tensor behind a weight; None where it is computed from anything else."""
     while value is not None and constant_tensor(value) is None:
         node = value.producer()
-        value = node.inputs[0] if node is not None and node.op_type in DRESSING else None
+        value = node.inputs[0] if node is not None and node.op_type in PASSED_THROUGH else None
     return value
 
 
 def _addends(units: Units, shared: set[ir.Value]) -> dict[ir.Value, str]:
-    """Biases and the like that no other layer shares."""
+    """Biases and other addends that no other layer shares, by name."""
     stored = [value for value in constants_by_name(units.facts.model).values() if value not in shared]
     return {
         value: value.name or ""
@@ -207,12 +216,12 @@ def _addends(units: Units, shared: set[ir.Value]) -> dict[ir.Value, str]:
     }
 
 
-def _zero(model: ir.Model, cuts: Cuts) -> dict[str, np.ndarray]:
-    """Zero these positions; the masks that do it."""
+def _zero(model: ir.Model, positions: Group) -> dict[str, np.ndarray]:
+    """Zero these positions; returns the masks."""
     values = constants_by_name(model)
     zeros = {weight.name: weight.encoding.zero for weight in find_weights(model).prunable}
     masks: dict[str, np.ndarray] = {}
-    for (name, axis), where in cuts.items():
+    for (name, axis), where in positions.items():
         tensor = constant_tensor(values[name])
         assert tensor is not None
         mask = masks.setdefault(name, np.ones(tensor.shape.numpy(), bool))

@@ -1,4 +1,4 @@
-"""Which inputs each output of a weight reads, a bit each: as bools they would take a quarter of the weight."""
+"""Which inputs each output of a weight reads, as bits: booleans would take a quarter of the memory of the weight."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Elements looked at in one go.
+# Elements processed at once.
 CHUNK = 1 << 22
 
 
@@ -19,7 +19,7 @@ class Connections:
 
     @classmethod
     def of(cls, matrix: np.ndarray) -> Connections:
-        """What is not zero anywhere in a weight (outputs, inputs, all other positions)."""
+        """The connections of a weight (outputs, inputs, all other positions): any element that is not zero."""
         outputs, inputs, _ = matrix.shape
         bits = np.empty((outputs, -(-inputs // 8)), np.uint8)
         rows = max(1, CHUNK * outputs // max(matrix.size, 1))

@@ -1,4 +1,4 @@
-"""Changing the constants that one node reads, without touching the other nodes that read them too."""
+"""Changing the constants that one node reads, without changing them for other nodes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from onnxprune.model.constants import constant_tensor, set_constant
 
 
 def replace_operand(node: ir.Node, index: int, array: np.ndarray, dtype: ir.DataType) -> None:
-    """Give `node.inputs[index]` a constant: in place where nothing else reads it, else as a new initializer."""
+    """Replace the constant `node.inputs[index]`: in place if no other node reads it, else by a new initializer."""
     value = node.inputs[index] if index < len(node.inputs) else None
     alone = value is not None and len(value.uses()) == 1 and not value.is_graph_output()
     if value is not None and alone and constant_tensor(value) is not None:
@@ -35,7 +35,7 @@ def add_to_operand(
 
 
 def insert_add(value: ir.Value, delta: np.ndarray, dtype: ir.DataType) -> None:
-    """value + delta in the place of `value`, which keeps its name for whoever reads it."""
+    """Replace `value` by value + delta, which takes over its name and its readers."""
     node = value.producer()
     assert node is not None and node.graph is not None
     graph, name = node.graph, value.name

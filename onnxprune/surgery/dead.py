@@ -1,4 +1,4 @@
-"""Which groups are dead: nothing reads them, or what is read is a constant that goes into the reader's bias."""
+"""Which groups are dead: nothing reads them, or they are constants that can be folded into the reader's bias."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Fold:
 
 
 class Liveness:
-    """`alive`: bool by group number. Frozen groups live, and whatever a living unit reads that is no constant.
+    """`alive`: bool by group number. Frozen groups are alive, and so is every non-constant that a living unit reads.
 
-    The least fixed point: a unit that only dead units read is dead, so removal cascades by itself. Of an axis of which
-    nothing would be left, the first position is kept.
+    This is the least fixed point: a unit that only dead units read is dead, so removal cascades. An axis never becomes
+    empty: its first position is kept.
     """
 
     def __init__(self, units: Units):
@@ -33,7 +33,7 @@ class Liveness:
         self.alive = units.frozen().copy()
         self.read = np.zeros(len(self.alive), bool)
         self.offered = np.zeros(len(self.alive), bool)
-        self.kept_because: dict[int, str] = {}
+        self.kept_reasons: dict[int, str] = {}
         self._reads: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         starts = units.starts()
         first_groups = units.all_groups()[starts] if len(starts) else starts
@@ -46,10 +46,10 @@ class Liveness:
                 return
             revived = int(first_groups[empty][0])
             self.alive[revived] = True
-            self.kept_because.setdefault(revived, LAST_OF_AXIS)
+            self.kept_reasons.setdefault(revived, LAST_OF_AXIS)
 
     def folds(self) -> list[Fold]:
-        """What dead constants add to the living units that read them."""
+        """The constants that dead units contribute to the living units that read them."""
         folds = []
         for number, contraction in enumerate(self.units.contractions):
             array = self.units.facts.constant(contraction.weight.value)
@@ -82,7 +82,7 @@ class Liveness:
                 ):
                     stuck = foldable & (constants.filled(0) != 0)
                     for group in groups[reads & stuck & ~self.alive[groups]]:
-                        self.kept_because.setdefault(
+                        self.kept_reasons.setdefault(
                             int(group), contraction.refusal or "a computed operand reads it"
                         )
                     foldable &= ~stuck
@@ -111,7 +111,7 @@ class Liveness:
 
 
 def _any_nonzero(facts: Facts, axis: Axis) -> np.ndarray:
-    """Which positions of an axis hold anything but zeros, or anything that is not known, bool."""
+    """Which positions of an axis have an element that is not zero, or not known; bool."""
     array = facts.constant(axis.value)
     if array is None:
         return facts.along(axis).filled(1) != 0

@@ -1,7 +1,7 @@
 """Shapes that the graph computes: where each element of a shape vector comes from, and how to change one.
 
-Exporters write Reshape(x, Concat(Gather(Shape(x), 0), -1, heads, width)). The sizes in it that are numbers can be
-rewritten; those that are asked for by Shape follow of themselves, if the axis asked goes along with the axis made.
+Exporters write Reshape(x, Concat(Gather(Shape(x), 0), -1, heads, width)). Sizes that are numbers can be rewritten.
+Sizes from Shape follow automatically, if the axis that Shape reads is coupled with the axis that has this size.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from onnxprune.surgery.tables import Axis, Coupling, Stays
 
 LARGEST_SHAPE = 64  # elements; longer vectors are not shapes
 MOVES = ("Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape")
-# (operator, index of the input) that makes a shape of what it reads.
+# (operator, index of the input) that is the shape of the output.
 TARGETS = (("Reshape", 1), ("Expand", 1), ("ConstantOfShape", 0), ("Resize", 3))
 
 
 @dataclass(frozen=True)
 class Size:
-    """The size of an axis, asked for when the model runs."""
+    """The size of an axis, read by Shape when the model runs."""
 
     axis: Axis
 
 
 def trace(value: ir.Value | None, facts: Facts) -> np.ndarray | None:
-    """What each element of an integer value is: an int, a Size or None where it is not known; dtype object.
+    """The elements of an integer value: an int, a Size, or None where it is not known; dtype object.
 
-    None where the value is no shape, or is computed in a way that is not followed.
+    None where the value is not a shape, or is computed by other operators than those followed here.
     """
     if value is None:
         return None
@@ -53,16 +53,16 @@ def trace(value: ir.Value | None, facts: Facts) -> np.ndarray | None:
     try:
         return None if source is None else _moved(node, source, facts)
     except (IndexError, ValueError):
-        # A node that no output needs has never run, and may be wrong.
+        # A node that no output needs is never run, and may be invalid.
         return None
 
 
 def follow_sizes(
     node: ir.Node, target: ir.Value | None, facts: Facts, passed: Collection[int]
 ) -> Iterator[Coupling | Stays]:
-    """Keep each axis that `target` asks the size of in step with the axis of the output that it sizes.
+    """Couple each axis whose size `target` reads with the output axis of that size.
 
-    Where the node does not pass the output's axis on (it is not among `passed`), the axis asked must stay.
+    Where the node does not pass the output's axis on (it is not in `passed`), the axis is frozen.
     """
     out = node.outputs[0]
     elements = trace(target, facts)
@@ -75,13 +75,11 @@ def follow_sizes(
             if axis in passed and facts.length(made) == length:
                 yield Coupling(element.axis, made)
             else:
-                yield Stays(
-                    element.axis, f"{node.op_type} node {node.name!r} takes its size for another axis"
-                )
+                yield Stays(element.axis, f"{node.op_type} node {node.name!r} uses its size for another axis")
 
 
 def sizes_read(value: ir.Value, facts: Facts) -> set[Axis]:
-    """Of which axes a value holds the sizes, where something reads them that does not follow them."""
+    """The axes whose sizes a value holds, where a reader would not follow a change of them."""
     elements = trace(value, facts)
     held = {
         element.axis
@@ -103,7 +101,7 @@ def sizes_read(value: ir.Value, facts: Facts) -> set[Axis]:
 
 
 def set_size(node: ir.Node, index: int, element: int, size: int, facts: Facts) -> None:
-    """Make `element` of the shape vector that `node.inputs[index]` reads the number `size`, for this node alone."""
+    """Set `element` of the shape vector `node.inputs[index]` to `size`, for this node only."""
     value = node.inputs[index]
     assert value is not None
     tensor = constant_tensor(value)
@@ -169,7 +167,7 @@ def _moved(node: ir.Node, source: np.ndarray, facts: Facts) -> np.ndarray | None
 
 
 def _sizes_alone(elements: np.ndarray) -> np.ndarray:
-    """Without the numbers: those that Gather and Slice pick from a vector cannot be changed for one reader."""
+    """The elements without the numbers, which Gather and Slice read from a vector that other nodes may read too."""
     kept = np.empty(elements.shape, object)
     sized = np.array([isinstance(element, Size) for element in elements.ravel()], bool).reshape(
         elements.shape

@@ -1,4 +1,4 @@
-"""One node, run by onnxruntime: constants are folded with the very semantics that they had in the model."""
+"""Running one node in onnxruntime, so that constants are folded with the exact semantics of the model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ERRORS_ONLY = 4  # onnxruntime's log severity
 
 
 def evaluate_node(node: ir.Node, inputs: list[np.ndarray | None], model: ir.Model) -> np.ndarray | None:
-    """The first output of `node` given its inputs, None for an absent one; None where onnxruntime refuses."""
+    """The first output of `node` for its inputs (None for an absent one); None where onnxruntime cannot run it."""
     proto = ir.to_proto(node)
     feeds = {}
     for index, array in enumerate(inputs):

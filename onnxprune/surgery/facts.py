@@ -1,4 +1,4 @@
-"""What is known of a model's values before it runs: their shapes, and which elements are constants."""
+"""Static knowledge about a model's values: their shapes, and which elements are constants."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onnxprune.surgery.tables import Axis
 
 
 class Facts:
-    """Shapes of all values, If bodies included, and what is known of their elements: as the model was when asked."""
+    """Shapes and known elements of all values, those in If bodies included, for the model as it was at construction."""
 
     def __init__(self, model: ir.Model):
         self.model = model
@@ -24,7 +24,7 @@ class Facts:
         self._shapes = infer_shapes(model)
         self._known: dict[ir.Value, np.ma.MaskedArray] = {}
         self._stored: dict[ir.Value, np.ndarray | None] = {}
-        # As bits, with the number of columns: as bytes they would be a quarter of the weights.
+        # As bits: booleans would take a quarter of the memory of the weights.
         self._connections: dict[tuple[ir.Value, int, int], Connections] = {}
 
     def nodes(self) -> Iterator[ir.Node]:
@@ -32,7 +32,7 @@ class Facts:
         yield from _nodes(self.model.graph)
 
     def shape(self, value: ir.Value | None) -> tuple[Dim, ...] | None:
-        """The shape of a value, or None where not even its rank is known."""
+        """The shape of a value; None where its rank is not known."""
         return None if value is None else self._shapes.get(value)
 
     def rank(self, value: ir.Value) -> int:
@@ -50,14 +50,14 @@ class Facts:
         return self._shapes
 
     def overridable(self, value: ir.Value) -> bool:
-        """Whether a caller of the model may feed the initializer; before IR version 4 that was never meant."""
+        """Whether a caller may feed the initializer; before IR version 4, all initializers were graph inputs."""
         return value.is_graph_input() and value.is_initializer() and self.model.ir_version >= 4
 
     def known(self, value: ir.Value | None) -> np.ma.MaskedArray | None:
         """The elements of a value, masked where they depend on the inputs; None where all do.
 
-        Every axis is of full length, or of length 1 where the value is the same all along it (a symbolic batch axis
-        is always of length 1).
+        Every axis has its full length, or length 1 where the value is the same along it (a symbolic batch axis always
+        has length 1).
         """
         if value is None:
             return None
@@ -87,7 +87,7 @@ class Facts:
         return known.data
 
     def learn(self, value: ir.Value, known: np.ma.MaskedArray | None) -> None:
-        """Note what a rule found out about a value; elements that are not finite do not count as known."""
+        """Store what a rule knows about a value; elements that are not finite do not count as known."""
         if known is None:
             return
         mask = np.ma.getmaskarray(known)
@@ -97,7 +97,7 @@ class Facts:
             self._known[value] = np.ma.array(known.data, mask=mask)
 
     def along(self, axis: Axis) -> np.ma.MaskedArray:
-        """The constant at each position of a static axis; masked where it is none, or differs along other axes."""
+        """The constant at each position of a static axis; masked where there is none or it varies along other axes."""
         length = self.length(axis)
         assert length is not None
         known = self.known(axis.value)
@@ -109,7 +109,7 @@ class Facts:
         return np.ma.array(np.broadcast_to(data[:, 0], length), mask=np.broadcast_to(mask, length))
 
     def evaluate(self, node: ir.Node, inputs: list[np.ndarray | None]) -> np.ndarray | None:
-        """The first output of `node` on these inputs, by onnxruntime; None where it cannot say."""
+        """The first output of `node` on these inputs, by onnxruntime; None where it cannot run the node."""
         return evaluate_node(node, inputs, self.model)
 
     def connections(self, value: ir.Value, out_axis: int, in_axis: int) -> Connections | None:

@@ -1,4 +1,4 @@
-"""Removal of all that is dead, pass after pass to a fixed point, and the record of it."""
+"""Removal of all dead units, in passes to a fixed point, and the report on it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from onnxprune.surgery.tables import BIASES, Axis, key
 from onnxprune.surgery.units import Units
 
 LAST_IR_WITH_INITIALIZERS_AS_INPUTS = 3
-TOGETHER = "it goes only together with units that live"
+TOGETHER = "it can only be removed together with units that are alive"
 
 
 def remove_dead_units(model: ir.Model) -> SurgeryReport:
-    """Remove every output channel and neuron that has no inputs or no outputs left, in place, to a fixed point.
+    """Remove every output channel and neuron without inputs or without outputs, in place, to a fixed point.
 
-    A unit whose weights are all zero is a constant: it goes through the activations, norms and pooling that follow,
-    in float64 and onnxruntime, into the biases of the weights that read it. A unit that nothing reads just goes. Every
-    layer keeps at least one unit; graph inputs and outputs keep their shapes. What cannot be proven safe stays, with
-    the reason in the report. The outputs of the model are the same, up to rounding.
+    A unit whose weights are all zero is a constant: it is evaluated through the activations, norms and pooling that
+    follow, and folded into the biases of the weights that read it. A unit that nothing reads is removed. Every layer
+    keeps at least one unit; graph inputs and outputs keep their shapes. Units whose removal is not proven safe are
+    kept, with the reason in the report. The outputs of the model are the same, up to rounding.
     """
     layers = [_Layer(weight) for weight in find_weights(model).prunable]
     bytes_before = _constant_bytes(model)
@@ -35,7 +35,7 @@ def remove_dead_units(model: ir.Model) -> SurgeryReport:
         for number in count():
             units = Units(Facts(model), innermost=number % 2 == 1)
             removed = _remove_dead(units, layers)
-            # One pass leaves nothing that it could remove itself, so two in a row are the fixed point.
+            # A pass leaves nothing that it could remove, so after one without removals both kinds are at a fixed point.
             if not units.has_choices or (number and not removed):
                 break
     if model.ir_version <= LAST_IR_WITH_INITIALIZERS_AS_INPUTS:
@@ -49,7 +49,7 @@ def remove_dead_units(model: ir.Model) -> SurgeryReport:
 
 
 class _Layer:
-    """A weight on its way through the passes: the units that it has left, and what is dead among them."""
+    """A weight during the passes: its remaining units, and the dead ones among them."""
 
     def __init__(self, weight: Weight):
         self.weight = weight
@@ -59,7 +59,7 @@ class _Layer:
         self.frozen: list[str | None] = []
 
     def note(self, units: Units, liveness: Liveness) -> None:
-        """What this pass, about to remove the dead, leaves and why."""
+        """Record, before the removal of a pass, which dead units it keeps and why."""
         axis = Axis(self.weight.value, self.weight.out_axis)
         self.kept_dead = []
         if axis not in units:
@@ -73,7 +73,7 @@ class _Layer:
         reasons: dict[str, list[int]] = {}
         for unit in np.flatnonzero(alive & (unread | constant)):
             group = int(groups[unit])
-            reason = units.reason(group) or liveness.kept_because.get(group, TOGETHER)
+            reason = units.reason(group) or liveness.kept_reasons.get(group, TOGETHER)
             reasons.setdefault(reason, []).append(int(self.units_left[unit]))
         self.kept_dead = [
             KeptDead(self.weight.name, tuple(members), reason) for reason, members in reasons.items()
@@ -81,7 +81,7 @@ class _Layer:
         self.units_left = self.units_left[alive]
 
     def record(self) -> LayerSurgery:
-        """The weight before and after."""
+        """The record of the weight."""
         weight, before, after = self.weight, self.shape, self.weight.shape
         out_axis = weight.out_axis
         in_axis = weight.in_axis
@@ -98,7 +98,7 @@ class _Layer:
 
 
 def _remove_dead(units: Units, layers: list[_Layer]) -> bool:
-    """One pass; whether anything went."""
+    """One pass; returns whether anything was removed."""
     liveness = Liveness(units)
     folds = liveness.folds()
     for layer in layers:

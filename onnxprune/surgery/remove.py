@@ -1,4 +1,4 @@
-"""Removal: given which groups stay, every constant, shape and attribute of the model is cut to them."""
+"""Removal of groups from every constant, shape and attribute of a model."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from onnxprune.surgery.units import Units
 
 
 def remove_groups(units: Units, alive: np.ndarray) -> None:
-    """Cut every axis to the positions whose group is `alive` (bool by group number), in place.
+    """Reduce every axis to the positions whose group is `alive` (bool by group number), in place.
 
-    What the removed positions did to the model's outputs is gone with them: fold it away before, or mean to lose it.
+    What the removed positions contribute to the outputs is lost, unless it is folded into biases.
     """
     kept = _kept_positions(units, alive)
     by_value: dict[ir.Value, dict[int, np.ndarray]] = {}
     for axis, positions in kept.items():
         by_value.setdefault(axis.value, {})[axis.dim] = positions
-    for value, cuts in by_value.items():
+    for value, by_axis in by_value.items():
         tensor, array = constant_tensor(value), units.facts.constant(value)
         if tensor is not None and array is not None:
-            for index, positions in cuts.items():
+            for index, positions in by_axis.items():
                 array = np.take(array, positions, axis=index)
             set_constant(value, array, tensor.dtype)
         elif value.shape is not None:
-            _cut_shape(value, cuts)
+            _reduce_shape(value, by_axis)
 
     def kept_of(axis: Axis) -> np.ndarray:
         return alive[units.groups(axis)] if axis in units else np.ones(0, bool)
@@ -38,7 +38,7 @@ def remove_groups(units: Units, alive: np.ndarray) -> None:
 
 
 def _kept_positions(units: Units, alive: np.ndarray) -> dict[Axis, np.ndarray]:
-    """The positions that stay, of those axes that lose any."""
+    """The remaining positions of each axis that loses any."""
     starts = units.starts()
     if not len(starts):
         return {}
@@ -52,11 +52,11 @@ def _kept_positions(units: Units, alive: np.ndarray) -> dict[Axis, np.ndarray]:
     }
 
 
-def _cut_shape(value: ir.Value, cuts: dict[int, np.ndarray]) -> None:
+def _reduce_shape(value: ir.Value, kept: dict[int, np.ndarray]) -> None:
     assert value.shape is not None
     value.shape = ir.Shape(
         [
-            len(cuts[index]) if index in cuts and isinstance(dim, int) else dim
+            len(kept[index]) if index in kept and isinstance(dim, int) else dim
             for index, dim in enumerate(value.shape)
         ]
     )

@@ -1,4 +1,4 @@
-"""What surgery did to a model, and what it left although it is dead."""
+"""The report on surgery: what was removed, and which dead units were kept."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LayerSurgery:
-    """One weight before and after: output units, input units, elements.
+    """One weight before and after surgery: output units, input units, elements.
 
-    `frozen` says why none of its output units could go, whether dead or not; None where they could.
+    `frozen`: why none of its output units can be removed, dead or not; None where they can.
     """
 
     name: str
@@ -33,7 +33,7 @@ class KeptDead:
 
 @dataclass(frozen=True)
 class SurgeryReport:
-    """All weights in node order; the bytes that went count biases and the like too, and those added by folding."""
+    """All weights in node order; `bytes_removed` also counts biases, and those that folding added."""
 
     layers: tuple[LayerSurgery, ...]
     kept_dead: tuple[KeptDead, ...]

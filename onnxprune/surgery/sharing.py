@@ -1,7 +1,7 @@
-"""Biases and norm parameters that several nodes share: each reader gets its own while surgery looks and cuts.
+"""Biases and norm parameters that several nodes share: during surgery, each reader has its own copy.
 
-Two layers that share a bias could otherwise lose only the units that both lose. Weights stay shared: a tied weight is
-meant to be one.
+Two layers that share a bias could otherwise lose only the units that both lose. Weights stay shared, because tied
+weights are tied on purpose.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ class OwnCopy:
 
 @contextmanager
 def own_vectors(model: ir.Model) -> Iterator[Mapping[ir.Value, ir.Value]]:
-    """Within, every reader of a shared vector has its own: copy -> original. After, those still equal are one again."""
+    """Inside the context, every reader of a shared vector has its own copy; afterwards, equal copies are merged.
+
+    Yields copy -> original.
+    """
     graphs = list(with_branches(model.graph))
     taken = {value.name for graph in model.graphs() for value in graph.initializers.values()}
     taken |= {value.name for node in model.graph.all_nodes() for value in node.outputs}

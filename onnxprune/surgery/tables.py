@@ -1,12 +1,12 @@
-"""The rule tables: what a rule can say of an operator, and where the rules are found, by (domain, op_type).
+"""The rule tables, by (domain, op_type), and the claims that a rule can make about an operator.
 
-To teach surgery an operator, write one function in the family's file under `rules/`:
+To add an operator, write one function in the file of its family under `rules/`:
 
     @passes_channels("Concat")
     def concat(node, facts): yield Coupling(...)
 
-An axis that a node reads or makes and of which its rule says nothing is frozen, and so is everything that an operator
-without a rule touches: nothing is ever guessed.
+Axes of a node's inputs and outputs that its rule does not mention are frozen, and so are all axes of an operator
+without a rule: nothing is guessed.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Axis(NamedTuple):
 
 @dataclass(frozen=True)
 class Coupling:
-    """Position `left_index[i]` of `left` stays or goes with `right_index[i]` of `right`; without them, one to one.
+    """Position `left_index[i]` of `left` is coupled with `right_index[i]` of `right`; without indices, one to one.
 
-    An axis coupled with itself may shrink without the node minding.
+    Coupled positions are removed together. An axis coupled with itself may shrink on its own.
     """
 
     left: Axis
@@ -44,7 +44,7 @@ class Coupling:
 
 @dataclass(frozen=True)
 class Stays:
-    """Something asks for the length of the axis, or for what stands at these positions of it: they must stay."""
+    """The axis, or these positions of it, cannot be removed, because something depends on its length or on them."""
 
     axis: Axis
     reason: str
@@ -53,10 +53,10 @@ class Stays:
 
 @dataclass(frozen=True)
 class Contraction:
-    """out[o] = sum over k of weight[o, k] * data[k] (+ bias[o]): position k may go where its term is none.
+    """out[o] = sum over k of weight[o, k] * data[k] (+ bias[o]): position k can be removed where its term is zero.
 
-    `weight_out` and `out`, coupled one to one unless they are the same, tell which terms a living output needs; where
-    they are None, all are needed. `refusal` says why a constant term cannot go into a bias; None where it can.
+    `weight_out` and `out`, coupled one to one unless they are the same, determine which terms a living output needs;
+    where they are None, all are needed. `refusal`: why a constant term cannot be folded into a bias; None where it can.
     """
 
     node: ir.Node
@@ -70,9 +70,9 @@ class Contraction:
 
 @dataclass(frozen=True)
 class OneOf:
-    """Any one of these ways to couple axes may hold, never two: positions must stay a full grid.
+    """Exactly one of these alternative couplings can hold, because the remaining positions must form a full grid.
 
-    They stand in the order of the axes, outermost first. The axes that the one chosen leaves out are frozen.
+    They are in the order of the axes, outermost first. Axes that the chosen one does not couple are frozen.
     """
 
     ways: tuple[tuple[Coupling | Contraction, ...], ...]
@@ -83,7 +83,7 @@ class OneOf:
 
 
 def axes_of(claims: Iterable[Coupling | Contraction]) -> set[Axis]:
-    """The axes of couplings and of what contractions share."""
+    """The axes of couplings, and the shared axes of contractions."""
     axes: set[Axis] = set()
     for claim in claims:
         pair = (claim.left, claim.right) if isinstance(claim, Coupling) else (claim.data, claim.weight)
@@ -110,22 +110,22 @@ _Rule = TypeVar("_Rule", bound=Callable[..., object])
 
 
 def passes_channels(*op_types: str, domain: str = "") -> Callable[[_Rule], _Rule]:
-    """Register how positions on the axes of a node's inputs, weights and outputs belong together."""
+    """Register how positions on the axes of a node's inputs, weights and outputs are coupled."""
     return _registrar(CHANNELS, op_types, domain)
 
 
 def passes_constants(*op_types: str, domain: str = "") -> Callable[[_Rule], _Rule]:
-    """Register what is known of a node's first output, or of all in a list, from its inputs (see Facts.known)."""
+    """Register what is known of a node's first output, or of all outputs as a list (see Facts.known)."""
     return _registrar(CONSTANTS, op_types, domain)
 
 
 def rewrites(*op_types: str, domain: str = "") -> Callable[[_Rule], _Rule]:
-    """Register what of a node must follow when an axis shrinks, beside its constant inputs."""
+    """Register how attributes and shapes of a node change when an axis shrinks; its constants are changed already."""
     return _registrar(REWRITES, op_types, domain)
 
 
 def takes_bias(*op_types: str, domain: str = "") -> Callable[[_Rule], _Rule]:
-    """Register how a float64 vector is added along an axis of a node's output (counted from the back, as -1)."""
+    """Register how a float64 vector is added along an axis of a node's output (counted from the end, as -1)."""
     return _registrar(BIASES, op_types, domain)
 
 

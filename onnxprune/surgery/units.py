@@ -1,9 +1,9 @@
-"""Units and groups: which positions on which axes of which values stay or go together, and which must stay.
+"""Units and groups: which positions of which axes are removed together, and which are frozen.
 
 A unit is an output channel or neuron. The filter that makes it, its bias, its channel of every value up to the next
-weights, its run of columns after a Flatten and the columns of weights that read it are one group. Groups are the
-connected components of all couplings that the rules name; a group is frozen where a node that touches it has no rule
-for the axis, or where it reaches the outside of the graph.
+weights, its columns after a Flatten and the columns of weights that read it are one group. Groups are the connected
+components of all couplings of the rules; a group is frozen where a node that uses it has no rule for the axis, or where
+it reaches an input or output of the graph.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from onnxprune.surgery.tables import (
     key,
 )
 
-FREE = np.iinfo(np.int64).max  # no reason; of several reasons for a group, the first given stands
-FIRST_OPSET = 7  # from here on broadcasting is numpy's, and onnxruntime promises its semantics
+FREE = np.iinfo(np.int64).max  # no reason; of several reasons for a group, the first is kept
+FIRST_OPSET = 7  # since then ONNX broadcasts like numpy, and onnxruntime guarantees its semantics
 
 
 class Units:
     """The groups of a model: every position of every static axis has one, by number.
 
-    A group's number is that of one of its positions. Where one axis of several may pass through a reshape (heads, or
-    the width in each head), it is the outermost that something is free on; with `innermost`, the innermost.
-    `has_choices` says whether that makes a difference.
+    A group's number is that of one of its positions. Where a reshape can pass only one of several axes (heads, or the
+    width of each head), the outermost free one is used; with `innermost`, the innermost. `has_choices`: whether that
+    makes a difference.
     """
 
     def __init__(self, facts: Facts, *, innermost: bool = False):
@@ -131,20 +131,20 @@ class Units:
 
     def _boundary(self, value: ir.Value) -> str | None:
         if self.facts.opset < FIRST_OPSET:
-            return f"the model is of opset {self.facts.opset}; surgery knows opset {FIRST_OPSET} and later"
+            return f"the model has opset {self.facts.opset}; surgery supports opset {FIRST_OPSET} and later"
         if value in self.facts.model.graph.outputs:
             return f"it reaches the graph output {value.name!r}"
         if value.is_graph_input() and not value.is_initializer():
             return f"it reaches the graph input {value.name!r}"
         if self.facts.overridable(value):
-            return f"{value.name!r} is also a graph input: a caller may put other values in its place"
+            return f"{value.name!r} is also a graph input: a caller can override its values"
         for use in value.uses():
             if use.node.graph not in self.facts.graphs:
                 return f"{use.node.op_type} node {use.node.name!r} reads {value.name!r} inside a subgraph"
         return None
 
     def _apply_rule(self, node: ir.Node) -> Iterator[OneOf]:
-        """Join what the node's rule couples and freeze what it says nothing of; its choices are left for later."""
+        """Join what the node's rule couples and freeze all other axes; yields its choices, which are made later."""
         if node.outputs and constant_tensor(node.outputs[0]) is not None:
             return
         rule = CHANNELS.get(key(node))
@@ -175,7 +175,7 @@ class Units:
                 self.facts.learn(value, of_value)
 
     def _contract(self, claim: Contraction) -> tuple[Axis, ...]:
-        """The axes that the contraction passes: all or none."""
+        """Couple the axes of a contraction; returns them, or none if they do not fit."""
         pairs = [Coupling(claim.data, claim.weight)]
         if claim.weight_out is not None and claim.out is not None:
             pairs.append(Coupling(claim.weight_out, claim.out))
@@ -202,7 +202,7 @@ class Units:
         return True
 
     def _choose(self, choice: OneOf) -> None:
-        """Take the first way that leaves something free; freeze the axes that it leaves out."""
+        """Apply the first alternative with a free group; freeze the axes that it does not couple."""
         ways = choice.ways[::-1] if self.innermost else choice.ways
         free = [way for way in ways if any(self._is_free(claim) for claim in way)]
         self.has_choices |= len(free) > 1
@@ -211,7 +211,9 @@ class Units:
             if self._contract(claim) if isinstance(claim, Contraction) else self._couple(claim):
                 taken |= axes_of([claim])
         for axis in choice.axes() - taken:
-            self._freeze(axis, "it can only be cut together with another axis, or that one in its place")
+            self._freeze(
+                axis, "only one of several axes of a reshape can be pruned, and another one was chosen"
+            )
 
     def _is_free(self, claim: Coupling | Contraction) -> bool:
         return all(

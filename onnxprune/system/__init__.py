@@ -1,1 +1,1 @@
-"""The process that a job runs in: its memory and its rank."""
+"""The process of a job: its memory, its rank, and the installed packages."""

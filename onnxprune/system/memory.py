@@ -1,4 +1,4 @@
-"""Memory that nothing uses, back to the system."""
+"""Returning unused memory to the system."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import gc
 
 
 def free_memory() -> None:
-    """Free what is left of graphs, which are full of cycles, and have glibc return what it keeps for itself.
+    """Collect graphs, which have reference cycles, and let glibc return free memory to the system.
 
     An onnxruntime session on a 575 MB model leaves 75 MB with glibc.
     """
     gc.collect()
-    # Other C libraries have no such function, Windows no library of that name.
+    # Other C libraries lack the function, and Windows the library.
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

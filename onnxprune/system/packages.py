@@ -1,4 +1,4 @@
-"""Packages: their versions, and those that only some jobs need."""
+"""Versions of packages, and packages that only some jobs need."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PACKAGES = ("onnxprune", "onnx", "onnx-ir", "onnxruntime", "numpy", "torch")
 
 
 def versions() -> dict[str, str]:
-    """The versions that made a result; torch may be absent where nothing is fine-tuned."""
+    """The installed versions of the packages that affect a result; torch is optional."""
     found = {}
     for package in PACKAGES:
         with suppress(PackageNotFoundError):

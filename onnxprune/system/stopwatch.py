@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Wall time of each stage, in seconds; tells the progress when one begins."""
+    """Wall time of each stage, in seconds; also reports the start of each stage to `progress`."""
 
     def __init__(self, progress: Callable[[str, float], None]) -> None:
         self.seconds: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""The state of a training on disk: written whole or not at all, read without running anything that it holds."""
+"""Checkpoints: the state of a training on disk, written atomically, and loaded without running code from the file."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ State = dict[str, Any]
 
 
 def best_module(path: Path) -> dict[str, torch.Tensor]:
-    """The best state of the module, masks included, in a checkpoint of this tool's own."""
+    """The best state of the module, with masks, in a checkpoint that onnxprune wrote."""
     return torch.load(path, map_location="cpu", weights_only=True)["best"][1]
 
 
 class Checkpoint:
-    """A file that the state of a training is written to every so many minutes.
+    """A file for the state of a training, written every `minutes` minutes.
 
-    `origin` says what the training is made of, by name; a state of another origin is not gone on from.
+    `origin` identifies model, data and settings, by name; a state with another origin is not resumed.
     """
 
     def __init__(self, path: str, minutes: float, origin: dict[str, Any], writes: bool):
@@ -36,10 +36,10 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def read(self) -> State | None:
-        """The state to go on from; None where there is no file.
+        """The state to resume from; None if there is no file.
 
         Raises:
-            SettingError: it is no checkpoint, or one of another job.
+            SettingError: the file is not a checkpoint, or belongs to another job.
         """
         if not self._path.exists():
             return None
@@ -53,18 +53,17 @@ class Checkpoint:
         changed = [name for name, value in self._origin.items() if origin.get(name) != value]
         if changed:
             raise SettingError(
-                f"{self._path} belongs to a job with other {', '.join(changed)}: "
-                "repeat that job's settings, or drop --resume"
+                f"{self._path} belongs to a job with other {', '.join(changed)}: use the same ones, or remove --resume"
             )
         return state
 
     def write_if_due(self, state: Callable[[], State]) -> None:
-        """Write the state where the last one is old enough."""
+        """Write the state if the last checkpoint is old enough."""
         if self._writes and time.monotonic() - self._last >= self._seconds:
             self.write(state())
 
     def write(self, state: State) -> None:
-        """Replace the file by one of this state.
+        """Replace the file by a checkpoint of this state.
 
         Raises:
             OutputError: it cannot be written.
@@ -76,13 +75,13 @@ class Checkpoint:
                 torch.save(state | {"origin": self._origin}, file)
         except OSError as error:
             raise OutputError(
-                f"--checkpoint {self._path} cannot be written: {error.strerror}; name a file in a folder that exists"
+                f"--checkpoint {self._path} cannot be written: {error.strerror}; give a file in an existing folder"
             ) from error
         self._last = time.monotonic()
 
 
 def digest(tensors: Iterable[torch.Tensor]) -> int:
-    """A number that tells one list of tensors from another (CRC-32 of their bytes)."""
+    """A checksum of tensors (CRC-32 of their bytes)."""
     number = 0
     for tensor in tensors:
         array: Any = tensor.detach().cpu().contiguous().numpy()

@@ -12,7 +12,7 @@ Values = tuple[Any, ...]
 
 
 class Branches(nn.Module):
-    """ONNX If: one of two graphs, each given the outer values that it reads."""
+    """ONNX If: one of two graphs; each takes the outer values that it reads."""
 
     def __init__(self, then_branch: nn.Module, else_branch: nn.Module):
         super().__init__()
@@ -24,7 +24,7 @@ class Branches(nn.Module):
 
 
 class Repetition(nn.Module):
-    """ONNX Loop: a graph again and again, its `carried` values passed on, its `scanned` outputs stacked."""
+    """ONNX Loop: a graph run repeatedly; `carried` values are passed on, `scanned` outputs are stacked."""
 
     def __init__(self, body: nn.Module, carried: int, scanned: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Operators without an entry in the table that ONNX itself defines by others: their definitions, inlined."""
+"""Inlining of functions: model-local ones, and ONNX's definitions of operators without an entry in the table."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from onnx_ir.passes.common import InlinePass, ShapeInferencePass
 
 from onnxprune.training.ops import find_lowering
 
-# Operators whose translation asks for the rank or type of an operand that the file may not tell.
+# Operators whose translation needs the rank or type of an operand, which the file may lack.
 _ASK_FOR_TYPES = frozenset({"Shape", "QuantizeLinear"})
 
 
 def inline_functions(model: ir.Model) -> None:
-    """Replace, in place, calls of model-local functions and operators that only ONNX's definition is known of.
+    """Inline, in place, model-local functions and the definitions of operators without an entry in the table.
 
     Raises:
         ValueError: a function imports another opset than the model.
@@ -56,7 +56,7 @@ def _undefined(model: ir.Model) -> list[ir.Node]:
 
 
 def _schema(node: ir.Node, opset: int) -> Any:
-    """The onnx.defs.OpSchema of an operator; None for one that ONNX does not know."""
+    """The onnx.defs.OpSchema of an operator; None if ONNX does not define it."""
     try:
         return onnx.defs.get_schema(node.op_type, opset, node.domain)
     except onnx.defs.SchemaError:
@@ -64,7 +64,7 @@ def _schema(node: ir.Node, opset: int) -> Any:
 
 
 def _definition(node: ir.Node, model: ir.Model) -> ir.Function | None:
-    """The operator as a function in the opset of the model; None where the types of its inputs are not known."""
+    """The operator as a function in the opset of the model; None if the types of its inputs are not known."""
     opset = model.opset_imports[node.domain]
     schema = _schema(node, opset)
     assert schema is not None
@@ -91,7 +91,7 @@ def _definition(node: ir.Node, model: ir.Model) -> ir.Function | None:
         if name not in produced:
             proto.output[index] = proto.output[0]
     function = ir.serde.deserialize_function(proto)
-    # The schema makes the definition for the opset asked for, whatever older one the function names.
+    # The schema gives the definition for this opset, even if the function names an older one.
     function.opset_imports.update(
         {domain: model.opset_imports.get(domain, 1) for domain in function.opset_imports}
     )

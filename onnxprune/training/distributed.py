@@ -1,4 +1,4 @@
-"""Training in several processes, started by torchrun: who is who, and what has to be the same everywhere."""
+"""Training in several processes started by torchrun: ranks, shares of a batch, and values that all must share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from onnxprune.errors import SettingError
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of a job as one of them sees them: how many, the number of this one, and its device."""
+    """The processes of a job: how many, the rank of this one, and its device."""
 
     count: int
     rank: int
@@ -27,12 +27,12 @@ class Processes:
         """This process's share of a batch.
 
         Raises:
-            SettingError: the batch does not go into equal shares, whose mean gradient would be another one.
+            SettingError: the batch cannot be divided equally; unequal shares would have another mean gradient.
         """
         if samples % self.count:
             raise SettingError(
-                f"a batch of {samples} samples cannot be shared equally by {self.count} processes: "
-                "give a --batch-size that is a multiple of them"
+                f"a batch of {samples} samples cannot be divided equally among {self.count} processes: "
+                f"give a --batch-size that is a multiple of {self.count}"
             )
         size = samples // self.count
         return slice(self.rank * size, (self.rank + 1) * size)
@@ -41,7 +41,8 @@ class Processes:
         """The module with gradients averaged over all processes after each backward pass."""
         if self.count == 1:
             return module
-        # What an If leaves out has no gradient; buffers change in cuts, which `same_everywhere` spreads.
+        # The branch that an If does not run has no gradient; buffers change only in pruning steps, which broadcast
+        # them with `same_everywhere`.
         return DistributedDataParallel(module, find_unused_parameters=True, broadcast_buffers=False)
 
     def mean(self, number: float) -> float:
@@ -55,7 +56,7 @@ class Processes:
 
 @contextmanager
 def joined(device: str) -> Iterator[Processes]:
-    """Join the processes that torchrun started; one process alone without it.
+    """Join the processes that torchrun started; without torchrun, there is one process.
 
     Raises:
         SettingError: there is no such device.
@@ -73,7 +74,7 @@ def joined(device: str) -> Iterator[Processes]:
 
 
 def same_everywhere(tensors: Iterable[torch.Tensor]) -> None:
-    """Give every process the first one's values, in place; nothing where there is one process."""
+    """Broadcast the values of the first process to all others, in place."""
     if not dist.is_available() or not dist.is_initialized():
         return
     for tensor in tensors:

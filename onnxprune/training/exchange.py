@@ -1,4 +1,4 @@
-"""What a torch module borrows from an ONNX model, and gives back."""
+"""Moving constants between an ONNX model and its torch module."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onnxprune.training.trainable import trained_constants, unique_names
 
 
 def borrowed(module: fx.GraphModule, model: ir.Model) -> dict[ir.Value, nn.Parameter]:
-    """The parameters of the model's own constants; those of model-local functions are set not to be trained."""
+    """The parameters of the model's constants, by value; parameters of model-local functions are frozen."""
     values = trained_constants(model)
     parameters = dict(module.named_parameters())
     paths = module.meta["parameters"]
@@ -28,7 +28,7 @@ def borrowed(module: fx.GraphModule, model: ir.Model) -> dict[ir.Value, nn.Param
 
 
 def give_back(tensors: Mapping[ir.Value, torch.Tensor]) -> None:
-    """Put copies of the tensors in the place of the model's constants, in their own types; integers are the nearest."""
+    """Replace the model's constants by copies of the tensors, in the constants' types; integers are rounded."""
     for value, tensor in tensors.items():
         old = constant_tensor(value)
         assert old is not None
@@ -39,7 +39,7 @@ def give_back(tensors: Mapping[ir.Value, torch.Tensor]) -> None:
 
 
 def take(tensors: Mapping[ir.Value, torch.Tensor]) -> None:
-    """Copy the model's constants, as they are now, into the tensors that were made from them."""
+    """Copy the current constants of the model into the tensors that were made from them."""
     with torch.no_grad():
         for value, tensor in tensors.items():
             constant = constant_tensor(value)

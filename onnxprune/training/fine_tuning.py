@@ -1,4 +1,4 @@
-"""Fine-tuning what is left: the training loop around a pruning session."""
+"""Fine-tuning of the remaining weights: the training loop around a pruning session."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from onnxprune.training.session import PruningSession
 
 # Samples in a forward pass without gradients.
 FORWARD_SAMPLES = 1024
-# Batches whose gradients make first-order scores.
+# Batches whose gradients are summed for the taylor criterion.
 SCORING_BATCHES = 32
 # Batches that BatchNormalization's statistics are measured on.
 ESTIMATION_BATCHES = 32
-# The input model's share of the loss where there are labels and `--distill` is not given.
+# The weight of the distillation loss if there are labels and no `--distill`.
 DEFAULT_DISTILL = 0.5
 # With more pruning steps than this, only epochs are evaluated.
 EVALUATED_STEPS = 20
@@ -49,10 +49,10 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Epoch:
-    """Validation loss and accuracy (None without classes) after a pass over the data.
+    """An evaluation on validation data: loss, and accuracy (None without classes).
 
-    `step` counts the pruning steps so far. Where they are few, a record without training loss is the state right
-    after one.
+    `step`: pruning steps so far; `epoch`: passes over the data so far. A record without training loss is the state
+    right after a pruning step; with many steps there are no such records.
     """
 
     step: int
@@ -62,20 +62,20 @@ class Epoch:
     accuracy: float | None
 
     def better_than(self, other: Epoch) -> bool:
-        """More samples right, or as many at a smaller loss; without classes the smaller loss alone."""
+        """Whether the accuracy is higher, or equal at a smaller loss; without classes, whether the loss is smaller."""
         if self.accuracy is None or other.accuracy is None:
             return self.loss < other.loss
         return (self.accuracy, -self.loss) > (other.accuracy, -other.loss)
 
 
 class FineTuner:
-    """A session that is not yet started, its data and its optimizer, in one of the processes that share the work.
+    """The training loop of a session that is not yet started, in one of the processes of the job.
 
-    `origin`: the settings that the weights depend on, which a checkpoint must have been written with.
+    `origin`: the settings that affect the weights; a checkpoint is resumed only with the same ones.
 
     Raises:
-        DataError: a part of the loss has no target, or one that it does not go with.
-        SettingError: the batch does not go into equal parts, or --loss names no function.
+        DataError: a part of the loss has no target, or one that does not fit it.
+        SettingError: the batch cannot be divided among the processes, or --loss is not a function.
     """
 
     def __init__(
@@ -107,9 +107,9 @@ class FineTuner:
         self._best: tuple[Epoch, dict[str, torch.Tensor]] | None = None
 
     def fit(self, progress: Progress = lambda fraction: None) -> list[Epoch]:
-        """Train through the session's schedule, and put into its model the best state on validation data.
+        """Train along the session's schedule, and write the best state on validation data into its model.
 
-        Only states after the last pruning step count as best, the one right after it among them.
+        Only states after the last pruning step can be the best one, including the state right after it.
         """
         with torch.random.fork_rng():
             self._train(progress)
@@ -139,7 +139,7 @@ class FineTuner:
             self._checkpoint.write(self._state())
 
     def _update(self, module: torch.nn.Module) -> float:
-        """One update of the optimizer on the next batch; its loss before the penalty."""
+        """One update of the optimizer on the next batch; returns the loss without the L1 penalty."""
         update = self._session.updates
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self._settings, update, self._updates)
@@ -166,7 +166,7 @@ class FineTuner:
         return float(loss.detach())
 
     def _gradients(self) -> dict[ir.Value, np.ndarray] | None:
-        """dL/dw by the model's constants, of their shapes, L the labels' loss on some batches, for a step that asks.
+        """dL/dw by the model's constants, in their shapes, for a pruning step that needs it; L: loss on the labels.
 
         Raises:
             DataError: there are no labels.
@@ -175,8 +175,7 @@ class FineTuner:
             return None
         if self._validation.labels is None:
             raise DataError(
-                "--criterion needs gradients of the loss, so --data needs 'labels': add them, or use "
-                "--criterion magnitude"
+                "--criterion taylor needs labels: add 'labels' to --data, or use --criterion magnitude"
             )
         objective = replace(self._objective, distill=0.0)
         self._optimizer.zero_grad()
@@ -196,7 +195,7 @@ class FineTuner:
         return len(self._session.steps) <= EVALUATED_STEPS
 
     def _record(self, just_pruned: bool = False) -> None:
-        """Evaluate the state as it is, and keep it where it is the best of those at the rate."""
+        """Evaluate the current state, and keep it if it is the best one at the final rate."""
         training_loss = None if just_pruned else self._processes.mean(sum(self._losses) / len(self._losses))
         if not just_pruned:
             self._losses.clear()
@@ -249,7 +248,7 @@ class FineTuner:
         )
 
     def _resumed(self) -> bool:
-        """Go on from the checkpoint, if that is asked for and it is there. All that is random comes from numbers."""
+        """Resume from the checkpoint, if --resume is given and it exists. Random numbers depend only on the update."""
         state = self._checkpoint.read() if self._checkpoint is not None and self._settings.resume else None
         if state is None:
             return False
@@ -273,7 +272,7 @@ class FineTuner:
 
 
 def _widened(outputs: Outputs) -> Outputs:
-    """bfloat16 as float32, which losses are computed in."""
+    """bfloat16 outputs as float32, in which the losses are computed."""
     return tuple(output.float() if output.dtype == torch.bfloat16 else output for output in outputs)
 
 
@@ -299,14 +298,14 @@ def _distill_share(samples: Samples, settings: FineTuneSettings) -> float:
         return DEFAULT_DISTILL if settings.distill is None else settings.distill
     if settings.distill is not None and settings.distill < 1:
         raise DataError(
-            f"--data has no labels, so --distill {settings.distill:g} leaves a part of the loss without a target: "
-            "add 'labels' to the data or drop --distill"
+            f"--distill {settings.distill:g} needs labels for the rest of the loss, and --data has none: add 'labels' "
+            "to the data, or remove --distill"
         )
     return 1.0
 
 
 def _producer_type(output: ir.Value) -> str:
-    """The operator that makes an output, behind any Identity."""
+    """The type of the operator that produces an output, before any Identity."""
     producer = output.producer()
     while producer is not None and producer.op_type == "Identity" and producer.inputs[0] is not None:
         producer = producer.inputs[0].producer()

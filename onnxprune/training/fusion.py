@@ -1,13 +1,13 @@
-"""What exporters take apart is put together again: torch's fused functions are faster and hold less for the gradient.
+"""Fusing operators that exporters decompose: torch's fused functions are faster and need less memory for gradients.
 
     x * (1 + erf(x / sqrt(2))) / 2                            gelu(x)
     x * sigmoid(x)                                            silu(x)
     (x - mean(x)) / sqrt(var(x) + epsilon) * scale + bias     layer_norm(x)
     x @ weight + bias                                         linear(x)
     softmax(query @ key * scale + mask) @ value               scaled_dot_product_attention(query, key, value)
-    relu(batch_norm(x)), relu(x + y)                          relu in place, for no gradient needs what is overwritten
+    relu(batch_norm(x)), relu(x + y)                          relu in place: no gradient needs the overwritten values
 
-Of each, operands of sums and products in any order. A rule fires where no other node reads what lies between.
+Operands of sums and products can be in any order. A rule applies if no other node reads the intermediate values.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from onnxprune.training.ops.elementwise import div, power
 from onnxprune.training.ops.reductions import reduce_mean
 from onnxprune.training.ops.table import opaque
 
-# Constants of an exporter are rounded to its element type, float16 at the coarsest.
+# Exported constants are rounded to their element type, float16 at worst.
 ROUNDING = 1e-3
 
 Found = tuple[Callable[..., Any], tuple[Any, ...]]
@@ -45,7 +45,7 @@ def fuse(root: nn.Module, graph: fx.Graph) -> None:
 
 
 def _erase(graph: fx.Graph, node: fx.Node) -> None:
-    """Take out a node that nobody reads, and what it alone read."""
+    """Remove a node without users, and its operands that have no other users."""
     if not node.users and node.op != "placeholder":
         operands = node.all_input_nodes
         graph.erase_node(node)
@@ -84,7 +84,7 @@ class _Match:
         return tensor is not None and tensor.dim() == 1
 
     def scaled(self, node: Any) -> tuple[Any, float]:
-        """A node as another one times a number: (x, 0.5) of x * 0.5 and of x / 2 that nobody else reads."""
+        """A node as another one times a number: (x, 0.5) for x * 0.5 or x / 2 with a single user."""
         parts = _split(node, operator.mul, self.is_number)
         if parts is not None and len(node.users) == 1:
             return parts[1], self.number(parts[0]) or 0.0
@@ -94,7 +94,7 @@ class _Match:
 
 
 def _calls(value: Any, function: Any, *, alone: bool = False) -> bool:
-    """Whether a value is the result of a function; `alone`: one that a single node reads."""
+    """Whether a value is the result of a function; `alone`: and has a single user."""
     return isinstance(value, fx.Node) and value.target is function and (not alone or len(value.users) == 1)
 
 
@@ -109,7 +109,7 @@ def _split(node: Any, function: Any, wanted: Callable[[Any], bool]) -> tuple[Any
 
 
 def _gelu(match: _Match, product: fx.Node) -> Found | None:
-    """Of x, 0.5 and 1 + erf(x / sqrt(2)), whichever two are multiplied first."""
+    """The product of x, 0.5 and 1 + erf(x / sqrt(2)), in any order."""
     factors = _factors(product)
     sums = [factor for factor in factors if _calls(factor, operator.add, alone=True)]
     halves = [factor for factor in factors if match.number(factor) == 0.5]
@@ -126,7 +126,7 @@ def _gelu(match: _Match, product: fx.Node) -> Found | None:
 
 
 def _factors(product: fx.Node) -> list[Any]:
-    """What a product multiplies, with products that it alone reads taken apart."""
+    """The factors of a product, including those of nested products with a single user."""
     factors: list[Any] = []
     for operand in product.args:
         if isinstance(operand, fx.Node) and _calls(operand, operator.mul, alone=True):
@@ -142,17 +142,21 @@ def _silu(match: _Match, product: fx.Node) -> Found | None:
 
 
 def _layer_norm(match: _Match, total: fx.Node) -> Found | None:
-    """Over the last axis; the centerd x may be computed twice."""
+    """Over the last axis; the centered x may be computed twice."""
     biased = _split(total, operator.add, match.is_row)
     scaled = biased and _split(biased[1], operator.mul, match.is_row)
     if not biased or not scaled or len(biased[1].users) > 1 or not _calls(scaled[1], div, alone=True):
         return None
-    centerd, deviation = scaled[1].args
-    if not _calls(centerd, operator.sub) or not _calls(deviation, torch.sqrt, alone=True):
+    centered, deviation = scaled[1].args
+    if not _calls(centered, operator.sub) or not _calls(deviation, torch.sqrt, alone=True):
         return None
     shifted = _split(deviation.args[0], operator.add, match.is_number)
-    x = centerd.args[0]
-    if shifted is None or not _is_mean(centerd.args[1], x) or not _calls(shifted[1], reduce_mean, alone=True):
+    x = centered.args[0]
+    if (
+        shifted is None
+        or not _is_mean(centered.args[1], x)
+        or not _calls(shifted[1], reduce_mean, alone=True)
+    ):
         return None
     square = shifted[1].args[0]
     if not _calls(square, power, alone=True) or match.number(square.args[1]) != 2:
@@ -160,7 +164,7 @@ def _layer_norm(match: _Match, total: fx.Node) -> Found | None:
     again = square.args[0]
     if not _calls(again, operator.sub) or again.args[0] is not x or not _is_mean(again.args[1], x):
         return None
-    between = {reader for node in (centerd, again) for reader in node.users}
+    between = {reader for node in (centered, again) for reader in node.users}
     scale, bias = match.constant(scaled[0]), match.constant(biased[0])
     assert scale is not None and bias is not None
     if not _is_mean(shifted[1], square) or between != {scaled[1], square} or scale.shape != bias.shape:
@@ -169,7 +173,7 @@ def _layer_norm(match: _Match, total: fx.Node) -> Found | None:
 
 
 def _is_mean(node: Any, x: Any) -> bool:
-    """Whether a node is the mean of x over its last axis, which stays."""
+    """Whether a node is the mean of x over its last axis, with keepdims."""
     if not _calls(node, reduce_mean) or node.args[0] is not x:
         return False
     axes = node.kwargs.get("axes", node.args[1] if len(node.args) > 1 else None)
@@ -228,7 +232,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale
 
 
 def _fits(mask: Tensor | None, query: Tensor, key: Tensor) -> bool:
-    """Whether a mask is broadcast to the shape of the scores, and does not widen it."""
+    """Whether a mask broadcasts to the shape of the scores without enlarging it."""
     if mask is None:
         return True
     shape = (*query.shape[:-1], key.shape[-1])
@@ -241,12 +245,12 @@ def _relu_in_place(match: _Match, relu: fx.Node) -> Found | None:
     return (torch.relu_, (x,)) if any(_calls(x, function, alone=True) for function in _OVERWRITABLE) else None
 
 
-# Functions that make a new tensor which their own gradient does not need.
+# Functions whose result is a new tensor that their own gradient does not need.
 _OVERWRITABLE = (F.batch_norm, operator.add)
 
 Rule = Callable[[_Match, fx.Node], Found | None]
 
-# The function that a pattern ends with, and the rules for it.
+# The last function of a pattern, and the rules for it.
 _RULES: dict[Any, tuple[Rule, ...]] = {
     operator.add: (_layer_norm, _linear),
     operator.mul: (_gelu, _silu),

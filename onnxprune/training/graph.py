@@ -24,29 +24,29 @@ from onnxprune.training.ops.types import WIDENED_TYPES, to_tensor, torch_dtype
 from onnxprune.training.sizes import Sizes
 from onnxprune.training.trainable import trained_constants, unique_names
 
-# What is known of a value while the graph is built: all of it, its sizes, or where a run will hold it.
+# What is known of a value while the graph is built: all of it, its sizes, or only a proxy for it.
 Known = torch.Tensor | Sizes | fx.Proxy
 
 _ONNX_DOMAINS = ("", "ai.onnx")
-_MEND = "prune without --data, which does no retraining"
+_FIX = "prune without --data, which does not fine-tune"
 
 
 class UnsupportedOperatorError(OnnxPruneError):
-    """The model holds an operator, or a use of one, that cannot be retrained."""
+    """The model has an operator, or a use of one, that cannot be fine-tuned."""
 
 
 def to_torch(model: ir.Model) -> fx.GraphModule:
     """The graph as a torch module that takes the graph's inputs in order and returns a tuple of its outputs.
 
     Parameters are the constants that the table of operators declares as trained, under their ONNX names;
-    other constants are buffers, or numbers in the code. A name that torch cannot hold (`a` beside `a.b`,
-    `forward`, one with a quote) gets another: `module.meta["parameters"]` maps the ONNX name of every
+    other constants are buffers, or numbers in the code. A name that torch does not allow (`a` beside `a.b`,
+    `forward`, one with a quote) is changed: `module.meta["parameters"]` maps the ONNX name of every
     parameter, with #2, #3 where subgraphs repeat one, to its name in the module. `module.meta["inputs"]`
-    and `module.meta["outputs"]` list the ONNX names of what goes in and comes out.
+    and `module.meta["outputs"]` list the ONNX names of inputs and outputs.
 
-    float16 and bfloat16 are held and computed in float32, double stays double. A parameter of integers behind
-    DequantizeLinear holds what they stand for, and is rounded to them in every run. Dropout is the identity,
-    batch normalization uses its given statistics. The model is not changed; a weight is copied once.
+    float16 and bfloat16 are stored and computed in float32, double stays double. Quantized weights before
+    DequantizeLinear are dequantized parameters, which every run rounds (straight-through gradient). Dropout is
+    the identity, batch normalization uses its given statistics. The model is not changed; weights are copied once.
 
     Raises:
         UnsupportedOperatorError: an operator, or a use of one, has no entry in the table.
@@ -56,7 +56,7 @@ def to_torch(model: ir.Model) -> fx.GraphModule:
         inline_functions(model)
     except ValueError as error:
         raise UnsupportedOperatorError(
-            f"the model's functions cannot be inlined: {first_line(error)}; {_MEND}"
+            f"the model's functions cannot be inlined: {first_line(error)}; {_FIX}"
         ) from error
     names = ModuleNames()
     trained = {value: names.give(value.name or "") for value in trained_constants(model)}
@@ -71,12 +71,12 @@ def to_torch(model: ir.Model) -> fx.GraphModule:
 def _unsupported(node: ir.Node, reason: str) -> UnsupportedOperatorError:
     operator = node.op_type if node.domain in _ONNX_DOMAINS else f"{node.domain}::{node.op_type}"
     return UnsupportedOperatorError(
-        f"{operator} (node {node.name or node.outputs[0].name!r}) cannot be retrained: {reason}; {_MEND}"
+        f"{operator} (node {node.name or node.outputs[0].name!r}) cannot be fine-tuned: {reason}; {_FIX}"
     )
 
 
 class _Builder:
-    """The torch graph of an ONNX graph while it grows; one for each body of If and Loop, inside the outer one's."""
+    """Builds the torch graph of an ONNX graph; each body of If and Loop has its own builder, with an outer one."""
 
     def __init__(
         self, model: ir.Model, trained: Mapping[ir.Value, str], names: ModuleNames, outer: _Builder | None
@@ -93,7 +93,7 @@ class _Builder:
         self.captured: list[ir.Value] = []
 
     def module(self, graph: ir.Graph, inputs: Sequence[ir.Value]) -> fx.GraphModule:
-        """The whole graph as a module of `inputs`, then of the outer values in `captured`."""
+        """The whole graph as a module that takes `inputs`, then the outer values in `captured`."""
         for value in inputs:
             self._known[value] = self._placeholder(value)
         for node in graph:
@@ -121,7 +121,7 @@ class _Builder:
             opset = self._model.opset_imports.get(node.domain, 1)
             lowering = find_lowering(node.domain, node.op_type, opset)
             if lowering is None:
-                raise _unsupported(node, f"no torch function is known for it in opset {opset}")
+                raise _unsupported(node, f"it is not supported in opset {opset}")
             try:
                 results = self._call(node, lowering, _attributes(node, lowering))
             except NotImplementedError as error:
@@ -133,7 +133,7 @@ class _Builder:
                 self._known[output] = results[index]
 
     def _call(self, node: ir.Node, lowering: Lowering, attributes: dict[str, Any]) -> Any:
-        """The results of an operator: now where all it needs is known, else recorded for the run."""
+        """The results of an operator: computed now if all operands are known, else recorded in the graph."""
         known = [None if value is None else self.known(value) for value in node.inputs]
         kinds = {type(operand) for operand in known if operand is not None}
         if kinds <= {torch.Tensor}:
@@ -157,12 +157,12 @@ class _Builder:
             for index, (value, operand) in enumerate(zip(node.inputs, known, strict=True))
         ]
         if any(isinstance(known[index], fx.Proxy) for index in lowering.static if index < len(known)):
-            # Its Python needs numbers that are lists at run time only, so it runs as a whole.
+            # The function needs lists that are known only at run time, so it is recorded as one call.
             return self._tracer.create_proxy("call_function", lowering.function, tuple(operands), attributes)
         return lowering.function(*operands, **attributes)
 
     def known(self, value: ir.Value) -> Known:
-        """What is known of a value that is a constant, or that a node before this one gave."""
+        """What is known of a constant, or of an output of an earlier node."""
         if value not in self._known:
             if self._outer is not None:
                 known = self._outer.known(value)
@@ -174,7 +174,7 @@ class _Builder:
         return self._known[value]
 
     def _parameter(self, value: ir.Value, path: str) -> fx.Proxy:
-        """A trained constant; of integers, the numbers that they stand for, which every run rounds again."""
+        """A trained constant as a parameter; a quantized one is dequantized, and rounded again in every run."""
         encoding = dequantized(value)
         if encoding is None:
             return self._hold(path, nn.Parameter(_tensor(value)))
@@ -190,7 +190,7 @@ class _Builder:
         return to_steps(numbers, *held, low=low, high=high)
 
     def _at_run_time(self, value: ir.Value | None) -> Any:
-        """Where the run holds a value; a constant becomes a buffer of the outermost module. None stays None."""
+        """The proxy of a value; a constant becomes a buffer of the outermost module. None stays None."""
         if value is None:
             return None
         known = self.known(value)
@@ -231,7 +231,7 @@ class _Builder:
         if name in ("value_float", "value_floats"):
             return (torch.tensor(attribute.value, dtype=torch.float32),)
         if name != "value":
-            raise _unsupported(node, f"torch has no constants of the kind {name}")
+            raise _unsupported(node, f"torch has no constants of type {name}")
         return (self.known(node.outputs[0]),)
 
     def _if(self, node: ir.Node) -> tuple[Known, ...] | fx.Proxy:
@@ -267,7 +267,7 @@ class _Builder:
         return self._tracer.create_proxy("call_module", name, operands, {})
 
 
-# Operators that are no functions of tensors: they hold values or graphs.
+# Operators that are not functions of tensors: they have values or graphs as attributes.
 _CONTROL: dict[str, Callable[[_Builder, ir.Node], Any]] = {
     "Constant": _Builder._constant,
     "If": _Builder._if,
@@ -280,7 +280,7 @@ def _attributes(node: ir.Node, lowering: Lowering) -> dict[str, Any]:
     attributes: dict[str, Any] = {}
     for name, attribute in node.attributes.items():
         if not lowering.takes(name):
-            raise _unsupported(node, f"its attribute {name} has no counterpart here")
+            raise _unsupported(node, f"its attribute {name} is not supported")
         if attribute.type == ir.AttributeType.TENSOR:
             attributes[name] = to_tensor(attribute.as_tensor())
         else:

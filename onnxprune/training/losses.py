@@ -1,4 +1,4 @@
-"""What retraining minimizes: the labels, the input model's own outputs, or both."""
+"""The loss of fine-tuning: on the labels, on the outputs of the input model (distillation), or both."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onnxprune.data.named import named
 from onnxprune.errors import DataError, SettingError
 from onnxprune.training.samples import Mixture
 
-# Keeps log-probabilities finite where a Softmax in the graph has saturated, and divisors away from zero.
+# Keeps log-probabilities of a saturated Softmax finite, and divisors away from zero.
 FLOOR = 1e-12
 
 Outputs = tuple[torch.Tensor, ...]
@@ -27,7 +27,7 @@ def _log_probabilities(output: torch.Tensor) -> torch.Tensor:
     return output.clamp_min(FLOOR).log()
 
 
-# The operator that ends the graph -> its output as logits (softmax of logits, or of log-probabilities, is the same).
+# The last operator of the graph -> its output as logits (softmax of logits and of log-probabilities is the same).
 TO_LOGITS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"Softmax": _log_probabilities}
 
 
@@ -56,13 +56,13 @@ _TARGET_LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] 
 
 @dataclass(frozen=True)
 class Objective:
-    """Loss of a batch: (1 - distill) x the labels' loss + distill x the distance from the input model's outputs.
+    """Loss of a batch: (1 - distill) * loss on the labels + distill * distance from the input model's outputs.
 
-    `loss`: the labels' loss of the first output, "auto" being cross-entropy for class numbers and the mean squared
-    error for float labels; `custom` stands in its place. `distance`: from the input model's outputs, "kl" being the
-    Kullback-Leibler divergence of the softened softmax, scaled by temperature ** 2 (Hinton et al. 2015), "mse" the
-    squared error over the variance of the input model's output, "auto" kl for outputs (N, C) and mse for others.
-    What comes after the graph's own outputs are values inside of it, which are compared by cosine or mse.
+    `loss`: of the first output on the labels; "auto" is cross-entropy for integer labels and the mean squared error for
+    float labels. `custom`: a function that replaces it. `distance`: "kl" is the Kullback-Leibler divergence of softened
+    outputs, times temperature ** 2 (Hinton et al. 2015, arXiv 1503.02531); "mse" the squared error divided by the
+    variance of the input model's output; "auto" kl for outputs (N, C) and mse for others. Values of
+    --distill-features, which follow the graph's outputs, are compared by cosine or mse.
     """
 
     distill: float
@@ -77,7 +77,7 @@ class Objective:
     custom: Callable[[Outputs, torch.Tensor], torch.Tensor] | None = None
 
     def __call__(self, outputs: Outputs, batch: Mixture, teacher: Outputs | None) -> torch.Tensor:
-        """Mean loss over the batch, a scalar; `teacher` holds the input model's outputs for the same inputs."""
+        """Mean loss over the batch, a scalar; `teacher`: the input model's outputs for the same inputs."""
         loss = outputs[0].new_zeros((), dtype=torch.float32)
         if batch.labels is not None and self.distill < 1:
             labels_loss = batch.share * self._label_loss(outputs, batch.labels)
@@ -125,34 +125,35 @@ class Objective:
 
 
 def check_labels(labels: torch.Tensor, loss: str) -> None:
-    """Refuse a loss that labels of this type do not go with.
+    """Check that labels of this type fit a loss.
 
     Raises:
-        DataError: classes are wanted and targets given, or the other way round.
+        DataError: the loss needs integer classes and the labels are floats, or vice versa.
     """
     if loss in CLASS_LOSSES and labels.is_floating_point():
         raise DataError(
-            f"--loss {loss} takes class numbers, the labels are floats: use --loss mse, l1 or huber"
+            f"--loss {loss} needs integer labels, but the labels are floats: use --loss mse, l1 or huber"
         )
     if loss in _TARGET_LOSSES and not labels.is_floating_point():
         raise DataError(
-            f"--loss {loss} takes float labels, these are class numbers: use --loss cross-entropy"
+            f"--loss {loss} needs float labels, but the labels are integers: use --loss cross-entropy"
         )
 
 
 def load_function(text: str) -> Callable[[Outputs, torch.Tensor], torch.Tensor]:
-    """The function that MODULE:FUNCTION names: takes (outputs, labels), gives a scalar.
+    """The loss function MODULE:FUNCTION: of (outputs, labels), a scalar.
 
     Raises:
-        SettingError: there is none.
+        SettingError: there is no such function.
     """
     module, _, name = text.partition(":")
     try:
         function = named(module, name)
     except Exception as error:
         raise SettingError(
-            f"--loss {text}: {error}; name a function of (outputs, labels) in a module of this folder or installed"
+            f"--loss {text}: {error}; give a function of (outputs, labels) in a module of this folder or an installed "
+            "one"
         ) from None
     if not callable(function):
-        raise SettingError(f"--loss {text} is no function: name one of (outputs, labels)")
+        raise SettingError(f"--loss {text} is not a function: give a function of (outputs, labels)")
     return function

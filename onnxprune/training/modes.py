@@ -1,4 +1,4 @@
-"""Operators that act otherwise while they are trained, as modules of the torch graph."""
+"""Operators that behave differently in training (BatchNormalization, Dropout), as modules of the torch graph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from onnxprune.model.constants import constant_tensor
 from onnxprune.training.ops.table import lowers, opaque
 
-# Nodes to become modules are moved here; they know their number in the list of those moved.
+# Nodes that will become modules are moved to this domain; `number` is their index in the list of moved nodes.
 DOMAIN = "onnxprune.training"
 ACTIVATIONS = frozenset(
     {"Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Gelu", "Sigmoid", "Tanh", "Clip", "HardSwish", "Softplus"}
@@ -22,7 +22,7 @@ ACTIVATIONS = frozenset(
 
 
 class BatchNorm(nn.Module):
-    """ONNX BatchNormalization whose statistics are those of the batch in training, and are learned from it."""
+    """ONNX BatchNormalization that in training uses the statistics of the batch and updates the running ones."""
 
     def __init__(self, epsilon: float, momentum: float, learns: bool):
         super().__init__()
@@ -54,17 +54,17 @@ def _dropout(x: Tensor, *, number: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Drop:
-    """A Dropout of a ratio behind a layer, whose weight is None where there is none before it."""
+    """A Dropout after a layer; `weight` of the layer is None if there is none."""
 
     ratio: float
     weight: ir.Value | None
 
 
 class Modes:
-    """The nodes of a model that are to be modules, and the modules once they are."""
+    """The nodes of a model that become modules, and these modules after `install`."""
 
     def __init__(self, model: ir.Model, batch_norm: str, dropout: Iterable[tuple[ir.Value, float]]):
-        """`dropout`: weights with the ratio to drop at behind their layers; the model is not changed."""
+        """`dropout`: weights, with the dropout ratio after their layers; the model is not changed."""
         self._model = model
         self._batch_norm = batch_norm
         self._norms: list[ir.Node] = []
@@ -75,7 +75,7 @@ class Modes:
         self.dropouts: list[tuple[nn.Dropout, Drop]] = []
 
     def prepared(self, values: Sequence[str] = ()) -> ir.Model:
-        """A copy of the model with those nodes moved to the domain, and some inner values as further outputs."""
+        """A copy of the model with these nodes moved to `DOMAIN`, and some intermediate values as further outputs."""
         copy = self._model.clone()
         copy.opset_imports[DOMAIN] = 1
         pairs = list(zip(self._model.graph, copy.graph, strict=True))
@@ -118,7 +118,7 @@ class Modes:
         self._drops.append(drop)
 
     def install(self, module: fx.GraphModule) -> None:
-        """Put modules in the place of the moved nodes' calls."""
+        """Replace the calls of the moved nodes by modules."""
         for node in list(module.graph.nodes):
             if node.target is _batch_norm:
                 number = node.kwargs["number"]
@@ -140,7 +140,7 @@ class Modes:
         module.recompile()
 
     def statistics(self, module: fx.GraphModule) -> dict[ir.Value, Tensor]:
-        """The learned means and variances, by the model's constants."""
+        """The trained means and variances, by the model's constants."""
         return {value: module.get_buffer(path) for value, path in self._statistics.items()}
 
 
@@ -153,7 +153,7 @@ def _call(module: fx.GraphModule, node: fx.Node, name: str, part: nn.Module) -> 
 
 
 def _is_own(node: ir.Node) -> bool:
-    """Whether a BatchNormalization's statistics are constants that nothing else reads."""
+    """Whether a BatchNormalization's statistics are constants that no other node reads."""
     statistics = node.inputs[3:5]
     return all(
         constant_tensor(value) is not None and value is not None and len(list(value.uses())) == 1
@@ -162,7 +162,7 @@ def _is_own(node: ir.Node) -> bool:
 
 
 def _ratio(node: ir.Node) -> float:
-    """A Dropout's ratio; 0 where it is not known. An attribute up to opset 11, an input since."""
+    """A Dropout's ratio; 0 if it is not known. It is an attribute up to opset 11, an input since."""
     if len(node.inputs) > 1 and node.inputs[1] is not None:
         tensor = constant_tensor(node.inputs[1])
         return 0.0 if tensor is None else float(tensor.numpy())
@@ -174,7 +174,7 @@ def _mask_is_read(node: ir.Node) -> bool:
 
 
 def _weight_before(value: ir.Value | None) -> ir.Value | None:
-    """The weight of the layer whose results, moved or activated at most, a value holds."""
+    """The weight of the layer before a value, seen through activations and reshapes; None if there is none."""
     while value is not None and (node := value.producer()) is not None:
         if node.op_type in ("Conv", "Gemm", "MatMul"):
             constants = [each for each in node.inputs if constant_tensor(each) is not None]
@@ -184,7 +184,7 @@ def _weight_before(value: ir.Value | None) -> ir.Value | None:
 
 
 def _end_of_layer(node: ir.Node) -> ir.Node:
-    """The bias and activation that follow a layer, if nothing else reads its result."""
+    """The last node of a layer, including a bias and an activation that follow with no other readers."""
     while True:
         uses = list(node.outputs[0].uses())
         if len(uses) != 1:
@@ -201,12 +201,12 @@ def _end_of_layer(node: ir.Node) -> ir.Node:
 
 
 def shrunk(ratio: float, density: float) -> float:
-    """The ratio for a layer of which a share of the connections is left: D * sqrt(C_r / C_o) (Han et al. 2015)."""
+    """The dropout ratio of a layer at a density: D * sqrt(C_r / C_o) (Han et al. 2015)."""
     return ratio * math.sqrt(density)
 
 
 def re_estimate(norms: Sequence[BatchNorm], batches: Iterable[tuple[Tensor, ...]], module: nn.Module) -> None:
-    """Set the statistics to their mean over batches of inputs; they are left as they are where there are no norms."""
+    """Set the statistics of norms to their mean over batches of inputs."""
     if not norms:
         return
     before = [(norm.momentum, norm.learns) for norm in norms]

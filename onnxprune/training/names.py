@@ -1,4 +1,4 @@
-"""Attribute names in a torch module for ONNX names: the name itself wherever torch can hold it."""
+"""Attribute names in a torch module for ONNX names: the name itself, if torch allows it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Iterator
 
 from torch import fx, nn
 
-# What torch.fx cannot write into the code that it makes.
+# Characters that torch.fx cannot write into generated code.
 _UNWRITABLE = frozenset("\"'\\\n\r")
 
 
 class ModuleNames:
-    """Gives out attribute paths of one module, each once; a dot makes what stands before it a submodule."""
+    """Assigns unique attribute paths in one module; the part before a dot is a submodule."""
 
     def __init__(self) -> None:
         self._paths: set[str] = set()
         self._parents: set[str] = set()
 
     def give(self, name: str) -> str:
-        """The name, or one like it that is free and that torch can hold."""
+        """The name, or a similar one that is free and that torch allows."""
         path = next(candidate for candidate in _candidates(name) if self._fits(candidate))
         self._paths.add(path)
         self._parents.update(_parents(path))
@@ -38,7 +38,7 @@ def _reserved(part: str) -> bool:
 
 @functools.cache
 def _empty_module() -> fx.GraphModule:
-    """A module that holds what every module of a graph does."""
+    """A module with the attributes that every GraphModule has."""
     return fx.GraphModule(nn.Module(), fx.Graph())
 
 

@@ -1,4 +1,4 @@
-"""How weights are updated: the optimizer, its learning rate, and the penalty on the weights."""
+"""The optimizer, its learning rate schedule, and the regularization of the weights."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import nn
 
 from onnxprune.config.training import TrainingSettings
 
-# With steps, the learning rate falls to a tenth after each of these shares of the training.
+# With "step", the learning rate is multiplied by `STEP_FACTOR` at each of these fractions of the training.
 MILESTONES = (0.5, 0.75)
 STEP_FACTOR = 0.1
 
 
 def make_optimizer(parameters: Sequence[nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
-    """The optimizer of the settings, with L2 on weights alone; AdamW's is decoupled (Loshchilov & Hutter 2019)."""
+    """The optimizer of the settings, with L2 on weights only; decoupled for AdamW (Loshchilov & Hutter 2019)."""
     decay = settings.weight_decay if settings.regularization == "l2" else 0.0
     groups = [
         {"params": [each for each in parameters if is_weight(each)], "weight_decay": decay},
@@ -26,18 +26,18 @@ def make_optimizer(parameters: Sequence[nn.Parameter], settings: TrainingSetting
 
 
 def is_weight(parameter: nn.Parameter) -> bool:
-    """Whether a parameter maps one axis to another, as biases and norms do not, however many axes they are given."""
+    """Whether a parameter is a weight, not a bias or a norm: more than one axis is longer than 1."""
     return sum(size > 1 for size in parameter.shape) > 1
 
 
 def learning_rate(settings: TrainingSettings, update: int, updates: int) -> float:
-    """The learning rate of an update, counted from 0: a linear warm-up times the schedule over the whole job."""
+    """The learning rate of an update, counted from 0: linear warm-up times the schedule over the whole training."""
     warmup = min(1.0, (update + 1) / max(settings.warmup, 1))
     return settings.learning_rate * warmup * _FALLS[settings.learning_rate_schedule](update / updates)
 
 
 def penalize(parameters: Sequence[nn.Parameter], settings: TrainingSettings) -> None:
-    """Add the gradient of L1, S * sign(w) for S * |w|, to that of weights; L2 is the optimizer's."""
+    """Add the gradient S * sign(w) of the L1 penalty S * |w| to that of weights; the optimizer applies L2."""
     if settings.regularization != "l1" or not settings.weight_decay:
         return
     for parameter in parameters:

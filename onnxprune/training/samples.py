@@ -1,4 +1,4 @@
-"""Training samples as torch tensors: shuffled batches, and mixtures of samples, each decided by its number alone."""
+"""Training samples as torch tensors: shuffled batches and mixup, which depend only on the seed and the update."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from onnxprune.data.dataset import Dataset
 from onnxprune.data.specs import InputSpec
 from onnxprune.errors import DataError
 
-# What randomness is for, so that no two uses share a seed.
+# The uses of random numbers; each has its own seeds.
 ORDER, MIXTURE, DROPOUT = range(3)
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Inputs in the model's order, samples along the first axis; labels int64 (classes) or float32 (targets)."""
+    """Inputs in the model's order, samples along the first axis; labels: int64 (classes) or float32 (targets)."""
 
     inputs: tuple[torch.Tensor, ...]
     labels: torch.Tensor | None
@@ -65,9 +65,9 @@ class Mixture:
 
 
 class Batches:
-    """Shuffled batches of samples by number, epoch after epoch: the batch of an update depends on nothing before it.
+    """Shuffled batches by number of the update; a batch does not depend on earlier ones, so training can be resumed.
 
-    What does not fill the last batch of an epoch is left out of it. `fixed_size`: the only one that the model takes.
+    An incomplete last batch of an epoch is dropped. `fixed_size`: the fixed batch size of the model, if it has one.
     """
 
     def __init__(self, samples: Samples, size: int, seed: int, fixed_size: int | None = None):
@@ -89,22 +89,23 @@ class Batches:
 
 
 def whole_batches(data: Dataset, fixed_size: int | None) -> Dataset:
-    """The data as far as it fills batches of the model's fixed size, where it has one.
+    """The data without an incomplete last batch, if the model has a fixed batch size.
 
     Raises:
-        DataError: there are fewer samples than that.
+        DataError: there are fewer samples than one batch.
     """
     if fixed_size is None:
         return data
     if len(data) < fixed_size:
         raise DataError(
-            f"{data.name} holds {len(data)} samples, the model takes {fixed_size} at a time: give more"
+            f"{data.name} has {len(data)} samples, and the model has a fixed batch size of {fixed_size}: give more "
+            "samples"
         )
     return data.take(slice(0, len(data) // fixed_size * fixed_size))
 
 
 def random(*seeds: int) -> torch.Generator:
-    """Random numbers of their own for these numbers, on the CPU."""
+    """A random number generator on the CPU, seeded by several numbers."""
     return torch.Generator().manual_seed(random_seed(*seeds))
 
 
@@ -114,7 +115,7 @@ def random_seed(*seeds: int) -> int:
 
 
 def mix(batch: Samples, random: torch.Generator) -> Mixture:
-    """Mix every sample with another of its batch, all by one random share (mixup, Zhang et al. 2018, alpha = 1)."""
+    """Mix every sample with another of its batch, with one random share (mixup, Zhang et al. 2018, alpha = 1)."""
     share = float(torch.rand((), generator=random))
     other = batch.take(torch.randperm(len(batch), generator=random))
     inputs = tuple(torch.lerp(b, a, share) for a, b in zip(batch.inputs, other.inputs, strict=True))
@@ -122,5 +123,5 @@ def mix(batch: Samples, random: torch.Generator) -> Mixture:
 
 
 def unmixed(batch: Samples) -> Mixture:
-    """The batch as it is."""
+    """The batch without mixup."""
     return Mixture(batch.inputs, batch.labels, None, 1.0)

@@ -1,4 +1,4 @@
-"""Pruning inside a training loop: the torch graph of a model, its masks, and the schedule that tightens them."""
+"""Pruning inside a training loop: the torch graph of a model, its masks, and the pruning schedule."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from onnxprune.training.modes import Modes, shrunk
 
 
 class PruningSession:
-    """A model as a torch module that loses weights on schedule while a training loop updates the others.
+    """A model as a torch module that is pruned on a schedule while a training loop updates the remaining weights.
 
-    `module` takes the graph's inputs in order and returns a tuple of its outputs; its parameters and masks carry the
+    `module` takes the graph's inputs in order and returns a tuple of its outputs; its parameters and masks have the
     names of the initializers (`fc1.weight`, `fc1.weight_mask`). Call `start()` before the training, `step()` after
-    every step of the optimizer, and `finish()` in the end. The model is pruned in place.
+    every step of the optimizer, and `finish()` at the end. The model is pruned in place.
     """
 
     def __init__(self, model: ir.Model, pruner: Pruner, schedule: Schedule, settings: FineTuneSettings):
-        # Convolutions and pooling on CPUs are faster so: a step of LeNet-5 takes 14 ms instead of 25.
-        # (torch's stubs do not know the argument.)
+        # channels_last is faster for convolutions and pooling on CPUs: a step of LeNet-5 takes 14 ms instead of 25.
+        # (torch's stubs lack the argument.)
         modes = Modes(model, settings.batch_norm, _dropouts(pruner, settings))
         graph = to_torch(modes.prepared(_features(model, settings)))
         modes.install(graph)
@@ -45,23 +45,23 @@ class PruningSession:
         self._regrow_zeros = schedule.regrow_zeros
         self._masking = Masking(self.module, self.parameters, regrows=schedule.regrows)
 
-    def go_on_from(self, module: Mapping[str, torch.Tensor]) -> None:
-        """Take over weights and masks, before the start, from the module of a session that removed less."""
+    def start_from(self, module: Mapping[str, torch.Tensor]) -> None:
+        """Before `start()`: load weights and masks from the module of a session at a lower rate."""
         self._masking.expect(module)
         self.module.load_state_dict(module)
 
     def start(self, gradients: Arrays | None = None) -> None:
-        """Put the masks on, and make the first pruning step where it comes before all training."""
+        """Create the masks, and make the first pruning step if it is due before any training."""
         self._masking.begin((weight.value for weight in self.pruner.weights), self._regrow_zeros)
         self.prune_if_due(gradients)
 
     def step(self) -> None:
-        """Count a step of the optimizer, hold the masks, and prune where it is due."""
+        """Count a step of the optimizer, apply the masks, and prune if a pruning step is due."""
         self.advance()
         self.prune_if_due()
 
     def finish(self) -> onnx.ModelProto:
-        """The pruned model, zeros in place; what the schedule had still to remove is removed first."""
+        """The pruned model in dense format; pruning steps that are still missing are made first."""
         if not self.settled:
             self._prune(self.steps[-1], None)
         self.give_back()
@@ -69,41 +69,41 @@ class PruningSession:
 
     @property
     def settled(self) -> bool:
-        """Whether the last pruning step is made, so that the masks stay."""
+        """Whether the last pruning step is made, so that the masks no longer change."""
         return self.steps_made == len(self.steps)
 
     @property
     def due(self) -> PruningStep | None:
-        """The pruning step that is to be made now."""
+        """The pruning step to make now, if any."""
         waiting = self.steps[self.steps_made :]
         return waiting[0] if waiting and waiting[0].update <= self.updates else None
 
     def advance(self) -> None:
-        """Count an update of the optimizer, and hold the masks."""
+        """Count an update of the optimizer, and apply the masks."""
         self.updates += 1
         self._masking.hold()
 
     def prune_if_due(self, gradients: Arrays | None = None) -> bool:
-        """Make the pruning step that is due, if any; `gradients`: where the pruner needs them."""
+        """Make the pruning step that is due, if any; returns whether there was one. `gradients`: see `Pruner`."""
         step = self.due
         if step is not None:
             self._prune(step, gradients)
         return step is not None
 
     def mask_gradients(self) -> None:
-        """Zero the gradients of what is removed for good, so that they count in no norm."""
+        """Zero the gradients of permanently removed weights, so that gradient clipping ignores them."""
         self._masking.mask_gradients()
 
     def give_back(self) -> None:
-        """Put the weights into the model."""
+        """Write the weights into the model."""
         give_back(self.parameters | self.modes.statistics(self.module))
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the session goes on from: plain numbers and tensors."""
+        """The state of the session: plain numbers and tensors."""
         return {"updates": self.updates, "steps_made": self.steps_made, "module": self.module.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict` of a session with the same model and settings."""
+        """Resume from `state_dict()` of a session with the same model and settings."""
         self.updates, self.steps_made = state["updates"], state["steps_made"]
         self._masking.expect(state["module"])
         self.module.load_state_dict(state["module"])
@@ -124,7 +124,7 @@ class PruningSession:
         self._follow(step)
 
     def _follow(self, step: PruningStep) -> None:
-        """What holds from a pruning step on."""
+        """Apply what changes after a pruning step: frozen layers, dropout ratios, and the end of regrowth."""
         self._masking.fix(self.pruner.fixed(step))
         for dropout, drop in self.modes.dropouts:
             if drop.weight is not None:
@@ -134,7 +134,7 @@ class PruningSession:
 
 
 def _dropouts(pruner: Pruner, settings: TrainingSettings) -> list[tuple[ir.Value, float]]:
-    """The weights behind whose layers to drop, with the ratio."""
+    """The weights of layers with --dropout, and the ratios."""
     chosen = {
         weight.value: ratio
         for selector, ratio in settings.dropouts

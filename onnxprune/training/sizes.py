@@ -1,4 +1,4 @@
-"""Arithmetic on shapes while a graph is built: sizes that only a run knows stay symbols among plain numbers.
+"""Arithmetic on shapes while a graph is built: sizes that are known only at run time are symbols among numbers.
 
 So Shape -> Gather -> Concat -> Reshape becomes `x.reshape([y.shape[0], -1])` instead of four tensor operations.
 """
@@ -50,7 +50,7 @@ def stacked(first: int, *others: int) -> torch.Tensor:
 
 
 def fold(op_type: str, operands: Sequence[Any], attributes: dict[str, Any]) -> Sizes | torch.Tensor | None:
-    """The result of an operator on sizes and integer tensors; None where it is not one of these."""
+    """The result of an operator on sizes and integer tensors; None if it is not one of those in the table."""
     function = _FOLDED.get(op_type)
     if function is None or any(
         isinstance(operand, torch.Tensor) and operand.dim() > 1 for operand in operands

@@ -1,4 +1,4 @@
-"""Which constants of a graph are learned: what the table declares, and the biases that are added."""
+"""The trainable constants of a graph: those that the table of operators declares, and biases of Add nodes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _SCALING = frozenset({"Add", "Sub", "Mul", "Div"})
 
 
 def trained_constants(model: ir.Model) -> list[ir.Value]:
-    """The constants that retraining may change, each once, in the order of the nodes that use them.
+    """The trainable constants, each once, in the order of the nodes that use them.
 
-    An operand that the table declares (`trains`), looked at through operators that only move or quantize elements, and
-    the constant of a bias Add: one of more than one element, whose other operand is the result of a node
-    with a trained weight, moved or scaled by constants at most. So the constants that normalize the
-    model's input, and masks that are added to attention scores, stay as they are.
+    These are operands that the table declares (`trains`), seen through operators that only move or quantize elements,
+    and constants of bias Adds: with more than one element, added to the result of a node with a trained weight, which
+    may be moved or scaled by constants. So constants that normalize the model's input, and masks that are added to
+    attention scores, are not trained.
     """
     trained: dict[ir.Value, None] = {}
     for node in model.graph.all_nodes():
@@ -35,7 +35,7 @@ def trained_constants(model: ir.Model) -> list[ir.Value]:
 
 
 def unique_names(values: Iterable[ir.Value]) -> list[str]:
-    """The names of values, with #2, #3 where subgraphs repeat one, as `find_weights` tells weights apart."""
+    """The names of values, with #2, #3 where subgraphs repeat one, as in `find_weights`."""
     counts: dict[str, int] = {}
     names = []
     for value in values:
@@ -59,7 +59,7 @@ def _is_float(value: ir.Value) -> bool:
 
 
 def _source(value: ir.Value | None, model: ir.Model) -> ir.Value | None:
-    """The value whose elements these are, before any moving and quantizing."""
+    """The value before any operators that move or quantize its elements."""
     while value is not None and (node := value.producer()) is not None:
         lowering = _lowering(node, model)
         if lowering is None or not (lowering.moves or node.op_type in QUANTIZING):

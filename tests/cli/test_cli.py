@@ -108,7 +108,7 @@ BAD = {
     "picking from what is no search": (
         None,
         ("pick", ".", "out.onnx", "--rate", "0.5"),
-        "no folder of a search",
+        "not the folder of a search",
     ),
     "a JSON file in no folder": (
         None,
@@ -259,7 +259,7 @@ def test_pick_shows_what_there_is_and_copies_what_is_asked_for(folder, capsys):
     assert (status, err) == (0, "") and "onnxprune pick out.onnx.frontier" in out
     status, out, _ = run("pick", "out.onnx.frontier", capsys=capsys)
     models = len(list(Path("out.onnx.frontier").glob("*.onnx")))
-    assert status == 0 and out.count("agreement") - out.count("beaten") == models > 1
+    assert status == 0 and out.count("agreement") - out.count("dominated") == models > 1
     status, out, _ = run("pick", "out.onnx.frontier", "dense.onnx", "--rate", "0%", capsys=capsys)
     assert status == 0 and "chosen" in out and Path("dense.onnx").exists()
 

@@ -40,7 +40,7 @@ def test_a_difference_beyond_the_tolerance_is_status_1_and_within_it_is_0(folder
     status, out, _ = run("a.onnx", "b.onnx", "--json", "r.json", capsys=capsys)
     assert status == 1 and "differs" in out
     (output,) = json.loads((folder / "r.json").read_text())["outputs"]
-    assert output["beyond"] > 0 and output["elements"] == 64
+    assert output["mismatched"] > 0 and output["elements"] == 64
     assert run("a.onnx", "b.onnx", "--check-atol", "0.1", capsys=capsys)[0] == 0
     assert run("a.onnx", "b.onnx", "--check-rtol", "10", capsys=capsys)[0] in (0, 1)
 
@@ -59,11 +59,11 @@ def test_a_shape_may_be_given_where_the_model_leaves_it_open(folder, capsys):
 REFUSED = {
     "another rank": (
         ["a.onnx", "a.onnx", "--input-shape", "x:8"],
-        "does not fit the input, whose dims are N,8",
+        "does not fit the input: its dims are N,8",
     ),
     "an input that is not there": (["a.onnx", "a.onnx", "--input-shape", "z:1,8"], "no such input"),
     "no shape": (["a.onnx", "a.onnx", "--input-shape", "x=1"], "x:1,3,224,224"),
-    "another interface": (["a.onnx", "c.onnx"], "differ in their outputs"),
+    "another interface": (["a.onnx", "c.onnx"], "have different outputs"),
     "inputs too large to make up": (
         ["a.onnx", "a.onnx", "--input-shape", "x:1000000000,8"],
         "would be too large",

@@ -108,7 +108,7 @@ def test_the_command_prints_every_node_and_the_whole_graph(tmp_path, ratio, caps
     paths = [str(tmp_path / "pruned.onnx"), str(tmp_path / "tuned.onnx")]
     cli.main(["tune", *paths, "--input-shape", "x:2,64", "--threads", "1"])
     out = capsys.readouterr().out
-    for words in ("fc1", "fc2", "by kernel", "128x64", "x [2, 64]", "2.00 times faster"):
+    for words in ("fc1", "fc2", "sparse", "128x64", "x [2, 64]", "2.00 times as fast"):
         assert words in out
 
 

@@ -77,7 +77,7 @@ BAD = {
     "wrong width": ({"x": samples()[:, :7]}, r"\[10, 7\].*\[N, 8\]"),
     "wrong rank": ({"x": samples()[:, 0]}, r"takes \[N, 8\]"),
     "whole numbers for floats": ({"x": np.ones((4, 8), np.int64)}, "int64"),
-    "labels of another length": ({"x": samples(), "labels": np.zeros(3, np.int64)}, "differ in length"),
+    "labels of another length": ({"x": samples(), "labels": np.zeros(3, np.int64)}, "have different lengths"),
     "text labels": ({"x": samples(), "labels": np.array(["a"] * 10)}, "labels"),
     "no samples": ({"x": samples(0)}, "no samples"),
     "no batches": ([], "no batch"),

@@ -25,12 +25,12 @@ def test_numbers_of_several_bytes_come_in_native_order(tmp_path):
 
 # Names, since what gzip writes holds the time, and test processes must agree on what they are to run.
 BROKEN = {
-    "empty": (b"", "does not begin as an IDX file"),
-    "no such type": (b"\0\0\x07\x01\0\0\0\0", "does not begin as an IDX file"),
+    "empty": (b"", "is not an IDX file"),
+    "no such type": (b"\0\0\x07\x01\0\0\0\0", "is not an IDX file"),
     "half a header": (b"\0\0\x08\x03\0\0\0\x02", "ends within its IDX header"),
-    "a byte missing": (LABELS[:-1], "holds 3 bytes, its IDX header says 4"),
-    "a byte too many": (LABELS + b"a", "holds 5 bytes, its IDX header says 4"),
-    "a size beyond all": (b"\0\0\x08\x03" + b"\xff" * 12, "holds 0 bytes"),
+    "a byte missing": (LABELS[:-1], "3 bytes of data, its IDX header says 4"),
+    "a byte too many": (LABELS + b"a", "5 bytes of data, its IDX header says 4"),
+    "a size beyond all": (b"\0\0\x08\x03" + b"\xff" * 12, "has 0 bytes"),
     "half of a gzip file": (gzip.compress(LABELS)[:-9], "cannot be read"),
     "a gzip header alone": (b"\x1f\x8b garbage", "cannot be read"),
 }

@@ -160,8 +160,8 @@ def test_a_finished_search_leaves_an_index_and_the_models_that_no_other_beats(se
     models = {trial.model for trial in trials if trial.model}
     assert {path.name for path in folder.iterdir()} == models | {"frontier.json"}
     best = [trial for trial in trials if trial.model]
-    assert not any(one.beats(other) for one in best for other in best if one != other)
-    assert all(any(one.beats(other) for one in best) for other in trials if not other.model)
+    assert not any(one.dominates(other) for one in best for other in best if one != other)
+    assert all(any(one.dominates(other) for one in best) for other in trials if not other.model)
 
 
 def test_no_rate_within_the_budget_leaves_the_target_as_it_was(searched, tmp_path):
@@ -169,7 +169,7 @@ def test_no_rate_within_the_budget_leaves_the_target_as_it_was(searched, tmp_pat
     noise = np.random.default_rng(0).integers(0, 4, len(X))
     data = {"x": X, "labels": noise}
     settings = {"max_drop": 0.0, "epochs": 1, "learning_rate": 1.0, "warmup": 0, "distill": 0.0}
-    with pytest.raises(ValidationError, match="no rate is worse by no more"):
+    with pytest.raises(ValidationError, match="no trial has a drop of at most"):
         onnxprune.prune(
             searched[0] / "in.onnx",
             tmp_path / "out.onnx",
@@ -199,7 +199,7 @@ def test_another_point_is_picked_without_a_new_run(searched, tmp_path):
         assert sum(mask.sum() for mask in kept(picked).values()) == trial["kept"]
     with pytest.raises(SettingError, match="no trial"):
         pick(folder / "out.onnx.frontier", tmp_path / "c.onnx", rate=0.999999)
-    with pytest.raises(SettingError, match="no folder of a search"):
+    with pytest.raises(SettingError, match="not the folder of a search"):
         pick(tmp_path, tmp_path / "c.onnx", rate=0.5)
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 import onnxprune
 from onnxprune import cli, runtime
 from onnxprune.cli.tables.bench import memory_table
+from onnxprune.errors import MissingPackageError
 from onnxprune.latency import networks
 from onnxprune.latency.engines import KERNELS
 from onnxprune.latency.models import TUNED, bench_models, prepare
@@ -42,7 +43,7 @@ def test_the_topologies_have_the_weights_that_they_are_known_for():
 
 
 def test_a_package_that_is_not_installed_is_named():
-    with pytest.raises(networks.MissingPackageError, match="no-such"):
+    with pytest.raises(MissingPackageError, match="no-such"):
         networks.packaged("no_such", "model.onnx")
 
 
@@ -54,10 +55,10 @@ def test_two_files_are_timed_side_by_side_and_written_as_json(tmp_path, capsys):
         ["bench", *paths, "--threads", "1", "--input-shape", "x:3,64", "--json", str(tmp_path / "rows.json")]
     )
     out = capsys.readouterr().out
-    for words in ("latency, median", "latency, 90 %", "times faster", "peak memory", "after, kernels"):
+    for words in ("latency, median", "latency, 90th", "speedup", "peak memory", "pruned, kernels"):
         assert words in out
     (row,) = json.loads((tmp_path / "rows.json").read_text())["rows"]
-    assert set(row["seconds"]) == {"before", "after, stock", "after, kernels"}
+    assert set(row["seconds"]) == {"baseline", "pruned, stock", "pruned, kernels"}
 
 
 @pytest.mark.parametrize(

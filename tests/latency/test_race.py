@@ -31,11 +31,11 @@ def worker():
 def test_a_wrong_result_of_our_own_ends_the_bench_and_of_another_engine_is_reported(files, worker):
     other = Worker(DENSE)
     entrants = {"dense": Entrant(worker, files / "one.onnx"), "other": Entrant(other, files / "other.onnx")}
-    row = race("model", 0.1, 1, entrants, X, tolerance=1e-5, turns=2)
-    assert "off by" in row.failures["other"] and list(row.ratios) == ["dense"]
+    row = race("model", 0.1, 1, entrants, X, tolerance=1e-5, rounds=2)
+    assert "differ from those of" in row.failures["other"] and list(row.ratios) == ["dense"]
     entrants["other"] = Entrant(other, files / "other.onnx", own=True)
-    with pytest.raises(SettingError, match="off by"):
-        race("model", 0.1, 1, entrants, X, tolerance=1e-5, turns=2)
+    with pytest.raises(SettingError, match="differ from those of"):
+        race("model", 0.1, 1, entrants, X, tolerance=1e-5, rounds=2)
     other.close()
 
 
@@ -46,7 +46,7 @@ def test_an_engine_that_refuses_a_model_is_reported_and_the_others_go_on(files, 
         "dense": Entrant(worker, files / "one.onnx"),
         "broken": Entrant(broken, files / "broken.onnx"),
     }
-    row = race("model", None, 1, entrants, X, tolerance=1e-5, turns=3)
+    row = race("model", None, 1, entrants, X, tolerance=1e-5, rounds=3)
     assert "broken" in row.failures
     assert row.ratios == {"dense": 1.0} and len(row.runs["dense"]) >= 3
     assert row.bytes["dense"] == (files / "one.onnx").stat().st_size

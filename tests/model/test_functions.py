@@ -37,7 +37,7 @@ def test_each_call_of_a_function_has_its_own_weight():
     result = onnxprune.prune(model, rate=0.5, format="dense", remove_dead=False)
     assert [(layer.name, layer.kept) for layer in result.report.layers] == [("w", 24), ("v", 12)]
     assert names(result.model) == []
-    assert any("dense were inlined" in note for note in result.report.notes)
+    assert any("inlined because they contain weights: dense" in note for note in result.report.notes)
 
 
 def test_weights_in_constants_and_in_functions_of_functions_are_pruned():

@@ -195,7 +195,7 @@ def test_every_opset_from_7_on_is_pruned(opset):
     try:
         result = onnxprune.prune(model, rate=0.5)
     except onnxprune.errors.ModelFileError as refusal:
-        assert "onnxruntime refuses" in str(refusal)
+        assert "onnxruntime cannot load" in str(refusal)
         assert opset > 24
         return
     assert result.report.layers[0].kept == 24

@@ -72,10 +72,10 @@ def test_excluded_layers_and_layers_with_a_rate_of_their_own_count_in_the_budget
 
 def test_what_is_out_of_reach_or_goes_with_nothing_is_refused():
     for settings, words in (
-        ({"flops": 0.01, "exclude": "conv2"}, "out of reach"),
-        ({"bytes": 1000}, "out of reach"),
+        ({"flops": 0.01, "exclude": "conv2"}, "cannot be reached"),
+        ({"bytes": 1000}, "cannot be reached"),
         ({"bytes": "small"}, "500k"),
-        ({"flops": 0.2, "rate": 0.5}, "give one of"),
+        ({"flops": 0.2, "rate": 0.5}, "give exactly one of"),
         ({"flops": 0.2, "pattern": "channel"}, "--pattern channel"),
         ({"bytes": "1M", "format": "dense"}, "--format dense"),
     ):

@@ -38,12 +38,12 @@ def lost(choice: Choice, widths: tuple[int, ...]) -> list[int]:
 def test_the_rate_is_the_fraction_of_weights_that_goes(rate: float, allocation: str) -> None:
     groups, weights = chain(20, 100, 80, 10)
     choice = choose_channels(groups, weights, rate, allocation=allocation)
-    assert choice.before == 2000 + 8000 + 800
+    assert choice.total == 2000 + 8000 + 800
     assert choice.rate == pytest.approx(rate, abs=0.02)
     left = [100, 80]
     for layer, gone in enumerate(lost(choice, (20, 100, 80, 10))):
         left[layer] -= gone
-    assert choice.left == 20 * left[0] + left[0] * left[1] + left[1] * 10
+    assert choice.kept == 20 * left[0] + left[0] * left[1] + left[1] * 10
 
 
 def test_the_least_important_channels_of_a_layer_go() -> None:
@@ -98,7 +98,7 @@ def test_excluded_weights_are_not_cut_and_count_in_no_rate() -> None:
     groups, weights = chain(10, 30, 30, 10)
     choice = choose_channels(groups, weights, 0.5, exclude=["w0"])
     assert lost(choice, (10, 30, 30, 10))[0] == 0
-    assert choice.before == 900 + 300 and choice.rate == pytest.approx(0.5, abs=0.02)
+    assert choice.total == 900 + 300 and choice.rate == pytest.approx(0.5, abs=0.02)
 
 
 def test_no_rate_takes_nothing_and_no_groups_give_nothing() -> None:
@@ -113,7 +113,7 @@ def test_two_ways_to_cut_the_same_weight_are_counted_once() -> None:
     widths = [{("w", 0): np.arange(width, 12, 4)} for width in range(4)]
     choice = choose_channels([*heads, *widths], weights, 0.5)
     rows = np.unique(np.concatenate([[*heads, *widths][index]["w", 0] for index in choice.chosen]))
-    assert choice.left == 5 * (12 - len(rows))
+    assert choice.kept == 5 * (12 - len(rows))
 
 
 def test_a_group_too_coarse_for_the_rate_is_left_and_finer_ones_go() -> None:

@@ -114,7 +114,7 @@ def test_a_file_of_another_scan_is_refused(tmp_path):
     with pytest.raises(SettingError, match="model"):
         scanned(state, {"model": "b"})
     state.write_text("{}")
-    with pytest.raises(SettingError, match="no sensitivity scan"):
+    with pytest.raises(SettingError, match="not a sensitivity scan"):
         scanned(state, {"model": "a"})
 
 

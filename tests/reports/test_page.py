@@ -18,7 +18,7 @@ from onnxprune.config.recipe import load_recipe
 from onnxprune.reports import latency
 from onnxprune.reports.charts import histogram, line_chart
 from onnxprune.reports.page import command, page
-from onnxprune.reports.record import BEFORE, CHANGED, PRUNED, record_of_annotations, weight_histogram
+from onnxprune.reports.record import BASELINE, FINE_TUNED, REMAINING, record_of_annotations, weight_histogram
 from tests.builders import cnn, mlp
 
 VOID = {"meta", "path", "circle"}
@@ -78,7 +78,7 @@ def test_the_page_shows_every_layer_setting_version_and_hash(record):
         assert name in text and ("" if value is None else str(value)) in text
     assert record["source_sha256"] in text and record["versions"]["onnxruntime"] in text
     assert "loss against epoch" in page(record) and "validation error against epoch" in page(record)
-    assert "--exclude names it" in text
+    assert "excluded by --exclude" in text
 
 
 def test_the_page_draws_sensitivities_and_the_weights_before_after_and_in_the_end(record):
@@ -86,8 +86,8 @@ def test_the_page_draws_sensitivities_and_the_weights_before_after_and_in_the_en
     content = page(record)
     assert "deviation of the outputs against rate" in content
     for counts in (one["counts"] for one in record["histograms"].values()):
-        assert list(counts)[:2] == [BEFORE, PRUNED]
-    assert CHANGED in record["histograms"]["conv2.weight"]["counts"] and CHANGED in content
+        assert list(counts)[:2] == [BASELINE, REMAINING]
+    assert FINE_TUNED in record["histograms"]["conv2.weight"]["counts"] and FINE_TUNED in content
 
 
 def test_the_page_draws_a_search_and_marks_the_trial_that_was_chosen(record):
@@ -105,7 +105,7 @@ def test_the_page_draws_a_search_and_marks_the_trial_that_was_chosen(record):
         for rate, value, chosen in ((0.9, 0.98, True), (0.5, 0.99, False))
     ]
     content = page(record | {"trials": trials})
-    assert "error on validation data against times fewer weights" in content
+    assert "error on validation data against compression (weights / remaining weights)" in content
     assert content.count("<title>chosen</title>") == 2  # the point, and its mark in the legend
     assert "Trade-off" not in page(record)
 
@@ -175,14 +175,14 @@ def test_a_rebuilt_record_agrees_with_that_of_the_job(settings, tmp_path):
         "output_sha256",
     ):
         assert again[part] == job[part], part
-    told = ("name", "op_type", "nodes", "shape", "shape_after", "size", "kept", "bytes_after", "format")
+    fields = ("name", "op_type", "nodes", "shape", "shape_after", "size", "kept", "bytes_after", "format")
     for one, other in zip(again["layers"], job["layers"], strict=True):
-        assert {key: one[key] for key in told} == {key: other[key] for key in told}
+        assert {key: one[key] for key in fields} == {key: other[key] for key in fields}
     assert again.get("sensitivity", {}).keys() == job["sensitivity"].keys()
     assert again["fine_tuning"][-1]["loss"] == pytest.approx(job["fine_tuning"][-1]["loss"], rel=1e-3)
     for name, found in again["histograms"].items():
-        assert list(found["counts"]) == [CHANGED]
-        assert sum(found["counts"][CHANGED]) == next(
+        assert list(found["counts"]) == [FINE_TUNED]
+        assert sum(found["counts"][FINE_TUNED]) == next(
             layer["kept"] for layer in again["layers"] if layer["name"] == name
         )
 
@@ -213,8 +213,8 @@ def test_latency_is_measured_before_and_after_on_one_sample(tmp_path, monkeypatc
     report = onnxprune.prune(tmp_path / "in.onnx", tmp_path / "out.onnx", rate=0.8).report
     assert report.sample == {"x": (1, 1, 8, 8)}
     found = latency.latency(tmp_path / "in.onnx", tmp_path / "out.onnx", report.sample)
-    names = [latency.BEFORE, latency.STOCK, *([latency.KERNELS] if runtime.available() else [])]
-    assert list(found["milliseconds"]) == names and found["times"][latency.BEFORE] == 1
+    names = [latency.BASELINE, latency.STOCK, *([latency.KERNELS] if runtime.available() else [])]
+    assert list(found["milliseconds"]) == names and found["speedup"][latency.BASELINE] == 1
     content = page(report.to_dict() | {"latency": found})
     assert "latency, stock onnxruntime" in content and found["machine"] in content
     broken = latency.latency(tmp_path / "in.onnx", tmp_path / "missing.onnx", report.sample)
@@ -228,11 +228,11 @@ def test_a_histogram_counts_what_is_not_zero_before_and_after():
     after = np.array([[0.0, -1.0, 0.0, 2.0]], np.float32)
     found = weight_histogram(before, after)
     counts = {name: sum(numbers) for name, numbers in found["counts"].items()}
-    assert counts == {BEFORE: 3, PRUNED: 2, CHANGED: 2}
-    assert len(found["edges"]) == len(found["counts"][BEFORE]) + 1
+    assert counts == {BASELINE: 3, REMAINING: 2, FINE_TUNED: 2}
+    assert len(found["edges"]) == len(found["counts"][BASELINE]) + 1
     unchanged = weight_histogram(before, np.where(np.abs(before) > 1, before, 0))
-    assert list(unchanged["counts"]) == [BEFORE, PRUNED]
-    assert not any(weight_histogram(before, np.zeros_like(before))["counts"][PRUNED])
+    assert list(unchanged["counts"]) == [BASELINE, REMAINING]
+    assert not any(weight_histogram(before, np.zeros_like(before))["counts"][REMAINING])
 
 
 def test_a_line_of_one_point_or_of_one_height_still_draws():

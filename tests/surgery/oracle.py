@@ -68,15 +68,15 @@ def prune_channels(
     proto = ir.to_proto(model)
     groups = unit_groups(model)
     assert ir.to_proto(model) == round_trip(proto), "looking changes nothing"
-    choice = choose_channels(groups.cuts, groups.weights, rate, **settings)
+    choice = choose_channels(groups.positions, groups.weights, rate, **settings)
     masks = zero_units(model, groups, choice.chosen)
     zeroed = ir.to_proto(model)
     report = remove_dead_units(model)
     after = ir.to_proto(model)
     assert_same(zeroed, after, tolerance)
     left = sum(array.size for array in unit_groups(model).weights.values())
-    assert left == choice.left or not alone, "what was chosen is gone, and nothing else"
-    assert set(masks) >= {name for index in choice.chosen for name, _ in groups.cuts[index]}
+    assert left == choice.kept or not alone, "what was chosen is gone, and nothing else"
+    assert set(masks) >= {name for index in choice.chosen for name, _ in groups.positions[index]}
     return Pruned(after, groups, choice, report)
 
 

@@ -263,8 +263,8 @@ def test_attention_written_out_loses_heads_and_width_inside_them(
     name = "wqkv" if fused else "wq"
     both = prune_channels(proto, 0.5)
     assert shape_of(both, name)[1] < weight_of(proto, name).shape[1]
-    widths = {tuple(len(positions) for positions in cuts.values()) for cuts in both.groups.cuts}
-    assert len(both.groups.cuts) == 4 + 8 + 8, (
+    widths = {tuple(len(positions) for positions in group.values()) for group in both.groups.positions}
+    assert len(both.groups.positions) == 4 + 8 + 8, (
         "heads; width of queries and keys; width of values",
         widths,
     )
@@ -446,7 +446,7 @@ def test_a_bias_that_two_layers_share_does_not_bind_them() -> None:
             w1=normal(8, 5), b=normal(8), w2=normal(8, 8), w3=normal(3, 8),
         )
     )  # fmt: skip
-    assert len(pruned.groups.cuts) == 16
+    assert len(pruned.groups.positions) == 16
 
 
 def test_rounding_and_a_least_number_of_channels_are_kept_to() -> None:

@@ -323,7 +323,7 @@ def test_a_residual_join_drops_a_channel_that_is_dead_on_both_branches() -> None
     )  # fmt: skip
     _, report = operate(proto)
     assert units(report, "w1") == (3, 2) and units(report, "w2") == (3, 3)
-    assert reason(report, "w1") == "it goes only together with units that live"
+    assert reason(report, "w1") == "it can only be removed together with units that are alive"
 
 
 def test_a_residual_that_meets_the_graph_input_is_frozen() -> None:

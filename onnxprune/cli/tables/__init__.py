@@ -1,1 +1,1 @@
-"""What commands print: tables for the terminal."""
+"""Tables for the terminal, one file a command."""

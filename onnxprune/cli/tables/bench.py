@@ -1,4 +1,4 @@
-"""The rows of a bench as tables for the terminal, and as JSON types."""
+"""The rows of a benchmark as tables for the terminal, and as JSON types."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from onnxprune.runtime.cpu import cpu_name, instruction_set
 
 
 def machine() -> str:
-    """The CPU, the kernels' instruction set and onnxruntime's version, for the head of a table."""
+    """The CPU, the kernels' instruction set and onnxruntime's version, for the title of a table."""
     return f"{cpu_name()}, kernels for {instruction_set()}, onnxruntime {ort.__version__}"
 
 
 def benchmark_tables(found: Benchmark, suite: str | None) -> RenderableType:
-    """The rows of two files or a suite, and what was left out."""
+    """The rows of two files or of a suite, and the networks that were skipped."""
     if suite is None:
         return files_table(found.rows)
     memory = [memory_table(found.rows)] if suite == "models" else []
-    return Group(suite_tables(found.rows), *memory, *found.left_out)
+    return Group(suite_tables(found.rows), *memory, *found.skipped)
 
 
 def suite_tables(rows: Sequence[Row]) -> RenderableType:
-    """A line a row: dense onnxruntime's time, and how many times faster each other engine is; then geometric means."""
+    """One line per row: the latency of dense onnxruntime and the speedup of each engine; then geometric means."""
     engines = list(dict.fromkeys(name for row in rows for name in (*row.seconds, *row.failures)))[1:]
     table = _table(machine(), "", "density", "threads", "dense ms", *engines)
     for row in rows:
@@ -48,20 +48,20 @@ def suite_tables(rows: Sequence[Row]) -> RenderableType:
             label = "" if density is None else f"{density:.0%}"
             table.add_row("geometric mean", label, str(threads), "", *map(_times, means))
     failures = dict.fromkeys(
-        f"{row.name}, {name}: {why}" for row in rows for name, why in row.failures.items()
+        f"{row.name}, {name}: {reason}" for row in rows for name, reason in row.failures.items()
     )
     return Group(table, *map(escape, failures))
 
 
 def memory_table(rows: Sequence[Row]) -> RenderableType:
-    """For each row and engine: seconds to load, memory that the model took, its peak, and the file's bytes."""
+    """For each row and engine: seconds to load, memory of the model, its peak, and the size of the file."""
     table = _table("", "", "engine", "threads", "load s", "memory", "peak memory", "file")
     for row in rows:
         for engine in row.seconds:
             before, after = row.memory[engine]
             values = [
-                "-" if mine is None or base is None else bytes_text(max(mine - base, 0))
-                for mine, base in ((after.now, before.now), (after.peak, before.now))
+                "-" if used is None or base is None else bytes_text(max(used - base, 0))
+                for used, base in ((after.now, before.now), (after.peak, before.now))
             ]
             table.add_row(
                 escape(row.name),
@@ -75,21 +75,21 @@ def memory_table(rows: Sequence[Row]) -> RenderableType:
 
 
 def files_table(rows: Sequence[Row]) -> RenderableType:
-    """Two files side by side, a line for each figure and number of threads."""
+    """Two files side by side, one line for each measurement and number of threads."""
     names = list(rows[0].seconds)
     table = _table(machine(), "", "threads", *names)
     for row in rows:
         threads = str(row.threads or "all")
-        for label, share in (("latency, median, ms", 50), ("latency, 90 %, ms", 90)):
+        for label, percent in (("latency, median, ms", 50), ("latency, 90th percentile, ms", 90)):
             table.add_row(
-                label, threads, *(f"{np.percentile(row.runs[name], share) * 1e3:.3f}" for name in names)
+                label, threads, *(f"{np.percentile(row.runs[name], percent) * 1e3:.3f}" for name in names)
             )
-        table.add_row("times faster", threads, *(_times(row.ratios[name]) for name in names))
+        table.add_row("speedup", threads, *(_times(row.ratios[name]) for name in names))
     return Group(table, memory_table(rows[:1]))
 
 
 def to_json(rows: Iterable[Row]) -> dict[str, Any]:
-    """Every figure of the rows in JSON types, with the machine's name."""
+    """All measurements of the rows in JSON types, with the name of the machine."""
     return {"machine": machine(), "rows": [asdict(row) for row in rows]}
 
 

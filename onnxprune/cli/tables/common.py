@@ -1,4 +1,4 @@
-"""What several tables share."""
+"""Parts that several tables share."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def table(title: str, *columns: str, numeric: int = 3) -> Table:
     return made
 
 
-def left_alone(operands: Sequence[Unprunable]) -> list[Table]:
-    """A table of what cannot be pruned and why, none where there is nothing."""
+def unprunable_table(operands: Sequence[Unprunable]) -> list[Table]:
+    """A table of the weights that cannot be pruned, with the reason; no table if there are none."""
     if not operands:
         return []
-    made = table("left as they are", "weight", "operator", "node", "why", numeric=0)
+    made = table("cannot be pruned", "weight", "operator", "node", "reason", numeric=0)
     for operand in operands:
         made.add_row(*map(escape, (operand.weight, operand.op_type, operand.node, operand.reason)))
     return [made]

@@ -9,14 +9,14 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from onnxprune.cli.tables.common import left_alone, table
+from onnxprune.cli.tables.common import table, unprunable_table
 from onnxprune.evaluation.metrics import METRICS, score_text
 from onnxprune.reports.record import LayerRecord, Report
 from onnxprune.reports.text import bytes_text, shape_text
 
 
 def job_summary(report: Report) -> RenderableType:
-    """What is left of each layer, then both models side by side, then what the reader should know."""
+    """The layers, then the baseline and the pruned model side by side, then the notes."""
     evaluated = (
         f"Evaluated in onnxruntime on {report.evaluation['data']}, {report.evaluation['samples']:,} samples."
     )
@@ -25,18 +25,22 @@ def job_summary(report: Report) -> RenderableType:
 
 
 def job_details(report: Report) -> RenderableType:
-    """Every epoch on validation data, the weights that could not be pruned, and those that stay dense and why."""
+    """Every epoch on validation data, the weights that could not be pruned, and those that are stored dense."""
     epochs = table(
         "fine-tuning", "step", "epoch", "training loss", "validation loss", "validation error", numeric=5
     )
     for record in report.fine_tuning:
         training = "" if record["training_loss"] is None else f"{record['training_loss']:.4f}"
         error = "" if record["accuracy"] is None else f"{1 - record['accuracy']:.2%}"
-        epochs.add_row(str(record["step"]), str(record["epoch"]), training, f"{record['loss']:.4f}", error)
+        epochs.add_row(
+            str(record["step"]), f"{record['epoch']:.2f}", training, f"{record['loss']:.4f}", error
+        )
     dense = [
-        f"- {escape(layer.name)} stays dense: {escape(layer.note)}." for layer in report.layers if layer.note
+        f"- {escape(layer.name)} is stored dense: {escape(layer.note)}."
+        for layer in report.layers
+        if layer.note
     ]
-    return Group(*([epochs] if report.fine_tuning else []), *left_alone(report.unprunable), *dense)
+    return Group(*([epochs] if report.fine_tuning else []), *unprunable_table(report.unprunable), *dense)
 
 
 def _layers(report: Report) -> Table:
@@ -79,18 +83,23 @@ def _total_rows(report: Report) -> Iterator[tuple[str, str, str, str]]:
         _times(baseline.parameters, pruned.parameters),
     )
     yield (
-        "  not zero",
+        "  non-zero",
         f"{baseline.nonzero:,}",
         f"{pruned.nonzero:,}",
         _times(baseline.nonzero, pruned.nonzero),
     )
     if baseline.multiply_adds:  # none where no shapes are known
         yield "multiply-adds", *_change(baseline.multiply_adds, pruned.multiply_adds)
-        yield "  not by zero", *_change(baseline.nonzero_multiply_adds, pruned.nonzero_multiply_adds)
+        yield "  with non-zeros", *_change(baseline.nonzero_multiply_adds, pruned.nonzero_multiply_adds)
     units = [(layer["outputs_before"], layer["outputs_after"]) for layer in report.surgery.get("layers", ())]
     if units:
         yield "channels and neurons", *_change(sum(pair[0] for pair in units), sum(pair[1] for pair in units))
-    yield "file", bytes_text(baseline.bytes), bytes_text(pruned.bytes), _times(baseline.bytes, pruned.bytes)
+    yield (
+        "file size",
+        bytes_text(baseline.bytes),
+        bytes_text(pruned.bytes),
+        _times(baseline.bytes, pruned.bytes),
+    )
     yield from _evaluation_rows(report.evaluation)
     if report.old_evaluation is not None:
         for name, *cells in _evaluation_rows(report.old_evaluation):

@@ -9,12 +9,13 @@ from onnxprune.pruning.sensitivity import Scan
 
 
 def scan_table(found: Scan) -> Table:
-    """Deviation, and error where there are labels, of each weight at each rate."""
+    """The error where there are labels, else the deviation of the outputs, of each weight at each rate."""
     labeled = found.about["labeled"]
     names = ", ".join(map(escape, found.about["compared"]))
-    what = "error" if labeled else f"deviation |y - y0|² / |y0|² of {names}"
+    measured = "error" if labeled else f"deviation |y - y0|² / |y0|² of {names}"
     table = Table(
-        title=f"{what}, each weight pruned alone, {found.about['samples']:,} samples", title_justify="left"
+        title=f"{measured}, one weight pruned at a time, {found.about['samples']:,} samples",
+        title_justify="left",
     )
     table.add_column("weight", overflow="fold")
     for rate in found.about["rates"]:

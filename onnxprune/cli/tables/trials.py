@@ -10,16 +10,16 @@ from rich.table import Table
 
 from onnxprune.reports.text import bytes_text
 
-HEADINGS = ("removed", "times", "kept", "file", "epochs", "seconds", "metric", "drop", "+-", "")
+HEADINGS = ("rate", "compression", "kept", "file", "epochs", "seconds", "metric", "drop", "+-", "")
 
 
 def trials_table(trials: Sequence[Mapping[str, Any]]) -> Table:
-    """The trials of `Report.trials` by rate; "beaten" are those that others make superfluous, whose models are gone."""
+    """The trials of `Report.trials` by rate; the models of "dominated" ones (Pareto) are deleted."""
     table = Table(title="trials", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in HEADINGS:
         table.add_column(heading, justify="right")
     for trial in sorted(trials, key=lambda trial: (trial["rate"], trial["number"])):
-        error, beaten = trial["drop_error"], trial["model"] is None
+        error, dominated = trial["drop_error"], trial["model"] is None
         table.add_row(
             f"{trial['rate']:.2%}",
             f"{1 / (1 - trial['rate']):.1f}x",
@@ -30,6 +30,6 @@ def trials_table(trials: Sequence[Mapping[str, Any]]) -> Table:
             f"{trial['metric']} {trial['value']:.4g}",
             f"{trial['drop']:.2%}",
             "" if error is None else f"{error:.2%}",
-            "chosen" if trial["chosen"] else "beaten" if beaten else "",
+            "chosen" if trial["chosen"] else "dominated" if dominated else "",
         )
     return table

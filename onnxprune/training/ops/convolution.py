@@ -72,7 +72,7 @@ def conv_transpose(
 
 
 def _pads_to_shape(full: Sequence[int], wanted: Sequence[int], auto_pad: str) -> list[int]:
-    """What to cut from (or, negative, add to) both ends; the odd one at the end for SAME_UPPER, else at the begin."""
+    """What to crop from (or, negative, add to) both ends; the odd one at the end for SAME_UPPER, else at the start."""
     totals = [size - target for size, target in zip(full, wanted, strict=True)]
     halves = [total // 2 for total in totals]
     rests = [total - half for total, half in zip(totals, halves, strict=True)]

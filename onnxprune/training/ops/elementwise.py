@@ -12,7 +12,7 @@ from torch import Tensor
 from onnxprune.training.ops.table import lowers, opaque
 from onnxprune.training.ops.types import scalar, torch_dtype
 
-# (operator, the first opset with today's meaning) for what torch says in one function of the same operands.
+# (operator, the first opset with its current meaning) -> the torch function with the same operands.
 _SAME_IN_TORCH: dict[tuple[str, int], Any] = {
     ("Abs", 6): torch.abs,
     ("Acos", 7): torch.acos,

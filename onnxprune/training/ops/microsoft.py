@@ -90,7 +90,7 @@ def _activated(x: Tensor, name: str, alpha: float = 0.0, beta: float = 0.0) -> T
             return torch.clamp(x, alpha, beta)
         case "HardSigmoid":
             return torch.clamp(alpha * x + beta, 0, 1)
-    raise NotImplementedError(f"the fused activation {name} is not known")
+    raise NotImplementedError(f"the fused activation {name} is not supported")
 
 
 @_lowers("FusedMatMul", trains=(0, 1))
@@ -231,7 +231,7 @@ def _mask_and_bias(
     hidden: float,
     unidirectional: int,
 ) -> Tensor | None:
-    """What to add to the scores: the bias, and `hidden` where a key is masked or, of one direction, to come."""
+    """The addend of the scores: the bias, and `hidden` where a key is masked or, if unidirectional, in the future."""
     width, length = query.shape[1], key.shape[1]
     if mask is not None:
         if mask.dim() == 1:

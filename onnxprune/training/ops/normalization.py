@@ -89,8 +89,8 @@ def lp_normalization(x: Tensor, *, axis: int = -1, p: int = 2) -> Tensor:
 @lowers("MeanVarianceNormalization", since=9)
 def mean_variance_normalization(x: Tensor, *, axes: Sequence[int] = (0, 2, 3)) -> Tensor:
     """(x - mean) / (deviation + 1e-9) over `axes` (ONNX MeanVarianceNormalization-13)."""
-    centerd = x - x.mean(tuple(axes), keepdim=True)
-    return centerd / (centerd.square().mean(tuple(axes), keepdim=True).sqrt() + 1e-9)
+    centered = x - x.mean(tuple(axes), keepdim=True)
+    return centered / (centered.square().mean(tuple(axes), keepdim=True).sqrt() + 1e-9)
 
 
 @lowers("GroupNormalization", since=18, trains=(1, 2))

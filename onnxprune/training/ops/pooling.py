@@ -164,7 +164,7 @@ def _window_pads(
     auto_pad: str,
     ceil_mode: int,
 ) -> tuple[list[int], list[int]]:
-    """ONNX pads with which plain windows cover x, and how far the last ones of `ceil_mode` hang over them."""
+    """Explicit ONNX pads, and how far the last windows of `ceil_mode` extend beyond the padded input."""
     rank = len(kernel)
     if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
         return same_pads(sizes, kernel, strides, dilations, auto_pad), [0] * rank

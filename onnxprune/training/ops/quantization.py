@@ -1,6 +1,6 @@
-"""Quantization, differentiable: the gradient passes rounding as if it were not there.
+"""Differentiable quantization, with the straight-through estimator for the gradient of rounding.
 
-Quantized values are whole numbers held in float32, for a gradient cannot pass integers.
+Quantized values are integers in float32, because torch has no gradients for integers.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _quantized(
 
 @opaque
 def to_steps(numbers: Tensor, scale: Tensor, zero_point: Tensor, *, low: int, high: int) -> Tensor:
-    """The integers, in float32, that a trained weight is rounded to: what QuantizeLinear makes of it."""
+    """The integers, in float32, that a trained weight is rounded to, as by QuantizeLinear."""
     steps = numbers / scale
     steps = steps + (torch.round(steps) - steps).detach() + zero_point
     return steps.clamp(low, high)

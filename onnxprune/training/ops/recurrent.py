@@ -1,4 +1,4 @@
-"""LSTM, GRU and RNN: torch's fused ones where they mean the same, else step by step."""
+"""LSTM, GRU and RNN: torch's fused functions where they are equivalent, else step by step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PLAIN: dict[str, Activation] = {
     "softsign": F.softsign,
     "tanh": torch.tanh,
 }
-# Activations of alpha and beta, with the defaults of each; None for one that is not taken.
+# Activations with parameters alpha and beta, and their defaults; None for a parameter that is not used.
 _SHAPED: dict[str, tuple[Callable[..., Tensor], float, float | None]] = {
     "affine": (lambda x, a, b: a * x + b, 1.0, 0.0),
     "elu": (lambda x, a: F.elu(x, a), 1.0, None),
@@ -245,7 +245,7 @@ def _clipped(x: Tensor, clip: float | None) -> Tensor:
 
 
 def _activations(names: Sequence[str], alphas: Sequence[float], betas: Sequence[float]) -> list[Activation]:
-    """The functions by name; each that is shaped takes the next alpha and beta, or its defaults."""
+    """The functions by name; each with parameters takes the next alpha and beta, or its defaults."""
     alpha_values, beta_values = iter(alphas), iter(betas)
     return [_activation(name.lower(), alpha_values, beta_values) for name in names]
 

@@ -15,7 +15,7 @@ from onnxprune.training.ops.types import scalar
 def _over(
     x: Tensor, axes: Sequence[int] | None, keepdims: int, noop: int
 ) -> tuple[Tensor, tuple[int, ...], bool]:
-    """What torch's reductions take: x, axes, keepdim. No axes are all axes, or with `noop` a new one of size 1."""
+    """The arguments of torch's reductions: x, axes, keepdim. No axes mean all, or with `noop` a new one of size 1."""
     if axes:
         return x, tuple(axes), bool(keepdims)
     if noop:

@@ -15,14 +15,14 @@ Function = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Lowering:
-    """How one operator, from opset `since` on, is said in torch.
+    """How one operator, from opset `since` on, is translated to torch.
 
     `function` takes the node's inputs as positional arguments (None for an absent one) and its attributes
     as keywords; an attribute that became an input in a later opset is one parameter for both.
-    `trains` are the input indices whose constants are learned, `static` those that the function reads as
-    Python numbers or lists. `moves`: the output holds the first input's elements, reordered or reshaped.
-    `several`: the function returns a tuple, one element an output. A function with a parameter `outputs` is
-    told how many there are, one with `types` the ONNX types of the inputs (None where unknown).
+    `trains` are the input indices whose constants are trained, `static` those that the function reads as
+    Python numbers or lists. `moves`: the output has the first input's elements, reordered or reshaped.
+    `several`: the function returns a tuple, one element per output. A parameter `outputs` receives the number
+    of outputs, `types` the ONNX types of the inputs (None where unknown).
     """
 
     function: Function
@@ -62,7 +62,7 @@ def lowers(
     moves: bool = False,
     several: bool = False,
 ) -> Callable[[Function], Function]:
-    """Enter a function in the table, as what `op_type` means from opset `since` on."""
+    """Register a function as the translation of `op_type` from opset `since` on."""
 
     def enter(function: Function) -> Function:
         entries = _LOWERINGS.setdefault((domain, op_type), [])
@@ -74,7 +74,7 @@ def lowers(
 
 
 def find_lowering(domain: str, op_type: str, opset: int) -> Lowering | None:
-    """The newest entry that the opset knows; None where there is none."""
+    """The newest entry for an opset; None if there is none."""
     entries = _LOWERINGS.get(("" if domain == "ai.onnx" else domain, op_type), [])
     return next((entry for entry in reversed(entries) if entry.since <= opset), None)
 
@@ -85,10 +85,10 @@ def lowered_operators() -> frozenset[tuple[str, str]]:
 
 
 def opaque(function: Function) -> Function:
-    """Keep `function` as one call in a traced graph: its Python asks for shapes, types or values.
+    """Keep `function` as one call in a traced graph, because it depends on shapes, types or values.
 
-    The other functions of the table are traced through when the graph is built, so that what is left in
-    it are torch's own functions with every attribute decided. The first positional argument is a tensor.
+    All other functions of the table are traced through when the graph is built, so that the graph contains
+    torch's own functions with fixed attributes. The first positional argument is a tensor.
     """
 
     @functools.wraps(function)

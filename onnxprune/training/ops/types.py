@@ -1,4 +1,4 @@
-"""ONNX element types as torch dtypes; what torch computes little with is held in a wider type."""
+"""ONNX element types as torch dtypes; types with little support in torch are widened."""
 
 from __future__ import annotations
 
