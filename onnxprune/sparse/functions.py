@@ -159,11 +159,10 @@ _WITH_WEIGHT_LEFT = (
     SparseOp("SparseMatMulLeft", "MatMul", ("W", "X")),
 )
 BASE_OPS = (*_WITH_WEIGHT_RIGHT, *_WITH_WEIGHT_LEFT)
-# The longest come first: Add, Relu before Relu or Add alone.
 FUSED_OPS = tuple(
     replace(op, has_addend=has_addend, activation=activation)
     for has_addend in (True, False)
-    for activation in (*reversed(ACTIVATIONS), NO_ACTIVATION)
+    for activation in (*ACTIVATIONS, NO_ACTIVATION)
     if has_addend or activation.text
     for op in _WITH_WEIGHT_RIGHT
 )

@@ -81,7 +81,7 @@ def to_ops(model: ir.Model, weights: Sequence[Weight], values: str = "fp32") -> 
         reason = f"sparse nodes need opset {MIN_OPSET}, the model's is {opset}"
         return [quantized_dense(w) if w.quantized else _dense(w, reason) for w in weights]
     taken = value_names(model)
-    # Only shapes tell what an Add broadcasts; no one infers them once there are sparse nodes.
+    # Only shapes tell what a sum broadcasts; no one infers them once there are sparse nodes.
     shapes = infer_shapes(model) if any(_is_added(weight) for weight in weights) else {}
     stored = [_store(weight, values, taken) for weight in weights]
     if any(outcome.format == "ops" for outcome in stored):
@@ -100,8 +100,10 @@ def _integers(weight: Weight) -> str:
 
 
 def _is_added(weight: Weight) -> bool:
-    """Whether an Add reads what a node makes with the weight."""
-    return any(reader.op_type == "Add" for use in weight.uses for reader, _ in use.node.outputs[0].uses())
+    """Whether a sum reads what a node makes with the weight."""
+    return any(
+        reader.op_type in ("Add", "Sum") for use in weight.uses for reader, _ in use.node.outputs[0].uses()
+    )
 
 
 def _store(weight: Weight, values: str, taken: set[str]) -> Stored:
