@@ -29,6 +29,7 @@ from onnxprune.pruning.allocation import excluded_weights
 from onnxprune.pruning.schedule import AT_ONCE
 from onnxprune.report.record import ANNOTATION_PREFIX, FileRecord, LayerRecord, Report, weight_histogram
 from onnxprune.sparse.choose import choose_auto, choose_portable, require_kernels
+from onnxprune.sparse.fold import folding_notes
 from onnxprune.sparse.opset import raise_opset
 from onnxprune.sparse.restore import from_ops
 from onnxprune.sparse.rewrite import Stored, quantized_dense, to_ops
@@ -133,6 +134,7 @@ def run(
             external = {"auto": origin.external or None, "always": True, "never": False}[config.external_data]
             stored = _store(model, stage, config, data, partial(progress, "write"), external)
             layers = [_as_stored(layer, stored) for layer in layers]
+            folded = [node for outcome in stored.values() for node in outcome.folded]
             rounded_away = kept - sum(layer.kept for layer in layers)
             after = replace(after, nonzero=after.nonzero - rounded_away)
         with watch("judge"):
@@ -156,7 +158,10 @@ def run(
             surgery=asdict(surgery) if surgery else {},
             evaluation=evaluation.to_dict(),
             retraining=epochs,
-            notes=tuple(_notes(config, origin, target, data, layers, by_magnitude, surgery)),
+            notes=(
+                *_notes(config, origin, target, data, layers, by_magnitude, surgery),
+                *folding_notes(folded),
+            ),
             seconds=watch.seconds,
             histograms=histograms,
             old_evaluation=None if old is None else old.to_dict(),

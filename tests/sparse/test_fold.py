@@ -563,7 +563,7 @@ def test_the_notes_say_what_is_gone_and_how_to_keep_it():
     assert "(bn0, bn1, bn2, ...)" in note
 
 
-def test_only_files_of_sparse_nodes_are_folded():
+def test_only_files_of_sparse_nodes_are_folded_and_their_reports_say_so():
     dense = model_of(
         f"z = Conv (x, w) n = {NORMALIZE[4:]} y = Relu (n)", IMAGE, FILTERS, w=dense_array(*FILTERS)
     )
@@ -572,6 +572,8 @@ def test_only_files_of_sparse_nodes_are_folded():
         ("dense", ["Conv", "BatchNormalization", "Relu"]),
         ("coo", ["Conv", "BatchNormalization", "Relu"]),
     ):
-        pruned = onnxprune.prune(dense, rate=0.9, format=form).model
-        assert op_types(pruned.graph) == operators
-        assert [value.name for value in pruned.graph.output] == ["y"]
+        result = onnxprune.prune(dense, rate=0.9, format=form)
+        assert op_types(result.model.graph) == operators
+        assert [value.name for value in result.model.graph.output] == ["y"]
+        told = any("BatchNormalization node was folded" in note for note in result.report.notes)
+        assert told == (form == "ops")
