@@ -10,6 +10,7 @@ from onnxprune.config.settings import PruneConfig
 from onnxprune.job.inputs import JobData
 from onnxprune.job.records import Records
 from onnxprune.model.io import Source
+from onnxprune.sparse.fold import folding_notes
 from onnxprune.surgery import SurgeryReport
 
 # Channels are coarse: a rate that is missed by less than this needs no note.
@@ -39,6 +40,7 @@ def notes(
             f"{surgery.units_removed:,} dead neurons and channels were removed, "
             "with the remaining weights that lead to or from them."
         )
+    yield from folding_notes(records.folded)
     yield from _on_rates(config, records)
 
 

@@ -14,6 +14,7 @@ from onnxprune.model.io import Source
 from onnxprune.model.weights import Weights
 from onnxprune.pruning.allocation import excluded_weights
 from onnxprune.reports.record import FileRecord, LayerRecord, weight_histogram
+from onnxprune.sparse.fold import Folded
 from onnxprune.sparse.rewrite import Stored
 
 EXCLUDED = "excluded by --exclude"
@@ -33,6 +34,7 @@ class Records:
             LayerRecord.of(weight, EXCLUDED if weight in excluded else "") for weight in weights.prunable
         ]
         self.histograms: dict[str, dict[str, Any]] = {}
+        self.folded: list[Folded] = []
         self._weights = weights.prunable
         self._dense = [weight.tensor for weight in weights.prunable]
 
@@ -64,6 +66,7 @@ class Records:
         """Record how each weight is stored; returns how many values became zero by rounding."""
         kept = self.kept
         self.layers = [_as_stored(layer, stored.get(layer.name)) for layer in self.layers]
+        self.folded = [node for outcome in stored.values() for node in outcome.folded]
         return kept - self.kept
 
     @property

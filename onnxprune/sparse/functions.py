@@ -51,6 +51,8 @@ DOMAIN_VERSION = 1
 # The function's operators at the lowest: CumSum and ScatterElements came with opset 11, functions with IR 8.
 MIN_OPSET = 11
 MIN_IR_VERSION = 8
+# Up to this IR version every initializer had to be listed as a graph input, and was constant all the same.
+LAST_IR_WITH_LISTED_INITIALIZERS = 3
 
 _GEMM_ATTRIBUTES = {"alpha": "float", "beta": "float", "transA": "int", "transB": "int"}
 _CONV_ATTRIBUTES = {
@@ -159,11 +161,10 @@ _WITH_WEIGHT_LEFT = (
     SparseOp("SparseMatMulLeft", "MatMul", ("W", "X")),
 )
 BASE_OPS = (*_WITH_WEIGHT_RIGHT, *_WITH_WEIGHT_LEFT)
-# The longest come first: Add, Relu before Relu or Add alone.
 FUSED_OPS = tuple(
     replace(op, has_addend=has_addend, activation=activation)
     for has_addend in (True, False)
-    for activation in (*reversed(ACTIVATIONS), NO_ACTIVATION)
+    for activation in (*ACTIVATIONS, NO_ACTIVATION)
     if has_addend or activation.text
     for op in _WITH_WEIGHT_RIGHT
 )

@@ -1,46 +1,56 @@
-"""Activation (Add (SparseOp (X, W), addend)) -> SparseOpAddActivation (X, W, addend), and back.
+"""Add ∘ SparseOp -> SparseOpAdd, Activation ∘ SparseOp -> SparseOpActivation, both one after the other; and back.
 
-The rules are the fused operators themselves: what the body of one's function does after the Gemm, MatMul or Conv
-(`SparseOp.tail`) is the pattern that is looked for, and what is put back. The nodes taken in must be the only
+The rules are read off the fused operators themselves (`functions.py`): an activation's text is the pattern that is
+looked for, and what is put back. A Sum of two is an Add, and comes back as one. The nodes taken in must be the only
 readers of what lies between them, and none of that may be a graph output, so that no value is missed.
 
 The fused node stands where the last of its nodes stood, under the name of the first; its metadata keeps the other
-names.
+names. onnxscript finds the patterns but does not replace them: its `RewriteRuleSet` names all nodes of the model that
+have no name, and gives a new node the metadata of all that it replaces.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import count
+from typing import Any
 
 import onnx.parser
 import onnx_ir as ir
+from onnxscript.rewriter.pattern import AttrVar, OpsetPatternBuilder, RewriteRule, Var
 
 from onnxprune.errors import ModelFileError
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.shapes import Shape
-from onnxprune.sparse.functions import DOMAIN, DOMAINS, FUSED_OPS, SPARSE_OPS, SparseOp, standard_opset
+from onnxprune.sparse.functions import (
+    ACTIVATIONS,
+    DOMAIN,
+    DOMAINS,
+    SPARSE_OPS,
+    Activation,
+    SparseOp,
+    standard_opset,
+)
 
 # Of a fused node's metadata: {"nodes": names of the nodes taken in, "values": names of what lay before each}.
 NAMES_KEY = "onnxprune.fused"
-COMMUTATIVE = frozenset({"Add", "Mul"})
 # X and the weight's values, gaps and shape.
 LEADING_INPUTS = 4
+ADDITIONS = (Activation("Y = Add (Z, addend)", ("addend",)), Activation("Y = Sum (Z, addend)", ("addend",)))
 
 
 def fuse(model: ir.Model, shapes: Mapping[ir.Value, Shape]) -> None:
     """Give sparse nodes what follows them; `shapes` are those of the model's values, of the addends at least."""
     opset = standard_opset(model)
-    for node in [node for node in model.graph.all_nodes() if node.domain == DOMAIN]:
-        for op in FUSED_OPS:
-            if op.base_name == node.op_type and op.activation.since <= opset:
-                match = _match(op, node, shapes)
-                if match is not None:
-                    _take_in(node, match)
-                    break
+    rules = _rules()
+    for node in list(model.graph.all_nodes()):
+        for rule in rules[node.op_type]:
+            if rule.tail.since <= opset and _fuse(rule, model, node, shapes):
+                break
 
 
 def unfuse(model: ir.Model, taken: set[str]) -> None:
@@ -61,20 +71,51 @@ def set_inputs(node: ir.Node, inputs: Sequence[ir.Value | None]) -> None:
         node.replace_input_with(index, value)
 
 
-@dataclass
-class _Match:
-    """The nodes of an operator's tail, and what stands for its values and attributes."""
+@dataclass(frozen=True)
+class _Rule:
+    """What may follow a sparse node, as a pattern, and the nodes of it by the names of what they make, in order."""
 
-    op: SparseOp
-    values: dict[ir.Value, ir.Value]
-    """By the pattern's values."""
-    nodes: list[ir.Node] = field(default_factory=list)
-    attributes: dict[str, ir.Attr] = field(default_factory=dict)
+    tail: Activation
+    pattern: RewriteRule
+    made: tuple[str, ...]
 
 
-def _pattern(op: SparseOp) -> ir.Function:
-    """The tail as a function of the standard operator's result and of `op.followers`."""
-    return _parse(op.tail, (op.result, *op.followers), tuple(op.activation.attributes))
+@cache
+def _rules() -> Mapping[str, Sequence[_Rule]]:
+    """By the operator that the tail ends in; with the operands of sums and products in either order."""
+    rules = defaultdict(list)
+    for tail in (*ADDITIONS, *ACTIVATIONS):
+        body = _parse(tail.text, ("Z", *tail.scalars), tuple(tail.attributes))
+        made = tuple(step.outputs[0].name or "" for step in body)
+        for pattern in RewriteRule(_pattern(body), lambda op: None).commute():
+            rules[body[-1].op_type].append(_Rule(tail, pattern, made))
+    return rules
+
+
+def _pattern(body: ir.Function) -> Callable[[OpsetPatternBuilder], Any]:
+    """A tail behind any operator of ours, whose output is the first input of `body`; names are those of its values."""
+
+    def pattern(op: OpsetPatternBuilder) -> Any:
+        product, *others = body.inputs
+        leading = [Var(name) for name in ("X", "values", "gaps", "shape")]
+        values: dict[Any, Any] = {value: Var(value.name) for value in others}
+        values[product] = op.submodule("Sparse")(
+            *leading, _domain=DOMAIN, _allow_other_inputs=True, _outputs=[product.name]
+        )
+        for step in body:
+            attributes = {
+                name: AttrVar(attribute.ref_attr_name, can_match_none=True)
+                for name, attribute in step.attributes.items()
+            }
+            values[step.outputs[0]] = getattr(op, step.op_type)(
+                *(values[value] for value in step.inputs),
+                _outputs=[step.outputs[0].name],
+                _allow_other_attributes=False,
+                **attributes,
+            )
+        return values[body.outputs[0]]
+
+    return pattern
 
 
 @cache
@@ -84,59 +125,26 @@ def _parse(body: str, inputs: tuple[str, ...], attributes: tuple[str, ...]) -> i
     return ir.serde.deserialize_function(onnx.parser.parse_function(text))
 
 
-def _match(op: SparseOp, node: ir.Node, shapes: Mapping[ir.Value, Shape]) -> _Match | None:
-    pattern = _pattern(op)
-    between = node.outputs[0]
-    match = _Match(op, {pattern.inputs[0]: between})
-    for step in pattern:
-        before = next(value for value in step.inputs if value in match.values)
-        assert before is not None
-        readers = dict.fromkeys(use.node for use in match.values[before].uses())
-        if not any(_bind(step, reader, node, match, shapes) for reader in readers):
-            return None
-    made = [between, *(taken.outputs[0] for taken in match.nodes[:-1])]
-    for value in made:
-        if value.is_graph_output() or any(use.node not in match.nodes for use in value.uses()):
-            return None
-    followers = [match.values[value] for value in pattern.inputs[1:]]
-    return match if not set(made) & set(followers) else None
-
-
-def _bind(
-    step: ir.Node, reader: ir.Node, node: ir.Node, match: _Match, shapes: Mapping[ir.Value, Shape]
-) -> bool:
-    """Whether `reader` can be the pattern's `step`; if so, `match` is told."""
-    if (
-        reader.domain not in ("", "ai.onnx")
-        or reader.op_type != step.op_type
-        or reader.graph is not node.graph
-    ):
+def _fuse(rule: _Rule, model: ir.Model, last: ir.Node, shapes: Mapping[ir.Value, Shape]) -> bool:
+    """Give a sparse node the tail that ends in `last`, if one stands before it; whether it was."""
+    assert last.graph is not None
+    found = rule.pattern.match(model, last.graph, last)
+    if not found:
         return False
-    if not reader.attributes.keys() <= step.attributes.keys() or len(reader.inputs) != len(step.inputs):
+    named = found.bindings
+    node = named["Z"].producer()
+    suffix = "Add" if rule.tail in ADDITIONS else rule.tail.name
+    op = SPARSE_OPS.get(f"{node.op_type}{suffix}")
+    if op is None or not all(_fits(name, named[name], node, shapes) for name in rule.tail.scalars):
         return False
-    orders = [tuple(reader.inputs)]
-    if step.op_type in COMMUTATIVE:
-        orders.append(orders[0][::-1])
-    for inputs in orders:
-        new: dict[ir.Value, ir.Value] = {}
-        for wanted, value in zip(step.inputs, inputs, strict=True):
-            if wanted is None or value is None:
-                break
-            if wanted not in match.values:
-                if not _fits(wanted.name or "", value, node, shapes):
-                    break
-                new[wanted] = value
-            elif match.values[wanted] is not value:
-                break
-        else:
-            match.values |= new | {step.outputs[0]: reader.outputs[0]}
-            match.nodes.append(reader)
-            for name, attribute in reader.attributes.items():
-                reference = step.attributes[name].ref_attr_name
-                assert reference is not None
-                match.attributes[reference] = ir.AttrFloat32(reference, attribute.as_float())
-            return True
-    return False
+    attributes = {
+        name: ir.AttrFloat32(name, named[name].as_float())
+        for name in rule.tail.attributes
+        if named[name] is not None
+    }
+    followers = [named[name] for name in rule.tail.scalars]
+    _take_in(op, node, [named[name].producer() for name in rule.made], followers, attributes)
+    return True
 
 
 def _fits(name: str, value: ir.Value, node: ir.Node, shapes: Mapping[ir.Value, Shape]) -> bool:
@@ -150,23 +158,29 @@ def _fits(name: str, value: ir.Value, node: ir.Node, shapes: Mapping[ir.Value, S
         if weight_shape is not None and tuple(tensor.shape) == (int(weight_shape.numpy()[-1]),):
             return True
     # Of another shape it would be broadcast, or would broadcast the sum.
-    shape = shapes.get(value)
-    return shape is not None and None not in shape and shape == shapes.get(node.outputs[0])
+    shape, product = shapes.get(value), node.outputs[0]
+    return value is not product and shape is not None and None not in shape and shape == shapes.get(product)
 
 
-def _take_in(node: ir.Node, match: _Match) -> None:
+def _take_in(
+    op: SparseOp,
+    node: ir.Node,
+    tail: Sequence[ir.Node],
+    followers: Sequence[ir.Value],
+    attributes: Mapping[str, ir.Attr],
+) -> None:
     """Make the last node of the tail the fused one: it is the one whose output stays."""
-    *inner, last = match.nodes
+    *inner, last = tail
+    nodes, values = _kept_names(node)
     names = {
-        "nodes": [taken.name or "" for taken in match.nodes],
-        "values": [made.outputs[0].name for made in (node, *inner)],
+        "nodes": nodes + [taken.name or "" for taken in tail],
+        "values": values + [made.outputs[0].name or "" for made in (node, *inner)],
     }
-    followers = [match.values[value] for value in _pattern(match.op).inputs[1:]]
-    inputs = [*node.inputs[:LEADING_INPUTS], *followers, *node.inputs[LEADING_INPUTS:]]
-    set_inputs(last, inputs)
-    last.domain, last.op_type, last.name = DOMAIN, match.op.name, node.name
+    before = LEADING_INPUTS + len(SPARSE_OPS[node.op_type].followers)
+    set_inputs(last, [*node.inputs[:before], *followers, *node.inputs[before:]])
+    last.domain, last.op_type, last.name = DOMAIN, op.name, node.name
     last.attributes.clear()
-    last.attributes.update({**node.attributes, **match.attributes})
+    last.attributes.update({**node.attributes, **attributes})
     last.doc_string = node.doc_string
     last.metadata_props.clear()
     last.metadata_props.update(node.metadata_props | {NAMES_KEY: json.dumps(names)})
@@ -176,13 +190,13 @@ def _take_in(node: ir.Node, match: _Match) -> None:
 
 def _let_out(node: ir.Node, op: SparseOp, taken: set[str]) -> None:
     """Put the operators before `node` of which it took over the work, and make it the last of them."""
-    pattern = _pattern(op)
+    body = _parse(op.tail, (op.result, *op.followers), tuple(op.activation.attributes))
     followers = node.inputs[LEADING_INPUTS : LEADING_INPUTS + len(op.followers)]
     if len(followers) < len(op.followers) or None in followers:
         raise ModelFileError(
             f"{node.op_type} node {node.name!r} lacks inputs of its operator: write the model again with onnxprune"
         )
-    node_names, value_names = _names(node, len(pattern), taken)
+    node_names, value_names = _names(node, len(body), taken)
     first = ir.Node(
         DOMAIN,
         op.base_name,
@@ -193,9 +207,9 @@ def _let_out(node: ir.Node, op: SparseOp, taken: set[str]) -> None:
         metadata_props={key: text for key, text in node.metadata_props.items() if key != NAMES_KEY},
     )
     given = dict(node.attributes)
-    values: dict[ir.Value | None, ir.Value | None] = dict(zip(pattern.inputs[1:], followers, strict=True))
-    values[pattern.inputs[0]] = first.outputs[0]
-    *steps, last_step = pattern
+    values: dict[ir.Value | None, ir.Value | None] = dict(zip(body.inputs[1:], followers, strict=True))
+    values[body.inputs[0]] = first.outputs[0]
+    *steps, last_step = body
     made = [first]
     for step, name in zip(steps, node_names, strict=False):
         inputs = [values[value] for value in step.inputs]
@@ -223,11 +237,7 @@ def _attributes(step: ir.Node, given: Mapping[str, ir.Attr]) -> Iterator[ir.Attr
 
 def _names(node: ir.Node, steps: int, taken: set[str]) -> tuple[list[str], list[str]]:
     """Names of the nodes that `node` took in and of the values before them; the old ones where they are known."""
-    try:
-        names = json.loads(node.metadata_props.get(NAMES_KEY, "{}"))
-        nodes, values = [str(name) for name in names["nodes"]], [str(name) for name in names["values"]]
-    except (ValueError, KeyError, TypeError):
-        nodes, values = [], []
+    nodes, values = _kept_names(node)
     if len(nodes) != steps or len(values) != steps:
         nodes, values = [""] * steps, [f"{node.outputs[0].name}.before"] * steps
     # Graphs side by side may hold values of one name: what is restored does not count as taken.
@@ -236,3 +246,12 @@ def _names(node: ir.Node, steps: int, taken: set[str]) -> tuple[list[str], list[
         numbered = (value if n == 1 else f"{value}_{n}" for n in count(1))
         unique.append(next(name for name in numbered if name not in taken and name not in unique))
     return nodes, unique
+
+
+def _kept_names(node: ir.Node) -> tuple[list[str], list[str]]:
+    """What a fused node's metadata says of names; nothing where there is none, or it is damaged."""
+    try:
+        names = json.loads(node.metadata_props.get(NAMES_KEY, "{}"))
+        return [str(name) for name in names["nodes"]], [str(name) for name in names["values"]]
+    except (ValueError, KeyError, TypeError):
+        return [], []

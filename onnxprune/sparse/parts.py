@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import count
 
 import onnx_ir as ir
@@ -38,7 +39,19 @@ def weight_name(values: ir.Value, taken: set[str]) -> str:
     name = values.name or ""
     match = re.fullmatch(r"(.+)\.values(_\d+)?", name)
     wanted = match[1] if match else f"{name}.weight"
-    return next(free for n in count(1) if (free := wanted if n == 1 else f"{wanted}_{n}") not in taken)
+    return next(name for name in _numbered(wanted) if name not in taken)
+
+
+def free_name(wanted: str, taken: set[str]) -> str:
+    """A name that is not taken yet, and is from now on; numbered where it was."""
+    name = next(name for name in _numbered(wanted) if name not in taken)
+    taken.add(name)
+    return name
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}_{number}" for number in count(2))
 
 
 def add_constant(beside: ir.Value, name: str, node_ending: str, tensor: ir.Tensor) -> ir.Value:

@@ -1,7 +1,7 @@
 """Gemm | MatMul | Conv (X, weight) -> onnxprune::Sparse... (X, values, gaps, shape); restore.py leads back.
 
 A node is changed in place: its name, outputs, metadata and position stay as they were, unless it takes in what
-follows it (fuse.py). The dense weight gives way to three constants named after it, `<weight>.values`,
+follows it (fold.py, fuse.py). The dense weight gives way to three constants named after it, `<weight>.values`,
 `<weight>.gaps` and `<weight>.shape`: initializers of the same graph, or Constant nodes where it was one. Where
 values are stored in fp16 or int8, nodes of the functions in front make some of the three of smaller constants.
 """
@@ -25,12 +25,14 @@ from onnxprune.sparse.encode import (
     pack_gaps,
     quantize,
 )
+from onnxprune.sparse.fold import AFFINE, Folded, Folder
 from onnxprune.sparse.functions import (
     DECODERS,
     DEQUANTIZE,
     DOMAIN,
     DOMAIN_VERSION,
     DOMAINS,
+    LAST_IR_WITH_LISTED_INITIALIZERS,
     MIN_IR_VERSION,
     MIN_OPSET,
     SPARSE_OPS,
@@ -46,8 +48,6 @@ from onnxprune.sparse.parts import add_constant, drop_constant, part_names, valu
 
 # What two more tensors, with names of some twenty letters in the node and the value_info, take in the file.
 NAMING_BYTES = 256
-# Up to this IR version every initializer had to be listed as a graph input, and was constant all the same.
-LAST_IR_WITH_LISTED_INITIALIZERS = 3
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Stored:
     """How a weight is stored: in which form, in how many bytes, and why not smaller.
 
     `values` is the type of the stored values, where it is not the weight's own; `kept` the number of those that are
-    not zero, where rounding may have changed it.
+    not zero, where rounding may have changed it. `folded`: the nodes behind the weight that went into it.
     """
 
     name: str
@@ -64,26 +64,29 @@ class Stored:
     reason: str | None = None
     values: str = ""
     kept: int | None = None
+    folded: tuple[Folded, ...] = ()
 
 
 def to_ops(model: ir.Model, weights: Sequence[Weight], values: str = "fp32") -> list[Stored]:
     """Store weights sparse where that is smaller; `weights` are of this model, and stale afterwards.
 
     `values` in fp32 are the weights' own; in fp16 or int8 they are rounded, and what becomes 0 is not stored. A
-    weight that fp16 or int8 cannot hold keeps its own values.
+    weight that fp16 or int8 cannot hold keeps its own values. What multiplies and adds constants behind a weight, such
+    as BatchNormalization, goes into it (fold.py).
 
     The model's IR version rises to 8 at least. A weight that was also a graph input (a default that callers
     could override) becomes a constant, and a weight's -0.0 becomes 0.0. With graph optimisations on, the
-    default, outputs in onnxruntime stay the same to the bit.
+    default, outputs in onnxruntime stay the same to the bit, and to rounding where nodes were folded.
     """
     opset = standard_opset(model)
     if opset < MIN_OPSET:
         reason = f"sparse nodes need opset {MIN_OPSET}, the model's is {opset}"
         return [quantized_dense(w) if w.quantized else _dense(w, reason) for w in weights]
     taken = value_names(model)
-    # Only shapes tell what an Add broadcasts; no one infers them once there are sparse nodes.
-    shapes = infer_shapes(model) if any(_is_added(weight) for weight in weights) else {}
-    stored = [_store(weight, values, taken) for weight in weights]
+    # Only shapes tell what is broadcast; no one infers them once there are sparse nodes.
+    shapes = infer_shapes(model) if any(_is_affine(weight) for weight in weights) else {}
+    folder = Folder(model, shapes, taken)
+    stored = [_store(weight, values, taken, folder) for weight in weights]
     if any(outcome.format == "ops" for outcome in stored):
         fuse(model, shapes)
         _declare(model, opset)
@@ -99,17 +102,18 @@ def _integers(weight: Weight) -> str:
     return f"it is {weight.tensor.dtype.name.lower()}, which sparse nodes do not compute in"
 
 
-def _is_added(weight: Weight) -> bool:
-    """Whether an Add reads what a node makes with the weight."""
-    return any(reader.op_type == "Add" for use in weight.uses for reader, _ in use.node.outputs[0].uses())
+def _is_affine(weight: Weight) -> bool:
+    """Whether something multiplies or adds to what a node makes with the weight."""
+    return any(reader.op_type in AFFINE for use in weight.uses for reader, _ in use.node.outputs[0].uses())
 
 
-def _store(weight: Weight, values: str, taken: set[str]) -> Stored:
+def _store(weight: Weight, values: str, taken: set[str], folder: Folder) -> Stored:
     reason = _why_dense(weight)
     if reason is None:
         reason = _why_no_gain(encode(weight.array()).nbytes, weight)
     if reason is not None:
         return _dense(weight, reason)
+    folded = folder.fold(weight, half=values == "fp16" or weight.tensor.dtype == ir.DataType.FLOAT16)
     rounded, scales = _rounded(weight, values)
     constants = _Constants(weight, taken)
     encoded = encode(weight.array() if rounded is None else rounded)
@@ -141,13 +145,13 @@ def _store(weight: Weight, values: str, taken: set[str]) -> Stored:
     for use in weight.uses:
         _make_sparse(use.node, use.index, [stored, gaps, shape], dtype)
     drop_constant(weight.value)
+    kept = int(np.count_nonzero(encoded.values)) if folded or rounded is not None else None
     if rounded is None:
         reason = (
             None if values == "fp32" else f"{values} cannot hold its values, which stay {dtype.name.lower()}"
         )
-        return Stored(weight.name, "ops", constants.nbytes, reason)
-    kept = int(np.count_nonzero(encoded.values))
-    return Stored(weight.name, "ops", constants.nbytes, None, values, kept)
+        return Stored(weight.name, "ops", constants.nbytes, reason, "", kept, folded)
+    return Stored(weight.name, "ops", constants.nbytes, None, values, kept, folded)
 
 
 def _rounded(weight: Weight, values: str) -> tuple[np.ndarray | None, np.ndarray | None]:

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import onnx
 import onnx.inliner
@@ -129,6 +131,37 @@ def test_an_added_constant_row_is_the_bias_of_a_matmul():
     encoded, _ = sparse(dense)
     assert op_types(encoded.graph) == ["SparseMatMulAddRelu"]
     assert_same_outputs(dense, encoded, x=dense_array(2, 3, 32))
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("tail", ["", "Relu", "SigmoidMul"])
+def test_a_sum_of_two_is_an_addition_and_comes_back_as_one(tail, swapped):
+    dense, inputs = followed("SparseConv", TAILS[tail][0] if tail else "", addend=True)
+    added = copy.deepcopy(dense)
+    node = dense.graph.node[1]
+    node.op_type, node.name = "Sum", "residual"
+    if swapped:
+        node.input.insert(0, node.input.pop())
+    encoded, _ = sparse(dense)
+    assert op_types(encoded.graph) == [f"SparseConvAdd{tail}"]
+    assert_same_outputs(added, encoded, **inputs)
+    model = ir.from_proto(encoded)
+    from_ops(model)
+    added.graph.node[1].name = "residual"
+    assert canonical(ir.to_proto(model)) == canonical(added)
+
+
+@pytest.mark.parametrize("others", ["r, r2", "", "row"], ids=["of three", "of one", "broadcast"])
+def test_other_sums_stay_as_they_are(others):
+    declared = "".join(f", float[2, 3, 16] {name}" for name in ("r", "r2"))
+    sums = ", ".join(name for name in ("z", others) if name)
+    dense = parse(
+        f"g (float[2, 3, 32] x{declared}) => (float[2, 3, 16] y) {{ z = MatMul (x, w) y = Sum ({sums}) }}",
+        w=sparse_array(32, 16),
+        row=dense_array(1, 1, 16),
+    )
+    encoded, _ = sparse(dense)
+    assert op_types(encoded.graph) == ["SparseMatMul", "Sum"]
 
 
 @pytest.mark.parametrize(

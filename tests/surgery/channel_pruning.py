@@ -43,7 +43,7 @@ def prune_channels(whole: Whole, rate: float = 0.5, round_to: int = 1) -> Pruned
     pruned = ir.from_proto(onnx.ModelProto.FromString(proto.SerializeToString()))
     start = time.perf_counter()
     groups = unit_groups(pruned)
-    choice = choose_channels(groups.cuts, groups.weights, rate, round_to=round_to)
+    choice = choose_channels(groups.positions, groups.weights, rate, round_to=round_to)
     zero_units(pruned, groups, choice.chosen)
     zeroed = ir.to_proto(pruned)
     remove_dead_units(pruned)
@@ -58,7 +58,7 @@ def prune_channels(whole: Whole, rate: float = 0.5, round_to: int = 1) -> Pruned
     )
     return PrunedModel(
         after,
-        choice.before,
+        choice.total,
         sum(array.size for array in unit_groups(pruned).weights.values()),
         sum(multiply_adds(before, shapes).values()),
         sum(multiply_adds(pruned, shapes).values()),
