@@ -198,7 +198,7 @@ def _resolve(proto: onnx.ModelProto, file: Path) -> frozenset[Path]:
 
 
 class Staging:
-    """A model file on its way to the target: written beside it, judged there, then moved into place whole.
+    """A model file on its way to the target: written beside it, evaluated there, then moved into place whole.
 
     With no target it lives in the system's temporary folder and is never moved.
     """

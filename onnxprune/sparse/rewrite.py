@@ -75,7 +75,7 @@ def to_ops(model: ir.Model, weights: Sequence[Weight], values: str = "fp32") -> 
     as BatchNormalization, goes into it (fold.py).
 
     The model's IR version rises to 8 at least. A weight that was also a graph input (a default that callers
-    could override) becomes a constant, and a weight's -0.0 becomes 0.0. With graph optimisations on, the
+    could override) becomes a constant, and a weight's -0.0 becomes 0.0. With graph optimizations on, the
     default, outputs in onnxruntime stay the same to the bit, and to rounding where nodes were folded.
     """
     opset = standard_opset(model)

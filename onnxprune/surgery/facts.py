@@ -9,9 +9,9 @@ import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.shapes import Dim, branches, infer_shapes, with_branches
+from onnxprune.surgery.axes import Axis
 from onnxprune.surgery.connections import Connections
 from onnxprune.surgery.evaluate import evaluate_node
-from onnxprune.surgery.tables import Axis
 
 
 class Facts:

@@ -13,20 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.surgery.axes import Axis
+
 if TYPE_CHECKING:
     from onnxprune.surgery.facts import Facts
-
-
-class Axis(NamedTuple):
-    """One axis of a value, counted from the front."""
-
-    value: ir.Value
-    dim: int
 
 
 @dataclass(frozen=True)
