@@ -50,7 +50,7 @@ def row(gain: Gain, folder: Path) -> str:
     # The input model against itself: its error, or no difference.
     scores = [quality(trained, proto, dense) for proto in (trained.proto, onnx.load(after))]
     [timed] = onnxprune.bench(before, after, threads=(1,), input_shape=_one_sample(trained)).rows
-    faster = timed.ratios["after, kernels"]
+    faster = timed.ratios["pruned, kernels"]
     sizes = " -> ".join(f"{end.bytes / 1e6:.2f} MB" for end in (report.baseline, report.pruned))
     return (
         f"| {gain.model} | {gain.settings['rate']:.1%} | {sizes} | {faster:.2f}x | "
