@@ -1,4 +1,4 @@
-"""How each operator family passes channels and constants on: importing this package fills the rule tables."""
+"""The rules of each operator family for channels and constants; importing this package fills the rule tables."""
 
 from onnxprune.surgery.rules import (
     attention,
