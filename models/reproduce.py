@@ -127,7 +127,7 @@ UNLABELED = Run(
 TRADEOFF_MODEL = "lenet-300-100"
 TRADEOFF_RATES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
 PENALTY_EPOCHS = 5
-RETRAIN_EPOCHS = 8
+FINE_TUNE_EPOCHS = 8
 PENALTIES = {"l1": 1e-5, "l2": 1e-4}
 
 
@@ -214,12 +214,14 @@ def _curves() -> Iterator[Curve]:
         (OUTPUT / "out.onnx").replace(dense)
         name = penalty.upper()
         yield _curve(f"{name}, {ONE_SHOT}", dense, {}, data=None)
-        retrain = {"epochs": RETRAIN_EPOCHS, "schedule": "one-shot", **regular}
-        yield _curve(f"{name}, with fine-tuning", dense, retrain)
+        fine_tuning = {"epochs": FINE_TUNE_EPOCHS, "schedule": "one-shot", **regular}
+        yield _curve(f"{name}, with fine-tuning", dense, fine_tuning)
         if penalty == "l2":
-            yield _curve("L2, fine-tuning, random selection", dense, retrain | {"selection": "probability"})
-            yield _curve("L2, iterative", dense, retrain | {"schedule": "iterative"})
-            yield _curve("L2, gradual", dense, retrain | {"schedule": "gradual"})
+            yield _curve(
+                "L2, fine-tuning, random selection", dense, fine_tuning | {"selection": "probability"}
+            )
+            yield _curve("L2, iterative", dense, fine_tuning | {"schedule": "iterative"})
+            yield _curve("L2, gradual", dense, fine_tuning | {"schedule": "gradual"})
 
 
 def _curve(name: str, dense: Path, settings: dict[str, Any], data: Any = TRAINING) -> Curve:
