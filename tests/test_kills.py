@@ -252,5 +252,5 @@ def test_an_interrupt_stops_the_job_within_a_second_with_status_130(folder):
     job.send_signal(signal.SIGINT)
     _, err = job.communicate(timeout=20)
     assert job.returncode == 130
-    assert err == "onnxprune: interrupted; the target was left as it was\n"
+    assert err == "onnxprune: interrupted; the output file was not changed\n"
     assert not any(folder.glob(".onnxprune-*"))

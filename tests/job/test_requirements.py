@@ -11,14 +11,14 @@ from onnxprune.job.requirements import check_requirements
     ("settings", "message"),
     [
         ({"criterion": "size"}, "--criterion is 'size': it must be one of magnitude, l1, wanda"),
-        ({"criterion": "wanda"}, "give inputs by --calibration-data, or --data"),
-        ({"reconstruct": True}, "give inputs by --calibration-data, or --data"),
+        ({"criterion": "wanda"}, "need inputs: give --calibration-data, or --data"),
+        ({"reconstruct": True}, "need inputs: give --calibration-data, or --data"),
         ({"criterion": "taylor"}, "--criterion taylor needs gradients: give labeled --data"),
         (
             {"criterion": "taylor", "pattern": "channel"},
             "--criterion taylor needs gradients: give labeled --data",
         ),
-        ({"criterion": "l1"}, "--criterion l1 ranks channels: give --pattern channel"),
+        ({"criterion": "l1"}, "--criterion l1 is for channels: give --pattern channel"),
         (
             {"criterion": "wanda", "pattern": "channel", "calibration_data": {}},
             "use one of magnitude, l1, taylor with --pattern channel",
