@@ -1,1 +1,1 @@
-"""The networks and the data that onnxprune is tried on, and the scripts that make them; not installed."""
+"""The networks and data for examples and tests, and the scripts that create them; not installed."""

@@ -1,8 +1,8 @@
-"""Draws models/mnist-sample from whole MNIST: 6,000 training and 2,000 test images, at random, seeded.
+"""Draws models/mnist-sample from MNIST: 6,000 training and 2,000 test images, at random, seeded.
 
     python -m models.draw_sample
 
-The images of a split are drawn without regard to class, so the classes keep their shares but for chance.
+The images of a split are drawn without regard to their class.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
     "--data",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     default=DEFAULT_FOLDER,
-    help="Folder with whole MNIST.  [default: .mnist]",
+    help="Folder with MNIST.  [default: .mnist]",
 )
 @click.option(
     "--out",
@@ -38,7 +38,7 @@ def main(data: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for split, size in SIZES.items():
         images, labels = idx.read_split(data, split)
-        # RandomState, not default_rng: numpy promises that its stream never changes.
+        # RandomState, not default_rng: numpy guarantees that its stream never changes.
         drawn = np.random.RandomState(SEED).permutation(len(labels))[:size]
         idx.write_gz(out / f"{split}-images-idx3-ubyte.gz", images[drawn])
         idx.write_gz(out / f"{split}-labels-idx1-ubyte.gz", labels[drawn])

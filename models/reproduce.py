@@ -1,13 +1,13 @@
-"""The figures of Han et al. 2015 on the two LeNets, ours beside the paper's, on whole MNIST.
+"""The results of Han et al. 2015 on the two LeNets, reproduced on the whole of MNIST.
 
     python -m models.reproduce                 everything, some 65 minutes of one core
     python -m models.reproduce table           per-layer densities at 12x, beside the paper's Table 3 and 4
-    python -m models.reproduce records         as few weights as it goes, beside the best published since
-    python -m models.reproduce unlabeled      12x with the labels withheld
-    python -m models.reproduce tradeoff        what is lost at which rate, by how the weights go: tradeoff.svg
+    python -m models.reproduce records         the highest compression, beside the best published results
+    python -m models.reproduce unlabeled       12x without labels
+    python -m models.reproduce tradeoff        error over the rate, for several pruning methods: tradeoff.svg
 
-Every error is onnxruntime's on the written file, on the 10,000 test images, which are used for no choice. Each part
-prints a table in Markdown, with the time of each run and the command that gives it.
+Every error is measured in onnxruntime on the written file, on the 10,000 test images, which are not used for any
+choice. Each part prints a table in Markdown, with the time and the command of each run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import click
 
 from models import idx
 from models.mnist import DEFAULT_FOLDER
-from models.tradeoff import Curve, draw
+from models.tradeoff import ONE_SHOT, Curve, draw
 from onnxprune import prune
 from onnxprune.reports.record import Report
 
@@ -33,7 +33,7 @@ TRAINING = DEFAULT_FOLDER / "train-images-idx3-ubyte"
 TEST = DEFAULT_FOLDER / "t10k-images-idx3-ubyte"
 OUTPUT = Path("build/reproduce")
 
-# Tables 3 and 4 of the paper: per cent of the weights that stay.
+# Tables 3 and 4 of the paper: density of each weight, in per cent.
 PAPER_DENSITIES = {
     "lenet-300-100": {"fc1.weight": 8, "fc2.weight": 9, "fc3.weight": 26},
     "lenet-5": {"conv1.weight": 66, "conv2.weight": 12, "fc1.weight": 8, "fc2.weight": 19},
@@ -43,11 +43,11 @@ PAPER_ERRORS = {"lenet-300-100": "1.64 -> 1.59 %", "lenet-5": "0.80 -> 0.77 %"}
 
 @dataclass(frozen=True)
 class Run:
-    """A job on one of the LeNets; `beside` is what others reached at the rate."""
+    """A job on one of the LeNets; `published` is the best published error at its rate."""
 
     model: str
     settings: dict[str, Any] = field(default_factory=dict)
-    beside: str = ""
+    published: str = ""
 
     def command(self) -> str:
         """The command line of the same job, without --data and --eval-data."""
@@ -66,7 +66,7 @@ def _flags(name: str, value: Any) -> list[str]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run: the report, and its wall time in seconds."""
+    """The result of a run: the report, and its wall time in seconds."""
 
     run: Run
     report: Report
@@ -74,9 +74,9 @@ class Outcome:
 
     @property
     def errors(self) -> tuple[float, float]:
-        """Test error before and after, in per cent."""
-        before, after = (self.report.evaluation[side]["value"] for side in ("baseline", "pruned"))
-        return 100 * (1 - before), 100 * (1 - after)
+        """Test error of the baseline and of the pruned model, in per cent."""
+        baseline, pruned = (self.report.evaluation[model]["value"] for model in ("baseline", "pruned"))
+        return 100 * (1 - baseline), 100 * (1 - pruned)
 
     @property
     def kept(self) -> int:
@@ -92,7 +92,7 @@ TABLE = (
     Run("lenet-5", {"rate": 0.917, "allocation": "global", "epochs": 12}),
 )
 
-# So few weights fit no mixtures of images, and learn more from the soft outputs than from the labels.
+# With so few weights, mixup does not help, and distillation helps more than the labels.
 FEW_WEIGHTS = {
     "allocation": "global",
     "schedule": "gradual",
@@ -111,7 +111,7 @@ RECORDS = (
         "1.92 % (Molchanov 2017, 68x)",
     ),
     Run("lenet-5", {"rate": 0.99074, **FEW_WEIGHTS, "epochs": 20}, "0.91 % (Guo 2016, 108x)"),
-    # One threshold for all layers leaves conv1 with 60 weights, three for each channel.
+    # With one threshold for all layers, conv1 would keep 60 weights, three for each channel.
     Run(
         "lenet-5",
         {"rate": 0.99677, **FEW_WEIGHTS, "layer_rate": (("conv1.weight", 0.7),), "epochs": 36},
@@ -119,20 +119,20 @@ RECORDS = (
     ),
 )
 
-UNLABELLED = Run(
+UNLABELED = Run(
     "lenet-5", {"rate": 0.917, "allocation": "global", "epochs": 12}, "0.77 % (Han 2015, labels used)"
 )
 
-# The trade-off is drawn for the smaller network: a run is a fraction of a minute.
+# The trade-off is drawn for the smaller network, on which a run takes less than a minute.
 TRADEOFF_MODEL = "lenet-300-100"
 TRADEOFF_RATES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
 PENALTY_EPOCHS = 5
-RETRAIN_EPOCHS = 8
+FINE_TUNE_EPOCHS = 8
 PENALTIES = {"l1": 1e-5, "l2": 1e-4}
 
 
 def perform(run: Run, source: Path | None = None, *, data: Any = TRAINING) -> Outcome:
-    """Do a run on the model in models/, or on the file `source`; `data` None leaves it one-shot."""
+    """Perform a run on the model in models/, or on the file `source`; with `data` None it is one-shot."""
     start = time.perf_counter()
     OUTPUT.mkdir(parents=True, exist_ok=True)
     report = prune(
@@ -145,7 +145,7 @@ def table() -> None:
     """Per-layer densities at 12x."""
     for run in TABLE:
         outcome = perform(run)
-        before, after = outcome.errors
+        baseline, pruned = outcome.errors
         paper = PAPER_DENSITIES[run.model]
         rows: list[tuple[object, ...]] = [
             (
@@ -157,23 +157,23 @@ def table() -> None:
             for layer in outcome.report.layers
         ]
         rows.append(("all", f"{outcome.size:,}", f"{100 * outcome.kept / outcome.size:.1f} %", "8 %"))
-        rows.append(("test error", "", f"{before:.2f} -> {after:.2f} %", PAPER_ERRORS[run.model]))
-        _print(("layer", "weights", "kept", "kept in the paper"), rows)
+        rows.append(("test error", "", f"{baseline:.2f} -> {pruned:.2f} %", PAPER_ERRORS[run.model]))
+        _print(("layer", "weights", "density", "density in the paper"), rows)
         click.echo(f"{outcome.seconds:.0f} s: {run.command()}\n")
 
 
 def records() -> None:
-    """As few weights as it goes."""
+    """The highest compression."""
     outcomes = [perform(run) for run in RECORDS]
     _print(
-        ("network", "rate", "weights", "test error", "best published", "seconds"),
+        ("network", "compression", "weights", "test error", "best published", "seconds"),
         [
             (
                 outcome.run.model,
                 f"{outcome.size / outcome.kept:.0f}x",
                 f"{outcome.size:,} -> {outcome.kept:,}",
                 "{:.2f} -> {:.2f} %".format(*outcome.errors),
-                outcome.run.beside,
+                outcome.run.published,
                 f"{outcome.seconds:.0f}",
             )
             for outcome in outcomes
@@ -184,19 +184,19 @@ def records() -> None:
 
 
 def unlabeled() -> None:
-    """12x from images alone."""
+    """12x without labels."""
     images, _ = idx.read_split(DEFAULT_FOLDER, "train")
     pixels = images[:, None].astype("float32") / 255
-    outcome = perform(UNLABELLED, data={"input": pixels})
-    before, after = outcome.errors
+    outcome = perform(UNLABELED, data={"input": pixels})
+    baseline, pruned = outcome.errors
     click.echo(
-        f"LeNet-5 at {outcome.size / outcome.kept:.0f}x, labels withheld: {before:.2f} -> {after:.2f} % "
+        f"LeNet-5 at {outcome.size / outcome.kept:.0f}x without labels: {baseline:.2f} -> {pruned:.2f} % "
         f"in {outcome.seconds:.0f} s\n"
     )
 
 
 def tradeoff() -> None:
-    """Loss of accuracy over the rate, as Figure 5 of the paper, and the ways that it compares in its text."""
+    """Error over the rate, as in Figure 5 of the paper, for the methods that the paper compares."""
     curves = list(_curves())
     draw(curves, HERE / "tradeoff.svg")
     _print(
@@ -206,20 +206,22 @@ def tradeoff() -> None:
 
 
 def _curves() -> Iterator[Curve]:
-    """A curve for each way to prune; the dense model is first trained on with the penalty that the way uses."""
+    """A curve for each method; the dense model is first fine-tuned with the regularization of the method."""
     for penalty in PENALTIES:
         dense = OUTPUT / f"dense-{penalty}.onnx"
         regular = {"regularization": penalty, "weight_decay": PENALTIES[penalty]}
         perform(Run(TRADEOFF_MODEL, {"rate": 0.0, "epochs": PENALTY_EPOCHS, **regular}))
         (OUTPUT / "out.onnx").replace(dense)
         name = penalty.upper()
-        yield _curve(f"{name}, not retrained", dense, {}, data=None)
-        retrain = {"epochs": RETRAIN_EPOCHS, "schedule": "one-shot", **regular}
-        yield _curve(f"{name}, retrained", dense, retrain)
+        yield _curve(f"{name}, {ONE_SHOT}", dense, {}, data=None)
+        fine_tuning = {"epochs": FINE_TUNE_EPOCHS, "schedule": "one-shot", **regular}
+        yield _curve(f"{name}, with fine-tuning", dense, fine_tuning)
         if penalty == "l2":
-            yield _curve("L2, retrained, by probability", dense, retrain | {"selection": "probability"})
-            yield _curve("L2, pruned and retrained in turns", dense, retrain | {"schedule": "iterative"})
-            yield _curve("L2, gradually", dense, retrain | {"schedule": "gradual"})
+            yield _curve(
+                "L2, fine-tuning, random selection", dense, fine_tuning | {"selection": "probability"}
+            )
+            yield _curve("L2, iterative", dense, fine_tuning | {"schedule": "iterative"})
+            yield _curve("L2, gradual", dense, fine_tuning | {"schedule": "gradual"})
 
 
 def _curve(name: str, dense: Path, settings: dict[str, Any], data: Any = TRAINING) -> Curve:

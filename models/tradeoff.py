@@ -1,4 +1,4 @@
-"""The trade-off between what is removed and what is lost, drawn as in Han et al. 2015, Figure 5."""
+"""The trade-off between rate and test error, drawn as in Han et al. 2015, Figure 5."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 import matplotlib
 from matplotlib import pyplot
 
-# Beyond, a curve is off the plot: a network that guesses tells nothing.
+# The upper end of the error axis; higher errors are not shown.
 WORST_ERROR = 6.0
+ONE_SHOT = "without fine-tuning"
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,12 @@ class Curve:
 
 
 def draw(curves: Sequence[Curve], path: Path) -> None:
-    """Write the curves as an SVG, the same bytes for the same figures."""
+    """Write the curves as an SVG; the same curves give the same bytes."""
     matplotlib.use("svg")
     matplotlib.rcParams.update({"svg.hashsalt": "tradeoff", "font.size": 10, "svg.fonttype": "none"})
     figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
     for curve in curves:
-        dashed = "not retrained" in curve.name
+        dashed = ONE_SHOT in curve.name
         axes.plot(
             [100 * rate for rate in curve.rates],
             curve.errors,

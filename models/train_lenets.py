@@ -3,8 +3,8 @@
     python -m models.train_lenets                  both
     python -m models.train_lenets lenet-5          one of them
 
-A tenth of the training set, drawn at random, is held out: the epoch with the fewest errors on it is kept. The
-test images are not used for any choice; the written file is evaluated on them in onnxruntime, once.
+A random tenth of the training set is for validation: the epoch with the fewest errors on it is kept. The test
+images are not used for any choice; the written file is evaluated on them in onnxruntime, once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from onnxprune.errors import DataError
 
 @dataclass(frozen=True)
 class Recipe:
-    """A network, how long it is trained, and by how many pixels at most every image is shifted at random."""
+    """A network, its number of epochs, and the largest random shift of images in pixels."""
 
     net: type[LeNet]
     epochs: int
@@ -48,7 +48,7 @@ HERE = Path(__file__).parent
 
 
 def train(net: LeNet, recipe: Recipe, images: Tensor, labels: Tensor) -> None:
-    """Train `net` in place and leave it, for inference, as it was at its best epoch on the validation images.
+    """Train `net` in place; it is left in eval mode, with the weights of its best epoch on the validation images.
 
     images: (N, 28, 28) float32 in [0, 1]; labels: (N,) int64.
     """
@@ -103,7 +103,7 @@ def export(net: LeNet, path: Path) -> None:
 
 
 def _parts(graph: ir.Graph) -> Iterator[ir.Graph | ir.Node | ir.Value]:
-    """All of a graph that carries the exporter's notes, which name files of the machine it ran on."""
+    """All parts of a graph with metadata of the exporter, which contains file names of the machine that ran it."""
     yield graph
     yield from graph.inputs
     yield from graph.initializers.values()
@@ -118,7 +118,7 @@ def _parts(graph: ir.Graph) -> Iterator[ir.Graph | ir.Node | ir.Value]:
     "--data",
     type=click.Path(path_type=Path),
     default=DEFAULT_FOLDER,
-    help="Folder with whole MNIST.  [default: .mnist]",
+    help="Folder with MNIST.  [default: .mnist]",
 )
 @click.option(
     "--out",

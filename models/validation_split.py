@@ -1,9 +1,9 @@
-"""Writes the training images that a network of train_lenets.py was not trained on, and those it was, as IDX files.
+"""Writes the validation and the training images of a network of train_lenets.py as IDX files.
 
     python -m models.validation_split lenet-5 build/lenet-5
 
-A pruned network is evaluated on images that the network was not trained on: on others it does better than on new ones.
-The split is drawn again from the training's seed.
+For --validation-data, use images that the network was not trained on: its error on training images is too low. The
+split is that of the training, from the same seed.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from models.train_lenets import RECIPES, SEED, VALIDATION_IMAGES
     "--data",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     default=DEFAULT_FOLDER,
-    help="Folder with whole MNIST.  [default: .mnist]",
+    help="Folder with MNIST.  [default: .mnist]",
 )
 def main(name: str, folder: Path, data: Path) -> None:
     """Write FOLDER/validation-... and FOLDER/shown-..., images and labels, of the network NAME."""
     images, labels = idx.read_split(data, "train")
     torch.manual_seed(SEED)
-    # Making the network takes numbers from the same stream.
+    # The initialization of the network uses the same random stream.
     RECIPES[name].net()
     order = torch.randperm(len(labels)).numpy()
     folder.mkdir(parents=True, exist_ok=True)

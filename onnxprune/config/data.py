@@ -40,7 +40,7 @@ class DataSettings:
     )
     old_data: DataSource = setting(
         None,
-        "A second test set, for example of the task that the input model was trained for where --data is a new one.",
+        "A second test set: for example data of the original task, if --data is from a new one.",
         metavar="DATA",
         trains=False,
     )

@@ -1,1 +1,1 @@
-"""Files and graphs: loading, saving, and the prunable weights of a model."""
+"""Model files and graphs: loading, saving, shapes, costs, and the prunable weights of a model."""

@@ -1,4 +1,4 @@
-"""A weight as independent linear maps of its inputs, Y = W X for each group, whatever the operator and its layout."""
+"""A weight as independent linear maps, Y = W X for each group, whatever the operator and its layout."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from onnxprune.model.weights import Weight
 
 @dataclass(frozen=True)
 class Blocks:
-    """How arrays of a weight's shape are read as (groups, outputs, inputs), by the weight's first use.
+    """The view of a weight as (groups, outputs, inputs), by the weight's first use.
 
-    A Conv has a block for each of its groups, a MatMul one for each matrix of a stack, a Gemm one.
+    A Conv has one block per group, a MatMul one per matrix of a batch, a Gemm a single one.
     """
 
     node: ir.Node
@@ -30,7 +30,7 @@ class Blocks:
 
     @staticmethod
     def fit(weight: Weight) -> bool:
-        """Whether a weight can be read so: a Conv, Gemm or MatMul multiplies by it, just as it is stored."""
+        """Whether a weight has this view: it is a direct operand of a Conv, Gemm or MatMul."""
         node, index = weight.uses[0].node, weight.uses[0].index
         standard = node.domain in ("", "ai.onnx") and node.op_type in ("Conv", "Gemm", "MatMul")
         return standard and node.inputs[index] is weight.value
@@ -49,7 +49,7 @@ class Blocks:
 
     @property
     def data(self) -> ir.Value:
-        """The node's other operand, which the weight is multiplied by."""
+        """The data operand of the node, which the weight is multiplied with."""
         value = self.node.inputs[1 - self.index]
         assert value is not None
         return value
@@ -63,7 +63,7 @@ class Blocks:
         return blocks.reshape(self.moved).transpose(np.argsort(self.order))
 
     def channels_last(self, blocks: np.ndarray) -> np.ndarray:
-        """(groups, outputs, inputs) as (rows, channels): the input channels of a Conv under one place of the kernel."""
+        """(groups, outputs, inputs) as (rows, channels): for a Conv, the input channels at one kernel position."""
         if self.node.op_type != "Conv":
             return blocks.reshape(-1, blocks.shape[-1])
         return np.moveaxis(blocks.reshape(self.moved), 1, -1).reshape(-1, self.moved[1])
@@ -76,9 +76,9 @@ class Blocks:
         return np.moveaxis(rows.reshape(channels_last), -1, 1).reshape(self.shape)
 
     def columns(self, data: np.ndarray, most: int, seed: int) -> np.ndarray:
-        """What the maps read of the data operand: (groups, inputs, columns), a column for every sum of the node.
+        """The inputs of the maps, from the data operand: (groups, inputs, columns), a column per output position.
 
-        Where there are more than `most`, as many are drawn at random.
+        If there are more than `most` columns, `most` of them are drawn at random.
         """
         if self.node.op_type == "Conv":
             return _patches(self.node, data, self.shape[0], self.moved[2:], most, seed)
@@ -86,9 +86,9 @@ class Blocks:
         return columns[:, :, _some(columns.shape[2], most, seed)]
 
     def square_sums(self, batches: Sequence[np.ndarray]) -> np.ndarray:
-        """Of each input, the sum of its squares over all columns of all batches: float64 (groups, inputs)."""
+        """The sum of squares of each input over all columns of all batches: float64 (groups, inputs)."""
         if self.node.op_type == "Conv":
-            # Samples have their windows at the same places, so that they can be summed first.
+            # Windows are at the same positions in all samples, so samples can be summed first.
             squares = sum(np.square(batch, dtype=np.float64).sum(0, keepdims=True) for batch in batches)
             batches = [np.sqrt(squares).astype(np.float32)]
         columns = (self.columns(batch, sys.maxsize, seed=0) for batch in batches)
@@ -99,7 +99,7 @@ class Blocks:
         rows = np.atleast_2d(data) if self._sums_over_last() else np.swapaxes(np.atleast_2d(data), -1, -2)
         if groups == 1:
             return rows.reshape(-1, inputs).T[None]
-        # Matrices of a stack go along with the data's own leading axes; axes before those are more samples.
+        # Batched matrices broadcast with the leading axes of the data; further leading axes are samples.
         stack = self.moved[:-2]
         leading = np.broadcast_shapes(rows.shape[:-2], stack)
         rows = np.broadcast_to(rows, (*leading, *rows.shape[-2:]))
@@ -108,7 +108,7 @@ class Blocks:
         return np.swapaxes(rows.reshape(groups, -1, inputs), 1, 2)
 
     def _sums_over_last(self) -> bool:
-        """Whether the sum runs over the last axis of the data operand, not the one before it."""
+        """Whether the product sums over the last axis of the data operand, not the one before it."""
         if self.node.op_type == "Gemm":
             transposed = self.node.attributes.get_int("transB" if self.index == 0 else "transA", 0)
             return bool(transposed) == (self.index == 0)
@@ -133,7 +133,7 @@ def _patches(
     windows = np.lib.stride_tricks.sliding_window_view(data, spans, axis=tuple(range(2, 2 + axes)))
     steps = [slice(None, None, step) for step in (1, 1, *strides, *dilations)]
     windows = windows[tuple(steps)]
-    # (N, C, places..., kernel...) -> (N, places..., C, kernel...), still a view; only what is drawn is copied.
+    # (N, C, places..., kernel...) -> (N, places..., C, kernel...), still a view; only drawn windows are copied.
     windows = np.moveaxis(windows, 1, 1 + axes)
     places = windows.shape[: 1 + axes]
     drawn = windows[np.unravel_index(_some(math.prod(places), most, seed), places)]
@@ -143,7 +143,7 @@ def _patches(
 def _padding(
     node: ir.Node, size: tuple[int, ...], spans: list[int], strides: Sequence[int]
 ) -> list[tuple[int, int]]:
-    """(before, after) of each spatial axis, named padding (auto_pad, ONNX Conv-11) worked out."""
+    """The padding (before, after) of each spatial axis, from auto_pad or pads (ONNX Conv-11)."""
     axes = len(size)
     named = node.attributes.get_string("auto_pad", "NOTSET")
     if named in ("SAME_UPPER", "SAME_LOWER"):

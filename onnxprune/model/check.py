@@ -1,7 +1,7 @@
-"""What a model file must hold before anything is allocated, or handed to onnxruntime: checked on the protobuf.
+"""Checks of a model file on the protobuf, before anything is allocated or given to onnxruntime.
 
-Names that resolve, nodes that have what their operators ask for and an order that can run, tensors whose data is as
-long as their dims say, external data that lies beside the model. Types and shapes are left to onnxruntime.
+Names resolve; nodes have the inputs, outputs and attributes of their operators, and can be ordered; the data of tensors
+has the size of their dims; external data lies beside the model. onnxruntime checks types and shapes.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from onnxprune.errors import ModelFileError
 from onnxprune.model.protos import attribute_tensors, bodies
 from onnxprune.model.wire import IN_THIS_FILE
 
-# Inlined, functions must not become more than this: each may call another twice, and so on.
+# Largest number of nodes after inlining; functions that call each other twice grow exponentially.
 MAX_NODES = 1_000_000
 MAX_RANK = 64
-# Of inputs, outputs and what lies between; constants are held against the file.
+# Largest dimension of inputs, outputs and intermediate values; constants are checked against the file size.
 MAX_DIM = 2**30
 _SIZE_UNKNOWN = -1
-# The field that an attribute of a type must have; protobuf takes one that is absent for an empty message.
+# The field that an attribute of this type must have; protobuf reads an absent one as an empty message.
 _HOLDERS = {onnx.AttributeProto.TENSOR: "t", onnx.AttributeProto.GRAPH: "g"}
 
-# Element type -> the field that holds its elements where `raw_data` does not, and how many a field's entry is.
+# Element type -> the field with its elements, if they are not in `raw_data`.
 _INT32_DATA = (
     *("INT32", "INT16", "INT8", "UINT16", "UINT8", "BOOL", "FLOAT16", "BFLOAT16"),
     *("FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ", "FLOAT8E8M0"),
@@ -45,7 +45,7 @@ _TYPED_FIELDS: dict[int, str] = {
 
 
 def check_model(proto: onnx.ModelProto, file: Path, name: str) -> None:
-    """Refuse a model that is broken or hostile; `file` is where it lies, and its external data beside it.
+    """Check that a model is neither broken nor hostile; `file` is its path, with external data beside it.
 
     Raises:
         ModelFileError: what is wrong, and where.
@@ -63,17 +63,17 @@ def check_model(proto: onnx.ModelProto, file: Path, name: str) -> None:
 
 
 class _Broken(Exception):
-    """What is wrong with the model, without its name."""
+    """The message says what is wrong with the model, without its name."""
 
 
 def external_place(tensor: onnx.TensorProto, file: Path) -> Path:
-    """The file that an external tensor of a checked model lies in; `file` is the model's."""
+    """The file with the data of an external tensor of a checked model; `file` is the model's."""
     location = {entry.key: entry.value for entry in tensor.external_data}["location"]
     return file if location == IN_THIS_FILE else file.parent / location
 
 
 class _Context:
-    """What holds for all graphs of a model, or of a function: where the model lies, and which opsets it has."""
+    """The context of all graphs of a model or function: the path of the model, and the opsets."""
 
     def __init__(
         self, file: Path, opsets: Iterable[onnx.OperatorSetIdProto], *, in_function: bool = False
@@ -84,7 +84,7 @@ class _Context:
         self._schemas: dict[tuple[str, str], onnx.defs.OpSchema | None] = {}
 
     def schema(self, node: onnx.NodeProto) -> onnx.defs.OpSchema | None:
-        """The node's operator as ONNX defines it; None for others, and those of an unknown version."""
+        """The schema of the node's operator; None if ONNX does not define it, or not in this version."""
         domain = "" if node.domain == "ai.onnx" else node.domain
         key = (domain, node.op_type)
         if key not in self._schemas:
@@ -126,7 +126,7 @@ def _check_nodes(
     context: _Context,
     where: str,
 ) -> None:
-    """The names that nodes make, read and hand out, in one graph or function."""
+    """Check the nodes of one graph or function, and the names that they read and write."""
     makers: dict[str, int] = {}
     for number, node in enumerate(nodes):
         _check_texts(node.op_type, node.domain, node.name, *node.input, *node.output)
@@ -135,7 +135,7 @@ def _check_nodes(
         _check_node(node, context)
         for made in filter(None, node.output):
             if made in makers or made in given:
-                raise _Broken(f"{made!r} is made twice in {where}: names must be unique")
+                raise _Broken(f"{made!r} is produced twice in {where}: names must be unique")
             makers[made] = number
     known = given | makers.keys()
     for node in nodes:
@@ -145,15 +145,15 @@ def _check_nodes(
             _check_graph(body, outer | known, context)
         for read in filter(None, node.input):
             if read not in known and read not in outer:
-                raise _Broken(f"{node.op_type} node {node.name!r} reads {read!r}, which nothing makes")
+                raise _Broken(f"{node.op_type} node {node.name!r} reads {read!r}, which no node produces")
     for name in outputs:
         if name not in known and name not in outer:
-            raise _Broken(f"the output {name!r} of {where} is made by nothing")
+            raise _Broken(f"no node produces the output {name!r} of {where}")
     _check_order(nodes, makers, where)
 
 
 def _check_node(node: onnx.NodeProto, context: _Context) -> None:
-    """A node has the inputs, outputs and attributes that its operator asks for."""
+    """Check that a node has the inputs, outputs and attributes of its operator."""
     schema = context.schema(node)
     what = f"{node.op_type} node {node.name!r}"
     if schema is None:
@@ -163,7 +163,7 @@ def _check_node(node: onnx.NodeProto, context: _Context) -> None:
         ("outputs", node.output, schema.min_output, schema.max_output),
     ):
         if not least <= len(names) <= most:
-            raise _Broken(f"{what} has {len(names)} {kind}, the operator {least} to {most}")
+            raise _Broken(f"{what} has {len(names)} {kind}, its operator has {least} to {most}")
     for formal, name in zip(schema.inputs, node.input, strict=False):
         if not name and formal.option == onnx.defs.OpSchema.FormalParameterOption.Single:
             raise _Broken(f"{what} lacks its input {formal.name!r}")
@@ -174,23 +174,25 @@ def _check_node(node: onnx.NodeProto, context: _Context) -> None:
             if wanted.required:
                 raise _Broken(f"{what} lacks the attribute {name!r}")
         elif attribute.type != _type_number(wanted) and not attribute.ref_attr_name:
-            raise _Broken(f"the attribute {name!r} of {what} is of another type than its operator's")
+            raise _Broken(f"the attribute {name!r} of {what} has the wrong type")
         elif attribute.ref_attr_name and not context.in_function:
-            raise _Broken(f"the attribute {name!r} of {what} refers to a function's, and is in none")
+            raise _Broken(
+                f"the attribute {name!r} of {what} refers to an attribute of a function, outside of any"
+            )
         elif attribute.type in _HOLDERS and not attribute.ref_attr_name:
             if not attribute.HasField(_HOLDERS[attribute.type]):
                 raise _Broken(f"the attribute {name!r} of {what} is empty")
         elif not _is_text(attribute.s):
-            raise _Broken(f"the attribute {name!r} of {what} is no text")
+            raise _Broken(f"the attribute {name!r} of {what} is not UTF-8 text")
 
 
 def _type_number(attribute: onnx.defs.OpSchema.Attribute) -> int:
-    """Its type as AttributeProto numbers them; two enumerations share the numbers."""
+    """The type of an attribute in the numbering of AttributeProto."""
     return int(attribute.type)  # type: ignore[call-overload]
 
 
 def _check_order(nodes: Sequence[onnx.NodeProto], makers: dict[str, int], where: str) -> None:
-    """Some order of the nodes must exist in which all are made before they are read."""
+    """Check that the nodes can be ordered so that every value is produced before it is read."""
     waiting = []
     readers: dict[int, list[int]] = {}
     for number, node in enumerate(nodes):
@@ -208,11 +210,13 @@ def _check_order(nodes: Sequence[onnx.NodeProto], makers: dict[str, int], where:
                 ready.append(reader)
     if done < len(nodes):
         stuck = nodes[next(number for number, count in enumerate(waiting) if count)]
-        raise _Broken(f"{stuck.op_type} node {stuck.name!r} of {where} waits for its own output: a cycle")
+        raise _Broken(
+            f"{stuck.op_type} node {stuck.name!r} of {where} depends on its own output: there is a cycle"
+        )
 
 
 def _reads(node: onnx.NodeProto) -> set[str]:
-    """The names of its own graph that a node reads, in its bodies too."""
+    """The names that a node reads from its own graph, also in its subgraphs."""
     names = set(node.input)
     for body in bodies(node):
         own = {value.name for value in (*body.input, *body.initializer)}
@@ -223,7 +227,7 @@ def _reads(node: onnx.NodeProto) -> set[str]:
 
 
 def _check_functions(proto: onnx.ModelProto) -> None:
-    """Functions must not call themselves, nor become endless when they are inlined."""
+    """Check that functions do not call themselves, and do not become too large when they are inlined."""
     functions = {(function.domain, function.name): function for function in proto.functions}
     sizes: dict[tuple[str, str], int] = {}
     calling: list[tuple[str, str]] = []
@@ -235,14 +239,14 @@ def _check_functions(proto: onnx.ModelProto) -> None:
             total += size_of(called) if called in functions else 1
             total += sum(size(body.node) for body in bodies(node))
             if total > MAX_NODES:
-                raise _Broken(f"with its functions inlined it has more than {MAX_NODES:,} nodes")
+                raise _Broken(f"it has more than {MAX_NODES:,} nodes when its functions are inlined")
         return total
 
     def size_of(called: tuple[str, str]) -> int:
         if called in calling:
             raise _Broken(f"the function {called[1]!r} calls itself")
         if len(calling) > MAX_RANK:
-            raise _Broken("functions call functions too deep")
+            raise _Broken("its function calls are nested too deeply")
         if called not in sizes:
             calling.append(called)
             sizes[called] = size(functions[called].node)
@@ -263,10 +267,10 @@ def _is_text(content: bytes) -> bool:
 
 
 def _check_texts(*names: str | bytes) -> None:
-    """Names must be texts: protobuf hands out what is no UTF-8 as bytes."""
+    """Check that names are UTF-8 texts: protobuf returns others as bytes."""
     for name in names:
         if isinstance(name, bytes):
-            raise _Broken(f"{name[:40]!r}, a name or metadata, is no text")
+            raise _Broken(f"{name[:40]!r}, a name or metadata, is not UTF-8 text")
 
 
 def _check_type(info: onnx.TypeProto, name: str) -> None:
@@ -284,19 +288,21 @@ def _check_tensor(tensor: onnx.TensorProto, name: str, file: Path) -> None:
     if len(dims) > MAX_RANK:
         raise _Broken(f"the tensor {name!r} has {len(dims)} dimensions")
     if tensor.data_type not in set(ir.DataType) or tensor.data_type == ir.DataType.UNDEFINED:
-        raise _Broken(f"the tensor {name!r} is of type {tensor.data_type}, which ONNX does not know")
+        raise _Broken(f"the tensor {name!r} has the type {tensor.data_type}, which ONNX does not define")
     if tensor.HasField("segment"):
-        raise _Broken(f"the tensor {name!r} is a segment of another, which no runtime reads")
+        raise _Broken(f"the tensor {name!r} is a segment of another, which no runtime supports")
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         _check_external(tensor, name, file)
         return
     held, wanted, unit = _held_and_wanted(tensor)
     if held != wanted:
-        raise _Broken(f"the tensor {name!r} of shape {dims} holds {held:,} {unit}, not {wanted:,}")
+        raise _Broken(
+            f"the tensor {name!r} of shape {dims} has {held:,} {unit} of data instead of {wanted:,}"
+        )
 
 
 def _held_and_wanted(tensor: onnx.TensorProto) -> tuple[int, int, str]:
-    """How much data a tensor holds, how much its dims ask for, and in what unit."""
+    """How much data a tensor has, how much its dims require, and the unit of both."""
     dtype, size = ir.DataType(tensor.data_type), math.prod(tensor.dims)
     if dtype == ir.DataType.STRING:
         return len(tensor.string_data), size, "texts"
@@ -317,33 +323,37 @@ def _nbytes(tensor: onnx.TensorProto) -> int:
 
 def _check_external(tensor: onnx.TensorProto, name: str, file: Path) -> None:
     if tensor.data_type == ir.DataType.STRING:
-        raise _Broken(f"the texts of {name!r} cannot lie in another file")
+        raise _Broken(f"the strings of {name!r} cannot be external data")
     entries = {entry.key: entry.value for entry in tensor.external_data}
     wanted = _nbytes(tensor)
     try:
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", wanted))
     except ValueError:
-        raise _Broken(f"the external data of {name!r} has an offset or length that is no number") from None
+        raise _Broken(f"the offset or length of the external data of {name!r} is not a number") from None
     location = entries.get("location", "")
     if location != IN_THIS_FILE:
         _check_location(location, name, file.parent)
     path = external_place(tensor, file)
     if length != wanted:
         raise _Broken(
-            f"the tensor {name!r} of shape {list(tensor.dims)} has {length:,} bytes in {path}, not {wanted:,}"
+            f"the tensor {name!r} of shape {list(tensor.dims)} has {length:,} bytes in {path} instead of {wanted:,}"
         )
     if not os.path.isfile(path):
-        raise _Broken(f"it keeps {name!r} in {path}, which is missing: put that file beside the model")
+        raise _Broken(f"the file {path} with the data of {name!r} is missing: put it beside the model")
     if offset < 0 or offset + length > path.stat().st_size:
-        raise _Broken(f"it keeps {name!r} in {path}, which is cut short: put the whole file beside the model")
+        raise _Broken(
+            f"the file {path} with the data of {name!r} is cut short: put the complete file beside the model"
+        )
 
 
 def _check_location(location: str, name: str, folder: Path) -> None:
-    """A location must name a file in or below the model's folder, with no link on the way."""
+    """Check that a location is a file in or below the model's folder, without symbolic links."""
     parts = Path(location).parts
     if not parts or "\0" in location or os.path.isabs(location) or ".." in parts:
-        raise _Broken(f"it keeps {name!r} in {location!r}, which is no path inside the model's folder")
+        raise _Broken(f"the location {location!r} of {name!r} is not a path inside the model's folder")
     for part in parts:
         folder = folder / part
         if os.path.islink(folder):
-            raise _Broken(f"it keeps {name!r} in {location!r}, which is a link: put the file itself there")
+            raise _Broken(
+                f"the location {location!r} of {name!r} is a symbolic link: put the file itself there"
+            )

@@ -1,4 +1,4 @@
-"""The constants of a graph, initializers and Constant nodes alike: read, listed, replaced."""
+"""The constants of a graph, both initializers and Constant nodes: reading, listing and replacing them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def constants(model: ir.Model) -> Iterator[ir.Value]:
 
 
 def set_constant(value: ir.Value, array: np.ndarray, dtype: ir.DataType) -> None:
-    """Put `array` in the place of an initializer's or Constant node's tensor, under the same name."""
+    """Replace the tensor of an initializer or Constant node by `array`, under the same name."""
     node = value.producer()
     name = value.name if node is None else node.attributes["value"].as_tensor().name
     put_tensor(value, ir.Tensor(array, dtype=dtype, name=name))
@@ -39,7 +39,7 @@ def set_constant(value: ir.Value, array: np.ndarray, dtype: ir.DataType) -> None
 
 
 def put_tensor(value: ir.Value, tensor: ir.TensorProtocol) -> None:
-    """Put a tensor of the same shape in the place of an initializer's or Constant node's."""
+    """Replace the tensor of an initializer or Constant node by one of the same shape."""
     node = value.producer()
     if node is not None:
         node.attributes["value"] = ir.AttrTensor("value", tensor)

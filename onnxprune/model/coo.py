@@ -1,8 +1,8 @@
 """ONNX sparse tensors (SparseTensorProto: non-zeros and their coordinates), on the protobuf.
 
-They stand in `sparse_initializer` and in the attribute `sparse_value` of Constant (opset 11). onnx_ir drops the
-former in silence and refuses the latter: both are made dense the moment a file is read, and sparse the moment
-before one is written. onnxruntime reads both, also in subgraphs, and makes them dense at load.
+They occur in `sparse_initializer` and in the attribute `sparse_value` of Constant (opset 11). onnx_ir silently drops
+the former and rejects the latter, so both are converted to dense when a file is read, and to sparse before one is
+written. onnxruntime reads both, also in subgraphs, and makes them dense when it loads a model.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from onnx import numpy_helper
 from onnxprune.errors import ModelFileError
 from onnxprune.model.protos import all_graphs, all_nodes
 
-# bfloat16 is left out: onnxruntime's CPU provider computes nothing in it.
+# Without bfloat16, which onnxruntime's CPU provider does not compute in.
 SPARSE_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 INDEX_TYPES = (np.int64, np.int32)
 INDEX_BYTES = 8
@@ -31,7 +31,7 @@ def densify(proto: onnx.ModelProto) -> None:
     Indices may be linear (NNZ) or coordinates (NNZ, rank), int64 or int32, in any order.
 
     Raises:
-        ModelFileError: a sparse tensor whose parts do not fit together.
+        ModelFileError: the parts of a sparse tensor do not fit together.
     """
     for graph in all_graphs(proto):
         names = {tensor.name for tensor in graph.initializer}
@@ -52,11 +52,10 @@ def densify(proto: onnx.ModelProto) -> None:
 def sparsify(proto: onnx.ModelProto, names: Container[str]) -> dict[str, int]:
     """Turn float initializers and Constant nodes of these names, subgraphs included, sparse in place.
 
-    Only where it saves bytes, and only tensors whose data lies in `proto`. Indices are linear, int64 and
-    ascending.
+    Only where it saves bytes, and only tensors whose data is in `proto`. Indices are linear, int64 and ascending.
 
     Returns:
-        Name -> bytes of values and indices, of what became sparse.
+        Name -> bytes of values and indices, for each tensor that became sparse.
     """
     stored: dict[str, int] = {}
 
@@ -87,14 +86,14 @@ def sparsify(proto: onnx.ModelProto, names: Container[str]) -> dict[str, int]:
 
 
 def saves_bytes(tensor: ir.TensorProtocol) -> bool:
-    """Whether a dense tensor would be smaller in coordinates."""
+    """Whether a dense tensor would be smaller in COO format."""
     if tensor.dtype not in SPARSE_TYPES:
         return False
     return int(np.count_nonzero(tensor.numpy())) * (tensor.dtype.itemsize + INDEX_BYTES) < tensor.nbytes
 
 
 def _sparse(tensor: onnx.TensorProto) -> onnx.SparseTensorProto | None:
-    """The tensor in coordinates; None where that cannot be or saves nothing."""
+    """The tensor in COO format; None if that is not possible or saves nothing."""
     if tensor.data_type not in SPARSE_TYPES or _is_external(tensor):
         return None
     flat = numpy_helper.to_array(tensor).reshape(-1)
@@ -109,12 +108,12 @@ def _sparse(tensor: onnx.TensorProto) -> onnx.SparseTensorProto | None:
 
 def _dense(sparse: onnx.SparseTensorProto, name: str) -> onnx.TensorProto:
     if _is_external(sparse.values) or _is_external(sparse.indices):
-        raise _broken(name, "its data lies in another file, which no runtime reads for sparse tensors")
+        raise _broken(name, "its data is in another file, which no runtime supports for sparse tensors")
     try:
         values = numpy_helper.to_array(sparse.values)
         indices = numpy_helper.to_array(sparse.indices)
     except (ValueError, TypeError, KeyError):
-        raise _broken(name, "its values or indices hold other data than their shape and type say") from None
+        raise _broken(name, "the data of its values or indices does not fit their shape and type") from None
     if values.ndim != 1 or values.dtype.hasobject:
         raise _broken(name, "its values are not a list of numbers")
     dims = list(sparse.dims)
@@ -123,7 +122,7 @@ def _dense(sparse: onnx.SparseTensorProto, name: str) -> onnx.TensorProto:
     try:
         dense = np.zeros(math.prod(dims), values.dtype)
     except (MemoryError, OverflowError, ValueError):
-        raise _broken(name, f"its shape {dims} is larger than memory") from None
+        raise _broken(name, f"its shape {dims} does not fit in memory") from None
     dense[_positions(indices, len(values), dims, name)] = values
     tensor = numpy_helper.from_array(dense.reshape(dims), sparse.values.name)
     if sparse.values.doc_string:
@@ -132,9 +131,9 @@ def _dense(sparse: onnx.SparseTensorProto, name: str) -> onnx.TensorProto:
 
 
 def _positions(indices: np.ndarray, nnz: int, dims: list[int], name: str) -> np.ndarray:
-    """Where `nnz` values stand in the flattened tensor, checked."""
+    """The checked positions of `nnz` values in the flattened tensor."""
     if indices.dtype not in INDEX_TYPES:
-        raise _broken(name, f"its indices are {indices.dtype}, not int64")
+        raise _broken(name, f"its indices have the type {indices.dtype} instead of int64")
     if indices.shape == (nnz,):
         columns, bounds = indices.reshape(nnz, 1), [math.prod(dims)]
     elif indices.shape == (nnz, len(dims)):
@@ -144,15 +143,15 @@ def _positions(indices: np.ndarray, nnz: int, dims: list[int], name: str) -> np.
     positions = np.zeros(nnz, np.int64)
     for column, bound in zip(columns.T, bounds, strict=True):
         if nnz and not 0 <= column.min() <= column.max() < bound:
-            raise _broken(name, f"an index lies outside its shape {dims}")
+            raise _broken(name, f"an index is outside of its shape {dims}")
         positions = positions * bound + column
     if not (np.diff(np.sort(positions)) > 0).all():
-        raise _broken(name, "two values claim one position")
+        raise _broken(name, "two values have the same position")
     return positions
 
 
 def _constant_attribute(node: onnx.NodeProto, name: str) -> onnx.AttributeProto | None:
-    """The attribute of this name where `node` is a Constant and has it."""
+    """The attribute of this name, if `node` is a Constant that has it."""
     if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
         return None
     return next((attribute for attribute in node.attribute if attribute.name == name), None)

@@ -1,4 +1,4 @@
-"""What a model costs to run: multiply-adds, counted from shapes."""
+"""The multiply-adds of a model, counted from shapes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from onnxprune.model.shapes import MICROSOFT, infer_shapes, with_branches
 from onnxprune.model.weights import Weight
 
 Shapes = Sequence[tuple[int, ...] | None]
-"""Of a node's inputs, then its outputs; None where one is absent or not wholly known."""
+"""Shapes of a node's inputs, or of its outputs; None for one that is absent or not completely known."""
 Count = Callable[[ir.Node, Shapes, Shapes], int | None]
 
 
 def multiply_adds(model: ir.Model, input_shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
     """Multiply-adds of one run, by node (its name, or that of its first output), If bodies included.
 
-    `input_shapes`: the shapes of the graph inputs by name; those left out have what the model declares. Products only:
-    Conv, ConvTranspose, Gemm, MatMul, Einsum, the recurrent layers, attention, and the fused and integer forms of
-    all these. A node whose shapes the inputs do not settle is left out.
+    `input_shapes`: the shapes of the graph inputs by name; by default those that the model declares. Counted are Conv,
+    ConvTranspose, Gemm, MatMul, Einsum, recurrent layers, attention, and their fused and integer forms. Nodes whose
+    shapes are not known from the inputs are skipped.
     """
     shapes = infer_shapes(model, input_shapes)
     costs = {}
@@ -38,9 +38,9 @@ def multiply_adds(model: ir.Model, input_shapes: Mapping[str, Sequence[int]]) ->
 
 
 def weight_multiply_adds(weights: Sequence[Weight], costs: Mapping[str, int]) -> dict[str, int]:
-    """Of what `multiply_adds` counts, the part of each weight, by its name; all its nodes together.
+    """The multiply-adds of each weight, by name, summed over its nodes; `costs` is from `multiply_adds`.
 
-    Several weights of one node, as of an LSTM, share its count by their sizes.
+    Several weights of one node, as in an LSTM, share its count in proportion to their sizes.
     """
     sizes: dict[ir.Node, int] = {}
     for weight in weights:
@@ -60,13 +60,13 @@ def _key(node: ir.Node) -> str:
 
 
 def _conv(node: ir.Node, inputs: Shapes, outputs: Shapes) -> int | None:
-    """Every output element sums over a filter."""
+    """Each output element is a sum over a filter."""
     weight, out = inputs[1], outputs[0]
     return None if weight is None or out is None else math.prod(out) * math.prod(weight[1:])
 
 
 def _conv_transpose(node: ir.Node, inputs: Shapes, outputs: Shapes) -> int | None:
-    """Every input element goes to the outputs that its filter reaches."""
+    """Each input element is multiplied with all filters of its channel."""
     data, weight = inputs[0], inputs[1]
     return None if weight is None or data is None else math.prod(data) * math.prod(weight[1:])
 
@@ -91,7 +91,7 @@ def _einsum(node: ir.Node, inputs: Shapes, outputs: Shapes) -> int | None:
 
 
 def _recurrent(node: ir.Node, inputs: Shapes, outputs: Shapes) -> int | None:
-    """Every step of every sequence goes through W and R."""
+    """Each step of each sequence is multiplied with W and R."""
     data, w, r = inputs[:3]
     if data is None or w is None or r is None:
         return None
@@ -115,7 +115,7 @@ def _attention(node: ir.Node, inputs: Shapes, outputs: Shapes) -> int | None:
 
 
 def _reading(*indices: int, count: Count) -> Count:
-    """A count of a node that has its data and weight at other inputs."""
+    """The same count, for a node with data and weight at other inputs."""
     return lambda node, inputs, outputs: count(node, [inputs[index] for index in indices], outputs)
 
 

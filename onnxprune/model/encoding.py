@@ -1,4 +1,4 @@
-"""What the numbers of a stored weight stand for: themselves, or (stored - zero) * scale where it is quantized."""
+"""The encoding of a stored weight: plain numbers, or (stored - zero) * scale if it is quantized."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ml_dtypes import iinfo
 
 @dataclass(frozen=True)
 class Encoding:
-    """`zero`, of the stored type, and `scale`, float32, broadcast to the weight; no scale: nothing is quantized."""
+    """`zero`, of the stored type, and `scale`, float32, broadcast to the weight; scale None: not quantized."""
 
     zero: np.ndarray
     scale: np.ndarray | None = None
 
     def decode(self, array: np.ndarray) -> np.ndarray:
-        """What stored numbers stand for: the array itself where they are not quantized, else float32."""
+        """The dequantized numbers, float32; the array itself if it is not quantized."""
         if self.scale is None:
             return array
         steps = array.astype(np.float32)
@@ -26,7 +26,7 @@ class Encoding:
         return steps
 
     def encode(self, numbers: np.ndarray) -> np.ndarray:
-        """The stored numbers nearest to these: the inverse of `decode`, in the stored type."""
+        """The nearest stored numbers, in the stored type: the inverse of `decode`."""
         if self.scale is None:
             return numbers.astype(self.zero.dtype)
         low, high = self.range()
@@ -39,22 +39,22 @@ class Encoding:
         return int(limits.min), int(limits.max)
 
     def same(self, other: Encoding) -> bool:
-        """Whether another one is of the same zeros and scales."""
+        """Whether another encoding has the same zeros and scales."""
         same_scale = np.array_equal(np.asarray(self.scale), np.asarray(other.scale))
         return same_scale and np.array_equal(self.zero, other.zero)
 
     def present(self, array: np.ndarray) -> np.ndarray:
-        """Which stored numbers stand for anything but zero, bool."""
+        """Which stored numbers are not zero after decoding, bool."""
         return array != self.zero
 
 
 def along(parameter: np.ndarray, shape: Sequence[int], axes: Sequence[int], block: int = 0) -> np.ndarray:
-    """Scales or zero points, so shaped that they broadcast to a weight: one, or one for each position of `axes`.
+    """Scales or zero points, reshaped to broadcast to a weight: one value, or one for each position of `axes`.
 
-    Those that have the weight's rank stand as they are, or with `block` for as many positions of the first of `axes`.
+    Those with the weight's rank are unchanged, or with `block` repeated for that many positions of the first of `axes`.
 
     Raises:
-        ValueError: they fit no weight of this shape.
+        ValueError: they do not fit a weight of this shape.
     """
     if parameter.size == 1:
         return parameter.reshape(())

@@ -1,5 +1,7 @@
-"""Model-local functions that compute with weights: their calls give way to their bodies, so that each weight is one
-of the graph, to be pruned, retrained and stored like any other. Functions without weights stay."""
+"""Inlining of model-local functions with weights, so that their weights are pruned and fine-tuned like any other.
+
+Functions without weights are kept.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,14 @@ from onnx_ir.passes.common import InlinePass
 
 from onnxprune.model.slots import slots
 
-# The functions that files of our own carry, of this domain and those below it, are undone by sparse/restore.py.
+# The functions that onnxprune writes, of this domain and those below it; sparse/restore.py replaces them.
 OWN_DOMAIN = "onnxprune"
 
 
 def inline_weighted(model: ir.Model) -> tuple[str, ...]:
-    """Inline, in place, every function in which an operator with weights stands, or a call of such a function.
+    """Inline, in place, every function with an operator with weights, or with a call of such a function.
 
-    Returns the names of those that were inlined. What `obstacle` tells of one leaves it as it is.
+    Returns the names of the inlined functions. Functions with an `obstacle` are kept.
     """
     own = {identifier for identifier in model.functions if identifier[0].split(".")[0] == OWN_DOMAIN}
     weighted: set[ir.OperatorIdentifier] = set()
@@ -45,18 +47,18 @@ def obstacle(function: ir.Function, model: ir.Model) -> str | None:
     """Why a function cannot be inlined, or None."""
     for domain, version in function.opset_imports.items():
         if model.opset_imports.get(domain, version) != version:
-            return f"it is of opset {version} and the model of opset {model.opset_imports[domain]}"
+            return f"it has opset {version} and the model opset {model.opset_imports[domain]}"
     for node in _nodes(model):
         if node.op_identifier() == function.identifier():
             if any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
                 return "a graph is one of its attributes"
             if len(node.inputs) > len(function.inputs):
-                return "a node gives it more inputs than it has"
+                return "a call has more inputs than it"
     return None
 
 
 def _rename(function: ir.Function, taken: set[str]) -> None:
-    """Give its values names that begin like none in the model: InlinePass does not look at those of subgraphs."""
+    """Rename its values with a prefix that no name in the model has: InlinePass ignores the names of subgraphs."""
     prefix = f"{function.name}/"
     while any(name.startswith(prefix) for name in taken):
         prefix = f"_{prefix}"

@@ -1,7 +1,7 @@
-"""Model files: reading any ONNX file, and writing one that replaces the target whole or not at all.
+"""Model files: reading any ONNX file, and writing one that replaces the target atomically.
 
-Weights are never all in memory at once: those of a file stay mapped from it until they are worked on, and are
-written one after the other.
+The weights are never all in memory at once: those of a file are memory-mapped until they are changed, and are written
+one after the other.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from onnxprune.model.wire import (
     write_tensor,
 )
 
-# Protobuf refuses messages of 2 GiB; the margin is for the graph around the weights.
+# Protobuf rejects messages of 2 GiB; the margin is for the graph around the weights.
 INLINE_LIMIT_BYTES = 2**31 - 2**26
-# Read at once where a file is hashed.
+# Read at once when a file is hashed.
 HASHED_BYTES = 1 << 20
 # Smaller tensors stay in the model file when weights go to external data.
 EXTERNAL_THRESHOLD_BYTES = 1024
@@ -48,15 +48,15 @@ ModelLike = str | os.PathLike | onnx.ModelProto | ir.Model
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model came from: its file or the model in memory, SHA-256 of the model file, bytes on disk."""
+    """The origin of a model: its file or the model in memory, SHA-256 of the model file, bytes on disk."""
 
     file: Path | onnx.ModelProto
     sha256: str
     file_bytes: int
     data_files: frozenset[Path]
-    """The external data files that weights lie in."""
+    """The external data files with weights."""
     inlined: tuple[str, ...] = ()
-    """The model-local functions that were inlined, for the weights in them."""
+    """The model-local functions that were inlined because they have weights."""
 
     @property
     def external(self) -> bool:
@@ -72,7 +72,7 @@ class Source:
 
 
 class MappedTensor(ir.ExternalTensor):
-    """A tensor in a file, mapped anew by each `numpy()`: it takes memory only as long as somebody holds the array."""
+    """A tensor in a file, mapped by each call of `numpy()`: it uses memory only while the array exists."""
 
     def numpy(self) -> np.ndarray:
         array = super().numpy()
@@ -87,13 +87,13 @@ class MappedTensor(ir.ExternalTensor):
 
 
 def load(source: ModelLike) -> tuple[ir.Model, Source]:
-    """Read an ONNX model from a path, or take one from memory without changing it.
+    """Read an ONNX model from a path, or copy one from memory.
 
-    Large tensors stay mapped; `sparse_initializer` becomes dense; nodes come in an order that runs; functions with
-    weights in them are inlined.
+    Large tensors are memory-mapped; `sparse_initializer` becomes dense; nodes are sorted topologically; functions with
+    weights are inlined.
 
     Raises:
-        ModelFileError: there is no such file, it is not ONNX, it is cut short, broken or hostile.
+        ModelFileError: there is no such file, it is not ONNX, or it is cut short, broken or hostile.
     """
     if isinstance(source, onnx.ModelProto | ir.Model):
         given = ir.to_proto(source) if isinstance(source, ir.Model) else source
@@ -112,7 +112,7 @@ def _read(file: Path) -> tuple[onnx.ModelProto, str]:
     """The model in a file, large tensors as references to it, and the file's SHA-256."""
     try:
         if not file.exists():
-            raise ModelFileError(f"there is no file {file}: check the path of the input model")
+            raise ModelFileError(f"there is no file {file}: check the path of the model")
         if not file.is_file():
             raise ModelFileError(f"{file} cannot be read: it is not a file; give an ONNX file")
         with file.open("rb") as stream:
@@ -136,16 +136,14 @@ def _parse(content: bytes | memoryview, name: str) -> onnx.ModelProto:
             f"{name} is not an ONNX model, or the file is cut short: download or export it again"
         ) from None
     if not proto.ir_version or not proto.HasField("graph"):
-        raise ModelFileError(
-            f"{name} is not an ONNX model: it holds no graph; give a file that an exporter wrote"
-        )
+        raise ModelFileError(f"{name} is not an ONNX model: it has no graph; export it again")
     return proto
 
 
 def _model(
     proto: onnx.ModelProto, file: Path, name: str
 ) -> tuple[ir.Model, frozenset[Path], tuple[str, ...]]:
-    """The checked model, the external data files that it has, and the functions that were inlined."""
+    """The checked model, its external data files, and the inlined functions."""
     check_model(proto, file, name)
     coo.densify(proto)
     data_files = _resolve(proto, file)
@@ -178,7 +176,7 @@ def _mapped(tensor: ir.ExternalTensor) -> MappedTensor:
 
 
 def _resolve(proto: onnx.ModelProto, file: Path) -> frozenset[Path]:
-    """Give every reference its file's whole path; what nobody maps, being small or no constant, is read."""
+    """Make the paths of external data absolute, and read tensors that are not mapped (small, or not constants)."""
     data_files = set()
     for tensor, mappable in all_tensors(proto):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
@@ -198,9 +196,9 @@ def _resolve(proto: onnx.ModelProto, file: Path) -> frozenset[Path]:
 
 
 class Staging:
-    """A model file on its way to the target: written beside it, evaluated there, then moved into place whole.
+    """A model file before it replaces the target: written beside it, evaluated there, then moved atomically.
 
-    With no target it lives in the system's temporary folder and is never moved.
+    Without a target it is in the system's temporary folder and is never moved.
     """
 
     def __init__(self, folder: Path, target: Path | None):
@@ -211,10 +209,10 @@ class Staging:
     def write(
         self, model: ir.Model, *, external: bool | None = None, sparse_names: Container[str] = frozenset()
     ) -> dict[str, int]:
-        """Write the model; initializers named in `sparse_names` become `sparse_initializer` where that is smaller.
+        """Write the model; initializers named in `sparse_names` become `sparse_initializer` if that is smaller.
 
-        `external`: whether weights go to a data file; by default where one file would be too large for protobuf.
-        Returns the bytes of those that became sparse, by name.
+        `external`: whether weights go to a data file; by default, if one file would be too large for protobuf.
+        Returns the bytes of each tensor that became sparse, by name.
 
         Raises:
             OutputError: the disk is full, the folder became unwritable, or the model is too large for one file.
@@ -222,8 +220,8 @@ class Staging:
         too_large = _weight_bytes(model) > INLINE_LIMIT_BYTES
         if too_large and external is False:
             raise OutputError(
-                f"{self.target or 'the model'} would be larger than the 2 GB that one ONNX file can be: "
-                "give --external-data auto or always"
+                f"{self.target or 'the model'} would exceed the 2 GB limit of an ONNX file: give --external-data auto "
+                "or always"
             )
         proto, apart = _outlined(model, bool(external or too_large), self._data.name, sparse_names)
         sparse_bytes = coo.sparsify(proto, sparse_names)
@@ -242,7 +240,7 @@ class Staging:
         return sparse_bytes
 
     def copy(self, source: Path) -> None:
-        """Take the model in a file that was written here, as it is.
+        """Copy a model file that onnxprune wrote.
 
         Raises:
             OutputError: it cannot be read, or the disk is full.
@@ -267,7 +265,7 @@ class Staging:
             raise self._unwritable(error) from error
 
     def sha256(self) -> str:
-        """Of the model file; external data are not in it."""
+        """SHA-256 of the model file, without external data."""
         digest = hashlib.sha256()
         with self.path.open("rb") as file:
             while block := file.read(HASHED_BYTES):
@@ -279,7 +277,7 @@ class Staging:
         return sum(file.stat().st_size for file in self.path.parent.iterdir())
 
     def commit(self) -> None:
-        """Move the model into place with its data, both or neither.
+        """Move the model and its data to the target, both or neither.
 
         Raises:
             OutputError: the target cannot be replaced.
@@ -296,10 +294,10 @@ class Staging:
 
 @contextlib.contextmanager
 def staging(target: Path | None, source: Source | None = None) -> Iterator[Staging]:
-    """A place beside the target to write to; whatever was not committed is gone afterwards.
+    """A temporary place beside the target to write to; it is deleted at the end unless it was committed.
 
     Raises:
-        OutputError: the target is a folder, is the input itself, or its folder does not exist or is not writable.
+        OutputError: the target is a folder or the input itself, or its folder does not exist or is not writable.
     """
     if target is not None:
         _check_target(target, source)
@@ -309,26 +307,26 @@ def staging(target: Path | None, source: Source | None = None) -> Iterator[Stagi
         except OSError as error:
             raise OutputError(
                 f"{target} cannot be written: {error.strerror} in "
-                f"{target.parent if target else 'the temporary folder'}; name another output file"
+                f"{target.parent if target else 'the temporary folder'}; give another output file"
             ) from None
         yield Staging(folder, target)
 
 
 def _check_target(target: Path, source: Source | None) -> None:
     if target.is_dir():
-        raise OutputError(f"{target} is a folder: name an output file, for example {target / 'pruned.onnx'}")
+        raise OutputError(f"{target} is a folder: give an output file, for example {target / 'pruned.onnx'}")
     if not target.parent.is_dir():
-        raise OutputError(f"{target} cannot be written: there is no folder {target.parent}; make it first")
+        raise OutputError(f"{target} cannot be written: there is no folder {target.parent}; create it first")
     if source is None:
         return
     if source.path is not None and _same_file(target, source.path):
         raise OutputError(
-            f"{target} is the input itself, which is never overwritten: name another output file"
+            f"{target} is the input itself, which is never overwritten: give another output file"
         )
     for name in data_names(target):
         if any(_same_file(target.parent / name, file) for file in source.data_files):
             raise OutputError(
-                f"the weights of {target} could go to {name}, which holds the input's: name another output file"
+                f"{target} would overwrite the weights of the input in {name}: give another output file"
             )
 
 
@@ -339,10 +337,10 @@ def _same_file(one: Path, other: Path) -> bool:
 def _outlined(
     model: ir.Model, external: bool, data_name: str, sparse_names: Container[str]
 ) -> tuple[onnx.ModelProto, list[ir.TensorProtocol]]:
-    """The model's protobuf, with references in the place of large tensors, and these tensors in order.
+    """The model's protobuf with references instead of large tensors, and these tensors in order.
 
-    `external`: initializers as large as external data begins at, in the order of the data file; else those of the
-    outer graph that are not in memory as protobuf anyhow.
+    `external`: all large initializers, in the order of the data file; otherwise those of the main graph that are not
+    in memory as protobuf already.
     """
     apart: list[ir.TensorProtocol] = []
     replaced: list[tuple[ir.Value, ir.TensorProtocol]] = []
@@ -394,7 +392,7 @@ def _reference(tensor: ir.TensorProtocol, location: str, offset: int, name: str)
 
 
 def _drop_initializer_types(graph: onnx.GraphProto) -> None:
-    """Take out the value_info that onnx_ir adds for every initializer, whose tensor says the same."""
+    """Remove the redundant value_info that onnx_ir adds for every initializer."""
     names = {tensor.name for tensor in graph.initializer}
     others = [info for info in graph.value_info if info.name not in names]
     del graph.value_info[:]

@@ -8,7 +8,7 @@ import onnx
 
 
 def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The graphs that a node has as attributes."""
+    """The subgraphs of a node: its graph attributes."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield attribute.g
@@ -16,7 +16,7 @@ def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 
 
 def attribute_tensors(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
-    """The tensors that a node has as attributes."""
+    """The tensor attributes of a node."""
     for attribute in node.attribute:
         if attribute.HasField("t"):
             yield attribute.t
@@ -24,7 +24,7 @@ def attribute_tensors(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
 
 
 def with_nested(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """The nodes, and those of their bodies."""
+    """The nodes, and those of their subgraphs."""
     for node in nodes:
         yield node
         for graph in bodies(node):
@@ -39,7 +39,7 @@ def all_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
 
 
 def all_graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
-    """The graph, and the bodies of all nodes."""
+    """The main graph, and the subgraphs of all nodes."""
     yield proto.graph
     for node in all_nodes(proto):
         yield from bodies(node)

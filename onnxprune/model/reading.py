@@ -1,4 +1,4 @@
-"""How operators read constants: through which nodes, along which axes, and as which numbers."""
+"""How operators read constants: through which nodes, along which axes, and with which encoding."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUANTIZED_TYPES = (
     ir.DataType.UINT4,
 )
 
-# What may stand between a weight and its operator: every element stays, or stays zero.
+# Operators that may lie between a weight and its operator: they keep every element, or keep it zero.
 QUANTIZING = frozenset({"QuantizeLinear", "DequantizeLinear"})
 RESHAPING = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten"})
 PASSED_THROUGH = RESHAPING | {"Identity", "Transpose", "Cast"}
@@ -39,13 +39,13 @@ class Use:
 
 
 def source(value: ir.Value | None) -> ir.Value | None:
-    """The constant behind Transpose, Cast and the like, where there is one; else the value itself."""
+    """The constant behind Transpose, Cast and similar operators, if there is one; else the value itself."""
     path = _path(value)
     return path[-1].inputs[0] if path else value
 
 
 def _path(value: ir.Value | None) -> list[ir.Node]:
-    """The nodes between an operand and the constant that it is made of, from the operand on; none for any other."""
+    """The nodes between an operand and the constant that it is made of, from the operand on; else empty."""
     path: list[ir.Node] = []
     while value is not None and constant_tensor(value) is None:
         node = value.producer()
@@ -64,7 +64,7 @@ def _passes(node: ir.Node) -> bool:
 
 
 def out_axis_of(use: Use, value: ir.Value) -> int:
-    """The axis of the constant that the outputs of its node lie along."""
+    """The axis of the constant for the outputs of its node."""
     tensor = constant_tensor(value)
     assert tensor is not None
     rank = len(tensor.shape)
@@ -76,7 +76,7 @@ def _slot(use: Use) -> WeightSlot:
 
 
 def _order(path: Sequence[ir.Node], rank: int) -> list[int]:
-    """The axis of the constant that each axis of the operand is, through each Transpose of the same rank."""
+    """The axis of the constant for each axis of the operand, through each Transpose of the same rank."""
     order = list(range(rank))
     for node in reversed(path):
         if node.op_type == "Transpose":
@@ -87,7 +87,7 @@ def _order(path: Sequence[ir.Node], rank: int) -> list[int]:
 
 
 def encoding_of(use: Use, value: ir.Value) -> Encoding | str:
-    """What the numbers of a constant stand for where it is used, or why that cannot be told."""
+    """The encoding of a constant at one of its uses, or the reason why it is not known."""
     tensor = constant_tensor(value)
     assert tensor is not None
     if tensor.dtype in FLOAT_TYPES:
@@ -95,7 +95,7 @@ def encoding_of(use: Use, value: ir.Value) -> Encoding | str:
     path, slot = _path(use.node.inputs[use.index]), _slot(use)
     place = next((place for place, node in enumerate(path) if node.op_type == "DequantizeLinear"), None)
     if tensor.dtype not in QUANTIZED_TYPES or (place is None and slot.integers is None):
-        return f"its type is {tensor.dtype.name}, which this version does not prune"
+        return f"its type {tensor.dtype.name} is not supported"
     if place is not None:
         return _read_dequantize(tensor, path[place], path[place + 1 :])
     assert slot.integers is not None
@@ -104,7 +104,7 @@ def encoding_of(use: Use, value: ir.Value) -> Encoding | str:
 
 
 def dequantized(value: ir.Value) -> Encoding | None:
-    """What a constant stands for that DequantizeLinear nodes read, all in one way; None for any other."""
+    """The encoding of a constant that only DequantizeLinear nodes read, all with the same encoding; else None."""
     tensor = constant_tensor(value)
     readers = [node for node, _ in value.uses()]
     if tensor is None or any(
@@ -128,7 +128,7 @@ def _read_dequantize(tensor: ir.TensorProtocol, node: ir.Node, path: Sequence[ir
 def _read(
     tensor: ir.TensorProtocol, node: ir.Node, integers: Integers, path: Sequence[ir.Node], block: int = 0
 ) -> Encoding | str:
-    """What integers stand for that go through `path` to a node; the last of `path` reads the constant itself."""
+    """The encoding of integers that reach a node through `path`; the last node of `path` reads the constant."""
     zero, index = _parameter(node, integers.zero_point), integers.zero_point
     if zero is None and index < len(node.inputs) and node.inputs[index] is not None:
         return "its zero point is computed in the graph"
@@ -148,13 +148,13 @@ def _read(
 
 
 def _parameter(node: ir.Node, index: int) -> np.ndarray | None:
-    """A constant operand's array."""
+    """The array of a constant operand; None if it is not constant."""
     tensor = constant_tensor(source(node.inputs[index])) if index < len(node.inputs) else None
     return None if tensor is None else tensor.numpy()
 
 
 def _multiplier(value: ir.Value) -> np.ndarray | None:
-    """The constant scales that multiply a product of integers, alone or times those of the data, (outputs,)."""
+    """The constant scales (outputs,) that multiply a product of integers, alone or together with those of the data."""
     uses = tuple(value.uses())
     if len(uses) != 1:
         return None

@@ -1,8 +1,8 @@
-"""Putting files in the place of others, whole or not at all, whatever happens to the process or beside it.
+"""Replacing files atomically, even if the process is killed or another one writes at the same time.
 
-A model with external data is two files, and no system renames two at once. So new data never takes the name that the
-model in place refers to: it takes the other one of two, the model is renamed over the old one, and only then the old
-data goes. At every moment the model in place refers to data that is whole.
+A model with external data has two files, which cannot be renamed together. So new data gets the other one of two names,
+not the one that the current model refers to; then the model is renamed over the old one, and only then the old data is
+deleted. The model in place always refers to complete data.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ try:
     import fcntl
 except (
     ImportError
-):  # Windows has no such locks: there, runs on one target at the same time are not kept apart.
+):  # Windows has no such locks: there, concurrent runs with the same target are not protected.
     fcntl = None  # type: ignore[assignment]
 
 _FOLDER_PREFIX = ".onnxprune-"
@@ -33,7 +33,7 @@ _open_folders: set[Path] = set()
 
 
 def data_names(target: Path) -> tuple[str, str]:
-    """The two names that the external data of a target may have; the first where it is free."""
+    """The two possible names of the external data of a target; the first one is used if it is free."""
     return f"{target.name}.data", f"{target.name}.data2"
 
 
@@ -41,7 +41,7 @@ def replace(model: Path, data: Path | None, target: Path) -> None:
     """Move a model file and its external data (under the first of `data_names`) to the target.
 
     Raises:
-        OSError: they cannot be moved; the target is whole, old or new.
+        OSError: they cannot be moved; the target is complete, either old or new.
     """
     names = data_names(target)
     with locked(target.parent):
@@ -57,7 +57,7 @@ def replace(model: Path, data: Path | None, target: Path) -> None:
 
 
 def copy(source: Path, model: Path, data: Path) -> None:
-    """Copy a model that was written here, and its external data, if any.
+    """Copy a model that onnxprune wrote, and its external data, if any.
 
     Raises:
         OSError: one of them cannot be read or written.
@@ -70,7 +70,7 @@ def copy(source: Path, model: Path, data: Path) -> None:
 
 
 def _data_of(target: Path) -> str | None:
-    """The name of the data file that the model in place refers to."""
+    """The name of the data file that the model at the target refers to; None if there is none."""
     try:
         proto = with_data_apart(target)
     except (OSError, ValueError, DecodeError, NotProtobufError):
@@ -93,10 +93,10 @@ def _locations(proto: onnx.ModelProto) -> Iterator[onnx.StringStringEntryProto]:
 
 @contextlib.contextmanager
 def replacing(path: Path, mode: str) -> Iterator[IO[Any]]:
-    """A new file, open to be written, that takes the place of `path` once it is whole and on the disk.
+    """A new file, open for writing, that replaces `path` once it is complete and on the disk.
 
     Raises:
-        OSError: it cannot be written or moved; what was there is as it was.
+        OSError: it cannot be written or moved; an existing file is not changed.
     """
     with working_folder(path.parent) as folder:
         with (folder / path.name).open(mode) as file:
@@ -108,9 +108,9 @@ def replacing(path: Path, mode: str) -> Iterator[IO[Any]]:
 
 @contextlib.contextmanager
 def working_folder(parent: Path | None) -> Iterator[Path]:
-    """A new folder (in the system's temporary folder without `parent`), gone afterwards.
+    """A temporary folder in `parent` (by default the system's temporary folder), deleted afterwards.
 
-    Those that killed runs left in `parent` go too.
+    Folders that killed runs left in `parent` are deleted too.
     """
     if parent is not None:
         _sweep(parent)
@@ -125,16 +125,16 @@ def working_folder(parent: Path | None) -> Iterator[Path]:
 
 
 def remove_working_folders() -> None:
-    """Remove those of this process, which is about to end without leaving them."""
+    """Remove the folders of this process, which is about to end without running their clean-up."""
     for folder in _open_folders:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the folder's lock, which the system takes back from a killed process; False where another holds it.
+    """Hold the lock of a folder, which the system releases if the process is killed.
 
-    Without `wait` the other one is not waited for.
+    Yields False if another process holds it and `wait` is false.
     """
     if fcntl is None:
         yield True
@@ -144,7 +144,7 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError:
-            # Taken, or a file system that knows no locks: then nobody has one.
+            # Either another process has the lock, or the file system has no locks.
             yield wait
             return
         yield True
@@ -153,7 +153,7 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
 
 
 def _sweep(parent: Path) -> None:
-    """Remove the working folders of runs that are no more; those of living ones are locked."""
+    """Remove the working folders of killed runs; those of running ones are locked."""
     for folder in parent.glob(f"{_FOLDER_PREFIX}*"):
         with contextlib.suppress(OSError), locked(folder, wait=False) as abandoned:
             if abandoned and fcntl is not None:

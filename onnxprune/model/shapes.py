@@ -1,4 +1,4 @@
-"""The shapes of all values of a model and of its If bodies, inferred without touching it or copying its weights."""
+"""Shape inference for all values of a model and its If bodies, without changing it or copying its weights."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
 
-# Constants up to this size may be shapes, axes and the like, which inference must see.
+# Constants up to this size may be shapes or axes, whose values inference needs.
 SMALL_TENSOR_BYTES = 1024
-# ONNX's inference keeps 100 bytes for each element of a vector: the length of a longer one is not told to it.
+# ONNX's inference uses 100 bytes for each element of a vector, so the length of longer ones is withheld.
 LONGEST_VECTOR = 1 << 16
 MICROSOFT = "com.microsoft"
 LARGEST_RANK = 8
-# ONNX's own name for a size that it does not know, which may be another's when it is inferred again.
-MADE_UP = "unk__"
+# Prefix of the names that ONNX generates for unknown sizes; another inference may use them for other sizes.
+GENERATED_PREFIX = "unk__"
 
 Dim = int | str | None
 """A number, the name of a symbolic dimension, or None where nothing is known."""
 Shape = tuple[Dim, ...]
 Shapes = Mapping[str, Shape | None]
 
-# Operators that ONNX infers no shape of: the operator, and which of its inputs, that tell the output's shape.
+# Operators without shape inference in ONNX -> an operator, and the inputs for it, with the same output shape.
 STAND_INS = {
     ("", "GroupNormalization"): ("Identity", (0,)),
     ("", "SimplifiedLayerNormalization"): ("Identity", (0,)),
@@ -65,9 +65,9 @@ def with_branches(graph: ir.Graph) -> Iterator[ir.Graph]:
 def infer_shapes(
     model: ir.Model, input_shapes: Mapping[str, Sequence[int]] | None = None
 ) -> dict[ir.Value, Shape]:
-    """The shape of every value whose rank is known; what the model declares and what ONNX infers, together.
+    """The shape of every value whose rank is known: declared by the model or inferred by ONNX.
 
-    With `input_shapes`, by graph input name, these stand in the place of what the model declares of its values.
+    `input_shapes`, by graph input name, replace the shapes that the model declares for its values.
     """
     flat = _Flat(model, input_shapes)
     inferred = _infer(flat.proto(joined=True))
@@ -85,9 +85,9 @@ def infer_shapes(
 
 
 class _Flat:
-    """The model as one graph: If bodies beside the nodes around them, larger constants as inputs of their shape.
+    """The model as one graph: If bodies are merged into the graph, and large constants become inputs.
 
-    `joins`: what an If's two bodies give, and the output that it becomes.
+    `joins`: for each output of an If, the values of its two bodies, and the output.
     """
 
     def __init__(self, model: ir.Model, input_shapes: Mapping[str, Sequence[int]] | None):
@@ -113,7 +113,7 @@ class _Flat:
                     self.joins += zip(then.outputs, other.outputs, node.outputs, strict=True)
 
     def proto(self, *, joined: bool) -> onnx.ModelProto:
-        """For inference; `joined`: an If's output has the shape that its first body gives."""
+        """The graph for inference; `joined`: an If's output has the shape of its first body's output."""
         graph = onnx.GraphProto(name="shapes")
         outer = self.model.graph
         for value in outer.inputs:
@@ -197,7 +197,7 @@ def _stand_ins(node: onnx.NodeProto) -> list[onnx.NodeProto]:
 
 
 def _infer(proto: onnx.ModelProto) -> dict[str, Shape | None]:
-    """ONNX's inference, repeated as long as a solved node tells it more; `proto` gets the solutions."""
+    """ONNX's inference, repeated while `SOLVERS` find further shapes, which are added to `proto`."""
     solved: dict[str, onnx.ValueInfoProto] = {}
     while True:
         try:
@@ -228,9 +228,9 @@ def _infer(proto: onnx.ModelProto) -> dict[str, Shape | None]:
 
 
 class _Values:
-    """The shapes of a graph's values, and the elements of those that are made of shapes.
+    """The shapes of a graph's values, and the elements of values that are computed from shapes.
 
-    ONNX follows these since opset 13 only.
+    ONNX's inference computes these only since opset 13.
     """
 
     def __init__(self, graph: onnx.GraphProto, shapes: Shapes):
@@ -239,7 +239,7 @@ class _Values:
         self._stored = {tensor.name: tensor for tensor in graph.initializer}
 
     def elements(self, name: str) -> list[Dim] | None:
-        """The elements of a small integer vector or number: -1 where it says so, None where one is not known."""
+        """The elements of a small integer vector or scalar, -1 included; None for an unknown element."""
         node = self._makers.get(name)
         tensor = self._stored.get(name)
         if node is not None and node.op_type == "Constant":
@@ -280,13 +280,13 @@ class _Values:
 
 
 def _solve_reshape(node: onnx.NodeProto, values: _Values) -> Shape | None:
-    """The shape of a Reshape's output, where ONNX leaves one size open that the others tell; else None.
+    """The shape of a Reshape's output, if ONNX leaves one size open that follows from the others; else None.
 
     ("N", 16, 5, 5) to ("N", None) gives ("N", 400); ("N", "T", 32) to ("N", None, 4, 8) gives ("N", "T", 4, 8).
     """
     left, inferred = values.shapes.get(node.input[0]), values.shapes.get(node.output[0])
     copies = not _attribute(node, "allowzero")
-    right = _told_by_target(left, values.elements(node.input[1])) if copies else None
+    right = _target_shape(left, values.elements(node.input[1])) if copies else None
     if right is None or (inferred is not None and _numbers(inferred) >= _numbers(right)):
         right = inferred
     better = right if right != inferred else None
@@ -300,11 +300,11 @@ def _solve_reshape(node: onnx.NodeProto, values: _Values) -> Shape | None:
         elif not isinstance(dim, int):
             left_open.append(axis)
     total = math.prod(dim for dim in left if isinstance(dim, int))
-    told = math.prod(dim for dim in right if isinstance(dim, int))
-    if len(left_open) != 1 or told == 0 or total % told or len(symbols) > (total == told):
+    known = math.prod(dim for dim in right if isinstance(dim, int))
+    if len(left_open) != 1 or known == 0 or total % known or len(symbols) > (total == known):
         return better
-    missing = symbols[0] if symbols else total // told
-    if str(missing).startswith(MADE_UP):
+    missing = symbols[0] if symbols else total // known
+    if str(missing).startswith(GENERATED_PREFIX):
         return better
     return tuple(missing if axis in left_open else dim for axis, dim in enumerate(right))
 
@@ -313,12 +313,12 @@ def _numbers(shape: Shape) -> int:
     return sum(isinstance(dim, int) for dim in shape)
 
 
-def _told_by_target(left: Shape | None, target: list[Dim] | None) -> Shape | None:
-    """A Reshape's output as far as its target says: 0 takes the size that the input has there, -1 is open."""
+def _target_shape(left: Shape | None, target: list[Dim] | None) -> Shape | None:
+    """A Reshape's output shape from its target: 0 is the size of the input there, -1 is unknown."""
     if left is None or target is None or len(target) > LARGEST_RANK:
         return None
     copied = [left[axis] if dim == 0 and axis < len(left) else dim for axis, dim in enumerate(target)]
-    return tuple(None if dim == -1 or str(dim).startswith(MADE_UP) else dim for dim in copied)
+    return tuple(None if dim == -1 or str(dim).startswith(GENERATED_PREFIX) else dim for dim in copied)
 
 
 def _solve_fused_matmul(node: onnx.NodeProto, values: _Values) -> Shape | None:
@@ -332,7 +332,7 @@ def _solve_fused_matmul(node: onnx.NodeProto, values: _Values) -> Shape | None:
 
 
 def _solve_attention(node: onnx.NodeProto, values: _Values) -> Shape | None:
-    """(batch, length, hidden): hidden is the values' share of the packed projection, or as wide as the values."""
+    """(batch, length, hidden): hidden is the size of the values, which may be part of a packed projection."""
     data, other = values.shapes.get(node.input[0]), values.shapes.get(node.input[1])
     if data is None or other is None or len(data) != 3:
         return None
@@ -364,7 +364,7 @@ def _shape(info: onnx.ValueInfoProto) -> Shape | None:
 
 
 def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
-    """Exporters write -1 and "?" for sizes that have nothing to do with each other."""
+    """A dim; None for -1 and "?", which exporters write for unrelated unknown sizes."""
     if dim.HasField("dim_value"):
         return dim.dim_value if dim.dim_value >= 0 else None
     return dim.dim_param if dim.dim_param not in ("", "?") else None

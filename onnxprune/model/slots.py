@@ -1,4 +1,4 @@
-"""Where operators take their weights: the table that says what in a model can be pruned."""
+"""The table of operators with weights, and the inputs at which they take them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ MICROSOFT = "com.microsoft"
 
 @dataclass(frozen=True)
 class Integers:
-    """The inputs that say what a weight's integers stand for, (q - zero point) * scale.
+    """The inputs with the encoding of a weight's integers, (q - zero point) * scale.
 
-    Without a `scale` what multiplies the node's output holds it. There is one for the whole weight, or one for each
-    position of `axes`: where these are not given, of the axis of outputs.
+    Without `scale`, a Mul after the node has it. There is one value for the whole weight, or one for each position of
+    `axes`, by default of the output axis.
     """
 
     scale: int | None
@@ -25,9 +25,9 @@ class Integers:
 
 @dataclass(frozen=True)
 class WeightSlot:
-    """Where an operator takes a weight: an input index, and the axis of outputs for a node and a rank.
+    """An input of an operator that takes a weight: its index, and the output axis of the weight for a node and a rank.
 
-    `integers`: of an operator that computes with them.
+    `integers`: for an operator that computes with quantized weights.
     """
 
     input_index: int
@@ -50,7 +50,7 @@ def _columns(transposed: str = "") -> Callable[[ir.Node, int], int]:
 
 
 def _einsum(index: int) -> Callable[[ir.Node, int], int]:
-    """The last axis that no other operand has, by the equation; the last of all where there is none."""
+    """The last axis that no other operand has, by the equation; if there is none, the last of all."""
 
     def out_axis(node: ir.Node, rank: int) -> int:
         terms = node.attributes.get_string("equation", "").replace(" ", "").partition("->")[0].split(",")
@@ -117,13 +117,13 @@ WEIGHT_SLOTS: dict[tuple[str, str], tuple[WeightSlot, ...]] = {
     (MICROSOFT, "QAttention"): (WeightSlot(1, _columns(), Integers(4, 7)),),
 }
 
-# (domain, op_type) -> why the weights of an operator are left as they are: reported, never guessed.
+# (domain, op_type) -> why the weights of an operator are not pruned.
 UNHANDLED: dict[tuple[str, str], str] = {
-    (MICROSOFT, "MatMulNBits"): "several of its weights are packed into one byte",
-    (MICROSOFT, "MatMulBnb4"): "several of its weights are packed into one byte",
-    (MICROSOFT, "QMoE"): "several of its weights are packed into one byte",
-    (MICROSOFT, "MoE"): "weights of experts are not known to this version",
-    (MICROSOFT, "DecoderAttention"): "its weights are not known to this version",
+    (MICROSOFT, "MatMulNBits"): "weights that are packed into bytes are not supported",
+    (MICROSOFT, "MatMulBnb4"): "weights that are packed into bytes are not supported",
+    (MICROSOFT, "QMoE"): "weights that are packed into bytes are not supported",
+    (MICROSOFT, "MoE"): "weights of experts are not supported",
+    (MICROSOFT, "DecoderAttention"): "the weights of this operator are not supported",
 }
 
 

@@ -1,4 +1,4 @@
-"""Every prunable weight of a model as one (out, in) matrix view with its nodes, wherever it lives."""
+"""The prunable weights of a model, each with its nodes and a view as an (out, in) matrix."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from onnxprune.model.slots import UNHANDLED, domain_of, slots
 
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """A constant operand of an operator in `WEIGHT_SLOTS`; shared by several nodes, it is still one weight.
+    """A constant operand of an operator in `WEIGHT_SLOTS`; one that several nodes share is one weight.
 
-    `name` is the initializer's name (or the Constant node's output), made unique by `#2`, `#3` where
-    subgraphs repeat one. `out_axis` is the axis of output channels or neurons for the first use. Zero is what its
-    nodes take for zero: the zero point of a quantized weight.
+    `name`: of the initializer (or of the Constant node's output), made unique by `#2`, `#3` where subgraphs repeat one.
+    `out_axis`: the axis of output channels or neurons, for the first use. The zero of a quantized weight is its zero
+    point.
     """
 
     name: str
@@ -47,14 +47,14 @@ class Weight:
 
     @property
     def encoding(self) -> Encoding:
-        """What the stored numbers stand for, as the graph is now."""
+        """The encoding of the stored numbers, in the current graph."""
         found = encoding_of(self.uses[0], self.value)
         assert isinstance(found, Encoding), (self.name, found)
         return found
 
     @property
     def quantized(self) -> bool:
-        """Whether integers stand for the weight's numbers."""
+        """Whether the weight is stored as integers."""
         return self.tensor.dtype not in FLOAT_TYPES
 
     @property
@@ -63,7 +63,7 @@ class Weight:
 
     @property
     def in_axis(self) -> int:
-        """The axis of inputs: the second of a convolution's, else the other of the two that a product has."""
+        """The axis of inputs: the other one of the first two axes of a convolution, or of the two axes of a product."""
         if "Conv" in self.op_type:
             return 1 - self.out_axis
         rank = len(self.shape)
@@ -74,11 +74,11 @@ class Weight:
         return tuple(use.node.name or "" for use in self.uses)
 
     def array(self) -> np.ndarray:
-        """The weight's values in their own dtype; read-only, perhaps mapped from the file."""
+        """The weight's values in their own dtype; read-only, and possibly mapped from the file."""
         return self.tensor.numpy()
 
     def copy(self) -> np.ndarray:
-        """The values in their own dtype, to be changed; read from the file without a mapping beside them."""
+        """A writable copy of the values in their own dtype, read from the file without mapping it as well."""
         tensor = self.tensor
         if not isinstance(tensor, ir.ExternalTensor) or tensor.dtype.bitwidth < 8:
             return self.array().copy()
@@ -87,7 +87,7 @@ class Weight:
         return array.astype(dtype, copy=False).reshape(self.shape)
 
     def numbers(self) -> np.ndarray:
-        """What the values stand for: themselves, read-only, or float32 where they are quantized."""
+        """The dequantized values, float32; the values themselves, read-only, if they are not quantized."""
         return self.encoding.decode(self.array())
 
     def present(self) -> np.ndarray:
@@ -95,7 +95,7 @@ class Weight:
         return self.encoding.present(self.array())
 
     def clear_zeros(self, mask: np.ndarray) -> None:
-        """Take what is zero out of a mask (bool, True = kept), in place."""
+        """Set the mask (bool, True = kept) to False where the weight is zero, in place."""
         np.logical_and(mask, self._truth(), out=mask)
 
     def nonzero(self) -> int:
@@ -107,7 +107,7 @@ class Weight:
         return np.asarray(self.matrix(self._truth()).any(axis=1))
 
     def _truth(self) -> np.ndarray:
-        """An array that is true where an element is not zero: floats as they are, to save an array."""
+        """An array that is true where an element is not zero: for floats the array itself, to save memory."""
         return self.present() if self.quantized else self.array()
 
     def matrix(self, array: np.ndarray | None = None) -> np.ndarray:
@@ -118,7 +118,7 @@ class Weight:
         return np.moveaxis(array, self.out_axis, 0).reshape(array.shape[self.out_axis], -1)
 
     def channels_last(self, array: np.ndarray) -> np.ndarray:
-        """An array of the weight's shape as (rows, inputs): the inputs of one output, at one place of a kernel."""
+        """An array of the weight's shape as (rows, inputs): the inputs of one output at one kernel position."""
         return np.moveaxis(array, self.in_axis, -1).reshape(-1, self.shape[self.in_axis])
 
     def channels_back(self, rows: np.ndarray) -> np.ndarray:
@@ -126,14 +126,14 @@ class Weight:
         others = np.delete(self.shape, self.in_axis)
         return np.moveaxis(rows.reshape(*others, -1), -1, self.in_axis)
 
-    def prune(self, cut: np.ndarray) -> None:
-        """Make zero, in the model, what is `cut`: bool, of the weight's shape."""
+    def prune(self, removed: np.ndarray) -> None:
+        """Zero elements in the model; `removed`: bool, of the weight's shape."""
         array = self.copy()
-        np.copyto(array, self.encoding.zero, where=cut)
+        np.copyto(array, self.encoding.zero, where=removed)
         self.assign(array)
 
     def assign(self, array: np.ndarray) -> None:
-        """Replace the stored values; the shape must be the weight's, the dtype is cast to the weight's."""
+        """Replace the stored values by an array of the same shape, which is cast to the weight's dtype."""
         old = self.tensor
         assert array.shape == self.shape, (self.name, array.shape, self.shape)
         new = np.ascontiguousarray(array.astype(old.dtype.numpy(), copy=False))
@@ -141,7 +141,7 @@ class Weight:
 
 
 def constants_by_name(model: ir.Model) -> dict[str, ir.Value]:
-    """Every constant by its name, the first where subgraphs repeat one; weights under the names they are found by."""
+    """Every constant by its name, the first one where subgraphs repeat one; weights by their unique names."""
     named: dict[str, ir.Value] = {}
     for value in constants(model):
         named.setdefault(value.name or "", value)
@@ -150,7 +150,7 @@ def constants_by_name(model: ir.Model) -> dict[str, ir.Value]:
 
 @dataclass(frozen=True)
 class Unprunable:
-    """An operand that looks like a weight but stays as it is, and the reason."""
+    """An operand that looks like a weight but cannot be pruned, and the reason."""
 
     node: str
     op_type: str
@@ -160,7 +160,7 @@ class Unprunable:
 
 @dataclass(frozen=True)
 class Weights:
-    """What a model holds: the weights that can be pruned, and what looks like one but cannot."""
+    """The weights of a model that can be pruned, and the operands that look like weights but cannot."""
 
     prunable: tuple[Weight, ...]
     unprunable: tuple[Unprunable, ...]
@@ -189,7 +189,7 @@ def find_weights(model: ir.Model) -> Weights:
         weight = Weight(unique, value, tuple(value_uses), out_axis_of(value_uses[0], value))
         if _zeros_differ(weight):
             unprunable += [
-                _unprunable(use, value, "its nodes differ in what they take for zero") for use in value_uses
+                _unprunable(use, value, "its nodes have different zero points for it") for use in value_uses
             ]
         else:
             prunable.append(weight)
@@ -204,7 +204,7 @@ def _weight_operands(node: ir.Node) -> Iterator[tuple[Use, str | None]]:
     """Each operand that is or looks like a weight, with the reason why it cannot be pruned, or None."""
     uses = [Use(node, slot.input_index) for slot in slots(node) if slot.input_index < len(node.inputs)]
     sources = [source(node.inputs[use.index]) for use in uses]
-    # Where any operand may be the weight, one that is computed is the data of another's.
+    # If any operand may be the weight, a computed one is the data of the other.
     weighted = any(use.index == 0 for use in uses) and any(constant_tensor(value) for value in sources)
     for use, value in zip(uses, sources, strict=True):
         tensor = constant_tensor(value)
@@ -240,7 +240,7 @@ def _why_not_constant(value: ir.Value) -> str:
 def _function_weights(function: ir.Function, model: ir.Model) -> Iterator[Unprunable]:
     reason, cause = f"it is inside the model-local function {function.name}", obstacle(function, model)
     if cause is not None:
-        reason += f", which cannot be inlined, as {cause}: do that by onnx.inliner first"
+        reason += f", which cannot be inlined because {cause}: inline it with onnx.inliner first"
     for node in function.all_nodes():
         for slot in slots(node):
             value = node.inputs[slot.input_index] if slot.input_index < len(node.inputs) else None

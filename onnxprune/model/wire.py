@@ -1,8 +1,8 @@
-"""ONNX files read and written without their large tensors in memory.
+"""Reading and writing ONNX files without their large tensors in memory.
 
-Protobuf holds a message twice while it parses one, and weights are most of an ONNX file. So the file is mapped, the
-fields on the way to a tensor's `raw_data` are walked, and a large one becomes a reference to the file itself, in the
-terms of ONNX's external data; and the other way round when a file is written.
+Protobuf needs twice the size of a message to parse it, and most of an ONNX file is weights. So the file is mapped, and
+each large `raw_data` is replaced by a reference to the file itself, in the format of ONNX's external data. Writing does
+the reverse.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from onnxprune.model.protos import all_tensors
 
 # Smaller tensors are parsed with the rest.
 LARGE_BYTES = 1 << 16
-# What stands as the location of a tensor that lies in the model file itself.
+# The location of a tensor whose data is in the model file itself.
 IN_THIS_FILE = "\0"
 
-# The fields, by message, that lead to a tensor whose data may be large.
+# The fields of each message that may contain a large tensor.
 _PATHS: dict[str, tuple[str, ...]] = {
     "ModelProto": ("graph",),
     "GraphProto": ("node", "initializer"),
@@ -32,7 +32,7 @@ _PATHS: dict[str, tuple[str, ...]] = {
     "AttributeProto": ("t", "g"),
 }
 _LENGTH_DELIMITED = 2
-# Protobuf's own limit on messages in messages.
+# Protobuf's own limit on nested messages.
 _MAX_DEPTH = 100
 _RAW_DATA = onnx.TensorProto.DESCRIPTOR.fields_by_name["raw_data"].number
 _GRAPH = onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number
@@ -41,19 +41,19 @@ _DATA_LOCATION = onnx.TensorProto.DESCRIPTOR.fields_by_name["data_location"].num
 
 
 def outline(content: memoryview) -> bytes:
-    """The serialized model with a reference in the place of each large `raw_data`.
+    """The serialized model with a reference instead of each large `raw_data`.
 
     Raises:
-        NotProtobufError: the bytes on the way there are none.
+        NotProtobufError: the bytes are not a protobuf message.
     """
     return b"".join(_pieces(content, 0, len(content), onnx.ModelProto.DESCRIPTOR, 0))
 
 
 def with_data_apart(file: Path) -> onnx.ModelProto:
-    """The model in a file, its large tensors as external data: those in the file itself refer to it, by its name.
+    """The model in a file, with large tensors as external data; those in the file itself refer to it by its name.
 
     Raises:
-        OSError, DecodeError, NotProtobufError: it is no model file.
+        OSError, DecodeError, NotProtobufError: it is not a model file.
     """
     with (
         file.open("rb") as stream,
@@ -69,9 +69,9 @@ def with_data_apart(file: Path) -> onnx.ModelProto:
 
 
 def write_inline(stream: BinaryIO, proto: onnx.ModelProto, tensors: Iterable[ir.TensorProtocol]) -> None:
-    """Write a model that holds `IN_THIS_FILE` references, in the order of `tensors`, with the data in their place.
+    """Write a model, replacing its `IN_THIS_FILE` references, which are in the order of `tensors`, by the data.
 
-    The initializers come last in the graph; `proto` loses its graph.
+    The initializers are written last in the graph; `proto` loses its graph.
     """
     parts: list[bytes | ir.TensorProtocol] = []
     data = iter(tensors)
@@ -98,7 +98,7 @@ def write_inline(stream: BinaryIO, proto: onnx.ModelProto, tensors: Iterable[ir.
 
 
 def write_tensor(stream: BinaryIO, tensor: ir.TensorProtocol) -> None:
-    """Write the bytes of a tensor, from file to file where it lies in one."""
+    """Write the bytes of a tensor, from file to file if it is in one."""
     if isinstance(tensor, ir.ExternalTensor):
         tensor.tofile(stream)
         return
@@ -119,12 +119,12 @@ def _head(number: int, length: int) -> bytes:
 
 
 class NotProtobufError(Exception):
-    """The bytes are no protobuf message of the kind that they should be."""
+    """The bytes are not a protobuf message of the expected type."""
 
 
 def _pieces(content: memoryview, start: int, end: int, message: Any, depth: int) -> Iterator[bytes]:
     if depth > _MAX_DEPTH:
-        raise NotProtobufError("messages are nested too deep")
+        raise NotProtobufError("messages are nested too deeply")
     followed = {
         message.fields_by_name[name].number: message.fields_by_name[name].message_type
         for name in _PATHS.get(message.name, ())

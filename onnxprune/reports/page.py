@@ -58,7 +58,7 @@ def page(record: Mapping[str, Any]) -> str:
         figures.sensitivity(record),
         figures.histograms(record),
         _removed(record),
-        _not_pruned(record),
+        _exceptions(record),
         _command(record),
         _settings(record),
         _versions(record),
@@ -140,27 +140,31 @@ def _removed(record: Mapping[str, Any]) -> str:
     return section("Removed channels and neurons", table(headings, rows)) if rows else ""
 
 
-def _not_pruned(record: Mapping[str, Any]) -> str:
+def _exceptions(record: Mapping[str, Any]) -> str:
     """What was not pruned or is stored dense, and why: unprunable and excluded weights, frozen and dead channels."""
     surgery = record.get("surgery") or {}
     rows = [
         *(
-            (one["weight"], f"all elements, in {one['op_type']} {one['node']}", one["reason"])
+            (one["weight"], f"not pruned, in {one['op_type']} {one['node']}", one["reason"])
             for one in record.get("unprunable") or ()
         ),
-        *((layer["name"], "stored dense", layer["note"]) for layer in record["layers"] if layer.get("note")),
         *(
-            (layer["name"], "all output channels", layer["frozen"])
+            (layer["name"], "excluded or stored dense", layer["note"])
+            for layer in record["layers"]
+            if layer.get("note")
+        ),
+        *(
+            (layer["name"], "output channels cannot be removed", layer["frozen"])
             for layer in surgery.get("layers", ())
             if layer["frozen"]
         ),
         *(
-            (dead["name"], f"{len(dead['units']):,} dead output channels", dead["reason"])
+            (dead["name"], f"{len(dead['units']):,} dead output channels kept", dead["reason"])
             for dead in surgery.get("kept_dead", ())
         ),
     ]
     cells = [[(text, None) for text in row] for row in rows]
-    return section("Not pruned, or stored dense", table(("weight", "part", "reason"), cells)) if rows else ""
+    return section("Exceptions", table(("weight", "exception", "reason"), cells)) if rows else ""
 
 
 def _command(record: Mapping[str, Any]) -> str:

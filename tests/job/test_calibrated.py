@@ -195,4 +195,4 @@ def test_a_weight_that_its_inputs_say_nothing_of_is_cut_by_magnitude_and_named()
     kept = np.abs(weights["v"]) > np.median(np.abs(weights["v"]))
     np.testing.assert_array_equal(initializer(result.model, "v"), np.where(kept, weights["v"], 0))
     [note] = [note for note in result.report.notes if "by magnitude" in note]
-    assert "magnitude: v (" in note
+    assert "pruned by magnitude: v (" in note

@@ -90,7 +90,7 @@ def test_a_function_of_another_opset_is_named_with_what_to_do():
         f"{GRAPH} {{ y = local.dense (x, w) }}", {"w": normal(8, 4)}, functions=local(DENSE, opset=16)
     )
     (operand,) = find_weights(load(model)[0]).unprunable
-    assert "opset 16 and the model of opset 17" in operand.reason
+    assert "opset 16 and the model opset 17" in operand.reason
     with pytest.raises(NothingToPruneError, match=r"onnx\.inliner"):
         onnxprune.prune(model, rate=0.5)
 

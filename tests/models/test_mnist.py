@@ -73,7 +73,7 @@ def test_a_wrong_file_is_refused_and_the_target_untouched(
 def test_a_truncated_gzip_file_is_refused(small_mnist: Path, tmp_path: Path) -> None:
     packed = small_mnist / "train-labels-idx1-ubyte.gz"
     packed.write_bytes(packed.read_bytes()[:-9])
-    assert "not a whole gzip file" in refusal(tmp_path / "target", small_mnist)
+    assert "not a complete gzip file" in refusal(tmp_path / "target", small_mnist)
     assert not (tmp_path / "target").exists()
 
 
@@ -84,7 +84,7 @@ def test_a_folder_without_mnist_is_refused(tmp_path: Path) -> None:
 
 def test_a_target_that_is_a_file_is_refused(small_mnist: Path, tmp_path: Path) -> None:
     (tmp_path / "target").write_bytes(b"")
-    assert "name another folder" in refusal(tmp_path / "target", small_mnist)
+    assert "give another folder" in refusal(tmp_path / "target", small_mnist)
 
 
 def test_every_way_that_fails_is_named_with_its_reason(

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from rich import box
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from onnxprune.cli.tables.common import table
 from onnxprune.commands.bench import Benchmark
 from onnxprune.latency.race import Row
 from onnxprune.reports.text import bytes_text
@@ -37,25 +37,25 @@ def benchmark_tables(found: Benchmark, suite: str | None) -> RenderableType:
 def suite_tables(rows: Sequence[Row]) -> RenderableType:
     """One line per row: the latency of dense onnxruntime and the speedup of each engine; then geometric means."""
     engines = list(dict.fromkeys(name for row in rows for name in (*row.seconds, *row.failures)))[1:]
-    table = _table(machine(), "", "density", "threads", "dense ms", *engines)
+    made = _table(machine(), "", "density", "threads", "dense ms", *engines)
     for row in rows:
-        table.add_row(*_ends(row), *(_times(row.ratios.get(engine)) for engine in engines))
-    table.add_section()
+        made.add_row(*_ends(row), *(_times(row.ratios.get(engine)) for engine in engines))
+    made.add_section()
     for density in dict.fromkeys(row.density for row in rows):
         for threads in dict.fromkeys(row.threads for row in rows):
             same = [row for row in rows if row.density == density and row.threads == threads]
             means = [_mean(row.ratios.get(engine) for row in same) for engine in engines]
             label = "" if density is None else f"{density:.0%}"
-            table.add_row("geometric mean", label, str(threads), "", *map(_times, means))
+            made.add_row("geometric mean", label, str(threads), "", *map(_times, means))
     failures = dict.fromkeys(
         f"{row.name}, {name}: {reason}" for row in rows for name, reason in row.failures.items()
     )
-    return Group(table, *map(escape, failures))
+    return Group(made, *map(escape, failures))
 
 
 def memory_table(rows: Sequence[Row]) -> RenderableType:
     """For each row and engine: seconds to load, memory of the model, its peak, and the size of the file."""
-    table = _table("", "", "engine", "threads", "load s", "memory", "peak memory", "file")
+    made = _table("", "", "engine", "threads", "load s", "memory", "peak memory", "file")
     for row in rows:
         for engine in row.seconds:
             before, after = row.memory[engine]
@@ -63,7 +63,7 @@ def memory_table(rows: Sequence[Row]) -> RenderableType:
                 "-" if used is None or base is None else bytes_text(max(used - base, 0))
                 for used, base in ((after.now, before.now), (after.peak, before.now))
             ]
-            table.add_row(
+            made.add_row(
                 escape(row.name),
                 engine,
                 str(row.threads),
@@ -71,21 +71,21 @@ def memory_table(rows: Sequence[Row]) -> RenderableType:
                 *values,
                 bytes_text(row.bytes[engine]),
             )
-    return table
+    return made
 
 
 def files_table(rows: Sequence[Row]) -> RenderableType:
     """Two files side by side, one line for each measurement and number of threads."""
     names = list(rows[0].seconds)
-    table = _table(machine(), "", "threads", *names)
+    made = _table(machine(), "", "threads", *names)
     for row in rows:
         threads = str(row.threads or "all")
         for label, percent in (("latency, median, ms", 50), ("latency, 90th percentile, ms", 90)):
-            table.add_row(
+            made.add_row(
                 label, threads, *(f"{np.percentile(row.runs[name], percent) * 1e3:.3f}" for name in names)
             )
-        table.add_row("speedup", threads, *(_times(row.ratios[name]) for name in names))
-    return Group(table, memory_table(rows[:1]))
+        made.add_row("speedup", threads, *(_times(row.ratios[name]) for name in names))
+    return Group(made, memory_table(rows[:1]))
 
 
 def to_json(rows: Iterable[Row]) -> dict[str, Any]:
@@ -94,10 +94,7 @@ def to_json(rows: Iterable[Row]) -> dict[str, Any]:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", overflow="fold")
-    return table
+    return table(title, *columns, numeric=len(columns) - 1)
 
 
 def _ends(row: Row) -> tuple[str, str, str, str]:

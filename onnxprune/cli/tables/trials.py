@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
+from onnxprune.cli.tables.common import table
 from onnxprune.reports.text import bytes_text
 
 HEADINGS = ("rate", "compression", "kept", "file", "epochs", "seconds", "metric", "drop", "+-", "")
@@ -15,12 +15,10 @@ HEADINGS = ("rate", "compression", "kept", "file", "epochs", "seconds", "metric"
 
 def trials_table(trials: Sequence[Mapping[str, Any]]) -> Table:
     """The trials of `Report.trials` by rate; the models of "dominated" ones (Pareto) are deleted."""
-    table = Table(title="trials", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in HEADINGS:
-        table.add_column(heading, justify="right")
+    made = table("trials", *HEADINGS, numeric=len(HEADINGS))
     for trial in sorted(trials, key=lambda trial: (trial["rate"], trial["number"])):
         error, dominated = trial["drop_error"], trial["model"] is None
-        table.add_row(
+        made.add_row(
             f"{trial['rate']:.2%}",
             f"{1 / (1 - trial['rate']):.1f}x",
             f"{trial['kept']:,}",
@@ -32,4 +30,4 @@ def trials_table(trials: Sequence[Mapping[str, Any]]) -> Table:
             "" if error is None else f"{error:.2%}",
             "chosen" if trial["chosen"] else "dominated" if dominated else "",
         )
-    return table
+    return made

@@ -1,6 +1,6 @@
-"""Attention as one operator: ONNX Attention, and onnxruntime's Attention and MultiHeadAttention. Whole heads go.
+"""Fused attention: ONNX Attention, and onnxruntime's Attention and MultiHeadAttention. Whole heads are removed.
 
-The scale is 1 / sqrt(width of a head), which stays; the width inside the heads is frozen.
+The width inside the heads is frozen, because the scale is 1 / sqrt(width of a head).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ONNX_PLAIN_INPUTS = (0, 1, 2, 3)  # query, key, value, mask
 
 @passes_channels("Attention", domain=MICROSOFT)
 def packed_attention(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """The three projections are columns of one weight, one after the other."""
+    """The three projections are consecutive columns of one weight."""
     data, weight, out = node.inputs[0], node.inputs[1], node.outputs[0]
     if data is None or weight is None or not _plain(node, PACKED_PLAIN_INPUTS):
         return
@@ -41,7 +41,7 @@ def packed_attention(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 
 @passes_channels("MultiHeadAttention", domain=MICROSOFT)
 def multi_head_attention(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """Queries, keys and values come projected, heads side by side."""
+    """Queries, keys and values are already projected; their heads are consecutive."""
     operands = [*node.inputs[:3], node.outputs[0]]
     if not _plain(node, MULTI_HEAD_PLAIN_INPUTS) or len(node.inputs) < 3:
         return
@@ -55,7 +55,7 @@ def multi_head_attention(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 
 @passes_channels("Attention")
 def attention(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """Queries, keys and values of three axes, heads side by side; several query heads may share one of the others."""
+    """Queries, keys and values of three axes with consecutive heads; several query heads may share one key head."""
     if not _plain(node, ONNX_PLAIN_INPUTS) or len(node.inputs) < 3:
         return
     mask = facts.shape(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None else ()
@@ -75,7 +75,7 @@ def attention(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 
 @rewrites("Attention", "MultiHeadAttention", domain=MICROSOFT)
 def fused_heads(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
-    """The heads that stay, and the sizes of the projections where they are named."""
+    """Update the number of heads, and the sizes of the projections if they are attributes."""
     kept = kept_of(Axis(node.outputs[0], 2))
     if kept.all():
         return
@@ -91,7 +91,7 @@ def fused_heads(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
 
 @rewrites("Attention")
 def attention_heads(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
-    """The heads that stay."""
+    """Update the numbers of heads."""
     kept = kept_of(Axis(node.outputs[0], 2))
     for name in ("q_num_heads", "kv_num_heads"):
         if len(kept) and not kept.all():
@@ -103,7 +103,7 @@ def _share(heads: int, kept: np.ndarray) -> int:
 
 
 def _plain(node: ir.Node, inputs: Sequence[int]) -> bool:
-    """Whether the node has no past, no bias of positions, and one output."""
+    """Whether the node has no past, no position bias, and one output."""
     return len([value for value in node.outputs if value.name]) == 1 and all(
         value is None for index, value in enumerate(node.inputs) if index not in inputs
     )
@@ -121,7 +121,7 @@ def _bias(node: ir.Node, index: int, parts: np.ndarray) -> list[tuple[Axis, np.n
 def _parts(
     operands: Sequence[ir.Value | None], heads: Sequence[int], facts: Facts
 ) -> list[tuple[Axis, np.ndarray]] | None:
-    """The hidden axis of each operand and the head of each position; None where one is not of three axes."""
+    """The hidden axis of each operand and the head of each position; None if an operand does not have three axes."""
     parts = []
     for value, count in zip(operands, heads, strict=True):
         shape = facts.shape(value)
@@ -138,7 +138,7 @@ def _parts(
 
 
 def _by_head(parts: list[tuple[Axis, np.ndarray]]) -> Iterator[Coupling]:
-    """Every position with the first position of its head, on the last of the axes."""
+    """Couple every position with the first position of its head on the last of the axes."""
     last, heads = parts[-1]
     first = np.unique(heads, return_index=True)[1]
     for axis, part in parts:

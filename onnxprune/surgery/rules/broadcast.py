@@ -13,9 +13,9 @@ from onnxprune.surgery.tables import Axis, Coupling
 def couple_broadcast(
     value: ir.Value | None, out: ir.Value, facts: Facts, skip: Collection[int] = ()
 ) -> Iterator[Coupling]:
-    """Couple each axis of `value` with the axis of `out` that it becomes; one of length 1 that is stretched has none.
+    """Couple each axis of `value` with the corresponding axis of `out`, except stretched ones of length 1.
 
-    `skip` names axes of `out` that another rule couples.
+    `skip`: axes of `out` that another rule couples.
     """
     shape, out_shape = facts.shape(value), facts.shape(out)
     if value is None or shape is None or out_shape is None or len(shape) > len(out_shape):
@@ -27,7 +27,7 @@ def couple_broadcast(
 
 
 def couple_axes(a: ir.Value, b: ir.Value, axes: Collection[int], facts: Facts) -> Iterator[Coupling]:
-    """Couple the same axes of two values, where both have the same static length."""
+    """Couple the same axes of two values, if both have the same static length."""
     a_shape, b_shape = facts.shape(a), facts.shape(b)
     if a_shape is None or b_shape is None:
         return

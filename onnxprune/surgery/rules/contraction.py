@@ -1,4 +1,4 @@
-"""What Conv, Gemm and MatMul have in common: sums of products over an axis that data and weight share."""
+"""Common parts of Conv, Gemm and MatMul: sums of products over an axis that data and weight share."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from onnxprune.surgery.tables import Axis
 def contract_constants(
     data: Axis, weight: Axis, weight_out: Axis, facts: Facts, *, groups: int = 1, zero_only: bool = False
 ) -> np.ma.MaskedArray | None:
-    """The output units that are constant, (out,); None where the weight is not, or no unit is.
+    """The constant output units, (out,); None if there are none, or the weight is not constant.
 
-    A unit is constant where every input that its weights read is. With `zero_only`, only inputs that are constantly
-    zero count: the borders of a padded convolution see zeros in place of any other constant.
+    A unit is constant if every input that its weights read is constant. With `zero_only`, only inputs that are always
+    zero count, because the borders of a padded convolution read zeros instead of any other constant.
     """
     connections = facts.connections(weight.value, weight_out.dim, weight.dim)
     if connections is None:
@@ -42,5 +42,5 @@ def contract_constants(
 
 
 def on_axis(vector: np.ma.MaskedArray, axis: int, rank: int) -> np.ma.MaskedArray:
-    """A vector laid along one axis of `rank`, the other axes of length 1."""
+    """A vector along one of `rank` axes; the other axes have length 1."""
     return vector.reshape([-1 if index == axis else 1 for index in range(rank)])

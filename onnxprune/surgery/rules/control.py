@@ -1,4 +1,4 @@
-"""If: the output is what one of the two bodies gives, so all three keep in step. Bodies are cut like the main graph."""
+"""If: its outputs are coupled with those of both bodies. Bodies are pruned like the main graph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxprune.surgery.tables import Axis, Claim, Stays, passes_channels
 
 @passes_channels("If")
 def conditional(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """Each body's outputs with the node's, where both bodies give the same shape; else all of them stay."""
+    """Couple the outputs of both bodies with those of the node if their shapes are equal; else they are frozen."""
     then, other = branches(node)
     for left, right, out in zip(then.outputs, other.outputs, node.outputs, strict=True):
         shapes = [facts.shape(value) for value in (left, right, out)]
@@ -27,4 +27,4 @@ def conditional(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 
 def _stay(value: ir.Value, facts: Facts, node: ir.Node) -> Iterator[Stays]:
     for axis in range(len(facts.shape(value) or ())):
-        yield Stays(Axis(value, axis), f"the bodies of If node {node.name!r} give different shapes")
+        yield Stays(Axis(value, axis), f"the bodies of If node {node.name!r} have different shapes")

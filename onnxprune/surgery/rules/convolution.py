@@ -1,7 +1,7 @@
 """Conv: Y[n, o, p] = B[o] + sum over i, q of W[o, i, q] * X[n, i, p + q], 1-D to 3-D; and ConvTranspose.
 
-A grouped convolution loses whole groups, inputs and outputs together, and `group` counts those that stay; or every
-group loses the same of its inputs, or of its outputs. A depthwise one has groups of one.
+A grouped convolution can lose whole groups, inputs and outputs together, which reduces `group`; or every group loses
+the same of its inputs or outputs. A depthwise convolution has groups of one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PADDED = "its constant is not the same at the borders of a padded convolution"
 @passes_channels("Conv")
 @passes_channels("FusedConv", domain=MICROSOFT)
 def conv(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """Filters with output channels and biases; input channels with the filters' own."""
+    """Couple filters with output channels and biases, and input channels with those of the filters."""
     data, weight = node.inputs[0], node.inputs[1]
     out = node.outputs[0]
     if data is None or weight is None or not _static_channels(node, facts):
@@ -57,7 +57,7 @@ def conv(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 
 @passes_channels("ConvTranspose")
 def conv_transpose(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """As Conv, the weight being (inputs, outputs / group, ...)."""
+    """Like Conv, with a weight (inputs, outputs / group, ...)."""
     data, weight, out = node.inputs[0], node.inputs[1], node.outputs[0]
     if data is None or weight is None or facts.length(Axis(data, 1)) != facts.length(Axis(weight, 0)):
         return
@@ -76,12 +76,12 @@ def conv_transpose(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     else:
         yield Coupling(Axis(weight, 0), Axis(data, 1))
         yield from _in_step(data, out, _groups(node), facts)
-        yield Stays(Axis(weight, 1), "the filters of a group go together with the whole group")
+        yield Stays(Axis(weight, 1), "the filters of a group can only be removed with the whole group")
 
 
 @passes_constants("ConvTranspose")
 def conv_transpose_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
-    """A filter that reads zeros only, and has no bias or a bias, makes its bias."""
+    """A filter that reads only zeros is constant: its output is its bias."""
     data, weight = node.inputs[0], node.inputs[1]
     if data is None or weight is None or _groups(node) > 1 or facts.length(Axis(data, 1)) is None:
         return None
@@ -117,7 +117,7 @@ def _grouped(node: ir.Node, data: ir.Value, weight: ir.Value, facts: Facts) -> I
 
 
 def _in_step(data: ir.Value, out: ir.Value, groups: int, facts: Facts) -> Iterator[Coupling]:
-    """All inputs and outputs of a group with its first output."""
+    """Couple all inputs and outputs of a group with its first output."""
     channels, filters = facts.length(Axis(data, 1)), facts.length(Axis(out, 1))
     assert filters is not None and channels is not None
     first_filter = np.arange(groups) * (filters // groups)
@@ -127,7 +127,7 @@ def _in_step(data: ir.Value, out: ir.Value, groups: int, facts: Facts) -> Iterat
 
 @passes_constants("Conv")
 def conv_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
-    """A filter that reads constants only makes a constant; at padded borders, one that reads zeros only."""
+    """A filter that reads only constants is constant; with padding, only one that reads zeros."""
     data, weight = node.inputs[0], node.inputs[1]
     if data is None or weight is None or not _static_channels(node, facts):
         return None
@@ -143,7 +143,7 @@ def conv_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
 @rewrites("Conv", "ConvTranspose")
 @rewrites("FusedConv", domain=MICROSOFT)
 def conv_groups(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
-    """The groups that stay."""
+    """Update the number of groups."""
     data, weight = node.inputs[0], node.inputs[1]
     assert data is not None and weight is not None
     kept = kept_of(Axis(data, 1))

@@ -1,4 +1,4 @@
-"""Einsum of one or two operands: axes of the same letter belong together; a letter that both share is contracted."""
+"""Einsum of one or two operands: axes with the same letter are coupled; a shared letter not in the output is summed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnxprune.surgery.tables import Axis, Claim, Contraction, Coupling, passes_
 
 @passes_channels("Einsum")
 def einsum(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """Letters of the output pass; a letter summed over one operand alone, or said twice in one, does not."""
+    """Letters of the output are passed on; a letter that is summed over one operand, or repeated in one, is not."""
     terms, result = _letters(node.attributes["equation"].as_string())
     operands = [value for value in node.inputs if value is not None]
     if len(operands) > 2 or len(terms) != len(operands):
@@ -48,6 +48,6 @@ def einsum(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 
 
 def _letters(equation: str) -> tuple[list[str], str]:
-    """The letters of each operand, and of the result; no operands where the equation leaves any of it open."""
+    """The letters of each operand and of the result; no operands if the equation has an ellipsis or no result."""
     operands, arrow, result = equation.replace(" ", "").partition("->")
     return ([], "") if "." in equation or not arrow else (operands.split(","), result)

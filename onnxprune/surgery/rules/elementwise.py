@@ -1,7 +1,7 @@
 """Element-wise operators with broadcasting: Y[..., c, ...] = f(A[..., c, ...], B[..., c, ...], ...).
 
-A position goes when the same position of every operand that has it goes; that holds for a per-channel bias as it does
-for a residual join of two computed branches.
+A position is coupled with the same position of every operand, for example of a per-channel bias, or of both branches of
+a residual connection.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MICROSOFT = ("BiasGelu", "FastGelu", "Gelu", "QuickGelu")
 @passes_channels(*ELEMENTWISE, "Dropout")
 @passes_channels(*MICROSOFT, domain="com.microsoft")
 def elementwise(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
-    """Every operand's axis with the output's axis that it is broadcast to."""
+    """Couple each axis of every operand with the output axis that it is broadcast to."""
     for out in node.outputs:
         for value in node.inputs:
             yield from couple_broadcast(value, out, facts)
@@ -40,7 +40,7 @@ def elementwise(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
 @passes_constants(*ELEMENTWISE)
 @passes_constants(*MICROSOFT, domain="com.microsoft")
 def elementwise_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
-    """The node itself, run on what is known; an element is known where all its operands are."""
+    """Run the node on the known elements; a result is known if all its operands are."""
     operands = [facts.known(value) for value in node.inputs]
     arrays: list[np.ndarray | None] = []
     for value, known in zip(node.inputs, operands, strict=True):
@@ -57,7 +57,7 @@ def elementwise_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | No
 
 @passes_constants("Dropout")
 def dropout_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
-    """Nothing changes, unless the node drops at inference too (its third input, since Dropout-12)."""
+    """The identity, unless the node also drops at inference (training_mode, the third input since Dropout-12)."""
     training = node.inputs[2] if len(node.inputs) > 2 else None
     flag = facts.constant(training)
     if training is not None and (flag is None or flag.any()):

@@ -1,4 +1,4 @@
-"""Concat and Split: positions move on by the widths that stand before them; the other axes pass one to one."""
+"""Concat and Split: positions are shifted by the widths of the parts before; other axes are coupled one to one."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ NUM_OUTPUTS = 18  # opset since which an even Split names the number of its outp
 
 @passes_channels("Concat")
 def concat(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """Each input with its run of the output."""
+    """Couple each input with its part of the output."""
     yield from _runs(node, node.outputs[0], [value for value in node.inputs if value is not None], facts)
 
 
 @passes_channels("Split")
 def split(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """Each output with its run of the input."""
+    """Couple each output with its part of the input."""
     if node.inputs[0] is not None:
         yield from _runs(node, node.inputs[0], list(node.outputs), facts)
 
 
 @passes_constants("Concat")
 def concat_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
-    """What is known of each input, side by side."""
+    """The known elements of all inputs, concatenated."""
     shape = facts.shape(node.outputs[0])
     if shape is None:
         return None
@@ -61,7 +61,7 @@ def concat_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
 
 @passes_constants("Split")
 def split_constants(node: ir.Node, facts: Facts) -> list[np.ma.MaskedArray] | None:
-    """What is known of each run."""
+    """The known elements of each part."""
     known, shape = facts.known(node.inputs[0]), facts.shape(node.inputs[0])
     if known is None or shape is None:
         return None
@@ -78,7 +78,7 @@ def split_constants(node: ir.Node, facts: Facts) -> list[np.ma.MaskedArray] | No
 
 @rewrites("Split")
 def split_sizes(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
-    """The sizes, written out where they are no longer even."""
+    """Update the sizes; they become explicit if they are no longer equal."""
     axis = node.attributes.get_int("axis", 0) % facts.rank(node.outputs[0])
     kept = [kept_of(Axis(value, axis)) for value in node.outputs]
     if all(part.all() for part in kept):

@@ -27,7 +27,7 @@ from onnxprune.surgery.tables import (
 @passes_channels("Gemm")
 @passes_channels("FusedGemm", domain=MICROSOFT)
 def gemm(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """The shared axis of A and B; their other axes, and C's, with the output's."""
+    """Contract the shared axis of A and B; couple their other axes, and those of C, with the output."""
     product = _product(node, facts)
     if product is not None:
         yield from _claims(product, facts)
@@ -37,7 +37,7 @@ def gemm(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 @passes_channels("MatMul")
 @passes_channels("FusedMatMul", domain=MICROSOFT)
 def matmul(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """The shared axis of A and B; their other axes, batch axes included, with the output's."""
+    """Contract the shared axis of A and B; couple their other axes, batch axes included, with the output."""
     product = _product(node, facts)
     if product is None:
         return
@@ -49,7 +49,7 @@ def matmul(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 
 @passes_constants("Gemm")
 def gemm_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
-    """A unit whose weights read constants only, and alpha, beta and C."""
+    """Units whose weights read only constants, with alpha, beta and C."""
     product = _product(node, facts)
     total = None if product is None else _constant_units(product.contraction, facts)
     addend = facts.known(_addend(node))
@@ -62,7 +62,7 @@ def gemm_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
 
 @passes_constants("MatMul")
 def matmul_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
-    """A unit whose weights read constants only."""
+    """Units whose weights read only constants."""
     product = _product(node, facts)
     return None if product is None else _constant_units(product.contraction, facts)
 
@@ -70,7 +70,7 @@ def matmul_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
 @takes_bias("Gemm")
 @takes_bias("FusedGemm", domain=MICROSOFT)
 def gemm_bias(node: ir.Node, facts: Facts, axis: int, delta: np.ndarray, dtype: ir.DataType) -> None:
-    """beta * C + delta, with beta = 1 from now on."""
+    """Replace C by beta * C + delta, and beta by 1."""
     beta = node.attributes.get_float("beta", 1.0)
     add_to_operand(node, 2, delta if axis == -1 else delta[:, np.newaxis], dtype, scale=beta)
     if beta != 1.0:
@@ -80,7 +80,7 @@ def gemm_bias(node: ir.Node, facts: Facts, axis: int, delta: np.ndarray, dtype: 
 @takes_bias("MatMul")
 @takes_bias("FusedMatMul", domain=MICROSOFT)
 def matmul_bias(node: ir.Node, facts: Facts, axis: int, delta: np.ndarray, dtype: ir.DataType) -> None:
-    """Into the constant of the Add that follows, else into an Add of its own."""
+    """Add delta to the constant of the Add that follows, or insert an Add."""
     out = node.outputs[0]
     shaped = delta if axis == -1 else delta[:, np.newaxis]
     uses = tuple(out.uses())
@@ -93,14 +93,14 @@ def matmul_bias(node: ir.Node, facts: Facts, axis: int, delta: np.ndarray, dtype
 
 
 class _Product(NamedTuple):
-    """How the node's weight (or its second operand) is read, and which axes of both operands become the output's."""
+    """The contraction of the node's weight (or second operand), and the couplings of both operands with the output."""
 
     contraction: Contraction | None
     passed: tuple[Coupling, ...]
 
 
 def _product(node: ir.Node, facts: Facts) -> _Product | None:
-    """None where the operands' shapes are not known, or have fewer than two axes."""
+    """The product of a node; None if the shapes of its operands are not known, or have fewer than two axes."""
     a, b, out = node.inputs[0], node.inputs[1], node.outputs[0]
     a_shape, b_shape, out_shape = facts.shape(a), facts.shape(b), facts.shape(out)
     if a is None or b is None or a_shape is None or b_shape is None or out_shape is None:

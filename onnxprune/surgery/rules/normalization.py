@@ -1,6 +1,6 @@
-"""Normalizations, and operators that mix the positions of an axis with each other.
+"""Normalizations, and operators that mix the positions of an axis.
 
-Y[n, c, ...] = f(X[n, c, ...], scale[c], bias[c]); an axis over which a mean or a sum is taken passes nothing.
+Y[n, c, ...] = f(X[n, c, ...], scale[c], bias[c]); an axis with a mean or a sum over it is frozen.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from onnxprune.surgery.tables import (
     rewrites,
 )
 
-SOFTMAX_SINCE_ONE_AXIS = 13  # before, Softmax and its kin mixed all axes from `axis` on
+SOFTMAX_SINCE_ONE_AXIS = 13  # before this opset, Softmax and similar operators mixed all axes from `axis` on
 
 
 @passes_channels("BatchNormalization")
 def batch_normalization(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
-    """Every axis; scale, bias, mean and variance with the channels. At inference only."""
+    """Couple every axis, and scale, bias, mean and variance with the channels; only in inference mode."""
     if _trains(node):
         return
     data, *parameters = node.inputs
@@ -40,7 +40,7 @@ def batch_normalization(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
 
 @passes_constants("BatchNormalization")
 def batch_normalization_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
-    """The node itself, run on one channel constant each."""
+    """Run the node on the known channels."""
     data = facts.known(node.inputs[0])
     shape = facts.shape(node.inputs[0])
     parameters = [facts.constant(value) for value in node.inputs[1:]]
@@ -58,7 +58,7 @@ def batch_normalization_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedAr
 
 @passes_channels("InstanceNormalization")
 def instance_normalization(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
-    """Batch and channels; scale and bias with the channels. The other axes are normalized over."""
+    """Couple batch and channels, and scale and bias with the channels. Other axes are normalized over."""
     data, *parameters = node.inputs
     if data is not None:
         yield from couple_axes(data, node.outputs[0], (0, 1), facts)
@@ -67,7 +67,7 @@ def instance_normalization(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
 
 @passes_channels("GroupNormalization")
 def group_normalization(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """Whole groups, with their scale and bias (one a group before opset 21, one a channel since)."""
+    """Couple whole groups with their scale and bias (one per group before opset 21, one per channel since)."""
     data, *parameters = node.inputs
     if data is None:
         return
@@ -88,7 +88,7 @@ def group_normalization(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 
 @rewrites("GroupNormalization")
 def normalization_groups(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
-    """The groups that stay."""
+    """Update the number of groups."""
     kept = kept_of(Axis(node.outputs[0], 1))
     if not kept.all():
         groups = node.attributes.get_int("num_groups", 1) * int(kept.sum()) // len(kept)
@@ -97,7 +97,7 @@ def normalization_groups(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
 
 @passes_channels("Softmax", "LogSoftmax", "Hardmax")
 def softmax(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
-    """Every axis but those that are normalized over."""
+    """Couple every axis that is not normalized over."""
     data = node.inputs[0]
     shape = facts.shape(data)
     if data is None or shape is None:
@@ -113,7 +113,7 @@ def softmax(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
 @passes_channels("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain=MICROSOFT)
 @passes_channels("SimplifiedLayerNormalization")
 def layer_normalization(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
-    """The axes before `axis`; the others are normalized over."""
+    """Couple the axes before `axis`; the others are normalized over."""
     data = node.inputs[0]
     shape = facts.shape(data)
     if data is not None and shape is not None:
@@ -125,7 +125,7 @@ def layer_normalization(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
 
 @passes_channels("LpNormalization", "TopK", "CumSum", "ArgMax", "ArgMin")
 def one_axis_mixed(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
-    """Every axis but the one that is sorted, summed or normalized along."""
+    """Couple every axis but the one along which the operator sorts, sums or normalizes."""
     data, shape = node.inputs[0], facts.shape(node.inputs[0])
     axis: int | None = node.attributes.get_int("axis", 0 if node.op_type.startswith("Arg") else -1)
     if node.op_type == "CumSum":

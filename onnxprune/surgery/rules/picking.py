@@ -1,4 +1,4 @@
-"""Operators that pick, pad or repeat positions of an axis, at places that are constants: Slice, Gather, Pad, Expand."""
+"""Operators that select, pad or repeat positions of an axis, given by constants: Slice, Gather, Pad, Expand, Tile."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ PADS_AS_INPUT = 11  # opset since which Pad's widths are an input
 
 @passes_channels("Slice")
 def slice_run(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """A run of step 1 at the places that it is cut from; the axes that are not cut pass one to one."""
+    """Couple a slice of step 1 with its source positions; axes that are not sliced are coupled one to one."""
     data, shape = node.inputs[0], facts.shape(node.inputs[0])
-    cuts = _cuts(node, facts)
-    if data is None or shape is None or cuts is None:
+    slices = _slices(node, facts)
+    if data is None or shape is None or slices is None:
         return
     out = node.outputs[0]
-    yield from couple_axes(data, out, [axis for axis in range(len(shape)) if axis not in cuts], facts)
-    for axis, (start, end, step) in cuts.items():
+    yield from couple_axes(data, out, [axis for axis in range(len(shape)) if axis not in slices], facts)
+    for axis, (start, end, step) in slices.items():
         run = np.arange(start, end, step)
         if facts.length(Axis(out, axis)) == len(run) and (step == 1 or len(run) == shape[axis]):
             yield _picked(Axis(data, axis), Axis(out, axis), run)
@@ -41,7 +41,7 @@ def slice_run(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 
 @passes_constants("Slice", "Gather")
 def picked_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
-    """The node itself, run on what is known where all positions are."""
+    """Run the node on the known elements, if all positions are constants."""
     known, shape = facts.known(node.inputs[0]), facts.shape(node.inputs[0])
     others = [facts.constant(value) for value in node.inputs[1:]]
     if known is None or shape is None or any(other is None for other in others):
@@ -57,12 +57,12 @@ def picked_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
 
 @rewrites("Slice")
 def slice_bounds(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
-    """The bounds, counted in the positions that stay."""
-    data, cuts = node.inputs[0], _cuts(node, facts)
-    if data is None or cuts is None:
+    """Update starts and ends to the remaining positions."""
+    data, slices = node.inputs[0], _slices(node, facts)
+    if data is None or slices is None:
         return
     bounds = {}
-    for axis, (start, end, _) in cuts.items():
+    for axis, (start, end, _) in slices.items():
         kept = kept_of(Axis(data, axis))
         if not kept.all():
             bounds[axis] = int(kept[:start].sum()), int(kept[:end].sum())
@@ -82,7 +82,7 @@ def slice_bounds(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
 
 @passes_channels("Gather")
 def gather(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """Positions picked by a constant list; the axes that are not picked from pass one to one."""
+    """Couple positions that a constant list selects with their sources; other axes are coupled one to one."""
     data, index = node.inputs[0], node.inputs[1]
     shape, index_shape = facts.shape(data), facts.shape(index)
     if data is None or shape is None or index_shape is None:
@@ -101,7 +101,7 @@ def gather(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 
 @rewrites("Gather")
 def gather_places(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
-    """The places, counted in the positions that stay."""
+    """Update the indices to the remaining positions."""
     data, index = node.inputs[0], node.inputs[1]
     places = facts.constant(index)
     if data is None or index is None or places is None or places.ndim != 1:
@@ -109,15 +109,14 @@ def gather_places(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
     axis = node.attributes.get_int("axis", 0) % facts.rank(data)
     kept = kept_of(Axis(data, axis))
     if len(kept) and not kept.all():
-        staying = places[kept_of(Axis(index, 0))] % len(kept)
-        replace_operand(
-            node, 1, (np.cumsum(kept) - 1)[staying].astype(places.dtype), ir.DataType.from_numpy(places.dtype)
-        )
+        remaining = places[kept_of(Axis(index, 0))] % len(kept)
+        renumbered = (np.cumsum(kept) - 1)[remaining].astype(places.dtype)
+        replace_operand(node, 1, renumbered, ir.DataType.from_numpy(places.dtype))
 
 
 @passes_channels("Pad")
 def pad(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """Each position where the padding moves it; positions of constant padding may go by themselves."""
+    """Couple each position with its padded position; positions of constant padding can be removed on their own."""
     data, shape = node.inputs[0], facts.shape(node.inputs[0])
     widths = _pads(node, facts)
     if data is None or shape is None or widths is None:
@@ -133,7 +132,7 @@ def pad(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 
 @passes_constants("Pad")
 def pad_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
-    """Constants of the value that is padded with, and the padding of an axis of which all positions are known."""
+    """Known elements equal to the padding value, and the padding of axes whose positions are all known."""
     source, widths = node.inputs[0], _pads(node, facts)
     value = facts.constant(node.inputs[2]) if len(node.inputs) > 2 else None
     if source is None or widths is None or not _pads_constant(node):
@@ -162,7 +161,7 @@ def pad_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
 
 @rewrites("Pad")
 def pad_widths(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
-    """The padding that stays."""
+    """Update the padding widths."""
     data, widths = node.inputs[0], _pads(node, facts)
     if data is None or widths is None:
         return
@@ -184,7 +183,7 @@ def pad_widths(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
 
 @passes_channels("Expand")
 def expand(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """Axes that are not stretched."""
+    """Couple axes that are not stretched."""
     out, elements = node.outputs[0], trace(node.inputs[1], facts)
     out_shape = facts.shape(out)
     if elements is None or out_shape is None:
@@ -199,7 +198,7 @@ def expand(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 
 @rewrites("Expand", "ConstantOfShape")
 def made_shape(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
-    """The sizes of the axes that shrank."""
+    """Update the sizes of axes that shrank."""
     index = 1 if node.op_type == "Expand" else 0
     elements, out = trace(node.inputs[index], facts), node.outputs[0]
     if elements is None:
@@ -213,7 +212,7 @@ def made_shape(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
 
 @passes_channels("ConstantOfShape")
 def constant_of_shape(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """Axes whose size is a number, or the size of another axis."""
+    """Free axes whose size is a number, and couple those whose size is that of another axis."""
     out, elements = node.outputs[0], trace(node.inputs[0], facts)
     if elements is None:
         return
@@ -224,7 +223,7 @@ def constant_of_shape(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 
 @passes_channels("Tile")
 def tile(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """Axes that are not repeated."""
+    """Couple axes that are not repeated."""
     repeats, data = facts.constant(node.inputs[1]), node.inputs[0]
     if repeats is not None and data is not None:
         yield from couple_axes(data, node.outputs[0], np.flatnonzero(repeats == 1).tolist(), facts)
@@ -235,7 +234,7 @@ def _picked(source: Axis, out: Axis, places: np.ndarray) -> Coupling:
 
 
 def _slice_operands(node: ir.Node, facts: Facts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Starts, ends and axes; the operator had them as attributes before opset 10."""
+    """Starts, ends and axes; before opset 10 they are attributes."""
     if "starts" in node.attributes:
         starts, ends = (np.array(node.attributes.get_ints(name, ())) for name in ("starts", "ends"))
         return starts, ends, np.array(node.attributes.get_ints("axes", ()) or range(len(starts)))
@@ -244,22 +243,22 @@ def _slice_operands(node: ir.Node, facts: Facts) -> tuple[np.ndarray, np.ndarray
     return starts, ends, np.arange(len(starts)) if axes is None else axes
 
 
-def _cuts(node: ir.Node, facts: Facts) -> dict[int, tuple[int, int, int]] | None:
-    """Start, end and step of each axis that is cut, from 0 to its length; None where they are not constant."""
+def _slices(node: ir.Node, facts: Facts) -> dict[int, tuple[int, int, int]] | None:
+    """Start, end and step of each axis that is sliced, within its length; None if they are not constant."""
     shape = facts.shape(node.inputs[0])
     if shape is None or any(value is not None and facts.constant(value) is None for value in node.inputs[1:]):
         return None
     starts, ends, axes = _slice_operands(node, facts)
     steps = facts.constant(node.inputs[4]) if len(node.inputs) > 4 else None
     steps = np.ones(len(starts), np.int64) if steps is None else steps
-    cuts = {}
+    slices = {}
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         length = shape[int(axis)]
-        # Of an axis of open length nothing is picked: the empty run couples nothing.
-        cuts[int(axis) % len(shape)] = slice(int(start), int(end), int(step)).indices(
+        # A dynamic axis gets an empty slice, which couples nothing.
+        slices[int(axis) % len(shape)] = slice(int(start), int(end), int(step)).indices(
             length if isinstance(length, int) else 0
         )
-    return cuts
+    return slices
 
 
 def _pads_constant(node: ir.Node) -> bool:
@@ -267,7 +266,7 @@ def _pads_constant(node: ir.Node) -> bool:
 
 
 def _pads(node: ir.Node, facts: Facts) -> tuple[tuple[int, int], ...] | None:
-    """Positions before and after, of each axis; None where they are computed."""
+    """The padding (before, after) of each axis; None if it is computed in the graph."""
     shape = facts.shape(node.inputs[0])
     pads: Sequence[int] | np.ndarray | None = node.attributes.get_ints("pads", ())
     if len(node.inputs) > 1:

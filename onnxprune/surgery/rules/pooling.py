@@ -1,4 +1,4 @@
-"""Pooling: Y[n, c, p] = pool over q of X[n, c, p + q]; each channel for itself."""
+"""Pooling: Y[n, c, p] = pool over q of X[n, c, p + q], each channel on its own."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ GLOBAL = ("GlobalAveragePool", "GlobalMaxPool")
 
 @passes_channels("MaxPool", "AveragePool", "LpPool", *GLOBAL, "GlobalLpPool")
 def pool(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
-    """Batch and channels. Where MaxPool's indices are asked for, nothing: they count through all channels."""
+    """Couple batch and channels, unless MaxPool also has its indices output, which counts through all channels."""
     if node.inputs[0] is not None and len(node.outputs) == 1:
         yield from couple_axes(node.inputs[0], node.outputs[0], (0, 1), facts)
 
 
 @passes_constants("MaxPool", "AveragePool", *GLOBAL)
 def pool_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
-    """A channel that is the same all over stays so, unless windows reach into padding that counts.
+    """A constant channel stays constant, unless padding affects the result.
 
-    MaxPool pads with -inf, so a window has its maximum inside. AveragePool divides by what lies inside, unless
-    `count_include_pad`: then only zero stays. With `ceil_mode` a window may lie wholly outside.
+    MaxPool pads with -inf, which is never the maximum of a window. AveragePool ignores padding, unless
+    `count_include_pad` is set: then only zero stays constant. With `ceil_mode`, a window may contain only padding.
     """
     known = facts.known(node.inputs[0])
     shape = facts.shape(node.inputs[0])
@@ -57,7 +57,7 @@ def _counts_padding(node: ir.Node) -> bool:
 
 
 def _may_miss(node: ir.Node) -> bool:
-    """Whether a window might hold padding only: rounded up, and padded or with strides beyond the kernel."""
+    """Whether a window may contain only padding: with ceil_mode, and pads or strides larger than the kernel."""
     if not node.attributes.get_int("ceil_mode", 0):
         return False
     kernel = node.attributes.get_ints("kernel_shape", ())

@@ -14,7 +14,7 @@ from onnxprune.surgery.tables import Axis, Coupling, passes_channels, passes_con
 
 @passes_channels("QuantizeLinear", "DequantizeLinear")
 def quantization(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
-    """Every axis; scales and zero points of their own with the channels. Scales of blocks pass nothing."""
+    """Couple every axis, and per-channel scales and zero points with the channels; blocked quantization is frozen."""
     data, shape = node.inputs[0], facts.shape(node.inputs[0])
     parameters = [(value, facts.shape(value)) for value in node.inputs[1:] if value is not None]
     if data is None or shape is None or node.attributes.get_int("block_size", 0) > 0:
@@ -30,7 +30,7 @@ def quantization(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
 
 @passes_constants("QuantizeLinear", "DequantizeLinear")
 def quantization_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
-    """The node itself, run on what is known."""
+    """Run the node on the known elements."""
     known, shape = facts.known(node.inputs[0]), facts.shape(node.inputs[0])
     parameters = [facts.constant(value) for value in node.inputs[1:]]
     if known is None or shape is None or any(array is None for array in parameters):

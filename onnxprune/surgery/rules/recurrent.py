@@ -2,7 +2,7 @@
 
     gates = W x + R h + Wb + Rb (+ P c), h' = f(gates, h): W is (directions, gates * hidden, inputs)
 
-Both directions of a bidirectional layer share one hidden size, so unit h goes from both.
+Both directions of a bidirectional layer share one hidden size, so unit h is removed from both.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ W, R, B, INITIAL_H, INITIAL_C, P = 1, 2, 3, 5, 6, 7
 
 @passes_channels("LSTM", "GRU", "RNN")
 def recurrent(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """Inputs with columns of W; hidden units with their rows, columns of R, states and outputs."""
+    """Couple inputs with columns of W, and hidden units with their rows, columns of R, states and outputs."""
     data, w, r = node.inputs[0], node.inputs[W], node.inputs[R]
     gates = GATES[node.op_type]
     if data is None or w is None or r is None or facts.shape(data) is None or facts.rank(data) != 3:
@@ -47,7 +47,7 @@ def recurrent(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     refusal = f"the recurrent layer {node.name!r} reads it"
     gate_rows = Axis(w, 1), Axis(r, 1)
     yield Contraction(node, Axis(data, 2), Axis(w, 2), gate_rows[0], gate_rows[0], refusal=refusal)
-    # What the layer reads of itself: which of its outputs stands for the state makes no difference.
+    # The layer reads its own state; any of its outputs can represent it.
     yield Contraction(
         node, Axis(outs[0], facts.rank(outs[0]) - 1), unit, gate_rows[1], gate_rows[1], refusal=refusal
     )
@@ -55,7 +55,7 @@ def recurrent(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 
 @rewrites("LSTM", "GRU", "RNN")
 def hidden_size(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
-    """The hidden units that stay."""
+    """Update the hidden size."""
     weight = node.inputs[R]
     assert weight is not None
     kept = kept_of(Axis(weight, 2))

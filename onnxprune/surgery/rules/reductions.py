@@ -1,4 +1,4 @@
-"""Reductions: every axis that is not reduced passes on."""
+"""Reductions: every axis that is not reduced is passed on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KEEP_CONSTANTS = ("ReduceMean", "ReduceMax", "ReduceMin")
     "ReduceSumSquare",
 )
 def reduction(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
-    """Axes that stay, to where they stand in the output."""
+    """Couple the remaining axes with their positions in the output."""
     data, shape = node.inputs[0], facts.shape(node.inputs[0])
     reduced = _reduced_axes(node, facts)
     if data is None or shape is None or reduced is None:
@@ -37,7 +37,7 @@ def reduction(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
 
 @passes_constants(*KEEP_CONSTANTS)
 def reduction_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
-    """What is the same all along the reduced axes is its own mean and maximum."""
+    """Elements that are constant along the reduced axes equal their mean, maximum and minimum."""
     known = facts.known(node.inputs[0])
     reduced = _reduced_axes(node, facts)
     if known is None or reduced is None or any(known.shape[axis] != 1 for axis in reduced):

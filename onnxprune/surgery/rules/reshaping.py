@@ -29,7 +29,7 @@ INFERRED = -1
 
 @passes_channels("Flatten", "Squeeze", "Unsqueeze", "Reshape")
 def reshape(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """Axes that stay whole one to one; of axes that merge or split, one factor with the positions that share it."""
+    """Couple unchanged axes one to one; of axes that are merged or split, one factor can be pruned."""
     data, out = node.inputs[0], node.outputs[0]
     shape, out_shape = facts.shape(data), facts.shape(out)
     segments = _segments(node, facts)
@@ -68,7 +68,7 @@ def reshape_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
 
 @rewrites("Reshape")
 def reshape_target(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
-    """The sizes of the axes that shrank, where the target names them."""
+    """Update the sizes of axes that shrank, where the target is a number."""
     data, out = node.inputs[0], node.outputs[0]
     elements, shape = trace(node.inputs[1], facts), facts.shape(out)
     if elements is None or shape is None or data is None:
@@ -83,7 +83,7 @@ def reshape_target(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
 
 @passes_channels("Transpose")
 def transpose(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
-    """Output axis i with input axis perm[i]."""
+    """Couple output axis i with input axis perm[i]."""
     data, shape = node.inputs[0], facts.shape(node.inputs[0])
     if data is not None and shape is not None:
         for out_axis, axis in enumerate(_permutation(node, len(shape))):
@@ -100,7 +100,7 @@ def transpose_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None
 
 @passes_channels("Shape")
 def shape_of(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """Axes whose size nothing asks for, or whose size is asked for where it follows (see dims.py)."""
+    """Free axes whose size is not used, or only where it can follow a change (see dims.py)."""
     data, shape = node.inputs[0], facts.shape(node.inputs[0])
     if data is None or shape is None:
         return
@@ -120,7 +120,7 @@ def _segments(node: ir.Node, facts: Facts) -> tuple[Segment, ...] | None:
 
 
 def _along(factor: Factor, data: ir.Value, out: ir.Value) -> Coupling:
-    """All positions of both axes that share the factor's coordinate."""
+    """Couple all positions of both axes with the same coordinate along the factor."""
     left, right = factor.left_coordinate, factor.right_coordinate
     first_left, first_right = np.unique(left, return_index=True)[1], np.unique(right, return_index=True)[1]
     return Coupling(
@@ -132,7 +132,7 @@ def _along(factor: Factor, data: ir.Value, out: ir.Value) -> Coupling:
 
 
 def _fixed_axes(node: ir.Node, facts: Facts) -> set[int]:
-    """Axes of a Reshape's output whose size is computed in the graph, so that it cannot be rewritten."""
+    """Axes of a Reshape's output whose size is computed in the graph and cannot be changed."""
     if node.op_type != "Reshape":
         return set()
     elements = trace(node.inputs[1], facts)

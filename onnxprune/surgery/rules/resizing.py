@@ -1,4 +1,4 @@
-"""Operators that change the space of an image: Resize, Upsample, DepthToSpace, SpaceToDepth."""
+"""Operators that change the spatial size: Resize, Upsample, DepthToSpace, SpaceToDepth."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIZES = 3  # Resize's input of sizes
 
 @passes_channels("Resize", "Upsample")
 def resize(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """Batch and channels, where they are as long as before: a scale of 1 leaves every position where it is."""
+    """Couple batch and channels if their size is unchanged."""
     data = node.inputs[0]
     crops = node.attributes.get_string("coordinate_transformation_mode", "") == "tf_crop_and_resize"
     stretches = node.attributes.get_string("keep_aspect_ratio_policy", "stretch") == "stretch"
@@ -51,13 +51,13 @@ def resize(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 
 @passes_constants("Resize", "Upsample")
 def resize_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
-    """A channel of zeros stays one, whatever is interpolated."""
+    """A channel of zeros stays zero under any interpolation."""
     return _zeros(facts.known(node.inputs[0]))
 
 
 @rewrites("Resize")
 def resize_target(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
-    """The size of the channels, where sizes are given."""
+    """Update the number of channels, if sizes are given."""
     elements = trace(_sizes(node), facts)
     if elements is None or len(elements) != facts.rank(node.outputs[0]):
         return
@@ -69,14 +69,14 @@ def resize_target(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
 
 @passes_channels("DepthToSpace")
 def depth_to_space(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """A channel with the block * block channels that it is woven from."""
+    """Couple a channel with the blocksize * blocksize channels that it is made of."""
     blocks = node.attributes.get_int("blocksize", 1) ** 2
     yield from _woven(node, node.inputs[0], node.outputs[0], blocks, facts)
 
 
 @passes_channels("SpaceToDepth")
 def space_to_depth(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """A channel with the block * block channels that it becomes."""
+    """Couple a channel with the blocksize * blocksize channels that are made of it."""
     blocks = node.attributes.get_int("blocksize", 1) ** 2
     yield from _woven(node, node.outputs[0], node.inputs[0], blocks, facts)
 

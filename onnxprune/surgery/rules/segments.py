@@ -1,4 +1,4 @@
-"""How the axes of two shapes of the same elements belong together: (N, C, H, W) and (N, C*H*W) are N|N, CHW|C*H*W."""
+"""The correspondence of axes in a reshape: (N, C, H, W) to (N, C*H*W) has the segments N|N and CHW|C*H*W."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import numpy as np
 
 from onnxprune.model.shapes import Dim
 
-# A symbolic size is matched as if it were a number from here on, which no product of real sizes reaches.
+# Symbolic sizes are matched like numbers from here on, which no product of real sizes reaches.
 FIRST_SYMBOL = 2**61 - 1
 
 
 class Segment(NamedTuple):
-    """Neighboring axes of one shape and of the other that hold the same elements in the same order."""
+    """Consecutive axes of both shapes with the same elements in the same order."""
 
     left: tuple[int, ...]
     right: tuple[int, ...]
 
 
 def match_segments(left: Sequence[Dim], right: Sequence[Dim]) -> tuple[Segment, ...] | None:
-    """The finest segments, from the front; None where sizes that are not known leave it open.
+    """The finest segments, from the front; None if unknown sizes make them ambiguous.
 
-    match_segments(("N", 16, 5, 5), ("N", 400)) -> ((0,)|(0,), (1, 2, 3)|(1,)). A shape may hold one size that has no
-    name or another name in the other shape, if the known sizes leave just one value for it. Where more is open, equal
-    sizes at both ends stand by themselves and all that is between is one segment.
+    match_segments(("N", 16, 5, 5), ("N", 400)) -> ((0,)|(0,), (1, 2, 3)|(1,)). A shape may have one size without a
+    name, or with another name than in the other shape, if the known sizes determine it. If more sizes are unknown,
+    equal sizes at both ends are segments, and all axes between them are one segment.
     """
     if 0 in left or 0 in right:
         return None
@@ -51,7 +51,7 @@ def match_segments(left: Sequence[Dim], right: Sequence[Dim]) -> tuple[Segment, 
 
 
 def _equal_ends(left: Sequence[Dim], right: Sequence[Dim]) -> tuple[int, int]:
-    """How many sizes are the same from the front, and of the others from the back."""
+    """The number of equal sizes from the front, and of the others from the back."""
     shorter = min(len(left), len(right))
     same = [a == b and a is not None for a, b in zip(left, right, strict=False)]
     first = same.index(False) if False in same else shorter
@@ -62,7 +62,7 @@ def _equal_ends(left: Sequence[Dim], right: Sequence[Dim]) -> tuple[int, int]:
 
 
 def _finest(a: list[int], b: list[int]) -> tuple[Segment, ...] | None:
-    """The finest segments of two shapes in numbers; None where they hold different numbers of elements."""
+    """The finest segments of two numeric shapes; None if their numbers of elements differ."""
     segments = []
     i = j = 0
     while i < len(a) or j < len(b):
@@ -86,7 +86,7 @@ def _finest(a: list[int], b: list[int]) -> tuple[Segment, ...] | None:
 
 
 class Factor(NamedTuple):
-    """A factor of one axis of either shape: its size, and for each position of the axes its coordinate along it."""
+    """A common factor of an axis of either shape, and the coordinate along it for each position of both axes."""
 
     left: int
     right: int
@@ -95,7 +95,7 @@ class Factor(NamedTuple):
 
 
 def common_factors(segment: Segment, left: Sequence[Dim], right: Sequence[Dim]) -> tuple[Factor, ...]:
-    """The factors that both sides of a segment of static sizes are made of, outermost first; none where there are none.
+    """The common factors of both sides of a segment with static sizes, outermost first; empty if there are none.
 
     (4, 6) and (2, 12) are 2 * 2 * 6: the first factor lies in axis 0 of both, the second in axis 0 and axis 1.
     """
@@ -117,7 +117,7 @@ def common_factors(segment: Segment, left: Sequence[Dim], right: Sequence[Dim]) 
 
 
 def _spans(axes: Sequence[int], shape: Sequence[Dim]) -> dict[int, tuple[int, int]]:
-    """How many elements one step along each axis passes, and all its steps together; axes of length 1 have none."""
+    """The stride of each axis, and the stride times its length; axes of length 1 are skipped."""
     spans, step = {}, 1
     for axis in reversed(axes):
         dim = shape[axis]
@@ -131,7 +131,7 @@ def _spans(axes: Sequence[int], shape: Sequence[Dim]) -> dict[int, tuple[int, in
 def reshape_known(
     known: np.ma.MaskedArray, segments: Sequence[Segment], left: Sequence[Dim], right: Sequence[Dim]
 ) -> np.ma.MaskedArray | None:
-    """`known` (axes of length 1 stand for any length, see Facts.known) with the axes of `right`."""
+    """`known` (axes of length 1 represent any length, see Facts.known), reshaped to the axes of `right`."""
     full_shape: list[int] = []
     out_shape: list[int] = []
     for segment in segments:
@@ -150,7 +150,7 @@ def reshape_known(
 
 
 def _as_numbers(left: Sequence[Dim], right: Sequence[Dim]) -> tuple[list[int], list[int]] | None:
-    """Both shapes in numbers, each symbol as one number that occurs nowhere else."""
+    """Both shapes as numbers, with a unique number for each symbol; None if they cannot be matched."""
     symbols_left = [dim for dim in left if not isinstance(dim, int)]
     symbols_right = [dim for dim in right if not isinstance(dim, int)]
     if sorted(map(str, symbols_left)) == sorted(map(str, symbols_right)) and None not in symbols_left:

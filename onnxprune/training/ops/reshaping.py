@@ -81,7 +81,7 @@ def split(
     num_outputs: int | None = None,
     outputs: int = 1,
 ) -> tuple[Tensor, ...]:
-    """x cut along one axis into the sizes given, or into equal parts, the last smaller (ONNX Split-2, Split-18)."""
+    """x split along one axis into the sizes given, or into equal parts, the last smaller (ONNX Split-2, Split-18)."""
     size = -(-x.shape[axis] // (num_outputs or outputs))
     return torch.split(x, list(split) if split else size, axis)
 
