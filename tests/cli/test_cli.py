@@ -72,7 +72,7 @@ BAD = {
     "a folder": (None, (".", "out.onnx", "--rate", "0.5"), "cannot be read"),
     "not ONNX": (write_text, ("bad.onnx", "out.onnx", "--rate", "0.5"), "not an ONNX model"),
     "empty file": (write_empty, ("bad.onnx", "out.onnx", "--rate", "0.5"), "not an ONNX model"),
-    "cut short": (write_truncated, ("bad.onnx", "out.onnx", "--rate", "0.5"), "cut short"),
+    "truncated": (write_truncated, ("bad.onnx", "out.onnx", "--rate", "0.5"), "cut short"),
     "no prunable weight": (write_weightless, ("bad.onnx", "out.onnx", "--rate", "0.5"), "no weight"),
     "NaN in a weight": (write_nan, ("bad.onnx", "out.onnx", "--rate", "0.5"), "fc1.weight.*NaN"),
     "rate of one": (None, ("in.onnx", "out.onnx", "--rate", "1"), "--rate is 1"),
@@ -93,7 +93,7 @@ BAD = {
     "the input as target": (None, ("in.onnx", "in.onnx", "--rate", "0.5"), "is the input itself"),
     "a search without data": (None, ("in.onnx", "out.onnx", "--max-drop", "1%"), "give --data"),
     "a search on no data file": (None, SEARCH, "no data file"),
-    "a search judged on no data file": (
+    "a search evaluated on no data file": (
         lambda: save_data(x=good_rows()),
         (*SEARCH, "--eval-data", "gone.npz"),
         "no data file gone.npz",
@@ -141,7 +141,7 @@ def test_a_read_only_folder_is_refused_before_the_work(folder, capsys, monkeypat
     assert status == 2 and "Permission denied" in err and err.count("\n") == 1
 
 
-def test_without_data_the_summary_says_that_nothing_was_retrained_and_how_to(folder, capsys):
+def test_without_data_the_summary_says_that_nothing_was_fine_tuned_and_how_to(folder, capsys):
     status, out, err = run("in.onnx", "out.onnx", "--rate", "0.5", capsys=capsys)
     assert status == 0 and err == ""
     assert (
@@ -253,7 +253,7 @@ def test_sensitivity_prints_a_table_keeps_its_state_and_draws_it(folder, capsys)
     assert code == 2 and "samples" in err
 
 
-def test_pick_shows_what_there_is_and_copies_what_is_asked_for(folder, capsys):
+def test_pick_lists_the_trials_and_copies_the_one_asked_for(folder, capsys):
     save_data(x=good_rows(60))
     status, out, err = run(*SEARCH[:2], "--max-drop", "50%", *SEARCH[4:], "--epochs", "1", capsys=capsys)
     assert (status, err) == (0, "") and "onnxprune pick out.onnx.frontier" in out
@@ -264,7 +264,7 @@ def test_pick_shows_what_there_is_and_copies_what_is_asked_for(folder, capsys):
     assert status == 0 and "chosen" in out and Path("dense.onnx").exists()
 
 
-def test_retrain_leaves_a_file_in_its_form_and_judges_it_on_old_data_and_new(folder, capsys):
+def test_retrain_keeps_the_format_and_evaluates_on_old_data_and_new(folder, capsys):
     onnx.save(mlp(8, 64), "in.onnx")
     assert run("in.onnx", "pruned.onnx", "--rate", "0.9", "--format", "coo", capsys=capsys)[0] == 0
     save_data(x=good_rows(60), labels=np.arange(60) % 4)

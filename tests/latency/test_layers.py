@@ -30,7 +30,7 @@ def test_every_layer_and_density_is_a_row_of_the_table_checked_and_with_its_mean
         )
 
 
-def test_an_instruction_set_that_is_none_is_refused():
+def test_an_unknown_instruction_set_is_refused():
     with pytest.raises(Exception, match="this machine has"):
         list(bench_layers(TINY[:1], (0.1,), (1,), (forced("abacus"),)))
 

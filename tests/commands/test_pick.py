@@ -1,0 +1,28 @@
+"""Picking a model from the trials of a search."""
+
+import shutil
+
+import numpy as np
+import onnxruntime as ort
+
+import onnxprune
+from onnxprune.commands.pick import pick
+from onnxprune.job.frontier import Frontier, Trial
+from tests.builders import mlp, normal
+
+
+def outputs(path, x):
+    return ort.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+
+
+def test_a_picked_model_brings_its_external_data_along(tmp_path):
+    frontier = Frontier.begin(tmp_path / "f", {}, resume=False)
+    model = tmp_path / "f" / "trial-00.onnx"
+    onnxprune.prune(mlp(64, 128), model, rate=0.5, external_data="always", format="dense")
+    x = normal(4, 64)
+    wanted = outputs(model, x)
+    frontier.add(Trial(0, 0.5, 1, None, 10, 10, "top-1", 0.9, 0.0, 0.01, 1.0, model.name))
+    pick(tmp_path / "f", tmp_path / "picked.onnx", rate=0.5)
+    shutil.rmtree(tmp_path / "f")
+    assert (tmp_path / "picked.onnx.data").exists()
+    np.testing.assert_array_equal(outputs(tmp_path / "picked.onnx", x), wanted)
