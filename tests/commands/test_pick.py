@@ -4,9 +4,11 @@ import shutil
 
 import numpy as np
 import onnxruntime as ort
+import pytest
 
 import onnxprune
 from onnxprune.commands.pick import pick
+from onnxprune.errors import SettingError
 from onnxprune.job.frontier import Frontier, Trial
 from tests.builders import mlp, normal
 
@@ -26,3 +28,9 @@ def test_a_picked_model_brings_its_external_data_along(tmp_path):
     shutil.rmtree(tmp_path / "f")
     assert (tmp_path / "picked.onnx.data").exists()
     np.testing.assert_array_equal(outputs(tmp_path / "picked.onnx", x), wanted)
+
+
+@pytest.mark.parametrize("asked", [{}, {"rate": 0.5, "max_drop": 0.1}])
+def test_one_of_rate_and_max_drop_says_which_trial(asked, tmp_path):
+    with pytest.raises(SettingError, match=r"say which trial: --rate R .* or --max-drop DROP"):
+        pick(tmp_path, tmp_path / "picked.onnx", **asked)

@@ -20,7 +20,7 @@ SPECS = [InputSpec("x", np.dtype(np.float32), (None, 8))]
     "labels", [np.arange(50), np.full(50, -1), np.zeros((50, 3)), np.zeros((50, 2), int)]
 )
 def test_labels_that_do_not_fit_are_refused_before_the_work(labels):
-    with pytest.raises(DataError, match="labels"):
+    with pytest.raises(DataError, match=r"the labels of samples .* do not fit the first output"):
         check_runs(
             make_session(mlp(), "a test model"), Dataset({"x": normal(50, 8)}, labels, "samples"), SPECS
         )

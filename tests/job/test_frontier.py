@@ -21,5 +21,6 @@ def test_an_index_names_only_models_that_exist(tmp_path):
 
 
 def test_a_drop_is_within_a_budget_that_it_equals():
-    assert best_within([trial(0, 0.5, 0.9967 - 0.9867)], 0.01) is not None
+    within = trial(0, 0.5, 0.9967 - 0.9867)
+    assert within.drop > 0.01 and best_within([within], 0.01) == within
     assert best_within([trial(0, 0.5, 0.0101)], 0.01) is None

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -34,7 +36,7 @@ def test_a_wrong_result_of_onnxprune_ends_the_bench_and_one_of_another_engine_is
     row = race("model", 0.1, 1, entrants, X, tolerance=1e-5, turns=2)
     assert "off by" in row.failures["other"] and list(row.ratios) == ["dense"]
     entrants["other"] = Entrant(other, files / "other.onnx", own=True)
-    with pytest.raises(SettingError, match="off by"):
+    with pytest.raises(SettingError, match=r"model: other is off by .* of the largest output of dense"):
         race("model", 0.1, 1, entrants, X, tolerance=1e-5, turns=2)
     other.close()
 
@@ -47,10 +49,11 @@ def test_an_engine_that_refuses_a_model_is_reported_and_the_others_are_timed(fil
         "broken": Entrant(broken, files / "broken.onnx"),
     }
     row = race("model", None, 1, entrants, X, tolerance=1e-5, turns=3)
-    assert "broken" in row.failures
+    assert "broken" in row.failures["broken"]
     assert row.ratios == {"dense": 1.0} and len(row.runs["dense"]) >= 3
     assert row.bytes["dense"] == (files / "one.onnx").stat().st_size
-    assert broken.memory().peak is None or broken.memory().peak > 0
+    # Of Linux alone.
+    assert (broken.memory().peak or 0) > 0 or not Path("/proc/self/status").exists()
     broken.close()
 
 
