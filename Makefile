@@ -27,7 +27,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 test: setup
 	$(PYTEST)
 
-# Ten times the random graphs, and whole networks; those of packages that are not installed are skipped.
+# Twenty times the random graphs, and whole networks; those of packages that are not installed are skipped.
 test-long: setup
 	ONNXPRUNE_LONG=1 $(PYTEST)
 

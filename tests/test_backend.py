@@ -20,7 +20,7 @@ LEAST = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_at_rate_0_outputs_are_equal_and_at_half_the_file_is_sound_or_the_refusal_clear(kind):
+def test_at_rate_0_outputs_are_equal_and_at_half_the_file_is_valid_or_refused(kind):
     found = dict(outcomes(kind, STRIDE))
     wrong = [f"{name}: {result}" for name, result in found.items() if result.startswith("wrong")]
     assert not wrong, "\n".join(wrong)

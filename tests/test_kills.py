@@ -155,7 +155,7 @@ def contents(path):
     }
 
 
-def test_a_retraining_killed_at_any_moment_leaves_a_whole_target_and_resumes_to_the_undisturbed_result(
+def test_fine_tuning_killed_at_any_moment_leaves_a_whole_target_and_resumes_to_the_undisturbed_result(
     folder,
 ):
     random_numbers = np.random.default_rng(0)
@@ -195,7 +195,7 @@ def test_a_retraining_killed_at_any_moment_leaves_a_whole_target_and_resumes_to_
     assert not [path.name for path in folder.iterdir() if path.name.startswith((".onnxprune-", "state"))]
 
 
-def test_runs_on_one_target_at_a_time_do_not_mix(folder):
+def test_two_jobs_writing_one_target_do_not_mix(folder):
     wanted = expected()
     both = [replacer("a.onnx"), replacer("b.onnx")]
     seen = 0

@@ -13,12 +13,12 @@ from onnxprune.job.inputs import read_job_data
 from tests.builders import cnn, floats, mlp, model_of, normal, open_conv
 
 
-def made_up(proto, size=16):
+def synthetic(proto, size=16):
     model = ir.from_proto(proto)
     return synthetic_data(model, input_specs(model), size, 0)
 
 
-def test_images_are_in_the_range_that_batch_normalization_tells():
+def test_synthetic_images_are_in_the_range_of_the_first_batch_normalization():
     for low, high in ((0, 1), (0, 255), (-1, 1)):
         pixels = low + (high - low) * np.random.default_rng(0).random((64, 3, 16, 16))
         weight = normal(8, 3, 1, 1)
@@ -38,13 +38,13 @@ def test_images_are_in_the_range_that_batch_normalization_tells():
             [floats("y", "N", 8, 16, 16)],
             {"w": weight} | {name: array.astype(np.float32) for name, array in norms.items()},
         )  # fmt: skip
-        images = made_up(proto).inputs["x"]
+        images = synthetic(proto).inputs["x"]
         assert images.shape == (SAMPLES, 3, 16, 16)
         assert low - 1e-3 <= images.min() < low + 0.1 * (high - low)
         assert high - 0.1 * (high - low) < images.max() <= high + 1e-3
 
 
-def test_token_ids_fill_their_table_and_masks_are_ones():
+def test_synthetic_token_ids_fill_their_table_and_masks_are_ones():
     def ids(name):
         return helper.make_tensor_value_info(name, TensorProto.INT64, ["N", 6])
 
@@ -59,11 +59,11 @@ def test_token_ids_fill_their_table_and_masks_are_ones():
         [floats("y", "N", 6, 4)],
         {"table": normal(50, 4), "last": np.array([-1])},
     )
-    inputs = made_up(proto).inputs
+    inputs = synthetic(proto).inputs
     assert inputs["ids"].min() == 0 and inputs["ids"].max() == 49 and (inputs["mask"] == 1).all()
 
 
-def test_second_order_on_made_up_inputs_moves_real_outputs_less_than_magnitude():
+def test_second_order_on_synthetic_inputs_changes_real_outputs_less_than_magnitude():
     real = {"x": np.random.default_rng(3).random((100, 1, 8, 8), dtype=np.float32)}
     settings = {"rate": 0.6, "eval_data": real}
     made = onnxprune.prune(cnn(), criterion="second-order", calibration_data="synthetic", **settings).report
@@ -72,12 +72,12 @@ def test_second_order_on_made_up_inputs_moves_real_outputs_less_than_magnitude()
     assert any("generated from the model" in note for note in made.notes)
 
 
-def test_retraining_on_made_up_inputs_says_so():
+def test_fine_tuning_on_synthetic_inputs_says_so():
     report = onnxprune.prune(mlp(), rate=0.5, data="synthetic", epochs=1, steps=1, batch_size=64).report
     assert report.fine_tuning and any("generated from the model" in note for note in report.notes)
 
 
-def test_what_is_made_up_has_the_shape_asked_for_or_that_of_the_samples_to_judge_on():
+def test_synthetic_inputs_have_the_shape_asked_for_or_that_of_the_test_data():
     proto = open_conv()
     settings = {"rate": 0.5, "criterion": "wanda", "calibration_data": "synthetic"}
     samples = {"x": normal(4, 3, 9, 20)}
@@ -90,7 +90,7 @@ def test_what_is_made_up_has_the_shape_asked_for_or_that_of_the_samples_to_judge
         read_job_data(model, session, PruneConfig(**settings, input_shape=["x:1,4,7,30"]))
 
 
-def test_a_batch_that_the_model_fixes_stays_where_inputs_are_made_up():
+def test_synthetic_inputs_keep_a_batch_size_that_the_model_fixes():
     proto = open_conv(4)
     config = PruneConfig(
         rate=0.5, criterion="wanda", calibration_data="synthetic", eval_data={"x": normal(8, 3, 9, 9)}

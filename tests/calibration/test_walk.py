@@ -40,7 +40,7 @@ def test_each_layer_is_visited_with_what_it_reads_in_the_dense_and_the_pruned_mo
             np.testing.assert_allclose(read[name][which], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_walk_goes_through_bodies_constants_in_nodes_and_values_that_skip_layers():
+def test_a_walk_passes_bodies_constant_nodes_and_values_that_skip_layers():
     branch = [
         helper.make_graph([helper.make_node(op, ["h"], [f"b{op}"])], op, [], [floats(f"b{op}", None, None)])
         for op in ("Relu", "Neg")

@@ -69,31 +69,59 @@ SEARCH = ("in.onnx", "out.onnx", "--max-drop", "1%", "--data", "data.npz")
 
 BAD = {
     "no such file": (None, ("gone.onnx", "out.onnx", "--rate", "0.5"), "no file gone.onnx"),
-    "a folder": (None, (".", "out.onnx", "--rate", "0.5"), "cannot be read"),
+    "a folder": (None, (".", "out.onnx", "--rate", "0.5"), "cannot be read: it is not a file"),
     "not ONNX": (write_text, ("bad.onnx", "out.onnx", "--rate", "0.5"), "not an ONNX model"),
-    "empty file": (write_empty, ("bad.onnx", "out.onnx", "--rate", "0.5"), "not an ONNX model"),
-    "cut short": (write_truncated, ("bad.onnx", "out.onnx", "--rate", "0.5"), "cut short"),
-    "no prunable weight": (write_weightless, ("bad.onnx", "out.onnx", "--rate", "0.5"), "no weight"),
+    "empty file": (write_empty, ("bad.onnx", "out.onnx", "--rate", "0.5"), "not an ONNX model: it is empty"),
+    "truncated": (write_truncated, ("bad.onnx", "out.onnx", "--rate", "0.5"), "the file is cut short"),
+    "no prunable weight": (
+        write_weightless,
+        ("bad.onnx", "out.onnx", "--rate", "0.5"),
+        "no weight that can be pruned",
+    ),
     "NaN in a weight": (write_nan, ("bad.onnx", "out.onnx", "--rate", "0.5"), "fc1.weight.*NaN"),
-    "rate of one": (None, ("in.onnx", "out.onnx", "--rate", "1"), "--rate is 1"),
-    "negative rate": (None, ("in.onnx", "out.onnx", "--rate", "-0.5"), "--rate"),
-    "rate in words": (None, ("in.onnx", "out.onnx", "--rate", "most"), "--rate"),
-    "no rate": (None, ("in.onnx", "out.onnx"), "--rate"),
-    "unknown flag": (None, ("in.onnx", "out.onnx", "--speed", "9"), "--speed"),
-    "unknown layer": (None, ("in.onnx", "out.onnx", "--rate", "0.5", "--exclude", "fc9"), "fc9"),
-    "no data file": (None, DATA, "no data file"),
+    "rate of one": (None, ("in.onnx", "out.onnx", "--rate", "1"), "--rate is 1.0: it must be in"),
+    "negative rate": (None, ("in.onnx", "out.onnx", "--rate", "-0.5"), "--rate is -0.5: it must be in"),
+    "rate in words": (None, ("in.onnx", "out.onnx", "--rate", "most"), "--rate is 'most': give a number"),
+    "no rate": (None, ("in.onnx", "out.onnx"), "give one of --rate R"),
+    "unknown flag": (None, ("in.onnx", "out.onnx", "--speed", "9"), "No such option '--speed'"),
+    "unknown layer": (
+        None,
+        ("in.onnx", "out.onnx", "--rate", "0.5", "--exclude", "fc9"),
+        "selector 'fc9' matches no",
+    ),
+    "no data file": (None, DATA, "no data file data.npz"),
     "names that do not fit": (lambda: save_data(image=good_rows()), DATA, "no array 'x' but 'image'"),
-    "dtypes that do not fit": (lambda: save_data(x=np.ones((20, 8), np.uint8)), DATA, "uint8"),
-    "shapes that do not fit": (lambda: save_data(x=good_rows()[:, :5]), DATA, "shape"),
-    "labels that do not fit": (lambda: save_data(x=good_rows(), labels=np.arange(20)), DATA, "labels"),
-    "one sample": (lambda: save_data(x=good_rows(1)), DATA, "at least 2"),
+    "dtypes that do not fit": (
+        lambda: save_data(x=np.ones((20, 8), np.uint8)),
+        DATA,
+        "is uint8, the input takes float32",
+    ),
+    "shapes that do not fit": (
+        lambda: save_data(x=good_rows()[:, :5]),
+        DATA,
+        r"shape \[20, 5\], the input takes \[N, 8\]",
+    ),
+    "labels that do not fit": (
+        lambda: save_data(x=good_rows(), labels=np.arange(20)),
+        DATA,
+        "the labels of data.npz .* do not fit",
+    ),
+    "one sample": (lambda: save_data(x=good_rows(1)), DATA, "holds 1 sample: give at least 2"),
     "no folder for the target": (None, ("in.onnx", "gone/out.onnx", "--rate", "0.5"), "no folder gone"),
     "a folder as target": (None, ("in.onnx", ".", "--rate", "0.5"), "is a folder"),
-    "a file as the target's folder": (None, ("in.onnx", "in.onnx/out.onnx", "--rate", "0.5"), "no folder"),
+    "a file as the target's folder": (
+        None,
+        ("in.onnx", "in.onnx/out.onnx", "--rate", "0.5"),
+        "no folder in.onnx",
+    ),
     "the input as target": (None, ("in.onnx", "in.onnx", "--rate", "0.5"), "is the input itself"),
-    "a search without data": (None, ("in.onnx", "out.onnx", "--max-drop", "1%"), "give --data"),
-    "a search on no data file": (None, SEARCH, "no data file"),
-    "a search judged on no data file": (
+    "a search without data": (
+        None,
+        ("in.onnx", "out.onnx", "--max-drop", "1%"),
+        "--max-drop without --rate searches .* give --data",
+    ),
+    "a search on no data file": (None, SEARCH, "no data file data.npz"),
+    "a search evaluated on no data file": (
         lambda: save_data(x=good_rows()),
         (*SEARCH, "--eval-data", "gone.npz"),
         "no data file gone.npz",
@@ -103,8 +131,16 @@ BAD = {
         ("in.onnx", "gone/out.onnx", *SEARCH[2:]),
         "no folder gone",
     ),
-    "retraining without data": (None, ("retrain", "in.onnx", "out.onnx"), "give --data"),
-    "retraining to a rate": (None, ("retrain", "in.onnx", "out.onnx", "--rate", "0.5"), "--rate"),
+    "retraining without data": (
+        None,
+        ("retrain", "in.onnx", "out.onnx"),
+        "needs something to fine-tune on: give --data",
+    ),
+    "retraining to a rate": (
+        None,
+        ("retrain", "in.onnx", "out.onnx", "--rate", "0.5"),
+        "No such option '--rate'",
+    ),
     "picking from what is no search": (
         None,
         ("pick", ".", "out.onnx", "--rate", "0.5"),
@@ -113,7 +149,7 @@ BAD = {
     "a JSON file in no folder": (
         None,
         ("in.onnx", "out.onnx", "--rate", "0.5", "--json", "gone/r.json"),
-        "--json",
+        "--json gone/r.json cannot be written",
     ),
 }
 
@@ -141,7 +177,7 @@ def test_a_read_only_folder_is_refused_before_the_work(folder, capsys, monkeypat
     assert status == 2 and "Permission denied" in err and err.count("\n") == 1
 
 
-def test_without_data_the_summary_says_that_nothing_was_retrained_and_how_to(folder, capsys):
+def test_without_data_the_summary_says_that_nothing_was_fine_tuned_and_how_to(folder, capsys):
     status, out, err = run("in.onnx", "out.onnx", "--rate", "0.5", capsys=capsys)
     assert status == 0 and err == ""
     assert (
@@ -253,7 +289,7 @@ def test_sensitivity_prints_a_table_keeps_its_state_and_draws_it(folder, capsys)
     assert code == 2 and "samples" in err
 
 
-def test_pick_shows_what_there_is_and_copies_what_is_asked_for(folder, capsys):
+def test_pick_lists_the_trials_and_copies_the_one_asked_for(folder, capsys):
     save_data(x=good_rows(60))
     status, out, err = run(*SEARCH[:2], "--max-drop", "50%", *SEARCH[4:], "--epochs", "1", capsys=capsys)
     assert (status, err) == (0, "") and "onnxprune pick out.onnx.frontier" in out
@@ -264,7 +300,7 @@ def test_pick_shows_what_there_is_and_copies_what_is_asked_for(folder, capsys):
     assert status == 0 and "chosen" in out and Path("dense.onnx").exists()
 
 
-def test_retrain_leaves_a_file_in_its_form_and_judges_it_on_old_data_and_new(folder, capsys):
+def test_retrain_keeps_the_format_and_evaluates_on_old_data_and_new(folder, capsys):
     onnx.save(mlp(8, 64), "in.onnx")
     assert run("in.onnx", "pruned.onnx", "--rate", "0.9", "--format", "coo", capsys=capsys)[0] == 0
     save_data(x=good_rows(60), labels=np.arange(60) % 4)

@@ -52,7 +52,7 @@ def test_zeros_stay_and_weights_move_in_every_format(form, values, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["ops", "coo"])
-def test_spliced_connections_come_back_at_the_same_density_of_every_layer(form, tmp_path):
+def test_regrow_keeps_the_density_of_every_layer(form, tmp_path):
     pruned = prune(tmp_path / "pruned.onnx", format=form)
     onnxprune.retrain(pruned, tmp_path / "out.onnx", regrow=True, remove_dead=False, **SETTINGS)
     before, after = weights(pruned), weights(tmp_path / "out.onnx")
@@ -61,7 +61,7 @@ def test_spliced_connections_come_back_at_the_same_density_of_every_layer(form, 
     assert any(after[name][array == 0].any() for name, array in before.items())
 
 
-def test_blocks_come_and_go_as_blocks(tmp_path):
+def test_blocks_regrow_and_are_removed_whole(tmp_path):
     pruned = prune(tmp_path / "pruned.onnx", pattern="4x1", allocation="uniform")
     onnxprune.retrain(pruned, tmp_path / "out.onnx", regrow=True, remove_dead=False, **SETTINGS)
     before, after = (
@@ -74,7 +74,7 @@ def test_blocks_come_and_go_as_blocks(tmp_path):
         onnxprune.retrain(pairs, tmp_path / "out.onnx", regrow=True, **SETTINGS)
 
 
-def test_both_models_are_judged_on_the_old_data_and_the_new(tmp_path):
+def test_both_models_are_evaluated_on_the_old_data_and_the_new(tmp_path):
     pruned = prune(tmp_path / "pruned.onnx")
     report = onnxprune.retrain(pruned, old_data=OLD, eval_data=NEW, **SETTINGS).report
     assert report.evaluation["samples"] == 200 and report.old_evaluation["samples"] == 50
@@ -84,7 +84,7 @@ def test_both_models_are_judged_on_the_old_data_and_the_new(tmp_path):
     assert report.evaluation["pruned"]["value"] > report.evaluation["baseline"]["value"]
 
 
-def test_labels_alone_teach_where_there_are_any(tmp_path):
+def test_retrain_distills_nothing_where_there_are_labels(tmp_path):
     pruned = prune(tmp_path / "pruned.onnx")
     assert onnxprune.retrain(pruned, **SETTINGS).report.settings["distill"] == 0
     assert onnxprune.retrain(pruned, distill=0.5, **SETTINGS).report.settings["distill"] == 0.5

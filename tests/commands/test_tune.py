@@ -46,7 +46,7 @@ def ratio(monkeypatch):
 
 
 @pytest.mark.parametrize("form", ["ops", "dense"])
-def test_kernels_run_where_they_were_faster_and_nowhere_else_and_weights_stay(form, tmp_path, ratio):
+def test_kernels_are_chosen_where_they_were_faster_and_weights_are_unchanged(form, tmp_path, ratio):
     pruned, fast, slow, again = (tmp_path / f"{name}.onnx" for name in ("pruned", "fast", "slow", "again"))
     onnxprune.prune(wide(), pruned, rate=0.9, format=form)
     expected = dense_weights(pruned)
@@ -73,7 +73,7 @@ def test_external_data_stays_external(tmp_path, ratio):
     assert tuning.bytes_after == pytest.approx(tuning.bytes_before, rel=0.1)
 
 
-def test_what_is_really_measured_runs_and_gives_the_same_outputs(tmp_path):
+def test_a_real_measurement_gives_a_model_of_the_same_outputs(tmp_path):
     onnxprune.prune(wide(), tmp_path / "pruned.onnx", rate=0.9)
     tuning = tune(tmp_path / "pruned.onnx", tmp_path / "tuned.onnx", input_shape={"x": (3, 64)}, seconds=0.5)
     assert tuning.input_shapes == {"x": (3, 64)} and len(tuning.choice.nodes) == 2
@@ -112,14 +112,14 @@ def test_the_command_prints_every_node_and_the_whole_graph(tmp_path, ratio, caps
         assert words in out
 
 
-def test_kernels_are_measured_while_pruning_or_all_nodes_to_the_kernels(tmp_path, ratio):
+def test_prune_measures_kernels_or_uses_them_for_all_nodes(tmp_path, ratio):
     for kernels, measured, count in (("measured", 3.0, 2), ("measured", 0.5, 0), ("all", 0.5, 2)):
         ratio(measured)
         onnxprune.prune(wide(), tmp_path / "out.onnx", rate=0.9, kernels=kernels)
         assert by_kernel(tmp_path / "out.onnx") == count
 
 
-def test_without_kernels_auto_is_refused_before_the_work(monkeypatch):
+def test_without_the_library_measured_kernels_are_refused_before_the_work(monkeypatch):
     monkeypatch.setattr(runtime, "available", lambda: runtime.Availability(False, "no compiler"))
     with pytest.raises(SettingError, match="no compiler"):
         onnxprune.prune(wide(), rate=0.9, kernels="measured")

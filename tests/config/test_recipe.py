@@ -23,7 +23,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_one(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "- rate", "rate: [", "\x00"])
-def test_what_is_no_recipe_is_refused(tmp_path, text):
+def test_a_file_that_is_not_a_recipe_is_refused(tmp_path, text):
     (tmp_path / "recipe.yaml").write_text(text)
     with pytest.raises(SettingError, match="write lines like"):
         load_recipe(tmp_path / "recipe.yaml")

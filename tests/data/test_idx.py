@@ -15,7 +15,7 @@ def test_idx_files_may_be_gzipped(tmp_path):
     assert read_idx(tmp_path / "plain").tolist() == read_idx(tmp_path / "packed").tolist() == [0, 1, 2, 3]
 
 
-def test_numbers_of_several_bytes_come_in_native_order(tmp_path):
+def test_numbers_of_several_bytes_are_in_native_order(tmp_path):
     (tmp_path / "floats").write_bytes(
         b"\0\0\x0d\x02\0\0\0\x01\0\0\0\x02" + np.array([1.5, -2], ">f4").tobytes()
     )

@@ -58,7 +58,7 @@ def _read(stream, lines):
     lines.put("")
 
 
-def test_whatever_is_in_a_file_the_job_ends_well_or_says_in_one_line_why_not(tmp_path):
+def test_a_damaged_file_is_pruned_or_refused_in_one_line(tmp_path):
     with ThreadPoolExecutor(WORKERS) as pool:
         runs = [pool.submit(outcomes, tmp_path / str(n), n, CASES, WORKERS) for n in range(WORKERS)]
         found = {case: outcome for run in runs for case, outcome in run.result().items()}

@@ -1,4 +1,4 @@
-"""Criteria, refit and repairs through the whole job."""
+"""Calibrated criteria, reconstruction and corrections through the whole job."""
 
 import numpy as np
 import onnx
@@ -14,7 +14,7 @@ from tests.builders import cnn, floats, initializer, mlp, model_of, normal
 
 
 def rows(count: int, seed: int) -> np.ndarray:
-    """Inputs that go together, so that one weight can make up for another."""
+    """Correlated inputs, so that one weight can compensate for another."""
     return (normal(count, 8, seed=seed) @ normal(8, 8, seed=7)).astype(np.float32)
 
 
@@ -23,10 +23,10 @@ def moved(model, x, **settings):
     return 1 - report.evaluation["outputs"][0]["cosine"]
 
 
-def test_second_order_moves_the_outputs_less_than_wanda_and_magnitude_and_refit_less_again():
-    model, calibration, judging = mlp(), {"x": rows(300, 0)}, {"x": rows(300, 1)}
+def test_second_order_changes_the_outputs_less_than_wanda_and_magnitude_and_reconstruction_less_than_magnitude():
+    model, calibration, evaluation = mlp(), {"x": rows(300, 0)}, {"x": rows(300, 1)}
     differences = [
-        moved(model, judging, **settings)
+        moved(model, evaluation, **settings)
         for settings in (
             {},
             {"criterion": "wanda", "calibration_data": calibration},
@@ -34,7 +34,7 @@ def test_second_order_moves_the_outputs_less_than_wanda_and_magnitude_and_refit_
         )
     ]
     assert differences[2] < 0.5 * min(differences[:2])
-    fitted = moved(model, judging, reconstruct=True, calibration_data=calibration)
+    fitted = moved(model, evaluation, reconstruct=True, calibration_data=calibration)
     assert fitted < differences[0]
 
 
@@ -81,7 +81,7 @@ def test_counts_and_patterns_are_exact_whatever_the_criterion(criterion, pattern
             assert (fours.sum(1) == 2).all()
 
 
-def test_zeros_stay_zero():
+def test_calibration_keeps_zeros_of_the_input_model_zero():
     model = mlp()
     array = initializer(model, "fc1.weight").copy()
     array[:, 2] = 0
@@ -108,7 +108,7 @@ def test_bias_correction_restores_the_means_of_the_outputs():
     assert np.abs(cut - dense).max() > 0.1
 
 
-def test_norms_restored_give_outputs_of_the_dense_models_means_and_variances():
+def test_norm_correction_restores_the_means_and_variances_of_the_outputs():
     rng = np.random.default_rng(0)
     model = model_of(
         [
@@ -133,7 +133,7 @@ def test_norms_restored_give_outputs_of_the_dense_models_means_and_variances():
     np.testing.assert_allclose(after.var((0, 2, 3)), before.var((0, 2, 3)), rtol=1e-2)
 
 
-def test_criteria_calibrate_on_training_data_and_go_along_with_retraining():
+def test_a_calibrated_criterion_calibrates_on_the_training_data_at_every_step():
     x = rows(200, 0)
     result = onnxprune.prune(
         mlp(), rate=0.5, criterion="second-order", data={"x": x}, epochs=2, steps=2, batch_size=32,
@@ -166,9 +166,9 @@ def test_wanda_ranks_the_weights_of_each_output_by_what_the_dense_model_reads():
     [{"criterion": "second-order"}, {"reconstruct": True}, {"criterion": "wanda", "bias_correction": True}],
     ids=str,
 )
-def test_retraining_goes_on_from_the_weights_that_calibration_fitted(settings):
-    x, judged = {"x": rows(300, 0)}, {"x": rows(20, 1)}
-    settings = {"rate": 0.5, "format": "dense", "remove_dead": False, "eval_data": judged} | settings
+def test_fine_tuning_starts_from_the_weights_that_calibration_updated(settings):
+    x, evaluation = {"x": rows(300, 0)}, {"x": rows(20, 1)}
+    settings = {"rate": 0.5, "format": "dense", "remove_dead": False, "eval_data": evaluation} | settings
     once = onnxprune.prune(mlp(), calibration_data=x, **settings).model
     still = {"epochs": 1, "learning_rate": 1e-12, "weight_decay": 0.0, "schedule": "one-shot"}
     trained = onnxprune.prune(mlp(), data=x, calibration_data=x, **still, **settings).model
@@ -176,7 +176,7 @@ def test_retraining_goes_on_from_the_weights_that_calibration_fitted(settings):
         np.testing.assert_allclose(initializer(trained, name), initializer(once, name), atol=1e-6)
 
 
-def test_a_weight_that_its_inputs_say_nothing_of_is_cut_by_magnitude_and_named():
+def test_a_weight_whose_inputs_are_not_measured_is_pruned_by_magnitude_and_named():
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["h"]),
         helper.make_node("Transpose", ["v"], ["turned"], perm=[1, 0]),

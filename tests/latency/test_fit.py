@@ -7,7 +7,7 @@ from onnxprune.latency.layers import LAYERS, output_shape
 from onnxprune.sparse.estimate import PORTABLE
 
 
-def test_the_constants_that_made_the_figures_are_found_again(tmp_path):
+def test_the_fit_finds_the_constants_that_made_the_figures(tmp_path):
     truth = PORTABLE._replace(sparse=3.1, element=31.0, dense_rows=8.0)
     rows = [
         {"name": layer.name, "density": density, "ratios": {"onnxprune": speedup(layer, density, truth)}}

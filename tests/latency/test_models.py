@@ -20,7 +20,7 @@ from tests.builders import cnn, mlp
 pytestmark = pytest.mark.skipif(not runtime.available(), reason=runtime.available().reason or "-")
 
 
-def test_a_network_is_pruned_layer_by_layer_to_its_densities_and_raced_in_every_form():
+def test_a_network_is_pruned_layer_by_layer_to_its_densities_and_timed_in_every_format():
     network = Network(cnn, {"x": (2, 1, 8, 8)}, (1.0, 0.3, 0.05))
     weights = find_weights(prepare(network).dense).prunable
     assert [weight.nonzero() for weight in weights] == [72, 1152 - round(0.7 * 1152), 576 - round(0.95 * 576)]
@@ -32,7 +32,7 @@ def test_a_network_is_pruned_layer_by_layer_to_its_densities_and_raced_in_every_
     assert console.file.getvalue().count("cnn") == 3
 
 
-def test_the_topologies_have_the_weights_that_they_are_known_for():
+def test_the_networks_have_their_published_number_of_weights():
     proto = networks.light("squeezenet")
     onnx.checker.check_model(proto, full_check=True)
     assert sum(int(np.prod(tensor.dims)) for tensor in proto.graph.initializer) == pytest.approx(

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -28,18 +30,18 @@ def worker():
     worker.close()
 
 
-def test_a_wrong_result_of_our_own_ends_the_bench_and_of_another_engine_is_reported(files, worker):
+def test_a_wrong_result_of_onnxprune_ends_the_bench_and_one_of_another_engine_is_reported(files, worker):
     other = Worker(DENSE)
     entrants = {"dense": Entrant(worker, files / "one.onnx"), "other": Entrant(other, files / "other.onnx")}
     row = race("model", 0.1, 1, entrants, X, tolerance=1e-5, rounds=2)
     assert "differ from those of" in row.failures["other"] and list(row.ratios) == ["dense"]
     entrants["other"] = Entrant(other, files / "other.onnx", own=True)
-    with pytest.raises(SettingError, match="differ from those of"):
+    with pytest.raises(SettingError, match=r"model: other is off by .* of the largest output of dense"):
         race("model", 0.1, 1, entrants, X, tolerance=1e-5, rounds=2)
     other.close()
 
 
-def test_an_engine_that_refuses_a_model_is_reported_and_the_others_go_on(files, worker):
+def test_an_engine_that_refuses_a_model_is_reported_and_the_others_are_timed(files, worker):
     broken = Worker(DENSE)
     (files / "broken.onnx").write_bytes(b"none")
     entrants = {
@@ -47,18 +49,19 @@ def test_an_engine_that_refuses_a_model_is_reported_and_the_others_go_on(files, 
         "broken": Entrant(broken, files / "broken.onnx"),
     }
     row = race("model", None, 1, entrants, X, tolerance=1e-5, rounds=3)
-    assert "broken" in row.failures
+    assert "broken" in row.failures["broken"]
     assert row.ratios == {"dense": 1.0} and len(row.runs["dense"]) >= 3
     assert row.bytes["dense"] == (files / "one.onnx").stat().st_size
-    assert broken.memory().peak is None or broken.memory().peak > 0
+    # Of Linux alone.
+    assert (broken.memory().peak or 0) > 0 or not Path("/proc/self/status").exists()
     broken.close()
 
 
-def test_an_engine_whose_package_is_not_there_is_missing():
+def test_an_engine_whose_package_is_not_installed_is_missing():
     assert Engine("none", DENSE.opens, "no_such_package").missing() and not DENSE.missing()
 
 
-def test_outputs_of_other_shapes_differ_without_end():
+def test_outputs_of_different_shapes_differ_infinitely():
     assert difference([np.ones(3)], [np.ones(4)]) == np.inf
     assert difference([np.ones((0, 3))], [np.ones((0, 3))]) == 0
     assert difference([np.array([1.0, 4.0])], [np.array([1.0, 5.0])]) == 0.2

@@ -156,7 +156,7 @@ def test_sparse_constants_inside_functions_become_dense():
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_weight_stays_dense_that(weight, names, reason):
+def test_a_weight_stays_dense_where_coo_cannot_hold_it(weight, names, reason):
     proto = matmul_model(weight)
     before = copy(proto)
     assert sparsify(proto, names) == {}

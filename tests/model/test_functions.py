@@ -95,7 +95,7 @@ def test_a_function_of_another_opset_is_named_with_what_to_do():
         onnxprune.prune(model, rate=0.5)
 
 
-def test_weights_in_functions_are_retrained():
+def test_weights_in_functions_are_fine_tuned():
     x = normal(64, 8)
     y = np.maximum(x @ normal(8, 4, seed=3), 0)
     model = written(f"{GRAPH} {{ y = local.dense (x, w) }}", {"w": normal(8, 4)}, functions=local(DENSE))

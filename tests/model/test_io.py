@@ -28,7 +28,7 @@ def test_an_untouched_model_comes_out_as_it_went_in(tmp_path):
     assert onnx.load(tmp_path / "out.onnx") == onnx.load(tmp_path / "in.onnx")
 
 
-def test_external_data_goes_in_and_out_and_stays_where_it_was(tmp_path):
+def test_external_data_is_read_and_written_and_the_input_is_unchanged(tmp_path):
     onnx.save(
         mlp(64, 128), tmp_path / "in.onnx", save_as_external_data=True, location="w.bin", size_threshold=0
     )

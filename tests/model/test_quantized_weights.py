@@ -155,7 +155,7 @@ def meant(weight):
 
 @pytest.mark.parametrize("form", ["ops", "dense", "coo"])
 @pytest.mark.parametrize("name", FORMS)
-def test_half_of_a_quantized_weight_goes_to_its_zero_point_and_the_rest_stays(name, form):
+def test_half_of_a_quantized_weight_becomes_its_zero_point_and_the_rest_is_unchanged(name, form):
     model = FORMS[name]()
     result = onnxprune.prune(model, rate=0.5, format=form, remove_dead=False)
     before, after = initializer(model, "w"), initializer(result.model, "w")
@@ -173,7 +173,7 @@ def test_half_of_a_quantized_weight_goes_to_its_zero_point_and_the_rest_stays(na
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_what_a_quantized_weight_stands_for_is_what_the_runtime_computes_with(name):
+def test_the_dequantized_weight_is_what_onnxruntime_computes_with(name):
     """Each element alone: cutting it moves the outputs as much as its size, for an input of ones."""
     model = FORMS[name]()
     weight = only_weight(model)
@@ -276,7 +276,7 @@ def quantized(model, way, folder):
 
 @pytest.mark.parametrize("way", ["static QDQ", "static QOperator", "dynamic"])
 @pytest.mark.parametrize("build", [mlp, cnn])
-def test_zeros_that_were_there_before_quantization_are_counted_and_stay(build, way, tmp_path):
+def test_zeros_from_before_quantization_are_counted_and_kept(build, way, tmp_path):
     pruned = onnxprune.prune(build(), rate=0.6, format="dense", remove_dead=False)
     zeros = [layer.size - layer.kept for layer in pruned.report.layers]
     result = onnxprune.prune(quantized(pruned.model, way, tmp_path), rate=0, remove_dead=False)

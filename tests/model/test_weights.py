@@ -137,7 +137,7 @@ def built(name):
 
 @pytest.mark.parametrize("form", ["ops", "dense", "coo"])
 @pytest.mark.parametrize("name", [*HABITS, *MODEL_HABITS])
-def test_weights_are_found_wherever_they_are_and_half_of_each_goes(name, form):
+def test_weights_are_found_and_half_pruned_wherever_they_are(name, form):
     model = built(name)
     result = onnxprune.prune(model, rate=0.5, format=form, remove_dead=False)
     before, after = (load(m)[0] for m in (model, result.model))

@@ -41,7 +41,7 @@ def refusal(target: Path, source: Path) -> str:
     return result.output
 
 
-def test_files_come_from_the_users_folder_raw_or_gzipped(small_mnist: Path, tmp_path: Path) -> None:
+def test_files_are_read_from_the_users_folder_raw_or_gzipped(small_mnist: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(mnist.main, [str(tmp_path / "target"), "--from", str(small_mnist)])
     assert result.exit_code == 0
     files = {path.name: path.read_bytes() for path in (tmp_path / "target").iterdir()}

@@ -1,4 +1,4 @@
-"""The images written as held out are those that the training never showed its network."""
+"""The validation images are those that the network was not trained on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", list(train_lenets.RECIPES))
-def test_validation_images_are_what_the_training_did_not_show(
+def test_validation_images_are_those_not_trained_on(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: set[int] = set()

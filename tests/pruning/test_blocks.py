@@ -47,7 +47,7 @@ def blocks_of(matrix: np.ndarray, rows: int) -> list[np.ndarray]:
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 9), st.integers(1, 14), st.floats(0, 0.99), st.integers(0, 99))
-def test_exactly_round_r_n_blocks_go_and_each_goes_or_stays_whole(inputs, outputs, rate, seed):
+def test_exactly_round_r_n_blocks_are_removed_and_each_whole(inputs, outputs, rate, seed):
     weight = product(inputs, outputs, seed)
     mask = make_masks([Pool((weight,), rate, None)], blocks=True)["w"]
     whole = [block.all() for block in blocks_of(weight.matrix(mask), outputs)]
@@ -79,7 +79,7 @@ def test_blocks_of_a_grouped_convolution_stay_within_their_group(outputs, group,
         assert not set(rows[first : first + outputs // group]) & set(others)
 
 
-def test_global_scope_layer_rates_and_quality_hold_for_blocks():
+def test_global_allocation_layer_rates_and_std_threshold_hold_for_blocks():
     weights = find_weights(ir.from_proto(cnn())).prunable
     total = sum(block_norms(weight, weight.numbers()).size for weight in weights)
 
@@ -98,7 +98,7 @@ def test_global_scope_layer_rates_and_quality_hold_for_blocks():
         assert left(std_threshold=0.9)[weight.name] == kept
 
 
-def test_blocks_are_pruned_in_steps_and_retrained():
+def test_blocks_are_pruned_in_steps_and_fine_tuned():
     rows = np.random.default_rng(0).random((60, 1, 8, 8)).astype(np.float32)
     chosen = {"data": {"x": rows}, "steps": 2, "epochs": 2, "batch_size": 20, "format": "dense"}
     result = onnxprune.prune(cnn(), rate=0.7, pattern="4x1", remove_dead=False, **chosen)

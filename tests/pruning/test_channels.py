@@ -35,7 +35,7 @@ def lost(choice: Choice, widths: tuple[int, ...]) -> list[int]:
 
 @pytest.mark.parametrize("rate", [0.1, 0.3, 0.5, 0.9])
 @pytest.mark.parametrize("allocation", ["uniform", "global"])
-def test_the_rate_is_the_fraction_of_weights_that_goes(rate: float, allocation: str) -> None:
+def test_the_rate_is_the_fraction_of_weights_removed(rate: float, allocation: str) -> None:
     groups, weights = chain(20, 100, 80, 10)
     choice = choose_channels(groups, weights, rate, allocation=allocation)
     assert choice.total == 2000 + 8000 + 800
@@ -46,7 +46,7 @@ def test_the_rate_is_the_fraction_of_weights_that_goes(rate: float, allocation: 
     assert choice.kept == 20 * left[0] + left[0] * left[1] + left[1] * 10
 
 
-def test_the_least_important_channels_of_a_layer_go() -> None:
+def test_the_least_important_channels_of_a_layer_are_removed() -> None:
     groups, weights = chain(4, 10, 3)
     weights["w0"][[2, 7]] *= 0.01
     weights["w1"][:, [2, 7]] *= 0.01
@@ -69,7 +69,7 @@ def test_importance_is_the_mean_size_of_all_elements_of_the_group() -> None:
     assert group_importance(groups, weights, "l2")[1] == pytest.approx(np.sqrt(np.square(array).mean()))
 
 
-def test_scores_stand_in_the_place_of_the_values() -> None:
+def test_scores_replace_the_values_in_the_importance() -> None:
     groups, weights = chain(4, 6, 3)
     scores = {name: np.ones_like(array) for name, array in weights.items()}
     scores["w0"][4] = scores["w1"][:, 4] = 0
@@ -79,7 +79,7 @@ def test_scores_stand_in_the_place_of_the_values() -> None:
 @pytest.mark.parametrize(
     ("round_to", "least", "left"), [(8, 1, {8, 16}), (1, 15, {15}), (4, 6, {8}), (64, 1, {30})]
 )
-def test_what_stays_is_rounded_and_never_too_little(round_to: int, least: int, left: set[int]) -> None:
+def test_round_to_and_min_channels_hold_in_every_layer(round_to: int, least: int, left: set[int]) -> None:
     groups, weights = chain(10, 30, 10)
     choice = choose_channels(
         groups, weights, 0.8 if least > 1 else 0.6, round_to=round_to, min_channels=least
@@ -94,20 +94,20 @@ def test_a_layer_keeps_one_channel_whatever_the_rate() -> None:
     assert choice.rate < 0.9999
 
 
-def test_excluded_weights_are_not_cut_and_count_in_no_rate() -> None:
+def test_excluded_weights_are_not_pruned_and_do_not_count_towards_the_rate() -> None:
     groups, weights = chain(10, 30, 30, 10)
     choice = choose_channels(groups, weights, 0.5, exclude=["w0"])
     assert lost(choice, (10, 30, 30, 10))[0] == 0
     assert choice.total == 900 + 300 and choice.rate == pytest.approx(0.5, abs=0.02)
 
 
-def test_no_rate_takes_nothing_and_no_groups_give_nothing() -> None:
+def test_rate_0_removes_nothing_and_neither_does_a_model_without_groups() -> None:
     groups, weights = chain(10, 30, 10)
     assert choose_channels(groups, weights, 0).chosen.size == 0
     assert choose_channels([], weights, 0.5).rate == 0
 
 
-def test_two_ways_to_cut_the_same_weight_are_counted_once() -> None:
+def test_a_weight_pruned_along_both_axes_is_counted_once() -> None:
     weights = {"w": np.random.default_rng(0).standard_normal((12, 5)).astype(np.float32)}
     heads = [{("w", 0): np.arange(head * 4, head * 4 + 4)} for head in range(3)]
     widths = [{("w", 0): np.arange(width, 12, 4)} for width in range(4)]
@@ -116,13 +116,13 @@ def test_two_ways_to_cut_the_same_weight_are_counted_once() -> None:
     assert choice.kept == 5 * (12 - len(rows))
 
 
-def test_a_group_too_coarse_for_the_rate_is_left_and_finer_ones_go() -> None:
+def test_a_group_too_coarse_for_the_rate_is_kept_and_finer_ones_are_removed() -> None:
     groups, weights = chain(10, 40, 40, 10)
     halves: Groups = [{("w3", 0): np.arange(half * 50, half * 50 + 50)} for half in range(2)]
     weights["w3"] = np.ones((100, 50), np.float32)
     assert choose_channels([*groups, *halves], weights, 0.25).rate == pytest.approx(0.25, abs=0.02)
 
 
-def test_a_small_rate_takes_the_few_that_come_close_to_it() -> None:
+def test_a_small_rate_removes_the_few_groups_that_come_closest_to_it() -> None:
     groups, weights = chain(10, 400, 10)
     assert len(choose_channels(groups, weights, 0.005).chosen) == 2

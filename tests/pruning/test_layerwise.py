@@ -19,7 +19,7 @@ def half(scores: np.ndarray, part: float) -> np.ndarray:
     return keep_largest([scores], 0.5 * part)[0]
 
 
-def test_refit_is_the_least_squares_solution_on_each_rows_support():
+def test_reconstruction_is_the_least_squares_solution_on_each_rows_support():
     weights, layer = problem()
     mask = half(np.abs(weights), 1.0)
     fitted = reconstruct(layer, mask, np.where(mask, weights, 0)) * layer.scale
@@ -31,7 +31,7 @@ def test_refit_is_the_least_squares_solution_on_each_rows_support():
     assert not fitted[~mask].any()
 
 
-def test_second_order_loses_less_than_magnitude_and_refit_less_again():
+def test_second_order_loses_less_than_magnitude_and_reconstruction_less_again():
     weights, layer = problem()
     cut = layer.loss(np.where(half(np.abs(weights), 1.0), weights, 0))
     mask, values = second_order(layer, half)
@@ -40,7 +40,7 @@ def test_second_order_loses_less_than_magnitude_and_refit_less_again():
     assert layer.loss(fitted) <= layer.loss(values) < 0.5 * cut
 
 
-def test_nothing_is_changed_where_nothing_goes_and_both_models_are_one():
+def test_weights_are_unchanged_where_none_is_removed_and_inputs_are_the_same():
     weights = np.random.default_rng(0).standard_normal((1, 4, 8))
     x = np.random.default_rng(1).standard_normal((1, 8, 100))
     second = x @ x.transpose(0, 2, 1)

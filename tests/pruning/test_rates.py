@@ -21,7 +21,7 @@ def test_layer_rates_add_up_to_the_rate_asked_for(allocation, rate):
     assert lost == pytest.approx(rate * size, abs=len(masks))
 
 
-def test_erk_spares_layers_of_few_connections():
+def test_erk_gives_layers_of_few_connections_lower_rates():
     weights = find_weights(ir.from_proto(cnn())).prunable
     pools = allocate(weights, PruneConfig(rate=0.7, allocation="erk"))
     rates = {pool.weights[0].name: pool.rate for pool in pools}

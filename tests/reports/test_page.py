@@ -81,7 +81,7 @@ def test_the_page_shows_every_layer_setting_version_and_hash(record):
     assert "excluded by --exclude" in text
 
 
-def test_the_page_draws_sensitivities_and_the_weights_before_after_and_in_the_end(record):
+def test_the_page_draws_sensitivities_and_the_weights_before_and_after_pruning_and_fine_tuning(record):
     assert set(record["sensitivity"]) == {layer["name"] for layer in record["layers"]}
     content = page(record)
     assert "deviation of the outputs against rate" in content

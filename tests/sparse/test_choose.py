@@ -15,7 +15,7 @@ REORDER = 3.0
 
 
 def chain(gains):
-    """The speedup of nodes that take 10 each when dense, with a reorder wherever neighbours differ."""
+    """The speedup of nodes that take 10 each when dense, with a reorder wherever neighbors differ."""
 
     def speedup(chosen):
         cost = sum(10 - gain * (place in chosen) for place, gain in enumerate(gains))
@@ -34,33 +34,33 @@ def test_nodes_that_gain_by_themselves_run_by_kernels():
     assert search(gains, lambda chosen: 1 + sum(gains[place] for place in chosen) / 40, never) == {0, 1, 3}
 
 
-def test_a_lone_node_whose_gain_the_reorders_eat_runs_dense():
+def test_a_lone_node_whose_gain_is_lost_to_reorders_runs_dense():
     gains = [-9, 4, -9, 8, 8, 8]
     assert search(gains, chain(gains), never) == {3, 4, 5}
 
 
-def test_a_slow_node_amid_fast_ones_runs_by_its_kernel_too():
+def test_a_slow_node_between_fast_ones_runs_by_its_kernel_too():
     gains = [8, 8, -2, 8, 8]
     assert search(gains, chain(gains), never) == {0, 1, 2, 3, 4}
 
 
-def test_a_run_is_cut_where_a_part_of_it_is_better():
+def test_a_run_of_kernels_is_divided_where_a_part_of_it_is_better():
     good = {0, 1, 2, 3}
     gains = [8, 8, 8, 8, 1, 1, 1, 1]
     assert search(gains, lambda chosen: 1 + len(chosen & good) - len(chosen - good) / 9, never) == good
 
 
-def test_a_graph_that_gains_less_than_the_favour_of_dense_is_dense():
+def test_a_graph_that_gains_too_little_runs_dense():
     assert search([1, 1], lambda chosen: LEAST_SPEEDUP - 0.001, never) == frozenset()
     assert search([1, 1], lambda chosen: LEAST_SPEEDUP, never) == {0, 1}
 
 
-def test_the_last_word_has_a_new_measurement():
+def test_the_choice_is_confirmed_by_a_new_measurement():
     heard = iter([2.0, 0.9])  # the first was luck
     assert search([1.0], lambda chosen: next(heard), never) == frozenset()
 
 
-def test_out_of_time_the_better_start_is_taken():
+def test_when_time_runs_out_the_better_start_is_taken():
     gains = [-9, 4, -9, 8, 8, 8]
     assert search(gains, chain(gains), lambda: True) == {1, 3, 4, 5}
 
@@ -92,7 +92,7 @@ def layers(density: float, batch: int, size: int = 512):
 
 
 @pytest.mark.parametrize(("density", "batch", "by_kernel"), [(0.05, 1, 2), (0.05, 64, 2), (0.75, 64, 0)])
-def test_the_portable_choice_takes_kernels_where_little_is_left(density, batch, by_kernel):
+def test_the_estimated_choice_takes_kernels_where_few_weights_are_left(density, batch, by_kernel):
     choice = choose_portable(layers(density, batch), {"x": np.zeros((batch, 512), np.float32)})
     assert [node.name for node in choice.nodes] == ["first", "second"]
     assert sum(node.by_kernel for node in choice.nodes) == by_kernel

@@ -92,7 +92,7 @@ def test_a_transposed_view_is_read_in_its_own_order():
 
 
 @given(weights())
-def test_encoded_bytes_foretells_the_size(weight):
+def test_encoded_bytes_predicts_the_size(weight):
     encoded = encode(weight)
     assert encoded_bytes(len(encoded.values), weight.itemsize, weight.ndim) == encoded.nbytes
 

@@ -77,7 +77,7 @@ def runs(model, inputs):
 @pytest.mark.parametrize("addend", [False, True], ids=["alone", "with an addend"])
 @pytest.mark.parametrize("tail", ["", *TAILS])
 @pytest.mark.parametrize("sum_name", SUMS)
-def test_a_sparse_node_takes_in_what_follows_and_gives_it_back(sum_name, tail, addend):
+def test_a_sparse_node_fuses_what_follows_and_is_restored(sum_name, tail, addend):
     if not tail and not addend:
         pytest.skip("nothing follows")
     text, since = TAILS.get(tail, ("", 11))
@@ -179,7 +179,7 @@ def test_other_sums_stay_as_they_are(others):
         ("float[a, b, c] y", "z = MatMul (x, w) y = Add (z, other)"),
     ],
 )
-def test_what_is_read_elsewhere_or_broadcast_stays_as_it_was(outputs, nodes):
+def test_a_value_read_elsewhere_or_broadcast_is_not_fused(outputs, nodes):
     names = [name for name in ("moving", "other") if name in nodes]
     declared = {"moving": ", float moving", "other": ", float[p, q, 16] other"}
     dense = parse(
@@ -192,7 +192,7 @@ def test_what_is_read_elsewhere_or_broadcast_stays_as_it_was(outputs, nodes):
     assert op_types(encoded.graph) == ["SparseMatMul", *op_types(dense.graph)[1:]]
 
 
-def test_of_two_sparse_sums_that_are_added_one_takes_the_other_in():
+def test_of_two_sparse_sums_that_are_added_one_fuses_the_other():
     text = """g (float[1, 8, 9, 9] x) => (float[1, 16, 9, 9] y) {
         main = Conv <pads: ints = [1, 1, 1, 1]> (x, v)
         short = Conv (x, w)
@@ -216,7 +216,7 @@ def test_of_two_sparse_sums_that_are_added_one_takes_the_other_in():
     assert metadata == {"block"}
 
 
-def test_without_the_old_names_the_nodes_still_come_back():
+def test_without_the_old_names_the_nodes_are_still_restored():
     dense, inputs = followed("SparseConv", TAILS["AddClipDivMul"][0], addend=True)
     encoded, _ = sparse(dense)
     del encoded.graph.node[0].metadata_props[:]
@@ -235,7 +235,7 @@ def test_a_fused_node_that_lacks_an_input_is_refused():
         from_ops(ir.from_proto(encoded))
 
 
-def test_a_sum_in_the_body_of_an_if_takes_in_what_follows_there():
+def test_a_sum_in_a_branch_of_an_if_fuses_what_follows_there():
     dense = parse(
         """g (float[3, 32] x, bool c) => (float[a, b] y) {
             y = If (c) <

@@ -55,7 +55,7 @@ def test_a_model_that_can_hold_sparse_nodes_is_returned_as_it_is(opset):
     assert raise_opset(model, never_asked) == (model, None)
 
 
-def test_an_old_model_comes_to_opset_13_and_can_hold_sparse_nodes():
+def test_an_old_model_is_converted_to_opset_13_and_can_hold_sparse_nodes():
     model = ir.from_proto(old_model())
     converted, reason = raise_opset(model, same_in_onnxruntime)
     assert reason is None
@@ -73,10 +73,10 @@ def test_what_the_converter_drops_is_put_back():
     after = ir.to_proto(converted)
     nodes = {node.name: node for node in after.graph.node}
     for node in before.graph.node:
-        mended = nodes[node.name]
-        assert list(mended.output) == list(node.output)
-        assert mended.doc_string == node.doc_string
-        assert mended.metadata_props[0].value == node.op_type
+        restored = nodes[node.name]
+        assert list(restored.output) == list(node.output)
+        assert restored.doc_string == node.doc_string
+        assert restored.metadata_props[0].value == node.op_type
     assert nodes["Upsample 1"].op_type == "Resize"
     assert after.graph.metadata_props[0].value == "yes"
     assert after.metadata_props[0].value == "someone"
@@ -106,7 +106,7 @@ def test_the_model_that_was_given_is_not_changed():
     assert ir.to_proto(model).SerializeToString(deterministic=True) == before
 
 
-def test_inputs_stay_inputs_also_where_they_list_initializers():
+def test_inputs_stay_inputs_even_where_initializers_are_listed_among_them():
     proto = old_model(ir_version=3)
     for tensor in proto.graph.initializer:
         proto.graph.input.append(
@@ -161,7 +161,7 @@ def test_a_conversion_that_changes_outputs_is_not_taken():
     assert reason == "the model's opset is 9, and converted to 13 it computes something else"
 
 
-def test_a_model_that_cannot_be_converted_is_kept_and_the_reason_told():
+def test_a_model_that_cannot_be_converted_is_kept_with_the_reason():
     proto = old_model()
     proto.graph.node[1].op_type = "NoSuchOperator"
     model = ir.from_proto(proto)
@@ -183,7 +183,7 @@ def test_a_model_with_functions_is_kept():
     assert "functions" in reason
 
 
-def test_operators_of_other_domains_come_through():
+def test_operators_of_other_domains_are_kept_by_the_conversion():
     proto = parse(
         "g (float[n, 4] x) => (float[n, 4] y) { h = MatMul (x, w) y = com.microsoft.Gelu (h) }",
         opset=9,

@@ -39,7 +39,7 @@ def test_a_node_placed_dense_is_still_stored_sparse_and_gives_the_same_bits():
             assert (got == wanted).all()
 
 
-def test_placing_to_and_fro_leaves_the_model_as_it_was():
+def test_placing_nodes_dense_and_back_restores_the_model():
     there = placed(pruned())
     assert {node.domain for node in there.graph.node if node.op_type.startswith("Sparse")} == {DENSE_DOMAIN}
     back = placed(there, *range(2))
@@ -76,7 +76,7 @@ def decoded() -> onnx.ModelProto:
     return model
 
 
-def test_functions_that_decode_in_front_of_a_sparse_node_stay_with_it():
+def test_functions_that_decode_for_a_sparse_node_stay_with_it():
     x = np.random.default_rng(0).random((2, 1, 8, 8), dtype=np.float32)
     expected = run(pruned(), x=x)[0]
     for by_kernel in ((), (1,)):
@@ -90,7 +90,7 @@ def test_functions_that_decode_in_front_of_a_sparse_node_stay_with_it():
 
 
 @pytest.mark.skipif(not runtime.available(), reason=runtime.available().reason or "-")
-def test_a_node_is_timed_alone_with_the_functions_in_front_of_it():
+def test_a_node_is_timed_alone_with_the_functions_that_decode_for_it():
     graph = ir.from_proto(decoded())
     node = sparse_nodes(graph)[1]
     assert time_node(graph, node, {}, 1) is None

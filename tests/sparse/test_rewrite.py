@@ -213,7 +213,7 @@ def test_a_weight_of_zeros_runs():
     assert_same_outputs(dense, encoded, x=x)
 
 
-def test_nan_and_infinity_in_a_weight_come_through():
+def test_nan_and_infinity_in_a_weight_are_kept():
     dense, x = weighted_model("Gemm (x, w, b)")
     weight = sparse_array(32, 16)
     weight[3, 4], weight[5, 6] = np.inf, np.nan
@@ -247,7 +247,7 @@ def if_model(*, inside):
 
 
 @pytest.mark.parametrize("inside", [True, False], ids=["weights inside", "weight outside"])
-def test_weights_read_in_if_bodies_become_sparse_where_they_live(inside):
+def test_weights_read_in_branches_of_an_if_become_sparse_in_place(inside):
     dense = if_model(inside=inside)
     encoded, stored = sparse(dense)
     assert op_types(encoded.graph) == ["If", "SparseMatMul", "SparseGemm"]
@@ -290,7 +290,7 @@ def test_a_shared_weight_is_stored_once():
     assert canonical(ir.to_proto(model)) == canonical(dense)
 
 
-def test_a_constant_node_becomes_three_of_its_name_and_comes_back():
+def test_a_constant_node_becomes_three_of_its_name_and_is_restored():
     dense = parse("g (float[n, 32] x) => (float[n, 16] y) { y = MatMul (x, w) }")
     constant = onnx.helper.make_node(
         "Constant", [], ["w"], name="const_3", value=numpy_helper.from_array(sparse_array(32, 16), "w")
@@ -371,7 +371,7 @@ def test_initializers_that_ir_3_made_list_as_inputs_stay_constant():
     assert_same_outputs(dense, encoded, x=x)
 
 
-def test_names_that_are_taken_are_numbered_and_come_back():
+def test_names_that_are_taken_are_numbered_and_restored():
     dense = parse(
         "g (float[n, 32] x) => (float[n, 16] y) { w_gaps = MatMul (x, w) y = Softmax (w_gaps) }",
         w=sparse_array(32, 16),
@@ -514,7 +514,7 @@ def test_parts_of_a_weight_that_another_node_reads_stay():
     assert set(model.graph.initializers) == {"w", "b", "w.shape"}
 
 
-def test_what_was_written_about_the_weight_goes_with_its_values_and_back():
+def test_metadata_of_a_weight_follows_its_values_and_is_restored():
     dense, _ = weighted_model("Gemm (x, w, b)")
     entry = onnx.helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, (32, 16), "the weight")
     entry.metadata_props.add(key="origin", value="checkpoint")

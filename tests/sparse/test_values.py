@@ -88,7 +88,7 @@ def test_other_float_types_are_computed_in_their_own(dtype, values):
     assert run(encoded, x=x)[0].tobytes() == run(held, x=x)[0].tobytes()
 
 
-def test_weights_in_constant_nodes_and_in_bodies_of_an_if_are_rounded_where_they_live():
+def test_weights_in_constant_nodes_and_branches_of_an_if_are_rounded_in_place():
     text = """g (float[3, 32] x, bool c) => (float[a, b] y) {
         y = If (c) <
             then_branch = t () => (float[a, b] u) { u = MatMul (x, w) },
@@ -135,7 +135,7 @@ def test_fp16_is_off_by_a_2048th_of_the_channels_largest_at_most_or_refused(weig
 @pytest.mark.parametrize(
     ("value", "values"), [(1e5, "fp16"), (1e-6, "fp16"), (np.nan, "int8"), (np.inf, "fp16"), (1e-40, "int8")]
 )
-def test_a_weight_that_the_type_cannot_hold_keeps_its_own_values_and_says_so(value, values):
+def test_a_weight_that_the_type_cannot_hold_keeps_its_values_with_a_note(value, values):
     weight = sparse_array(32, 16)
     weight[:, 3] = 0
     weight[5, 3] = value
@@ -149,7 +149,7 @@ def test_a_weight_that_the_type_cannot_hold_keeps_its_own_values_and_says_so(val
 
 
 @given(st.lists(st.integers(1, 15), max_size=40))
-def test_packed_gaps_come_back(gaps):
+def test_unpacking_packed_gaps_gives_the_gaps(gaps):
     array = np.array(gaps, np.uint8)
     packed = pack_gaps(array)
     assert len(packed) == (len(gaps) + 1) // 2
@@ -191,7 +191,7 @@ def test_scales_of_another_number_than_there_are_channels_are_refused_by_onnxrun
             run(encoded, x=dense_array(3, 32))
 
 
-def test_the_job_judges_and_records_what_the_file_holds(tmp_path):
+def test_the_job_evaluates_and_records_the_rounded_values_of_the_file(tmp_path):
     dense = parse(
         "g (float[n, 64] x) => (float[n, 64] y) { h = MatMul (x, w) y = Relu (h) }", w=dense_array(64, 64)
     )
@@ -206,6 +206,6 @@ def test_the_job_judges_and_records_what_the_file_holds(tmp_path):
     assert again.report.layers[0].kept <= layer.kept
 
 
-def test_rounded_values_are_a_matter_of_the_ops_format():
+def test_rounded_values_need_the_ops_format():
     with pytest.raises(SettingError, match="--values int8 is for sparse nodes"):
         PruneConfig(rate=0.5, values="int8", format="dense")

@@ -311,7 +311,7 @@ def test_onnx_attention_loses_whole_heads_with_those_that_they_share(shared: int
     assert shape_of(pruned, "wq") == (6, 16) and shape_of(pruned, "wk") == (6, 4 * shared)
 
 
-def test_fused_convolutions_products_and_norms_are_cut_as_their_plain_forms() -> None:
+def test_fused_convolutions_products_and_norms_are_pruned_as_their_plain_forms() -> None:
     pruned = prune_channels(
         model(
             """(float[N,3,4,4] x) => (float[N,5] y) {
@@ -389,7 +389,7 @@ def test_a_recurrent_state_that_a_caller_gives_freezes_the_layer() -> None:
 
 
 @pytest.mark.parametrize("per_axis", [False, True])
-def test_quantized_weights_are_cut_with_their_scales(per_axis: bool) -> None:
+def test_quantized_weights_lose_channels_with_their_scales(per_axis: bool) -> None:
     def scales(length: int) -> np.ndarray:
         return np.abs(normal(length)) / 50 if per_axis else np.array(0.02, np.float32)
 
@@ -413,7 +413,7 @@ def test_quantized_weights_are_cut_with_their_scales(per_axis: bool) -> None:
     assert shape_of(pruned, "q1") == (4, 3, 1, 1) and shape_of(pruned, "q2") == (4, 4, 1, 1)
 
 
-def test_units_of_both_bodies_of_an_if_go_together() -> None:
+def test_units_of_both_branches_of_an_if_are_removed_together() -> None:
     pruned = prune_channels(
         model(
             """(float[N,5] x, bool flag) => (float[N,3] y) {
@@ -449,7 +449,7 @@ def test_a_bias_that_two_layers_share_does_not_bind_them() -> None:
     assert len(pruned.groups.positions) == 16
 
 
-def test_rounding_and_a_least_number_of_channels_are_kept_to() -> None:
+def test_round_to_and_min_channels_are_kept() -> None:
     proto = model(
         "(float[N,5] x) => (float[N,3] y) {h = Gemm<transB=1>(x, w1) r = Relu(h) y = Gemm<transB=1>(r, w2)}",
         w1=normal(20, 5), w2=normal(3, 20),
@@ -473,7 +473,7 @@ def test_grouped_convolutions_behind_a_shuffle_lose_the_same_channels_of_each_gr
     assert shape_of(pruned, "w3")[0] < 16 and shape_of(pruned, "w4")[1] * 2 == shape_of(pruned, "w3")[0]
 
 
-def test_overlapping_slices_are_cut_at_the_places_that_stay() -> None:
+def test_overlapping_slices_are_rewritten_to_the_positions_that_stay() -> None:
     pruned = prune_channels(
         model(
             """(float[N,3] x) => (float[N,2] y) {

@@ -77,7 +77,7 @@ def test_removal_cascades_forwards_and_backwards() -> None:
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
-def test_filters_go_through_norm_activation_pooling_and_flatten_with_their_runs_of_columns(dims: int) -> None:
+def test_dead_filters_are_removed_through_norm_activation_pooling_and_flatten(dims: int) -> None:
     space = ",".join(["6"] * dims)
     kernel, window = (3,) * dims, ",".join(["2"] * dims)
     columns = 5 * 2**dims
@@ -291,7 +291,7 @@ def test_rounded_up_pooling_with_windows_that_may_miss_keeps_constants() -> None
     assert units(operate(proto)[1], "w1") == (4, 2)
 
 
-def test_depthwise_channels_go_with_their_filters() -> None:
+def test_dead_depthwise_channels_are_removed_with_their_filters() -> None:
     proto = model(
         """(float[N,2,6,6] x) => (float[N,3,6,6] y) {
             c = Conv(x, w1, b1) r = Relu(c) d = Conv<group=4, pads=[1,1,1,1]>(r, w2, b2) y = Conv(d, w3, b3)}""",
@@ -305,7 +305,7 @@ def test_depthwise_channels_go_with_their_filters() -> None:
     assert next(a.i for n in after.graph.node for a in n.attribute if a.name == "group") == 2
 
 
-def test_whole_groups_of_a_grouped_convolution_go() -> None:
+def test_whole_dead_groups_of_a_grouped_convolution_are_removed() -> None:
     proto = model(
         "(float[N,2,6,6] x) => (float[N,3,4,4] y) {c = Conv(x, w1) d = Conv<group=3>(c, w2, b2) y = Conv(d, w3)}",
         w1=normal(6, 2, 1, 1), w2=with_dead(normal(6, 2, 3, 3), rows=(2, 3)), b2=normal(6), w3=normal(3, 6, 1, 1),
@@ -357,7 +357,7 @@ def test_operators_that_mix_channels_or_have_no_rule_freeze_them(node: str) -> N
     assert node.split("<")[0].split("(")[0] in reason(report, "w1")
 
 
-def test_units_that_both_bodies_of_an_if_read_go_in_and_outside_of_them() -> None:
+def test_units_that_both_branches_of_an_if_read_are_removed_inside_and_outside() -> None:
     proto = model(
         """(float[N,5] x, bool flag) => (float[N,3] y) {
             h = Gemm<transB=1>(x, w1, b1)
@@ -385,7 +385,7 @@ def test_a_value_that_the_body_of_a_loop_reads_is_frozen() -> None:
     assert "subgraph" in reason(report, "w1")
 
 
-def test_a_bias_that_two_layers_share_is_cut_for_each_by_its_own_dead_units() -> None:
+def test_a_bias_that_two_layers_share_loses_for_each_its_own_dead_units() -> None:
     proto = model(
         """(float[N,5] x) => (float[N,3] y) {
             h = Gemm<transB=1>(x, w1, b) r = Relu(h) g = Gemm<transB=1>(r, w2, b) s = Relu(g)
@@ -474,7 +474,7 @@ def test_a_weight_on_the_left_loses_its_rows_too() -> None:
     assert [units(report, name) for name in ("w1", "w2", "w3")] == [(3, 5), (5, 3), (3, 5)]
 
 
-def test_a_weight_behind_a_transpose_is_cut_too() -> None:
+def test_a_weight_behind_a_transpose_loses_its_dead_units() -> None:
     proto = model(
         "(float[N,5] x) => (float[N,3] y) {t = Transpose(w1) h = MatMul(x, t) s = Tanh(h) y = Gemm<transB=1>(s, w2)}",
         w1=with_dead(normal(4, 5), rows=(1,)), w2=normal(3, 4),
@@ -483,7 +483,7 @@ def test_a_weight_behind_a_transpose_is_cut_too() -> None:
     assert weight_of(after, "w1").shape == (3, 5) and weight_of(after, "w2").shape == (3, 3)
 
 
-def test_weights_in_constant_nodes_are_cut_in_place() -> None:
+def test_weights_in_constant_nodes_lose_their_dead_units_in_place() -> None:
     proto = model(
         "(float[N,5] x) => (float[N,3] y) {h = Gemm<transB=1>(x, w1, b1) s = Tanh(h) y = Gemm<transB=1>(s, w2, b2)}",
         w1=with_dead(normal(4, 5), rows=(1,)), b1=normal(4), w2=normal(3, 4), b2=normal(3),

@@ -361,7 +361,7 @@ def random_graph(seed: int) -> onnx.ModelProto:
     st.sampled_from(["uniform", "global"]),
     st.sampled_from([1, 2]),
 )
-def test_a_random_graph_without_its_channels_says_what_it_says_with_them_at_zero(
+def test_removing_channels_of_a_random_graph_equals_zeroing_them(
     seed: int, rate: float, allocation: str, round_to: int
 ) -> None:
     prune_channels(random_graph(seed), rate, allocation=allocation, round_to=round_to, alone=False)

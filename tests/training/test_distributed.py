@@ -54,14 +54,19 @@ def test_two_processes_train_the_model_of_one_and_only_the_first_writes(tmp_path
     assert done.stdout.count("Evaluated in onnxruntime") == 1
 
 
-def test_a_batch_that_cannot_be_shared_equally_is_refused():
+def test_a_batch_that_cannot_be_split_equally_between_processes_is_refused():
     with joined("cpu") as alone:
         assert alone.part(7) == slice(0, 7)
-        with pytest.raises(SettingError, match="--batch-size"):
+        with pytest.raises(
+            SettingError, match="a batch of 7 samples cannot be shared equally by 2 processes"
+        ):
             Processes(2, 0, alone.device).part(7)
         assert Processes(2, 1, alone.device).part(8) == slice(4, 8)
 
 
-def test_a_device_that_is_not_there_is_refused():
-    with pytest.raises(SettingError, match="--device"), joined("cuda:99"):
+def test_a_device_that_does_not_exist_is_refused():
+    with (
+        pytest.raises(SettingError, match=r"--device cuda:99 cannot be used .*: use --device cpu"),
+        joined("cuda:99"),
+    ):
         pass

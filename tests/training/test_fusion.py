@@ -78,7 +78,7 @@ def test_a_pattern_becomes_one_function(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", UNFUSED)
-def test_what_means_something_else_stays_as_it_is(name: str) -> None:
+def test_a_pattern_of_another_meaning_is_not_fused(name: str) -> None:
     lines, function = UNFUSED[name]
     assert function not in targets(lines)
 

@@ -331,7 +331,7 @@ def test_both_branches_of_an_if_are_trained_under_the_names_of_their_weights() -
     assert module.get_parameter("w.then").grad is not None
 
 
-def test_weights_of_one_name_in_two_branches_are_told_apart() -> None:
+def test_weights_of_one_name_in_two_branches_are_distinguished() -> None:
     branches = {
         f"{side}_branch": branch(
             side, [node("MatMul", "x l.w", side[0])], side[0], {"l.w": normal(4, 4, seed=seed)}

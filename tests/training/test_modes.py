@@ -1,4 +1,4 @@
-"""BatchNormalization and Dropout while a model is retrained."""
+"""BatchNormalization and Dropout while a model is fine-tuned."""
 
 import copy
 
@@ -42,7 +42,7 @@ def normalized(dropout=False):
 DATA = {"x": normal(128, 3, 6, 6, seed=3)}
 
 
-def retrained(batch_norm, **settings):
+def fine_tuned(batch_norm, **settings):
     return onnxprune.prune(
         normalized(),
         rate=0.5,
@@ -66,20 +66,20 @@ def convolved(model):
 
 
 def test_frozen_statistics_stay_to_the_bit():
-    model = retrained("frozen")
+    model = fine_tuned("frozen")
     for name in ("mean", "variance"):
         assert (initializer(model, name) == initializer(normalized(), name)).all()
 
 
 def test_re_estimated_statistics_are_those_of_the_pruned_model_on_the_data():
-    model = retrained("re-estimate")
+    model = fine_tuned("re-estimate")
     mean, variance = convolved(model)
     np.testing.assert_allclose(initializer(model, "mean"), mean, atol=0.1 * np.sqrt(variance.max()))
     np.testing.assert_allclose(initializer(model, "variance"), variance, rtol=0.2)
 
 
 def test_trained_statistics_move_towards_those_of_the_batches():
-    before, after = normalized(), retrained("train")
+    before, after = normalized(), fine_tuned("train")
     mean, _ = convolved(after)
     distances = [np.abs(initializer(model, "mean") - mean).sum() for model in (before, after)]
     assert distances[1] < 0.5 * distances[0]
@@ -99,7 +99,7 @@ def dropouts(session):
     return [each.p for each in session.module.modules() if isinstance(each, torch.nn.Dropout)]
 
 
-def test_dropout_of_the_graph_is_on_in_training_and_shrinks_as_connections_go():
+def test_dropout_of_the_graph_is_on_in_training_and_shrinks_as_connections_are_removed():
     session = onnxprune.pruning_session(normalized(dropout=True), 10, rate=0.75, schedule="one-shot")
     (ratio,) = dropouts(session)
     kept = np.count_nonzero(initializer(session.finish(), "w")) / 135
@@ -109,7 +109,7 @@ def test_dropout_of_the_graph_is_on_in_training_and_shrinks_as_connections_go():
     assert torch.equal(session.module.eval()(inputs)[0], session.module(inputs)[0])
 
 
-def test_dropout_can_be_put_behind_a_layer_and_never_reaches_the_file():
+def test_dropout_can_be_added_after_a_layer_and_is_not_in_the_file():
     session = onnxprune.pruning_session(mlp(), 10, rate=0.75, schedule="one-shot", dropout="fc1=0.4")
     assert dropouts(session) == pytest.approx([0.2])
     assert "relu" in session.module.code and session.module.code.index("relu") < session.module.code.index(
@@ -118,7 +118,7 @@ def test_dropout_can_be_put_behind_a_layer_and_never_reaches_the_file():
     assert session.finish().graph.node == mlp().graph.node
 
 
-def test_masks_and_statistics_go_on_together_in_every_mode():
+def test_masks_hold_in_every_mode_of_batch_normalization():
     for batch_norm in ("re-estimate", "train"):
-        model = retrained(batch_norm, clip_norm=1.0)
+        model = fine_tuned(batch_norm, clip_norm=1.0)
         assert np.count_nonzero(initializer(model, "w")) == 135 - round(0.5 * 135)

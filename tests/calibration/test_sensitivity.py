@@ -24,8 +24,8 @@ LABELS = np.arange(40) % 4
 def scanned(state=None, about=None, stop_after=None):
     model = ir.from_proto(cnn())
     weights = find_weights(model).prunable
-    judge = partial(measure, model, Dataset({"x": X}, LABELS, "x"))
-    return list(itertools.islice(scan(weights, judge, RATES, about or {}, state), stop_after))[-1]
+    measured = partial(measure, model, Dataset({"x": X}, LABELS, "x"))
+    return list(itertools.islice(scan(weights, measured, RATES, about or {}, state), stop_after))[-1]
 
 
 def test_a_scan_from_the_layer_on_finds_what_a_run_of_the_whole_model_finds():
@@ -54,9 +54,9 @@ def test_a_weight_read_twice_or_behind_a_transpose_is_pruned_wherever_it_is_read
         {"w": normal(8, 8), "v": normal(8, 8, seed=1)},
     )
     x, model = normal(20, 8), ir.from_proto(proto)
-    judge = partial(measure, model, Dataset({"x": x}, None, "x"))
+    measured = partial(measure, model, Dataset({"x": x}, None, "x"))
     weights = find_weights(model).prunable
-    *_, found = scan(weights, judge, RATES, {}, None)
+    *_, found = scan(weights, measured, RATES, {}, None)
     arrays = {weight.name: weight.array() for weight in weights}
     expected = x @ arrays["v"] @ arrays["w"].T @ arrays["v"]
     for name in arrays:
@@ -89,7 +89,7 @@ def test_what_a_softmax_reads_is_compared_in_the_place_of_its_probabilities():
     assert error == pytest.approx(((x @ v).argmax(1) != labels).mean())
 
 
-def test_inputs_are_made_up_in_the_shape_asked_for():
+def test_synthetic_inputs_have_the_shape_asked_for():
     proto = open_conv()
     found = sensitivity(proto, "synthetic", input_shape={"x": (1, 3, 7, 30)}, rates=(0.5,), samples=8)
     assert found.about["shapes"] == {"x": [1, 3, 7, 30]} and found.about["samples"] == 8
@@ -97,7 +97,7 @@ def test_inputs_are_made_up_in_the_shape_asked_for():
         sensitivity(proto, "synthetic", input_shape={"z": (1, 3, 7, 30)})
 
 
-def test_an_interrupted_scan_goes_on_from_its_file_to_the_same_end(tmp_path):
+def test_an_interrupted_scan_resumes_from_its_file_to_the_same_result(tmp_path):
     state = tmp_path / "scan.json"
     scanned(state, {"model": "a"}, stop_after=1)
     assert list(Scan.load(state).layers) == ["conv1.weight"]
@@ -111,14 +111,14 @@ def test_an_interrupted_scan_goes_on_from_its_file_to_the_same_end(tmp_path):
 def test_a_file_of_another_scan_is_refused(tmp_path):
     state = tmp_path / "scan.json"
     scanned(state, {"model": "a"}, stop_after=1)
-    with pytest.raises(SettingError, match="model"):
+    with pytest.raises(SettingError, match=r"holds another scan \(it differs in model\)"):
         scanned(state, {"model": "b"})
     state.write_text("{}")
     with pytest.raises(SettingError, match="not a sensitivity scan"):
         scanned(state, {"model": "a"})
 
 
-def test_rates_by_sensitivity_move_the_outputs_less_than_one_rate_for_all():
+def test_sensitivity_allocation_changes_the_outputs_less_than_uniform():
     settings = {"rate": 0.6, "eval_data": {"x": normal(100, 1, 8, 8, seed=3)}}
     cosines = [
         onnxprune.prune(cnn(), allocation=allocation, calibration_data={"x": X}, **settings)
@@ -129,7 +129,7 @@ def test_rates_by_sensitivity_move_the_outputs_less_than_one_rate_for_all():
 
 
 @pytest.mark.parametrize("rate", [0.96, 0.99])
-def test_a_rate_above_the_usual_ladder_is_reached_and_is_not_the_same_for_all(rate):
+def test_a_rate_above_the_usual_ladder_is_reached_with_different_rates_by_layer(rate):
     layers = onnxprune.prune(
         mlp(100, 200, 20),
         rate=rate,

@@ -1,4 +1,4 @@
-"""Weights that integers stand for, retrained: rounded in every run, and given back as integers."""
+"""Quantized weights, fine-tuned: rounded in every run, and returned as integers."""
 
 import numpy as np
 import onnxruntime as ort
@@ -45,7 +45,7 @@ def test_a_quantized_model_as_a_torch_module_computes_the_same():
     assert np.allclose(y.detach().numpy(), run(quantized(), x), atol=1e-4)
 
 
-def test_integers_come_back_as_they_were_from_a_module_that_was_not_trained():
+def test_a_module_that_was_not_trained_returns_the_same_integers():
     model, _ = load(quantized())
     parameters = borrowed(to_torch(model), model)
     before = {value.name: value.const_value.numpy().copy() for value in parameters}
@@ -57,7 +57,7 @@ def test_integers_come_back_as_they_were_from_a_module_that_was_not_trained():
         assert value.const_value.numpy().dtype == before[value.name].dtype
 
 
-def test_retraining_moves_the_integers_that_stay_and_no_other():
+def test_fine_tuning_changes_the_remaining_integers_and_no_other():
     model, x = quantized(), normal(256, 8, seed=5)
     data = {"x": x, "labels": run(model, x)}
     settings = {"rate": 0.6, "format": "dense", "remove_dead": False, "eval_data": data}
@@ -72,7 +72,7 @@ def test_retraining_moves_the_integers_that_stay_and_no_other():
     assert moved[1] < 0.7 * moved[0]
 
 
-def test_what_a_constant_stands_for_is_known_where_all_its_readers_agree():
+def test_the_encoding_of_a_constant_is_known_where_all_its_readers_agree():
     model, _ = load(quantized())
     named = constants_by_name(model)
     encoding = dequantized(named["k"])
@@ -84,7 +84,7 @@ def test_what_a_constant_stands_for_is_known_where_all_its_readers_agree():
     assert dequantized(named["v"]) is None
 
 
-def test_operators_that_compute_in_integers_are_refused_with_the_mend():
+def test_operators_that_compute_in_integers_are_refused_with_how_to_fix_it():
     model = written(
         """g (float[N,8] x) => (float[N,4] y) {
             q, s, z = DynamicQuantizeLinear (x) i = MatMulInteger (q, w, z) y = Cast <to = 1> (i)

@@ -13,7 +13,7 @@ SAMPLES = {"x": normal(40, 1, 8, 8)}
 
 @pytest.mark.parametrize("allocation", ["uniform", "per-output", "global", "std", "erk", "sensitivity"])
 @pytest.mark.parametrize("share", [0.2, 0.6])
-def test_so_many_multiply_adds_are_left_however_they_are_shared_out(allocation, share):
+def test_the_multiply_adds_asked_for_are_left_under_every_allocation(allocation, share):
     report = onnxprune.prune(
         cnn(), flops=share, allocation=allocation, calibration_data=SAMPLES, remove_dead=False
     ).report
@@ -22,11 +22,11 @@ def test_so_many_multiply_adds_are_left_however_they_are_shared_out(allocation, 
     assert report.baseline.nonzero_multiply_adds == report.baseline.multiply_adds
 
 
-def test_sensitivity_saves_multiply_adds_where_they_cost_least():
+def test_sensitivity_saves_multiply_adds_where_outputs_change_least():
     """At the same multiply-adds the outputs move less than with the rate that saves most weights."""
-    judged = {"x": normal(100, 1, 8, 8, seed=3)}
+    evaluation = {"x": normal(100, 1, 8, 8, seed=3)}
     cosines = [
-        onnxprune.prune(cnn(), flops=0.5, allocation=allocation, calibration_data=SAMPLES, eval_data=judged)
+        onnxprune.prune(cnn(), flops=0.5, allocation=allocation, calibration_data=SAMPLES, eval_data=evaluation)
         .report.evaluation["outputs"][0]["cosine"]
         for allocation in ("uniform", "sensitivity")
     ]  # fmt: skip
@@ -44,7 +44,7 @@ def test_sensitivity_saves_multiply_adds_where_they_cost_least():
         {"criterion": "second-order", "calibration_data": {"x": normal(64, 200)}},
     ],
 )
-def test_the_file_comes_down_to_the_bytes_asked_for(settings, tmp_path):
+def test_the_file_has_the_bytes_asked_for(settings, tmp_path):
     model = mlp(200, 600, 100)
     onnx.save(model, tmp_path / "in.onnx")
     for asked in ("200kB", 150_000):
@@ -70,7 +70,7 @@ def test_excluded_layers_and_layers_with_a_rate_of_their_own_count_in_the_budget
     assert report.pruned.nonzero_multiply_adds / report.baseline.multiply_adds == pytest.approx(0.7, abs=0.02)
 
 
-def test_what_is_out_of_reach_or_goes_with_nothing_is_refused():
+def test_a_budget_out_of_reach_or_in_conflict_is_refused():
     for settings, words in (
         ({"flops": 0.01, "exclude": "conv2"}, "cannot be reached"),
         ({"bytes": 1000}, "cannot be reached"),
@@ -83,6 +83,6 @@ def test_what_is_out_of_reach_or_goes_with_nothing_is_refused():
             onnxprune.prune(cnn(), **settings)
 
 
-def test_a_budget_that_is_kept_already_takes_nothing():
+def test_a_budget_that_is_met_already_removes_nothing():
     report = onnxprune.prune(cnn(), flops=1.0).report
     assert np.all([layer.kept == layer.size for layer in report.layers])

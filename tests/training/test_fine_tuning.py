@@ -32,7 +32,7 @@ def unlabeled(data: Dataset) -> Dataset:
 
 
 class Job:
-    """A model, pruned and retrained; `history` holds a record of every state judged."""
+    """A model, pruned and fine-tuned; `history` holds a record of every state that was evaluated."""
 
     def __init__(self, proto, data, **settings):
         self.config = PruneConfig(
@@ -80,7 +80,7 @@ def test_every_schedule_trains_to_exactly_the_rate(schedule, allocation):
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 @pytest.mark.parametrize("regularization", ["l1", "l2", "none"])
-def test_masks_hold_whatever_updates_the_weights(optimizer, regularization):
+def test_masks_hold_under_every_optimizer_and_regularization(optimizer, regularization):
     settings = {"optimizer": optimizer, "regularization": regularization, "weight_decay": 1e-2}
     job = Job(mlp(), blobs(356), clip_norm=1.0, learning_rate_schedule="step", **settings)
     for weight in job.weights:
@@ -89,12 +89,12 @@ def test_masks_hold_whatever_updates_the_weights(optimizer, regularization):
         assert (weight.array().ravel()[order[round(0.8 * weight.size) :]] != 0).all()
 
 
-def test_weights_outside_the_masks_are_trained_freely():
+def test_excluded_weights_are_all_trained():
     job = Job(mlp(), blobs(356), exclude=("fc2",))
     assert (job.array("fc2.weight") != job.before["fc2.weight"]).all()
 
 
-def test_zeros_that_were_there_stay_on_every_schedule():
+def test_zeros_of_the_input_model_stay_zero_on_every_schedule():
     proto = mlp()
     weight = numpy_helper.to_array(proto.graph.initializer[0]).copy()
     weight[:4] = 0
@@ -105,7 +105,7 @@ def test_zeros_that_were_there_stay_on_every_schedule():
         assert np.count_nonzero(job.array("fc1.weight")) == weight.size // 2
 
 
-def test_families_are_pruned_in_turns_and_in_all_to_the_rate():
+def test_alternating_families_are_pruned_to_the_rate_in_all():
     rng = np.random.default_rng(0)
     images = Dataset({"x": rng.random((60, 1, 8, 8), dtype=np.float32)}, rng.integers(0, 4, 60), "images")
     job = Job(
@@ -123,7 +123,7 @@ def test_families_are_pruned_in_turns_and_in_all_to_the_rate():
     assert max(record.step for record in job.history) == 6
 
 
-def test_retraining_makes_the_held_out_loss_smaller_with_labels_and_without():
+def test_fine_tuning_lowers_the_validation_loss_with_labels_and_without():
     for data in (blobs(600), unlabeled(blobs(600))):
         history = Job(mlp(), data).history
         assert min(epoch.loss for epoch in history) < 0.7 * history[0].loss
@@ -171,11 +171,11 @@ def test_float16_weights_are_trained_and_come_back_as_float16():
 
 
 def test_a_part_of_the_loss_without_a_target_is_refused():
-    with pytest.raises(DataError, match="--distill"):
+    with pytest.raises(DataError, match=r"--data has no labels, so --distill 0\.5 leaves a part of the loss"):
         Job(mlp(), unlabeled(blobs(100)), distill=0.5)
 
 
-def test_float_labels_are_learned_as_targets():
+def test_float_labels_are_regression_targets():
     data = blobs(400)
     targets = np.tanh(data.inputs["x"][:, :CLASSES])
     job = Job(mlp(), Dataset(data.inputs, targets, "targets"), distill=0.0, mixup=False, rate=0.3)

@@ -161,7 +161,7 @@ def test_the_hugging_face_trainer_needs_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("schedule", ["gradual", "prune-and-regrow"])
-def test_a_session_goes_on_from_its_state_as_if_undisturbed(schedule):
+def test_a_session_resumes_from_its_state_to_the_undisturbed_result(schedule):
     settings = {"rate": RATE, "schedule": schedule}
     straight = onnxprune.pruning_session(mlp(), UPDATES, **settings)
     train(straight, UPDATES)
@@ -190,7 +190,7 @@ def test_masks_are_buffers_and_survive_saving_the_whole_module():
 
 
 @pytest.mark.parametrize(("schedule", "returns"), [("prune-and-regrow", True), ("gradual", False)])
-def test_a_small_weight_that_the_loss_needs_comes_back_only_where_it_is_spliced(schedule, returns):
+def test_a_small_weight_that_the_loss_needs_regrows_only_with_prune_and_regrow(schedule, returns):
     weight = np.array([[0.01], [0.5], [0.5], [0.5]], np.float32)
     product = helper.make_node("MatMul", ["x", "w"], ["y"], "product")
     model = model_of([product], [floats("x", "N", 4)], [floats("y", "N", 1)], {"w": weight})
@@ -207,12 +207,12 @@ def test_a_small_weight_that_the_loss_needs_comes_back_only_where_it_is_spliced(
     assert (result[0] != 0) == returns
 
 
-def test_settings_that_need_the_tools_own_loop_are_refused():
-    with pytest.raises(SettingError, match="taylor"):
+def test_settings_that_need_the_training_loop_of_prune_are_refused():
+    with pytest.raises(SettingError, match=r"criterion taylor needs the data of onnxprune\.prune"):
         onnxprune.pruning_session(mlp(), 1, rate=0.5, pattern="channel", criterion="taylor", data={})
-    with pytest.raises(SettingError, match="one rate"):
+    with pytest.raises(SettingError, match="a session goes to one rate"):
         onnxprune.pruning_session(mlp(), 1, max_drop=0.1, data={})
-    with pytest.raises(SettingError, match="updates"):
+    with pytest.raises(SettingError, match="a session of 0 updates trains nothing"):
         onnxprune.pruning_session(mlp(), 0, rate=0.5)
 
 
@@ -221,7 +221,7 @@ def test_importing_the_package_does_not_import_torch():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_layers_of_the_other_family_stay_as_they_are_in_their_turn():
+def test_alternating_steps_leave_the_layers_of_the_other_family_fixed():
     session = onnxprune.pruning_session(
         cnn(), 8, rate=0.5, schedule="iterative", alternate=True, steps=2, pruning_end=0.999
     )

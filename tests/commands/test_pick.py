@@ -1,0 +1,36 @@
+"""Picking a model from the trials of a search."""
+
+import shutil
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+import onnxprune
+from onnxprune.commands.pick import pick
+from onnxprune.errors import SettingError
+from onnxprune.job.frontier import Frontier, Trial
+from tests.builders import mlp, normal
+
+
+def outputs(path, x):
+    return ort.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+
+
+def test_a_picked_model_brings_its_external_data_along(tmp_path):
+    frontier = Frontier.begin(tmp_path / "f", {}, resume=False)
+    model = tmp_path / "f" / "trial-00.onnx"
+    onnxprune.prune(mlp(64, 128), model, rate=0.5, external_data="always", format="dense")
+    x = normal(4, 64)
+    wanted = outputs(model, x)
+    frontier.add(Trial(0, 0.5, 1, None, 10, 10, "top-1", 0.9, 0.0, 0.01, 1.0, model.name))
+    pick(tmp_path / "f", tmp_path / "picked.onnx", rate=0.5)
+    shutil.rmtree(tmp_path / "f")
+    assert (tmp_path / "picked.onnx.data").exists()
+    np.testing.assert_array_equal(outputs(tmp_path / "picked.onnx", x), wanted)
+
+
+@pytest.mark.parametrize("asked", [{}, {"rate": 0.5, "max_drop": 0.1}])
+def test_one_of_rate_and_max_drop_says_which_trial(asked, tmp_path):
+    with pytest.raises(SettingError, match=r"say which trial: --rate R .* or --max-drop DROP"):
+        pick(tmp_path, tmp_path / "picked.onnx", **asked)
