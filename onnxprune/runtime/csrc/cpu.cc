@@ -84,4 +84,13 @@ size_t panel_bytes() {
   return static_cast<size_t>(cache) / 4 * 3;
 }
 
+size_t sums_bytes() {
+  // Where the system does not tell; most cores have this much.
+  long cache = 512 * 1024;
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+  cache = std::max(cache, sysconf(_SC_LEVEL2_CACHE_SIZE));
+#endif
+  return static_cast<size_t>(cache) / 2;
+}
+
 }  // namespace onnxprune

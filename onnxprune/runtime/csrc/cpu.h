@@ -17,4 +17,7 @@ const Kernels& choose_kernels();
 // Bytes of a panel that stay in the L1 data cache next to the sums and the weights that stream through it.
 size_t panel_bytes();
 
+// Bytes of sums that stay in the L2 cache from one block of the matrix to the next.
+size_t sums_bytes();
+
 }  // namespace onnxprune

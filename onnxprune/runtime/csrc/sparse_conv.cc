@@ -119,7 +119,9 @@ void SparseConv::run(const float* x, const std::vector<int64_t>& x_shape, const 
   const PanelLayout& layout = shape->matrix.layout();
   const auto x_pixels = static_cast<size_t>(volume({x_shape.begin() + 2, x_shape.end()}));
   const auto y_pixels = static_cast<size_t>(volume({y_shape.begin() + 2, y_shape.end()}));
-  const std::vector<size_t> parts = make_parts(shape->matrix, tiles.size(), threads);
+  const auto wider = [](const ConvTiles::Tile& a, const ConvTiles::Tile& b) { return a.vectors < b.vectors; };
+  const size_t pitch = std::max_element(tiles.begin(), tiles.end(), wider)->vectors * kernels_.lanes;
+  const std::vector<size_t> parts = make_parts(shape->matrix, tiles.size(), pitch, threads);
   threads.run(tiles.size() * (parts.size() - 1), [&](size_t task) {
     const ConvTiles::Tile& tile = tiles[task % tiles.size()];
     const size_t part = task / tiles.size();

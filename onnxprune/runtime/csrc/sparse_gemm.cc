@@ -104,7 +104,7 @@ void SparseGemm::run_panels(const DenseRows<float>& x, const float* bias, float*
   const std::shared_ptr<const SpmmMatrix> matrix = panels(widest);
   const size_t pitch = widest * lanes;
   const size_t outputs = rows_.rows();
-  const std::vector<size_t> parts = make_parts(*matrix, tiles, threads);
+  const std::vector<size_t> parts = make_parts(*matrix, tiles, pitch, threads);
   threads.run(tiles * (parts.size() - 1), [&](size_t task) {
     const size_t tile = task % tiles;
     const size_t part = task / tiles;

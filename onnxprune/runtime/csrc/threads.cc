@@ -8,8 +8,8 @@
 namespace onnxprune {
 namespace {
 
-// The largest of several counts is kept, since other work may keep some threads busy during one of them.
-constexpr size_t kMeasurements = 3;
+// Measurements end after this many calls.
+constexpr size_t kMeasuredCalls = 1024;
 // How long a measurement waits for all threads; waking a sleeping one takes about 50 microseconds.
 constexpr std::chrono::microseconds kPatience{1000};
 
@@ -22,7 +22,10 @@ size_t max_threads() {
 
 size_t ThreadCount::measure(const ParallelFor& parallel_for) {
   const size_t tasks = max_threads();
-  if (most_ == tasks || measurements_ >= kMeasurements) return most_;
+  if (most_ == tasks || calls_ >= kMeasuredCalls) return most_;
+  // At calls 1, 2, 4, 8 ...: other work may keep threads away from some measurements, but hardly from all of them.
+  const size_t call = ++calls_;
+  if ((call & (call - 1)) != 0) return most_;
   std::vector<std::thread::id> runners(tasks);
   std::atomic<size_t> begun{0};
   const auto deadline = std::chrono::steady_clock::now() + kPatience;
@@ -37,7 +40,6 @@ size_t ThreadCount::measure(const ParallelFor& parallel_for) {
   size_t most = most_;
   while (most < threads && !most_.compare_exchange_weak(most, threads)) {
   }
-  ++measurements_;
   return most_;
 }
 

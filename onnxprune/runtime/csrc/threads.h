@@ -16,14 +16,15 @@ using ParallelFor = std::function<void(size_t count, const std::function<void(si
 // How many threads a ParallelFor uses, at most max_threads(). One object serves all runs of a node.
 //
 // Measured, because onnxruntime's C API does not tell it: tasks wait for each other, and the threads that ran them are
-// counted. It matters where a tile's rows are split, since each part packs the tile's panel again.
+// counted, the most of several times. It matters where a tile's rows are split, since each part packs the tile's panel
+// again.
 class ThreadCount {
  public:
   size_t measure(const ParallelFor& parallel_for);
 
  private:
   std::atomic<size_t> most_{1};
-  std::atomic<size_t> measurements_{0};
+  std::atomic<size_t> calls_{0};
 };
 
 // The number of cores.

@@ -14,8 +14,8 @@
 namespace onnxprune {
 
 // Boundaries of parts of the matrix' chunks. There are as many parts as it takes for `tiles` tiles of each to keep the
-// threads busy; one for a single thread.
-std::vector<size_t> make_parts(const SpmmMatrix& matrix, size_t tiles, const Threads& threads);
+// threads busy, and for the sums of a tile, `pitch` floats a row, to stay in the L2 cache.
+std::vector<size_t> make_parts(const SpmmMatrix& matrix, size_t tiles, size_t pitch, const Threads& threads);
 
 // Multiplies the rows of chunks [first_chunk, last_chunk) with a tile of `vectors` vectors. `bias` has the initial
 // value of each row's sums; null means zero.
