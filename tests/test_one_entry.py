@@ -51,7 +51,6 @@ def assert_the_largest_are_removed(model):
         assert before[after != 0].max() < before[after == 0].min()
 
 
-@pytest.mark.xfail(strict=True, reason="importance without measurements is always magnitude: job/pruner.py")
 def test_a_criterion_of_the_weights_alone_is_one_entry(monkeypatch):
     monkeypatch.setitem(CRITERIA, "smallest", Criterion("small weights", largest))
     result = onnxprune.prune(mlp(), rate=0.5, criterion="smallest", **ZEROS_IN_PLACE)

@@ -115,13 +115,19 @@ def _prune_weights(
 
 
 def _weight_score(config: PruneConfig, gradients: Arrays) -> Callable[[Weight], np.ndarray]:
-    """The importance of a weight's elements; without a gradient the loss does not depend on the weight."""
+    """The importance of a weight's elements; without a gradient the loss does not depend on the weight.
+
+    What is measured on inputs is scored layer by layer (`Calibration`): here magnitude says how many go from each.
+    """
     criterion = find_criterion(config.criterion)
-    if criterion.needs != "gradients":
+    # Magnitude itself has a version that takes less memory.
+    if criterion.needs == "inputs" or config.criterion == "magnitude":
         return magnitude
 
     def score(weight: Weight) -> np.ndarray:
         numbers = weight.numbers()
+        if criterion.needs == "weights":
+            return criterion.score(numbers, numbers)
         return criterion.score(numbers, gradients.get(weight.value, np.zeros_like(numbers)))
 
     return score
@@ -137,9 +143,9 @@ def _prune_channels(
     criterion = find_criterion(config.criterion)
     assert criterion.channel_norm is not None
     scores = {
-        name: criterion.score(array, gradients[values[name]])
-        if criterion.needs == "gradients" and values[name] in gradients
-        else array
+        name: array
+        if criterion.needs == "gradients" and values[name] not in gradients
+        else criterion.score(array, gradients.get(values[name], array))
         for name, array in groups.weights.items()
     }
     choice = choose_channels(

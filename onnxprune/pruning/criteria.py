@@ -20,10 +20,11 @@ class Criterion:
     """An importance criterion.
 
     `score(weights, measured)`: the importance of each weight, in the shape of `weights`, above 0 where a weight is not
-    0. `needs` says what `measured` is: nothing ("weights"); the norms (groups, inputs) of the inputs of weights
-    (groups, outputs, inputs) ("inputs"); or dL/dw in the shape of `weights` ("gradients"). `channel_norm`: the norm
-    over the scores of a channel; None if the criterion is for single weights only. `solve`: chooses the mask and
-    updates the remaining weights together, instead of `score`. `help`: the text for the command line.
+    0. `needs` says what `measured` is: the weights again ("weights"); the norms (groups, inputs) of the inputs of
+    weights (groups, outputs, inputs) ("inputs"); or dL/dw in the shape of `weights` ("gradients").
+    `channel_norm`: the norm over the scores of a channel; None if the criterion is for single weights only.
+    `solve`: chooses the mask and updates the remaining weights together, instead of `score`. `help`: the text for the
+    command line.
     """
 
     help: str

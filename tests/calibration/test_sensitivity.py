@@ -111,7 +111,7 @@ def test_an_interrupted_scan_resumes_from_its_file_to_the_same_result(tmp_path):
 def test_a_file_of_another_scan_is_refused(tmp_path):
     state = tmp_path / "scan.json"
     scanned(state, {"model": "a"}, stop_after=1)
-    with pytest.raises(SettingError, match=r"holds another scan \(it differs in model\)"):
+    with pytest.raises(SettingError, match="holds a scan with other model: give another file"):
         scanned(state, {"model": "b"})
     state.write_text("{}")
     with pytest.raises(SettingError, match="not a sensitivity scan"):

@@ -82,7 +82,7 @@ BAD = {
     "rate of one": (None, ("in.onnx", "out.onnx", "--rate", "1"), "--rate is 1.0: it must be in"),
     "negative rate": (None, ("in.onnx", "out.onnx", "--rate", "-0.5"), "--rate is -0.5: it must be in"),
     "rate in words": (None, ("in.onnx", "out.onnx", "--rate", "most"), "--rate is 'most': give a number"),
-    "no rate": (None, ("in.onnx", "out.onnx"), "give one of --rate R"),
+    "no rate": (None, ("in.onnx", "out.onnx"), "give exactly one of --rate R"),
     "unknown flag": (None, ("in.onnx", "out.onnx", "--speed", "9"), "No such option '--speed'"),
     "unknown layer": (
         None,
@@ -94,7 +94,7 @@ BAD = {
     "dtypes that do not fit": (
         lambda: save_data(x=np.ones((20, 8), np.uint8)),
         DATA,
-        "is uint8, the input takes float32",
+        "has the type uint8, the input takes float32",
     ),
     "shapes that do not fit": (
         lambda: save_data(x=good_rows()[:, :5]),
@@ -106,7 +106,7 @@ BAD = {
         DATA,
         "the labels of data.npz .* do not fit",
     ),
-    "one sample": (lambda: save_data(x=good_rows(1)), DATA, "holds 1 sample: give at least 2"),
+    "one sample": (lambda: save_data(x=good_rows(1)), DATA, "has 1 sample: give at least 2"),
     "no folder for the target": (None, ("in.onnx", "gone/out.onnx", "--rate", "0.5"), "no folder gone"),
     "a folder as target": (None, ("in.onnx", ".", "--rate", "0.5"), "is a folder"),
     "a file as the target's folder": (
@@ -134,7 +134,7 @@ BAD = {
     "retraining without data": (
         None,
         ("retrain", "in.onnx", "out.onnx"),
-        "needs something to fine-tune on: give --data",
+        "retrain needs training data: give --data",
     ),
     "retraining to a rate": (
         None,

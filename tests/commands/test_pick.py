@@ -32,5 +32,5 @@ def test_a_picked_model_brings_its_external_data_along(tmp_path):
 
 @pytest.mark.parametrize("asked", [{}, {"rate": 0.5, "max_drop": 0.1}])
 def test_one_of_rate_and_max_drop_says_which_trial(asked, tmp_path):
-    with pytest.raises(SettingError, match=r"say which trial: --rate R .* or --max-drop DROP"):
+    with pytest.raises(SettingError, match=r"give either --rate R, .* or --max-drop DROP"):
         pick(tmp_path, tmp_path / "picked.onnx", **asked)

@@ -65,15 +65,21 @@ BAD = {
     "missing array": ({"y": samples()}, "no array 'x'"),
     "wrong width": ({"x": samples()[:, :7]}, r"\[10, 7\].*\[N, 8\]"),
     "wrong rank": ({"x": samples()[:, 0]}, r"takes \[N, 8\]"),
-    "whole numbers for floats": ({"x": np.ones((4, 8), np.int64)}, "is int64, the input takes float32"),
+    "whole numbers for floats": (
+        {"x": np.ones((4, 8), np.int64)},
+        "has the type int64, the input takes float32",
+    ),
     "labels of another length": ({"x": samples(), "labels": np.zeros(3, np.int64)}, "have different lengths"),
-    "text labels": ({"x": samples(), "labels": np.array(["a"] * 10)}, "the labels of <dict> are of type <U1"),
+    "text labels": (
+        {"x": samples(), "labels": np.array(["a"] * 10)},
+        "the labels of <dict> have the type <U1",
+    ),
     "no samples": ({"x": samples(0)}, "no samples"),
     "no batches": ([], "no batch"),
     "batches that are no mappings": ([samples()], "must be a dict"),
     "batches of other names": (
         [{"x": samples()}, {"z": samples()}],
-        r"has the names \['z'\], the first \['x'\]",
+        r"has the names \['z'\], the first batch \['x'\]",
     ),
     "a number": (7, "data of type int cannot be read"),
     "no such file": ("nothing-here.npz", "no data file nothing-here.npz"),
@@ -114,7 +120,7 @@ def test_inputs_without_a_common_first_axis_are_one_sample():
     assert data.whole and len(data) == 1
     assert data.inputs["state"].shape == (2, 16, 4) and data.inputs["rate"].shape == ()
     assert load_data(data.inputs, specs).whole
-    with pytest.raises(DataError, match="holds 1 sample: give at least 2"):
+    with pytest.raises(DataError, match="has 1 sample: give at least 2"):
         load_data(data.inputs, specs).split(0.1, seed=0)
 
 

@@ -120,7 +120,7 @@ def test_an_interrupted_search_resumes_to_the_same_trials(searched, tmp_path):
     left = Frontier.read(tmp_path / "out.onnx.frontier")
     assert len(left.trials) == 3
     assert all((left.folder / trial.model).exists() for trial in left.trials if trial.model)
-    with pytest.raises(SettingError, match="holds a search already: go on with it by --resume"):
+    with pytest.raises(SettingError, match="holds a search already: continue it with --resume"):
         search(folder, tmp_path / "out.onnx")
     with pytest.raises(SettingError, match="belongs to a search with other settings"):
         search(folder, tmp_path / "out.onnx", resume=True, seed=1)
@@ -195,7 +195,7 @@ def test_another_point_is_picked_without_a_new_run(searched, tmp_path):
         picked = tmp_path / f"{name}.onnx"
         assert picked.stat().st_size == trial["size"]
         assert sum(mask.sum() for mask in kept(picked).values()) == trial["kept"]
-    with pytest.raises(SettingError, match=r"no trial in .* removes 100.00% or more"):
+    with pytest.raises(SettingError, match=r"no trial in .* has a rate of 100.00% or more"):
         pick(folder / "out.onnx.frontier", tmp_path / "c.onnx", rate=0.999999)
     with pytest.raises(SettingError, match="not the folder of a search"):
         pick(tmp_path, tmp_path / "c.onnx", rate=0.5)

@@ -100,7 +100,7 @@ def test_a_weight_is_excluded_by_node_or_initializer_name_glob_or_expression(sel
     [
         ({"exclude": "fc9"}, "selector 'fc9' matches no prunable weight"),
         ({"layer_rate": ["conv*=0.5"]}, r"selector 'conv\*' matches no prunable weight"),
-        ({"exclude": "re:("}, r"selector 're:\(' is not a regular expression"),
+        ({"exclude": "re:("}, r"selector 're:\(' is not a valid regular expression"),
     ],
 )
 def test_a_selector_that_matches_nothing_is_an_error_that_quotes_it(settings, message):

@@ -58,7 +58,7 @@ def test_a_batch_that_cannot_be_split_equally_between_processes_is_refused():
     with joined("cpu") as alone:
         assert alone.part(7) == slice(0, 7)
         with pytest.raises(
-            SettingError, match="a batch of 7 samples cannot be shared equally by 2 processes"
+            SettingError, match="a batch of 7 samples cannot be divided equally among 2 processes"
         ):
             Processes(2, 0, alone.device).part(7)
         assert Processes(2, 1, alone.device).part(8) == slice(4, 8)

@@ -171,7 +171,9 @@ def test_float16_weights_are_trained_and_come_back_as_float16():
 
 
 def test_a_part_of_the_loss_without_a_target_is_refused():
-    with pytest.raises(DataError, match=r"--data has no labels, so --distill 0\.5 leaves a part of the loss"):
+    with pytest.raises(
+        DataError, match=r"--distill 0\.5 needs labels for the rest of the loss, and --data has none"
+    ):
         Job(mlp(), unlabeled(blobs(100)), distill=0.5)
 
 

@@ -104,7 +104,7 @@ def test_a_custom_loss_is_a_function_in_a_module(tmp_path, monkeypatch):
     (outputs,) = ort.InferenceSession(model.SerializeToString()).run(None, {"x": ROWS})
     assert np.abs(outputs - 5).mean() < 2.5
     with pytest.raises(
-        SettingError, match=r"--loss own_loss:near: .*; name a function of \(outputs, labels\)"
+        SettingError, match=r"--loss own_loss:near: .*; give a function of \(outputs, labels\)"
     ):
         onnxprune.prune(mlp(), data=data, loss="own_loss:near", **SETTINGS)
 
@@ -112,10 +112,10 @@ def test_a_custom_loss_is_a_function_in_a_module(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "labels", "takes"),
     [
-        ("mse", np.zeros(200, int), "float labels, these are class numbers: use --loss cross-entropy"),
-        ("dice", np.zeros((200, 4), np.float32), "class numbers, the labels are floats: use --loss mse"),
+        ("mse", np.zeros(200, int), "float labels, but the labels are integers: use --loss cross-entropy"),
+        ("dice", np.zeros((200, 4), np.float32), "integer labels, but the labels are floats: use --loss mse"),
     ],
 )
 def test_a_loss_that_does_not_fit_the_labels_is_refused(name, labels, takes):
-    with pytest.raises(DataError, match=f"--loss {name} takes {takes}"):
+    with pytest.raises(DataError, match=f"--loss {name} needs {takes}"):
         onnxprune.prune(mlp(), data={"x": ROWS, "labels": labels}, loss=name, **SETTINGS)
