@@ -1,38 +1,80 @@
-"""Samples for fine-tuning, calibration and evaluation."""
+"""Samples for fine-tuning, calibration and evaluation, which are read when they are needed."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from onnxprune.data.batch import Batch, Labels
+from onnxprune.data.source import ArraySource, Arrays, Source, WholeSource
 from onnxprune.errors import DataError
+
+LABELS = "labels"
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Samples along the first axis of every array: one array per input, and labels if there are any.
+    """Samples of a source: all of them, or those with the numbers of `index`, ascending.
 
-    A scalar belongs to every sample. `whole`: the arrays have no common first axis and form one sample. `patience`:
-    seconds after which a run of a model on them is stopped; None: never.
+    `prepare`: makes a batch of what the source reads; it checks names, types and shapes. `labeled`: whether there are
+    labels. `whole` and `patience` as in `Batch`. `notes`: sentences about the data for the summary of a job.
     """
 
-    inputs: dict[str, np.ndarray]
-    labels: np.ndarray | None
+    source: Source
     name: str
+    prepare: Callable[[Arrays], Batch]
+    labeled: bool = False
+    index: np.ndarray | None = None
     whole: bool = False
     patience: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        inputs: Mapping[str, np.ndarray],
+        labels: np.ndarray | Labels | None = None,
+        name: str = "samples",
+        whole: bool = False,
+        patience: float | None = None,
+    ) -> Dataset:
+        """Arrays in memory; `labels`: of the first output, or by output."""
+        by_output: Labels = {} if labels is None else {"": labels} if isinstance(labels, np.ndarray) else labels
+        named = {label_name(output): array for output, array in by_output.items()}
+        source = WholeSource(inputs) if whole else ArraySource({**inputs, **named}, name)
+        return cls(source, name, Unchanged(), bool(by_output), whole=whole, patience=patience)
 
     def __len__(self) -> int:
-        return 1 if self.whole else next(len(array) for array in self.inputs.values() if array.ndim)
+        return len(self.source) if self.index is None else len(self.index)
+
+    def numbers(self) -> np.ndarray:
+        """The numbers of the samples in the source."""
+        return np.arange(len(self.source)) if self.index is None else self.index
 
     def take(self, index: np.ndarray | slice, name: str | None = None) -> Dataset:
-        """The samples at `index`."""
+        """The samples at `index`, ascending; nothing is read."""
         if self.whole:
             return self
-        inputs = {key: array[index] if array.ndim else array for key, array in self.inputs.items()}
-        labels = None if self.labels is None else self.labels[index]
-        return replace(self, inputs=inputs, labels=labels, name=name or self.name)
+        return replace(self, index=self.numbers()[index], name=name or self.name)
+
+    def spread(self, count: int) -> Dataset:
+        """At most `count` samples, spread evenly."""
+        return self.take(np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).astype(int)))
+
+    def read(self) -> Batch:
+        """All samples, in memory."""
+        return next(self.batches(max(len(self), 1)))
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """All samples in order, in batches of `size`; the last one may be smaller."""
+        for arrays in self.source.scan(self.numbers(), size):
+            yield self.batch(arrays)
+
+    def batch(self, arrays: Arrays) -> Batch:
+        """What the source read, as a batch of this dataset."""
+        return replace(self.prepare(arrays), name=self.name, whole=self.whole, patience=self.patience)
 
     def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
         """A random split into (training, validation): `fraction` of the samples, but at least one, are for validation.
@@ -50,6 +92,24 @@ class Dataset:
         return training, self.take(
             np.sort(order[:validation]), f"validation split, {100 * fraction:g}% of {self.name}"
         )
+
+
+def label_name(output: str) -> str:
+    """The name of an array of labels: "labels", or "labels.OUTPUT"."""
+    return f"{LABELS}.{output}" if output else LABELS
+
+
+class Unchanged:
+    """Arrays that need no preparation: labels by their names, all others are inputs."""
+
+    def __call__(self, arrays: Arrays) -> Batch:
+        labels = {
+            key.removeprefix(LABELS).removeprefix("."): array
+            for key, array in arrays.items()
+            if key == LABELS or key.startswith(f"{LABELS}.")
+        }
+        inputs = {key: array for key, array in arrays.items() if not (key == LABELS or key.startswith(f"{LABELS}."))}
+        return Batch(inputs, labels)
 
 
 def class_axis(output_shape: tuple[int, ...], labels_shape: tuple[int, ...]) -> int | None:

@@ -1,0 +1,133 @@
+"""Where the arrays of samples come from: memory, files, Python objects, or code that yields them."""
+
+from __future__ import annotations
+
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from onnxprune.errors import DataError
+
+Arrays = dict[str, np.ndarray]
+"""Arrays by name: inputs, and labels under "labels" or "labels.OUTPUT"; samples along the first axis."""
+
+# Samples that identify a source.
+PROBED = 16
+
+
+class Source(ABC):
+    """Samples that are read when they are needed, by number.
+
+    `costly`: reading a sample takes longer than copying it, for example because an image is decoded, so that worker
+    processes pay. Sources are sent to worker processes, so they must be picklable and safe to use after a fork.
+    """
+
+    costly = False
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def read(self, index: np.ndarray) -> Arrays:
+        """The samples with these numbers, in this order.
+
+        Raises:
+            DataError: one cannot be read.
+        """
+
+    def scan(self, index: np.ndarray, size: int) -> Iterator[Arrays]:
+        """The samples with these ascending numbers in batches of `size`; the last one may be smaller."""
+        for start in range(0, len(index), size):
+            yield self.read(index[start : start + size])
+
+    def identity(self) -> int:
+        """A checksum of the length and of some samples, without reading all of them."""
+        some = np.unique(np.linspace(0, len(self) - 1, PROBED).astype(int))
+        return checksum(self.read(some), len(self))
+
+
+class ArraySource(Source):
+    """Arrays in memory, of one length; scalars belong to every sample.
+
+    Raises:
+        DataError: the lengths differ.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], name: str):
+        self.arrays = dict(arrays)
+        self._count = common_length({key: len(array) for key, array in arrays.items() if array.ndim}, name)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def read(self, index: np.ndarray) -> Arrays:
+        part = _as_slice(index)
+        return {key: array[part] if array.ndim else array for key, array in self.arrays.items()}
+
+
+class WholeSource(Source):
+    """Arrays without a common first axis, which form one sample."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]):
+        self.arrays = dict(arrays)
+
+    def __len__(self) -> int:
+        return 1
+
+    def read(self, index: np.ndarray) -> Arrays:
+        return self.arrays
+
+
+def common_length(lengths: Mapping[str, int], name: str) -> int:
+    """The number of samples of arrays with these lengths.
+
+    Raises:
+        DataError: the lengths differ.
+    """
+    if len(set(lengths.values())) != 1:
+        counts = ", ".join(f"{key} {count}" for key, count in lengths.items())
+        raise DataError(
+            f"the arrays of {name} have different lengths ({counts}): give one row per sample in each"
+        )
+    return next(iter(lengths.values()))
+
+
+def checksum(arrays: Mapping[str, np.ndarray], *numbers: int) -> int:
+    """CRC-32 of arrays and numbers."""
+    found = zlib.crc32(repr(numbers).encode())
+    for key, array in sorted(arrays.items()):
+        found = zlib.crc32(f"{key} {array.dtype} {array.shape}".encode(), found)
+        content = np.ascontiguousarray(array) if array.dtype != object else str(array.tolist()).encode()
+        found = zlib.crc32(content.tobytes() if isinstance(content, np.ndarray) else content, found)
+    return found
+
+
+def stack(samples: Sequence[Mapping[str, np.ndarray]], name: str) -> Arrays:
+    """Samples {name: array without a first axis} as arrays with one.
+
+    Raises:
+        DataError: their names or shapes differ.
+    """
+    names = set(samples[0])
+    if any(set(sample) != names for sample in samples):
+        raise DataError(f"samples of {name} have different names: use the same names in all samples")
+    arrays = {}
+    for key in samples[0]:
+        try:
+            arrays[key] = np.stack([np.asarray(sample[key]) for sample in samples])
+        except ValueError:
+            shapes = sorted({np.shape(sample[key]) for sample in samples})
+            raise DataError(
+                f"{key!r} of {name} has samples of several shapes, {shapes[0]} and {shapes[-1]}: give --transform with "
+                "resize or crop, or samples of one shape"
+            ) from None
+    return arrays
+
+
+def _as_slice(index: np.ndarray) -> np.ndarray | slice:
+    """Consecutive numbers as a slice, which copies nothing."""
+    if len(index) and index[-1] - index[0] == len(index) - 1 and (np.diff(index) == 1).all():
+        return slice(int(index[0]), int(index[-1]) + 1)
+    return index
