@@ -14,7 +14,8 @@ import onnx_ir as ir
 
 from onnxprune.calibration.segments import Segment, compared, last_reads, reads
 from onnxprune.calibration.walk import Visit, batches, walk
-from onnxprune.data.dataset import Dataset, class_axis
+from onnxprune.data.batch import Batch
+from onnxprune.data.dataset import class_axis
 from onnxprune.model.weights import Weight
 
 
@@ -28,7 +29,7 @@ class Deviation:
 
 def measure(
     model: ir.Model,
-    data: Dataset,
+    data: Batch,
     weights: Collection[Weight],
     pruned_arrays: Callable[[Weight], Mapping[float, np.ndarray]],
 ) -> Iterator[tuple[Weight, dict[float, Deviation]]]:
@@ -47,7 +48,7 @@ def measure(
     places = [place for place, node in enumerate(model.graph) if node in by_node]
     following = dict(itertools.pairwise([*places, size]))
     outputs = compared(model)
-    labels = [batch.labels for batch in batches(model, data)]
+    labels = [batch.labels.get("") for batch in batches(model, data)]
     dense: list[dict[ir.Value, np.ndarray]] | None = None
     for visit in walk(model, None, data, by_node.keys()):
         if dense is None:
@@ -111,6 +112,7 @@ def _deviation(
         first = given[next(iter(expected))]
         axis = None if truth is None or truth.dtype.kind == "f" else class_axis(first.shape, truth.shape)
         if truth is not None and axis is not None:
-            wrong += int((first.argmax(axis) != truth).sum())
-            total += truth.size
+            # Negative classes are positions to ignore.
+            wrong += int(((first.argmax(axis) != truth) & (truth >= 0)).sum())
+            total += int((truth >= 0).sum())
     return Deviation(moved / size if size else 0.0, wrong / total if total else None)

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.calibration.walk import walk
+from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
 from onnxprune.data.random import random_data
 from onnxprune.data.specs import InputSpec
@@ -31,16 +32,17 @@ def synthetic_data(model: ir.Model, specs: Sequence[InputSpec], free_size: int, 
     without BatchNormalization, [0, 1].
     """
     random = np.random.default_rng(seed)
-    pattern = random_data(list(specs), free_size, seed)
+    pattern = random_data(list(specs), free_size, seed).read()
     arrays = {}
     for spec in specs:
         shape = pattern.inputs[spec.name].shape
         if shape and not pattern.whole and not isinstance(spec.shape[0], int):
             shape = (SAMPLES, *shape[1:])
         arrays[spec.name] = _values(model, spec, shape, random)
-    data = Dataset(arrays, None, "synthetic inputs, generated from the model", pattern.whole)
+    data = Batch(arrays, whole=pattern.whole)
     images = [spec.name for spec in specs if _channel_axis(spec, arrays[spec.name].shape) is not None]
-    return _in_range(model, data, images) if images else data
+    data = _in_range(model, data, images) if images else data
+    return Dataset.of(data.inputs, name="synthetic inputs, generated from the model", whole=data.whole)
 
 
 def _values(
@@ -109,22 +111,22 @@ def _edges(shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
     return picture
 
 
-def _in_range(model: ir.Model, data: Dataset, images: Sequence[str]) -> Dataset:
+def _in_range(model: ir.Model, data: Batch, images: Sequence[str]) -> Batch:
     """The images in the range that fits the statistics of BatchNormalization best."""
     norms = [node for node in model.graph if node.op_type == "BatchNormalization"]
 
-    def scaled(some: Dataset, low: float, high: float) -> Dataset:
+    def scaled(some: Batch, low: float, high: float) -> Batch:
         moved = {
             name: (low + (high - low) * some.inputs[name]).astype(some.inputs[name].dtype) for name in images
         }
-        return Dataset(some.inputs | moved, None, some.name, some.whole)
+        return Batch(some.inputs | moved, whole=some.whole)
 
     some = data.take(slice(0, TRIED))
     best = min(RANGES, key=lambda ends: _mismatch(model, scaled(some, *ends), norms)) if norms else RANGES[0]
     return scaled(data, *best)
 
 
-def _mismatch(model: ir.Model, data: Dataset, norms: Sequence[ir.Node]) -> float:
+def _mismatch(model: ir.Model, data: Batch, norms: Sequence[ir.Node]) -> float:
     """The distance of the inputs of norms from their stored statistics, in standard deviations; mean over channels."""
     distances = []
     for visit in walk(model, None, data, norms):

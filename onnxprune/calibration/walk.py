@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.calibration.segments import Arrays, Segment, Tensors, last_reads
+from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
 from onnxprune.data.specs import fixed_batch, input_specs
 from onnxprune.model.constants import constant_tensor
@@ -40,7 +41,7 @@ class Visit:
 
 
 def walk(
-    model: ir.Model, dense: Tensors | None, data: Dataset, nodes: Collection[ir.Node]
+    model: ir.Model, dense: Tensors | None, data: Batch, nodes: Collection[ir.Node]
 ) -> Iterator[Visit]:
     """Visit nodes of the main graph in order; changes made at a visit affect all later visits.
 
@@ -72,11 +73,12 @@ def walk(
 
 def affordable(model: ir.Model, data: Dataset, most: int) -> int:
     """The number of samples of a walk: at most `most`, fewer if a wide graph would need too much memory."""
-    size = _fixed(model, data) or 1
-    return max(size, min(most, len(data), int(WALK_BYTES / (ALIVE * _widest_bytes(model, data)))))
+    first = data.take(slice(0, fixed_batch(input_specs(model)) or 1)).read()
+    size = _fixed(model, first) or 1
+    return max(size, min(most, len(data), int(WALK_BYTES / (ALIVE * _widest_bytes(model, first)))))
 
 
-def batches(model: ir.Model, data: Dataset) -> Iterator[Dataset]:
+def batches(model: ir.Model, data: Batch) -> Iterator[Batch]:
     """Batches of the model's fixed batch size, dropping the rest; if it is dynamic, of a few samples."""
     fixed = _fixed(model, data)
     size = fixed or min(BATCH_SAMPLES, max(1, int(BATCH_BYTES / _widest_bytes(model, data))))
@@ -84,11 +86,11 @@ def batches(model: ir.Model, data: Dataset) -> Iterator[Dataset]:
         yield data.take(slice(start, start + size))
 
 
-def _fixed(model: ir.Model, data: Dataset) -> int | None:
+def _fixed(model: ir.Model, data: Batch) -> int | None:
     return None if data.whole else fixed_batch(input_specs(model))
 
 
-def _widest_bytes(model: ir.Model, data: Dataset) -> float:
+def _widest_bytes(model: ir.Model, data: Batch) -> float:
     """The approximate bytes per sample of the largest computed value."""
     size = min(_fixed(model, data) or 1, len(data))
     one = data.take(slice(0, size))
@@ -101,6 +103,6 @@ def _widest_bytes(model: ir.Model, data: Dataset) -> float:
     return np.dtype(np.float32).itemsize * max(sizes, default=1) / max(size, 1) or 1.0
 
 
-def _inputs(model: ir.Model, batch: Dataset) -> Arrays:
+def _inputs(model: ir.Model, batch: Batch) -> Arrays:
     named = {value.name: value for value in model.graph.inputs}
     return {named[name]: array for name, array in batch.inputs.items()}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from onnxprune.config.checks import input_shapes
 from onnxprune.config.declare import DataSource, ShapesLike
+from onnxprune.data.request import Request
 from onnxprune.data.sources import load_data
 from onnxprune.data.specs import fix_shapes, input_specs
 from onnxprune.errors import ModelFileError
@@ -54,8 +55,8 @@ def compare(
         limit = patience(models[0][0]) or patience(models[1][0])
         samples = random_inputs(sessions[0], fixed, seed, patience=limit)
     else:
-        samples = load_data(data, fixed)
-    check_runs(sessions[0], samples, fixed)
+        samples = load_data(data, Request(fixed))
+    samples = check_runs(sessions[0], samples, fixed)
     return comparison.compare(sessions[0], sessions[1], samples, fixed, tolerance=tolerance)
 
 

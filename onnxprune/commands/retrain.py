@@ -12,6 +12,7 @@ from onnxprune.calibration.synthetic import NAME as SYNTHETIC
 from onnxprune.commands.keywords import takes
 from onnxprune.config.settings import PruneConfig, RetrainSettings
 from onnxprune.data.dataset import Dataset
+from onnxprune.data.request import Request
 from onnxprune.data.sources import load_data
 from onnxprune.data.specs import input_specs
 from onnxprune.errors import SettingError
@@ -50,7 +51,10 @@ def retrain(
     if unknown:
         raise SettingError(f"{unknown[0]} is not a setting of retrain: use prune to prune further")
     opened = open_model(model)
-    data = None if source == SYNTHETIC else load_data(source, input_specs(opened.model))
+    data = None
+    if not (isinstance(source, str) and source == SYNTHETIC):
+        asked = settings.get("transform"), settings.get("label_offset", 0)
+        data = load_data(source, Request(input_specs(opened.model), *asked))
     config = _config(opened.model, opened.origin.name, data, regrow, settings)
     target = None if output is None else Path(output)
     return run(opened, target, config, progress or (lambda stage, fraction: None), Context(data=data))
@@ -67,7 +71,7 @@ def _config(
     record = record_of_annotations(model.metadata_props)
     written: dict[str, Any] = {} if record is None else record["settings"]
     defaults: dict[str, Any] = {key: written[key] for key in INHERITED if key in written}
-    if data is not None and data.labels is not None:
+    if data is not None and data.labeled:
         defaults["distill"] = 0.0
     settings = defaults | settings
     if not regrow:

@@ -13,10 +13,11 @@ from onnxprune.calibration.sensitivity import measure
 from onnxprune.calibration.walk import affordable
 from onnxprune.config.checks import input_shapes
 from onnxprune.config.declare import DataSource, ShapesLike, describe_source
+from onnxprune.data.request import Request
 from onnxprune.data.specs import check_shapes, input_specs, sized
 from onnxprune.errors import NothingToPruneError
 from onnxprune.evaluation.sessions import make_session
-from onnxprune.job.inputs import read_inputs, sample_shapes
+from onnxprune.job.inputs import read_inputs
 from onnxprune.model.io import ModelLike
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.sensitivity import RATES, Scan, scan
@@ -28,6 +29,8 @@ def sensitivity(
     data: DataSource,
     *,
     input_shape: ShapesLike = (),
+    transform: str | None = None,
+    label_offset: int = 0,
     rates: Sequence[float] = RATES,
     samples: int = 1000,
     state: str | os.PathLike[str] | None = None,
@@ -37,7 +40,7 @@ def sensitivity(
     """Prune one weight at a time at each of the rates, and measure the deviation of the outputs.
 
     `data`: as in `prune`; the first `samples` are used, fewer if they would not fit in memory. `input_shape`: shapes of
-    synthetic inputs. `state`: a JSON file to save the scan to and to resume from.
+    synthetic inputs. `transform`, `label_offset`: as in `prune`. `state`: a JSON file to save the scan to and to resume from.
 
     Raises:
         OnnxPruneError: what is wrong, and how to fix it.
@@ -50,15 +53,18 @@ def sensitivity(
     session = make_session(origin.file, origin.name)
     specs = input_specs(graph)
     check_shapes(specs, shapes)
-    inputs = read_inputs(data, graph, session, specs, seed, sized(specs, shapes))
-    inputs = inputs.take(slice(0, affordable(graph, inputs, samples)))
+    request = Request(specs, transform, label_offset)
+    given = read_inputs(
+        data, request, model=graph, baseline=session, seed=seed, generated=sized(specs, shapes)
+    )
+    inputs = given.take(slice(0, affordable(graph, given, samples))).read()
     about: dict[str, Any] = {
         "model": origin.sha256,
         "data": describe_source(data),
         "samples": len(inputs),
-        "shapes": {name: list(shape) for name, shape in sample_shapes(inputs).items()},
+        "shapes": {name: list(shape) for name, shape in inputs.shapes().items()},
         "rates": sorted(rates),
-        "labeled": inputs.labels is not None,
+        "labeled": bool(inputs.labels),
         "compared": [value.name for value in compared(graph)],
     }
     file = None if state is None else Path(state)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxprune.config.checks import FRACTION, PART, input_shapes
+from onnxprune.config.checks import AT_LEAST_0, FRACTION, PART, input_shapes
 from onnxprune.config.declare import DataSource, ShapesLike, setting
 
 
@@ -42,6 +42,34 @@ class DataSettings:
         None,
         "A second test set: for example data of the original task, if --data is from a new one.",
         metavar="DATA",
+        trains=False,
+    )
+    transform: str | None = setting(
+        None,
+        "How images become inputs: a preset (imagenet, tf, unit, raw, yolo, mnist, cifar10), or steps such as "
+        "resize:256,crop:224,scale:1/255,mean:0.485,0.456,0.406,std:0.229,0.224,0.225.  [default: by the shape of the "
+        "input]",
+        metavar="STEPS",
+        common="How images become inputs, for example imagenet",
+    )
+    augment: str | None = setting(
+        None,
+        "Random changes of the training images, which the teacher sees too: for example flip,crop:4. Needs "
+        "torchvision.",
+        metavar="STEPS",
+        common="Random changes of training images, for example flip,crop:4",
+    )
+    label_offset: int = setting(
+        0,
+        "Added to class numbers: 1 where the model has a class for the background first.",
+        metavar="N",
+    )
+    data_workers: int | None = setting(
+        None,
+        "Processes that read training data ahead; 0: none.  [default: one a core for images and datasets, none for "
+        "arrays]",
+        metavar="N",
+        within=AT_LEAST_0,
         trains=False,
     )
     input_shape: ShapesLike = setting(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxprune.data.batch import Batch, Labels
-from onnxprune.data.source import ArraySource, Arrays, Source, WholeSource
+from onnxprune.data.source import ArraySource, Arrays, Source, WholeSource, ahead
 from onnxprune.errors import DataError
 
 LABELS = "labels"
@@ -69,8 +69,8 @@ class Dataset:
 
     def batches(self, size: int) -> Iterator[Batch]:
         """All samples in order, in batches of `size`; the last one may be smaller."""
-        for arrays in self.source.scan(self.numbers(), size):
-            yield self.batch(arrays)
+        arrays = self.source.scan(self.numbers(), size)
+        yield from map(self.batch, ahead(arrays) if self.source.costly else arrays)
 
     def batch(self, arrays: Arrays) -> Batch:
         """What the source read, as a batch of this dataset."""

@@ -40,7 +40,7 @@ def random_data(specs: list[InputSpec], free_size: int, seed: int) -> Dataset:
         values = rng.integers(0, 2, shape) if spec.dtype.kind in "iub" else rng.random(shape)
         inputs[spec.name] = np.asarray(values).astype(spec.dtype)
     whole = len({array.shape[:1] for array in inputs.values()}) > 1 or not any(spec.shape for spec in specs)
-    return Dataset(inputs, None, "random inputs", whole)
+    return Dataset.of(inputs, name="random inputs", whole=whole)
 
 
 def random_feeds(
@@ -59,4 +59,4 @@ def random_feeds(
                 f"input {spec.name} has dynamic dims ({dims_text(spec)}): give --input-shape {spec.name}:DIMS"
             )
         fixed.append(replace(spec, shape=first + spec.shape[1:]))
-    return random_data(fixed, 1, seed).inputs
+    return random_data(fixed, 1, seed).read().inputs

@@ -2,49 +2,46 @@
 
 from __future__ import annotations
 
-import math
-import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from onnxprune.data.batches import concatenate
-from onnxprune.data.idx import read_idx
-from onnxprune.data.named import named
-from onnxprune.data.specs import InputSpec
+from onnxprune.data.functions import names_function, open_function
+from onnxprune.data.idx import open_idx, open_idx_pair
+from onnxprune.data.images import IMAGE_FOLDER, open_images
+from onnxprune.data.objects import arrays_source
+from onnxprune.data.request import Request
+from onnxprune.data.rows import Rows, open_npy, open_npz
+from onnxprune.data.source import Source
+from onnxprune.data.tables import open_table
+from onnxprune.data.yolo import open_yolo
 from onnxprune.errors import DataError
 
-LABELS = "labels"
-# IDX files store gray levels as bytes; models take floats in [0, 1].
-IDX_SCALE = np.float32(1 / 255)
-
-Arrays = dict[str, np.ndarray]
+TABLE_SUFFIXES = {".csv", ".parquet"}
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A form of data: `form` in words for messages, whether it `takes(text)`, and `read(text, specs)`.
+    """A form of data: `form` in words for messages, whether it `takes(text)`, and `read(text, request)`.
 
-    `read` returns arrays by input name, samples along the first axis, and labels under "labels"; it raises DataError.
+    `read` returns a source of arrays by input name, with labels under "labels"; it raises DataError.
     """
 
     form: str
     takes: Callable[[str], bool]
-    read: Callable[[str, list[InputSpec]], Arrays]
+    read: Callable[[str, Request], Source]
 
 
-def read_text(text: str, specs: list[InputSpec]) -> Arrays:
-    """The arrays that a text names, read by the first reader that takes it.
+def read_text(text: str, request: Request) -> Source:
+    """The source that a text names, opened by the first reader that takes it.
 
     Raises:
         DataError: no reader takes it, or the data cannot be read.
     """
     for reader in READERS:
         if reader.takes(text):
-            return reader.read(text, specs)
-    raise DataError(f"there is no data file {text}: give {forms()}")
+            return reader.read(text, request)
+    raise DataError(f"there is no data {text}: give {forms()}")
 
 
 def forms() -> str:
@@ -53,100 +50,52 @@ def forms() -> str:
     return f"{', '.join(others)}, or {last}"
 
 
-def _read_npz(text: str, specs: list[InputSpec]) -> Arrays:
-    path = Path(text)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise DataError(f"there is no data file {path}: give {forms()}") from None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+def _open_npz(text: str, request: Request) -> Source:
+    if not Path(text).exists():
+        raise DataError(f"there is no data file {text}: give {forms()}")
+    return arrays_source(open_npz(Path(text)), text, request)
+
+
+def _open_npy(text: str, request: Request) -> Source:
+    """One array: the only input, without labels."""
+    if len(request.specs) != 1:
         raise DataError(
-            f"{path} cannot be read as .npz: {error}; write it with numpy.savez, with plain arrays"
-        ) from None
-
-
-def _read_idx(text: str, specs: list[InputSpec]) -> Arrays:
-    path = Path(text)
-    return _read_idx_pair(path, _labels_beside(path), specs)
-
-
-def _read_idx_with_labels(text: str, specs: list[InputSpec]) -> Arrays:
-    images, _, labels = text.partition(",")
-    return _read_idx_pair(Path(images), Path(labels), specs)
-
-
-def _read_idx_pair(images: Path, labels: Path | None, specs: list[InputSpec]) -> Arrays:
-    if len(specs) != 1:
-        raise DataError(
-            f"{images} has one input, the model has {len(specs)}: give an .npz file with all of them"
+            f"{text} has one input, the model has {len(request.specs)}: give a folder with a .npy file for each, or a "
+            ".npz file"
         )
-    spec = specs[0]
-    pixels = read_idx(images)
-    if pixels.ndim < 2 or pixels.dtype != np.uint8:
-        raise DataError(f"{images} has no images (bytes, samples along the first axis): give {forms()}")
-    sample = tuple(dim for dim in spec.shape[1:] if isinstance(dim, int))
-    if len(sample) == len(spec.shape) - 1:
-        if math.prod(pixels.shape[1:]) != math.prod(sample):
-            raise DataError(
-                f"{images} has images of shape {pixels.shape[1:]}, the input {spec.name!r} takes {sample}: give images "
-                "of that size"
-            )
-        pixels = pixels.reshape(len(pixels), *sample)
-    scaled = pixels * IDX_SCALE if spec.dtype.kind == "f" else pixels
-    arrays = {spec.name: scaled.astype(spec.dtype, copy=False)}
-    if labels is not None:
-        arrays[LABELS] = read_idx(labels).astype(np.int64)
-    return arrays
+    return arrays_source({request.specs[0].name: open_npy(Path(text))}, text, request)
 
 
-def _labels_beside(images: Path) -> Path | None:
-    """The labels file beside an images file, by the naming of MNIST; None if there is none."""
-    name = images.name.replace("images", "labels").replace("idx3", "idx1")
-    labels = images.with_name(name)
-    return labels if name != images.name and labels.is_file() else None
+def _open_npy_folder(text: str, request: Request) -> Source:
+    arrays: dict[str, Rows] = {file.stem: open_npy(file) for file in sorted(Path(text).glob("*.npy"))}
+    return arrays_source(arrays, text, request)
 
 
-def _names_function(text: str) -> bool:
-    _, colon, function = text.partition(":")
-    return bool(colon) and function.isidentifier()
-
-
-def _call(text: str, specs: list[InputSpec]) -> Arrays:
-    module_name, _, function_name = text.partition(":")
-    try:
-        function = named(module_name, function_name)
-    except ModuleNotFoundError as error:
-        raise DataError(
-            f"{module_name}:{function_name}: {error}; give a module in this folder or an installed one"
-        ) from None
-    except AttributeError:
-        raise DataError(
-            f"module {module_name} has no {function_name}: give a function that yields batches"
-        ) from None
-    except Exception as error:
-        raise DataError(f"importing {module_name} failed: {type(error).__name__}: {error}") from error
-    if not callable(function):
-        raise DataError(f"{module_name}:{function_name} is not a function: give one that yields batches")
-    try:
-        batches = function()
-    except Exception as error:
-        raise DataError(f"{module_name}:{function_name} failed: {type(error).__name__}: {error}") from error
-    if not isinstance(batches, Iterable):
-        raise DataError(
-            f"{module_name}:{function_name} returned {type(batches).__name__}: it must yield batches"
-        )
-    return concatenate(batches, text)
+def _suffix(text: str) -> str:
+    return Path(text).suffix.lower()
 
 
 # The first that takes a text reads it.
 READERS = (
     Reader(
         "an .npz file (arrays named as the inputs, and 'labels')",
-        lambda text: Path(text).suffix == ".npz",
-        _read_npz,
+        lambda text: _suffix(text) == ".npz",
+        _open_npz,
     ),
-    Reader("an IDX file of images (with its labels beside it)", lambda text: Path(text).is_file(), _read_idx),
-    Reader("IDX files as IMAGES,LABELS", lambda text: "," in text, _read_idx_with_labels),
-    Reader("MODULE:FUNCTION that yields batches", _names_function, _call),
+    Reader("a .npy file of the only input", lambda text: _suffix(text) == ".npy" and Path(text).is_file(), _open_npy),
+    Reader("a folder of .npy files", lambda text: any(Path(text).glob("*.npy")), _open_npy_folder),
+    Reader(IMAGE_FOLDER, lambda text: Path(text).is_dir(), open_images),
+    Reader(
+        "a .csv or .parquet table",
+        lambda text: _suffix(text) in TABLE_SUFFIXES and Path(text).is_file(),
+        open_table,
+    ),
+    Reader(
+        "an Ultralytics .yaml",
+        lambda text: _suffix(text.removesuffix(":val").removesuffix(":train")) in {".yaml", ".yml"},
+        open_yolo,
+    ),
+    Reader("an IDX file of images (with its labels beside it)", lambda text: Path(text).is_file(), open_idx),
+    Reader("IDX files as IMAGES,LABELS", lambda text: "," in text, open_idx_pair),
+    Reader("MODULE:FUNCTION that gives data or yields batches", names_function, open_function),
 )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from onnxprune.data.rows import Rows
 from onnxprune.errors import DataError
 
 Arrays = dict[str, np.ndarray]
@@ -49,13 +51,13 @@ class Source(ABC):
 
 
 class ArraySource(Source):
-    """Arrays in memory, of one length; scalars belong to every sample.
+    """Arrays in memory or rows of files, of one length; scalars belong to every sample.
 
     Raises:
         DataError: the lengths differ.
     """
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], name: str):
+    def __init__(self, arrays: Mapping[str, Rows], name: str):
         self.arrays = dict(arrays)
         self._count = common_length({key: len(array) for key, array in arrays.items() if array.ndim}, name)
 
@@ -64,7 +66,7 @@ class ArraySource(Source):
 
     def read(self, index: np.ndarray) -> Arrays:
         part = _as_slice(index)
-        return {key: array[part] if array.ndim else array for key, array in self.arrays.items()}
+        return {key: array[part] if array.ndim else np.asarray(array) for key, array in self.arrays.items()}
 
 
 class WholeSource(Source):
@@ -78,6 +80,15 @@ class WholeSource(Source):
 
     def read(self, index: np.ndarray) -> Arrays:
         return self.arrays
+
+
+def ahead(batches: Iterator[Arrays]) -> Iterator[Arrays]:
+    """The same batches, each read by a thread while the one before it is used."""
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(next, batches, None)
+        while (batch := waiting.result()) is not None:
+            waiting = thread.submit(next, batches, None)
+            yield batch
 
 
 def common_length(lengths: Mapping[str, int], name: str) -> int:

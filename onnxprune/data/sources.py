@@ -1,117 +1,142 @@
-"""Data from files, functions or Python objects, read and checked against a model's inputs."""
+"""Data from files, functions or Python objects, opened and checked against a model's inputs."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from onnxprune.config.declare import describe_source
-from onnxprune.data.batches import concatenate
-from onnxprune.data.dataset import Dataset
-from onnxprune.data.readers import LABELS, forms, read_text
-from onnxprune.data.specs import InputSpec
+from onnxprune.data.batch import Batch
+from onnxprune.data.dataset import LABELS, Dataset
+from onnxprune.data.objects import open_object
+from onnxprune.data.readers import read_text
+from onnxprune.data.request import Request
+from onnxprune.data.source import Arrays, WholeSource
+from onnxprune.data.transforms import Transform
+from onnxprune.data.values import found_labels
 from onnxprune.errors import DataError
 
+# Samples that are read to see what the arrays are.
+FIRST = 2
 
-def load_data(source: Any, specs: list[InputSpec]) -> Dataset:
-    """Read all of a data source and check it against the model's inputs.
 
-    `source`: a path or text as on the command line, a mapping {name: array}, or an iterable of such mappings (batches,
-    with labels under "labels"), for example onnxruntime's CalibrationDataReader.
+def load_data(source: Any, request: Request) -> Dataset:
+    """Open a data source and check its first samples against the model's inputs; the others are read when needed.
+
+    `source`: a path or text as on the command line, or a Python object, see `open_object`.
 
     Raises:
         DataError: it cannot be read, or names, dtypes or shapes do not fit.
     """
     name = describe_source(source) or ""
-    if isinstance(source, (str, os.PathLike)):
-        arrays = read_text(os.fspath(source), specs)
-    elif isinstance(source, Mapping):
-        arrays = {str(key): _as_array(array, str(key), name) for key, array in source.items()}
-    elif isinstance(source, Iterable):
-        arrays = concatenate(source, name)
+    if isinstance(source, str | os.PathLike):
+        opened = read_text(os.fspath(source), request)
     else:
-        raise DataError(f"data of type {type(source).__name__} cannot be read: give {forms()}, or batches")
-    return _fit(arrays, specs, name)
+        opened = open_object(source, name, request)
+    if not len(opened):
+        raise DataError(f"{name} has no samples: give at least 2")
+    first = opened.read(np.arange(min(FIRST, len(opened))))
+    fit = Fit.of(first, name, request)
+    batch = fit(first)
+    unused = sorted(set(first) - set(fit.names) - set(fit.labels))
+    notes = tuple(getattr(opened, "notes", ()))
+    if unused:
+        notes += (
+            f"These arrays of {name} are not inputs of the model and were not used: {', '.join(unused)}.",
+        )
+    whole = isinstance(opened, WholeSource)
+    return Dataset(opened, name, fit, bool(batch.labels), whole=whole, notes=notes)
 
 
 def repeatable(source: Any) -> Any:
     """A data source, or None, that can be read more than once: an iterator becomes a list."""
     if source is None or isinstance(source, str | os.PathLike | Mapping | Sequence):
         return source
-    return list(source)
+    return list(source) if hasattr(source, "__next__") else source
 
 
-def _as_array(values: Any, key: str, name: str) -> np.ndarray:
-    try:
-        return np.asarray(values)
-    except ValueError as error:
-        raise DataError(
-            f"{key!r} of {name} is not an array: {error}; models that take sequences are not supported"
-        ) from None
+@dataclass(frozen=True)
+class Fit:
+    """Makes a batch of arrays by name: inputs as the model takes them, and labels.
 
+    `labels`: the names of label arrays -> "labels" or "labels.OUTPUT".
+    """
 
-def _fit(arrays: dict[str, np.ndarray], specs: list[InputSpec], name: str) -> Dataset:
-    arrays = dict(arrays)
-    names = [spec.name for spec in specs]
-    labels = None if LABELS in names else arrays.pop(LABELS, None)
-    missing, unknown = set(names) - set(arrays), set(arrays) - set(names)
-    if missing:
-        raise DataError(
-            f"{name} has no array {_quoted(missing)}"
-            + (f" but {_quoted(unknown)}" if unknown else "")
-            + f": name the arrays like the model's inputs ({', '.join(names)})"
+    request: Request
+    name: str
+    labels: Mapping[str, str]
+
+    @classmethod
+    def of(cls, first: Arrays, name: str, request: Request) -> Fit:
+        """For arrays with the names of `first`.
+
+        Raises:
+            DataError: an input is missing.
+        """
+        names = {spec.name for spec in request.specs}
+        labels = found_labels(set(first), names)
+        missing, unknown = names - set(first), set(first) - names - set(labels)
+        if missing:
+            raise DataError(
+                f"{name} has no array {_quoted(missing)}"
+                + (f" but {_quoted(unknown)}" if unknown else "")
+                + f": name the arrays like the model's inputs ({', '.join(sorted(names))})"
+            )
+        return cls(request, name, labels)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the inputs."""
+        return [spec.name for spec in self.request.specs]
+
+    def __call__(self, arrays: Arrays) -> Batch:
+        """The batch.
+
+        Raises:
+            DataError: a type or shape does not fit.
+        """
+        labels = {
+            given.removeprefix(LABELS).removeprefix("."): self._labels(arrays[key]) for key, given in self.labels.items()
+        }
+        return Batch({name: self._input(arrays[name], name) for name in self.names}, labels)
+
+    def _labels(self, labels: np.ndarray) -> np.ndarray:
+        if labels.dtype.kind not in "iubfU":
+            raise DataError(
+                f"the labels of {self.name} have the type {labels.dtype}: give integer classes, float targets or texts"
+            )
+        if self.request.label_offset and labels.dtype.kind in "iu":
+            return labels.astype(np.int64) + self.request.label_offset
+        return labels
+
+    def _input(self, array: np.ndarray, name: str) -> np.ndarray:
+        spec = next(spec for spec in self.request.specs if spec.name == name)
+        if array.dtype == np.uint8 and spec.dtype.kind == "f" and self.request.transform is not None:
+            array = Transform.parse(self.request.transform, spec).arrays(array)
+        kinds = {"f": "f", "O": "OUS"}.get(spec.dtype.kind, "iub")
+        if array.dtype.kind not in kinds:
+            images = " or give --transform," if array.dtype == np.uint8 and array.ndim > 2 else ""
+            raise DataError(
+                f"array {name!r} of {self.name} has the type {array.dtype}, the input takes {spec.dtype}:{images} "
+                "preprocess it as in the training of the model"
+            )
+        fits = array.ndim == len(spec.shape) and all(
+            not isinstance(want, int) or have == want
+            for have, want in zip(array.shape[1:], spec.shape[1:], strict=True)
         )
-    inputs = {spec.name: _fit_array(arrays[spec.name], spec, name) for spec in specs}
-    lengths = {key: len(array) for key, array in inputs.items() if array.ndim}
-    if labels is not None:
-        lengths[LABELS] = len(labels)
-    if len(set(lengths.values())) != 1:
-        if labels is None and not _has_common_batch(specs):
-            return Dataset(inputs, None, name, whole=True)
-        counts = ", ".join(f"{key} {count}" for key, count in lengths.items())
-        raise DataError(
-            f"the arrays of {name} have different lengths ({counts}): give one row per sample in each"
-        )
-    if not next(iter(lengths.values())):
-        raise DataError(f"{name} has no samples: give at least 2")
-    if labels is not None and labels.dtype.kind not in "iubf":
-        raise DataError(
-            f"the labels of {name} have the type {labels.dtype}: give integer classes or float targets"
-        )
-    if labels is not None and labels.dtype.kind != "f" and labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    return Dataset(inputs, labels, name)
-
-
-def _has_common_batch(specs: list[InputSpec]) -> bool:
-    """Whether the first axes of all inputs can be the batch axis: not so for x [N, 8] with a state [2, N, 4]."""
-    firsts = {spec.shape[0] for spec in specs if spec.shape}
-    return len(firsts) == 1 or not any(isinstance(first, int) for first in firsts)
-
-
-def _fit_array(array: np.ndarray, spec: InputSpec, name: str) -> np.ndarray:
-    kinds = {"f": "f", "O": "OUS"}.get(spec.dtype.kind, "iub")
-    if array.dtype.kind not in kinds:
-        raise DataError(
-            f"array {spec.name!r} of {name} has the type {array.dtype}, the input takes {spec.dtype}: preprocess it as "
-            "in the training of the model"
-        )
-    fits = array.ndim == len(spec.shape) and all(
-        not isinstance(want, int) or have == want
-        for have, want in zip(array.shape[1:], spec.shape[1:], strict=True)
-    )
-    if not fits:
-        wanted = ", ".join(
-            ["N" if spec.shape else "", *("any" if d is None else str(d) for d in spec.shape[1:])]
-        )
-        have = ", ".join(map(str, array.shape))
-        raise DataError(
-            f"array {spec.name!r} of {name} has shape [{have}], the input takes [{wanted}]: reshape it"
-        )
-    return array.astype(spec.dtype, copy=False)
+        if not fits:
+            wanted = ", ".join(
+                ["N" if spec.shape else "", *("any" if d is None else str(d) for d in spec.shape[1:])]
+            )
+            have = ", ".join(["N" if array.shape else "", *map(str, array.shape[1:])])
+            raise DataError(
+                f"array {name!r} of {self.name} has shape [{have}], the input takes [{wanted}]: reshape it"
+            )
+        return array.astype(spec.dtype, copy=False)
 
 
 def _quoted(names: set[str]) -> str:

@@ -91,9 +91,9 @@ def compare(
         results = [run_batch(session, batch, fixed) for session in (baseline, pruned)]
         for difference, old, new in zip(differences, *results, strict=True):
             difference.add(old, new)
-        if batch.labels is not None:
+        if batch.labels:
             for score, outputs in zip(scores, results, strict=True):
-                score.add(outputs[0], batch.labels, data.name)
+                score.add(outputs[0], batch.labels[""], data.name)
         done += len(batch)
         progress(done / len(data))
     found = [score.result() for score in scores]

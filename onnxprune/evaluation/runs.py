@@ -16,7 +16,7 @@ from onnxprune.data.dataset import Dataset
 from onnxprune.data.random import random_data
 from onnxprune.data.specs import InputSpec, fixed_batch
 from onnxprune.errors import DataError, first_line
-from onnxprune.evaluation.metrics import check_labels
+from onnxprune.evaluation.metrics import RunningScore
 
 BATCH_SAMPLES = 256
 # Sizes to try for dynamic axes other than the first.
@@ -57,25 +57,25 @@ def patience(model: ir.Model) -> float | None:
     return LOOP_SECONDS if any(node.op_type == "Loop" for node in nodes) else None
 
 
-def check_runs(session: ort.InferenceSession, data: Dataset, specs: list[InputSpec]) -> None:
+def check_runs(session: ort.InferenceSession, data: Dataset, specs: list[InputSpec], metrics=None) -> Dataset:
     """Run a model on the first samples and check the labels against its first output, before any long work.
 
     Raises:
         DataError: the model does not run on the data, or the labels do not fit.
     """
     fixed = None if data.whole else fixed_batch(specs)
-    batch = data.take(slice(0, fixed or 2))
+    batch = data.take(slice(0, fixed or 2)).read()
     outputs = run_batch(session, batch, fixed)
-    if batch.labels is not None:
-        check_labels(outputs[0], batch.labels, data)
+    if batch.labels:
+        RunningScore().add(outputs[0], batch.labels[""], data.name)
+    return data
 
 
 def batches(data: Dataset, size: int) -> Iterator[Dataset]:
-    for start in range(0, len(data), size):
-        yield data.take(slice(start, start + size))
+    yield from data.batches(size)
 
 
-def run_batch(session: ort.InferenceSession, batch: Dataset, fixed: int | None) -> list[np.ndarray]:
+def run_batch(session: ort.InferenceSession, batch: Batch, fixed: int | None) -> list[np.ndarray]:
     """The outputs for a batch; for a fixed batch size, the last batch is padded and its outputs are sliced."""
     samples, inputs = len(batch), batch.inputs
     if fixed and samples < fixed:

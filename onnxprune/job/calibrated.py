@@ -17,6 +17,7 @@ from onnxprune.calibration.moments import collect
 from onnxprune.calibration.segments import Tensors
 from onnxprune.calibration.walk import Visit, affordable, walk
 from onnxprune.config.settings import PruneConfig
+from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
 from onnxprune.model.blocks import Blocks
 from onnxprune.model.constants import constant_tensor, constants
@@ -35,7 +36,7 @@ class Calibration:
 
     model: ir.Model
     dense: Tensors
-    data: Dataset
+    data: Batch
     config: PruneConfig
 
     @classmethod
@@ -45,7 +46,7 @@ class Calibration:
             value: tensor for value in constants(model) if (tensor := constant_tensor(value)) is not None
         }
         samples = affordable(model, data, config.calibration_samples)
-        return cls(model, dense, data.take(np.linspace(0, len(data) - 1, samples).astype(int)), config)
+        return cls(model, dense, data.spread(samples).read(), config)
 
     def prune(self, weights: Sequence[Weight], rates: Mapping[str, float]) -> dict[ir.Value, np.ndarray]:
         """Prune weights in place to the rates given by name; returns the masks by value, True = kept.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,8 +13,10 @@ from onnxprune.calibration.synthetic import NAME as SYNTHETIC
 from onnxprune.calibration.synthetic import synthetic_data
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.dataset import Dataset
+from onnxprune.data.request import TRAINING, VALIDATION, Request
 from onnxprune.data.sources import load_data
 from onnxprune.data.specs import InputSpec, check_shapes, input_specs, sized
+from onnxprune.evaluation.metrics import NO_METRICS, Metrics
 from onnxprune.evaluation.runs import check_runs, patience, random_inputs
 from onnxprune.job.requirements import is_calibrated
 
@@ -29,6 +31,7 @@ class JobData:
     test: Dataset
     old: Dataset | None
     calibration: Dataset | None
+    metrics: Metrics = NO_METRICS
 
 
 def read_job_data(
@@ -37,45 +40,48 @@ def read_job_data(
     """The data of the settings, split and tried on the model; without any, generated inputs.
 
     Generated inputs have the shape of --input-shape, else that of the samples of --eval-data. `data`: the data of
-    --data, if it has been read already.
+    --data, if it has been opened already.
 
     Raises:
         DataError: something cannot be read, or the model does not run on it.
         SettingError: --input-shape does not fit the model.
     """
-    specs = input_specs(model)
-    test = None if config.eval_data is None else read_samples(config.eval_data, baseline, specs)
+    specs, metrics = input_specs(model), Metrics.of(config)
+    validating = Request(specs, config.transform, config.label_offset, VALIDATION)
+    test = None if config.eval_data is None else read_samples(config.eval_data, baseline, validating, metrics)
     asked = config.input_shapes
     # Checked now: otherwise the choice of kernels would refuse them, after the training.
     check_shapes(specs, asked)
     generated = sized(specs, asked if test is None else sample_shapes(test) | asked)
     read = partial(
-        read_inputs, model=model, baseline=baseline, specs=specs, seed=config.seed, generated=generated
+        read_inputs, model=model, baseline=baseline, seed=config.seed, generated=generated, metrics=metrics
     )
     training = validation = None
     if config.data is not None:
-        everything = read(config.data if data is None else data)
+        everything = read(config.data if data is None else data, replace(validating, split=TRAINING))
         if config.validation_data is None:
             training, validation = everything.split(config.validation_split, config.seed)
         else:
-            training, validation = everything, read(config.validation_data)
+            training, validation = everything, read(config.validation_data, validating)
     if test is None:
         test = validation or random_inputs(baseline, generated, config.seed, patience=patience(model))
-    old = None if config.old_data is None else read_samples(config.old_data, baseline, specs)
+    old = None if config.old_data is None else read_samples(config.old_data, baseline, validating, metrics)
     measured = is_calibrated(config) or config.allocation == "sensitivity"
     calibration = training if measured else None
     if measured and config.calibration_data is not None:
-        calibration = read(config.calibration_data)
-    return JobData(specs, training, validation, test, old, calibration)
+        calibration = read(config.calibration_data, replace(validating, split=TRAINING))
+    return JobData(specs, training, validation, test, old, calibration, metrics)
 
 
 def read_inputs(
     source: Any,
+    request: Request,
+    *,
     model: ir.Model,
     baseline: ort.InferenceSession,
-    specs: list[InputSpec],
     seed: int,
     generated: list[InputSpec],
+    metrics: Metrics = NO_METRICS,
 ) -> Dataset:
     """A data source, see `load_data`, or "synthetic": inputs generated from the model, of the specs `generated`.
 
@@ -84,21 +90,21 @@ def read_inputs(
     """
     if isinstance(source, str) and source == SYNTHETIC:
         return random_inputs(baseline, generated, seed, partial(synthetic_data, model), patience(model))
-    return read_samples(source, baseline, specs)
+    return read_samples(source, baseline, request, metrics)
 
 
-def read_samples(source: Any, baseline: ort.InferenceSession, specs: list[InputSpec]) -> Dataset:
-    """A data source, see `load_data`, or a dataset, that the model runs on.
+def read_samples(
+    source: Any, baseline: ort.InferenceSession, request: Request, metrics: Metrics = NO_METRICS
+) -> Dataset:
+    """A data source, see `load_data`, or a dataset, that the model runs on, with labels in the form of its outputs.
 
     Raises:
         DataError: it cannot be read, or the model does not run on it.
     """
-    data = source if isinstance(source, Dataset) else load_data(source, specs)
-    check_runs(baseline, data, specs)
-    return data
+    data = source if isinstance(source, Dataset) else load_data(source, request)
+    return check_runs(baseline, data, list(request.specs), metrics)
 
 
 def sample_shapes(data: Dataset) -> dict[str, tuple[int, ...]]:
     """The shapes of the inputs for one sample."""
-    shapes = {name: array.shape for name, array in data.inputs.items()}
-    return shapes if data.whole else {name: (1, *shape[1:]) for name, shape in shapes.items() if shape}
+    return data.take(slice(0, 1)).read().shapes()

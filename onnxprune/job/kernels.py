@@ -25,7 +25,7 @@ def place_kernels(
     model: ir.Model, config: PruneConfig, data: JobData, progress: Callable[[float], None]
 ) -> None:
     """Choose for each sparse node between sparse kernel and dense, for one test sample or the shapes asked for."""
-    feeds = data.test.take(slice(0, fixed_batch(data.specs) or 1)).inputs
+    feeds = data.test.take(slice(0, fixed_batch(data.specs) or 1)).read().inputs
     if config.input_shape:
         shapes = {name: array.shape for name, array in feeds.items()} | config.input_shapes
         feeds = random_feeds(data.specs, shapes, config.seed)

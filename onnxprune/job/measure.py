@@ -71,7 +71,7 @@ def sensitivity_curves(
     """How far pruning one weight at a time moves the outputs; None unless the allocation is by sensitivity."""
     if config.allocation != "sensitivity" or data.calibration is None:
         return None
-    some = data.calibration.take(slice(0, affordable(model, data.calibration, SENSITIVITY_SAMPLES)))
+    some = data.calibration.take(slice(0, affordable(model, data.calibration, SENSITIVITY_SAMPLES))).read()
     # With --flops or --bytes the rate is not known yet.
     rates = rates_to_scan(UNKNOWN_RATE if config.rate is None else config.rate)
     curves: Curves = {}

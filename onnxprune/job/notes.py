@@ -62,7 +62,7 @@ def _on_data(config: PruneConfig, origin: Source, target: Path | None, data: Job
             f"Calibrated on at most {config.calibration_samples:,} samples of {data.calibration.name}, "
             "without labels."
         )
-    if data.test.labels is None:
+    if not data.test.labeled:
         yield "There are no labels: the evaluation compares the outputs of both models, it is not an accuracy."
 
 

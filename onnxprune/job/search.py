@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune.config.settings import DATA_SOURCES, PruneConfig
+from onnxprune.data.request import VALIDATION, Request
 from onnxprune.data.sources import repeatable
 from onnxprune.data.specs import input_specs
 from onnxprune.errors import SettingError, ValidationError
@@ -81,11 +82,12 @@ def search(source: ModelLike, target: Path | None, config: PruneConfig, progress
 def _check_early(source: ModelLike, target: Path | None, config: PruneConfig) -> str:
     """Check what only the end of the search uses: test data and target; returns the input model's SHA-256."""
     opened = open_model(source)
-    origin, specs = opened.origin, input_specs(opened.model)
+    origin = opened.origin
+    request = Request(input_specs(opened.model), config.transform, config.label_offset, VALIDATION)
     session = make_session(origin.file, origin.name)
     for data in (config.eval_data, config.old_data):
         if data is not None:
-            read_samples(data, session, specs)
+            read_samples(data, session, request)
     with staging(target, origin):
         return origin.sha256
 

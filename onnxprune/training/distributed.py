@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,6 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from onnxprune.errors import SettingError
+from onnxprune.training.moments import Moments
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,49 @@ class Processes:
         # them with `same_everywhere`.
         return DistributedDataParallel(module, find_unused_parameters=True, broadcast_buffers=False)
 
-    def mean(self, number: float) -> float:
-        """The mean of every process's number."""
+    def share(self, samples: int) -> slice:
+        """This process's share of samples in order; shares differ by at most one."""
+        ends = [rank * samples // self.count for rank in (self.rank, self.rank + 1)]
+        return slice(*ends)
+
+    def total(self, number: float) -> float:
+        """The sum of every process's number."""
         if self.count == 1:
             return number
         total = torch.tensor(number, dtype=torch.float64, device=self.device)
         dist.all_reduce(total)
-        return float(total) / self.count
+        return float(total)
+
+    def mean(self, number: float) -> float:
+        """The mean of every process's number."""
+        return self.total(number) / self.count
+
+    def mean_of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The mean of every process's tensor."""
+        if self.count == 1:
+            return tensor
+        total = tensor.clone()
+        dist.all_reduce(total)
+        return total / self.count
+
+    def average(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Set floating-point tensors to their mean over all processes, in place."""
+        for tensor in tensors:
+            if self.count > 1 and tensor.is_floating_point():
+                tensor.copy_(self.mean_of(tensor))
+
+    def variance(self, moments: Moments) -> float:
+        """The variance of the elements of every process together."""
+        count, total, squares = map(self.total, (moments.count, moments.total, moments.squares))
+        return max(0.0, squares / count - (total / count) ** 2)
+
+    def gather(self, content: Any) -> list[Any]:
+        """What every process gives, in the order of their ranks."""
+        if self.count == 1:
+            return [content]
+        found: list[Any] = [None] * self.count
+        dist.all_gather_object(found, content)
+        return found
 
 
 @contextmanager

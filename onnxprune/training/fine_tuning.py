@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,27 +14,21 @@ import onnx_ir as ir
 import torch
 
 from onnxprune.config.training import FineTuneSettings
-from onnxprune.data.dataset import class_axis
+from onnxprune.data.dataset import Dataset
 from onnxprune.errors import DataError
 from onnxprune.training.checkpoint import Checkpoint, State, digest
 from onnxprune.training.distributed import Processes
+from onnxprune.training.feed import Feed, in_order
 from onnxprune.training.losses import Objective, Outputs, check_labels, load_function
 from onnxprune.training.modes import re_estimate
+from onnxprune.training.moments import Moments
 from onnxprune.training.optimization import learning_rate, make_optimizer, penalize
-from onnxprune.training.samples import (
-    DROPOUT,
-    MIXTURE,
-    Batches,
-    Samples,
-    mix,
-    random,
-    random_seed,
-    unmixed,
-)
+from onnxprune.training.samples import DROPOUT, MIXTURE, Samples, mix, random, random_seed
+from onnxprune.training.scoring import MakeScorer
 from onnxprune.training.session import PruningSession
 
 # Samples in a forward pass without gradients.
-FORWARD_SAMPLES = 1024
+FORWARD_SAMPLES = 256
 # Batches whose gradients are summed for the taylor criterion.
 SCORING_BATCHES = 32
 # Batches that BatchNormalization's statistics are measured on.
@@ -49,7 +43,7 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Epoch:
-    """An evaluation on validation data: loss, and accuracy (None without classes).
+    """An evaluation on validation data: the loss, and the value of the metric (None without labels).
 
     `step`: pruning steps so far; `epoch`: passes over the data so far. A record without training loss is the state
     right after a pruning step; with many steps there are no such records.
@@ -59,19 +53,22 @@ class Epoch:
     epoch: float
     training_loss: float | None
     loss: float
-    accuracy: float | None
+    metric: str | None
+    score: float | None
+    higher_is_better: bool = True
 
     def better_than(self, other: Epoch) -> bool:
-        """Whether the accuracy is higher, or equal at a smaller loss; without classes, whether the loss is smaller."""
-        if self.accuracy is None or other.accuracy is None:
+        """Whether the score is better, or equal at a smaller loss; without labels, whether the loss is smaller."""
+        if self.score is None or other.score is None:
             return self.loss < other.loss
-        return (self.accuracy, -self.loss) > (other.accuracy, -other.loss)
+        sign = 1 if self.higher_is_better else -1
+        return (sign * self.score, -self.loss) > (sign * other.score, -other.loss)
 
 
 class FineTuner:
     """The training loop of a session that is not yet started, in one of the processes of the job.
 
-    `origin`: the settings that affect the weights; a checkpoint is resumed only with the same ones.
+    `make_scorer`: makes what scores the outputs on validation data by the metric of the job; `origin`: the settings that affect the weights; a checkpoint is resumed only with the same ones.
 
     Raises:
         DataError: a part of the loss has no target, or one that does not fit it.
@@ -81,26 +78,27 @@ class FineTuner:
     def __init__(
         self,
         session: PruningSession,
-        training: Batches,
-        validation: Samples,
+        training: Feed,
+        validation: Dataset,
         settings: FineTuneSettings,
         processes: Processes,
+        make_scorer: MakeScorer,
         origin: Mapping[str, Any],
     ):
         self._session = session
         self._settings = settings
         self._processes = processes
-        self._part = processes.part(training.size)
+        training.part = processes.part(training.size)
         self._batches = training
+        self._validation = validation.take(processes.share(len(validation)))
+        self._make_scorer = make_scorer
         self._updates = settings.epochs * training.an_epoch
         session.module.to(processes.device)
         self._teacher = copy.deepcopy(session.module).requires_grad_(False).eval()
-        self._validation = validation.to(processes.device)
-        self._validation_teacher = self._forward(self._teacher, self._validation)
-        self._objective = _objective(session, self._validation, self._validation_teacher, settings)
+        self._objective = self._make_objective(validation.labeled)
         self._parameters = list(session.parameters.values())
         self._optimizer = make_optimizer(self._parameters, settings)
-        self._mixes = settings.mixup and all(inputs.is_floating_point() for inputs in validation.inputs)
+        self._mixes = settings.mixup and all(spec.dtype.kind == "f" for spec in training.specs)
         self._checkpoint = self._open_checkpoint(origin)
         self._history: list[Epoch] = []
         self._losses: list[float] = []
@@ -124,8 +122,8 @@ class FineTuner:
         if not self._resumed():
             self._record(just_pruned=True)
         module = self._processes.wrap(session.module)
-        while session.updates < self._updates:
-            self._losses.append(self._update(module))
+        for samples in self._batches.from_update(session.updates, self._updates):
+            self._losses.append(self._update(module, samples))
             session.advance()
             step_follows = session.due is not None and self._evaluates_steps()
             if session.updates % self._batches.an_epoch == 0 or step_follows:
@@ -138,16 +136,13 @@ class FineTuner:
         if self._checkpoint is not None:
             self._checkpoint.write(self._state())
 
-    def _update(self, module: torch.nn.Module) -> float:
-        """One update of the optimizer on the next batch; returns the loss without the L1 penalty."""
+    def _update(self, module: torch.nn.Module, samples: Samples) -> float:
+        """One update of the optimizer on a batch; returns the loss without the L1 penalty."""
         update = self._session.updates
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self._settings, update, self._updates)
-        samples = self._batches.at(update)
-        whole = (
-            mix(samples, random(self._settings.seed, MIXTURE, update)) if self._mixes else unmixed(samples)
-        )
-        batch = whole.take(self._part).to(self._processes.device)
+        mixed = mix(samples, random(self._settings.seed, MIXTURE, update)) if self._mixes else samples
+        batch = mixed.to(self._processes.device)
         if self._session.modes.dropouts:
             torch.manual_seed(random_seed(self._settings.seed, DROPOUT, update, self._processes.rank))
         self._session.module.train()
@@ -173,18 +168,18 @@ class FineTuner:
         """
         if not self._session.pruner.needs_gradients or self._session.due is None:
             return None
-        if self._validation.labels is None:
+        if not self._validation.labeled:
             raise DataError(
                 "--criterion taylor needs labels: add 'labels' to --data, or use --criterion magnitude"
             )
         objective = replace(self._objective, distill=0.0)
         self._optimizer.zero_grad()
         self._session.module.eval()
-        for batch in range(SCORING_BATCHES):
-            samples = unmixed(self._batches.at(self._session.updates + batch).to(self._processes.device))
+        for each in self._batches.some(self._session.updates, SCORING_BATCHES):
+            samples = each.to(self._processes.device)
             objective(self._session.module(*samples.inputs), samples, None).backward()
         gradients = {
-            value: parameter.grad.cpu().contiguous().numpy()
+            value: self._processes.mean_of(parameter.grad).cpu().contiguous().numpy()
             for value, parameter in self._session.parameters.items()
             if parameter.grad is not None
         }
@@ -205,29 +200,64 @@ class FineTuner:
             self._best = self._history[-1], state
 
     def _evaluate(self, training_loss: float | None) -> Epoch:
+        module = self._session.module.eval()
         if self._settings.batch_norm == "re-estimate":
-            batches = range(min(ESTIMATION_BATCHES, self._batches.an_epoch))
-            inputs = (self._batches.at(batch).to(self._processes.device).inputs for batch in batches)
-            re_estimate(self._session.modes.norm_modules, inputs, self._session.module.eval())
-        outputs = self._forward(self._session.module.eval(), self._validation)
-        loss = float(self._objective(outputs, unmixed(self._validation), self._validation_teacher))
-        labels, accuracy = self._validation.labels, None
-        if labels is not None and not labels.is_floating_point():
-            axis = class_axis(tuple(outputs[0].shape), tuple(labels.shape))
-            assert axis is not None, "labels are checked before training"
-            accuracy = float((outputs[0].argmax(axis) == labels).float().mean())
+            norms = self._session.modes.norm_modules
+            some = self._batches.some(0, min(ESTIMATION_BATCHES, self._batches.an_epoch))
+            re_estimate(norms, (batch.to(self._processes.device).inputs for batch in some), module)
+            for norm in norms:
+                self._processes.average(norm.buffers())
+        scorer, loss, count = self._make_scorer(), 0.0, 0
+        for samples in self._in_order():
+            outputs = self._outputs(module, samples)
+            teacher = self._outputs(self._teacher, samples) if self._objective.distill > 0 else None
+            loss += len(samples) * float(self._objective(outputs, samples, teacher))
+            count += len(samples)
+            arrays = [output.cpu().numpy() for output in outputs[: len(self._session.model.graph.outputs)]]
+            scorer.add(arrays, samples.batch(self._batches.specs, self._validation.name))
+        total, samples_of_all = self._processes.total(loss), self._processes.total(count)
+        result = scorer.merged(self._processes.gather(scorer.records()))
         epoch = self._session.updates / self._batches.an_epoch
-        return Epoch(self._session.steps_made, epoch, training_loss, loss, accuracy)
+        return Epoch(self._session.steps_made, epoch, training_loss, total / samples_of_all, *result)
 
-    def _forward(self, module: torch.nn.Module, samples: Samples) -> Outputs:
-        """A module's outputs on all samples, without gradients."""
+    def _make_objective(self, labeled: bool) -> Objective:
+        """The loss; the scales of its parts are the variances of the teacher's outputs on validation data."""
+        session, settings = self._session, self._settings
+        objective = Objective(
+            _distill_share(labeled, settings),
+            settings.temperature,
+            tuple(output.name or "" for output in session.model.graph.outputs),
+            tuple(_producer_type(output) for output in session.model.graph.outputs),
+            settings.loss,
+            settings.label_smoothing,
+            settings.distill_loss,
+            (),
+            load_function(settings.loss) if ":" in settings.loss else None,
+        )
+        checked = False
+        moments: list[Moments] = []
+        for samples in self._in_order():
+            if not checked:
+                check_labels(samples.labels, settings.loss)
+                checked = True
+            if not objective.distill:
+                break
+            outputs = self._outputs(self._teacher, samples)
+            moments = moments or [Moments() for _ in outputs]
+            for moment, output in zip(moments, outputs, strict=True):
+                moment.add(output)
+        return replace(objective, scales=tuple(self._processes.variance(moment) for moment in moments))
+
+    def _in_order(self) -> Iterator[Samples]:
+        """This process's part of the validation data, in batches."""
         size = self._batches.fixed_size or FORWARD_SAMPLES
+        for samples in in_order(self._validation, self._batches.specs, size, self._batches.workers):
+            yield samples.to(self._processes.device)
+
+    def _outputs(self, module: torch.nn.Module, samples: Samples) -> Outputs:
+        """A module's outputs, without gradients."""
         with torch.no_grad(), self._autocast():
-            parts = [
-                module(*samples.take(slice(start, start + size)).inputs)
-                for start in range(0, len(samples), size)
-            ]
-        return _widened(tuple(torch.cat(column) for column in zip(*parts, strict=True)))
+            return _widened(module(*samples.inputs))
 
     def _autocast(self) -> torch.autocast:
         enabled = self._settings.precision == "bfloat16"
@@ -239,7 +269,7 @@ class FineTuner:
         origin = {
             "settings": json.dumps(settings),
             "model": digest(self._parameters),
-            "data": digest((*self._batches.samples.inputs, *self._validation.inputs)),
+            "data": f"{self._batches.data.source.identity()} {self._validation.source.identity()}",
             "number of processes": self._processes.count,
         }
         minutes = self._settings.checkpoint_minutes
@@ -276,25 +306,8 @@ def _widened(outputs: Outputs) -> Outputs:
     return tuple(output.float() if output.dtype == torch.bfloat16 else output for output in outputs)
 
 
-def _objective(
-    session: PruningSession, validation: Samples, teacher: Outputs, settings: FineTuneSettings
-) -> Objective:
-    if validation.labels is not None:
-        check_labels(validation.labels, settings.loss)
-    return Objective(
-        _distill_share(validation, settings),
-        settings.temperature,
-        tuple(_producer_type(output) for output in session.model.graph.outputs),
-        settings.loss,
-        settings.label_smoothing,
-        settings.distill_loss,
-        tuple(float(output.float().var(correction=0)) for output in teacher),
-        load_function(settings.loss) if ":" in settings.loss else None,
-    )
-
-
-def _distill_share(samples: Samples, settings: FineTuneSettings) -> float:
-    if samples.labels is not None:
+def _distill_share(labeled: bool, settings: FineTuneSettings) -> float:
+    if labeled:
         return DEFAULT_DISTILL if settings.distill is None else settings.distill
     if settings.distill is not None and settings.distill < 1:
         raise DataError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from onnxprune.data.dataset import class_axis
 from onnxprune.data.named import named
 from onnxprune.errors import DataError, SettingError
-from onnxprune.training.samples import Mixture
+from onnxprune.training.samples import Labels, Samples
 
 # Keeps log-probabilities of a saturated Softmax finite, and divisors away from zero.
 FLOOR = 1e-12
@@ -33,8 +34,9 @@ TO_LOGITS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"Softmax": _log_
 
 def _dice(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """1 - the mean over classes of 2 |P and L| / (|P| + |L|), P soft (Milletari et al. 2016); logits (N, C, ...)."""
-    shares = logits.softmax(1)
-    truth = F.one_hot(labels, logits.shape[1]).movedim(-1, 1).to(shares)
+    known = (labels >= 0).unsqueeze(1)
+    shares = logits.softmax(1) * known
+    truth = F.one_hot(labels.clamp_min(0), logits.shape[1]).movedim(-1, 1).to(shares) * known
     axes = [axis for axis in range(shares.ndim) if axis != 1]
     overlap, sizes = (shares * truth).sum(axes), (shares + truth).sum(axes)
     return 1 - (2 * overlap / sizes.clamp_min(FLOOR))[sizes > FLOOR].mean()
@@ -58,8 +60,8 @@ _TARGET_LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] 
 class Objective:
     """Loss of a batch: (1 - distill) * loss on the labels + distill * distance from the input model's outputs.
 
-    `loss`: of the first output on the labels; "auto" is cross-entropy for integer labels and the mean squared error for
-    float labels. `custom`: a function that replaces it. `distance`: "kl" is the Kullback-Leibler divergence of softened
+    `loss`: of each output on its labels, and their mean; "auto" is cross-entropy for classes (those below 0 are
+    ignored), binary cross-entropy for yes or no, and the mean squared error for float targets. `custom`: a function that replaces it. `distance`: "kl" is the Kullback-Leibler divergence of softened
     outputs, times temperature ** 2 (Hinton et al. 2015, arXiv 1503.02531); "mse" the squared error divided by the
     variance of the input model's output; "auto" kl for outputs (N, C) and mse for others. Values of
     --distill-features, which follow the graph's outputs, are compared by cosine or mse.
@@ -67,6 +69,8 @@ class Objective:
 
     distill: float
     temperature: float
+    names: tuple[str, ...]
+    """The names of the graph's outputs."""
     last_operators: tuple[str, ...]
     """The operator type that produces each of the graph's own outputs."""
     loss: str = "auto"
@@ -74,33 +78,48 @@ class Objective:
     distance: str = "auto"
     scales: tuple[float, ...] = ()
     """The variance of each of the input model's outputs and values."""
-    custom: Callable[[Outputs, torch.Tensor], torch.Tensor] | None = None
+    custom: Callable[[Outputs, Any], torch.Tensor] | None = None
 
-    def __call__(self, outputs: Outputs, batch: Mixture, teacher: Outputs | None) -> torch.Tensor:
+    def __call__(self, outputs: Outputs, batch: Samples, teacher: Outputs | None) -> torch.Tensor:
         """Mean loss over the batch, a scalar; `teacher`: the input model's outputs for the same inputs."""
         loss = outputs[0].new_zeros((), dtype=torch.float32)
-        if batch.labels is not None and self.distill < 1:
+        if batch.labels and self.distill < 1:
             labels_loss = batch.share * self._label_loss(outputs, batch.labels)
-            if batch.other_labels is not None:
+            if batch.other_labels:
                 labels_loss = labels_loss + (1 - batch.share) * self._label_loss(outputs, batch.other_labels)
             loss = loss + (1 - self.distill) * labels_loss
         if teacher is not None and self.distill > 0:
             loss = loss + self.distill * self._teacher_loss(outputs, teacher)
         return loss
 
-    def _label_loss(self, outputs: Outputs, labels: torch.Tensor) -> torch.Tensor:
+    def _label_loss(self, outputs: Outputs, labels: Labels) -> torch.Tensor:
         if self.custom is not None:
-            return self.custom(outputs[: len(self.last_operators)], labels)
-        output = outputs[0]
+            given = labels[""] if set(labels) == {""} else labels
+            return self.custom(outputs[: len(self.last_operators)], given)
+        losses = [
+            self._output_loss(self.names.index(name) if name else 0, outputs, truth)
+            for name, truth in labels.items()
+        ]
+        return torch.stack(losses).mean()
+
+    def _output_loss(self, index: int, outputs: Outputs, labels: torch.Tensor) -> torch.Tensor:
+        output = outputs[index]
+        if labels.dtype == torch.bool:
+            return self._yes_or_no(index, output.reshape(labels.shape), labels.to(output.dtype))
         if labels.is_floating_point():
             name = "mse" if self.loss == "auto" else self.loss
             return _TARGET_LOSSES[name](output.reshape(labels.shape), labels)
         axis = class_axis(tuple(output.shape), tuple(labels.shape))
         assert axis is not None, "checked before training"
-        logits = self._logits(0, output).movedim(axis, 1)
+        logits = self._logits(index, output).movedim(axis, 1)
         if self.loss == "dice":
             return _dice(logits, labels)
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+
+    def _yes_or_no(self, index: int, output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if self.last_operators[index] == "Sigmoid":
+            return F.binary_cross_entropy(output.clamp(0, 1), labels)
+        return F.binary_cross_entropy_with_logits(output, labels)
 
     def _teacher_loss(self, outputs: Outputs, teacher: Outputs) -> torch.Tensor:
         losses = [
@@ -124,24 +143,27 @@ class Objective:
         return TO_LOGITS.get(self.last_operators[index], _identity)(output)
 
 
-def check_labels(labels: torch.Tensor, loss: str) -> None:
-    """Check that labels of this type fit a loss.
+def check_labels(labels: Labels, loss: str) -> None:
+    """Check that labels of these types fit a loss.
 
     Raises:
-        DataError: the loss needs integer classes and the labels are floats, or vice versa.
+        DataError: the loss needs classes and the labels are targets, or vice versa.
     """
-    if loss in CLASS_LOSSES and labels.is_floating_point():
-        raise DataError(
-            f"--loss {loss} needs integer labels, but the labels are floats: use --loss mse, l1 or huber"
-        )
-    if loss in _TARGET_LOSSES and not labels.is_floating_point():
-        raise DataError(
-            f"--loss {loss} needs float labels, but the labels are integers: use --loss cross-entropy"
-        )
+    for truth in labels.values():
+        classes = not truth.is_floating_point() and truth.dtype != torch.bool
+        if loss in CLASS_LOSSES and not classes:
+            raise DataError(
+                f"--loss {loss} needs integer labels, but the labels are {str(truth.dtype).removeprefix('torch.')}: use "
+                "--loss auto, mse, l1 or huber"
+            )
+        if loss in _TARGET_LOSSES and classes:
+            raise DataError(
+                f"--loss {loss} needs float labels, but the labels are integers: use --loss cross-entropy"
+            )
 
 
-def load_function(text: str) -> Callable[[Outputs, torch.Tensor], torch.Tensor]:
-    """The loss function MODULE:FUNCTION: of (outputs, labels), a scalar.
+def load_function(text: str) -> Callable[[Outputs, Any], torch.Tensor]:
+    """The loss function MODULE:FUNCTION: of (outputs, labels), a scalar; labels of several outputs are a dict.
 
     Raises:
         SettingError: there is no such function.

@@ -1,107 +1,70 @@
-"""Training samples as torch tensors: shuffled batches and mixup, which depend only on the seed and the update."""
+"""Samples as torch tensors, mixup, and random numbers that depend only on the seed and the update."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
-from onnxprune.data.dataset import Dataset
+from onnxprune.data.batch import Batch
 from onnxprune.data.specs import InputSpec
-from onnxprune.errors import DataError
 
 # The uses of random numbers; each has its own seeds.
-ORDER, MIXTURE, DROPOUT = range(3)
+ORDER, MIXTURE, DROPOUT, AUGMENTATION = range(4)
+
+Labels = dict[str, torch.Tensor]
+"""By output, "" for the first one: int64 (classes), bool (yes or no for each class), or float32 (targets)."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Inputs in the model's order, samples along the first axis; labels: int64 (classes) or float32 (targets)."""
+    """Inputs in the model's order, samples along the first axis, and labels if there are any; `texts` are labels too.
+
+    After mixup, the inputs are share * a + (1 - share) * b, with the labels of both.
+    """
 
     inputs: tuple[torch.Tensor, ...]
-    labels: torch.Tensor | None
+    labels: Labels = field(default_factory=dict)
+    other_labels: Labels = field(default_factory=dict)
+    share: float = 1.0
+    texts: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, data: Dataset, specs: list[InputSpec]) -> Samples:
-        """A dataset as tensors that share its memory."""
-        inputs = tuple(torch.from_numpy(data.inputs[spec.name]) for spec in specs)
-        if data.labels is None:
-            return cls(inputs, None)
-        kind = torch.float32 if data.labels.dtype.kind == "f" else torch.int64
-        return cls(inputs, torch.from_numpy(data.labels).to(kind))
+    def of(cls, batch: Batch, specs: Sequence[InputSpec]) -> Samples:
+        """A batch as tensors that share its memory."""
+        inputs = tuple(_tensor(batch.inputs[spec.name]) for spec in specs)
+        labels = {key: _label_tensor(array) for key, array in batch.labels.items() if array.dtype.kind in "biuf"}
+        return cls(inputs, labels, texts={key: batch.labels[key] for key in batch.labels.keys() - labels.keys()})
+
+    def batch(self, specs: Sequence[InputSpec], name: str) -> Batch:
+        """As arrays again, for a metric."""
+        inputs = {spec.name: tensor.cpu().numpy() for spec, tensor in zip(specs, self.inputs, strict=True)}
+        labels = {key: tensor.cpu().numpy() for key, tensor in self.labels.items()}
+        return Batch(inputs, labels | self.texts, name)
 
     def __len__(self) -> int:
         return next(len(tensor) for tensor in self.inputs if tensor.ndim)
 
-    def take(self, index: torch.Tensor | slice) -> Samples:
-        labels = None if self.labels is None else self.labels[index]
-        return Samples(tuple(tensor[index] if tensor.ndim else tensor for tensor in self.inputs), labels)
-
     def to(self, device: torch.device) -> Samples:
-        labels = None if self.labels is None else self.labels.to(device)
-        return Samples(tuple(tensor.to(device) for tensor in self.inputs), labels)
+        """On a device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
-
-@dataclass(frozen=True)
-class Mixture:
-    """A batch whose inputs are share * a + (1 - share) * b, with the labels of both."""
-
-    inputs: tuple[torch.Tensor, ...]
-    labels: torch.Tensor | None
-    other_labels: torch.Tensor | None
-    share: float
-
-    def take(self, index: slice) -> Mixture:
-        """Some of the samples."""
-        first = Samples(self.inputs, self.labels).take(index)
-        other = None if self.other_labels is None else self.other_labels[index]
-        return Mixture(first.inputs, first.labels, other, self.share)
-
-    def to(self, device: torch.device) -> Mixture:
-        first = Samples(self.inputs, self.labels).to(device)
-        other = None if self.other_labels is None else self.other_labels.to(device)
-        return Mixture(first.inputs, first.labels, other, self.share)
-
-
-class Batches:
-    """Shuffled batches by number of the update; a batch does not depend on earlier ones, so training can be resumed.
-
-    An incomplete last batch of an epoch is dropped. `fixed_size`: the fixed batch size of the model, if it has one.
-    """
-
-    def __init__(self, samples: Samples, size: int, seed: int, fixed_size: int | None = None):
-        self.fixed_size = fixed_size
-        self.size = min(fixed_size or size, len(samples))
-        self.an_epoch = len(samples) // self.size
-        self.samples = samples
-        self._seed = seed
-        self._epoch = -1
-        self._order = torch.empty(0)
-
-    def at(self, update: int) -> Samples:
-        """The batch of an update, counted from 0."""
-        epoch, position = divmod(update, self.an_epoch)
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._order = torch.randperm(len(self.samples), generator=random(self._seed, ORDER, epoch))
-        return self.samples.take(self._order[position * self.size : (position + 1) * self.size])
-
-
-def whole_batches(data: Dataset, fixed_size: int | None) -> Dataset:
-    """The data without an incomplete last batch, if the model has a fixed batch size.
-
-    Raises:
-        DataError: there are fewer samples than one batch.
-    """
-    if fixed_size is None:
-        return data
-    if len(data) < fixed_size:
-        raise DataError(
-            f"{data.name} has {len(data)} samples, and the model has a fixed batch size of {fixed_size}: give more "
-            "samples"
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Samples:
+        labels, others = (
+            {key: change(tensor) for key, tensor in each.items()} for each in (self.labels, self.other_labels)
         )
-    return data.take(slice(0, len(data) // fixed_size * fixed_size))
+        return replace(self, inputs=tuple(map(change, self.inputs)), labels=labels, other_labels=others)
+
+
+def mix(batch: Samples, random: torch.Generator) -> Samples:
+    """Mix every sample with another of its batch, with one random share (mixup, Zhang et al. 2018, alpha = 1)."""
+    share = float(torch.rand((), generator=random))
+    other = torch.randperm(len(batch), generator=random)
+    inputs = tuple(torch.lerp(tensor[other], tensor, share) if tensor.ndim else tensor for tensor in batch.inputs)
+    others = {key: labels[other] for key, labels in batch.labels.items()}
+    return Samples(inputs, batch.labels, others, share)
 
 
 def random(*seeds: int) -> torch.Generator:
@@ -114,14 +77,12 @@ def random_seed(*seeds: int) -> int:
     return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1)
 
 
-def mix(batch: Samples, random: torch.Generator) -> Mixture:
-    """Mix every sample with another of its batch, with one random share (mixup, Zhang et al. 2018, alpha = 1)."""
-    share = float(torch.rand((), generator=random))
-    other = batch.take(torch.randperm(len(batch), generator=random))
-    inputs = tuple(torch.lerp(b, a, share) for a, b in zip(batch.inputs, other.inputs, strict=True))
-    return Mixture(inputs, batch.labels, other.labels, share)
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    # torch warns of arrays that it must not write to, such as broadcast or mapped ones.
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-def unmixed(batch: Samples) -> Mixture:
-    """The batch without mixup."""
-    return Mixture(batch.inputs, batch.labels, None, 1.0)
+def _label_tensor(labels: np.ndarray) -> torch.Tensor:
+    if labels.dtype == bool:
+        return _tensor(labels)
+    return _tensor(labels).to(torch.float32 if labels.dtype.kind == "f" else torch.int64)

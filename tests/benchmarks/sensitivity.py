@@ -56,7 +56,7 @@ def main(samples: int, timed: tuple[str, ...], plot: Path | None) -> None:
 def ours(trained: Trained) -> None:
     model = ir.from_proto(trained.proto)
     weights = find_weights(model).prunable
-    data = Dataset(trained.calibration, None, "images")
+    data = Dataset.of(trained.calibration, None, "images")
     for _ in scan(weights, partial(measure, model, data), RATES, {}, None):
         pass
 

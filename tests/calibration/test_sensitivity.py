@@ -24,7 +24,7 @@ LABELS = np.arange(40) % 4
 def scanned(state=None, about=None, stop_after=None):
     model = ir.from_proto(cnn())
     weights = find_weights(model).prunable
-    measured = partial(measure, model, Dataset({"x": X}, LABELS, "x"))
+    measured = partial(measure, model, Dataset.of({"x": X}, LABELS, "x"))
     return list(itertools.islice(scan(weights, measured, RATES, about or {}, state), stop_after))[-1]
 
 
@@ -54,7 +54,7 @@ def test_a_weight_read_twice_or_behind_a_transpose_is_pruned_wherever_it_is_read
         {"w": normal(8, 8), "v": normal(8, 8, seed=1)},
     )
     x, model = normal(20, 8), ir.from_proto(proto)
-    measured = partial(measure, model, Dataset({"x": x}, None, "x"))
+    measured = partial(measure, model, Dataset.of({"x": x}, None, "x"))
     weights = find_weights(model).prunable
     *_, found = scan(weights, measured, RATES, {}, None)
     arrays = {weight.name: weight.array() for weight in weights}

@@ -27,7 +27,7 @@ def test_each_layer_is_visited_with_what_it_reads_in_the_dense_and_the_pruned_mo
     x = np.concatenate([normal(20, 1, 8, 8), normal(20, 1, 8, 8, seed=1)])
     read = {}
     for visit in walk(
-        model, dense, Dataset({"x": x}, None, "x"), {weight.uses[0].node for weight in weights}
+        model, dense, Dataset.of({"x": x}, None, "x"), {weight.uses[0].node for weight in weights}
     ):
         pairs = visit.pairs(visit.node.inputs[0])
         read[visit.node.inputs[0].name] = [np.concatenate(parts) for parts in zip(*pairs, strict=True)]
@@ -62,7 +62,7 @@ def test_a_walk_passes_bodies_constant_nodes_and_values_that_skip_layers():
     model = ir.from_proto(proto)
     weights = {weight.uses[0].node: weight for weight in find_weights(model).prunable}
     x = normal(16, 8)
-    for visit in walk(model, {}, Dataset({"x": x}, None, "x"), weights.keys()):
+    for visit in walk(model, {}, Dataset.of({"x": x}, None, "x"), weights.keys()):
         blocks = Blocks.of(weights[visit.node])
         moments = collect(blocks, visit.pairs(blocks.data), 0)
         (expected,) = taps(proto, [blocks.data.name], x) if blocks.data.name != "x" else (x,)
@@ -71,7 +71,7 @@ def test_a_walk_passes_bodies_constant_nodes_and_values_that_skip_layers():
 
 
 def test_a_wide_graph_takes_fewer_samples():
-    data = Dataset({"x": np.zeros((10, 1, 8, 8), np.float32)}, None, "x")
+    data = Dataset.of({"x": np.zeros((10, 1, 8, 8), np.float32)}, None, "x")
     assert affordable(ir.from_proto(cnn()), data, 7) == 7
     wide = model_of(
         [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("GlobalAveragePool", ["c"], ["y"])],
@@ -79,5 +79,5 @@ def test_a_wide_graph_takes_fewer_samples():
         [floats("y", "N", 64, 1, 1)],
         {"w": normal(64, 1, 1, 1)},
     )
-    images = Dataset({"x": np.broadcast_to(np.float32(0), (10, 1, 2000, 2000))}, None, "x")
+    images = Dataset.of({"x": np.broadcast_to(np.float32(0), (10, 1, 2000, 2000))}, None, "x")
     assert affordable(ir.from_proto(wide), images, 7) == WALK_BYTES // (ALIVE * 4 * 64 * 2000**2)

@@ -5,7 +5,7 @@ from onnxprune.data.dataset import Dataset, class_axis
 
 
 def test_a_split_loses_no_sample_and_repeats_with_its_seed():
-    data = Dataset({"x": np.arange(40, dtype=np.float32).reshape(40, 1)}, np.arange(40), "d")
+    data = Dataset.of({"x": np.arange(40, dtype=np.float32).reshape(40, 1)}, np.arange(40), "d")
     rest, validation = data.split(0.1, seed=3)
     assert len(validation) == 4
     assert sorted([*rest.labels, *validation.labels]) == list(range(40))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from onnxprune.data.random import random_data
+from onnxprune.data.request import Request
 from onnxprune.data.sources import load_data
 from onnxprune.data.specs import InputSpec
 from onnxprune.errors import DataError
@@ -25,12 +26,12 @@ def samples(count=10):
 
 def test_npz_gives_inputs_and_labels(tmp_path):
     np.savez(tmp_path / "d.npz", x=samples(), labels=np.arange(10) % 4)
-    data = load_data(tmp_path / "d.npz", SPECS)
-    assert len(data) == 10 and data.labels is not None and (data.inputs["x"] == samples()).all()
+    data = load_data(tmp_path / "d.npz", Request(SPECS))
+    assert len(data) == 10 and data.labeled and (data.read().inputs["x"] == samples()).all()
 
 
 def test_double_data_is_taken_for_a_float_input():
-    assert load_data({"x": samples().astype(np.float64)}, SPECS).inputs["x"].dtype == np.float32
+    assert load_data({"x": samples().astype(np.float64)}, Request(SPECS)).inputs["x"].dtype == np.float32
 
 
 def test_idx_images_are_scaled_flattened_and_paired_with_the_labels_beside_them(tmp_path):
@@ -41,9 +42,9 @@ def test_idx_images_are_scaled_flattened_and_paired_with_the_labels_beside_them(
         tmp_path / "train-images-idx3-ubyte",
         f"{tmp_path}/train-images-idx3-ubyte,{tmp_path}/train-labels-idx1-ubyte",
     ):
-        data = load_data(source, SPECS)
-        np.testing.assert_allclose(data.inputs["x"], pixels.reshape(6, 8) / 255, rtol=1e-6)
-        assert data.labels.tolist() == [0, 1, 2, 3, 4, 5]
+        data = load_data(source, Request(SPECS))
+        np.testing.assert_allclose(data.read().inputs["x"], pixels.reshape(6, 8) / 255, rtol=1e-6)
+        assert data.read().labels[""].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_batches_come_from_any_iterable_and_from_a_named_function(tmp_path, monkeypatch):
@@ -51,14 +52,14 @@ def test_batches_come_from_any_iterable_and_from_a_named_function(tmp_path, monk
         {"x": samples(4), "labels": np.zeros(4, np.int64)},
         {"x": samples(2), "labels": np.ones(2, np.int64)},
     ]
-    assert len(load_data(iter(batches), SPECS)) == 6
+    assert len(load_data(iter(batches), Request(SPECS))) == 6
     (tmp_path / "my_data.py").write_text(
         "import numpy as np\ndef batches():\n    for n in (3, 5):\n        yield {'x': np.zeros((n, 8), np.float32)}\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    data = load_data("my_data:batches", SPECS)
-    assert len(data) == 8 and data.labels is None
+    data = load_data("my_data:batches", Request(SPECS))
+    assert len(data) == 8 and not data.labeled
 
 
 BAD = {
@@ -92,7 +93,7 @@ BAD = {
 @pytest.mark.parametrize(("source", "words"), BAD.values(), ids=BAD.keys())
 def test_data_that_does_not_fit_is_refused_in_words(source, words):
     with pytest.raises(DataError, match=words):
-        load_data(source, SPECS)
+        load_data(source, Request(SPECS))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"\0\0\x08\x03\0\0\0\x0a\0\0"])
@@ -100,13 +101,13 @@ def test_data_that_does_not_fit_is_refused_in_words(source, words):
 def test_broken_data_files_are_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=name):
-        load_data(tmp_path / name, SPECS)
+        load_data(tmp_path / name, Request(SPECS))
 
 
 def test_pickled_arrays_are_never_loaded(tmp_path):
     np.savez(tmp_path / "d.npz", x=np.array([{"a": 1}], dtype=object))
     with pytest.raises(DataError, match="plain arrays"):
-        load_data(tmp_path / "d.npz", SPECS)
+        load_data(tmp_path / "d.npz", Request(SPECS))
 
 
 def test_inputs_without_a_common_first_axis_are_one_sample():
@@ -118,14 +119,14 @@ def test_inputs_without_a_common_first_axis_are_one_sample():
     ]
     data = random_data(specs, 4, seed=0)
     assert data.whole and len(data) == 1
-    assert data.inputs["state"].shape == (2, 16, 4) and data.inputs["rate"].shape == ()
-    assert load_data(data.inputs, specs).whole
+    assert data.read().inputs["state"].shape == (2, 16, 4) and data.read().inputs["rate"].shape == ()
+    assert load_data(data.read().inputs, Request(specs)).whole
     with pytest.raises(DataError, match="has 1 sample: give at least 2"):
-        load_data(data.inputs, specs).split(0.1, seed=0)
+        load_data(data.read().inputs, Request(specs)).split(0.1, seed=0)
 
 
 def test_an_input_without_axes_goes_with_every_sample():
     specs = [*SPECS, InputSpec("rate", np.dtype(np.int64), ())]
     batches = [{"x": samples(4), "rate": np.array(16000)}, {"x": samples(2), "rate": np.array(16000)}]
-    part = load_data(batches, specs).take(slice(0, 5))
+    part = load_data(batches, Request(specs)).take(slice(0, 5))
     assert len(part) == 5 and part.inputs["rate"] == 16000

@@ -23,7 +23,7 @@ def session(model):
 
 
 def dataset(count, labels=None):
-    return Dataset({"x": normal(count, 8)}, labels, "samples")
+    return Dataset.of({"x": normal(count, 8)}, labels, "samples")
 
 
 def test_top_1_counts_the_samples_that_are_right():

@@ -22,7 +22,7 @@ SPECS = [InputSpec("x", np.dtype(np.float32), (None, 8))]
 def test_labels_that_do_not_fit_are_refused_before_the_work(labels):
     with pytest.raises(DataError, match=r"the labels of samples .* do not fit the first output"):
         check_runs(
-            make_session(mlp(), "a test model"), Dataset({"x": normal(50, 8)}, labels, "samples"), SPECS
+            make_session(mlp(), "a test model"), Dataset.of({"x": normal(50, 8)}, labels, "samples"), SPECS
         )
 
 

@@ -24,11 +24,11 @@ def blobs(samples: int, width: int = 8, seed: int = 0) -> Dataset:
     centers = np.random.default_rng(1).standard_normal((CLASSES, width)) * 2
     labels = rng.integers(0, CLASSES, samples)
     points = centers[labels] + rng.standard_normal((samples, width))
-    return Dataset({"x": points.astype(np.float32)}, labels, "blobs")
+    return Dataset.of({"x": points.astype(np.float32)}, labels, "blobs")
 
 
 def unlabeled(data: Dataset) -> Dataset:
-    return Dataset(data.inputs, None, data.name)
+    return Dataset.of(data.read().inputs, None, data.name)
 
 
 class Job:
@@ -107,7 +107,7 @@ def test_zeros_of_the_input_model_stay_zero_on_every_schedule():
 
 def test_alternating_families_are_pruned_to_the_rate_in_all():
     rng = np.random.default_rng(0)
-    images = Dataset({"x": rng.random((60, 1, 8, 8), dtype=np.float32)}, rng.integers(0, 4, 60), "images")
+    images = Dataset.of({"x": rng.random((60, 1, 8, 8), dtype=np.float32)}, rng.integers(0, 4, 60), "images")
     job = Job(
         cnn(),
         images,
@@ -132,9 +132,9 @@ def test_fine_tuning_lowers_the_validation_loss_with_labels_and_without():
 def test_the_state_kept_is_the_best_on_validation_data():
     job = Job(mlp(), blobs(356), learning_rate=3.0, mixup=False)
     again = Job(ir.to_proto(job.model), blobs(356), mixup=False, epochs=1, distill=0.0)
-    best = max(job.history, key=lambda epoch: (epoch.accuracy, -epoch.loss))
-    assert best.accuracy > job.history[-1].accuracy
-    assert again.history[0].accuracy == best.accuracy
+    best = max(job.history, key=lambda epoch: (epoch.score, -epoch.loss))
+    assert best.score > job.history[-1].score
+    assert again.history[0].score == best.score
 
 
 def test_the_same_seed_gives_the_same_weights():
@@ -145,7 +145,7 @@ def test_the_same_seed_gives_the_same_weights():
 def test_names_types_and_structure_of_the_onnx_graph_stay():
     proto = cnn()
     rng = np.random.default_rng(0)
-    images = Dataset({"x": rng.random((60, 1, 8, 8), dtype=np.float32)}, rng.integers(0, 4, 60), "images")
+    images = Dataset.of({"x": rng.random((60, 1, 8, 8), dtype=np.float32)}, rng.integers(0, 4, 60), "images")
     job = Job(proto, images, epochs=2)
     after = ir.to_proto(job.model)
     assert after.graph.node == proto.graph.node
@@ -163,7 +163,7 @@ def test_float16_weights_are_trained_and_come_back_as_float16():
     for info in (*proto.graph.input, *proto.graph.output):
         info.type.tensor_type.elem_type = TensorProto.FLOAT16
     data = blobs(300)
-    data = Dataset({"x": data.inputs["x"].astype(np.float16)}, data.labels, "half")
+    data = Dataset.of({"x": data.read().inputs["x"].astype(np.float16)}, data.read().labels[""], "half")
     job = Job(proto, data)
     assert job.history[-1].loss < job.history[0].loss
     assert job.array("fc1.weight").dtype == np.float16
@@ -179,6 +179,6 @@ def test_a_part_of_the_loss_without_a_target_is_refused():
 
 def test_float_labels_are_regression_targets():
     data = blobs(400)
-    targets = np.tanh(data.inputs["x"][:, :CLASSES])
-    job = Job(mlp(), Dataset(data.inputs, targets, "targets"), distill=0.0, mixup=False, rate=0.3)
-    assert job.history[-1].accuracy is None and job.history[-1].loss < 0.5 * job.history[0].loss
+    targets = np.tanh(data.read().inputs["x"][:, :CLASSES])
+    job = Job(mlp(), Dataset.of(data.read().inputs, targets, "targets"), distill=0.0, mixup=False, rate=0.3)
+    assert job.history[-1].score is None and job.history[-1].loss < 0.5 * job.history[0].loss

@@ -1,0 +1,222 @@
+"""Training batches in an order that the seed and the epoch fix, read ahead by worker processes where that pays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from onnxprune.data.augmented import augmented, read_augmented
+from onnxprune.data.augment import Augmentation
+from onnxprune.data.dataset import Dataset
+from onnxprune.data.specs import InputSpec
+from onnxprune.data.stream import StreamSource, shuffled
+from onnxprune.errors import DataError, OnnxPruneError
+from onnxprune.training.samples import AUGMENTATION, ORDER, Samples, random, random_seed
+
+# Batches that each worker process reads ahead.
+AHEAD = 4
+MOST_WORKERS = 8
+# A stream is shuffled within so many bytes of samples.
+SHUFFLED_BYTES = 2**28
+
+
+class Feed:
+    """The training batches of one process: a part of every batch, without an incomplete last batch of an epoch.
+
+    A batch depends on the seed and the number of its update alone, so that a training can be resumed at any update.
+    `fixed_size`: the fixed batch size of the model, if it has one; `part`: which samples of a batch are this process's;
+    `workers`: as in the setting `data_workers`.
+
+    Raises:
+        DataError: there are fewer samples than one batch of the model's fixed size.
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        specs: Sequence[InputSpec],
+        size: int,
+        seed: int,
+        *,
+        fixed_size: int | None = None,
+        augmentation: Augmentation | None = None,
+        workers: int | None = None,
+    ):
+        self.data = data = whole_batches(data, fixed_size)
+        self.fixed_size = fixed_size
+        self.size = min(fixed_size or size, len(data))
+        self.an_epoch = len(data) // self.size
+        self.part = slice(0, self.size)
+        self.specs = list(specs)
+        self.workers = workers
+        self._seed = seed
+        self._augmentation = augmentation
+
+    def from_update(self, update: int, updates: int) -> Iterator[Samples]:
+        """This process's part of the batches from one update, counted from 0, to before another."""
+        if isinstance(self.data.source, StreamSource):
+            return self._streamed(update, updates)
+        return self._loaded(self._keys(update, updates), worker_count(self.workers, self.data, self._augmentation))
+
+    def some(self, update: int, count: int) -> Iterator[Samples]:
+        """This process's part of `count` batches from an update on; of a stream, those at the begin of its epoch."""
+        if isinstance(self.data.source, StreamSource):
+            epoch = update // self.an_epoch
+            return islice(self._pass(epoch), min(count, self.an_epoch))
+        return self._loaded(self._keys(update, update + count), 0)
+
+    def _keys(self, update: int, updates: int) -> Iterator[_Key]:
+        """The samples of each batch."""
+        order, ordered = np.empty(0, int), -1
+        for each in range(update, updates):
+            epoch, position = divmod(each, self.an_epoch)
+            if epoch != ordered:
+                order = torch.randperm(len(self.data), generator=random(self._seed, ORDER, epoch)).numpy()
+                ordered = epoch
+            batch = order[position * self.size : (position + 1) * self.size]
+            yield _Key(epoch, batch[self.part])
+
+    def _loaded(self, keys: Iterator[_Key], workers: int) -> Iterator[Samples]:
+        return _load(_Reading(self.data, self.specs, self._augmentation, self._seed), keys, workers)
+
+    def _streamed(self, update: int, updates: int) -> Iterator[Samples]:
+        epoch, skipped = divmod(update, self.an_epoch)
+        while update < updates:
+            for samples in islice(self._pass(epoch, skipped), min(self.an_epoch - skipped, updates - update)):
+                yield samples
+                update += 1
+            epoch, skipped = epoch + 1, 0
+
+    def _pass(self, epoch: int, skipped: int = 0) -> Iterator[Samples]:
+        """The batches of a pass over a stream."""
+        source = self.data.source
+        assert isinstance(source, StreamSource)
+        some = source.read(self.data.numbers()[:1])
+        kept = max(self.size, int(SHUFFLED_BYTES / max(1, sum(array.nbytes for array in some.values()))))
+        batches = shuffled(source, self.data.numbers(), self.size, epoch, self._seed, kept)
+        for position, arrays in enumerate(islice(batches, skipped, None), skipped):
+            batch = self.data.batch(arrays).take(self.part)
+            if self._augmentation is not None:
+                places = range(*self.part.indices(self.size))
+                seeds = [random_seed(self._seed, AUGMENTATION, epoch, position, place) for place in places]
+                batch = augmented(batch, self._augmentation, seeds, self.specs)
+            yield Samples.of(batch, self.specs)
+
+
+def in_order(data: Dataset, specs: Sequence[InputSpec], size: int, workers: int | None) -> Iterator[Samples]:
+    """All samples in order, in batches of `size`; the last one may be smaller."""
+    if isinstance(data.source, StreamSource):
+        return (Samples.of(batch, specs) for batch in data.batches(size))
+    starts = range(0, len(data), size)
+    keys = (_Key(0, np.arange(start, min(start + size, len(data)))) for start in starts)
+    return _load(_Reading(data, list(specs), None, 0), keys, worker_count(workers, data, None))
+
+
+def whole_batches(data: Dataset, fixed_size: int | None) -> Dataset:
+    """The data without an incomplete last batch, if the model has a fixed batch size.
+
+    Raises:
+        DataError: there are fewer samples than one batch.
+    """
+    if fixed_size is None:
+        return data
+    if len(data) < fixed_size:
+        raise DataError(
+            f"{data.name} has {len(data)} samples, and the model has a fixed batch size of {fixed_size}: give more "
+            "samples"
+        )
+    return data.take(slice(0, len(data) // fixed_size * fixed_size))
+
+
+def worker_count(asked: int | None, data: Dataset, augmentation: Augmentation | None) -> int:
+    """The number of worker processes for a dataset; none where reading costs no more than copying."""
+    if not data.source.costly and augmentation is None:
+        return asked or 0
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(MOST_WORKERS, (os.cpu_count() or 1) // processes)) if asked is None else asked
+
+
+def _load(reading: _Reading, keys: Iterator[_Key], workers: int) -> Iterator[Samples]:
+    """The batches with these keys, read by torch's DataLoader."""
+    loader = DataLoader(
+        reading,
+        sampler=_Sampler(keys),
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=AHEAD if workers else None,
+        collate_fn=_unchanged,
+        worker_init_fn=_use_one_thread,
+        # Without it, the loader would take a number from the generator that everything else uses.
+        generator=random(0),
+    )
+    try:
+        for samples in loader:
+            if isinstance(samples, OnnxPruneError):
+                raise samples
+            yield samples
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            f"a process that reads {reading.name} died, perhaps for lack of memory: give fewer --data-workers, or 0"
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Key:
+    """A batch to read: the epoch, and positions in the dataset."""
+
+    epoch: int
+    positions: np.ndarray
+
+
+class _Sampler(torch.utils.data.Sampler):
+    """The batches to read, in order."""
+
+    def __init__(self, keys: Iterator[_Key]):
+        self._keys = keys
+
+    def __iter__(self) -> Iterator[_Key]:
+        return self._keys
+
+
+class _Reading(TorchDataset):
+    """Reads batches, in a worker process or in this one. An error is returned: raised, it would lose its message."""
+
+    def __init__(
+        self, data: Dataset, specs: list[InputSpec], augmentation: Augmentation | None, seed: int
+    ):
+        self.name = data.name
+        self._data = data
+        self._numbers = data.numbers()
+        self._specs = specs
+        self._augmentation = augmentation
+        self._seed = seed
+
+    def __getitem__(self, key: _Key) -> Samples | OnnxPruneError:
+        numbers = self._numbers[key.positions]
+        try:
+            if self._augmentation is None:
+                batch = self._data.batch(self._data.source.read(numbers))
+            else:
+                seeds = [random_seed(self._seed, AUGMENTATION, key.epoch, int(number)) for number in numbers]
+                batch = read_augmented(self._data, numbers, self._augmentation, seeds, self._specs)
+            return Samples.of(batch, self._specs)
+        except OnnxPruneError as error:
+            return error
+
+
+def _unchanged(samples: Any) -> Any:
+    return samples
+
+
+def _use_one_thread(worker: int) -> None:
+    torch.set_num_threads(1)
