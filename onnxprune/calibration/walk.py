@@ -40,9 +40,7 @@ class Visit:
         return [(dense[value], pruned[value]) for dense, pruned in zip(self.dense, self.pruned, strict=True)]
 
 
-def walk(
-    model: ir.Model, dense: Tensors | None, data: Batch, nodes: Collection[ir.Node]
-) -> Iterator[Visit]:
+def walk(model: ir.Model, dense: Tensors | None, data: Batch, nodes: Collection[ir.Node]) -> Iterator[Visit]:
     """Visit nodes of the main graph in order; changes made at a visit affect all later visits.
 
     `dense`: the constants of the dense model that differ, or will differ, from those of the model; None: nothing is

@@ -1,3 +1,4 @@
 class Augmentation:
     @classmethod
-    def parse(cls, text): return cls()
+    def parse(cls, text):
+        return cls()

@@ -17,7 +17,11 @@ COLORS = (1, 3, 4)
 
 
 def read_augmented(
-    data: Dataset, numbers: np.ndarray, augmentation: Augmentation, seeds: Sequence[int], specs: Sequence[InputSpec]
+    data: Dataset,
+    numbers: np.ndarray,
+    augmentation: Augmentation,
+    seeds: Sequence[int],
+    specs: Sequence[InputSpec],
 ) -> Batch:
     """The samples with these numbers, each changed as its seed says."""
     if hasattr(data.source, "read_augmented"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxprune.data.batch import Batch, Labels
-from onnxprune.data.source import ArraySource, Arrays, Source, WholeSource, ahead
+from onnxprune.data.source import ArraySource, Arrays, Source, WholeSource, ahead, checksum
 from onnxprune.errors import DataError
 
 LABELS = "labels"
@@ -41,7 +41,9 @@ class Dataset:
         patience: float | None = None,
     ) -> Dataset:
         """Arrays in memory; `labels`: of the first output, or by output."""
-        by_output: Labels = {} if labels is None else {"": labels} if isinstance(labels, np.ndarray) else labels
+        by_output: Labels = (
+            {} if labels is None else {"": labels} if isinstance(labels, np.ndarray) else labels
+        )
         named = {label_name(output): array for output, array in by_output.items()}
         source = WholeSource(inputs) if whole else ArraySource({**inputs, **named}, name)
         return cls(source, name, Unchanged(), bool(by_output), whole=whole, patience=patience)
@@ -66,6 +68,10 @@ class Dataset:
     def read(self) -> Batch:
         """All samples, in memory."""
         return next(self.batches(max(len(self), 1)))
+
+    def identity(self) -> int:
+        """A checksum that tells datasets apart, without reading all samples."""
+        return checksum({"numbers": self.numbers()}, self.source.identity())
 
     def batches(self, size: int) -> Iterator[Batch]:
         """All samples in order, in batches of `size`; the last one may be smaller."""
@@ -108,7 +114,9 @@ class Unchanged:
             for key, array in arrays.items()
             if key == LABELS or key.startswith(f"{LABELS}.")
         }
-        inputs = {key: array for key, array in arrays.items() if not (key == LABELS or key.startswith(f"{LABELS}."))}
+        inputs = {
+            key: array for key, array in arrays.items() if not (key == LABELS or key.startswith(f"{LABELS}."))
+        }
         return Batch(inputs, labels)
 
 

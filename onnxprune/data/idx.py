@@ -47,7 +47,9 @@ def _open(images: Path, labels: Path | None, request: Request) -> Source:
     spec = request.specs[0]
     pixels = read_idx(images)
     if pixels.ndim < 2 or pixels.dtype != np.uint8:
-        raise DataError(f"{images} has no images (bytes, samples along the first axis): give images, or an .npz file")
+        raise DataError(
+            f"{images} has no images (bytes, samples along the first axis): give images, or an .npz file"
+        )
     if request.transform is not None:
         inputs = Transform.parse(request.transform, spec).arrays(pixels)
     else:

@@ -1,2 +1,5 @@
-def open_images(text, request): raise NotImplementedError
-IMAGE_FOLDER = 'a folder of images'
+def open_images(text, request):
+    raise NotImplementedError
+
+
+IMAGE_FOLDER = "a folder of images"

@@ -16,7 +16,9 @@ from onnxprune.data.stream import StreamSource, as_arrays, guarded, join, to_arr
 from onnxprune.data.values import sample_arrays
 from onnxprune.errors import DataError
 
-WORDS = "a mapping of arrays, batches {input name: array}, a torch Dataset or DataLoader, a Hugging Face Dataset"
+WORDS = (
+    "a mapping of arrays, batches {input name: array}, a torch Dataset or DataLoader, a Hugging Face Dataset"
+)
 
 
 def open_object(source: Any, name: str, request: Request) -> Source:

@@ -82,7 +82,11 @@ READERS = (
         lambda text: _suffix(text) == ".npz",
         _open_npz,
     ),
-    Reader("a .npy file of the only input", lambda text: _suffix(text) == ".npy" and Path(text).is_file(), _open_npy),
+    Reader(
+        "a .npy file of the only input",
+        lambda text: _suffix(text) == ".npy" and Path(text).is_file(),
+        _open_npy,
+    ),
     Reader("a folder of .npy files", lambda text: any(Path(text).glob("*.npy")), _open_npy_folder),
     Reader(IMAGE_FOLDER, lambda text: Path(text).is_dir(), open_images),
     Reader(

@@ -42,6 +42,8 @@ class RowFile:
         numbers = np.arange(len(self))[index]
         rows = np.empty((len(numbers), *self.shape[1:]), self.dtype)
         size = self.dtype.itemsize * math.prod(self.shape[1:])
+        if not len(numbers):
+            return rows
         starts = np.flatnonzero(np.diff(numbers, prepend=-2) != 1)
         try:
             with open(self.path, "rb", buffering=0) as file:
@@ -57,7 +59,7 @@ Rows = np.ndarray | RowFile
 
 
 def _fill(file: IO[bytes], rows: np.ndarray) -> None:
-    view = memoryview(rows).cast("B")
+    view = memoryview(rows.view(np.uint8).reshape(-1))  # type: ignore[arg-type]
     while view:
         count = file.readinto(view)  # type: ignore[attr-defined]
         if not count:

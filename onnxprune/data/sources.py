@@ -100,7 +100,8 @@ class Fit:
             DataError: a type or shape does not fit.
         """
         labels = {
-            given.removeprefix(LABELS).removeprefix("."): self._labels(arrays[key]) for key, given in self.labels.items()
+            given.removeprefix(LABELS).removeprefix("."): self._labels(arrays[key])
+            for key, given in self.labels.items()
         }
         return Batch({name: self._input(arrays[name], name) for name in self.names}, labels)
 

@@ -1,1 +1,2 @@
-def open_table(text, request): raise NotImplementedError
+def open_table(text, request):
+    raise NotImplementedError

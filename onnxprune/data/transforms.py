@@ -1,3 +1,4 @@
 class Transform:
     @classmethod
-    def parse(cls, text, spec): return cls()
+    def parse(cls, text, spec):
+        return cls()

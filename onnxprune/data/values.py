@@ -56,7 +56,9 @@ def sample_arrays(sample: Any, name: str, request: Request) -> Arrays:
             values |= {label_name(str(output)): labels for output, labels in given.items()}
     else:
         if len(specs) != 1:
-            raise DataError(f"samples of {name} are one value, the model has {len(specs)} inputs: give tuples or dicts")
+            raise DataError(
+                f"samples of {name} are one value, the model has {len(specs)} inputs: give tuples or dicts"
+            )
         values = {specs[0].name: sample}
     return {key: _value(value, key, name, request) for key, value in values.items()}
 
@@ -69,6 +71,8 @@ def _is_row(sample: Any) -> bool:
 def _value(value: Any, key: str, name: str, request: Request) -> np.ndarray:
     spec = next((spec for spec in request.specs if spec.name == key), None)
     if spec is not None and hasattr(value, "getbands"):
-        transform = Transform.default(spec) if request.transform is None else Transform.parse(request.transform, spec)
+        transform = (
+            Transform.default(spec) if request.transform is None else Transform.parse(request.transform, spec)
+        )
         return transform.values(transform.geometry(value)[None])[0]
     return to_array(value, key, name)

@@ -1,1 +1,2 @@
-def open_yolo(text, request): raise NotImplementedError
+def open_yolo(text, request):
+    raise NotImplementedError

@@ -95,7 +95,7 @@ def fine_tuning(record: Mapping[str, Any]) -> str:
             (epoch["epoch"], epoch["training_loss"]) for epoch in epochs if epoch["training_loss"] is not None
         ],
     }
-    errors = [(epoch["epoch"], 1 - epoch["accuracy"]) for epoch in epochs if epoch["accuracy"] is not None]
+    errors = [(epoch["epoch"], 1 - epoch["score"]) for epoch in epochs if epoch["score"] is not None]
     figures = []
     if epochs:
         figures.append(line_chart({name: line for name, line in losses.items() if line}, "epoch", "loss"))

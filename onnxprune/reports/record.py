@@ -189,7 +189,7 @@ def _thinned(epochs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Evenly spaced epochs, with the last one, and of each the values that the chart shows."""
     every = -(-len(epochs) // ANNOTATED_EPOCHS)
     some = epochs[::-1][::every][::-1] if epochs else ()
-    drawn = ("epoch", "training_loss", "loss", "accuracy")
+    drawn = ("epoch", "training_loss", "loss", "score")
     return [{key: _short(epoch[key]) for key in drawn} for epoch in some]
 
 

@@ -64,7 +64,9 @@ class Feed:
         """This process's part of the batches from one update, counted from 0, to before another."""
         if isinstance(self.data.source, StreamSource):
             return self._streamed(update, updates)
-        return self._loaded(self._keys(update, updates), worker_count(self.workers, self.data, self._augmentation))
+        return self._loaded(
+            self._keys(update, updates), worker_count(self.workers, self.data, self._augmentation)
+        )
 
     def some(self, update: int, count: int) -> Iterator[Samples]:
         """This process's part of `count` batches from an update on; of a stream, those at the begin of its epoch."""
@@ -162,8 +164,9 @@ def _load(reading: _Reading, keys: Iterator[_Key], workers: int) -> Iterator[Sam
             if isinstance(samples, OnnxPruneError):
                 raise samples
             yield samples
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, OSError, EOFError) as error:
+        # A worker that dies while it sends a batch closes the connection.
+        if not workers or (isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)):
             raise
         raise DataError(
             f"a process that reads {reading.name} died, perhaps for lack of memory: give fewer --data-workers, or 0"
@@ -191,9 +194,7 @@ class _Sampler(torch.utils.data.Sampler):
 class _Reading(TorchDataset):
     """Reads batches, in a worker process or in this one. An error is returned: raised, it would lose its message."""
 
-    def __init__(
-        self, data: Dataset, specs: list[InputSpec], augmentation: Augmentation | None, seed: int
-    ):
+    def __init__(self, data: Dataset, specs: list[InputSpec], augmentation: Augmentation | None, seed: int):
         self.name = data.name
         self._data = data
         self._numbers = data.numbers()

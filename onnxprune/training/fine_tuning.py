@@ -99,7 +99,7 @@ class FineTuner:
         self._parameters = list(session.parameters.values())
         self._optimizer = make_optimizer(self._parameters, settings)
         self._mixes = settings.mixup and all(spec.dtype.kind == "f" for spec in training.specs)
-        self._checkpoint = self._open_checkpoint(origin)
+        self._checkpoint = self._open_checkpoint(origin, validation)
         self._history: list[Epoch] = []
         self._losses: list[float] = []
         self._best: tuple[Epoch, dict[str, torch.Tensor]] | None = None
@@ -263,13 +263,13 @@ class FineTuner:
         enabled = self._settings.precision == "bfloat16"
         return torch.autocast(self._processes.device.type, dtype=torch.bfloat16, enabled=enabled)
 
-    def _open_checkpoint(self, settings: Mapping[str, Any]) -> Checkpoint | None:
+    def _open_checkpoint(self, settings: Mapping[str, Any], validation: Dataset) -> Checkpoint | None:
         if self._settings.checkpoint is None:
             return None
         origin = {
             "settings": json.dumps(settings),
             "model": digest(self._parameters),
-            "data": f"{self._batches.data.source.identity()} {self._validation.source.identity()}",
+            "data": [self._batches.data.identity(), validation.identity()],
             "number of processes": self._processes.count,
         }
         minutes = self._settings.checkpoint_minutes

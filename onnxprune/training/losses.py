@@ -152,9 +152,11 @@ def check_labels(labels: Labels, loss: str) -> None:
     for truth in labels.values():
         classes = not truth.is_floating_point() and truth.dtype != torch.bool
         if loss in CLASS_LOSSES and not classes:
+            given, instead = (
+                ("floats", "mse, l1 or huber") if truth.is_floating_point() else ("yes or no", "auto")
+            )
             raise DataError(
-                f"--loss {loss} needs integer labels, but the labels are {str(truth.dtype).removeprefix('torch.')}: use "
-                "--loss auto, mse, l1 or huber"
+                f"--loss {loss} needs integer labels, but the labels are {given}: use --loss {instead}"
             )
         if loss in _TARGET_LOSSES and classes:
             raise DataError(

@@ -35,8 +35,12 @@ class Samples:
     def of(cls, batch: Batch, specs: Sequence[InputSpec]) -> Samples:
         """A batch as tensors that share its memory."""
         inputs = tuple(_tensor(batch.inputs[spec.name]) for spec in specs)
-        labels = {key: _label_tensor(array) for key, array in batch.labels.items() if array.dtype.kind in "biuf"}
-        return cls(inputs, labels, texts={key: batch.labels[key] for key in batch.labels.keys() - labels.keys()})
+        labels = {
+            key: _label_tensor(array) for key, array in batch.labels.items() if array.dtype.kind in "biuf"
+        }
+        return cls(
+            inputs, labels, texts={key: batch.labels[key] for key in batch.labels.keys() - labels.keys()}
+        )
 
     def batch(self, specs: Sequence[InputSpec], name: str) -> Batch:
         """As arrays again, for a metric."""
@@ -62,7 +66,9 @@ def mix(batch: Samples, random: torch.Generator) -> Samples:
     """Mix every sample with another of its batch, with one random share (mixup, Zhang et al. 2018, alpha = 1)."""
     share = float(torch.rand((), generator=random))
     other = torch.randperm(len(batch), generator=random)
-    inputs = tuple(torch.lerp(tensor[other], tensor, share) if tensor.ndim else tensor for tensor in batch.inputs)
+    inputs = tuple(
+        torch.lerp(tensor[other], tensor, share) if tensor.ndim else tensor for tensor in batch.inputs
+    )
     others = {key: labels[other] for key, labels in batch.labels.items()}
     return Samples(inputs, batch.labels, others, share)
 

@@ -10,6 +10,7 @@ from onnx import helper
 import onnxprune
 from onnxprune.calibration.sensitivity import measure
 from onnxprune.commands.sensitivity import sensitivity
+from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
 from onnxprune.errors import SettingError
 from onnxprune.model.weights import find_weights
@@ -24,7 +25,7 @@ LABELS = np.arange(40) % 4
 def scanned(state=None, about=None, stop_after=None):
     model = ir.from_proto(cnn())
     weights = find_weights(model).prunable
-    measured = partial(measure, model, Dataset.of({"x": X}, LABELS, "x"))
+    measured = partial(measure, model, Batch({"x": X}, {"": LABELS}))
     return list(itertools.islice(scan(weights, measured, RATES, about or {}, state), stop_after))[-1]
 
 
@@ -54,7 +55,7 @@ def test_a_weight_read_twice_or_behind_a_transpose_is_pruned_wherever_it_is_read
         {"w": normal(8, 8), "v": normal(8, 8, seed=1)},
     )
     x, model = normal(20, 8), ir.from_proto(proto)
-    measured = partial(measure, model, Dataset.of({"x": x}, None, "x"))
+    measured = partial(measure, model, Batch({"x": x}))
     weights = find_weights(model).prunable
     *_, found = scan(weights, measured, RATES, {}, None)
     arrays = {weight.name: weight.array() for weight in weights}

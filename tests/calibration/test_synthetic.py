@@ -38,7 +38,7 @@ def test_synthetic_images_are_in_the_range_of_the_first_batch_normalization():
             [floats("y", "N", 8, 16, 16)],
             {"w": weight} | {name: array.astype(np.float32) for name, array in norms.items()},
         )  # fmt: skip
-        images = synthetic(proto).inputs["x"]
+        images = synthetic(proto).read().inputs["x"]
         assert images.shape == (SAMPLES, 3, 16, 16)
         assert low - 1e-3 <= images.min() < low + 0.1 * (high - low)
         assert high - 0.1 * (high - low) < images.max() <= high + 1e-3
@@ -59,7 +59,7 @@ def test_synthetic_token_ids_fill_their_table_and_masks_are_ones():
         [floats("y", "N", 6, 4)],
         {"table": normal(50, 4), "last": np.array([-1])},
     )
-    inputs = synthetic(proto).inputs
+    inputs = synthetic(proto).read().inputs
     assert inputs["ids"].min() == 0 and inputs["ids"].max() == 49 and (inputs["mask"] == 1).all()
 
 
@@ -84,8 +84,8 @@ def test_synthetic_inputs_have_the_shape_asked_for_or_that_of_the_test_data():
     for shape, more in (((9, 20), {"eval_data": samples}), ((7, 30), {"input_shape": ["x:1,3,7,30"]})):
         model, session = ir.from_proto(proto), make_session(proto, "the model")
         material = read_job_data(model, session, PruneConfig(**settings, **more))
-        assert material.calibration.inputs["x"].shape == (SAMPLES, 3, *shape)
-        assert material.test.inputs["x"].shape[2:] == shape
+        assert material.calibration.read().inputs["x"].shape == (SAMPLES, 3, *shape)
+        assert material.test.read().inputs["x"].shape[2:] == shape
     with pytest.raises(SettingError, match="does not fit"):
         read_job_data(model, session, PruneConfig(**settings, input_shape=["x:1,4,7,30"]))
 
@@ -96,4 +96,4 @@ def test_synthetic_inputs_keep_a_batch_size_that_the_model_fixes():
         rate=0.5, criterion="wanda", calibration_data="synthetic", eval_data={"x": normal(8, 3, 9, 9)}
     )
     material = read_job_data(ir.from_proto(proto), make_session(proto, "the model"), config)
-    assert material.calibration.inputs["x"].shape[1:] == (3, 9, 9)
+    assert material.calibration.read().inputs["x"].shape[1:] == (3, 9, 9)

@@ -6,6 +6,7 @@ from onnx import helper
 
 from onnxprune.calibration.moments import collect
 from onnxprune.calibration.walk import ALIVE, WALK_BYTES, affordable, walk
+from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
 from onnxprune.model.blocks import Blocks
 from onnxprune.model.constants import constants
@@ -26,9 +27,7 @@ def test_each_layer_is_visited_with_what_it_reads_in_the_dense_and_the_pruned_mo
     dense = {value: value.const_value for value in constants(model)}
     x = np.concatenate([normal(20, 1, 8, 8), normal(20, 1, 8, 8, seed=1)])
     read = {}
-    for visit in walk(
-        model, dense, Dataset.of({"x": x}, None, "x"), {weight.uses[0].node for weight in weights}
-    ):
+    for visit in walk(model, dense, Batch({"x": x}), {weight.uses[0].node for weight in weights}):
         pairs = visit.pairs(visit.node.inputs[0])
         read[visit.node.inputs[0].name] = [np.concatenate(parts) for parts in zip(*pairs, strict=True)]
         for weight in weights:
@@ -62,7 +61,7 @@ def test_a_walk_passes_bodies_constant_nodes_and_values_that_skip_layers():
     model = ir.from_proto(proto)
     weights = {weight.uses[0].node: weight for weight in find_weights(model).prunable}
     x = normal(16, 8)
-    for visit in walk(model, {}, Dataset.of({"x": x}, None, "x"), weights.keys()):
+    for visit in walk(model, {}, Batch({"x": x}), weights.keys()):
         blocks = Blocks.of(weights[visit.node])
         moments = collect(blocks, visit.pairs(blocks.data), 0)
         (expected,) = taps(proto, [blocks.data.name], x) if blocks.data.name != "x" else (x,)

@@ -31,7 +31,9 @@ def test_npz_gives_inputs_and_labels(tmp_path):
 
 
 def test_double_data_is_taken_for_a_float_input():
-    assert load_data({"x": samples().astype(np.float64)}, Request(SPECS)).inputs["x"].dtype == np.float32
+    assert (
+        load_data({"x": samples().astype(np.float64)}, Request(SPECS)).read().inputs["x"].dtype == np.float32
+    )
 
 
 def test_idx_images_are_scaled_flattened_and_paired_with_the_labels_beside_them(tmp_path):
@@ -64,16 +66,16 @@ def test_batches_come_from_any_iterable_and_from_a_named_function(tmp_path, monk
 
 BAD = {
     "missing array": ({"y": samples()}, "no array 'x'"),
-    "wrong width": ({"x": samples()[:, :7]}, r"\[10, 7\].*\[N, 8\]"),
+    "wrong width": ({"x": samples()[:, :7]}, r"\[N, 7\].*\[N, 8\]"),
     "wrong rank": ({"x": samples()[:, 0]}, r"takes \[N, 8\]"),
     "whole numbers for floats": (
         {"x": np.ones((4, 8), np.int64)},
         "has the type int64, the input takes float32",
     ),
     "labels of another length": ({"x": samples(), "labels": np.zeros(3, np.int64)}, "have different lengths"),
-    "text labels": (
-        {"x": samples(), "labels": np.array(["a"] * 10)},
-        "the labels of <dict> have the type <U1",
+    "labels that are no numbers": (
+        {"x": samples(), "labels": np.ones(10, complex)},
+        "the labels of <dict> have the type complex128",
     ),
     "no samples": ({"x": samples(0)}, "no samples"),
     "no batches": ([], "no batch"),
@@ -129,4 +131,4 @@ def test_an_input_without_axes_goes_with_every_sample():
     specs = [*SPECS, InputSpec("rate", np.dtype(np.int64), ())]
     batches = [{"x": samples(4), "rate": np.array(16000)}, {"x": samples(2), "rate": np.array(16000)}]
     part = load_data(batches, Request(specs)).take(slice(0, 5))
-    assert len(part) == 5 and part.inputs["rate"] == 16000
+    assert len(part) == 5 and part.read().inputs["rate"] == 16000

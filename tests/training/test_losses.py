@@ -8,7 +8,7 @@ import torch.nn.functional as F
 import onnxprune
 from onnxprune.errors import DataError, SelectorError, SettingError
 from onnxprune.training.losses import Objective
-from onnxprune.training.samples import Mixture
+from onnxprune.training.samples import Samples
 from tests.builders import mlp
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.5]])
@@ -16,8 +16,9 @@ LABELS = torch.tensor([0, 2])
 
 
 def loss(labels=LABELS, outputs=(LOGITS,), teacher=None, **settings):
-    objective = Objective(**{"distill": 0.0, "temperature": 1.0, "last_operators": ("Gemm",)} | settings)
-    return float(objective(outputs, Mixture((), labels, None, 1.0), teacher))
+    given = {"distill": 0.0, "temperature": 1.0, "names": ("y", "z"), "last_operators": ("Gemm",)} | settings
+    by_output = {} if labels is None else labels if isinstance(labels, dict) else {"": labels}
+    return float(Objective(**given)(outputs, Samples((), by_output), teacher))
 
 
 def test_label_smoothing_gives_every_class_a_share():

@@ -31,7 +31,7 @@ def job_details(report: Report) -> RenderableType:
     )
     for record in report.fine_tuning:
         training = "" if record["training_loss"] is None else f"{record['training_loss']:.4f}"
-        error = "" if record["accuracy"] is None else f"{1 - record['accuracy']:.2%}"
+        error = "" if record["score"] is None else f"{1 - record['score']:.2%}"
         epochs.add_row(
             str(record["step"]), f"{record['epoch']:.2f}", training, f"{record['loss']:.4f}", error
         )

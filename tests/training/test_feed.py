@@ -1,0 +1,133 @@
+"""Training batches: fixed by seed and epoch, read in parts, and by worker processes."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from onnxprune.data.dataset import Dataset
+from onnxprune.data.request import Request
+from onnxprune.data.sources import load_data
+from onnxprune.data.specs import InputSpec
+from onnxprune.errors import DataError
+from onnxprune.training.feed import Feed, in_order
+
+SPECS = [InputSpec("x", np.dtype(np.float32), ("N", 1))]
+ROWS = np.arange(50, dtype=np.float32)[:, None]
+
+
+class Items(torch.utils.data.Dataset):
+    """Samples that say where they were read."""
+
+    def __init__(self, dies=None):
+        self.dies = dies
+
+    def __len__(self):
+        return 50
+
+    def __getitem__(self, index):
+        if index == self.dies and torch.utils.data.get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return ROWS[index], os.getpid()
+
+
+def batches():
+    for start in range(0, 50, 7):
+        yield {"x": ROWS[start : start + 7]}
+
+
+class Stream:
+    def __iter__(self):
+        return batches()
+
+
+def feed(source=None, **settings):
+    data = load_data({"x": ROWS} if source is None else source, Request(SPECS))
+    return Feed(data, SPECS, settings.pop("size", 8), seed=settings.pop("seed", 0), **settings)
+
+
+def numbers(samples):
+    return [batch.inputs[0][:, 0].int().tolist() for batch in samples]
+
+
+@pytest.mark.parametrize("source", [None, Items(), Stream()], ids=["arrays", "items", "a stream"])
+def test_batches_depend_on_the_seed_and_the_update_alone(source):
+    each = feed(source, workers=0)
+    assert each.an_epoch == 6
+    straight = numbers(each.from_update(0, 18))
+    assert len(straight) == 18 and all(len(batch) == 8 for batch in straight)
+    for start in (0, 5, 6, 13):
+        assert numbers(feed(source, workers=0).from_update(start, 18)) == straight[start:]
+    for epoch in range(3):
+        seen = sum(straight[6 * epoch : 6 * epoch + 6], [])
+        assert len(set(seen)) == 48
+    assert (
+        straight[:6] != straight[6:12]
+        and numbers(feed(source, seed=1, workers=0).from_update(0, 6)) != straight[:6]
+    )
+
+
+def test_worker_processes_read_the_same_batches():
+    with_workers = list(feed(Items(), workers=2).from_update(3, 15))
+    assert numbers(with_workers) == numbers(feed(Items(), workers=0).from_update(3, 15))
+    pids = {int(pid) for batch in with_workers for pid in batch.labels[""]}
+    assert len(pids) == 2 and os.getpid() not in pids
+
+
+def test_arrays_need_no_workers_and_items_have_some():
+    here = feed(Items(), workers=0)
+    assert {int(pid) for batch in here.from_update(0, 6) for pid in batch.labels[""]} == {os.getpid()}
+    default = feed(Items())
+    assert os.getpid() not in {int(pid) for batch in default.from_update(0, 2) for pid in batch.labels[""]}
+
+
+def test_processes_read_disjoint_parts_of_the_batches_of_one(tmp_path):
+    whole = numbers(feed(Items(), workers=0).from_update(0, 12))
+    parts = []
+    for rank in range(2):
+        each = feed(Items(), workers=0)
+        each.part = slice(4 * rank, 4 * rank + 4)
+        parts.append(numbers(each.from_update(0, 12)))
+    assert [first + second for first, second in zip(*parts, strict=True)] == whole
+
+
+def test_validation_is_read_in_order_with_the_rest():
+    data = load_data(Items(), Request(SPECS))
+    for workers in (0, 2):
+        assert sum(numbers(in_order(data, SPECS, 8, workers)), []) == list(range(50))
+
+
+def test_a_worker_that_dies_or_a_sample_that_fails_ends_in_one_line():
+    with pytest.raises(DataError, match="a process that reads <Items> died, perhaps for lack of memory"):
+        list(feed(Items(dies=20), workers=1).from_update(0, 12))
+
+    class Broken(Items):
+        def __getitem__(self, index):
+            if index == 20:
+                raise ValueError("no such pixel")
+            return ROWS[index]
+
+    with pytest.raises(
+        DataError, match=r"^<Broken> failed at one of the samples .*: ValueError: no such pixel$"
+    ):
+        list(feed(Broken(), workers=1).from_update(0, 12))
+
+
+def test_a_fixed_batch_size_drops_the_rest_and_needs_one_batch():
+    assert feed(size=128, fixed_size=20).an_epoch == 2
+    with pytest.raises(DataError, match="has 50 samples, and the model has a fixed batch size of 60"):
+        feed(fixed_size=60)
+    assert feed(size=128).size == 50
+
+
+def test_labels_of_every_kind_become_tensors_of_their_kind():
+    for labels, kind in (
+        (np.arange(50, dtype=np.uint8), torch.int64),
+        (ROWS, torch.float32),
+        (ROWS > 3, torch.bool),
+    ):
+        data = Dataset.of({"x": ROWS}, labels)
+        (batch,) = Feed(data, SPECS, 50, 0).from_update(0, 1)
+        assert batch.labels[""].dtype == kind
