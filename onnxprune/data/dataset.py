@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxprune.data.batch import Batch, Labels
-from onnxprune.data.source import ArraySource, Arrays, Source, WholeSource, ahead, checksum
+from onnxprune.data.source import Arrays, ArraySource, Source, WholeSource, ahead, checksum
 from onnxprune.errors import DataError
 
 LABELS = "labels"

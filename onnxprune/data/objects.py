@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxprune.data.request import Request
 from onnxprune.data.rows import RowFile
-from onnxprune.data.source import ArraySource, Arrays, Source, WholeSource, stack
+from onnxprune.data.source import Arrays, ArraySource, Source, WholeSource, stack
 from onnxprune.data.stream import StreamSource, as_arrays, guarded, join, to_array
 from onnxprune.data.values import sample_arrays
 from onnxprune.errors import DataError

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.data.dataset import Dataset, class_axis
+from onnxprune.data.dataset import class_axis
 from onnxprune.errors import DataError
 
 

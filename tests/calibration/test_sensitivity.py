@@ -11,7 +11,6 @@ import onnxprune
 from onnxprune.calibration.sensitivity import measure
 from onnxprune.commands.sensitivity import sensitivity
 from onnxprune.data.batch import Batch
-from onnxprune.data.dataset import Dataset
 from onnxprune.errors import SettingError
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.sensitivity import Scan, scan

@@ -61,8 +61,8 @@ def test_batches_depend_on_the_seed_and_the_update_alone(source):
     for start in (0, 5, 6, 13):
         assert numbers(feed(source, workers=0).from_update(start, 18)) == straight[start:]
     for epoch in range(3):
-        seen = sum(straight[6 * epoch : 6 * epoch + 6], [])
-        assert len(set(seen)) == 48
+        seen = {number for batch in straight[6 * epoch : 6 * epoch + 6] for number in batch}
+        assert len(seen) == 48
     assert (
         straight[:6] != straight[6:12]
         and numbers(feed(source, seed=1, workers=0).from_update(0, 6)) != straight[:6]
@@ -96,7 +96,7 @@ def test_processes_read_disjoint_parts_of_the_batches_of_one(tmp_path):
 def test_validation_is_read_in_order_with_the_rest():
     data = load_data(Items(), Request(SPECS))
     for workers in (0, 2):
-        assert sum(numbers(in_order(data, SPECS, 8, workers)), []) == list(range(50))
+        assert [number for batch in numbers(in_order(data, SPECS, 8, workers)) for number in batch] == list(range(50))
 
 
 def test_a_worker_that_dies_or_a_sample_that_fails_ends_in_one_line():
