@@ -68,7 +68,8 @@ class Epoch:
 class FineTuner:
     """The training loop of a session that is not yet started, in one of the processes of the job.
 
-    `make_scorer`: makes what scores the outputs on validation data by the metric of the job; `origin`: the settings that affect the weights; a checkpoint is resumed only with the same ones.
+    `make_scorer`: makes what scores the outputs on validation data by the metric of the job; `origin`: the settings
+    that affect the weights; a checkpoint is resumed only with the same ones.
 
     Raises:
         DataError: a part of the loss has no target, or one that does not fit it.

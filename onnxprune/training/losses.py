@@ -61,10 +61,11 @@ class Objective:
     """Loss of a batch: (1 - distill) * loss on the labels + distill * distance from the input model's outputs.
 
     `loss`: of each output on its labels, and their mean; "auto" is cross-entropy for classes (those below 0 are
-    ignored), binary cross-entropy for yes or no, and the mean squared error for float targets. `custom`: a function that replaces it. `distance`: "kl" is the Kullback-Leibler divergence of softened
-    outputs, times temperature ** 2 (Hinton et al. 2015, arXiv 1503.02531); "mse" the squared error divided by the
-    variance of the input model's output; "auto" kl for outputs (N, C) and mse for others. Values of
-    --distill-features, which follow the graph's outputs, are compared by cosine or mse.
+    ignored), binary cross-entropy for yes or no, and the mean squared error for float targets. `custom`: a
+    function that replaces it. `distance`: "kl" is the Kullback-Leibler divergence of softened outputs, times
+    temperature ** 2 (Hinton et al. 2015, arXiv 1503.02531); "mse" the squared error divided by the variance of the
+    input model's output; "auto" kl for outputs (N, C) and mse for others. Values of --distill-features, which follow
+    the graph's outputs, are compared by cosine or mse.
     """
 
     distill: float
