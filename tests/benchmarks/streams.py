@@ -111,7 +111,9 @@ def _bytes(pid: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parts = parser.add_subparsers(dest="part", required=True)
     part = parts.add_parser("drawn")
     part.add_argument("--gigabytes", default="20")
@@ -124,7 +126,16 @@ def main() -> None:
         target = f"{folder}/out.onnx"
         if asked.part == "drawn":
             onnx.save(small_network(), f"{folder}/in.onnx")
-            flags = ["--rate", "0.5", "--epochs", "1", "--schedule", "one-shot", "--data", "tests.benchmarks.streams:drawn"]
+            flags = [
+                "--rate",
+                "0.5",
+                "--epochs",
+                "1",
+                "--schedule",
+                "one-shot",
+                "--data",
+                "tests.benchmarks.streams:drawn",
+            ]
             seconds, peak, output = measured(
                 [f"{folder}/in.onnx", target, *flags], **{GIGABYTES: asked.gigabytes}
             )
@@ -136,7 +147,10 @@ def main() -> None:
         for name in (*ways, *reversed(ways)):
             seconds, peak, output = measured([asked.model, target, *flags, *ways[name]])
             line = next(line for line in output.splitlines() if "error" in line)
-            print(f"{name}: {seconds:.0f} s, peak memory {peak / 1e9:.2f} GB, {' '.join(line.split())}", flush=True)
+            print(
+                f"{name}: {seconds:.0f} s, peak memory {peak / 1e9:.2f} GB, {' '.join(line.split())}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
