@@ -1,4 +1,0 @@
-class Augmentation:
-    @classmethod
-    def parse(cls, text):
-        return cls()

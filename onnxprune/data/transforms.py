@@ -1,4 +1,0 @@
-class Transform:
-    @classmethod
-    def parse(cls, text, spec):
-        return cls()
