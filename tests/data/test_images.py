@@ -202,7 +202,7 @@ WRONG = {
         "labels for only some of the images, none for 1 such as .*b.png",
     ),
     "a file twice": ({"a.png": {}, "labels.csv": "file,label\na.png,1\n./a.png,2"}, "a.png 2 times"),
-    "no column of labels": ({"a.png": {}, "labels.csv": "file,kind\na.png,1"}, "columns file, kind: name that of the labels"),
+    "no column of labels": ({"a.png": {}, "labels.csv": "file,kind\na.png,1"}, "columns file, kind: name that of"),
     "an empty table": ({"a.png": {}, "labels.csv": ""}, r"columns \(none\)"),
     "no rows": ({"a.png": {}, "labels.csv": "file,label\n"}, "has no rows"),
     "a row without a label": ({"a.png": {}, "labels.csv": "file,label\na.png,"}, "row 1 of .* no label"),
