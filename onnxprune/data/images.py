@@ -14,6 +14,7 @@ from onnxprune.data.augment import Augmentation
 from onnxprune.data.folders import EXTENSIONS, check_images, entries, is_image, some_of, walk
 from onnxprune.data.geometry import Size
 from onnxprune.data.image_inputs import image_spec
+from onnxprune.data.labels import class_count, class_note, read_labels
 from onnxprune.data.request import Request
 from onnxprune.data.source import Arrays, Source
 from onnxprune.data.transforms import Transform
@@ -54,7 +55,7 @@ class ImageSource(Source):
         self.name = name
         self.labels = labels
         self.class_names = tuple(class_names)
-        self.classes = _class_count(labels, self.class_names)
+        self.classes = class_count(labels, self.class_names)
         self.notes = tuple(notes)
 
     def __len__(self) -> int:
@@ -128,29 +129,6 @@ def read_image(file: str, transform: Transform) -> tuple[np.ndarray, Size]:
     except Exception as error:
         # Decoders raise errors of all kinds on broken files.
         raise DataError(f"{file} cannot be decoded ({first_line(error)}): replace it or remove it") from None
-
-
-def read_labels(texts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """Labels as whole numbers (int64), numbers (float32), or places of sorted names (int64) and those names."""
-    if all(text.lstrip("-").isdecimal() for text in texts):
-        return np.array(texts, np.int64), []
-    try:
-        return np.array(texts, np.float32), []
-    except ValueError:
-        names = sorted(set(texts))
-        places = {name: place for place, name in enumerate(names)}
-        return np.array([places[text] for text in texts], np.int64), names
-
-
-def class_note(names: Sequence[str], name: str) -> str:
-    """How classes were numbered, for the summary of a job."""
-    return f"{len(names)} classes of {name} by sorted names: {names[0]} is 0, {names[-1]} is {len(names) - 1}"
-
-
-def _class_count(labels: np.ndarray | None, names: Sequence[str]) -> int | None:
-    if labels is None or labels.dtype.kind != "i" or not len(labels):
-        return None
-    return max(int(labels.max()) + 1, len(names))
 
 
 def _from_folders(folder: Path) -> Found:

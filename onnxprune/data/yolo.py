@@ -1,9 +1,9 @@
 """Data sets of boxes as Ultralytics' tools have them: a YAML file, images, and a text file of labels for each image.
 
-The YAML file has `path` (the root), `train`, `val` and `test` (a folder of images, several of them, or a .txt file with
-a list), and `names` of the classes. The labels of `images/a.jpg` are in `labels/a.txt`, a line for each object: `class cx
-cy w h`, relative to the image, or `class x1 y1 x2 y2 x3 y3 ...`, a polygon, which becomes its box. An image without such
-a file has no objects. Source: docs.ultralytics.com/datasets/detect
+The YAML file has `path` (the root), `train`, `val` and `test` (a folder of images, several of them, or a .txt file
+with a list), and `names` of the classes. The labels of `images/a.jpg` are in `labels/a.txt`, a line for each object:
+`class cx cy w h`, relative to the image, or `class x1 y1 x2 y2 x3 y3 ...`, a polygon, which becomes its box. An image
+without such a file has no objects. Source: docs.ultralytics.com/datasets/detect
 """
 
 from __future__ import annotations
