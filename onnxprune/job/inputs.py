@@ -13,7 +13,7 @@ from onnxprune.calibration.synthetic import NAME as SYNTHETIC
 from onnxprune.calibration.synthetic import synthetic_data
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.dataset import Dataset
-from onnxprune.data.request import TRAINING, VALIDATION, Request
+from onnxprune.data.request import TRAIN, VALIDATION, Request
 from onnxprune.data.sources import load_data
 from onnxprune.data.specs import InputSpec, check_shapes, input_specs, sized
 from onnxprune.evaluation.metrics import NO_METRICS, Metrics
@@ -58,7 +58,7 @@ def read_job_data(
     )
     training = validation = None
     if config.data is not None:
-        everything = read(config.data if data is None else data, replace(validating, split=TRAINING))
+        everything = read(config.data if data is None else data, replace(validating, split=TRAIN))
         if config.validation_data is None:
             training, validation = everything.split(config.validation_split, config.seed)
         else:
@@ -69,7 +69,7 @@ def read_job_data(
     measured = is_calibrated(config) or config.allocation == "sensitivity"
     calibration = training if measured else None
     if measured and config.calibration_data is not None:
-        calibration = read(config.calibration_data, replace(validating, split=TRAINING))
+        calibration = read(config.calibration_data, replace(validating, split=TRAIN))
     return JobData(specs, training, validation, test, old, calibration, metrics)
 
 
