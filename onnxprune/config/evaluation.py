@@ -17,8 +17,8 @@ class EvaluationSettings:
     metric: Names = setting(
         (),
         "Metric on labeled data: {metrics}; or MODULE:FUNCTION, a function of (outputs, labels) that returns a score "
-        "for each sample, or a class with update and compute. Repeatable, or separated by commas; the first one decides "
-        "about --max-drop and --max-loss. By default, the one for the kind of the labels.",
+        "for each sample, or a class with update and compute. Repeatable, or separated by commas; the first one counts "
+        "for --max-drop and --max-loss. By default, the one for the kind of the labels.",
         metavar="NAME",
         common="Metric on labeled data, for example f1, iou, psnr or map",
     )

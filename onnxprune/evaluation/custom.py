@@ -60,7 +60,9 @@ def _scores(text: str, function: Callable[..., Any], found: Predictions) -> np.n
     except (TypeError, ValueError):
         array = np.empty(0)
     if array.shape != (len(found),):
-        what = f"{type(scores).__name__} of shape {list(np.shape(array))}" if array.size else repr(scores)[:60]
+        what = (
+            f"{type(scores).__name__} of shape {list(np.shape(array))}" if array.size else repr(scores)[:60]
+        )
         raise DataError(
             f"--metric {text} returned {what} for {len(found)} samples: return one number for each sample, or give a "
             "class with update and compute"
@@ -101,8 +103,8 @@ class _State:
     def merge(self, other: _State) -> None:
         if not hasattr(self._state, "merge_state"):
             raise DataError(
-                f"{self._flag} keeps a state that cannot be merged over processes: give a function of (outputs, labels) "
-                "that returns a score for each sample, or define merge_state(other)"
+                f"{self._flag} keeps a state that cannot be merged over processes: give a function of (outputs, "
+                "labels) that returns a score for each sample, or define merge_state(other)"
             )
         call(self._flag, self._state.merge_state, other._state)
 

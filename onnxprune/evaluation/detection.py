@@ -19,10 +19,8 @@ Image = tuple[Detections, np.ndarray, np.ndarray]
 
 def images(found: Predictions) -> list[Image]:
     """The detections and the labeled boxes of each image, in pixels of the model's input."""
-    if isinstance(found.output, list):
-        made = [_given(sample) for sample in found.output]
-    else:
-        made = detections(found.outputs)
+    given = found.output
+    made = [_given(sample) for sample in given] if isinstance(given, list) else detections(found.outputs)
     if len(made) != len(found):
         raise DataError(
             f"--metric map has detections of {len(made)} images for {len(found)} samples of {found.form.data}: give "

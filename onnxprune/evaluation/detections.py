@@ -76,7 +76,8 @@ def _suppressed(image: np.ndarray) -> Detections:
 def suppress(boxes: np.ndarray, overlap: float = OVERLAP) -> np.ndarray:
     """The numbers of boxes (M, 4), best first, that overlap no better one that is kept by more than `overlap`."""
     areas = (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(1)
-    remaining, kept = np.arange(len(boxes)), []
+    kept: list[int] = []
+    remaining = np.arange(len(boxes))
     while len(remaining) and len(kept) < MOST_DETECTIONS:
         best, remaining = remaining[0], remaining[1:]
         kept.append(best)

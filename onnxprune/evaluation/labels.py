@@ -40,9 +40,9 @@ class LabelForm:
     """How the labels of one output are to be read.
 
     `kind`: one of `KINDS`. `shape`: of one sample's normalized labels. `classes`: their number, along `axis` of the
-    output; without an axis the output consists of class numbers. `one_hot`: the axis of labels with a single 1 for each sample or position. `high`: the number that is 1 in
-    binary labels. `threshold`: outputs above it mean 1.
-    `span`: the range of targets: 255 for 8-bit pixels, 2 if some are negative, else 1.
+    output; without an axis the output consists of class numbers. `one_hot`: the axis of labels with a single 1 for each
+    sample or position. `high`: the number that is 1 in binary labels. `threshold`: outputs above it mean 1. `span`: the
+    range of targets: 255 for 8-bit pixels, 2 if some are negative, else 1.
     """
 
     kind: str
@@ -84,14 +84,14 @@ def _classes(form: LabelForm, labels: np.ndarray, numbers: Numbers) -> np.ndarra
         wrong = ((ones != 0) & (ones != 1)).any(-1) | (ones.sum(-1) != 1)
         if wrong.any():
             raise DataError(
-                f"the labels of {form.data} are one-hot in its first samples, but {_where(wrong, numbers)} has not "
+                f"the labels of {form.data} are one-hot in some samples, but {_where(wrong, numbers)} has not "
                 "exactly one 1: give class numbers, or name a --metric for several classes, such as f1"
             )
         return form.shaped(ones.argmax(-1).astype(np.int64))
     found = form.shaped(labels)
     if labels.dtype.kind == "f" and (wrong := found != np.round(found)).any():
         raise DataError(
-            f"the labels of {form.data} are class numbers in its first samples, but "
+            f"the labels of {form.data} are class numbers in some samples, but "
             f"{_first(found, wrong)} at {_where(wrong, numbers)} is none: give integers"
         )
     found = found.astype(np.int64)
@@ -112,9 +112,9 @@ def _zeros_and_ones(form: LabelForm, labels: np.ndarray, numbers: Numbers) -> np
     wrong = (labels != 0) & (labels != form.high)
     if wrong.any():
         raise DataError(
-            f"the labels of {form.data} are 0 or {form.high} in its first samples, but "
-            f"{_first(labels, wrong)} at {_where(wrong, numbers)}: give only 0 and {form.high}, or --metric mse if they "
-            "are targets"
+            f"the labels of {form.data} are 0 or {form.high} in some samples, but "
+            f"{_first(labels, wrong)} at {_where(wrong, numbers)}: give only 0 and {form.high}, or --metric mse if "
+            "they are targets"
         )
     return form.shaped(labels != 0)
 
@@ -183,7 +183,9 @@ def _possible(labels: np.ndarray, output: Any, data: str) -> Iterator[LabelForm]
     if not (labels.dtype.kind == "f" and (labels != np.round(labels)).any()):
         yield from _class_numbers(labels, output, data)
     if np.prod(shape) == output.size:
-        yield LabelForm("targets", data, None if shape == output.shape else output.shape[1:], span=_span(labels))
+        yield LabelForm(
+            "targets", data, None if shape == output.shape else output.shape[1:], span=_span(labels)
+        )
     if output.ndim == 2 and output.shape[1] > 1 and np.prod(shape[1:]) == 1:
         yield LabelForm("pairs", data, ())
 

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
+from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
 from onnxprune.data.random import random_data
+from onnxprune.data.source import ArraySource
 from onnxprune.data.specs import InputSpec, fixed_batch
 from onnxprune.errors import DataError, first_line
-from onnxprune.evaluation.metrics import check_labels
+from onnxprune.evaluation.labels import LabelForm, fit_labels, label_forms
+from onnxprune.evaluation.scores import BY_KIND, Metrics
 
 BATCH_SAMPLES = 256
+# Samples whose labels show their form, spread over the data.
+LABELS_READ = 32
+LABELS_CHECKED = 4096
+# Kinds of labels for which outputs are compared with a threshold.
+THRESHOLD_KINDS = ("binary", "multi-label")
 # Sizes to try for dynamic axes other than the first.
 FREE_SIZES = (16, 64, 224, 512, 1)
 # Time limit of a run on generated inputs, with which a Loop may never end.
@@ -57,25 +66,68 @@ def patience(model: ir.Model) -> float | None:
     return LOOP_SECONDS if any(node.op_type == "Loop" for node in nodes) else None
 
 
-def check_runs(session: ort.InferenceSession, data: Dataset, specs: list[InputSpec]) -> None:
-    """Run a model on the first samples and check the labels against its first output, before any long work.
+def check_runs(
+    session: ort.InferenceSession, data: Dataset, specs: list[InputSpec], metrics: Metrics | None = None
+) -> Dataset:
+    """Run a model on the first samples before any long work; the dataset with its labels as they fit the outputs.
+
+    `metrics`: for data that is evaluated, the metrics that its labels are for. All labels of arrays in memory are
+    checked, of other data those of some samples.
 
     Raises:
-        DataError: the model does not run on the data, or the labels do not fit.
+        DataError: the model does not run on the data, the labels do not fit, or there are none for a named metric.
+        SettingError: there is no such metric.
     """
     fixed = None if data.whole else fixed_batch(specs)
-    batch = data.take(slice(0, fixed or 2))
-    outputs = run_batch(session, batch, fixed)
-    if batch.labels is not None:
-        check_labels(outputs[0], batch.labels, data)
+    first = data.take(slice(0, fixed or 2)).read()
+    outputs = run_batch(session, first, fixed)
+    if metrics is not None and metrics.names and not first.labels:
+        raise DataError(
+            f"--metric {metrics.names[0]} needs labels, but {data.name} has none: give labeled data"
+        )
+    if not first.labels or label_forms(data):
+        return data
+    metrics = metrics or BY_KIND
+    some = data.spread(LABELS_READ)
+    batch, numbers = some.read(), some.numbers()
+    found = _fitted(session, data, batch, outputs, len(first), metrics, numbers)
+    if any(form.kind in THRESHOLD_KINDS for form in label_forms(found).values()):
+        # Probabilities and logits look alike on few samples.
+        parts = [run_batch(session, part, fixed) for part in some.batches(fixed or len(some))]
+        outputs = [
+            np.concatenate(column) if isinstance(column[0], np.ndarray) and column[0].ndim else column[0]
+            for column in zip(*parts, strict=True)
+        ]
+        found = _fitted(session, data, batch, outputs, len(batch), metrics, numbers)
+    metrics.chosen(label_forms(found))
+    if isinstance(data.source, ArraySource):
+        _check_all(data, label_forms(found))
+    return found
 
 
-def batches(data: Dataset, size: int) -> Iterator[Dataset]:
-    for start in range(0, len(data), size):
-        yield data.take(slice(start, start + size))
+def _fitted(
+    session: ort.InferenceSession,
+    data: Dataset,
+    some: Batch,
+    outputs: Sequence[Any],
+    samples: int,
+    metrics: Metrics,
+    numbers: np.ndarray,
+) -> Dataset:
+    names = [output.name for output in session.get_outputs()]
+    made = metrics.processed(dict(zip(names, outputs, strict=True)), samples)
+    return fit_labels(data, some, made, metrics.wanted(), numbers)
 
 
-def run_batch(session: ort.InferenceSession, batch: Dataset, fixed: int | None) -> list[np.ndarray]:
+def _check_all(data: Dataset, forms: Mapping[str, LabelForm]) -> None:
+    start, numbers = 0, data.numbers()
+    for batch in data.batches(LABELS_CHECKED):
+        for key, labels in batch.labels.items():
+            forms[key].normalize(labels, None if data.whole else numbers[start : start + len(batch)])
+        start += len(batch)
+
+
+def run_batch(session: ort.InferenceSession, batch: Batch, fixed: int | None) -> list[Any]:
     """The outputs for a batch; for a fixed batch size, the last batch is padded and its outputs are sliced."""
     samples, inputs = len(batch), batch.inputs
     if fixed and samples < fixed:

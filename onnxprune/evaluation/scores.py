@@ -73,6 +73,10 @@ class Metrics:
         return found
 
 
+BY_KIND = Metrics()
+"""The metric of each kind of labels."""
+
+
 def _metric(name: str) -> Metric:
     if ":" in name:
         return custom_metric(name)
@@ -204,7 +208,10 @@ class Track:
 
     def contents(self) -> tuple[int, Any]:
         """The number of samples, and the records or the state."""
-        return self.samples, self._state if self._state is not None else self.joined() if self._parts else None
+        return (
+            self.samples,
+            self._state if self._state is not None else self.joined() if self._parts else None,
+        )
 
     def merge(self, samples: int, content: Any) -> None:
         """Add the contents of another process."""
