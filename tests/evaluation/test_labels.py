@@ -126,7 +126,9 @@ def test_boxes_are_told_by_their_classes_and_relative_numbers(output):
     np.testing.assert_array_equal(found, given)
 
 
-@pytest.mark.parametrize("texts", [np.array(["ab", "ü"]), np.array(["ab", "ü"], object), [b"ab", "ü".encode()]])
+@pytest.mark.parametrize(
+    "texts", [np.array(["ab", "ü"]), np.array(["ab", "ü"], object), [b"ab", "ü".encode()]]
+)
 def test_texts_become_strings(texts):
     form, found = normalized(np.asarray(texts), normal(2, 9, 5))
     assert form.kind == "text" and found.tolist() == ["ab", "ü"]
@@ -172,7 +174,10 @@ def test_a_fitted_dataset_yields_normalized_labels_of_every_output():
     labels = {"": np.eye(4)[NUMBERS], "depth": np.arange(6)}
     data = Dataset.of({"x": normal(6, 3)}, labels)
     fitted = fit_labels(data, data.read(), {"y": FOUR, "depth": ONE})
-    assert {key: form.kind for key, form in label_forms(fitted).items()} == {"": "classes", "depth": "targets"}
+    assert {key: form.kind for key, form in label_forms(fitted).items()} == {
+        "": "classes",
+        "depth": "targets",
+    }
     (last,) = fitted.take(slice(4, 6)).batches(8)
     assert last.labels[""].tolist() == [2, 0] and last.labels["depth"].tolist() == [[4.0], [5.0]]
     with pytest.raises(DataError, match="labels of 'depth', which is no output: give one of y"):
