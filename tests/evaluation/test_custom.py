@@ -125,7 +125,9 @@ def test_postprocessed_texts_are_compared_by_edits():
 
 
 def test_texts_need_a_postprocess_function():
-    with pytest.raises(DataError, match="--metric cer compares texts, .* give --postprocess MODULE:FUNCTION"):
+    with pytest.raises(
+        DataError, match=r"--metric cer compares texts, .* give --postprocess MODULE:FUNCTION"
+    ):
         scores("cer", np.array(["a", "b"]), normal(2, 10))
 
 

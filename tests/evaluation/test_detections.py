@@ -69,20 +69,20 @@ def test_a_raw_output_is_suppressed_within_each_class():
     assert value({"y": raw(ROWS)}) == pytest.approx(1)
 
 
-def test_suppression_is_that_of_torchvision():
-    # Its own operator is compiled; the definition is that of its documentation.
+def overlap(one, other):
+    """Intersection over union of two boxes x1, y1, x2, y2."""
+    width, height = (min(one[end], other[end]) - max(one[end - 2], other[end - 2]) for end in (2, 3))
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    shared = max(width, 0) * max(height, 0)
+    return shared / (sum(areas) - shared)
+
+
+def test_a_box_is_kept_unless_a_better_one_that_is_kept_overlaps_it():
     boxes = np.abs(normal(60, 4)) * 9
     boxes[:, 2:] += boxes[:, :2] + 1
     kept = []
-    for at, (x1, y1, x2, y2) in enumerate(boxes):
-
-        def overlap(other):
-            width = min(x2, other[2]) - max(x1, other[0])
-            height = min(y2, other[3]) - max(y1, other[1])
-            shared = max(width, 0) * max(height, 0)
-            return shared / ((x2 - x1) * (y2 - y1) + (other[2] - other[0]) * (other[3] - other[1]) - shared)
-
-        if all(overlap(boxes[better]) <= 0.3 for better in kept):
+    for at, box in enumerate(boxes):
+        if all(overlap(box, boxes[better]) <= 0.3 for better in kept):
             kept.append(at)
     assert suppress(boxes, 0.3).tolist() == kept and 2 < len(kept) < 50
 

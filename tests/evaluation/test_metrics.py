@@ -169,7 +169,7 @@ def test_the_metric_follows_from_the_kind_of_labels_or_is_named():
     ):
         running("psnr", LABELS, LOGITS)
     with pytest.raises(
-        SettingError, match="--metric is 'top-9': it must be top-1, top-5, f1, .* or MODULE:FUNCTION"
+        SettingError, match=r"--metric is 'top-9': it must be top-1, top-5, f1, .* or MODULE:FUNCTION"
     ):
         running("top-9", LABELS, LOGITS)
 
