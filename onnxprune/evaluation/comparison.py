@@ -128,6 +128,7 @@ def compare(
         DataError: a model does not run on the data, the labels do not fit, or there are none for a named metric.
     """
     names = [output.name for output in baseline.get_outputs()]
+    metrics.check_labeled(data)
     if not label_forms(data):
         data = check_runs(baseline, data, specs, metrics)
     fixed = None if data.whole else fixed_batch(specs)

@@ -11,7 +11,6 @@ from onnxprune.errors import DataError
 from onnxprune.evaluation.detections import Detections, detections
 from onnxprune.evaluation.library import import_torchmetrics
 from onnxprune.evaluation.predictions import Predictions
-from onnxprune.system.packages import require_package
 
 Image = tuple[Detections, np.ndarray, np.ndarray]
 """The detections of an image, and the boxes (M, 4) and classes (M,) of its labels."""
@@ -48,7 +47,6 @@ def _given(sample: Any) -> Detections:
 
 def mean_average_precision(records: list[Image]) -> float:
     """The mean over classes and overlaps of 0.5 to 0.95 of the average precision, by pycocotools."""
-    require_package("pycocotools", "--metric map")
     import_torchmetrics("--metric map")
     import torch
     from torchmetrics.detection import MeanAveragePrecision

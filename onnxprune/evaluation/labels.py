@@ -17,7 +17,7 @@ from onnxprune.errors import DataError
 IGNORED = -100
 # The label of ignored pixels in image files.
 VOID = 255
-# Targets of which some are larger are 8-bit pixels.
+# Targets of which some are larger are not in 0 to 1 or -1 to 1, but 8-bit pixels or of another range.
 LARGEST_UNIT = 2.0
 # The values of a box: class, center x, center y, width, height.
 BOX = 5
@@ -31,6 +31,7 @@ KINDS = {
     "pairs": "a score for each pair of samples",
     "boxes": "boxes [class, center x, center y, width, height]",
     "text": "texts",
+    "other": "anything, for MODULE:FUNCTION",
 }
 """Kinds of labels, in words."""
 
@@ -42,7 +43,7 @@ class LabelForm:
     `kind`: one of `KINDS`. `shape`: of one sample's normalized labels. `classes`: their number, along `axis` of the
     output; without an axis the output consists of class numbers. `one_hot`: the axis of labels with a single 1 for each
     sample or position. `high`: the number that is 1 in binary labels. `threshold`: outputs above it mean 1. `span`: the
-    range of targets: 255 for 8-bit pixels, 2 if some are negative, else 1.
+    range of targets: 255 for 8-bit pixels, 2 for -1 to 1, 1 for 0 to 1, else that of the targets seen.
     """
 
     kind: str
@@ -64,7 +65,7 @@ class LabelForm:
         """Labels of this form, samples along the first axis, in the form of their kind; `numbers`: of the samples.
 
         classes: int64 (N,); positions: int64 (N, ...) with `IGNORED`; binary and multi-label: bool of the output's
-        shape; targets, pairs and boxes: float32; text: objects.
+        shape; targets, pairs and boxes: float32; text: objects; other: unchanged.
 
         Raises:
             DataError: they are not of this form.
@@ -129,6 +130,10 @@ def _floats(form: LabelForm, labels: np.ndarray, numbers: Numbers) -> np.ndarray
     return found
 
 
+def _unchanged(form: LabelForm, labels: np.ndarray, numbers: Numbers) -> np.ndarray:
+    return labels
+
+
 def _texts(form: LabelForm, labels: np.ndarray, numbers: Numbers) -> np.ndarray:
     return np.array([_decoded(text) for text in labels.ravel()], dtype=object)
 
@@ -142,19 +147,32 @@ _NORMALIZE: Mapping[str, Callable[[LabelForm, np.ndarray, Numbers], np.ndarray]]
     "pairs": _floats,
     "boxes": _floats,
     "text": _texts,
+    "other": _unchanged,
 }
 
 
-def find_form(labels: np.ndarray, output: Any, data: str, wanted: Collection[str] = ()) -> LabelForm:
-    """The form of some labels of `data`, samples along the first axis, and the output for the first ones of them.
+def find_form(
+    labels: np.ndarray, output: Any, data: str, wanted: Collection[str] = (), numbers: Numbers = None
+) -> LabelForm:
+    """The form of some labels of `data`, samples along the first axis, with an output for some samples.
 
     `wanted`: the kinds that the named metrics take, which decide where labels can be read in several ways; only for
-    them are numbers (N,) taken for the scores of pairs.
+    them are numbers (N,) taken for the scores of pairs, and labels that do not fit for "other".
 
     Raises:
         DataError: they are of no form that fits the output, or classes are out of range.
     """
-    labels = np.asarray(labels)
+    try:
+        chosen = _likely(np.asarray(labels), output, data, wanted)
+        chosen.normalize(np.asarray(labels), numbers)
+    except DataError:
+        if "other" not in wanted:
+            raise
+        return LabelForm("other", data)
+    return chosen
+
+
+def _likely(labels: np.ndarray, output: Any, data: str, wanted: Collection[str]) -> LabelForm:
     forms = [form for form in _possible(labels, output, data) if form.kind != "pairs" or "pairs" in wanted]
     chosen = next((form for form in forms if form.kind in wanted), None) or next(iter(forms), None)
     if chosen is None:
@@ -262,9 +280,12 @@ def _threshold(output: np.ndarray) -> float:
 
 
 def _span(labels: np.ndarray) -> float:
-    if labels.dtype == np.uint8 or labels.max() > LARGEST_UNIT:
+    low, high = float(labels.min()), float(labels.max())
+    if labels.dtype == np.uint8 or (low >= 0 and high > LARGEST_UNIT):
         return 255.0
-    return 2.0 if labels.min() < 0 else 1.0
+    if low < -LARGEST_UNIT or high > LARGEST_UNIT:
+        return high - low
+    return 2.0 if low < 0 else 1.0
 
 
 def _misfit(labels: np.ndarray, output: Any, data: str) -> str:
@@ -321,9 +342,9 @@ def fit_labels(
     wanted: Collection[str] = (),
     numbers: Numbers = None,
 ) -> Dataset:
-    """The dataset with its labels in the form of their kind, as they fit the outputs for the first samples of `some`.
+    """The dataset with its labels in the form of their kind, which those of `some` show.
 
-    `outputs`: by name, in the order of the graph; `numbers`: of the samples of `some`.
+    `outputs`: for some samples, by name, in the order of the graph; `numbers`: of the samples of `some`.
 
     Raises:
         DataError: labels do not fit, or belong to no output.
@@ -335,6 +356,5 @@ def fit_labels(
             raise DataError(
                 f"{data.name} has labels of {key!r}, which is no output: give one of {', '.join(outputs)}"
             )
-        forms[key] = find_form(labels, outputs[key or first], data.name, wanted)
-        forms[key].normalize(labels, numbers)
+        forms[key] = find_form(labels, outputs[key or first], data.name, wanted, numbers)
     return replace(data, prepare=Normalized(data.prepare, forms)) if forms else data

@@ -22,7 +22,7 @@ class Metric:
     of joined records; `ratio` is the mean of records (n,), or the ratio of the sums of records (n, 2), whose standard
     error is exact. `format`: how a value is shown. `as_error`: the value is an accuracy that is shown as the error,
     1 - value. `default_for`: the kinds of labels for which it is the metric if none is named. `state`: makes an object
-    with `update` and `compute` instead of records.
+    with `update` and `value` instead of records. `needs`: packages.
     """
 
     title: str
@@ -34,6 +34,7 @@ class Metric:
     as_error: bool = False
     default_for: tuple[str, ...] = ()
     state: Callable[[], Any] | None = None
+    needs: tuple[str, ...] = ()
     help: str = ""
 
     def text(self, value: float) -> str:
@@ -118,6 +119,7 @@ METRICS: dict[str, Metric] = {
         regression.spearman,
         format="{:.4f}",
         default_for=("pairs",),
+        needs=("torchmetrics",),
         help="rank correlation of the scores of pairs, samples 2i and 2i + 1, with the cosine of their embeddings",
     ),
     "cer": Metric(
@@ -127,6 +129,7 @@ METRICS: dict[str, Metric] = {
         higher_is_better=False,
         format=PERCENT,
         default_for=("text",),
+        needs=("torchmetrics",),
         help="edits per character of texts, which --postprocess makes",
     ),
     "map": Metric(
@@ -136,15 +139,16 @@ METRICS: dict[str, Metric] = {
         detection.mean_average_precision,
         format=PERCENT,
         default_for=("boxes",),
+        needs=("torchmetrics", "pycocotools"),
         help="COCO's mean average precision of boxes",
     ),
 }
 """Metrics by name; of those for a kind of labels, the first with it in `default_for` is used if none is named."""
 
 
-def default_metric(kind: str) -> str:
-    """The name of the metric for labels of a kind if none is named."""
-    return next(name for name, metric in METRICS.items() if kind in metric.default_for)
+def default_metric(kind: str) -> str | None:
+    """The name of the metric for labels of a kind if none is named; None for "other"."""
+    return next((name for name, metric in METRICS.items() if kind in metric.default_for), None)
 
 
 def metrics_text() -> str:

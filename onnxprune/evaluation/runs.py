@@ -67,29 +67,25 @@ def patience(model: ir.Model) -> float | None:
 
 
 def check_runs(
-    session: ort.InferenceSession, data: Dataset, specs: list[InputSpec], metrics: Metrics | None = None
+    session: ort.InferenceSession, data: Dataset, specs: list[InputSpec], metrics: Metrics = BY_KIND
 ) -> Dataset:
     """Run a model on the first samples before any long work; the dataset with its labels as they fit the outputs.
 
-    `metrics`: for data that is evaluated, the metrics that its labels are for. All labels of arrays in memory are
+    `metrics`: of the job, which decide where labels can be read in several ways. All labels of arrays in memory are
     checked, of other data those of some samples.
 
     Raises:
-        DataError: the model does not run on the data, the labels do not fit, or there are none for a named metric.
+        DataError: the model does not run on the data, or the labels do not fit it or the metrics.
         SettingError: there is no such metric.
+        MissingPackageError: a package that a metric needs is not installed.
     """
     fixed = None if data.whole else fixed_batch(specs)
     first = data.take(slice(0, fixed or 2)).read()
     outputs = run_batch(session, first, fixed)
-    if metrics is not None and metrics.names and not first.labels:
-        raise DataError(
-            f"--metric {metrics.names[0]} needs labels, but {data.name} has none: give labeled data"
-        )
     if not first.labels or label_forms(data):
         return data
-    metrics = metrics or BY_KIND
     some = data.spread(LABELS_READ)
-    batch, numbers = some.read(), some.numbers()
+    batch, numbers = some.read(), None if data.whole else some.numbers()
     found = _fitted(session, data, batch, outputs, len(first), metrics, numbers)
     if any(form.kind in THRESHOLD_KINDS for form in label_forms(found).values()):
         # Probabilities and logits look alike on few samples.
@@ -112,7 +108,7 @@ def _fitted(
     outputs: Sequence[Any],
     samples: int,
     metrics: Metrics,
-    numbers: np.ndarray,
+    numbers: np.ndarray | None,
 ) -> Dataset:
     names = [output.name for output in session.get_outputs()]
     made = metrics.processed(dict(zip(names, outputs, strict=True)), samples)

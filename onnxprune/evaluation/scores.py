@@ -11,11 +11,13 @@ import numpy as np
 
 from onnxprune.config.evaluation import EvaluationSettings
 from onnxprune.data.batch import Batch
+from onnxprune.data.dataset import Dataset
 from onnxprune.errors import DataError, SettingError
 from onnxprune.evaluation.custom import custom_metric, postprocessed
 from onnxprune.evaluation.labels import LabelForm
 from onnxprune.evaluation.metrics import METRICS, Metric, default_metric, kinds_text
 from onnxprune.evaluation.predictions import Predictions, Records, joined
+from onnxprune.system.packages import require_package
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,20 @@ class Metrics:
 
     def wanted(self) -> set[str]:
         """The kinds of labels that the named metrics take."""
-        return {kind for name in self.names if name in METRICS for kind in METRICS[name].takes}
+        known = {kind for name in self.names if name in METRICS for kind in METRICS[name].takes}
+        return known | ({"other"} if any(name not in METRICS for name in self.names) else set())
+
+    def check_labeled(self, data: Dataset) -> None:
+        """Check that there are labels for the named metrics.
+
+        Raises:
+            DataError: there are none.
+        """
+        if self.names and not data.labeled:
+            raise DataError(
+                f"--metric {self.names[0]} needs labels, but {data.name} has none: give labeled data, for example "
+                "--eval-data"
+            )
 
     def processed(self, outputs: Mapping[str, Any], samples: int) -> dict[str, Any]:
         """The outputs by name, the first one as --postprocess makes it of all."""
@@ -59,17 +74,21 @@ class Metrics:
 
         Raises:
             DataError: a named metric takes the labels of no output.
+            MissingPackageError: a package that a metric needs is not installed.
         """
-        found = []
+        found: list[tuple[str, Metric, str]] = []
         for name, metric in self.named().items():
             fitting = [key for key, form in forms.items() if form.kind in metric.takes]
             if forms and not fitting:
                 raise DataError(_unfit(name, metric, forms))
             found += [(name, metric, key) for key in fitting]
         for key, form in forms.items():
-            if not any(key == other for *_, other in found):
-                name = default_metric(form.kind)
-                found.append((name, METRICS[name], key))
+            usual = default_metric(form.kind)
+            if usual is not None and not any(key == other for *_, other in found):
+                found.append((usual, METRICS[usual], key))
+        for name, metric, _ in found:
+            for package in metric.needs:
+                require_package(package, f"--metric {name}")
         return found
 
 
@@ -208,10 +227,9 @@ class Track:
 
     def contents(self) -> tuple[int, Any]:
         """The number of samples, and the records or the state."""
-        return (
-            self.samples,
-            self._state if self._state is not None else self.joined() if self._parts else None,
-        )
+        if self._state is not None:
+            return self.samples, self._state
+        return self.samples, self.joined() if self.samples else None
 
     def merge(self, samples: int, content: Any) -> None:
         """Add the contents of another process."""

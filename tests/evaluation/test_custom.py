@@ -147,3 +147,9 @@ def test_an_array_that_is_made_takes_the_place_of_the_first_output():
 def test_what_is_wrong_with_a_postprocess_function_is_said(name, message):
     with pytest.raises((DataError, SettingError), match=f"--postprocess {name}.*{message}"):
         scores("top-1", LABELS, LOGITS, postprocess=name)
+
+
+def test_labels_that_no_other_metric_takes_reach_a_users_metric_unchanged():
+    identities = np.arange(200) + 500
+    found = scores("own:distance", identities, LOGITS)
+    assert found["own:distance"] == np.abs(LOGITS.argmax(1) - identities).mean()

@@ -12,6 +12,7 @@ from tests.builders import normal
 
 FOUR = normal(6, 4)
 ONE = normal(6, 1)
+RANDOM = np.random.default_rng(5)
 NUMBERS = np.array([0, 3, 1, 2, 2, 0])
 
 
@@ -95,7 +96,7 @@ def test_negative_positions_are_ignored_and_negative_classes_are_not():
     form, found = normalized(tokens, normal(2, 3, 4))
     assert form.axis == 2 and found.tolist() == [[IGNORED, 2, IGNORED], [0, 1, IGNORED]]
     with pytest.raises(DataError, match="the class -1, at sample 71"):
-        find_form(np.array([0, -1]), FOUR[:2], "samples").normalize(np.array([0, -1]), [70, 71])
+        find_form(np.array([0, -1]), FOUR[:2], "samples", numbers=[70, 71])
 
 
 def test_one_hot_masks_become_class_numbers():
@@ -155,6 +156,27 @@ def test_labels_of_no_form_are_refused(labels, output, message):
         find_form(labels, output, "samples")
 
 
+@pytest.mark.parametrize("labels", [np.full(6, 999), np.zeros((6, 3, 3)), np.array([{}] * 6)])
+def test_labels_of_no_form_are_left_as_they_are_for_users_metrics(labels):
+    form = find_form(labels, FOUR, "samples", {"other"})
+    assert form.kind == "other" and form.normalize(labels) is labels
+    assert find_form(NUMBERS, FOUR, "samples", {"other"}).kind == "classes"
+
+
+@pytest.mark.parametrize(
+    ("labels", "span"),
+    [
+        (RANDOM.random((4, 9)), 1),
+        (np.linspace(-1, 1, 36).reshape(4, 9), 2),
+        (RANDOM.random((4, 9)) * 250 + 3, 255),
+        (RANDOM.integers(0, 3, (4, 9)).astype(np.uint8), 255),
+        (np.linspace(-3, 7, 36).reshape(4, 9), 10),
+    ],
+)
+def test_the_range_of_targets(labels, span):
+    assert find_form(labels, normal(4, 9), "samples", {"targets"}).span == pytest.approx(span)
+
+
 @pytest.mark.parametrize(
     ("some", "later", "output", "message"),
     [
@@ -167,7 +189,7 @@ def test_labels_of_no_form_are_refused(labels, output, message):
 )
 def test_later_labels_of_another_form_are_refused(some, later, output, message):
     with pytest.raises(DataError, match=message):
-        find_form(some, output, "samples").normalize(later, range(2))
+        find_form(some, output, "samples").normalize(later, np.arange(2))
 
 
 def test_a_fitted_dataset_yields_normalized_labels_of_every_output():

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from onnxprune.data.batch import Batch
-from onnxprune.errors import DataError, SettingError
+from onnxprune.errors import DataError, MissingPackageError, SettingError
 from onnxprune.evaluation import metrics as table
 from onnxprune.evaluation.labels import KINDS, find_form
 from onnxprune.evaluation.metrics import METRICS, default_metric
 from onnxprune.evaluation.scores import Metrics, RunningScores
+from onnxprune.system import packages
 from onnxprune.system.packages import import_torchvision
 from tests.builders import normal
 
@@ -162,6 +163,7 @@ def test_the_metric_follows_from_the_kind_of_labels_or_is_named():
         "pairs": "spearman",
         "boxes": "map",
         "text": "cer",
+        "other": None,
     }
     with pytest.raises(
         DataError,
@@ -222,3 +224,18 @@ def test_texts_of_scores():
     }
     assert METRICS["top-1"].measured == "top-1 accuracy" and METRICS["psnr"].drop_text(0.5) == "0.50 dB"
     assert table.score_text({"name": "top-1", "value": 0.75, "samples": 4}) == "25.00%"
+
+
+def test_a_missing_package_is_named_before_the_work(monkeypatch):
+    monkeypatch.setattr(packages, "find_spec", lambda name: None)
+    with pytest.raises(
+        MissingPackageError, match="--metric spearman needs torchmetrics, which is not installed"
+    ):
+        running("spearman", np.repeat(normal(3), 2), normal(6, 4))
+
+
+def test_a_process_with_half_a_pair_is_refused():
+    found = running("spearman", np.repeat(normal(3), 2), normal(6, 4))
+    found.add([normal(1, 4)], Batch({"x": normal(1, 4)}, {"": normal(1, 1)}, "samples"))
+    with pytest.raises(DataError, match="scores 2 samples together, but samples has 1"):
+        found.records()
