@@ -9,6 +9,8 @@ from onnxprune.evaluation.predictions import ratio
 from onnxprune.evaluation.scores import Track
 
 RESAMPLES = 200
+# Of more records, so many are drawn, and the error is scaled.
+MOST_DRAWN = 5000
 # From fewer records, resampling says little.
 LEAST_RECORDS = 8
 
@@ -46,9 +48,10 @@ def _resampled(old: np.ndarray, new: np.ndarray, metric: Metric) -> float | None
     if len(old) < LEAST_RECORDS:
         return None
     random = np.random.default_rng(0)
-    draws = (random.integers(0, len(old), len(old)) for _ in range(RESAMPLES))
+    size = min(len(old), MOST_DRAWN)
+    draws = (random.integers(0, len(old), size) for _ in range(RESAMPLES))
     drops = np.array([metric.drop(metric.value(old[draw]), metric.value(new[draw])) for draw in draws])
     drops = drops[np.isfinite(drops)]
     if len(drops) < RESAMPLES / 2:
         return None
-    return max(float(drops.std()), 1 / len(old) if metric.fraction else 0.0)
+    return max(float(drops.std()) * (size / len(old)) ** 0.5, 1 / len(old) if metric.fraction else 0.0)

@@ -10,6 +10,7 @@ from onnx import helper
 from onnxprune.data.dataset import Dataset
 from onnxprune.data.specs import InputSpec
 from onnxprune.errors import DataError
+from onnxprune.evaluation import significance
 from onnxprune.evaluation.comparison import compare
 from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
@@ -93,6 +94,16 @@ def test_the_error_of_a_drop_is_that_of_resampling(name):
         session(linear(weight)), session(linear(worse)), dataset(400, labels), SPECS, metrics=Metrics((name,))
     )
     assert result.drop_error == pytest.approx(errors_by_resampling(labels, weight, worse, name), rel=0.15)
+
+
+def test_the_error_of_many_samples_is_that_of_a_part_of_them_scaled(monkeypatch):
+    weight, labels = normal(8, 4, seed=1), (normal(2000, 8) @ normal(8, 4, seed=1)).argmax(1)
+    models = session(linear(weight)), session(linear(weight + normal(8, 4, seed=2)))
+    errors = []
+    for drawn in (5000, 500):
+        monkeypatch.setattr(significance, "MOST_DRAWN", drawn)
+        errors.append(compare(*models, dataset(2000, labels), SPECS, metrics=Metrics(("f1",))).drop_error)
+    assert errors[1] == pytest.approx(errors[0], rel=0.2)
 
 
 def test_a_drop_is_absolute_and_a_loss_relative_to_the_baseline():

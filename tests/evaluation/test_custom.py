@@ -55,7 +55,7 @@ def module(monkeypatch):
     made = types.ModuleType("own")
     for each in (distance, Agreeing, Unmergeable, fails, letters):
         setattr(made, each.__name__, each)
-    made.auroc = torchmetrics.AUROC(task="multiclass", num_classes=10)
+    made.matthews = torchmetrics.MatthewsCorrCoef(task="multiclass", num_classes=10)
     made.total = lambda outputs, labels: 1.0
     made.two = lambda outputs: [1, 2]
     made.halves = lambda outputs: outputs["y"][:, :5]
@@ -78,13 +78,15 @@ def test_a_class_is_made_for_each_model_and_updated_by_batches():
 def test_metrics_of_torchmetrics_get_tensors():
     import torchmetrics.functional as F
 
-    expected = F.auroc(torch.from_numpy(LOGITS), torch.from_numpy(LABELS), "multiclass", num_classes=10)
+    expected = F.matthews_corrcoef(
+        torch.from_numpy(LOGITS), torch.from_numpy(LABELS), "multiclass", num_classes=10
+    )
     for _ in range(2):
-        assert scores("own:auroc", LABELS, LOGITS)["own:auroc"] == pytest.approx(float(expected))
+        assert scores("own:matthews", LABELS, LOGITS)["own:matthews"] == pytest.approx(float(expected))
 
 
 def test_states_are_merged_where_they_can_be():
-    for name in ("Agreeing", "auroc", "Unmergeable"):
+    for name in ("Agreeing", "matthews", "Unmergeable"):
         parts = [running(f"own:{name}", LABELS, LOGITS) for _ in range(2)]
         for part, (outputs, batch) in zip(parts, batches(LABELS, LOGITS, 100), strict=True):
             part.add(outputs, batch)
