@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.errors import DataError
+from onnxprune.evaluation.labels import raw_classes
 
 # As in the evaluation of ultralytics' detectors.
 OVERLAP = 0.7
@@ -52,9 +53,14 @@ def _end_to_end(outputs: Outputs) -> list[Detections] | None:
 
 
 def _raw(outputs: Outputs) -> list[Detections] | None:
-    """(N, 4 + C, A), as of YOLOv8: center x, center y, width, height, and a score of each class."""
+    """(N, 4 + C, A), as of YOLOv8: center x, center y, width, height, and a score of each class.
+
+    Models for masks or keypoints have further rows, which are not in [0, 1], and further outputs.
+    """
     rows = next(iter(outputs.values()))
-    if not isinstance(rows, np.ndarray) or rows.ndim != 3 or not 4 < rows.shape[1] < rows.shape[2]:
+    if len(outputs) > 1 or not isinstance(rows, np.ndarray) or not raw_classes(rows):
+        return None
+    if rows[:, 4:].min() < 0 or rows[:, 4:].max() > 1:
         return None
     return [_suppressed(image) for image in rows.astype(np.float32)]
 
@@ -110,7 +116,7 @@ PARTS: Mapping[str, Callable[[Any], bool]] = {
 
 FORMS: Mapping[str, Callable[[Outputs], list[Detections] | None]] = {
     "(N, M, 6) of x1, y1, x2, y2, score, class": _end_to_end,
-    "(N, 4 + C, A) of YOLOv8": _raw,
+    "(N, 4 + C, A) of YOLOv8 with class scores in [0, 1]": _raw,
     "boxes, labels and scores of torchvision": _by_name,
 }
 """How to read outputs of each form; None if they are not of it."""

@@ -21,6 +21,10 @@ VOID = 255
 LARGEST_UNIT = 2.0
 # The values of a box: class, center x, center y, width, height.
 BOX = 5
+# The class of rows without a box.
+UNUSED = -1
+# Rounding of relative numbers in label files.
+SLACK = 0.01
 
 KINDS = {
     "classes": "class numbers",
@@ -130,6 +134,25 @@ def _floats(form: LabelForm, labels: np.ndarray, numbers: Numbers) -> np.ndarray
     return found
 
 
+def _boxes(form: LabelForm, labels: np.ndarray, numbers: Numbers) -> np.ndarray:
+    found = _floats(form, labels, numbers)
+    classes, used = found[..., 0], found[..., 0] != UNUSED
+    most = form.classes or np.inf
+    wrong = used & ((classes < 0) | (classes != np.round(classes)) | (classes >= most))
+    if wrong.any():
+        raise DataError(
+            f"the boxes of {form.data} have the class {_first(classes, wrong)}, at {_where(wrong, numbers)}: give "
+            f"classes of 0 to {most - 1:g}, {UNUSED} in unused rows, or shift them by --label-offset"
+        )
+    inside = (found[..., 1:] >= -SLACK) & (found[..., 1:] <= 1 + SLACK)
+    if (wrong := used & ~inside.all(-1)).any():
+        raise DataError(
+            f"the boxes of {form.data} are not in [0, 1] at {_where(wrong, numbers)}: give center x, center y, width "
+            "and height relative to the image"
+        )
+    return found
+
+
 def _unchanged(form: LabelForm, labels: np.ndarray, numbers: Numbers) -> np.ndarray:
     return labels
 
@@ -145,7 +168,7 @@ _NORMALIZE: Mapping[str, Callable[[LabelForm, np.ndarray, Numbers], np.ndarray]]
     "multi-label": _zeros_and_ones,
     "targets": _floats,
     "pairs": _floats,
-    "boxes": _floats,
+    "boxes": _boxes,
     "text": _texts,
     "other": _unchanged,
 }
@@ -189,7 +212,7 @@ def _possible(labels: np.ndarray, output: Any, data: str) -> Iterator[LabelForm]
     if labels.dtype.kind not in "biuf" or not labels.ndim or not labels.size:
         return
     if _are_boxes(labels, output):
-        yield LabelForm("boxes", data)
+        yield LabelForm("boxes", data, classes=raw_classes(output))
     if not isinstance(output, np.ndarray) or output.dtype.kind not in "biuf" or not output.ndim:
         return
     shape = (len(output), *labels.shape[1:])
@@ -214,6 +237,11 @@ def _of_one_unit(labels: np.ndarray, output: np.ndarray, data: str) -> Iterator[
     if not single or np.prod(labels.shape[1:]) != np.prod(output.shape[1:]):
         return
     values = set(np.unique(labels).tolist())
+    if output.ndim > 2 and labels.dtype.kind in "iu" and {1, VOID} <= values <= {0, 1, VOID}:
+        raise DataError(
+            f"the masks of {data} have {VOID} beside 0 and 1, which an output of one unit cannot ignore: give 0 and 1, "
+            "or floats if they are targets"
+        )
     if values <= {0, 1} or (values == {0, VOID} and labels.dtype.kind in "iu" and output.ndim > 2):
         yield LabelForm(
             "binary", data, output.shape[1:], high=int(max(values)) or 1, threshold=_threshold(output)
@@ -265,13 +293,17 @@ def _are_boxes(labels: np.ndarray, output: Any) -> bool:
         return False
     if isinstance(output, np.ndarray) and output.shape[1:] == labels.shape[1:]:
         return False
-    used = labels[labels[..., 0] >= 0]
-    padding = labels[..., 0][labels[..., 0] < 0]
+    used = labels[labels[..., 0] != UNUSED]
     return bool(
-        (padding == -1).all()
-        and (used[:, 0] == np.round(used[:, 0])).all()
-        and ((used[:, 1:] >= 0) & (used[:, 1:] <= 1)).all()
+        (used[:, 0] == np.round(used[:, 0])).all()
+        and ((used[:, 1:] >= -SLACK) & (used[:, 1:] <= 1 + SLACK)).all()
     )
+
+
+def raw_classes(output: Any) -> int:
+    """The number of classes C of a detector's output (N, 4 + C, A); 0 for other outputs."""
+    shape = np.shape(output) if isinstance(output, np.ndarray) else ()
+    return shape[1] - 4 if len(shape) == 3 and 4 < shape[1] < shape[2] else 0
 
 
 def _threshold(output: np.ndarray) -> float:

@@ -107,8 +107,17 @@ def test_a_function_may_make_the_detections(monkeypatch):
         value({"y": ROWS}, postprocess="own:other")
 
 
-def test_outputs_that_are_no_detections_are_refused():
+# No detections, masks beside them, and keypoints in pixels below the scores.
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        {"y": normal(2, 9)},
+        {"y": np.zeros((1, 38, 90)), "masks": np.zeros((1, 32, 9, 9))},
+        {"y": np.full((1, 56, 90), 40.0)},
+    ],
+)
+def test_outputs_that_are_no_detections_are_refused(outputs):
     with pytest.raises(
-        DataError, match=r"--metric map cannot read the outputs y \[2, 9\]: it reads .*--postprocess"
+        DataError, match=r"--metric map cannot read the outputs y \[.*: it reads .*--postprocess"
     ):
-        detections({"y": normal(2, 9)})
+        detections(outputs)

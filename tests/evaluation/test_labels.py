@@ -112,6 +112,9 @@ def test_masks_of_0_and_255_are_binary_for_one_unit_and_ambiguous_for_two():
     assert form.kind == "binary" and found.tolist() == [[[[False, True], [True, True]]]]
     with pytest.raises(DataError, match="255 may mean class 1 or ignored pixels: give 0 and 1"):
         find_form(given, normal(1, 2, 2, 2), "samples")
+    given[0, 0, 0] = 1
+    with pytest.raises(DataError, match="have 255 beside 0 and 1"):
+        find_form(given, normal(1, 1, 2, 2), "samples")
 
 
 def test_integers_for_an_output_of_class_numbers_are_compared_with_them():
