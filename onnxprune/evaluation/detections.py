@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.errors import DataError
-from onnxprune.evaluation.labels import raw_classes
+from onnxprune.evaluation.forms import raw_classes
 
 # As in the evaluation of ultralytics' detectors.
 OVERLAP = 0.7

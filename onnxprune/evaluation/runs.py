@@ -19,7 +19,8 @@ from onnxprune.data.random import random_data
 from onnxprune.data.source import ArraySource
 from onnxprune.data.specs import InputSpec, fixed_batch
 from onnxprune.errors import DataError, first_line
-from onnxprune.evaluation.labels import LabelForm, fit_labels, label_forms
+from onnxprune.evaluation.forms import fit_labels
+from onnxprune.evaluation.labels import LabelForm, label_forms
 from onnxprune.evaluation.scores import BY_KIND, Metrics
 
 BATCH_SAMPLES = 256

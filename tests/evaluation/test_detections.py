@@ -9,7 +9,7 @@ import pytest
 from onnxprune.data.batch import Batch
 from onnxprune.errors import DataError
 from onnxprune.evaluation.detections import detections, suppress
-from onnxprune.evaluation.labels import find_form
+from onnxprune.evaluation.forms import find_form
 from onnxprune.evaluation.scores import Metrics, RunningScores
 from tests.builders import normal
 

@@ -7,7 +7,8 @@ import pytest
 
 from onnxprune.data.dataset import Dataset
 from onnxprune.errors import DataError
-from onnxprune.evaluation.labels import IGNORED, find_form, fit_labels, label_forms
+from onnxprune.evaluation.forms import find_form, fit_labels
+from onnxprune.evaluation.labels import IGNORED, label_forms
 from tests.builders import normal
 
 FOUR = normal(6, 4)

@@ -9,7 +9,8 @@ import torch
 from onnxprune.data.batch import Batch
 from onnxprune.errors import DataError, MissingPackageError, SettingError
 from onnxprune.evaluation import metrics as table
-from onnxprune.evaluation.labels import KINDS, find_form
+from onnxprune.evaluation.forms import find_form
+from onnxprune.evaluation.labels import KINDS
 from onnxprune.evaluation.metrics import METRICS, default_metric
 from onnxprune.evaluation.scores import Metrics, RunningScores
 from onnxprune.system import packages
