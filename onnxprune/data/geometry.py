@@ -111,7 +111,8 @@ def _fit(have: Size, asked: Sequence[int]) -> Move:
     cover = min(have[0] / height, have[1] / width)
     roomy = max(_roomy(height) / height, _roomy(width) / width)
     if 1 <= cover <= roomy:
-        return _crop(have, asked)
+        # Of an odd border, the smaller half is above and left, as TensorFlow cuts.
+        return Move(have, (have[0] - height) // 2, (have[1] - width) // 2, (height, width))
     target = 1 if min(asked) <= SMALL else roomy
     if have[0] * width == have[1] * height:
         scaled = (round(height * target), round(width * target))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +64,9 @@ class ImageSource(Source):
     def read(self, index: np.ndarray) -> Arrays:
         images, labels = self._pixels(index)
         return {self.transform.input: self.transform.values(images), **labels}
+
+    def read_alone(self, names: Collection[str], index: np.ndarray) -> Arrays | None:
+        return None if self.labels is None else {LABELS: self.labels[index]}
 
     def read_augmented(
         self, index: np.ndarray, augmentation: Augmentation, seeds: Sequence[int] | np.ndarray

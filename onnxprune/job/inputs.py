@@ -16,8 +16,8 @@ from onnxprune.data.dataset import Dataset
 from onnxprune.data.request import TRAIN, VALIDATION, Request
 from onnxprune.data.sources import load_data
 from onnxprune.data.specs import InputSpec, check_shapes, input_specs, sized
-from onnxprune.evaluation.metrics import NO_METRICS, Metrics
 from onnxprune.evaluation.runs import check_runs, patience, random_inputs
+from onnxprune.evaluation.scores import BY_KIND, Metrics
 from onnxprune.job.requirements import is_calibrated
 
 
@@ -31,7 +31,7 @@ class JobData:
     test: Dataset
     old: Dataset | None
     calibration: Dataset | None
-    metrics: Metrics = NO_METRICS
+    metrics: Metrics = BY_KIND
 
 
 def read_job_data(
@@ -81,7 +81,7 @@ def read_inputs(
     baseline: ort.InferenceSession,
     seed: int,
     generated: list[InputSpec],
-    metrics: Metrics = NO_METRICS,
+    metrics: Metrics = BY_KIND,
 ) -> Dataset:
     """A data source, see `load_data`, or "synthetic": inputs generated from the model, of the specs `generated`.
 
@@ -94,7 +94,7 @@ def read_inputs(
 
 
 def read_samples(
-    source: Any, baseline: ort.InferenceSession, request: Request, metrics: Metrics = NO_METRICS
+    source: Any, baseline: ort.InferenceSession, request: Request, metrics: Metrics = BY_KIND
 ) -> Dataset:
     """A data source, see `load_data`, or a dataset, that the model runs on, with labels in the form of its outputs.
 

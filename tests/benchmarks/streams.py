@@ -3,8 +3,8 @@
     python -m tests.benchmarks.streams drawn [--gigabytes 20]
     python -m tests.benchmarks.streams cifar MODEL.onnx TRAIN.npz [--epochs 1] [--samples 50000]
 
-`drawn`: one epoch of a small network on a torch Dataset that draws its samples, of so many gigabytes in all. `cifar`: an
-epoch on the arrays, the same with --augment and two workers, and both again in the other order.
+`drawn`: one epoch of a small network on a torch Dataset that draws its samples, of so many gigabytes in all. `cifar`:
+epochs on the arrays, the same with --augment and two workers, and both again in the other order.
 """
 
 from __future__ import annotations
