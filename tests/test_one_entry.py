@@ -16,6 +16,7 @@ import onnxprune
 from onnxprune import cli
 from onnxprune.data import readers
 from onnxprune.data.readers import READERS, Reader
+from onnxprune.data.source import ArraySource
 from onnxprune.evaluation.metrics import METRICS, Metric
 from onnxprune.pruning.criteria import CRITERIA, Criterion
 from onnxprune.surgery.tables import CHANNELS, Axis, Coupling, passes_channels
@@ -85,19 +86,20 @@ def test_a_criterion_is_a_choice_of_the_command_line_with_its_help():
 
 
 def test_a_data_reader_is_one_entry(tmp_path, monkeypatch):
-    def read(text, specs):
-        rows = np.loadtxt(text, delimiter=",", dtype=np.float32)
-        return {specs[0].name: rows[:, 1:], "labels": rows[:, 0].astype(int)}
+    def read(text, request):
+        rows = np.loadtxt(text, delimiter=" ", dtype=np.float32)
+        arrays = {request.specs[0].name: rows[:, 1:], "labels": rows[:, 0].astype(int)}
+        return ArraySource(arrays, text)
 
-    entry = Reader("a .csv file", lambda text: text.endswith(".csv"), read)
+    entry = Reader("a .txt file", lambda text: text.endswith(".txt"), read)
     monkeypatch.setattr(readers, "READERS", (entry, *READERS))
     rows = np.column_stack([np.arange(30) % 4, normal(30, 8)])
-    np.savetxt(tmp_path / "data.csv", rows, delimiter=",")
-    report = onnxprune.prune(mlp(), rate=0.5, data=tmp_path / "data.csv", epochs=1).report
+    np.savetxt(tmp_path / "data.txt", rows, delimiter=" ")
+    report = onnxprune.prune(mlp(), rate=0.5, data=tmp_path / "data.txt", epochs=1).report
     assert len(report.fine_tuning) > 1
-    report = onnxprune.prune(mlp(), rate=0, eval_data=str(tmp_path / "data.csv")).report
+    report = onnxprune.prune(mlp(), rate=0, eval_data=str(tmp_path / "data.txt")).report
     assert report.evaluation["samples"] == 30 and report.evaluation["baseline"]["name"] == "top-1"
-    with pytest.raises(onnxprune.OnnxPruneError, match=r"give a \.csv file, an \.npz file"):
+    with pytest.raises(onnxprune.OnnxPruneError, match=r"give a \.txt file, an \.npz file"):
         onnxprune.prune(mlp(), rate=0, eval_data="gone")
 
 

@@ -33,8 +33,8 @@ class Dataset:
     """Samples of a source: all of them, or those with the numbers of `index`, ascending.
 
     `prepare`: makes a batch of what the source reads; it checks names, types and shapes. `labeled`: whether there are
-    labels. `whole` and `patience` as in `Batch`. `notes`: sentences about the data for the summary of a job. `group`: so
-    many samples in a row belong together, for example pairs.
+    labels. `whole` and `patience` as in `Batch`. `notes`: sentences about the data for the summary of a job. `group`:
+    so many samples in a row belong together, for example pairs.
     """
 
     source: Source

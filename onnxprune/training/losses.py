@@ -112,6 +112,8 @@ class Objective:
 
     def _output_loss(self, index: int, outputs: Outputs, labels: torch.Tensor) -> torch.Tensor:
         output = outputs[index]
+        if labels.dtype == torch.bool and self.loss in _TARGET_LOSSES:
+            labels = labels.to(output.dtype)
         if labels.dtype == torch.bool:
             return self._yes_or_no(index, output.reshape(labels.shape), labels.to(output.dtype))
         if labels.is_floating_point():

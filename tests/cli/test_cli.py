@@ -99,12 +99,12 @@ BAD = {
     "shapes that do not fit": (
         lambda: save_data(x=good_rows()[:, :5]),
         DATA,
-        r"shape \[20, 5\], the input takes \[N, 8\]",
+        r"shape \[N, 5\], the input takes \[N, 8\]",
     ),
     "labels that do not fit": (
         lambda: save_data(x=good_rows(), labels=np.arange(20)),
         DATA,
-        "the labels of data.npz .* do not fit",
+        "the labels of data.npz have the class 4, at sample 4, but the output has 4 classes",
     ),
     "one sample": (lambda: save_data(x=good_rows(1)), DATA, "has 1 sample: give at least 2"),
     "no folder for the target": (None, ("in.onnx", "gone/out.onnx", "--rate", "0.5"), "no folder gone"),

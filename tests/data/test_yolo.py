@@ -32,7 +32,7 @@ def data_set(folder, yaml=YAML, labels=None, size=(100, 50)):
 
 
 def opened(text, split="train", transform=None, spec=SPEC):
-    return read_yolo(text, Request([spec], transform, split))
+    return read_yolo(text, Request([spec], transform, split=split))
 
 
 def everything(source):

@@ -9,6 +9,8 @@ from onnxprune.config.settings import PruneConfig
 from onnxprune.data.dataset import Dataset
 from onnxprune.data.specs import input_specs
 from onnxprune.errors import DataError
+from onnxprune.evaluation.runs import check_runs
+from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.fine_tune import prune_and_fine_tune
 from onnxprune.job.inputs import JobData
 from onnxprune.job.pruner import make_pruner
@@ -49,8 +51,9 @@ class Job:
         self.model = ir.from_proto(proto)
         self.weights = find_weights(self.model).prunable
         self.before = {weight.name: weight.array().copy() for weight in self.weights}
-        training, validation = data.split(0.1, seed=0)
-        data = JobData(input_specs(self.model), training, validation, validation, None, None)
+        specs = input_specs(self.model)
+        training, validation = check_runs(make_session(proto, "a model"), data, specs).split(0.1, seed=0)
+        data = JobData(specs, training, validation, validation, None, None)
         pruner = make_pruner(self.model, self.weights, self.config)
         self.history = [
             SimpleNamespace(**record)

@@ -114,7 +114,11 @@ def test_a_custom_loss_is_a_function_in_a_module(tmp_path, monkeypatch):
     ("name", "labels", "takes"),
     [
         ("mse", np.zeros(200, int), "float labels, but the labels are integers: use --loss cross-entropy"),
-        ("dice", np.zeros((200, 4), np.float32), "integer labels, but the labels are floats: use --loss mse"),
+        (
+            "dice",
+            np.full((200, 4), 0.5, np.float32),
+            "integer labels, but the labels are floats: use --loss mse",
+        ),
     ],
 )
 def test_a_loss_that_does_not_fit_the_labels_is_refused(name, labels, takes):
