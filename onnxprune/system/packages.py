@@ -30,3 +30,15 @@ def require_torch(for_what: str) -> None:
         raise MissingPackageError(
             f"{for_what} needs torch, which is not installed: pip install 'onnxprune[train]'"
         )
+
+
+def require_ray(for_what: str) -> None:
+    """Refuse what needs Ray where it is not installed, before any work.
+
+    Raises:
+        MissingPackageError: it is not installed.
+    """
+    if find_spec("ray") is None:
+        raise MissingPackageError(
+            f"{for_what} needs Ray, which is not installed: pip install 'onnxprune[workers]'"
+        )
