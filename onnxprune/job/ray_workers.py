@@ -9,7 +9,7 @@ import contextlib
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from importlib import metadata
 from typing import Any, TypeVar
 
@@ -81,7 +81,7 @@ class RayWorkers:
         items: Sequence[Item],
         progress: Progress,
         arrived: Callable[[Outcome], None] = lambda outcome: None,
-    ) -> Iterator[Outcome]:
+    ) -> Generator[Outcome]:
         """See `onnxprune.job.workers.Workers`; `progress` is told how many of the items are done."""
         common = self._put(shared)
         origin = (metadata.version("onnxprune"), os.getcwd(), self.here)
@@ -207,7 +207,9 @@ def _check_version(ray: Any) -> None:
         # A function of the standard library, which a node has in any case.
         found = ray.get(ray.remote(metadata.version).remote("onnxprune"))
     except metadata.PackageNotFoundError:
-        raise SettingError(f"the nodes of --workers have no onnxprune: install {own} on each of them") from None
+        raise SettingError(
+            f"the nodes of --workers have no onnxprune: install {own} on each of them"
+        ) from None
     if found != own:
         raise _other_version(found, own)
 

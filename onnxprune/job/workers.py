@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -34,7 +34,7 @@ class Workers(Protocol):
         items: Sequence[Item],
         progress: Progress,
         arrived: Callable[[Outcome], None] = lambda outcome: None,
-    ) -> Iterator[Outcome]:
+    ) -> Generator[Outcome]:
         """The outcome of each item, in order; closing the iterator cancels those that have not been yielded.
 
         `arrived`: called with each outcome as soon as it is known, in any order.
@@ -59,7 +59,7 @@ class InTurn:
         items: Sequence[Item],
         progress: Progress,
         arrived: Callable[[Outcome], None] = lambda outcome: None,
-    ) -> Iterator[Outcome]:
+    ) -> Generator[Outcome]:
         """See `Workers`."""
         for item in items:
             outcome = part(shared, item, progress)
