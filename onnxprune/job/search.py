@@ -173,7 +173,7 @@ class _Searcher:
             # The lower bound only looks possible: it is tried again with longer training.
             steps = np.linspace(lower, upper, rates + 1)[:-1]
         most = max(1, rates // 2)
-        tried = self._wave(steps, epochs, lambda trials: self._failures(trials) == most)
+        tried = self._wave(steps.tolist(), epochs, lambda trials: self._failures(trials) == most)
         promising = [step for step, trial in zip(steps, tried, strict=False) if self._promising(trial)]
         possible = float(promising[-1]) if promising else possible
         return possible, float(steps[len(tried) - 1]) if self._failures(tried) == most else upper
@@ -191,7 +191,7 @@ class _Searcher:
 
     def _wave(
         self,
-        steps: Sequence[float] | np.ndarray,
+        steps: Sequence[float],
         epochs: int,
         enough: Callable[[Sequence[Trial]], bool] = lambda trials: False,
     ) -> list[Trial]:
@@ -208,6 +208,8 @@ class _Searcher:
             self._trials.append(trial)
             if enough(self._trials[first:]):
                 return self._trials[first:]
+        if len(self._trials) == first + len(attempts):
+            return self._trials[first:]
         left = [self._packed(attempt) for attempt in attempts[len(self._trials) - first :]]
         outcomes = self._workers.perform(perform, self._experiment, left, self._progress, self._receive)
         with closing(outcomes):
