@@ -115,8 +115,13 @@ class RayWorkers:
                     raise outcome
                 found[turn] = None
                 yield outcome
+        except ConnectionError as error:
+            raise WorkerError(
+                f"the Ray cluster is gone: {first_line(error)}; start it again, and go on with --resume"
+            ) from None
         finally:
-            self._cancel(list(running))
+            with contextlib.suppress(ConnectionError):
+                self._cancel(list(running))
 
     def _put(self, shared: Any) -> Any:
         try:
