@@ -34,7 +34,7 @@ from onnxprune.job.parcel import sendable
 from onnxprune.job.pipeline import run
 from onnxprune.job.requirements import check_requirements
 from onnxprune.job.result import Context, Progress, Result
-from onnxprune.job.trials import Attempt, Experiment, Performed, perform, trial_settings
+from onnxprune.job.trials import Attempt, Experiment, Performed, perform, recorded_settings, trial_settings
 from onnxprune.job.workers import InTurn, Workers, workers
 from onnxprune.model.io import ModelLike, Source, staging
 from onnxprune.sparse.opening import open_model
@@ -141,7 +141,9 @@ class _Searcher:
             self._config, self._frontier.folder, chosen.number, chosen.rate, chosen.epochs
         )
         settings = replace(settings, eval_data=self._config.eval_data, old_data=self._config.old_data)
-        result = run(self._source, target, settings, self._progress, Context(self._config, trials))
+        result = run(
+            self._source, target, settings, self._progress, Context(recorded_settings(self._config), trials)
+        )
         self._frontier.finish()
         report = result.report
         notes = (*self._notes(chosen), *report.notes)

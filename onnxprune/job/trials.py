@@ -68,15 +68,13 @@ def perform(experiment: Experiment, attempt: Attempt, progress: Progress) -> Per
 
     with working_folder(None) as copies, _workplace(experiment.folder, attempt) as folder:
         settings = trial_settings(experiment.config, folder, attempt.number, attempt.rate, attempt.epochs)
-        # The file of a trial does not depend on who performed it.
-        recorded = replace(experiment.config, workers=IN_TURN)
         start = None if attempt.start is None else folder / state_name(attempt.start)
         report = run(
             unpacked(experiment.model, copies),
             folder / model_name(attempt.number),
             settings,
             report_progress,
-            Context(recorded, start=start),
+            Context(recorded_settings(experiment.config), start=start),
         ).report
         trial = _trial(attempt, report, time.perf_counter() - begun)
         return Performed(trial, {} if experiment.folder is not None else _files(folder, attempt.number))
@@ -96,6 +94,11 @@ def trial_settings(config: PruneConfig, folder: Path, number: int, rate: float, 
         checkpoint=str(folder / state_name(number)),
         resume=True,
     )
+
+
+def recorded_settings(config: PruneConfig) -> PruneConfig:
+    """The settings of a search in the files that it writes, which do not depend on who performed it and how often."""
+    return replace(config, workers=IN_TURN, resume=False)
 
 
 @contextmanager
