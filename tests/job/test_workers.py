@@ -11,7 +11,7 @@ import pytest
 
 import onnxprune
 from onnxprune.config.settings import PruneConfig
-from onnxprune.errors import MissingPackageError, SettingError, WorkerError
+from onnxprune.errors import DataError, MissingPackageError, SettingError, WorkerError
 from onnxprune.job.frontier import Frontier
 from onnxprune.job.workers import workers
 from onnxprune.system import packages
@@ -22,7 +22,7 @@ from tests.job.test_search import outputs, without_time
 LONG = bool(os.environ.get("ONNXPRUNE_LONG"))
 SEARCH = {
     "max_drop": 0.1,
-    "epochs": 8,
+    "epochs": 4,
     "batch_size": 50,
     "learning_rate": 1e-2,
     "warmup": 5,
@@ -170,6 +170,7 @@ def test_a_search_has_the_files_of_one_in_turn_though_a_worker_is_killed(two, se
     assert contents(folder) == files
 
 
+@pytest.mark.skipif(not LONG, reason="takes long: set ONNXPRUNE_LONG=1")
 def test_a_search_on_workers_that_is_interrupted_resumes_to_the_same_files(two, searched, folder):
     _, report, files = searched
 
@@ -216,3 +217,35 @@ def cluster():
     found.add_node(num_cpus=1)
     yield found
     found.shutdown()
+
+
+def test_a_search_on_a_cluster_has_the_files_of_one_in_turn_though_a_node_is_lost(cluster, searched, folder):
+    _, report, files = searched
+    lost = []
+
+    def progress(stage, fraction):
+        # In the first round of several trials: the other node is at work.
+        if stage == "2 at once" and not lost:
+            lost.append(cluster.worker_nodes.copy().pop())
+            cluster.remove_node(lost[0], allow_graceful=False)
+
+    found = onnxprune.prune(
+        "in.onnx", "out.onnx", progress, workers=cluster.address_of_clients, **SEARCH
+    ).report
+    assert lost
+    assert without_time(found.trials) == without_time(report.trials)
+    assert contents(folder) == files
+
+
+def test_a_scan_on_a_cluster_has_the_numbers_of_one_in_turn(cluster):
+    data = {"x": normal(40, 1, 8, 8), "labels": np.arange(40) % 4}
+    found = onnxprune.sensitivity(cnn(), data, workers=cluster.address_of_clients)
+    assert found == onnxprune.sensitivity(cnn(), data)
+
+
+def test_data_that_a_node_does_not_have_is_refused_with_its_name(cluster):
+    with (
+        workers(cluster.address_of_clients) as found,
+        pytest.raises(DataError, match=r"no data file x.npz \(on the node .*: files of data must have the same"),
+    ):
+        list(found.perform(parts.refuse_data, None, [0], silent))
