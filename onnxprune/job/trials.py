@@ -107,7 +107,10 @@ def _workplace(frontier: Path | None, attempt: Attempt) -> Iterator[Path]:
     if frontier is not None:
         yield frontier
         return
-    with working_folder(None) as folder:
+    with working_folder(None) as parent:
+        # Writing a model locks the folder that it is in, and `parent` is locked already.
+        folder = parent / "trial"
+        folder.mkdir()
         for name, content in attempt.states.items():
             (folder / name).write_bytes(content)
         yield folder

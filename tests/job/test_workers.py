@@ -246,6 +246,8 @@ def test_a_scan_on_a_cluster_has_the_numbers_of_one_in_turn(cluster):
 def test_data_that_a_node_does_not_have_is_refused_with_its_name(cluster):
     with (
         workers(cluster.address_of_clients) as found,
-        pytest.raises(DataError, match=r"no data file x.npz \(on the node .*: files of data must have the same"),
+        pytest.raises(
+            DataError, match=r"no data file x.npz \(on the node .*: files of data must have the same"
+        ),
     ):
         list(found.perform(parts.refuse_data, None, [0], silent))
