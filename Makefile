@@ -9,10 +9,10 @@ BENCHMARKS := bench-backend bench-channels bench-hard-cases bench-large bench-on
 .PHONY: setup demo test test-long test-asan bench $(BENCHMARKS) lint mnist reproduce models clean
 setup: .venv/ready
 
-# torch first and by exact version: a plain `torch` brings several GB of CUDA packages.
+# torch and its torchvision first and by exact version: a plain `torch` brings several GB of CUDA packages.
 .venv/ready: pyproject.toml onnxprune/runtime/CMakeLists.txt $(wildcard onnxprune/runtime/csrc/*.* onnxprune/runtime/csrc/*/*)
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet torch==2.13.0 torchvision==0.28.0
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
 

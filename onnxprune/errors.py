@@ -37,6 +37,10 @@ class MissingPackageError(OnnxPruneError):
     """A package that only some jobs need is not installed."""
 
 
+class WorkerError(OnnxPruneError):
+    """A worker of --workers was lost repeatedly at the same part of a job."""
+
+
 class ValidationError(OnnxPruneError):
     """The pruned model is worse than --max-drop allows; the target is left unchanged."""
 

@@ -32,11 +32,15 @@ def measure(
     data: Batch,
     weights: Collection[Weight],
     pruned_arrays: Callable[[Weight], Mapping[float, np.ndarray]],
+    cores: int | None = None,
+    workers: int = 1,
 ) -> Iterator[tuple[Weight, dict[float, Deviation]]]:
     """For each weight, in the order of the graph, the deviation with each of its pruned arrays, by rate.
 
     The nodes before a weight are run once for all of its arrays; the nodes from it to the next weight have a session
-    for each array, and the nodes after those have one session. Weights in the body of an If are skipped.
+    for each array, and the nodes after those have one session. Weights in the body of an If are skipped. `workers`: the
+    number of processes that share the `cores` (by default, all of this machine); the threads of a run do not depend on
+    it.
 
     Raises:
         DataError: onnxruntime cannot run a segment of the model.
@@ -44,7 +48,7 @@ def measure(
     by_node, last_read = _by_first_reader(model, weights)
     last = last_reads(model)
     size = len(model.graph)
-    cores = os.cpu_count() or 1
+    cores = cores or os.cpu_count() or 1
     places = [place for place, node in enumerate(model.graph) if node in by_node]
     following = dict(itertools.pairwise([*places, size]))
     outputs = compared(model)
@@ -73,8 +77,14 @@ def measure(
                 for array in arrays.values()
             )
             deviation = partial(_deviation, visit, tail, dense, labels)
-            with ThreadPoolExecutor(parallel) as pool:
+            with ThreadPoolExecutor(max(1, parallel // workers)) as pool:
                 yield weight, dict(zip(arrays, pool.map(deviation, heads), strict=True))
+
+
+def in_order(model: ir.Model, weights: Collection[Weight]) -> list[Weight]:
+    """The weights that `measure` measures, in its order."""
+    by_node, _ = _by_first_reader(model, weights)
+    return [weight for found in by_node.values() for weight in found]
 
 
 def _by_first_reader(

@@ -15,6 +15,7 @@ from onnxprune.cli.terminal import check_writable, console, progress_bar, write,
 from onnxprune.commands.compare import TOLERANCE
 from onnxprune.commands.compare import compare as run_compare
 from onnxprune.commands.inspect import inspect as run_inspect
+from onnxprune.config.workers import IN_TURN
 from onnxprune.evaluation.comparison import Tolerance
 
 STATUS_DIFFERENT = 1
@@ -128,6 +129,13 @@ def compare(
     help="Use the first N samples.",
 )
 @click.option(
+    "--workers",
+    default=IN_TURN,
+    show_default=True,
+    metavar="N|ray://HOST:PORT",
+    help="Measure the weights at once: in N processes on this machine, or on a Ray cluster.",
+)
+@click.option(
     "--json", "json_path", metavar="FILE", help="Save the scan here. If the file exists, resume from it."
 )
 @click.option("--plot", metavar="FILE.svg", help="Draw the scan as a chart with one line per weight.")
@@ -137,6 +145,7 @@ def sensitivity(
     input_shape: tuple[str, ...],
     rates: tuple[float, ...],
     samples: int,
+    workers: str,
     json_path: str | None,
     plot: str | None,
 ) -> None:
@@ -156,6 +165,7 @@ def sensitivity(
             rates=rates or RATES,
             samples=samples,
             state=json_path,
+            workers=workers,
             progress=partial(progress, "scan"),
         )
     console().print(scan_table(found))

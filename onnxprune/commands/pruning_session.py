@@ -14,7 +14,7 @@ from onnxprune.model.io import ModelLike
 from onnxprune.pruning.criteria import find_criterion
 from onnxprune.pruning.schedule import make_schedule
 from onnxprune.sparse.opening import open_model
-from onnxprune.system.packages import require_torch
+from onnxprune.system.packages import require_package
 
 if TYPE_CHECKING:
     from onnxprune.training.session import PruningSession
@@ -50,7 +50,7 @@ def pruning_session(model: ModelLike, updates: int, **settings: Any) -> PruningS
     Raises:
         OnnxPruneError: what is wrong, and how to fix it.
     """
-    require_torch("a pruning session")
+    require_package("torch", "a pruning session")
     from onnxprune.training.session import PruningSession
 
     config = PruneConfig(**settings)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from onnxprune.calibration.segments import compared
-from onnxprune.calibration.sensitivity import measure
 from onnxprune.calibration.walk import affordable
 from onnxprune.config.checks import input_shapes
 from onnxprune.config.declare import DataSource, ShapesLike, describe_source
+from onnxprune.config.workers import IN_TURN
 from onnxprune.data.request import Request
 from onnxprune.data.specs import check_shapes, input_specs, sized
 from onnxprune.errors import NothingToPruneError
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.inputs import read_inputs
+from onnxprune.job.sensitivity import measured_by
+from onnxprune.job.workers import workers as hired
 from onnxprune.model.io import ModelLike
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.sensitivity import RATES, Scan, scan
@@ -35,13 +36,14 @@ def sensitivity(
     samples: int = 1000,
     state: str | os.PathLike[str] | None = None,
     seed: int = 0,
+    workers: str | int = IN_TURN,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> Scan:
     """Prune one weight at a time at each of the rates, and measure the deviation of the outputs.
 
     `data`: as in `prune`; the first `samples` are used, fewer if they would not fit in memory. `input_shape`: shapes of
     synthetic inputs. `transform`, `label_offset`: as in `prune`. `state`: a JSON file to save the scan to and to resume
-    from.
+    from. `workers`: as in `prune`; each measures a part of the weights.
 
     Raises:
         OnnxPruneError: what is wrong, and how to fix it.
@@ -69,6 +71,8 @@ def sensitivity(
         "compared": [value.name for value in compared(graph)],
     }
     file = None if state is None else Path(state)
-    for found in scan(weights, partial(measure, graph, inputs), about["rates"], about, file):
-        progress(len(found.layers) / len(weights))
+    with hired(workers, most=len(weights)) as helpers:
+        measure = measured_by(helpers, opened, inputs, about["rates"])
+        for found in scan(weights, measure, about["rates"], about, file):
+            progress(len(found.layers) / len(weights))
     return found

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from onnxprune.model.io import ModelLike
 from onnxprune.sparse.opening import open_model
-from onnxprune.system.packages import require_torch
+from onnxprune.system.packages import require_package
 
 if TYPE_CHECKING:
     from torch import fx
@@ -24,7 +24,7 @@ def to_torch(model: ModelLike) -> fx.GraphModule:
         UnsupportedOperatorError: an operator, or a use of one, is not supported.
         MissingPackageError: torch is not installed.
     """
-    require_torch("to_torch")
+    require_package("torch", "to_torch")
     from onnxprune.training import graph
 
     return graph.to_torch(open_model(model).model)

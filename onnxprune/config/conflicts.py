@@ -8,6 +8,7 @@ from onnxprune.config.data import DataSettings
 from onnxprune.config.output import OutputSettings
 from onnxprune.config.pruning import CalibrationSettings, PruningSettings
 from onnxprune.config.training import CheckpointSettings, ScheduleSettings
+from onnxprune.config.workers import IN_TURN, WorkerSettings
 
 CHANNEL_ALLOCATIONS = ("uniform", "global")
 
@@ -19,6 +20,7 @@ def conflicts(
     schedule: ScheduleSettings,
     output: OutputSettings,
     checkpoints: CheckpointSettings,
+    workers: WorkerSettings,
 ) -> Iterator[str]:
     """A message for each contradiction, which says how to fix it."""
     rules = (
@@ -28,6 +30,7 @@ def conflicts(
         *_budgets(pruning, output),
         *_searches(pruning, data, checkpoints),
         *_measured(pruning, calibration, data),
+        *_workers(pruning, workers),
     )
     yield from (message for holds, message in rules if holds)
 
@@ -132,4 +135,11 @@ def _measured(pruning: PruningSettings, calibration: CalibrationSettings, data: 
     yield (
         pruning.allocation == "sensitivity" and data.data is None and calibration.calibration_data is None,
         "--allocation sensitivity runs the model on inputs: give --calibration-data or --data",
+    )
+
+
+def _workers(pruning: PruningSettings, workers: WorkerSettings) -> Rules:
+    yield (
+        workers.workers != IN_TURN and not pruning.searches,
+        "--workers is for the trials of a search: use it with --max-drop, without --rate",
     )

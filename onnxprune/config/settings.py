@@ -21,6 +21,7 @@ from onnxprune.config.training import (
     ScheduleSettings,
     TrainingSettings,
 )
+from onnxprune.config.workers import WorkerSettings, parse_workers
 from onnxprune.errors import SettingError
 
 # In the order of the help.
@@ -35,6 +36,7 @@ PARTS: tuple[type, ...] = (
     CheckpointSettings,
     OutputSettings,
     KernelSettings,
+    WorkerSettings,
 )
 DATA_SOURCES = ("data", "validation_data", "eval_data", "old_data", "calibration_data")
 
@@ -58,6 +60,7 @@ class RetrainSettings(
 
 @dataclass(frozen=True)
 class PruneConfig(
+    WorkerSettings,
     KernelSettings,
     OutputSettings,
     FineTuneSettings,
@@ -91,7 +94,7 @@ class PruneConfig(
                 raise SettingError(f"{flag_of(each)} is {value!r}: it must be one of {', '.join(choices)}")
         if self.loss not in LOSSES and ":" not in self.loss:
             raise SettingError(f"--loss is {self.loss!r}: it must be {', '.join(LOSSES)} or MODULE:FUNCTION")
-        for message in conflicts(self, self, self, self, self, self):
+        for message in conflicts(self, self, self, self, self, self, self):
             raise SettingError(message)
 
     def _normalize(self) -> None:
@@ -103,6 +106,7 @@ class PruneConfig(
             if getattr(self, name) is not None:
                 self._set(name, os.fspath(getattr(self, name)))
         self._set("metric", self.metrics)
+        self._set("workers", str(parse_workers(self.workers)))
         self._set("layer_rate", self.layer_rates)
         self._set("dropout", self.dropouts)
         self._set("input_shape", tuple(self.input_shapes.items()))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,26 @@ class Frontier:
                 for file in (name, *data_names(Path(name))):
                     (self.folder / file).unlink(missing_ok=True)
 
+    def receive(self, files: Mapping[str, bytes]) -> None:
+        """Write the files of a trial that was performed elsewhere; it is not recorded yet.
+
+        Raises:
+            OutputError: one cannot be written.
+        """
+        for name, content in files.items():
+            try:
+                with replacing(self.folder / name, "wb") as file:
+                    file.write(content)
+            except OSError as error:
+                raise OutputError(f"{self.folder / name} cannot be written: {error.strerror}") from error
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """Remove the files of trials that were begun, and are not going to be recorded."""
+        for number in numbers:
+            model = model_name(number)
+            for name in (state_name(number), model, *data_names(Path(model))):
+                (self.folder / name).unlink(missing_ok=True)
+
     def records(self, chosen: Trial | None) -> tuple[dict[str, Any], ...]:
         """The trials in JSON types; `chosen` is true for the one chosen."""
         return tuple(
@@ -137,7 +157,7 @@ class Frontier:
 
     def state(self, number: int) -> Path:
         """The checkpoint of a trial's training, kept until the search ends."""
-        return self.folder / f"trial-{number:02}.state"
+        return self.folder / state_name(number)
 
     def keep_states(self, needed: set[int]) -> None:
         """Remove the states of all other trials."""
@@ -178,6 +198,11 @@ class Frontier:
 def model_name(number: int) -> str:
     """The file of a trial's model."""
     return f"trial-{number:02}.onnx"
+
+
+def state_name(number: int) -> str:
+    """The file of the state of a trial's training."""
+    return f"trial-{number:02}.state"
 
 
 def best_within(trials: Iterable[Trial], max_drop: float) -> Trial | None:

@@ -10,7 +10,7 @@ from onnxprune.errors import SettingError
 from onnxprune.job.store import find_format
 from onnxprune.pruning.criteria import CRITERIA, find_criterion
 from onnxprune.sparse.choose import require_kernels
-from onnxprune.system.packages import import_torchvision, require_torch
+from onnxprune.system.packages import import_torchvision, require_package
 
 MEASURED = "--criterion {}, --reconstruct, --bias-correction and --norm-correction"
 
@@ -37,7 +37,7 @@ def check_requirements(config: PruneConfig) -> None:
         if holds:
             raise SettingError(message)
     if config.data is not None:
-        require_torch("--data")
+        require_package("torch", "--data")
     if config.augment is not None:
         Augmentation.parse(config.augment)
         import_torchvision("--augment")

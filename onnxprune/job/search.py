@@ -5,6 +5,10 @@ training. The effect of the short training is measured by its first trial, which
 half as many rates, closer to the highest possible one, trained twice as long (Jamieson & Talwalkar 2016). Every trial
 starts from the weights and masks of the trial at the nearest lower rate, with the learning rate rewound (Renda et al.
 2020).
+
+The trials of a later round start from those of earlier rounds, so workers can perform them at once. Those of the first
+round are a chain: each goes on from the one before, since an eighth of the training is too short to recover from the
+removal of most weights at once.
 """
 
 from __future__ import annotations
@@ -12,9 +16,8 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,12 +29,15 @@ from onnxprune.data.sources import repeatable
 from onnxprune.data.specs import input_specs
 from onnxprune.errors import SettingError, ValidationError
 from onnxprune.evaluation.sessions import make_session
-from onnxprune.job.frontier import ROUNDING, Frontier, Trial, best_within, model_name
+from onnxprune.job.frontier import ROUNDING, Frontier, Trial, best_within
 from onnxprune.job.inputs import read_samples
+from onnxprune.job.parcel import sendable
 from onnxprune.job.pipeline import run
 from onnxprune.job.requirements import check_requirements
 from onnxprune.job.result import Context, Progress, Result
-from onnxprune.model.io import ModelLike, staging
+from onnxprune.job.trials import Attempt, Experiment, Performed, perform, recorded_settings, trial_settings
+from onnxprune.job.workers import InTurn, Workers, workers
+from onnxprune.model.io import ModelLike, Source, staging
 from onnxprune.sparse.opening import open_model
 from onnxprune.system.processes import is_only_process
 
@@ -61,15 +67,16 @@ def search(source: ModelLike, target: Path | None, config: PruneConfig, progress
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         data = DATA_SOURCES
         config = replace(config, **{name: repeatable(getattr(config, name)) for name in data})
-        digest = _check_early(source, target, config)
-        origin = {
-            "model": digest,
+        origin = _check_early(source, target, config)
+        about = {
+            "model": origin.sha256,
             "settings": json.loads(json.dumps(config.training())),
             "--max-drop": config.max_drop,
         }
-        frontier = Frontier.begin(folder, origin, config.resume)
+        helpers = stack.enter_context(workers(config.workers, config.device, max(ROUNDS)))
+        frontier = Frontier.begin(folder, about, config.resume)
         try:
-            result = _Searcher(source, config, frontier, progress).find(target)
+            result = _Searcher(source, origin, config, frontier, helpers, progress).find(target)
         finally:
             if not frontier.trials:
                 frontier.discard()
@@ -79,8 +86,8 @@ def search(source: ModelLike, target: Path | None, config: PruneConfig, progress
         return replace(result, report=replace(result.report, notes=(*result.report.notes, note)))
 
 
-def _check_early(source: ModelLike, target: Path | None, config: PruneConfig) -> str:
-    """Check what only the end of the search uses: test data and target; returns the input model's SHA-256."""
+def _check_early(source: ModelLike, target: Path | None, config: PruneConfig) -> Source:
+    """Check what only the end of the search uses: test data and target; returns the origin of the input model."""
     opened = open_model(source)
     origin = opened.origin
     request = Request(input_specs(opened.model), config.transform, config.label_offset, VALIDATION)
@@ -89,19 +96,34 @@ def _check_early(source: ModelLike, target: Path | None, config: PruneConfig) ->
         if data is not None:
             read_samples(data, session, request)
     with staging(target, origin):
-        return origin.sha256
+        return origin
 
 
 class _Searcher:
     """One search; rates are given as halvings h of the weights: the rate is 1 - 2^-h."""
 
-    def __init__(self, source: ModelLike, config: PruneConfig, frontier: Frontier, progress: Progress):
+    def __init__(
+        self,
+        source: ModelLike,
+        origin: Source,
+        config: PruneConfig,
+        frontier: Frontier,
+        workers: Workers,
+        progress: Progress,
+    ):
         assert config.max_drop is not None
         self._source = source
         self._config = config
         self._max_drop = config.max_drop
         self._frontier = frontier
+        self._workers = workers
         self._progress = progress
+        self._experiment = Experiment(
+            sendable(origin, workers.here),
+            config,
+            frontier.folder if workers.here else None,
+            None if isinstance(workers, InTurn) else _threads(),
+        )
         # Trials of an interrupted run, in the order in which this run repeats them.
         self._done = iter(list(frontier.trials))
         self._trials: list[Trial] = []
@@ -117,9 +139,13 @@ class _Searcher:
             raise self._none_within(target)
         trials = self._frontier.records(chosen)
         # The trial's training is finished: the job resumes from its checkpoint and writes the target.
-        settings = self._settings(chosen.number, chosen.rate, chosen.epochs)
+        settings = trial_settings(
+            self._config, self._frontier.folder, chosen.number, chosen.rate, chosen.epochs
+        )
         settings = replace(settings, eval_data=self._config.eval_data, old_data=self._config.old_data)
-        result = run(self._source, target, settings, self._progress, Context(self._config, trials))
+        result = run(
+            self._source, target, settings, self._progress, Context(recorded_settings(self._config), trials)
+        )
         self._frontier.finish()
         report = result.report
         notes = (*self._notes(chosen), *report.notes)
@@ -129,12 +155,12 @@ class _Searcher:
     def _descend(self) -> tuple[float, float]:
         """The first round: the most halvings that look possible, and the most that were tried."""
         epochs = self._epochs(0)
-        control = self._trial(0.0, epochs)
+        (control,) = self._wave([0.0], epochs)
         self._training_drop = max(0.0, control.drop) * epochs
-        lower, failures = 0.0, 0
+        lower, chain = 0.0, []
         for halvings in range(FIRST_HALVINGS, LAST_HALVINGS + 1):
-            trial = self._trial(halvings, epochs)
-            failures = 0 if self._promising(trial) else failures + 1
+            chain += self._wave([halvings], epochs)
+            failures = self._failures(chain)
             if not failures:
                 lower = halvings
             if failures == MOST_FAILURES:
@@ -150,80 +176,78 @@ class _Searcher:
         else:
             # The lower bound only looks possible: it is tried again with longer training.
             steps = np.linspace(lower, upper, rates + 1)[:-1]
-        failures = 0
-        for halvings in map(float, steps):
-            trial = self._trial(halvings, epochs)
-            failures = 0 if self._promising(trial) else failures + 1
-            if not failures:
-                possible = halvings
-            elif failures == max(1, rates // 2):
-                return possible, halvings
-        return possible, upper
+        most = max(1, rates // 2)
+        tried = self._wave(steps.tolist(), epochs, lambda trials: self._failures(trials) == most)
+        promising = [step for step, trial in zip(steps, tried, strict=False) if self._promising(trial)]
+        possible = float(promising[-1]) if promising else possible
+        return possible, float(steps[len(tried) - 1]) if self._failures(tried) == most else upper
+
+    def _failures(self, trials: Sequence[Trial]) -> int:
+        """The number of trials since the last one that looks possible."""
+        return next(
+            (count for count, trial in enumerate(reversed(trials)) if self._promising(trial)), len(trials)
+        )
 
     def _promising(self, trial: Trial) -> bool:
         """Whether the drop could be within --max-drop, given its standard error and the short training."""
         slack = (trial.drop_error or 0.0) + self._training_drop / trial.epochs
         return trial.drop <= self._max_drop + slack + ROUNDING
 
-    def _trial(self, halvings: float, epochs: int) -> Trial:
-        """Try a rate, or look it up if an interrupted run has tried it."""
-        rate = _rate(halvings)
-        trial = next(self._done, None)
-        if trial is None:
-            trial = self._perform(rate, epochs)
-            self._remove_states([*self._trials, trial])
-        assert (trial.rate, trial.epochs) == (rate, epochs), "a search is deterministic"
-        self._trials.append(trial)
-        return trial
+    def _wave(
+        self,
+        steps: Sequence[float],
+        epochs: int,
+        enough: Callable[[Sequence[Trial]], bool] = lambda trials: False,
+    ) -> list[Trial]:
+        """Try rates, all from trials before this wave; those after the first one at which it is `enough` do not count.
 
-    def _perform(self, rate: float, epochs: int) -> Trial:
-        number = len(self._trials)
+        A trial that an interrupted run has recorded is looked up.
+        """
+        first = len(self._trials)
+        attempts = [self._attempt(number, _rate(step), epochs) for number, step in enumerate(steps, first)]
+        for attempt in attempts:
+            if (trial := next(self._done, None)) is None:
+                break
+            assert (trial.rate, trial.epochs) == (attempt.rate, epochs), "a search is deterministic"
+            self._trials.append(trial)
+            if enough(self._trials[first:]):
+                return self._trials[first:]
+        if len(self._trials) == first + len(attempts):
+            return self._trials[first:]
+        left = [self._packed(attempt) for attempt in attempts[len(self._trials) - first :]]
+        outcomes = self._workers.perform(perform, self._experiment, left, self._progress, self._receive)
+        with closing(outcomes):
+            for performed in outcomes:
+                self._trials.append(performed.trial)
+                if last := enough(self._trials[first:]):
+                    # Their files go before this trial is recorded: later ones of the same numbers have other rates.
+                    outcomes.close()
+                    self._frontier.forget(range(performed.trial.number + 1, first + len(attempts)))
+                self._frontier.add(performed.trial)
+                if last:
+                    break
+        # Not earlier: the trials of a wave start from any state before it.
+        self._remove_states(self._trials)
+        return self._trials[first:]
+
+    def _attempt(self, number: int, rate: float, epochs: int) -> Attempt:
         start = max(
             (trial for trial in self._trials if trial.rate <= rate),
             key=lambda trial: (trial.rate, trial.number),
             default=None,
         )
-        begun = time.perf_counter()
+        return Attempt(number, rate, epochs, None if start is None else start.number)
 
-        def progress(stage: str, fraction: float) -> None:
-            self._progress(f"trial {number + 1}, rate {rate:.2%}: {stage}", fraction)
+    def _packed(self, attempt: Attempt) -> Attempt:
+        """With the states that workers elsewhere need: its start, and its own where it was interrupted."""
+        if self._experiment.folder is not None:
+            return attempt
+        numbers = (number for number in (attempt.start, attempt.number) if number is not None)
+        states = [state for number in numbers if (state := self._frontier.state(number)).exists()]
+        return replace(attempt, states={state.name: state.read_bytes() for state in states})
 
-        context = Context(self._config, start=None if start is None else self._frontier.state(start.number))
-        target = self._frontier.folder / model_name(number)
-        report = run(self._source, target, self._settings(number, rate, epochs), progress, context).report
-        evaluation = report.evaluation
-        moved = "cosine" if evaluation["outputs"][0]["agreement"] is None else "agreement"
-        metric = evaluation["pruned"] or {"name": moved, "value": 1 - evaluation["drop"]}
-        trial = Trial(
-            number,
-            rate,
-            epochs,
-            start=None if start is None else start.number,
-            kept=sum(layer.kept for layer in report.layers),
-            size=report.pruned.bytes,
-            metric=metric["name"],
-            value=metric["value"],
-            drop=evaluation["drop"],
-            drop_error=evaluation["drop_error"],
-            seconds=time.perf_counter() - begun,
-            model=model_name(number),
-        )
-        self._frontier.add(trial)
-        return trial
-
-    def _settings(self, number: int, rate: float, epochs: int) -> PruneConfig:
-        """The settings of a trial's job, which does not use --eval-data."""
-        return replace(
-            self._config,
-            rate=rate,
-            epochs=epochs,
-            max_drop=None,
-            eval_data=None,
-            old_data=None,
-            frontier=None,
-            checkpoint=str(self._frontier.state(number)),
-            resume=True,
-        )
+    def _receive(self, performed: Performed) -> None:
+        self._frontier.receive(performed.files)
 
     def _remove_states(self, trials: Sequence[Trial]) -> None:
         """Keep the last state of each rate from the best one on: later trials or the result can start from it."""
@@ -259,6 +283,13 @@ class _Searcher:
             f"{nearest.drop:.2%} at a rate of {nearest.rate:.2%}; {target or 'no file'} was not written: give more "
             "--epochs, a larger --max-drop, or --validation-data that the input model was not trained on"
         )
+
+
+def _threads() -> int:
+    """Those of the training in this process, for workers: the last bits of a result depend on their number."""
+    from onnxprune.training.threads import threads
+
+    return threads()
 
 
 def _rate(halvings: float) -> float:

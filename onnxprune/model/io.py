@@ -57,6 +57,8 @@ class Source:
     """The external data files with weights."""
     inlined: tuple[str, ...] = ()
     """The model-local functions that were inlined because they have weights."""
+    original: Path | None = None
+    """The file that was given, if `file` is a copy of it on another machine."""
 
     @property
     def external(self) -> bool:
@@ -64,7 +66,7 @@ class Source:
 
     @property
     def path(self) -> Path | None:
-        return self.file if isinstance(self.file, Path) else None
+        return self.original or (self.file if isinstance(self.file, Path) else None)
 
     @property
     def name(self) -> str:

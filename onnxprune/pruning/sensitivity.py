@@ -113,7 +113,7 @@ def scan(
             differing = ", ".join(key for key in about if found.about.get(key) != about[key])
             raise SettingError(f"{state} holds a scan with other {differing}: give another file")
     missing = [weight for weight in weights if weight.name not in found.layers]
-    for weight, losses in measure(missing, lambda weight: _pruned_arrays(weight, rates)):
+    for weight, losses in measure(missing, lambda weight: pruned_arrays(weight, rates)):
         found.layers[weight.name] = {rate: (loss.outputs, loss.error) for rate, loss in losses.items()}
         if state is not None:
             found.save(state)
@@ -122,6 +122,7 @@ def scan(
         yield found
 
 
-def _pruned_arrays(weight: Weight, rates: Sequence[float]) -> dict[float, np.ndarray]:
+def pruned_arrays(weight: Weight, rates: Sequence[float]) -> dict[float, np.ndarray]:
+    """A weight pruned by magnitude at each of the rates, in its shape and dtype."""
     array, zero, scores = weight.array(), weight.encoding.zero, magnitude(weight)
     return {rate: np.where(keep_largest([scores], rate)[0], array, zero) for rate in rates}

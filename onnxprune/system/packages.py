@@ -12,8 +12,16 @@ from types import ModuleType
 from onnxprune.errors import MissingPackageError, first_line
 
 PACKAGES = ("onnxprune", "onnx", "onnx-ir", "onnxruntime", "numpy", "torch")
-# What to install for a module of another name.
-DISTRIBUTIONS = {"PIL": "pillow"}
+# What to install for a module.
+INSTALLED_BY = {
+    "PIL": "'onnxprune[data]'",
+    "pyarrow": "'onnxprune[data]'",
+    "torchvision": "'onnxprune[data]'",
+    "torchmetrics": "'onnxprune[metrics]'",
+    "pycocotools": "'onnxprune[metrics]'",
+    "ray": "'onnxprune[workers]'",
+    "torch": "'onnxprune[train]'",
+}
 # Operators that torchvision's Python code describes when it is imported, before it looks for its compiled part.
 TORCHVISION_OPERATORS = ("nms", "qnms")
 NMS_SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
@@ -28,18 +36,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def require_torch(for_what: str) -> None:
-    """Refuse what needs torch where it is not installed, before any work.
-
-    Raises:
-        MissingPackageError: it is not installed.
-    """
-    if find_spec("torch") is None:
-        raise MissingPackageError(
-            f"{for_what} needs torch, which is not installed: pip install 'onnxprune[train]'"
-        )
-
-
 def require_package(module: str, for_what: str) -> None:
     """Refuse what needs a package, by the name of its module, where it is not installed, before any work.
 
@@ -47,9 +43,8 @@ def require_package(module: str, for_what: str) -> None:
         MissingPackageError: it is not installed.
     """
     if find_spec(module) is None:
-        package = DISTRIBUTIONS.get(module, module)
         raise MissingPackageError(
-            f"{for_what} needs {package}, which is not installed: pip install {package}"
+            f"{for_what} needs {module}, which is not installed: pip install {INSTALLED_BY[module]}"
         )
 
 
