@@ -95,9 +95,9 @@ class ParquetSource(Source):
         if group in self._groups:
             self._groups.move_to_end(group)
             return self._groups[group]
-        # Opened each time, so that processes do not share a file.
+        # Opened each time and read by this thread, so that processes share neither a file nor a pool of threads.
         with _arrow_errors(self.path), pyarrow.parquet.ParquetFile(self.path) as file:
-            batches = file.iter_batches(ROWS, row_groups=[group], columns=self.columns.used())
+            batches = file.iter_batches(ROWS, [group], self.columns.used(), use_threads=False)
             arrays = _convert(batches, self.columns, self.code, self.path, int(self.starts[group]))
         self._groups[group] = arrays
         while len(self._groups) > 1 and sum(map(_bytes, self._groups.values())) > CACHE:
