@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from onnxprune.calibration.sensitivity import Deviation, in_order, measure
-from onnxprune.data.dataset import Dataset
+from onnxprune.data.batch import Batch
 from onnxprune.job.parcel import Sendable, sendable, unpacked
 from onnxprune.job.result import Progress
 from onnxprune.job.workers import InTurn, Workers
@@ -29,13 +29,13 @@ class _Scan:
     """What all parts of a scan share; `workers`: how many of them share the machine, for runs on `cores` cores."""
 
     model: Sendable
-    data: Dataset
+    data: Batch
     rates: tuple[float, ...]
     cores: int
     workers: int
 
 
-def measured_by(workers: Workers, opened: OpenedModel, data: Dataset, rates: Sequence[float]) -> Measure:
+def measured_by(workers: Workers, opened: OpenedModel, data: Batch, rates: Sequence[float]) -> Measure:
     """The deviations of weights at these rates, measured by workers."""
     if isinstance(workers, InTurn):
         return partial(measure, opened.model, data)
