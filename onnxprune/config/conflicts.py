@@ -115,7 +115,7 @@ def _searches(pruning: PruningSettings, data: DataSettings, checkpoints: Checkpo
     )
     yield (
         searches and data.data is None,
-        "--max-drop without --rate searches for the rate by fine-tuning: give --data, or a --rate",
+        "--max-drop or --max-loss without --rate searches for the rate by fine-tuning: give --data, or a --rate",
     )
     yield (
         searches and checkpoints.checkpoint is not None,

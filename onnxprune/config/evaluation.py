@@ -31,7 +31,7 @@ class EvaluationSettings:
     max_loss: float | None = setting(
         None,
         "Largest loss allowed, relative to the baseline's value of the first metric (0.01 or 1%); --max-drop is "
-        "absolute, in the unit of the metric. If the result is worse, no file is written and the exit status is 1.",
+        "absolute, in the unit of the metric. It refuses and searches in the same way.",
         metavar="LOSS",
         within=FRACTION,
         trains=False,

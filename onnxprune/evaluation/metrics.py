@@ -161,6 +161,14 @@ def kinds_text(kinds: tuple[str, ...]) -> str:
     return " or ".join(KINDS[kind] for kind in kinds)
 
 
+def drop_text(name: str, drop: float) -> str:
+    """A drop of a metric in its unit; metrics of models without labels are fractions."""
+    metric = METRICS.get(name)
+    if metric is not None:
+        return metric.drop_text(drop)
+    return f"{drop:.4g}" if ":" in name else f"{drop:.2%}"
+
+
 def score_text(score: Mapping[str, Any]) -> str:
     """A score in JSON types as it is shown; older reports have no "text"."""
     if "text" in score:

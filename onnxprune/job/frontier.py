@@ -24,8 +24,8 @@ ROUNDING = 1e-9
 class Trial:
     """A rate that was tried, and how good the fine-tuned model is on validation data.
 
-    `kept`: number of non-zero weights; `size`: bytes of the file; `value`: of the `metric`; `drop`: how much worse the
-    model is than the input model on the same samples; `drop_error`: the standard error of `drop` (None: not known);
+    `kept`: number of non-zero weights; `size`: bytes of the file; `value`: of the `metric`; `baseline`: that of the
+    input model; `drop`: how much worse the model is than the input model on the same samples; `drop_error`: the standard error of `drop` (None: not known);
     `seconds`: wall time.
     """
 
@@ -38,6 +38,7 @@ class Trial:
     size: int
     metric: str
     value: float
+    baseline: float
     drop: float
     drop_error: float | None
     seconds: float

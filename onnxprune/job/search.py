@@ -1,4 +1,4 @@
-"""The highest rate within --max-drop: successive halving over rates, with trials that start from each other's weights.
+"""The highest rate within --max-drop and --max-loss: successive halving, with trials that start from each other.
 
 The first round of short trainings halves the weights repeatedly until the drop can no longer be explained by the short
 training. The effect of the short training is measured by its first trial, which removes nothing. Each later round has
@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,8 @@ from onnxprune.data.request import VALIDATION, Request
 from onnxprune.data.sources import repeatable
 from onnxprune.data.specs import input_specs
 from onnxprune.errors import SettingError, ValidationError
+from onnxprune.evaluation.metrics import drop_text
+from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.frontier import ROUNDING, Frontier, Trial, best_within
 from onnxprune.job.inputs import read_samples
@@ -49,7 +52,7 @@ MOST_FAILURES = 2
 
 
 def search(source: ModelLike, target: Path | None, config: PruneConfig, progress: Progress) -> Result:
-    """Find the highest rate whose model stays within --max-drop on the validation data, and write that model.
+    """Find the highest rate whose model stays within --max-drop and --max-loss on validation data, and write it.
 
     Raises:
         ValidationError: none does; the target is not changed.
@@ -72,6 +75,7 @@ def search(source: ModelLike, target: Path | None, config: PruneConfig, progress
             "model": origin.sha256,
             "settings": json.loads(json.dumps(config.training())),
             "--max-drop": config.max_drop,
+            "--max-loss": config.max_loss,
         }
         helpers = stack.enter_context(workers(config.workers, config.device, max(ROUNDS)))
         frontier = Frontier.begin(folder, about, config.resume)
@@ -94,7 +98,7 @@ def _check_early(source: ModelLike, target: Path | None, config: PruneConfig) ->
     session = make_session(origin.file, origin.name)
     for data in (config.eval_data, config.old_data):
         if data is not None:
-            read_samples(data, session, request)
+            read_samples(data, session, request, Metrics.of(config))
     with staging(target, origin):
         return origin
 
@@ -111,10 +115,10 @@ class _Searcher:
         workers: Workers,
         progress: Progress,
     ):
-        assert config.max_drop is not None
         self._source = source
         self._config = config
-        self._max_drop = config.max_drop
+        # Known once the first trial tells how good the input model is.
+        self._max_drop = math.inf
         self._frontier = frontier
         self._workers = workers
         self._progress = progress
@@ -156,6 +160,7 @@ class _Searcher:
         """The first round: the most halvings that look possible, and the most that were tried."""
         epochs = self._epochs(0)
         (control,) = self._wave([0.0], epochs)
+        self._max_drop = self._limit(control.baseline)
         self._training_drop = max(0.0, control.drop) * epochs
         lower, chain = 0.0, []
         for halvings in range(FIRST_HALVINGS, LAST_HALVINGS + 1):
@@ -166,6 +171,12 @@ class _Searcher:
             if failures == MOST_FAILURES:
                 break
         return lower, max(halvings, lower + 1)
+
+    def _limit(self, baseline: float) -> float:
+        """The largest drop, in the unit of the metric, for a value of the input model."""
+        drop, loss = self._config.max_drop, self._config.max_loss
+        limits = [drop, None if loss is None else loss * abs(baseline)]
+        return min(limit for limit in limits if limit is not None)
 
     def _round(self, lower: float, upper: float, rates: int, epochs: int) -> tuple[float, float]:
         """A round of rates between one that looks possible and one that does not; returns both bounds, updated."""
@@ -259,10 +270,11 @@ class _Searcher:
         return max(1, round(self._config.epochs / 2 ** (len(ROUNDS) - round_)))
 
     def _notes(self, chosen: Trial) -> list[str]:
-        error = "" if chosen.drop_error is None else f" with a standard error of {chosen.drop_error:.2%}"
+        text = partial(drop_text, chosen.metric)
+        error = "" if chosen.drop_error is None else f" with a standard error of {text(chosen.drop_error)}"
         notes = [
-            f"The highest rate of {len(self._trials)} trials with a drop of at most {self._max_drop:.2%} on validation "
-            f"data is {chosen.rate:.2%}, with a drop of {chosen.drop:.2%}{error}."
+            f"The highest rate of {len(self._trials)} trials with a drop of at most {text(self._max_drop)} on "
+            f"validation data is {chosen.rate:.2%}, with a drop of {text(chosen.drop)}{error}."
         ]
         if (chosen.drop_error or 0.0) > self._max_drop / 2:
             notes.append(
@@ -278,9 +290,10 @@ class _Searcher:
 
     def _none_within(self, target: Path | None) -> ValidationError:
         nearest = min((trial for trial in self._trials if trial.rate), key=lambda trial: trial.drop)
+        text = partial(drop_text, nearest.metric)
         return ValidationError(
-            f"no trial has a drop of at most {self._max_drop:.2%}: the closest of {len(self._trials)} has a drop of "
-            f"{nearest.drop:.2%} at a rate of {nearest.rate:.2%}; {target or 'no file'} was not written: give more "
+            f"no trial has a drop of at most {text(self._max_drop)}: the closest of {len(self._trials)} has a drop of "
+            f"{text(nearest.drop)} at a rate of {nearest.rate:.2%}; {target or 'no file'} was not written: give more "
             "--epochs, a larger --max-drop, or --validation-data that the input model was not trained on"
         )
 

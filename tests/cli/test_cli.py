@@ -118,7 +118,7 @@ BAD = {
     "a search without data": (
         None,
         ("in.onnx", "out.onnx", "--max-drop", "1%"),
-        "--max-drop without --rate searches .* give --data",
+        "--max-drop or --max-loss without --rate searches .* give --data",
     ),
     "a search on no data file": (None, SEARCH, "no data file data.npz"),
     "a search evaluated on no data file": (

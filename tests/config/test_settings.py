@@ -22,7 +22,7 @@ NO_AMOUNT = "give exactly one of --rate"
         ({"rate": 0.5, "allocation": "channel"}, "--allocation is 'channel': it must be one of uniform"),
         ({"rate": 0.5, "layer_rate": "fc1"}, "--layer-rate 'fc1' has no number"),
         ({"rate": 0.5, "layer_rate": {"fc1": 1.0}}, "--layer-rate fc1 is 1.0: it must be in"),
-        ({"rate": 0.5, "max_drop": "-1%"}, "--max-drop is -0.01: it must be in"),
+        ({"rate": 0.5, "max_drop": "-1%"}, "--max-drop is -0.01: it must be 0 or more"),
         ({"rate": 0.5, "seed": -1}, "--seed is -1: it must be between 0 and 4294967295"),
         ({"rate": 0.5, "pattern": "row"}, "--pattern is 'row': it must be one of unstructured"),
         ({"rate": 0.5, "round_to": 0}, "--round-to is 0: it must be 1 or more"),
@@ -56,7 +56,7 @@ NO_AMOUNT = "give exactly one of --rate"
         ),
         ({"rate": 0.5, "frontier": "trials"}, "--frontier is for a search"),
         ({"rate": 0.5, "regrow_zeros": True}, "--regrow-zeros needs --schedule prune-and-regrow"),
-        ({"max_drop": 0.01}, "--max-drop without --rate searches for the rate by fine-tuning: give --data"),
+        ({"max_drop": 0.01}, "--max-drop or --max-loss without --rate searches for the rate by fine-tuning: give --data"),
         ({"max_drop": 0.01, "data": "a.npz", "checkpoint": "state"}, "remove --checkpoint"),
         (
             {"max_drop": 0.01, "data": "a.npz", "pattern": "2:4"},
