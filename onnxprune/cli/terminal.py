@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 from onnxprune.errors import OutputError
 
+LOG = logging.getLogger("onnxprune")
+LOG.setLevel(logging.INFO)
 # Jobs shorter than this show no bar.
 QUIET_SECONDS = 1.0
 # Tables that go to a file or pipe have no terminal to fit.
@@ -43,13 +46,29 @@ def progress_bar() -> Iterator[Callable[[str, float], None]]:
             tasks[stage] = bar.add_task(stage, total=1.0)
         bar.update(tasks[stage], completed=done)
 
+    lines = _Lines(bar.console)
     try:
+        LOG.addHandler(lines)
         start.start()
         yield show
     finally:
         start.cancel()
         start.join()
         bar.stop()
+        LOG.removeHandler(lines)
+
+
+class _Lines(logging.Handler):
+    """Prints what a job logs above its progress bar."""
+
+    def __init__(self, console: Console):
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a line."""
+        kind = "Warning: " if record.levelno >= logging.WARNING else ""
+        self._console.print(f"{kind}{record.getMessage()}", markup=False, highlight=False, soft_wrap=True)
 
 
 def check_writable(flag: str, path: str | None) -> None:

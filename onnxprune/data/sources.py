@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from onnxprune.data.objects import open_object
 from onnxprune.data.readers import read_text
 from onnxprune.data.request import Request
 from onnxprune.data.source import Arrays, WholeSource
-from onnxprune.data.transforms import Transform
+from onnxprune.data.specs import InputSpec
+from onnxprune.data.transforms import Transform, candidates
 from onnxprune.data.values import found_labels
 from onnxprune.errors import DataError
 
@@ -50,6 +52,23 @@ def load_data(source: Any, request: Request) -> Dataset:
         )
     whole = isinstance(opened, WholeSource)
     return Dataset(opened, name, fit, bool(batch.labels), whole=whole, notes=notes)
+
+
+def transform_of(data: Dataset) -> Transform | None:
+    """How the images of a dataset become inputs; None where it has no images."""
+    given = getattr(data.source, "transform", None)
+    return given if isinstance(given, Transform) else None
+
+
+def other_transforms(data: Dataset, specs: Sequence[InputSpec]) -> Iterator[tuple[str, Dataset]]:
+    """The presets with which the images of a dataset could be read instead, and the dataset read with them."""
+    given = transform_of(data)
+    spec = next((spec for spec in specs if given is not None and spec.name == given.input), None)
+    for name, transform in {} if spec is None else candidates(spec).items():
+        if transform != given:
+            source = copy(data.source)
+            source.transform = transform  # type: ignore[attr-defined]
+            yield name, replace(data, source=source)
 
 
 def repeatable(source: Any) -> Any:

@@ -25,8 +25,8 @@ class Trial:
     """A rate that was tried, and how good the fine-tuned model is on validation data.
 
     `kept`: number of non-zero weights; `size`: bytes of the file; `value`: of the `metric`; `baseline`: that of the
-    input model; `drop`: how much worse the model is than the input model on the same samples; `drop_error`: the standard error of `drop` (None: not known);
-    `seconds`: wall time.
+    input model; `drop`: how much worse the model is on the same samples; `drop_error`: the standard error of `drop`
+    (None: not known); `seconds`: wall time.
     """
 
     number: int

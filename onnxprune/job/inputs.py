@@ -14,7 +14,7 @@ from onnxprune.calibration.synthetic import synthetic_data
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.dataset import Dataset
 from onnxprune.data.request import TRAIN, VALIDATION, Request
-from onnxprune.data.sources import load_data
+from onnxprune.data.sources import load_data, transform_of
 from onnxprune.data.specs import InputSpec, check_shapes, input_specs, sized
 from onnxprune.evaluation.runs import check_runs, patience, random_inputs
 from onnxprune.evaluation.scores import BY_KIND, Metrics
@@ -32,6 +32,16 @@ class JobData:
     old: Dataset | None
     calibration: Dataset | None
     metrics: Metrics = BY_KIND
+
+    def given(self) -> list[Dataset]:
+        """All of them that there are, each once."""
+        found = (self.training, self.validation, self.test, self.old, self.calibration)
+        return [data for data in found if data is not None]
+
+    def guessed(self) -> dict[str, str]:
+        """The setting of images that the shape of the input decided, as the text that would have the same effect."""
+        transforms = [transform for data in self.given() if (transform := transform_of(data)) is not None]
+        return {"transform": transforms[0].text()} if transforms else {}
 
 
 def read_job_data(

@@ -62,6 +62,7 @@ def _on_data(config: PruneConfig, origin: Source, target: Path | None, data: Job
             f"Calibrated on at most {config.calibration_samples:,} samples of {data.calibration.name}, "
             "without labels."
         )
+    yield from dict.fromkeys(note for each in data.given() for note in each.notes)
     if not data.test.labeled:
         yield "There are no labels: the evaluation compares the outputs of both models, it is not an accuracy."
 

@@ -8,12 +8,14 @@ from functools import partial
 from pathlib import Path
 
 import onnx
+import onnxruntime as ort
 
 from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import ValidationError
 from onnxprune.evaluation.comparison import Evaluation, compare
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.fine_tune import prune_and_fine_tune
+from onnxprune.job.first_look import first_look
 from onnxprune.job.inputs import JobData, read_job_data, sample_shapes
 from onnxprune.job.kernels import place_kernels, same_outputs
 from onnxprune.job.measure import make_plan
@@ -59,6 +61,7 @@ def run(
         with watch("read data"):
             data = read_job_data(model, baseline, config, context.data)
             sample = sample_shapes(data.test)
+            warnings = look(baseline, data, config) if context.looks and is_first_process() else ()
             # Its weights would stay in memory beside those that are pruned.
             del baseline
             free_memory()
@@ -84,7 +87,7 @@ def run(
         refuse_worse(evaluation, config, target)
         report = Report(
             versions=versions(),
-            settings=(context.settings or config).to_dict(),
+            settings=(context.settings or config).to_dict() | data.guessed(),
             source_sha256=origin.sha256,
             baseline=dense,
             pruned=replace(pruned, nonzero=pruned.nonzero - rounded_away),
@@ -93,7 +96,7 @@ def run(
             surgery=asdict(surgery) if surgery else {},
             evaluation=evaluation.to_dict(),
             fine_tuning=epochs,
-            notes=tuple(notes(config, origin, target, data, records, by_magnitude, surgery)),
+            notes=(*warnings, *notes(config, origin, target, data, records, by_magnitude, surgery)),
             seconds=watch.seconds,
             histograms=records.histograms,
             old_evaluation=None if old is None else old.to_dict(),
@@ -102,6 +105,12 @@ def run(
             sample=sample,
         )
         return deliver(report, stage, config)
+
+
+def look(baseline: ort.InferenceSession, data: JobData, config: PruneConfig) -> tuple[str, ...]:
+    """Tell how good the input model is on labeled data; returns warnings."""
+    given = data.test if data.test.labeled or data.training is None else data.training
+    return first_look(baseline, given, data.specs, data.metrics, config.label_offset)
 
 
 def evaluate(

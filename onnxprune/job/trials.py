@@ -74,7 +74,7 @@ def perform(experiment: Experiment, attempt: Attempt, progress: Progress) -> Per
             folder / model_name(attempt.number),
             settings,
             report_progress,
-            Context(recorded_settings(experiment.config), start=start),
+            Context(recorded_settings(experiment.config), start=start, looks=attempt.number == 0),
         ).report
         trial = _trial(attempt, report, time.perf_counter() - begun)
         return Performed(trial, {} if experiment.folder is not None else _files(folder, attempt.number))

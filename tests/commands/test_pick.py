@@ -23,7 +23,7 @@ def test_a_picked_model_brings_its_external_data_along(tmp_path):
     onnxprune.prune(mlp(64, 128), model, rate=0.5, external_data="always", format="dense")
     x = normal(4, 64)
     wanted = outputs(model, x)
-    frontier.add(Trial(0, 0.5, 1, None, 10, 10, "top-1", 0.9, 0.0, 0.01, 1.0, model.name))
+    frontier.add(Trial(0, 0.5, 1, None, 10, 10, "top-1", 0.9, 0.9, 0.0, 0.01, 1.0, model.name))
     pick(tmp_path / "f", tmp_path / "picked.onnx", rate=0.5)
     shutil.rmtree(tmp_path / "f")
     assert (tmp_path / "picked.onnx.data").exists()

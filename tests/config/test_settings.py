@@ -56,7 +56,10 @@ NO_AMOUNT = "give exactly one of --rate"
         ),
         ({"rate": 0.5, "frontier": "trials"}, "--frontier is for a search"),
         ({"rate": 0.5, "regrow_zeros": True}, "--regrow-zeros needs --schedule prune-and-regrow"),
-        ({"max_drop": 0.01}, "--max-drop or --max-loss without --rate searches for the rate by fine-tuning: give --data"),
+        (
+            {"max_drop": 0.01},
+            "--max-drop or --max-loss without --rate searches for the rate by .*: give --data",
+        ),
         ({"max_drop": 0.01, "data": "a.npz", "checkpoint": "state"}, "remove --checkpoint"),
         (
             {"max_drop": 0.01, "data": "a.npz", "pattern": "2:4"},

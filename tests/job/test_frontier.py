@@ -7,7 +7,9 @@ from onnxprune.job.frontier import Frontier, Trial, best_within
 
 
 def trial(number, rate, drop):
-    return Trial(number, rate, 1, None, 10, 10, "top-1", 0.9, 0.9 + drop, drop, 0.01, 1.0, f"trial-{number:02}.onnx")
+    return Trial(
+        number, rate, 1, None, 10, 10, "top-1", 0.9, 0.9 + drop, drop, 0.01, 1.0, f"trial-{number:02}.onnx"
+    )
 
 
 def test_an_index_names_only_models_that_exist(tmp_path):

@@ -1,0 +1,163 @@
+"""The input model on labeled data before any work: how good it is, and whether its inputs or labels look wrong."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime as ort
+
+from onnxprune.data.batch import Batch
+from onnxprune.data.dataset import Dataset
+from onnxprune.data.sources import other_transforms
+from onnxprune.data.specs import InputSpec, fixed_batch
+from onnxprune.evaluation.labels import LabelForm, label_forms
+from onnxprune.evaluation.runs import run_batch
+from onnxprune.evaluation.scores import Metrics, RunningScores
+
+LOG = logging.getLogger("onnxprune")
+
+# Samples that the input model is run on, and those for each other transform.
+LOOKED_AT = 512
+TRIED = 200
+BATCH_SAMPLES = 32
+# A model that is this good needs no other transform.
+GOOD = 0.8
+# Another transform or numbering of the labels is told where it is right for so much more of the samples.
+FAR_BETTER = 0.15
+# Standard errors above chance below which a model is said to guess.
+CHANCE_ERRORS = 3
+
+
+@dataclass(frozen=True)
+class Guesses:
+    """The classes that a model finds, and the labels; `classes`: their number."""
+
+    found: np.ndarray
+    labels: np.ndarray
+    classes: int
+
+    def right(self, offset: int = 0) -> float:
+        """The share of samples whose class is the label, moved by `offset`."""
+        return float((self.found == self.labels + offset).mean())
+
+
+def first_look(
+    session: ort.InferenceSession,
+    data: Dataset,
+    specs: list[InputSpec],
+    metrics: Metrics,
+    label_offset: int,
+) -> tuple[str, ...]:
+    """Log how good a model is on some samples of labeled data; returns warnings of wrong inputs and labels.
+
+    `label_offset`: the setting, which has been added to the labels.
+
+    Raises:
+        DataError: the model does not run on a sample, or it cannot be read.
+    """
+    if not data.labeled:
+        return ()
+    forms = label_forms(data)
+    scores = RunningScores(metrics, forms, [output.name for output in session.get_outputs()])
+    some = data.spread(LOOKED_AT)
+    key = next(iter(forms))
+    guesses = []
+    for batch, outputs in _outputs(session, some, specs):
+        scores.add(outputs, batch)
+        guesses.append(_guesses(session, batch, outputs, key, forms[key]))
+    shown = ", ".join(f"{score.title} {score.text}" for score in scores.results())
+    LOG.info(f"The input model on {len(some):,} samples of {data.name}: {shown}.")
+    warnings = tuple(_warnings(session, data, specs, key, label_offset, _joined(guesses)))
+    for warning in warnings:
+        LOG.warning(warning)
+    return warnings
+
+
+def _outputs(
+    session: ort.InferenceSession, data: Dataset, specs: list[InputSpec]
+) -> Iterator[tuple[Batch, list[np.ndarray]]]:
+    fixed = None if data.whole else fixed_batch(specs)
+    for batch in data.batches(fixed or BATCH_SAMPLES):
+        yield batch, run_batch(session, batch, fixed)
+
+
+def _guesses(
+    session: ort.InferenceSession, batch: Batch, outputs: list[np.ndarray], key: str, form: LabelForm
+) -> Guesses | None:
+    """The classes for a batch; None where labels are not one class for each sample."""
+    if form.kind != "classes" or form.axis is None:
+        return None
+    names = [output.name for output in session.get_outputs()]
+    output = outputs[names.index(key) if key else 0]
+    if not isinstance(output, np.ndarray) or output.ndim <= form.axis:
+        return None
+    return Guesses(output.argmax(form.axis).reshape(len(batch), -1)[:, 0], batch.labels[key], form.classes)
+
+
+def _joined(guesses: list[Guesses | None]) -> Guesses | None:
+    known = [each for each in guesses if each is not None]
+    if not known:
+        return None
+    return Guesses(
+        np.concatenate([each.found for each in known]),
+        np.concatenate([each.labels for each in known]),
+        known[0].classes,
+    )
+
+
+def _warnings(
+    session: ort.InferenceSession,
+    data: Dataset,
+    specs: list[InputSpec],
+    key: str,
+    label_offset: int,
+    guesses: Guesses | None,
+) -> Iterator[str]:
+    if guesses is None:
+        return
+    right, others = guesses.right(), False
+    for offset in (1, -1):
+        moved = guesses.right(offset)
+        if moved > right + FAR_BETTER:
+            others = True
+            yield (
+                f"The labels of {data.name} look shifted by one: {moved:.1%} are right with --label-offset "
+                f"{label_offset + offset}, {right:.1%} as they are."
+            )
+    if right < GOOD and not others:
+        better = _better_transform(session, data, specs, key, guesses)
+        if better is not None:
+            others = True
+            yield (
+                f"The input model is right for {better[1]:.1%} of {data.name} with --transform {better[0]}, for "
+                f"{right:.1%} as it is: use that, unless you know better."
+            )
+    chance = 1 / guesses.classes
+    error = np.sqrt(chance * (1 - chance) / len(guesses.labels))
+    if right <= chance + CHANCE_ERRORS * error and not others:
+        yield (
+            f"The input model is right for {right:.1%} of the samples of {data.name}, which is near chance: check "
+            "--transform, the order of the classes, and that the labels are for this model."
+        )
+
+
+def _better_transform(
+    session: ort.InferenceSession, data: Dataset, specs: list[InputSpec], key: str, guesses: Guesses
+) -> tuple[str, float] | None:
+    """The transform with which the model is right far more often, and how often; None: no other."""
+    found = []
+    form = label_forms(data)[key]
+    for name, other in other_transforms(data.spread(TRIED), specs):
+        joined = _joined(
+            [
+                _guesses(session, batch, outputs, key, form)
+                for batch, outputs in _outputs(session, other, specs)
+            ]
+        )
+        if joined is not None:
+            found.append((name, joined.right()))
+    best = max(found, key=lambda each: each[1], default=None)
+    return best if best is not None and best[1] > guesses.right() + FAR_BETTER else None
