@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from onnxprune.evaluation.metrics import METRICS
 from onnxprune.evaluation.sessions import make_session
 from tests.benchmarks import toy_tasks as toys
 from tests.benchmarks.trained_models import TOKENS, module_of
@@ -191,7 +192,7 @@ def restoration(options: argparse.Namespace) -> Task:
     parts = {}
     for number, (part, count) in enumerate((("train", 1000), ("test", 300))):
         rng = np.random.default_rng(number)
-        clean = toys.channels_first([toys.scene(rng, toys.MASK_SIDE, 4)[0] for _ in range(count)])
+        clean = toys.channels_first([toys.scene(rng, toys.MASK_SIDE, 4, 0)[0] for _ in range(count)])
         noisy = clean + rng.normal(0, SIGMA, clean.shape).astype(np.float32)
         parts[part] = {"images": noisy, "labels": clean}
     data, eval_data = write("restoration", parts)
@@ -290,12 +291,13 @@ def report(name: str, task: Task) -> Iterator[str]:
         done = subprocess.run(
             [sys.executable, "-m", "onnxprune", *words], cwd=ROOT, capture_output=True, text=True
         )
-        lines = (done.stdout + done.stderr).splitlines()
+        passed = time.monotonic() - start
+        lines = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
         if done.returncode:
             yield f"exit status {done.returncode}: {' '.join(lines[-3:])}"
             continue
-        yield from lines
-        yield f"{label}: {task.score(out):.4f} computed here, {time.monotonic() - start:.0f} s"
+        yield from [line for line in lines if line.startswith(METRICS[task.metric].title)]
+        yield f"{label}: {task.score(out):.4f} computed here, {passed:.0f} s"
 
 
 if __name__ == "__main__":

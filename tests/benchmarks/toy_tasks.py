@@ -21,7 +21,9 @@ STRIDES = (8, 16)
 Loss = Callable[[Sequence[torch.Tensor], torch.Tensor], torch.Tensor]
 
 
-def scene(rng: np.random.Generator, side: int, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def scene(
+    rng: np.random.Generator, side: int, most: int, noise: float = 16
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Shapes on a noisy background, which may hide half of each other, as pixels (side, side, 3) of uint8.
 
     Beside them boxes (M, 5): class, center x, center y, width and height as shares of the side; and a mask
@@ -52,7 +54,7 @@ def scene(rng: np.random.Generator, side: int, most: int) -> tuple[np.ndarray, n
         classes.append(kind)
         boxes.append([kind, *np.array(box) / side])
         areas.append(shape.sum())
-    noisy = np.clip(pixels + rng.normal(0, 16, pixels.shape), 0, 255).astype(np.uint8)
+    noisy = np.clip(pixels + rng.normal(0, noise, pixels.shape), 0, 255).astype(np.uint8)
     mask = np.array([0, *(kind + 1 for kind in classes)])[owner].astype(np.uint8)
     edge = np.zeros(owner.shape, bool)
     edge[1:] |= owner[1:] != owner[:-1]
