@@ -107,17 +107,20 @@ def test_a_metric_is_one_entry(tmp_path, monkeypatch, capsys):
     x, labels = normal(40, 8), np.arange(40) % 4
     np.savez("test.npz", x=x, labels=labels)
 
-    def scores(output, labels, data):
-        return (np.argsort(output, 1)[:, -2:] == labels[:, None]).any(1)
+    def records(found):
+        return (np.argsort(found.output, 1)[:, -2:] == found.labels[:, None]).any(1)
 
-    entry = Metric("top-2 error", lambda labels: labels.dtype.kind == "i", scores, fraction=True)
+    entry = Metric(
+        "top-2 error", ("classes",), records, format="{:.2%}", as_error=True, default_for=("classes",)
+    )
     with first_in(METRICS, "top-2", entry):
         arguments = ["--rate", "0.5", "--eval-data", "test.npz", "--report", "page.html"]
         cli.main(["in.onnx", "out.onnx", *arguments])
         report = onnxprune.prune("in.onnx", rate=0.5, eval_data="test.npz").report
     (output,) = ort.InferenceSession("in.onnx").run(None, {"x": x})
     expected = np.mean([label in np.argsort(row)[-2:] for row, label in zip(output, labels, strict=True)])
-    assert report.evaluation["baseline"] == {"name": "top-2", "value": expected, "samples": 40}
+    found = report.evaluation["baseline"]
+    assert (found["name"], found["value"], found["samples"]) == ("top-2", expected, 40)
     assert "top-2 error" in capsys.readouterr().out and "top-2 error" in (tmp_path / "page.html").read_text()
 
 

@@ -10,6 +10,7 @@ import click
 
 from onnxprune.config.settings import PARTS, RetrainSettings, flag_of
 from onnxprune.data.readers import forms
+from onnxprune.evaluation.metrics import metrics_text
 from onnxprune.job.store import FORMATS
 from onnxprune.pruning.criteria import CRITERIA
 
@@ -57,7 +58,7 @@ def help_of(setting: Field[Any]) -> str:
     """The help text of a setting, with the entries of its table or the forms of data where it names them."""
     text, table = setting.metadata["help"], setting.metadata.get("table")
     if table is None:
-        return str(text).format(data_forms=forms())
+        return str(text).format(data_forms=forms(), metrics=metrics_text())
     entries = "; ".join(f"{name}: {entry.help}" for name, entry in TABLES[table].items())
     return f"{text.removesuffix('.')}. {entries[0].upper()}{entries[1:]}."
 

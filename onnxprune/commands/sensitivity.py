@@ -40,7 +40,8 @@ def sensitivity(
     """Prune one weight at a time at each of the rates, and measure the deviation of the outputs.
 
     `data`: as in `prune`; the first `samples` are used, fewer if they would not fit in memory. `input_shape`: shapes of
-    synthetic inputs. `transform`, `label_offset`: as in `prune`. `state`: a JSON file to save the scan to and to resume from.
+    synthetic inputs. `transform`, `label_offset`: as in `prune`. `state`: a JSON file to save the scan to and to resume
+    from.
 
     Raises:
         OnnxPruneError: what is wrong, and how to fix it.

@@ -10,6 +10,7 @@ from onnxprune.config.checks import check_numbers, parse_bytes
 from onnxprune.config.conflicts import conflicts
 from onnxprune.config.data import DataSettings
 from onnxprune.config.declare import describe_source, setting
+from onnxprune.config.evaluation import EvaluationSettings
 from onnxprune.config.output import KernelSettings, OutputSettings
 from onnxprune.config.pruning import AMOUNTS, CalibrationSettings, PruningSettings
 from onnxprune.config.training import (
@@ -27,6 +28,7 @@ PARTS: tuple[type, ...] = (
     PruningSettings,
     CalibrationSettings,
     DataSettings,
+    EvaluationSettings,
     ScheduleSettings,
     TrainingSettings,
     LossSettings,
@@ -43,6 +45,7 @@ class RetrainSettings(
     KernelSettings,
     OutputSettings,
     FineTuneSettings,
+    EvaluationSettings,
     DataSettings,
 ):
     """The settings of `retrain`: those of `prune` but for what the pruned model fixes."""
@@ -59,6 +62,7 @@ class PruneConfig(
     OutputSettings,
     FineTuneSettings,
     ScheduleSettings,
+    EvaluationSettings,
     DataSettings,
     CalibrationSettings,
     PruningSettings,
@@ -98,6 +102,7 @@ class PruneConfig(
         for name in ("checkpoint", "frontier"):
             if getattr(self, name) is not None:
                 self._set(name, os.fspath(getattr(self, name)))
+        self._set("metric", self.metrics)
         self._set("layer_rate", self.layer_rates)
         self._set("dropout", self.dropouts)
         self._set("input_shape", tuple(self.input_shapes.items()))
@@ -117,6 +122,7 @@ class PruneConfig(
         settings = {each.name: getattr(self, each.name) for each in fields(self)}
         return settings | {
             "exclude": list(self.exclude),
+            "metric": list(self.metrics),
             "layer_rate": [list(pair) for pair in self.layer_rates],
             "input_shape": [
                 f"{name}:{','.join(map(str, shape))}" for name, shape in self.input_shapes.items()

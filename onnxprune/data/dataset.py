@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -14,22 +15,37 @@ from onnxprune.errors import DataError
 LABELS = "labels"
 
 
+class Prepare(Protocol):
+    """Makes a batch of what a source reads."""
+
+    @property
+    def label_names(self) -> Collection[str]:
+        """The names of the arrays that are labels."""
+
+    def labels_of(self, arrays: Arrays) -> Labels:
+        """The labels of arrays with these names."""
+
+    def __call__(self, arrays: Arrays) -> Batch: ...
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Samples of a source: all of them, or those with the numbers of `index`, ascending.
 
     `prepare`: makes a batch of what the source reads; it checks names, types and shapes. `labeled`: whether there are
-    labels. `whole` and `patience` as in `Batch`. `notes`: sentences about the data for the summary of a job.
+    labels. `whole` and `patience` as in `Batch`. `notes`: sentences about the data for the summary of a job. `group`: so
+    many samples in a row belong together, for example pairs.
     """
 
     source: Source
     name: str
-    prepare: Callable[[Arrays], Batch]
+    prepare: Prepare
     labeled: bool = False
     index: np.ndarray | None = None
     whole: bool = False
     patience: float | None = None
     notes: tuple[str, ...] = ()
+    group: int = 1
 
     @classmethod
     def of(
@@ -46,7 +62,7 @@ class Dataset:
         )
         named = {label_name(output): array for output, array in by_output.items()}
         source = WholeSource(inputs) if whole else ArraySource({**inputs, **named}, name)
-        return cls(source, name, Unchanged(), bool(by_output), whole=whole, patience=patience)
+        return cls(source, name, Unchanged(tuple(named)), bool(by_output), whole=whole, patience=patience)
 
     def __len__(self) -> int:
         return len(self.source) if self.index is None else len(self.index)
@@ -78,26 +94,38 @@ class Dataset:
         arrays = self.source.scan(self.numbers(), size)
         yield from map(self.batch, ahead(arrays) if self.source.costly else arrays)
 
+    def labels_alone(self, size: int) -> Iterator[Labels]:
+        """The labels of all samples, as those of `batches`, where they can be had without the inputs; else nothing."""
+        numbers = self.numbers()
+        for start in range(0, len(numbers), size):
+            arrays = self.source.read_alone(self.prepare.label_names, numbers[start : start + size])
+            if arrays is None:
+                return
+            yield self.prepare.labels_of(arrays)
+
     def batch(self, arrays: Arrays) -> Batch:
         """What the source read, as a batch of this dataset."""
         return replace(self.prepare(arrays), name=self.name, whole=self.whole, patience=self.patience)
 
     def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-        """A random split into (training, validation): `fraction` of the samples, but at least one, are for validation.
+        """A random split into (training, validation): `fraction` of the groups, but at least one, are for validation.
 
         Raises:
             DataError: there are fewer than two samples.
         """
-        if len(self) < 2:
+        if len(self) < 2 * self.group:
             raise DataError(
-                f"{self.name} has {len(self)} sample: give at least 2, one of them for validation"
+                f"{self.name} has {len(self)} sample: give at least {2 * self.group}, one of them for validation"
             )
-        order = np.random.default_rng(seed).permutation(len(self))
-        validation = min(max(1, round(fraction * len(self))), len(self) - 1)
-        training = self.take(np.sort(order[validation:]))
-        return training, self.take(
-            np.sort(order[:validation]), f"validation split, {100 * fraction:g}% of {self.name}"
-        )
+        groups = len(self) // self.group
+        order = np.random.default_rng(seed).permutation(groups)
+        validation = min(max(1, round(fraction * groups)), groups - 1)
+        training, held = (self._groups(part) for part in (order[validation:], order[:validation]))
+        return self.take(training), self.take(held, f"validation split, {100 * fraction:g}% of {self.name}")
+
+    def _groups(self, numbers: np.ndarray) -> np.ndarray:
+        """The samples of groups with these numbers, ascending."""
+        return np.sort((numbers[:, None] * self.group + np.arange(self.group)).ravel())
 
 
 def label_name(output: str) -> str:
@@ -105,19 +133,19 @@ def label_name(output: str) -> str:
     return f"{LABELS}.{output}" if output else LABELS
 
 
+@dataclass(frozen=True)
 class Unchanged:
-    """Arrays that need no preparation: labels by their names, all others are inputs."""
+    """Arrays that need no preparation; those that are no labels are inputs."""
+
+    label_names: tuple[str, ...]
+
+    def labels_of(self, arrays: Arrays) -> Labels:
+        """See `Prepare`."""
+        return {name.removeprefix(LABELS).removeprefix("."): arrays[name] for name in self.label_names}
 
     def __call__(self, arrays: Arrays) -> Batch:
-        labels = {
-            key.removeprefix(LABELS).removeprefix("."): array
-            for key, array in arrays.items()
-            if key == LABELS or key.startswith(f"{LABELS}.")
-        }
-        inputs = {
-            key: array for key, array in arrays.items() if not (key == LABELS or key.startswith(f"{LABELS}."))
-        }
-        return Batch(inputs, labels)
+        inputs = {name: array for name, array in arrays.items() if name not in self.label_names}
+        return Batch(inputs, self.labels_of(arrays))
 
 
 def class_axis(output_shape: tuple[int, ...], labels_shape: tuple[int, ...]) -> int | None:

@@ -8,16 +8,14 @@ from pathlib import Path
 
 from onnxprune.data.functions import names_function, open_function
 from onnxprune.data.idx import open_idx, open_idx_pair
-from onnxprune.data.images import IMAGE_FOLDER, open_images
+from onnxprune.data.images import is_image_folder, read_image_folder
 from onnxprune.data.objects import arrays_source
 from onnxprune.data.request import Request
 from onnxprune.data.rows import Rows, open_npy, open_npz
 from onnxprune.data.source import Source
-from onnxprune.data.tables import open_table
-from onnxprune.data.yolo import open_yolo
+from onnxprune.data.tables import is_table, read_table
+from onnxprune.data.yolo import is_yolo, read_yolo
 from onnxprune.errors import DataError
-
-TABLE_SUFFIXES = {".csv", ".parquet"}
 
 
 @dataclass(frozen=True)
@@ -88,17 +86,13 @@ READERS = (
         _open_npy,
     ),
     Reader("a folder of .npy files", lambda text: any(Path(text).glob("*.npy")), _open_npy_folder),
-    Reader(IMAGE_FOLDER, lambda text: Path(text).is_dir(), open_images),
     Reader(
-        "a .csv or .parquet table",
-        lambda text: _suffix(text) in TABLE_SUFFIXES and Path(text).is_file(),
-        open_table,
+        "a folder of images (in a folder for each class, or with labels.csv)",
+        is_image_folder,
+        read_image_folder,
     ),
-    Reader(
-        "an Ultralytics .yaml",
-        lambda text: _suffix(text.removesuffix(":val").removesuffix(":train")) in {".yaml", ".yml"},
-        open_yolo,
-    ),
+    Reader("a .csv or .parquet table", is_table, read_table),
+    Reader("an Ultralytics .yaml", is_yolo, read_yolo),
     Reader("an IDX file of images (with its labels beside it)", lambda text: Path(text).is_file(), open_idx),
     Reader("IDX files as IMAGES,LABELS", lambda text: "," in text, open_idx_pair),
     Reader("MODULE:FUNCTION that gives data or yields batches", names_function, open_function),

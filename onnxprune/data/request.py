@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from onnxprune.data.specs import InputSpec
 
-TRAINING, VALIDATION = "train", "val"
+TRAIN, VALIDATION = "train", "val"
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Request:
     specs: Sequence[InputSpec]
     transform: str | None = None
     label_offset: int = 0
-    split: str = TRAINING
+    split: str = TRAIN
 
     def common_batch(self) -> bool:
         """Whether the first axes of all inputs can be the batch axis: not so for x [N, 8] with a state [2, N, 4]."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -39,6 +39,10 @@ class Source(ABC):
             DataError: one cannot be read.
         """
 
+    def read_alone(self, names: Collection[str], index: np.ndarray) -> Arrays | None:
+        """The arrays with these names alone; None if that would cost as much as all of them."""
+        return None
+
     def scan(self, index: np.ndarray, size: int) -> Iterator[Arrays]:
         """The samples with these ascending numbers in batches of `size`; the last one may be smaller."""
         for start in range(0, len(index), size):
@@ -65,8 +69,12 @@ class ArraySource(Source):
         return self._count
 
     def read(self, index: np.ndarray) -> Arrays:
+        return self.read_alone(self.arrays, index)
+
+    def read_alone(self, names: Collection[str], index: np.ndarray) -> Arrays:
         part = _as_slice(index)
-        return {key: array[part] if array.ndim else np.asarray(array) for key, array in self.arrays.items()}
+        arrays = {key: self.arrays[key] for key in names}
+        return {key: array[part] if array.ndim else np.asarray(array) for key, array in arrays.items()}
 
 
 class WholeSource(Source):

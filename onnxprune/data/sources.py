@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from onnxprune.config.declare import describe_source
-from onnxprune.data.batch import Batch
+from onnxprune.data.batch import Batch, Labels
 from onnxprune.data.dataset import LABELS, Dataset
 from onnxprune.data.objects import open_object
 from onnxprune.data.readers import read_text
@@ -99,11 +99,19 @@ class Fit:
         Raises:
             DataError: a type or shape does not fit.
         """
-        labels = {
+        return Batch({name: self._input(arrays[name], name) for name in self.names}, self.labels_of(arrays))
+
+    @property
+    def label_names(self) -> Collection[str]:
+        """See `Prepare`."""
+        return self.labels
+
+    def labels_of(self, arrays: Arrays) -> Labels:
+        """See `Prepare`."""
+        return {
             given.removeprefix(LABELS).removeprefix("."): self._labels(arrays[key])
             for key, given in self.labels.items()
         }
-        return Batch({name: self._input(arrays[name], name) for name in self.names}, labels)
 
     def _labels(self, labels: np.ndarray) -> np.ndarray:
         if labels.dtype.kind not in "iubfU":

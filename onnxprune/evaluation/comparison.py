@@ -11,8 +11,10 @@ import onnxruntime as ort
 
 from onnxprune.data.dataset import Dataset
 from onnxprune.data.specs import InputSpec, fixed_batch
-from onnxprune.evaluation.metrics import RunningScore, Score
-from onnxprune.evaluation.runs import BATCH_SAMPLES, batches, run_batch
+from onnxprune.evaluation.labels import label_forms
+from onnxprune.evaluation.runs import BATCH_SAMPLES, check_runs, run_batch
+from onnxprune.evaluation.scores import BY_KIND, Metrics, RunningScores, Score
+from onnxprune.evaluation.significance import drop_error
 
 
 @dataclass(frozen=True)
@@ -43,30 +45,72 @@ class OutputDifference:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The baseline (the input model) and the pruned model on the same samples; scores are None without labels."""
+    """The baseline (the input model) and the pruned model on the same samples.
+
+    `scores`: of both by each metric and output, the primary one first; none without labels.
+    """
 
     data: str
     samples: int
-    baseline: Score | None
-    pruned: Score | None
+    scores: tuple[tuple[Score, Score], ...]
     outputs: tuple[OutputDifference, ...]
     drop_error: float | None = None
     """The standard error of `drop()`, from the samples' own differences; None where it is not known."""
 
+    @property
+    def baseline(self) -> Score | None:
+        """The primary score of the baseline."""
+        return self.scores[0][0] if self.scores else None
+
+    @property
+    def pruned(self) -> Score | None:
+        """The primary score of the pruned model."""
+        return self.scores[0][1] if self.scores else None
+
     def drop(self) -> float:
-        """How much worse the pruned model is: by its metric, else 1 - agreement, else 1 - cosine."""
-        if self.baseline is not None and self.pruned is not None:
-            return self.baseline.metric.drop(self.baseline.value, self.pruned.value)
+        """How much worse the pruned model is: by its primary metric, in its unit, else 1 - agreement or 1 - cosine."""
+        if self.scores:
+            baseline, pruned = self.scores[0]
+            return baseline.metric.drop(baseline.value, pruned.value)
         first = self.outputs[0]
         return 1 - (first.cosine if first.agreement is None else first.agreement)
+
+    def loss(self) -> float:
+        """`drop()` relative to the baseline's value."""
+        drop, whole = self.drop(), abs(self.scores[0][0].value) if self.scores else 1.0
+        if drop == 0 or np.isnan(drop):
+            return drop
+        return drop / whole if whole else float(np.copysign(np.inf, drop))
+
+    def drop_text(self, drop: float) -> str:
+        """A drop in its unit, as it is shown."""
+        return self.scores[0][0].metric.drop_text(drop) if self.scores else f"{drop:.2%}"
+
+    def measured(self) -> str:
+        """The name of what the drop is of."""
+        if self.scores:
+            return self.scores[0][0].metric.measured
+        return "cosine similarity" if self.outputs[0].agreement is None else "agreement with the input model"
 
     def relative(self) -> float:
         """The largest relative difference of any output."""
         return max(output.relative for output in self.outputs)
 
     def to_dict(self) -> dict[str, Any]:
-        """The evaluation in JSON types."""
-        return asdict(self) | {"drop": self.drop()}
+        """The evaluation in JSON types; `baseline` and `pruned` are the primary scores."""
+        scores = [{"baseline": old.to_dict(), "pruned": new.to_dict()} for old, new in self.scores]
+        primary = scores[0] if scores else {"baseline": None, "pruned": None}
+        return {
+            "data": self.data,
+            "samples": self.samples,
+            **primary,
+            "scores": scores,
+            "outputs": [asdict(output) for output in self.outputs],
+            "drop": self.drop(),
+            "drop_error": self.drop_error,
+            "drop_text": self.drop_text(self.drop()),
+            "loss": self.loss(),
+        }
 
 
 def compare(
@@ -76,30 +120,34 @@ def compare(
     specs: list[InputSpec],
     progress: Callable[[float], None] = lambda fraction: None,
     tolerance: Tolerance = Tolerance(),
+    metrics: Metrics = BY_KIND,
 ) -> Evaluation:
     """Run both models on all of `data`.
 
     Raises:
-        DataError: a model does not run on the data, or the labels do not fit its first output.
+        DataError: a model does not run on the data, the labels do not fit, or there are none for a named metric.
     """
     names = [output.name for output in baseline.get_outputs()]
+    metrics.check_labeled(data)
+    if not label_forms(data):
+        data = check_runs(baseline, data, specs, metrics)
     fixed = None if data.whole else fixed_batch(specs)
     differences = [_Difference(tolerance) for _ in names]
-    scores = (RunningScore(), RunningScore())
+    running = [RunningScores(metrics, label_forms(data), names) for _ in range(2)]
     done = 0
-    for batch in batches(data, fixed or BATCH_SAMPLES):
+    for batch in data.batches(fixed or BATCH_SAMPLES):
         results = [run_batch(session, batch, fixed) for session in (baseline, pruned)]
         for difference, old, new in zip(differences, *results, strict=True):
             difference.add(old, new)
-        if batch.labels:
-            for score, outputs in zip(scores, results, strict=True):
-                score.add(outputs[0], batch.labels[""], data.name)
+        for each, outputs in zip(running, results, strict=True):
+            each.add(outputs, batch)
         done += len(batch)
         progress(done / len(data))
-    found = [score.result() for score in scores]
+    scores = tuple(zip(running[0].results(), running[1].results(), strict=True))
     moved = tuple(difference.result(name) for difference, name in zip(differences, names, strict=True))
-    error = differences[0].agreement_error() if found[0] is None else scores[0].drop_error(scores[1])
-    return Evaluation(data.name, len(data), found[0], found[1], moved, error)
+    tracks = [each.tracks for each in running]
+    error = drop_error(tracks[0][0], tracks[1][0]) if scores else differences[0].agreement_error()
+    return Evaluation(data.name, len(data), scores, moved, error)
 
 
 class _Difference:

@@ -1,4 +1,4 @@
-"""Metrics of a model's first output on labeled data: one entry of `METRICS` each."""
+"""Metrics of a model's outputs on labeled data: one entry of `METRICS` each."""
 
 from __future__ import annotations
 
@@ -6,130 +6,171 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+from onnxprune.evaluation import classification, detection, regression, text
+from onnxprune.evaluation.labels import KINDS
+from onnxprune.evaluation.predictions import Predictions, Records, ratio
 
-from onnxprune.data.dataset import class_axis
-from onnxprune.errors import DataError
+PERCENT = "{:.2%}"
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: the mean of one score per label.
+    """A metric of one output: records of each batch, and a value of the records of all batches.
 
-    `takes(labels)`: whether it is the metric for such labels. `scores(output, labels, data)`: an array of the labels'
-    shape; it raises DataError if they do not fit the output. `fraction`: scores are 0 or 1 and their mean is an
-    accuracy, which is shown as the error 1 - mean; otherwise the mean is an error. `title`: the name of what is shown.
+    `title`: as it is shown. `takes`: the kinds of labels (`labels.KINDS`) that it is for. `records`: an array with a
+    row for each sample or block of samples, or a list; their memory does not grow with the size of a sample. `value`:
+    of joined records; `ratio` is the mean of records (n,), or the ratio of the sums of records (n, 2), whose standard
+    error is exact. `format`: how a value is shown. `as_error`: the value is an accuracy that is shown as the error,
+    1 - value. `default_for`: the kinds of labels for which it is the metric if none is named. `state`: makes an object
+    with `update` and `value` instead of records. `needs`: packages.
     """
 
     title: str
-    takes: Callable[[np.ndarray], bool]
-    scores: Callable[[np.ndarray, np.ndarray, str], np.ndarray]
-    fraction: bool
+    takes: tuple[str, ...]
+    records: Callable[[Predictions], Records]
+    value: Callable[[Any], float] = ratio
+    higher_is_better: bool = True
+    format: str = "{:.4g}"
+    as_error: bool = False
+    default_for: tuple[str, ...] = ()
+    state: Callable[[], Any] | None = None
+    needs: tuple[str, ...] = ()
+    help: str = ""
 
     def text(self, value: float) -> str:
-        """A mean score as it is shown: as an error."""
-        return f"{1 - value:.2%}" if self.fraction else f"{value:.4g}"
+        """A value as it is shown."""
+        return self.format.format(1 - value if self.as_error else value)
 
     def drop(self, baseline: float, pruned: float) -> float:
-        """How much worse `pruned` is: accuracy points as a fraction, or the relative growth of the error."""
-        if self.fraction:
-            return baseline - pruned
-        return (pruned - baseline) / baseline if baseline else float(pruned > 0)
+        """How much worse `pruned` is, in the unit of the metric: accuracy points as a fraction, dB, or an error."""
+        return baseline - pruned if self.higher_is_better else pruned - baseline
 
-
-def _correct(output: np.ndarray, labels: np.ndarray, data: str) -> np.ndarray:
-    """Whether the arg-max is the label."""
-    axis = class_axis(output.shape, labels.shape)
-    if axis is None or labels.min() < 0 or labels.max() >= output.shape[axis]:
-        raise DataError(_misfit(labels, output, data))
-    return output.argmax(axis) == labels
-
-
-def _squared_error(output: np.ndarray, labels: np.ndarray, data: str) -> np.ndarray:
-    if labels.shape != output.shape and labels.size != output.size:
-        raise DataError(_misfit(labels, output, data))
-    return (output.astype(np.float64).reshape(labels.shape) - labels) ** 2
-
-
-# The first that takes the labels is used.
-METRICS = {
-    "top-1": Metric("top-1 error", lambda labels: labels.dtype.kind != "f", _correct, fraction=True),
-    "mse": Metric(
-        "mean squared error", lambda labels: labels.dtype.kind == "f", _squared_error, fraction=False
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Score:
-    """The mean of a metric over samples; `name` is its key in `METRICS`."""
-
-    name: str
-    value: float
-    samples: int
+    def drop_text(self, drop: float) -> str:
+        """A drop in the metric's unit."""
+        return self.format.format(drop)
 
     @property
-    def metric(self) -> Metric:
-        return METRICS[self.name]
+    def measured(self) -> str:
+        """The name of the value itself, where it is not what is shown."""
+        return self.title.replace(" error", " accuracy") if self.as_error else self.title
+
+    @property
+    def fraction(self) -> bool:
+        """Whether values are shown in percent."""
+        return self.format.endswith("%}")
+
+
+CLASSES = ("classes", "positions", "binary")
+
+METRICS: dict[str, Metric] = {
+    "top-1": Metric(
+        "top-1 error",
+        CLASSES,
+        classification.top_1,
+        format=PERCENT,
+        as_error=True,
+        default_for=CLASSES,
+        help="the share of samples (or pixels) whose class has the largest output",
+    ),
+    "top-5": Metric(
+        "top-5 error",
+        ("classes", "positions"),
+        classification.top_5,
+        format=PERCENT,
+        as_error=True,
+        help="the share of samples whose class has one of the five largest outputs",
+    ),
+    "f1": Metric(
+        "F1",
+        (*CLASSES, "multi-label"),
+        classification.f1_counts,
+        classification.f1,
+        format=PERCENT,
+        default_for=("multi-label",),
+        help="the mean over classes; of class 1 for labels of 0 and 1",
+    ),
+    "iou": Metric(
+        "mean IoU",
+        ("positions", "binary", "multi-label"),
+        classification.confusion,
+        classification.iou,
+        format=PERCENT,
+        help="intersection over union of masks, the mean over classes",
+    ),
+    "mse": Metric(
+        "mean squared error",
+        ("targets",),
+        regression.squared_error,
+        higher_is_better=False,
+        default_for=("targets",),
+        help="of numbers of the output's shape",
+    ),
+    "psnr": Metric(
+        "PSNR",
+        ("targets",),
+        regression.psnr,
+        format="{:.2f} dB",
+        help="peak signal-to-noise ratio of images, the mean over samples",
+    ),
+    "spearman": Metric(
+        "Spearman",
+        ("pairs", "targets"),
+        regression.similarity,
+        regression.spearman,
+        format="{:.4f}",
+        default_for=("pairs",),
+        needs=("torchmetrics",),
+        help="rank correlation of the scores of pairs, samples 2i and 2i + 1, with the cosine of their embeddings",
+    ),
+    "cer": Metric(
+        "character error rate",
+        ("text",),
+        text.edits,
+        higher_is_better=False,
+        format=PERCENT,
+        default_for=("text",),
+        needs=("torchmetrics",),
+        help="edits per character of texts, which --postprocess makes",
+    ),
+    "map": Metric(
+        "mAP 0.5:0.95",
+        ("boxes",),
+        detection.images,
+        detection.mean_average_precision,
+        format=PERCENT,
+        default_for=("boxes",),
+        needs=("torchmetrics", "pycocotools"),
+        help="COCO's mean average precision of boxes",
+    ),
+}
+"""Metrics by name; of those for a kind of labels, the first with it in `default_for` is used if none is named."""
+
+
+def default_metric(kind: str) -> str | None:
+    """The name of the metric for labels of a kind if none is named; None for "other"."""
+    return next((name for name, metric in METRICS.items() if kind in metric.default_for), None)
+
+
+def metrics_text() -> str:
+    """The metrics and what they are, for help texts."""
+    return "; ".join(f"{name}: {metric.help}" for name, metric in METRICS.items() if metric.help)
+
+
+def kinds_text(kinds: tuple[str, ...]) -> str:
+    """Kinds of labels in words."""
+    return " or ".join(KINDS[kind] for kind in kinds)
 
 
 def score_text(score: Mapping[str, Any]) -> str:
-    """A score in JSON types (with "name" and "value") as it is shown."""
+    """A score in JSON types as it is shown; older reports have no "text"."""
+    if "text" in score:
+        return str(score["text"])
     metric = METRICS.get(score["name"])
     return f"{score['value']:.4g}" if metric is None else metric.text(score["value"])
 
 
-class RunningScore:
-    """The sum of a metric over batches."""
-
-    def __init__(self) -> None:
-        self._name = ""
-        self._total = 0.0
-        self._count = 0
-        self._parts: list[np.ndarray] = []
-
-    def add(self, output: np.ndarray, labels: np.ndarray, data: str) -> None:
-        """Count a batch.
-
-        Raises:
-            DataError: the labels do not fit the output.
-        """
-        self._name = next(name for name, metric in METRICS.items() if metric.takes(labels))
-        scores = METRICS[self._name].scores(output, labels, data)
-        self._parts.append(scores.reshape(len(labels), -1).sum(1, dtype=np.float64))
-        self._total += float(self._parts[-1].sum())
-        self._count += labels.size
-
-    def result(self) -> Score | None:
-        """The mean; None without labels."""
-        return Score(self._name, self._total / self._count, self._count) if self._count else None
-
-    def drop_error(self, pruned: RunningScore) -> float:
-        """The standard error of the drop, from the differences of the samples (a paired comparison).
-
-        It is at least that of one sample, for the case that no two answers differ.
-        """
-        old, new = np.concatenate(self._parts), np.concatenate(pruned._parts)
-        if METRICS[self._name].fraction:
-            lost = old - new
-            return max(float(np.linalg.norm(lost - lost.mean())), 1.0) / self._count
-        # The standard error of a ratio of two sums, to first order.
-        total = old.sum()
-        return float(np.linalg.norm(new - old * (new.sum() / total)) / total) if total else 0.0
-
-
-def _misfit(labels: np.ndarray, output: np.ndarray, data: str) -> str:
-    found = f"{labels.dtype} {list(labels.shape)}, {labels.min()} to {labels.max()}"
-    return (
-        f"the labels of {data} ({found}) do not fit the first output {list(output.shape)}: "
-        "give integer classes, or float targets of the output's shape"
-    )
-
-
-class Metrics:
-    @classmethod
-    def of(cls, config: Any) -> Metrics:
-        return cls()
-
-
-NO_METRICS = Metrics()
+def score_title(score: Mapping[str, Any]) -> str:
+    """The title of a score in JSON types, with the output unless that is the first."""
+    metric = METRICS.get(score["name"])
+    title = score.get("title") or (score["name"] if metric is None else metric.title)
+    return f"{title} of {score['output']}" if score.get("output") else str(title)

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
+from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
 from onnxprune.data.random import random_data
 from onnxprune.data.specs import InputSpec, fixed_batch
 from onnxprune.errors import DataError, first_line
-from onnxprune.evaluation.metrics import RunningScore
+from onnxprune.evaluation.forms import fit_labels
+from onnxprune.evaluation.labels import label_forms
+from onnxprune.evaluation.scores import BY_KIND, Metrics
 
 BATCH_SAMPLES = 256
+# Samples whose labels show their form, spread over the data.
+LABELS_READ = 32
+LABELS_CHECKED = 4096
+# Kinds of labels for which outputs are compared with a threshold.
+THRESHOLD_KINDS = ("binary", "multi-label")
 # Sizes to try for dynamic axes other than the first.
 FREE_SIZES = (16, 64, 224, 512, 1)
 # Time limit of a run on generated inputs, with which a Loop may never end.
@@ -57,25 +66,60 @@ def patience(model: ir.Model) -> float | None:
     return LOOP_SECONDS if any(node.op_type == "Loop" for node in nodes) else None
 
 
-def check_runs(session: ort.InferenceSession, data: Dataset, specs: list[InputSpec], metrics=None) -> Dataset:
-    """Run a model on the first samples and check the labels against its first output, before any long work.
+def check_runs(
+    session: ort.InferenceSession, data: Dataset, specs: list[InputSpec], metrics: Metrics = BY_KIND
+) -> Dataset:
+    """Run a model on the first samples before any long work; the dataset with its labels as they fit the outputs.
+
+    `metrics`: of the job, which decide where labels can be read in several ways. All labels are checked where
+    they can be read without the inputs, else those of some samples.
 
     Raises:
-        DataError: the model does not run on the data, or the labels do not fit.
+        DataError: the model does not run on the data, or the labels do not fit it or the metrics.
+        SettingError: there is no such metric.
+        MissingPackageError: a package that a metric needs is not installed.
     """
     fixed = None if data.whole else fixed_batch(specs)
-    batch = data.take(slice(0, fixed or 2)).read()
-    outputs = run_batch(session, batch, fixed)
-    if batch.labels:
-        RunningScore().add(outputs[0], batch.labels[""], data.name)
-    return data
+    first = data.take(slice(0, fixed or 2)).read()
+    outputs = run_batch(session, first, fixed)
+    if not first.labels or label_forms(data):
+        return data
+    some = data.spread(LABELS_READ)
+    batch, numbers = some.read(), None if data.whole else some.numbers()
+    found = _fitted(session, data, batch, outputs, len(first), metrics, numbers)
+    if any(form.kind in THRESHOLD_KINDS for form in label_forms(found).values()):
+        # Probabilities and logits look alike on few samples.
+        parts = [run_batch(session, part, fixed) for part in some.batches(fixed or len(some))]
+        outputs = [
+            np.concatenate(column) if isinstance(column[0], np.ndarray) and column[0].ndim else column[0]
+            for column in zip(*parts, strict=True)
+        ]
+        found = _fitted(session, data, batch, outputs, len(batch), metrics, numbers)
+    metrics.chosen(label_forms(found))
+    start, numbers = 0, None if data.whole else data.numbers()
+    for labels in data.labels_alone(LABELS_CHECKED):
+        end = start + LABELS_CHECKED
+        for key, array in labels.items():
+            label_forms(found)[key].normalize(array, None if numbers is None else numbers[start:end])
+        start = end
+    return replace(found, group=max(form.group for form in label_forms(found).values()))
 
 
-def batches(data: Dataset, size: int) -> Iterator[Dataset]:
-    yield from data.batches(size)
+def _fitted(
+    session: ort.InferenceSession,
+    data: Dataset,
+    some: Batch,
+    outputs: Sequence[Any],
+    samples: int,
+    metrics: Metrics,
+    numbers: np.ndarray | None,
+) -> Dataset:
+    names = [output.name for output in session.get_outputs()]
+    made = metrics.processed(dict(zip(names, outputs, strict=True)), samples)
+    return fit_labels(data, some, made, metrics.wanted(), numbers)
 
 
-def run_batch(session: ort.InferenceSession, batch: Batch, fixed: int | None) -> list[np.ndarray]:
+def run_batch(session: ort.InferenceSession, batch: Batch, fixed: int | None) -> list[Any]:
     """The outputs for a batch; for a fixed batch size, the last batch is padded and its outputs are sliced."""
     samples, inputs = len(batch), batch.inputs
     if fixed and samples < fixed:

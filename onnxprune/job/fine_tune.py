@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,9 +12,10 @@ import onnx_ir as ir
 
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.augment import Augmentation
-from onnxprune.data.batch import Batch
 from onnxprune.data.specs import fixed_batch
+from onnxprune.evaluation.labels import label_forms
 from onnxprune.job.inputs import JobData
+from onnxprune.job.scorer import Scorer
 from onnxprune.pruning.pruner import Pruner
 from onnxprune.pruning.schedule import ONE_SHOT, make_schedule
 
@@ -46,7 +47,10 @@ def prune_and_fine_tune(
     from onnxprune.training.fine_tuning import FineTuner
     from onnxprune.training.session import PruningSession
 
-    size = fixed_batch(data.specs)
+    trained = [
+        output for output, form in label_forms(data.training).items() if ":" in config.loss or form.trains
+    ]
+    size, names = fixed_batch(data.specs), [output.name or "" for output in model.graph.outputs]
     batches = Feed(
         data.training,
         data.specs,
@@ -60,27 +64,9 @@ def prune_and_fine_tune(
     schedule = make_schedule(config, config.epochs * batches.an_epoch, pruner.families)
     session = PruningSession(model, pruner, schedule, config)
     with joined(config.device) as processes:
-        scorer = partial(Scorer, data.metrics)
-        tuner = FineTuner(session, batches, validation, config, processes, scorer, config.training())
+        scorer = partial(Scorer, data.metrics, label_forms(data.validation), names)
+        tuner = FineTuner(session, batches, validation, config, processes, scorer, trained, config.training())
         if start is not None:
             session.start_from(best_module(start))
         epochs = tuner.fit(progress)
     return tuple(asdict(epoch) for epoch in epochs)
-
-
-class Scorer:
-    def __init__(self, metrics: Any) -> None:
-        from onnxprune.evaluation.metrics import RunningScore
-
-        self.score = RunningScore()
-
-    def add(self, outputs: Sequence[Any], batch: Batch) -> None:
-        if batch.labels:
-            self.score.add(outputs[0], batch.labels[""], batch.name)
-
-    def records(self) -> Any:
-        return self.score
-
-    def merged(self, records: Sequence[Any]) -> Any:
-        result = records[0].result()
-        return (None, None, True) if result is None else (result.name, result.value, result.metric.fraction)

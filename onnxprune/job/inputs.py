@@ -13,11 +13,11 @@ from onnxprune.calibration.synthetic import NAME as SYNTHETIC
 from onnxprune.calibration.synthetic import synthetic_data
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.dataset import Dataset
-from onnxprune.data.request import TRAINING, VALIDATION, Request
+from onnxprune.data.request import TRAIN, VALIDATION, Request
 from onnxprune.data.sources import load_data
 from onnxprune.data.specs import InputSpec, check_shapes, input_specs, sized
-from onnxprune.evaluation.metrics import NO_METRICS, Metrics
 from onnxprune.evaluation.runs import check_runs, patience, random_inputs
+from onnxprune.evaluation.scores import BY_KIND, Metrics
 from onnxprune.job.requirements import is_calibrated
 
 
@@ -31,7 +31,7 @@ class JobData:
     test: Dataset
     old: Dataset | None
     calibration: Dataset | None
-    metrics: Metrics = NO_METRICS
+    metrics: Metrics = BY_KIND
 
 
 def read_job_data(
@@ -58,7 +58,7 @@ def read_job_data(
     )
     training = validation = None
     if config.data is not None:
-        everything = read(config.data if data is None else data, replace(validating, split=TRAINING))
+        everything = read(config.data if data is None else data, replace(validating, split=TRAIN))
         if config.validation_data is None:
             training, validation = everything.split(config.validation_split, config.seed)
         else:
@@ -69,7 +69,7 @@ def read_job_data(
     measured = is_calibrated(config) or config.allocation == "sensitivity"
     calibration = training if measured else None
     if measured and config.calibration_data is not None:
-        calibration = read(config.calibration_data, replace(validating, split=TRAINING))
+        calibration = read(config.calibration_data, replace(validating, split=TRAIN))
     return JobData(specs, training, validation, test, old, calibration, metrics)
 
 
@@ -81,7 +81,7 @@ def read_inputs(
     baseline: ort.InferenceSession,
     seed: int,
     generated: list[InputSpec],
-    metrics: Metrics = NO_METRICS,
+    metrics: Metrics = BY_KIND,
 ) -> Dataset:
     """A data source, see `load_data`, or "synthetic": inputs generated from the model, of the specs `generated`.
 
@@ -94,7 +94,7 @@ def read_inputs(
 
 
 def read_samples(
-    source: Any, baseline: ort.InferenceSession, request: Request, metrics: Metrics = NO_METRICS
+    source: Any, baseline: ort.InferenceSession, request: Request, metrics: Metrics = BY_KIND
 ) -> Dataset:
     """A data source, see `load_data`, or a dataset, that the model runs on, with labels in the form of its outputs.
 

@@ -109,23 +109,30 @@ def evaluate(
 ) -> tuple[Evaluation, Evaluation | None]:
     """Both models, as their files are, on the test data, and on the old data where there are any."""
     sessions = make_session(origin.file, origin.name), make_session(stage.path, "the pruned model")
-    evaluation = compare(*sessions, data.test, data.specs, progress)
-    return evaluation, None if data.old is None else compare(*sessions, data.old, data.specs)
+    scored = partial(compare, *sessions, specs=data.specs, metrics=data.metrics)
+    return scored(data=data.test, progress=progress), None if data.old is None else scored(data=data.old)
 
 
 def refuse_worse(evaluation: Evaluation, config: PruneConfig, target: Path | None) -> None:
-    """Refuse a model that is worse than --max-drop allows.
+    """Refuse a model that is worse than --max-drop or --max-loss allows.
 
     Raises:
         ValidationError: it is.
     """
-    drop = evaluation.drop()
-    if config.max_drop is None or drop <= config.max_drop:
-        return
-    raise ValidationError(
-        f"the pruned model is worse by {drop:.2%} on {evaluation.data}, --max-drop allows {config.max_drop:.2%}; "
-        f"{target or 'no file'} was not written: lower --rate, or fine-tune more (--data, --epochs, --steps)"
+    worse = evaluation.drop(), evaluation.loss()
+    limits = (
+        ("--max-drop", worse[0], config.max_drop, evaluation.drop_text, "absolute"),
+        ("--max-loss", worse[1], config.max_loss, "{:.2%}".format, "relative"),
     )
+    for flag, value, limit, text, kind in limits:
+        # Not "value > limit": NaN is worse.
+        if limit is None or value <= limit:
+            continue
+        raise ValidationError(
+            f"the pruned model is worse by {text(value)} ({kind}, {evaluation.measured()}) on {evaluation.data}, "
+            f"{flag} allows {text(limit)}; {target or 'no file'} was not written: lower --rate, or fine-tune more "
+            "(--data, --epochs, --steps)"
+        )
 
 
 def deliver(report: Report, stage: Staging, config: PruneConfig) -> Result:

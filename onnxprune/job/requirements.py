@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from onnxprune.config.settings import PruneConfig
+from onnxprune.data.augment import Augmentation
 from onnxprune.errors import SettingError
 from onnxprune.job.store import find_format
 from onnxprune.pruning.criteria import CRITERIA, find_criterion
 from onnxprune.sparse.choose import require_kernels
-from onnxprune.system.packages import require_torch
+from onnxprune.system.packages import import_torchvision, require_torch
 
 MEASURED = "--criterion {}, --reconstruct, --bias-correction and --norm-correction"
 
@@ -37,6 +38,9 @@ def check_requirements(config: PruneConfig) -> None:
             raise SettingError(message)
     if config.data is not None:
         require_torch("--data")
+    if config.augment is not None:
+        Augmentation.parse(config.augment)
+        import_torchvision("--augment")
     if config.kernels == "measured":
         require_kernels()
 

@@ -15,19 +15,20 @@ from onnxprune.reports.text import bytes_text
 
 
 def tradeoff(record: Mapping[str, Any]) -> str:
-    """The trials of a search: compression against error, a line through the Pareto frontier, the chosen one marked."""
+    """The trials of a search: compression against the metric, the Pareto frontier, and the chosen one."""
     trials = sorted(record.get("trials") or (), key=lambda trial: trial["rate"])
     if not trials:
         return ""
     name = trials[0]["metric"]
-    is_accuracy = name in METRICS and METRICS[name].fraction
-    label = "error on validation data" if is_accuracy else name
+    metric = METRICS.get(name)
+    as_error = metric is not None and metric.as_error
+    label = f"{'error' if as_error else name if metric is None else metric.title} on validation data"
 
     def error(trial: Mapping[str, Any]) -> float:
-        return 1 - trial["value"] if is_accuracy else trial["value"]
+        return 1 - trial["value"] if as_error else trial["value"]
 
     def text(value: float) -> str:
-        return f"{value:.2%}" if is_accuracy else f"{value:.4g}"
+        return f"{value:.4g}" if metric is None else metric.format.format(value)
 
     # High rates are close to 1, so the axis is logarithmic in the density.
     points = [(-math.log2(1 - trial["rate"]), error(trial)) for trial in trials]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
-from onnxprune.evaluation.metrics import METRICS, score_text
+from onnxprune.evaluation.metrics import score_text, score_title
 from onnxprune.reports.html import paragraph
 from onnxprune.reports.latency import BASELINE, KERNELS, STOCK
 from onnxprune.reports.text import bytes_text
@@ -34,9 +34,9 @@ def _sentence(record: Mapping[str, Any]) -> str:
     if baseline and pruned:
         text += f"; the file is {times(baseline['bytes'], pruned['bytes'])}"
     evaluation = record["evaluation"]
-    if evaluation["baseline"] is not None:
-        old, new = (score_text(evaluation[model]) for model in ("baseline", "pruned"))
-        text += f"; the {metric_name(evaluation)} changes from {old} to {new}"
+    if primary := next(score_texts(evaluation), None):
+        title, old, new = primary
+        text += f"; the {title} changes from {old} to {new}"
     speedups = (record.get("latency") or {}).get("speedup") or {}
     if speedups:
         best = max((name for name in speedups if name != BASELINE), key=speedups.__getitem__)
@@ -68,13 +68,11 @@ def _cards(record: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     yield from _speed(record.get("latency") or {})
     evaluation = record["evaluation"]
     on = f"on {evaluation['samples']:,} samples of {evaluation['data']}"
-    if evaluation["baseline"] is not None:
-        old, new = (score_text(evaluation[model]) for model in ("baseline", "pruned"))
-        yield metric_name(evaluation), old, new, on
-    old_data = record.get("old_evaluation")
-    if old_data and old_data["baseline"] is not None:
-        old, new = (score_text(old_data[model]) for model in ("baseline", "pruned"))
-        yield f"{metric_name(old_data)}, old data", old, new, f"on {old_data['samples']:,} samples"
+    for title, old, new in score_texts(evaluation):
+        yield title, old, new, on
+    if old_data := record.get("old_evaluation"):
+        for title, old, new in score_texts(old_data):
+            yield f"{title}, old data", old, new, f"on {old_data['samples']:,} samples"
     for output in evaluation["outputs"]:
         agreement = output["agreement"]
         same = "" if agreement is None else f"same top-1 class for {agreement:.2%}, "
@@ -115,9 +113,11 @@ def _card(title: str, baseline: str, pruned: str, details: str) -> str:
     )
 
 
-def metric_name(evaluation: Mapping[str, Any]) -> str:
-    """The name of the metric of an evaluation, as it is shown."""
-    return METRICS[evaluation["baseline"]["name"]].title
+def score_texts(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """The title and both models' text of each score, the primary one first; older reports have only that."""
+    primary = [] if evaluation["baseline"] is None else [evaluation]
+    for scores in evaluation.get("scores", primary):
+        yield score_title(scores["baseline"]), score_text(scores["baseline"]), score_text(scores["pruned"])
 
 
 def times(baseline: float, pruned: float) -> str:

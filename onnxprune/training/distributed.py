@@ -47,10 +47,10 @@ class Processes:
         # them with `same_everywhere`.
         return DistributedDataParallel(module, find_unused_parameters=True, broadcast_buffers=False)
 
-    def share(self, samples: int) -> slice:
-        """This process's share of samples in order; shares differ by at most one."""
-        ends = [rank * samples // self.count for rank in (self.rank, self.rank + 1)]
-        return slice(*ends)
+    def share(self, samples: int, group: int = 1) -> slice:
+        """This process's share of samples in order, in whole groups; shares differ by at most one group."""
+        ends = [rank * (samples // group) // self.count * group for rank in (self.rank, self.rank + 1)]
+        return slice(ends[0], ends[1] if self.rank + 1 < self.count else samples)
 
     def total(self, number: float) -> float:
         """The sum of every process's number."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -68,7 +68,9 @@ class Epoch:
 class FineTuner:
     """The training loop of a session that is not yet started, in one of the processes of the job.
 
-    `make_scorer`: makes what scores the outputs on validation data by the metric of the job; `origin`: the settings that affect the weights; a checkpoint is resumed only with the same ones.
+    `make_scorer`: makes what scores the outputs on validation data by the metric of the job; `trained`: the outputs
+    whose labels the loss is of ("" is the first one); `origin`: the settings that affect the weights; a checkpoint is
+    resumed only with the same ones.
 
     Raises:
         DataError: a part of the loss has no target, or one that does not fit it.
@@ -83,6 +85,7 @@ class FineTuner:
         settings: FineTuneSettings,
         processes: Processes,
         make_scorer: MakeScorer,
+        trained: Collection[str],
         origin: Mapping[str, Any],
     ):
         self._session = session
@@ -90,12 +93,12 @@ class FineTuner:
         self._processes = processes
         training.part = processes.part(training.size)
         self._batches = training
-        self._validation = validation.take(processes.share(len(validation)))
+        self._validation = validation.take(processes.share(len(validation), validation.group))
         self._make_scorer = make_scorer
         self._updates = settings.epochs * training.an_epoch
         session.module.to(processes.device)
         self._teacher = copy.deepcopy(session.module).requires_grad_(False).eval()
-        self._objective = self._make_objective(validation.labeled)
+        self._objective = self._make_objective(trained)
         self._parameters = list(session.parameters.values())
         self._optimizer = make_optimizer(self._parameters, settings)
         self._mixes = settings.mixup and all(spec.dtype.kind == "f" for spec in training.specs)
@@ -168,7 +171,7 @@ class FineTuner:
         """
         if not self._session.pruner.needs_gradients or self._session.due is None:
             return None
-        if not self._validation.labeled:
+        if not self._objective.trained:
             raise DataError(
                 "--criterion taylor needs labels: add 'labels' to --data, or use --criterion magnitude"
             )
@@ -220,11 +223,11 @@ class FineTuner:
         epoch = self._session.updates / self._batches.an_epoch
         return Epoch(self._session.steps_made, epoch, training_loss, total / samples_of_all, *result)
 
-    def _make_objective(self, labeled: bool) -> Objective:
+    def _make_objective(self, trained: Collection[str]) -> Objective:
         """The loss; the scales of its parts are the variances of the teacher's outputs on validation data."""
         session, settings = self._session, self._settings
         objective = Objective(
-            _distill_share(labeled, settings),
+            _distill_share(bool(trained), settings),
             settings.temperature,
             tuple(output.name or "" for output in session.model.graph.outputs),
             tuple(_producer_type(output) for output in session.model.graph.outputs),
@@ -233,12 +236,13 @@ class FineTuner:
             settings.distill_loss,
             (),
             load_function(settings.loss) if ":" in settings.loss else None,
+            frozenset(trained),
         )
         checked = False
         moments: list[Moments] = []
         for samples in self._in_order():
             if not checked:
-                check_labels(samples.labels, settings.loss)
+                check_labels(objective.wanted(samples.labels), settings.loss)
                 checked = True
             if not objective.distill:
                 break
@@ -311,8 +315,8 @@ def _distill_share(labeled: bool, settings: FineTuneSettings) -> float:
         return DEFAULT_DISTILL if settings.distill is None else settings.distill
     if settings.distill is not None and settings.distill < 1:
         raise DataError(
-            f"--distill {settings.distill:g} needs labels for the rest of the loss, and --data has none: add 'labels' "
-            "to the data, or remove --distill"
+            f"--distill {settings.distill:g} needs labels for the rest of the loss, and --data has none that it "
+            "could use: add 'labels' to the data, or remove --distill"
         )
     return 1.0
 

@@ -61,10 +61,11 @@ class Objective:
     """Loss of a batch: (1 - distill) * loss on the labels + distill * distance from the input model's outputs.
 
     `loss`: of each output on its labels, and their mean; "auto" is cross-entropy for classes (those below 0 are
-    ignored), binary cross-entropy for yes or no, and the mean squared error for float targets. `custom`: a function that replaces it. `distance`: "kl" is the Kullback-Leibler divergence of softened
-    outputs, times temperature ** 2 (Hinton et al. 2015, arXiv 1503.02531); "mse" the squared error divided by the
-    variance of the input model's output; "auto" kl for outputs (N, C) and mse for others. Values of
-    --distill-features, which follow the graph's outputs, are compared by cosine or mse.
+    ignored), binary cross-entropy for yes or no, and the mean squared error for float targets. `custom`: a
+    function that replaces it. `distance`: "kl" is the Kullback-Leibler divergence of softened outputs, times
+    temperature ** 2 (Hinton et al. 2015, arXiv 1503.02531); "mse" the squared error divided by the variance of the
+    input model's output; "auto" kl for outputs (N, C) and mse for others. Values of --distill-features, which follow
+    the graph's outputs, are compared by cosine or mse.
     """
 
     distill: float
@@ -79,18 +80,25 @@ class Objective:
     scales: tuple[float, ...] = ()
     """The variance of each of the input model's outputs and values."""
     custom: Callable[[Outputs, Any], torch.Tensor] | None = None
+    trained: frozenset[str] = frozenset({""})
+    """The outputs whose labels the loss is of; other labels are for metrics alone."""
 
     def __call__(self, outputs: Outputs, batch: Samples, teacher: Outputs | None) -> torch.Tensor:
         """Mean loss over the batch, a scalar; `teacher`: the input model's outputs for the same inputs."""
         loss = outputs[0].new_zeros((), dtype=torch.float32)
-        if batch.labels and self.distill < 1:
-            labels_loss = batch.share * self._label_loss(outputs, batch.labels)
-            if batch.other_labels:
-                labels_loss = labels_loss + (1 - batch.share) * self._label_loss(outputs, batch.other_labels)
+        labels, others = self.wanted(batch.labels), self.wanted(batch.other_labels)
+        if labels and self.distill < 1:
+            labels_loss = batch.share * self._label_loss(outputs, labels)
+            if others:
+                labels_loss = labels_loss + (1 - batch.share) * self._label_loss(outputs, others)
             loss = loss + (1 - self.distill) * labels_loss
         if teacher is not None and self.distill > 0:
             loss = loss + self.distill * self._teacher_loss(outputs, teacher)
         return loss
+
+    def wanted(self, labels: Labels) -> Labels:
+        """The labels that the loss is of."""
+        return {name: truth for name, truth in labels.items() if name in self.trained}
 
     def _label_loss(self, outputs: Outputs, labels: Labels) -> torch.Tensor:
         if self.custom is not None:

@@ -1,14 +1,25 @@
 """Two models compared on data: metrics on labels, and differences of outputs."""
 
+import json
+
 import numpy as np
 import pytest
+import torch
 from onnx import helper
 
 from onnxprune.data.dataset import Dataset
 from onnxprune.data.specs import InputSpec
+from onnxprune.errors import DataError
+from onnxprune.evaluation import significance
 from onnxprune.evaluation.comparison import compare
+from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
+from onnxprune.reports.summary import score_texts
+from onnxprune.system.packages import import_torchvision
 from tests.builders import floats, mlp, model_of, normal
+
+import_torchvision("a test")
+from torchmetrics.functional import f1_score  # noqa: E402
 
 SPECS = [InputSpec("x", np.dtype(np.float32), (None, 8))]
 
@@ -23,7 +34,7 @@ def session(model):
 
 
 def dataset(count, labels=None):
-    return Dataset.of({"x": normal(count, 8)}, labels, "samples")
+    return Dataset.of({"x": normal(count, 8)}, labels)
 
 
 def test_top_1_counts_the_samples_that_are_right():
@@ -33,6 +44,7 @@ def test_top_1_counts_the_samples_that_are_right():
     result = compare(session(linear(weight)), session(linear(-weight)), dataset(600, right), SPECS)
     assert result.baseline.value == 570 / 600 and result.pruned.value < 0.5
     assert result.drop() == result.baseline.value - result.pruned.value
+    assert result.loss() == result.drop() / result.baseline.value
 
 
 def test_float_labels_are_evaluated_by_mean_squared_error():
@@ -56,16 +68,77 @@ def test_the_error_of_the_drop_counts_only_samples_that_the_models_differ_on():
     assert same.drop() == 0 and same.drop_error == pytest.approx(1 / 600)
 
 
-def test_the_error_of_a_relative_drop_is_that_of_resampling():
-    weight, random = normal(8, 3, seed=1), np.random.default_rng(0)
-    x, noise = normal(400, 8), normal(400, 3, seed=3)
-    labels = x @ weight + noise
-    worse = weight + normal(8, 3, seed=2) / 5
-    result = compare(session(linear(weight)), session(linear(worse)), dataset(400, labels), SPECS)
-    old, new = (((x @ each - labels) ** 2).sum(1) for each in (weight, worse))
-    draws = [random.integers(0, 400, 400) for _ in range(2000)]
-    resampled = np.std([new[draw].sum() / old[draw].sum() for draw in draws])
-    assert result.drop_error == pytest.approx(resampled, rel=0.1)
+def errors_by_resampling(labels, weight, worse, name, draws=300):
+    """The standard deviation of the drop over samples drawn anew, with torchmetrics' or numpy's values."""
+    x, random = normal(len(labels), 8), np.random.default_rng(9)
+    value = {
+        "mse": lambda y, of: ((y - of) ** 2).mean(),
+        "f1": lambda y, of: float(
+            f1_score(*map(torch.from_numpy, (y, of)), "multiclass", num_classes=4, average="macro")
+        ),
+    }[name]
+    drops = []
+    for _ in range(draws):
+        draw = random.integers(0, len(labels), len(labels))
+        drops.append(value(x[draw] @ worse, labels[draw]) - value(x[draw] @ weight, labels[draw]))
+    return np.std(drops)
+
+
+@pytest.mark.parametrize("name", ["mse", "f1"])
+def test_the_error_of_a_drop_is_that_of_resampling(name):
+    weight = normal(8, 4, seed=1)
+    worse = weight + normal(8, 4, seed=2) / 2
+    labels = normal(400, 8) @ weight + normal(400, 4, seed=3) * 2
+    labels = labels if name == "mse" else labels.argmax(1)
+    result = compare(
+        session(linear(weight)), session(linear(worse)), dataset(400, labels), SPECS, metrics=Metrics((name,))
+    )
+    assert result.drop_error == pytest.approx(errors_by_resampling(labels, weight, worse, name), rel=0.15)
+
+
+def test_the_error_of_many_samples_is_that_of_a_part_of_them_scaled(monkeypatch):
+    weight, labels = normal(8, 4, seed=1), (normal(2000, 8) @ normal(8, 4, seed=1)).argmax(1)
+    models = session(linear(weight)), session(linear(weight + normal(8, 4, seed=2)))
+    errors = []
+    for drawn in (5000, 500):
+        monkeypatch.setattr(significance, "MOST_DRAWN", drawn)
+        errors.append(compare(*models, dataset(2000, labels), SPECS, metrics=Metrics(("f1",))).drop_error)
+    assert errors[1] == pytest.approx(errors[0], rel=0.2)
+
+
+def test_a_drop_is_absolute_and_a_loss_relative_to_the_baseline():
+    weight, labels = normal(8, 3, seed=1), normal(40, 3, seed=5)
+    result = compare(session(linear(weight)), session(linear(weight * 2)), dataset(40, labels), SPECS)
+    old, new = (((normal(40, 8) @ each - labels) ** 2).mean() for each in (weight, weight * 2))
+    assert result.drop() == pytest.approx(new - old, rel=1e-5)
+    assert result.loss() == pytest.approx(new / old - 1, rel=1e-5)
+
+
+def test_all_metrics_are_in_the_json_and_the_first_one_counts():
+    weight, labels = normal(8, 4, seed=1), np.arange(60) % 4
+    models = session(linear(weight)), session(linear(-weight))
+    result = compare(*models, dataset(60, labels), SPECS, metrics=Metrics(("f1", "top-1")))
+    record = json.loads(json.dumps(result.to_dict()))
+    assert [pair["baseline"]["name"] for pair in record["scores"]] == ["f1", "top-1"]
+    assert record["baseline"] == record["scores"][0]["baseline"] and record["baseline"]["title"] == "F1"
+    assert record["pruned"]["text"] == f"{record['pruned']['value']:.2%}"
+    assert record["drop"] == record["baseline"]["value"] - record["pruned"]["value"]
+    assert [row[0] for row in score_texts(record)] == ["F1", "top-1 error"]
+
+
+def test_records_written_before_there_were_several_scores_are_shown():
+    old = {
+        "baseline": {"name": "top-1", "value": 0.75, "samples": 8},
+        "pruned": {"name": "top-1", "value": 0.5, "samples": 8},
+    }
+    assert list(score_texts(old)) == [("top-1 error", "25.00%", "50.00%")]
+    assert not list(score_texts({"baseline": None, "pruned": None}))
+
+
+def test_a_metric_without_labels_is_refused():
+    models = session(mlp()), session(mlp())
+    with pytest.raises(DataError, match="--metric f1 needs labels, but samples has none"):
+        compare(*models, dataset(8), SPECS, metrics=Metrics(("f1",)))
 
 
 def test_differences_are_those_of_the_outputs():

@@ -8,22 +8,63 @@ from onnxprune.data.dataset import Dataset
 from onnxprune.data.specs import InputSpec
 from onnxprune.errors import DataError
 from onnxprune.evaluation import runs
+from onnxprune.evaluation.labels import label_forms
 from onnxprune.evaluation.runs import check_runs, patience, random_inputs
+from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
 from tests.builders import mlp, normal
+from tests.evaluation.test_comparison import linear
 from tests.fuzz.models import MODELS
 
 SPECS = [InputSpec("x", np.dtype(np.float32), (None, 8))]
 
 
 @pytest.mark.parametrize(
-    "labels", [np.arange(50), np.full(50, -1), np.zeros((50, 3)), np.zeros((50, 2), int)]
+    ("labels", "message"),
+    [
+        (np.arange(50), r"the labels of samples have the class 4, at sample 4, but .* --label-offset"),
+        (np.arange(50) // 49 * 4, "have the class 4, at sample 49"),
+        (np.full(50, -1), "have the class -1, at sample 0"),
+        (np.zeros((50, 3)), r"the labels of samples .* do not fit the output \[2, 4\]"),
+        (np.zeros((50, 2), int), "fewer classes"),
+    ],
 )
-def test_labels_that_do_not_fit_are_refused_before_the_work(labels):
-    with pytest.raises(DataError, match=r"the labels of samples .* do not fit the first output"):
-        check_runs(
-            make_session(mlp(), "a test model"), Dataset.of({"x": normal(50, 8)}, labels, "samples"), SPECS
-        )
+def test_labels_that_do_not_fit_are_refused_before_the_work(labels, message):
+    with pytest.raises(DataError, match=message):
+        check_runs(make_session(mlp(), "a test model"), Dataset.of({"x": normal(50, 8)}, labels), SPECS)
+
+
+def test_the_number_of_a_wrong_label_is_that_in_the_source():
+    labels = np.zeros(5000, int)
+    labels[4990] = 9
+    data = Dataset.of({"x": normal(5000, 8)}, labels).take(slice(1000, 5000))
+    with pytest.raises(DataError, match="the class 9, at sample 4990"):
+        check_runs(make_session(mlp(), "a test model"), data, SPECS)
+
+
+@pytest.mark.parametrize("batch", [None, 16])
+def test_probabilities_are_told_from_logits_by_more_than_the_first_samples(batch):
+    x = np.full((50, 8), 0.01, np.float32)
+    x[40:] = -9
+    weight = np.ones((8, 1), np.float32)
+    model = make_session(linear(weight, batch or "N"), "a test model")
+    specs = [InputSpec("x", np.dtype(np.float32), (batch, 8))]
+    data = check_runs(model, Dataset.of({"x": x}, np.arange(50) % 2), specs)
+    (form,) = label_forms(data).values()
+    assert form.kind == "binary" and form.threshold == 0
+    assert next(data.batches(3)).labels[""].tolist() == [[False], [True], [False]]
+
+
+def test_a_dataset_that_was_checked_is_not_fitted_again():
+    session = make_session(mlp(), "a test model")
+    data = check_runs(session, Dataset.of({"x": normal(50, 8)}, np.arange(50) % 4), SPECS)
+    assert check_runs(session, data, SPECS) is data
+
+
+def test_a_metric_that_the_labels_are_not_for_is_refused_before_the_work():
+    data = Dataset.of({"x": normal(50, 8)}, np.arange(50) % 4)
+    with pytest.raises(DataError, match="--metric psnr is for numbers"):
+        check_runs(make_session(mlp(), "a test model"), data, SPECS, Metrics(("psnr",)))
 
 
 def test_a_loop_that_may_never_end_on_random_inputs_is_stopped(monkeypatch):

@@ -55,6 +55,52 @@ def test_two_processes_train_the_model_of_one_and_only_the_first_writes(tmp_path
     assert done.stdout.count("Evaluated in onnxruntime") == 1
 
 
+DATASET = """
+import os
+import numpy as np
+from torch.utils.data import Dataset, get_worker_info
+
+class Logged(Dataset):
+    def __len__(self):
+        return 120
+
+    def __getitem__(self, index):
+        if get_worker_info() is not None:
+            with open(f"read by {os.environ['RANK']}", "a") as log:
+                log.write(f"{index}\\n")
+        return np.random.default_rng(index).random(8, dtype=np.float32), index % 4
+"""
+
+
+def test_no_process_reads_what_another_trains_or_validates_on(tmp_path):
+    onnx.save(mlp(), tmp_path / "in.onnx")
+    (tmp_path / "job.py").write_text(SCRIPT)
+    (tmp_path / "logged.py").write_text(DATASET)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "job.py"]
+    flags = [
+        "--rate",
+        "0.5",
+        "--data",
+        "logged:Logged",
+        "--epochs",
+        "1",
+        "--batch-size",
+        "12",
+        "--data-workers",
+        "1",
+    ]
+    done = subprocess.run(
+        [*torchrun, "in.onnx", "out.onnx", *flags], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = (
+        {int(line) for line in (tmp_path / f"read by {rank}").read_text().split()} for rank in "01"
+    )
+    assert not first & second
+    # 108 samples for training and 12 for validation, halved.
+    assert len(first) == len(second) == 60
+
+
 def test_a_batch_that_cannot_be_split_equally_between_processes_is_refused():
     with joined("cpu") as alone:
         assert alone.part(7) == slice(0, 7)

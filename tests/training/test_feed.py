@@ -96,7 +96,8 @@ def test_processes_read_disjoint_parts_of_the_batches_of_one(tmp_path):
 def test_validation_is_read_in_order_with_the_rest():
     data = load_data(Items(), Request(SPECS))
     for workers in (0, 2):
-        assert [number for batch in numbers(in_order(data, SPECS, 8, workers)) for number in batch] == list(range(50))
+        read = numbers(in_order(data, SPECS, 8, workers))
+        assert [number for batch in read for number in batch] == list(range(50))
 
 
 def test_a_worker_that_dies_or_a_sample_that_fails_ends_in_one_line():

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from onnxprune.cli.tables import common
 from onnxprune.evaluation.comparison import Evaluation, Tolerance
+from onnxprune.reports.summary import score_texts
 
 
-def comparison_table(evaluation: Evaluation, tolerance: Tolerance) -> Table:
-    """One row per output: mismatched elements, differences, cosine similarity."""
+def comparison_table(evaluation: Evaluation, tolerance: Tolerance) -> RenderableType:
+    """One row per output: mismatched elements, differences, cosine similarity; then the scores of both models."""
     table = Table(
         title=f"on {evaluation.data}, {evaluation.samples:,} samples; tolerance "
         f"{tolerance.absolute:g} + {tolerance.relative:g} * |A|",
@@ -26,4 +29,9 @@ def comparison_table(evaluation: Evaluation, tolerance: Tolerance) -> Table:
             f"{output.cosine:.6f}",
             "differs" if output.mismatched else "same",
         )
-    return table
+    if not evaluation.scores:
+        return table
+    scores = common.table("", "metric", "A", "B", numeric=2)
+    for title, *texts in score_texts(evaluation.to_dict()):
+        scores.add_row(escape(title), *texts)
+    return Group(table, scores)

@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from onnxprune.cli.tables.common import table, unprunable_table
-from onnxprune.evaluation.metrics import METRICS, score_text
 from onnxprune.reports.record import LayerRecord, Report
+from onnxprune.reports.summary import score_texts
 from onnxprune.reports.text import bytes_text, shape_text
 
 
@@ -108,9 +108,8 @@ def _total_rows(report: Report) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _evaluation_rows(evaluation: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
-    if (baseline := evaluation["baseline"]) is not None:
-        title = METRICS[baseline["name"]].title
-        yield title, score_text(baseline), score_text(evaluation["pruned"]), ""
+    for title, old, new in score_texts(evaluation):
+        yield escape(title), old, new, ""
     for output in evaluation["outputs"]:
         agreement = "" if output["agreement"] is None else f", same top-1 {output['agreement']:.2%}"
         moved = f"cosine {output['cosine']:.4f}{agreement}"

@@ -1,0 +1,45 @@
+"""Settings of the evaluation: by which metrics models are compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnxprune.config.checks import FRACTION
+from onnxprune.config.declare import Names, setting
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Metrics, and how much worse the pruned model may be."""
+
+    heading = "Evaluation"
+
+    metric: Names = setting(
+        (),
+        "Metric on labeled data: {metrics}; or MODULE:FUNCTION, a function of (outputs, labels) that returns a score "
+        "for each sample, or a class with update and compute. Repeatable, or separated by commas; the first one counts "
+        "for --max-drop and --max-loss. By default, the one for the kind of the labels.",
+        metavar="NAME",
+        common="Metric on labeled data, for example f1, iou, psnr or map",
+    )
+    postprocess: str | None = setting(
+        None,
+        "A function of the outputs (a dict of arrays by name) that makes what the metrics score: an array or a list, "
+        "with one item for each sample, for example decoded texts or detections.",
+        metavar="MODULE:FUNCTION",
+    )
+    max_loss: float | None = setting(
+        None,
+        "Largest loss allowed, relative to the baseline's value of the first metric (0.01 or 1%); --max-drop is "
+        "absolute, in the unit of the metric. If the result is worse, no file is written and the exit status is 1.",
+        metavar="LOSS",
+        within=FRACTION,
+        trains=False,
+    )
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of `metric`, each once."""
+        given = (self.metric,) if isinstance(self.metric, str) else self.metric
+        names = (name.strip() for text in given for name in text.split(","))
+        return tuple(dict.fromkeys(name for name in names if name and name != "auto"))

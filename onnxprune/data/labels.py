@@ -1,0 +1,34 @@
+"""Labels that are written as text: numbers, or names of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def read_labels(texts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Labels as whole numbers (int64), numbers (float32), or places of sorted names (int64) and those names."""
+    if all(text.removeprefix("-").isdecimal() for text in texts):
+        return np.array(texts, np.int64), []
+    try:
+        numbers = np.array(texts, np.float32)
+        if np.isfinite(numbers).all():
+            return numbers, []
+    except ValueError:
+        pass
+    names = sorted(set(texts))
+    places = {name: place for place, name in enumerate(names)}
+    return np.array([places[text] for text in texts], np.int64), names
+
+
+def class_note(names: Sequence[str], name: str) -> str:
+    """How classes were numbered, for the summary of a job."""
+    return f"{len(names)} classes of {name} by sorted names: {names[0]} is 0, {names[-1]} is {len(names) - 1}"
+
+
+def class_count(labels: np.ndarray | None, names: Sequence[str] = ()) -> int | None:
+    """How many outputs class numbers need; None where labels are no classes."""
+    if labels is None or labels.dtype.kind not in "iu" or not labels.size:
+        return None
+    return max(int(labels.max()) + 1, len(names))

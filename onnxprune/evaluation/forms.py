@@ -1,0 +1,206 @@
+"""Which form the labels of a dataset have: a guess from some of them and the outputs of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from onnxprune.data.batch import Batch
+from onnxprune.data.dataset import Dataset, class_axis
+from onnxprune.errors import DataError
+from onnxprune.evaluation.labels import SLACK, UNUSED, VOID, LabelForm, Normalized, Numbers
+
+# Targets of which some are larger are not in 0 to 1 or -1 to 1, but 8-bit pixels or of another range.
+LARGEST_UNIT = 2.0
+# The values of a box: class, center x, center y, width, height.
+BOX = 5
+
+
+def fit_labels(
+    data: Dataset,
+    some: Batch,
+    outputs: Mapping[str, Any],
+    wanted: Collection[str] = (),
+    numbers: Numbers = None,
+) -> Dataset:
+    """The dataset with its labels in the form of their kind, which those of `some` show.
+
+    `outputs`: for some samples, by name, in the order of the graph; `numbers`: of the samples of `some`.
+
+    Raises:
+        DataError: labels do not fit, or belong to no output.
+    """
+    first = next(iter(outputs))
+    forms = {}
+    for key, labels in some.labels.items():
+        if key and key not in outputs:
+            raise DataError(
+                f"{data.name} has labels of {key!r}, which is no output: give one of {', '.join(outputs)}"
+            )
+        forms[key] = find_form(labels, outputs[key or first], data.name, wanted, numbers)
+    return replace(data, prepare=Normalized(data.prepare, forms)) if forms else data
+
+
+def find_form(
+    labels: np.ndarray, output: Any, data: str, wanted: Collection[str] = (), numbers: Numbers = None
+) -> LabelForm:
+    """The form of some labels of `data`, samples along the first axis, with an output for some samples.
+
+    `wanted`: the kinds that the named metrics take, which decide where labels can be read in several ways; only for
+    them are numbers (N,) taken for the scores of pairs, and labels that do not fit for "other".
+
+    Raises:
+        DataError: they are of no form that fits the output, or classes are out of range.
+    """
+    try:
+        chosen = _likely(np.asarray(labels), output, data, wanted)
+        chosen.normalize(np.asarray(labels), numbers)
+    except DataError:
+        if "other" not in wanted:
+            raise
+        return LabelForm("other", data)
+    return chosen
+
+
+def _likely(labels: np.ndarray, output: Any, data: str, wanted: Collection[str]) -> LabelForm:
+    forms = [form for form in _possible(labels, output, data) if form.kind != "pairs" or "pairs" in wanted]
+    chosen = next((form for form in forms if form.kind in wanted), None) or next(iter(forms), None)
+    if chosen is None:
+        raise DataError(_misfit(labels, output, data))
+    return chosen
+
+
+def _possible(labels: np.ndarray, output: Any, data: str) -> Iterator[LabelForm]:
+    """The forms that labels may have, the likely ones first."""
+    if labels.dtype.kind in "USO":
+        if all(isinstance(text, str | bytes) for text in labels.ravel()):
+            yield LabelForm("text", data)
+        return
+    if labels.dtype.kind not in "biuf" or not labels.ndim or not labels.size:
+        return
+    if _are_boxes(labels, output):
+        yield LabelForm("boxes", data, classes=raw_classes(output))
+    if not isinstance(output, np.ndarray) or output.dtype.kind not in "biuf" or not output.ndim:
+        return
+    shape = (len(output), *labels.shape[1:])
+    if shape == output.shape and labels.dtype.kind in "iu" and output.dtype.kind in "iu":
+        yield LabelForm("classes" if labels.ndim == 1 else "positions", data, axis=None)
+    yield from _of_one_unit(labels, output, data)
+    if shape == output.shape:
+        yield from _by_class(labels, output, data)
+    if not (labels.dtype.kind == "f" and (labels != np.round(labels)).any()):
+        yield from _class_numbers(labels, output, data)
+    if np.prod(shape) == output.size:
+        yield LabelForm(
+            "targets", data, None if shape == output.shape else output.shape[1:], span=_span(labels)
+        )
+    if output.ndim == 2 and output.shape[1] > 1 and np.prod(shape[1:]) == 1:
+        yield LabelForm("pairs", data, ())
+
+
+def _of_one_unit(labels: np.ndarray, output: np.ndarray, data: str) -> Iterator[LabelForm]:
+    """0 and 1 for outputs of one unit: (N,), (N, 1) or (N, 1, H, W), and 0 and 255 of masks."""
+    single = output.ndim == 1 or output.shape[1] == 1 or (output.ndim > 2 and output.shape[-1] == 1)
+    if not single or np.prod(labels.shape[1:]) != np.prod(output.shape[1:]):
+        return
+    values = set(np.unique(labels).tolist())
+    if output.ndim > 2 and labels.dtype.kind in "iu" and {1, VOID} <= values <= {0, 1, VOID}:
+        raise DataError(
+            f"the masks of {data} have {VOID} beside 0 and 1, which an output of one unit cannot ignore: give 0 and 1, "
+            "or floats if they are targets"
+        )
+    if values <= {0, 1} or (values == {0, VOID} and labels.dtype.kind in "iu" and output.ndim > 2):
+        yield LabelForm(
+            "binary", data, output.shape[1:], high=int(max(values)) or 1, threshold=_threshold(output)
+        )
+
+
+def _by_class(labels: np.ndarray, output: np.ndarray, data: str) -> Iterator[LabelForm]:
+    """0 and 1 of the output's shape, for an output of several units: one-hot or multi-label."""
+    if not set(np.unique(labels).tolist()) <= {0, 1}:
+        return
+    if output.ndim < 2 or (labels.dtype.kind == "f" and output.ndim > 2):
+        return
+    for axis in (1, output.ndim - 1) if output.ndim > 2 else (1,):
+        if output.shape[axis] > 1 and (labels.sum(axis) == 1).all():
+            kind = "classes" if output.ndim == 2 else "positions"
+            yield LabelForm(kind, data, None, output.shape[axis], axis, one_hot=axis)
+    if output.shape[1] > 1:
+        yield LabelForm(
+            "multi-label", data, classes=output.shape[1], threshold=_threshold(output), shape=output.shape[1:]
+        )
+
+
+def _class_numbers(labels: np.ndarray, output: np.ndarray, data: str) -> Iterator[LabelForm]:
+    count = len(output)
+    shapes = [labels.shape[1:], *(_without(labels.shape[1:], axis) for axis in (0, labels.ndim - 2))]
+    for shape in dict.fromkeys(shapes):
+        axis = class_axis(output.shape, (count, *shape))
+        if axis is None or not axis or output.shape[axis] < 2:
+            continue
+        classes = output.shape[axis]
+        found = labels.reshape(len(labels), *shape)
+        kind = "positions" if shape else "classes"
+        if kind == "positions" and classes == 2 and set(np.unique(found).tolist()) == {0, VOID}:
+            raise DataError(
+                f"the masks of {data} are 0 and {VOID}, and {VOID} may mean class 1 or ignored pixels: give 0 and 1"
+            )
+        yield LabelForm(kind, data, shape, classes, axis)
+        return
+
+
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    """The shape without an axis of size 1."""
+    return shape[:axis] + shape[axis + 1 :] if 0 <= axis < len(shape) and shape[axis] == 1 else shape
+
+
+def _are_boxes(labels: np.ndarray, output: Any) -> bool:
+    """Float labels (N, M, 5): classes, -1 in unused rows, and relative centers and sizes."""
+    if labels.dtype.kind != "f" or labels.ndim != 3 or labels.shape[-1] != BOX:
+        return False
+    if isinstance(output, np.ndarray) and output.shape[1:] == labels.shape[1:]:
+        return False
+    used = labels[labels[..., 0] != UNUSED]
+    return bool(
+        (used[:, 0] == np.round(used[:, 0])).all()
+        and ((used[:, 1:] >= -SLACK) & (used[:, 1:] <= 1 + SLACK)).all()
+    )
+
+
+def raw_classes(output: Any) -> int:
+    """The number of classes C of a detector's output (N, 4 + C, A); 0 for other outputs."""
+    shape = np.shape(output) if isinstance(output, np.ndarray) else ()
+    return shape[1] - 4 if len(shape) == 3 and 4 < shape[1] < shape[2] else 0
+
+
+def _threshold(output: np.ndarray) -> float:
+    """Probabilities have their middle at 0.5, logits at 0."""
+    return 0.5 if output.size and output.min() >= 0 and output.max() <= 1 else 0.0
+
+
+def _span(labels: np.ndarray) -> float:
+    low, high = float(labels.min()), float(labels.max())
+    if labels.dtype == np.uint8 or (low >= 0 and high > LARGEST_UNIT):
+        return 255.0
+    if low < -LARGEST_UNIT or high > LARGEST_UNIT:
+        return high - low
+    return 2.0 if low < 0 else 1.0
+
+
+def _misfit(labels: np.ndarray, output: Any, data: str) -> str:
+    shape = list(output.shape) if isinstance(output, np.ndarray) else "of no single array"
+    if labels.dtype.kind not in "biuf" or not labels.size:
+        found = f"{labels.dtype} {list(labels.shape)}"
+    else:
+        found = f"{labels.dtype} {list(labels.shape)}, {float(labels.min()):g} to {float(labels.max()):g}"
+    problem = f"the labels of {data} ({found}) do not fit the output {shape}"
+    if isinstance(output, np.ndarray) and labels.ndim == output.ndim == 2 and labels.shape[1] > 1:
+        few = "fewer" if labels.shape[1] < output.shape[1] else "more"
+        return (
+            f"{problem}: they have {few} classes ({labels.shape[1]}) than the output ({output.shape[1]}); give one "
+            "column for each class of the output, or class numbers"
+        )
+    return f"{problem}: give integer classes, or float targets of the output's shape"
