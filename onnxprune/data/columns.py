@@ -111,9 +111,9 @@ def choose_columns(schema: Any, specs: Sequence[InputSpec], path: str) -> Column
         raise DataError(f"{path} has no column {wanted} but {_listed(names)}: name columns like the inputs")
     columns = Columns(inputs, chosen)
     unused = [name for name in names if name not in columns.used()]
-    notes = [f"labels of {path} are in the column {name!r}" for name in labels if name != LABELS]
+    notes = [f"The labels of {path} are in the column {name!r}." for name in labels if name != LABELS]
     if unused:
-        notes.append(f"{len(unused)} columns of {path} are not used: {_listed(unused)}")
+        notes.append(f"{len(unused)} columns of {path} are not used: {_listed(unused)}.")
     return Columns(inputs, chosen, tuple(notes))
 
 

@@ -95,7 +95,7 @@ def check_images(files: Sequence[str], transform: Transform, name: str) -> tuple
             "or remove them"
         )
     some = some_of([os.path.basename(file) for file in broken])
-    notes = (f"{len(broken)} broken images of {name} were skipped: {some}",) if broken else ()
+    notes = (f"{len(broken)} broken images of {name} were skipped: {some}.",) if broken else ()
     return np.array(kept, np.int64), notes
 
 

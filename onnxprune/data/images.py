@@ -161,7 +161,7 @@ def _from_folders(folder: Path) -> Found:
     counts = [len(files) for files in classes.values()]
     labels = np.repeat(np.array([numbers[name] for name in classes], np.int64), counts)
     if empty:
-        notes.append(f"{len(empty)} classes of {folder} have no images: {some_of(empty)}")
+        notes.append(f"{len(empty)} classes of {folder} have no images: {some_of(empty)}.")
     named = () if all(map(str.isdecimal, classes)) else tuple(classes)
     return [file for files in classes.values() for file in files], labels, named, tuple(notes)
 
@@ -174,7 +174,7 @@ def _class_numbers(names: Sequence[str], name: str) -> tuple[dict[str, int], lis
     number, count = Counter(numbers.values()).most_common(1)[0]
     if count > 1:
         raise DataError(f"{name} has several folders for the class {number}: join them")
-    return numbers, [f"the classes of {name} are the numbers that its folders are named by"]
+    return numbers, [f"The classes of {name} are the numbers that its folders are named by."]
 
 
 def _from_table(folder: Path) -> Found:

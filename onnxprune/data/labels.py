@@ -24,7 +24,10 @@ def read_labels(texts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
 
 def class_note(names: Sequence[str], name: str) -> str:
     """How classes were numbered, for the summary of a job."""
-    return f"{len(names)} classes of {name} by sorted names: {names[0]} is 0, {names[-1]} is {len(names) - 1}"
+    return (
+        f"The {len(names)} classes of {name} are numbered by their sorted names: {names[0]} is 0, {names[-1]} is "
+        f"{len(names) - 1}."
+    )
 
 
 def class_count(labels: np.ndarray | None, names: Sequence[str] = ()) -> int | None:

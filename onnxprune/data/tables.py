@@ -64,7 +64,7 @@ class ParquetSource(Source):
         self.starts = np.cumsum([0, *lengths])
         self.class_names = code.names
         self.classes = len(code.names) or None
-        size = f"{path} is larger than memory, thus read by its {len(lengths)} row groups"
+        size = f"{path} is read as needed, by its {len(lengths)} row groups."
         self.notes = (*columns.notes, *code.notes, size)
         self._groups: OrderedDict[int, Arrays] = OrderedDict()
 

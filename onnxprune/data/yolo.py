@@ -110,7 +110,7 @@ def read_yolo(text: str, request: Request) -> BoxSource:
         some = some_of([os.path.basename(file) for file in unlabeled])
         notes = (
             *notes,
-            f"{len(unlabeled)} of {len(files)} images of {part} of {name} have no labels, thus no objects: {some}",
+            f"{len(unlabeled)} of {len(files)} images of {part} of {name} have no labels, thus no objects: {some}.",
         )
     boxes = [read_boxes(label, data) for label in labels]
     return BoxSource(files, boxes, transform, text, data.names, notes)

@@ -23,6 +23,8 @@ LOG = logging.getLogger("onnxprune")
 LOOKED_AT = 512
 TRIED = 200
 BATCH_SAMPLES = 32
+# Fewer samples tell nothing.
+FEW = 50
 # A model that is this good needs no other transform.
 GOOD = 0.8
 # Another transform or numbering of the labels is told where it is right for so much more of the samples.
@@ -116,7 +118,7 @@ def _warnings(
     label_offset: int,
     guesses: Guesses | None,
 ) -> Iterator[str]:
-    if guesses is None:
+    if guesses is None or len(guesses.labels) < FEW:
         return
     right, others = guesses.right(), False
     for offset in (1, -1):

@@ -12,6 +12,8 @@ from types import ModuleType
 from onnxprune.errors import MissingPackageError, first_line
 
 PACKAGES = ("onnxprune", "onnx", "onnx-ir", "onnxruntime", "numpy", "torch")
+# Packages that are not called like their module.
+NAMES = {"PIL": "pillow", "ray": "Ray"}
 # What to install for a module.
 INSTALLED_BY = {
     "PIL": "'onnxprune[data]'",
@@ -43,8 +45,9 @@ def require_package(module: str, for_what: str) -> None:
         MissingPackageError: it is not installed.
     """
     if find_spec(module) is None:
+        package = NAMES.get(module, module)
         raise MissingPackageError(
-            f"{for_what} needs {module}, which is not installed: pip install {INSTALLED_BY[module]}"
+            f"{for_what} needs {package}, which is not installed: pip install {INSTALLED_BY[module]}"
         )
 
 

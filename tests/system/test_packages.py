@@ -25,7 +25,9 @@ def test_what_needs_torch_says_how_to_install_it_before_any_work(job, monkeypatc
 
 def test_a_package_that_is_missing_is_named_as_it_is_installed(monkeypatch):
     monkeypatch.setattr(packages, "find_spec", lambda module: None)
-    with pytest.raises(MissingPackageError, match=r"reading images needs pillow, .*: pip install pillow$"):
+    with pytest.raises(
+        MissingPackageError, match=r"reading images needs pillow, .*: pip install 'onnxprune\[data\]'$"
+    ):
         packages.require_package("PIL", "reading images")
     with pytest.raises(MissingPackageError, match="augmentation needs torch, which is not installed"):
         packages.import_torchvision("augmentation")
