@@ -63,8 +63,8 @@ def _on_data(config: PruneConfig, origin: Source, target: Path | None, data: Job
     if forms and not any(form.trains or ":" in config.loss for form in forms.values()):
         kinds = kinds_text(tuple(dict.fromkeys(form.kind for form in forms.values())))
         yield (
-            f"The labels of --data ({kinds}) are for the metric alone: the model was fine-tuned towards the outputs of the "
-            "input model. --loss MODULE:FUNCTION can use them."
+            f"The labels of --data ({kinds}) are for the metric alone: the model was fine-tuned towards the outputs of "
+            "the input model. --loss MODULE:FUNCTION can use them."
         )
     if data.training is None and data.calibration is not None:
         yield (
