@@ -16,9 +16,9 @@ from onnxprune.data.request import Request
 from onnxprune.data.specs import check_shapes, input_specs, sized
 from onnxprune.errors import NothingToPruneError
 from onnxprune.evaluation.sessions import make_session
+from onnxprune.job.hiring import hired
 from onnxprune.job.inputs import read_inputs
 from onnxprune.job.sensitivity import measured_by
-from onnxprune.job.workers import workers as hired
 from onnxprune.model.io import ModelLike
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.sensitivity import RATES, Scan, scan

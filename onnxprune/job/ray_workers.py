@@ -35,7 +35,7 @@ THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 @contextlib.contextmanager
 def ray_workers(place: int | str, device: str) -> Iterator[RayWorkers]:
-    """`place`: a number of processes, or the address of a cluster; see `onnxprune.job.workers.workers`."""
+    """`place`: a number of processes, or the address of a cluster; see `onnxprune.job.hiring.hired`."""
     require_package("ray", "--workers")
     # Read when Ray is imported, and by the processes that it starts.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -33,13 +33,14 @@ from onnxprune.evaluation.metrics import drop_text
 from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.frontier import ROUNDING, Frontier, Trial, best_within
+from onnxprune.job.hiring import hired
 from onnxprune.job.inputs import read_samples
 from onnxprune.job.parcel import sendable
 from onnxprune.job.pipeline import run
 from onnxprune.job.requirements import check_requirements
 from onnxprune.job.result import Context, Progress, Result
 from onnxprune.job.trials import Attempt, Experiment, Performed, perform, recorded_settings, trial_settings
-from onnxprune.job.workers import InTurn, Workers, workers
+from onnxprune.job.workers import InTurn, Workers
 from onnxprune.model.io import ModelLike, Source, staging
 from onnxprune.sparse.opening import open_model
 from onnxprune.system.processes import is_only_process
@@ -77,7 +78,7 @@ def search(source: ModelLike, target: Path | None, config: PruneConfig, progress
             "--max-drop": config.max_drop,
             "--max-loss": config.max_loss,
         }
-        helpers = stack.enter_context(workers(config.workers, config.device, max(ROUNDS)))
+        helpers = stack.enter_context(hired(config.workers, config.device, max(ROUNDS)))
         frontier = Frontier.begin(folder, about, config.resume)
         try:
             result = _Searcher(source, origin, config, frontier, helpers, progress).find(target)

@@ -13,7 +13,7 @@ import onnxprune
 from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import DataError, MissingPackageError, SettingError, WorkerError
 from onnxprune.job.frontier import Frontier
-from onnxprune.job.workers import workers
+from onnxprune.job.hiring import hired
 from onnxprune.system import packages
 from tests.builders import cnn, mlp, normal
 from tests.job import parts
@@ -37,7 +37,7 @@ SEARCH = {
 def two():
     """Two workers of this machine; all tests of the module share them, since Ray takes seconds to start."""
     pytest.importorskip("ray")
-    with workers(2) as found:
+    with hired(2) as found:
         yield found
 
 
@@ -72,7 +72,7 @@ def contents(folder):
 
 
 def in_turn(part, shared, items):
-    with workers(1) as found:
+    with hired(1) as found:
         return found.perform(part, shared, items, silent)
 
 
@@ -245,7 +245,7 @@ def test_a_scan_on_a_cluster_has_the_numbers_of_one_in_turn(cluster):
 
 def test_data_that_a_node_does_not_have_is_refused_with_its_name(cluster):
     with (
-        workers(cluster.address_of_clients) as found,
+        hired(cluster.address_of_clients) as found,
         pytest.raises(
             DataError, match=r"no data file x.npz \(on the node .*: files of data must have the same"
         ),
