@@ -23,10 +23,12 @@ class Source(ABC):
     """Samples that are read when they are needed, by number.
 
     `costly`: reading a sample takes longer than copying it, for example because an image is decoded, so that worker
-    processes pay. Sources are sent to worker processes, so they must be picklable and safe to use after a fork.
+    processes pay. `sequential`: every read is a pass from the first sample on. Sources are sent to worker processes, so
+    they must be picklable and safe to use after a fork.
     """
 
     costly = False
+    sequential = False
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -43,8 +45,11 @@ class Source(ABC):
         """The arrays with these names alone; None if that would cost as much as all of them."""
         return None
 
-    def scan(self, index: np.ndarray, size: int) -> Iterator[Arrays]:
-        """The samples with these ascending numbers in batches of `size`; the last one may be smaller."""
+    def scan(self, index: np.ndarray, size: int, epoch: int = 0) -> Iterator[Arrays]:
+        """The samples with these ascending numbers in batches of `size`; the last one may be smaller.
+
+        `epoch`: the pass over a sequential source, which may give other values in each.
+        """
         for start in range(0, len(index), size):
             yield self.read(index[start : start + size])
 

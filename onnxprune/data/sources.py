@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.config.declare import describe_source
+from onnxprune.data.array_images import ArrayImages
 from onnxprune.data.batch import Batch, Labels
 from onnxprune.data.dataset import LABELS, Dataset
 from onnxprune.data.objects import open_object
@@ -41,17 +42,27 @@ def load_data(source: Any, request: Request) -> Dataset:
         opened = open_object(source, name, request)
     if not len(opened):
         raise DataError(f"{name} has no samples: give at least 2")
-    first = opened.read(np.arange(min(FIRST, len(opened))))
+    numbers = np.arange(min(FIRST, len(opened)))
+    first = opened.read(numbers)
+    labels = found_labels(set(first), {spec.name for spec in request.specs})
+    notes = [*getattr(opened, "notes", ())]
+    whole = isinstance(opened, WholeSource)
+    for spec in request.specs if request.transform is not None and not whole else ():
+        if spec.name in first and first[spec.name].dtype == np.uint8 and spec.dtype.kind == "f":
+            opened = ArrayImages(opened, Transform.parse(request.transform or "", spec), labels)
+            first = opened.read(numbers)
     fit = Fit.of(first, name, request)
     batch = fit(first)
-    unused = sorted(set(first) - set(fit.names) - set(fit.labels))
-    notes = tuple(getattr(opened, "notes", ()))
-    if unused:
-        notes += (
-            f"These arrays of {name} are not inputs of the model and were not used: {', '.join(unused)}.",
+    if unused := sorted(set(first) - set(fit.names) - set(labels)):
+        notes.append(
+            f"These arrays of {name} are not inputs of the model and were not used: {', '.join(unused)}."
         )
-    whole = isinstance(opened, WholeSource)
-    return Dataset(opened, name, fit, bool(batch.labels), whole=whole, notes=notes)
+    if request.transform is None and isinstance(guessed := getattr(opened, "transform", None), Transform):
+        notes.append(
+            f"The shape of the input decided how the images of {name} become inputs: {guessed.text()}. If the model "
+            "was trained otherwise, give --transform."
+        )
+    return Dataset(opened, name, fit, bool(batch.labels), whole=whole, notes=tuple(notes))
 
 
 def transform_of(data: Dataset) -> Transform | None:
@@ -143,14 +154,12 @@ class Fit:
 
     def _input(self, array: np.ndarray, name: str) -> np.ndarray:
         spec = next(spec for spec in self.request.specs if spec.name == name)
-        if array.dtype == np.uint8 and spec.dtype.kind == "f" and self.request.transform is not None:
-            array = Transform.parse(self.request.transform, spec).arrays(array)
         kinds = {"f": "f", "O": "OUS"}.get(spec.dtype.kind, "iub")
         if array.dtype.kind not in kinds:
-            images = " or give --transform," if array.dtype == np.uint8 and array.ndim > 2 else ""
+            images = ", or give --transform" if array.dtype == np.uint8 and array.ndim > 2 else ""
             raise DataError(
-                f"array {name!r} of {self.name} has the type {array.dtype}, the input takes {spec.dtype}:{images} "
-                "preprocess it as in the training of the model"
+                f"array {name!r} of {self.name} has the type {array.dtype}, the input takes {spec.dtype}: "
+                f"preprocess it as in the training of the model{images}"
             )
         fits = array.ndim == len(spec.shape) and all(
             not isinstance(want, int) or have == want

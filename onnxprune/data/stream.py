@@ -27,6 +27,8 @@ class StreamSource(Source):
         DataError: there are no batches, they do not fit together, or the code fails.
     """
 
+    sequential = True
+
     def __init__(self, passes: Callable[[int], Batches], name: str):
         self._passes = passes
         self._name = name
@@ -158,7 +160,7 @@ def join(batches: list[Arrays]) -> Arrays:
 
 
 def shuffled(
-    source: StreamSource, index: np.ndarray, size: int, epoch: int, seed: int, kept: int
+    source: Source, index: np.ndarray, size: int, epoch: int, seed: int, kept: int
 ) -> Iterator[Arrays]:
     """One pass in random order, in batches of `size`: each sample is drawn from `kept` that are held in memory.
 

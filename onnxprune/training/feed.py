@@ -17,7 +17,7 @@ from onnxprune.data.augment import Augmentation
 from onnxprune.data.augmented import augmented, read_augmented
 from onnxprune.data.dataset import Dataset
 from onnxprune.data.specs import InputSpec
-from onnxprune.data.stream import StreamSource, shuffled
+from onnxprune.data.stream import shuffled
 from onnxprune.errors import DataError, OnnxPruneError
 from onnxprune.training.samples import AUGMENTATION, ORDER, Samples, random, random_seed
 
@@ -62,7 +62,7 @@ class Feed:
 
     def from_update(self, update: int, updates: int) -> Iterator[Samples]:
         """This process's part of the batches from one update, counted from 0, to before another."""
-        if isinstance(self.data.source, StreamSource):
+        if self.data.source.sequential:
             return self._streamed(update, updates)
         return self._loaded(
             self._keys(update, updates), worker_count(self.workers, self.data, self._augmentation)
@@ -70,7 +70,7 @@ class Feed:
 
     def some(self, update: int, count: int) -> Iterator[Samples]:
         """This process's part of `count` batches from an update on; of a stream, those at the begin of its epoch."""
-        if isinstance(self.data.source, StreamSource):
+        if self.data.source.sequential:
             epoch = update // self.an_epoch
             return islice(self._pass(epoch), min(count, self.an_epoch))
         return self._loaded(self._keys(update, update + count), 0)
@@ -100,7 +100,6 @@ class Feed:
     def _pass(self, epoch: int, skipped: int = 0) -> Iterator[Samples]:
         """The batches of a pass over a stream."""
         source = self.data.source
-        assert isinstance(source, StreamSource)
         some = source.read(self.data.numbers()[:1])
         kept = max(self.size, int(SHUFFLED_BYTES / max(1, sum(array.nbytes for array in some.values()))))
         batches = shuffled(source, self.data.numbers(), self.size, epoch, self._seed, kept)
@@ -115,7 +114,7 @@ class Feed:
 
 def in_order(data: Dataset, specs: Sequence[InputSpec], size: int, workers: int | None) -> Iterator[Samples]:
     """All samples in order, in batches of `size`; the last one may be smaller."""
-    if isinstance(data.source, StreamSource):
+    if data.source.sequential:
         return (Samples.of(batch, specs) for batch in data.batches(size))
     starts = range(0, len(data), size)
     keys = (_Key(0, np.arange(start, min(start + size, len(data)))) for start in starts)

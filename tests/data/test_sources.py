@@ -7,7 +7,7 @@ import pytest
 
 from onnxprune.data.random import random_data
 from onnxprune.data.request import Request
-from onnxprune.data.sources import load_data
+from onnxprune.data.sources import load_data, other_transforms
 from onnxprune.data.specs import InputSpec
 from onnxprune.errors import DataError
 
@@ -132,3 +132,18 @@ def test_an_input_without_axes_goes_with_every_sample():
     batches = [{"x": samples(4), "rate": np.array(16000)}, {"x": samples(2), "rate": np.array(16000)}]
     part = load_data(batches, Request(specs)).take(slice(0, 5))
     assert len(part) == 5 and part.read().inputs["rate"] == 16000
+
+
+def test_bytes_that_are_images_go_through_the_transform_and_labels_are_read_without_them():
+    spec = InputSpec("image", np.dtype(np.float32), ("N", 3, 4, 4))
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
+    given = {"image": pixels, "labels": np.arange(6)}
+    with pytest.raises(DataError, match=r"type uint8, .* in the training of the model, or give --transform"):
+        load_data(given, Request([spec]))
+    data = load_data(given, Request([spec], transform="unit"))
+    expected = pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255
+    np.testing.assert_allclose(data.read().inputs["image"], expected, rtol=1e-6)
+    assert [labels[""].tolist() for labels in data.labels_alone(4)] == [[0, 1, 2, 3], [4, 5]]
+    others = dict(other_transforms(data, [spec]))
+    assert "unit" not in others
+    np.testing.assert_allclose(others["raw"].read().inputs["image"], 255 * expected, rtol=1e-6)
