@@ -135,8 +135,8 @@ def test_an_input_without_axes_goes_with_every_sample():
 
 
 def test_bytes_that_are_images_go_through_the_transform_and_labels_are_read_without_them():
-    spec = InputSpec("image", np.dtype(np.float32), ("N", 3, 4, 4))
-    pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
+    spec = InputSpec("image", np.dtype(np.float32), ("N", 3, 8, 8))
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
     given = {"image": pixels, "labels": np.arange(6)}
     with pytest.raises(DataError, match=r"type uint8, .* in the training of the model, or give --transform"):
         load_data(given, Request([spec]))
