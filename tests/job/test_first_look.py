@@ -16,7 +16,7 @@ SIZE = 8
 
 def by_brightness():
     """A classifier of images in [0, 1] by their mean: 0 to 0.25 is class 0, and so on."""
-    # Class k scores k * m - k^2 / 8 for m = 4 * mean: the largest at m between k and k + 1, but for an offset of a half.
+    # The score of class k is k * mean - (k^2 + k) / 8: the largest where the mean is between k / 4 and (k + 1) / 4.
     scores = np.arange(CLASSES, dtype=np.float32)[None]
     weights = {"scores": scores, "bias": -(scores[0] ** 2 + scores[0]) / 8}
     nodes = [

@@ -203,3 +203,11 @@ def test_another_point_is_picked_without_a_new_run(searched, tmp_path):
 
 def silent(stage, fraction):
     pass
+
+
+def test_a_loss_relative_to_the_input_model_is_a_budget_too(searched):
+    folder, report = searched
+    # The input model is right for all samples, so that a tenth of its accuracy is a tenth.
+    found = search(folder, "relative.onnx", max_drop=None, max_loss=BUDGET).report
+    assert [trial["rate"] for trial in found.trials] == [trial["rate"] for trial in report.trials]
+    assert found.notes[0].startswith("The highest rate of")

@@ -1,0 +1,99 @@
+"""Jobs on labels of every form: what is trained on, by which metric the best state is selected, and what is shown."""
+
+import numpy as np
+import pytest
+from onnx import helper
+
+import onnxprune
+from tests.builders import floats, mlp, model_of, normal
+
+X = normal(120, 8)
+CLASSES = np.arange(120) % 4
+ONE_HOT = np.eye(4)[CLASSES]
+SETTINGS = {"rate": 0.3, "epochs": 2, "batch_size": 20}
+
+
+def one_unit(last=()):
+    """Eight inputs, a hidden layer, one output."""
+    nodes = [
+        helper.make_node("Gemm", ["x", "w1"], ["a"], name="fc1"),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Gemm", ["b", "w2"], ["logit" if last else "y"], name="fc2"),
+        *(helper.make_node(name, ["logit"], ["y"]) for name in last),
+    ]
+    weights = {"w1": normal(8, 16), "w2": normal(16, 1)}
+    return model_of(nodes, [floats("x", "N", 8)], [floats("y", "N", 1)], weights)
+
+
+def two_outputs():
+    nodes = [
+        helper.make_node("Gemm", ["x", "w1"], ["a"], name="fc1"),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Gemm", ["b", "w2"], ["kind"], name="fc2"),
+        helper.make_node("Gemm", ["b", "w3"], ["size"], name="fc3"),
+    ]
+    weights = {"w1": normal(8, 16), "w2": normal(16, 4), "w3": normal(16, 2)}
+    outputs = [floats("kind", "N", 4), floats("size", "N", 2)]
+    return model_of(nodes, [floats("x", "N", 8)], outputs, weights)
+
+
+SIZES = X[:, :2] * 2
+FORMS = {
+    "classes": (mlp(), CLASSES.astype(np.uint8), "top-1"),
+    "classes in a column": (mlp(), CLASSES[:, None], "top-1"),
+    "one-hot": (mlp(), ONE_HOT.astype(np.float32), "top-1"),
+    "several classes at once": (mlp(), (X[:, :4] > 0).astype(np.int8), "f1"),
+    "yes or no, as logits": (one_unit(), CLASSES > 1, "top-1"),
+    "yes or no, as probabilities": (one_unit(["Sigmoid"]), (CLASSES > 1).astype(int)[:, None], "top-1"),
+    "targets": (one_unit(), X[:, :1], "mse"),
+    "pairs": (mlp(), np.repeat(np.arange(60), 2).astype(np.float32) / 60, "spearman"),
+}
+
+
+@pytest.mark.parametrize(("model", "labels", "metric"), FORMS.values(), ids=FORMS.keys())
+def test_labels_of_every_form_are_trained_on_and_scored(model, labels, metric):
+    # One score for two samples could be anything: it is asked for.
+    asked = {"metric": metric} if metric == "spearman" else {}
+    report = onnxprune.prune(model, data={"x": X, "labels": labels}, **asked, **SETTINGS).report
+    assert report.evaluation["baseline"]["name"] == metric
+    assert {epoch["metric"] for epoch in report.fine_tuning} == {metric}
+    assert all(np.isfinite(epoch["loss"]) for epoch in report.fine_tuning)
+    # Pairs are for the metric: there is nothing that one embedding should be.
+    assert any("for the metric alone" in note for note in report.notes) == (metric == "spearman")
+
+
+def test_yes_or_no_is_learned():
+    labels = (X @ normal(8, seed=3) > 0).astype(int)
+    settings = SETTINGS | {"epochs": 60, "learning_rate": 3e-2, "distill": 0.0, "mixup": False}
+    for model in (one_unit(), one_unit(["Sigmoid"])):
+        report = onnxprune.prune(
+            model, data={"x": X, "labels": labels}, eval_data={"x": X, "labels": labels}, **settings
+        )
+        scores = report.report.evaluation
+        assert scores["baseline"]["value"] < 0.7 and scores["pruned"]["value"] > 0.9
+
+
+def test_several_outputs_have_their_labels_and_all_are_learned():
+    data = {"x": X, "labels.kind": (X[:, 0] > 0).astype(int), "labels.size": SIZES}
+    settings = SETTINGS | {"epochs": 100, "learning_rate": 3e-2, "distill": 0.0, "mixup": False}
+    report = onnxprune.prune(two_outputs(), data=data, eval_data=data, **settings).report
+    kind, size = report.evaluation["scores"]
+    assert [score["baseline"]["output"] for score in (kind, size)] == ["kind", "size"]
+    assert kind["pruned"]["value"] > 0.9 > kind["baseline"]["value"]
+    assert size["pruned"]["value"] < 0.2 * size["baseline"]["value"]
+
+
+def test_pairs_are_split_whole_and_an_odd_sample_is_refused():
+    labels = np.repeat(np.arange(60), 2).astype(np.float32)
+    report = onnxprune.prune(mlp(), data={"x": X, "labels": labels}, metric="spearman", **SETTINGS).report
+    assert report.evaluation["samples"] == 12
+    with pytest.raises(onnxprune.OnnxPruneError, match=r"119|pairs|whole groups"):
+        onnxprune.prune(mlp(), rate=0, eval_data={"x": X[:119], "labels": labels[:119]}, metric="spearman")
+
+
+def test_several_metrics_are_shown_and_the_first_one_counts():
+    data = {"x": X, "labels": CLASSES}
+    report = onnxprune.prune(mlp(), rate=0.5, eval_data=data, metric="f1,top-1").report
+    assert [score["pruned"]["name"] for score in report.evaluation["scores"]] == ["f1", "top-1"]
+    first = report.evaluation["scores"][0]
+    assert report.evaluation["drop"] == pytest.approx(first["baseline"]["value"] - first["pruned"]["value"])
