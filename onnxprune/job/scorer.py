@@ -29,8 +29,10 @@ class Scorer:
 
     def merged(self, records: Sequence[Any]) -> tuple[str | None, float | None, bool]:
         """The primary metric's name and value over all processes, and whether higher is better."""
-        together = RunningScores(*self._made)
-        together.merge(records)
+        together = self._scores
+        if len(records) > 1:
+            together = RunningScores(*self._made)
+            together.merge(records)
         results = together.results()
         if not results:
             return None, None, True

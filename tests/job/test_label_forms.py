@@ -97,3 +97,39 @@ def test_several_metrics_are_shown_and_the_first_one_counts():
     assert [score["pruned"]["name"] for score in report.evaluation["scores"]] == ["f1", "top-1"]
     first = report.evaluation["scores"][0]
     assert report.evaluation["drop"] == pytest.approx(first["baseline"]["value"] - first["pruned"]["value"])
+
+
+CUSTOM = """
+import numpy as np
+
+class Largest:
+    '''The largest error of all samples: no mean of scores.'''
+    higher_is_better = False
+
+    def __init__(self):
+        self.found = 0.0
+
+    def update(self, outputs, labels):
+        self.found = max(self.found, float(np.abs(outputs["y"] - labels).max()))
+
+    def compute(self):
+        return self.found
+
+def within_one(outputs, labels):
+    return (np.abs(outputs["y"] - labels) < 1).all(1)
+"""
+
+
+def test_metrics_of_ones_own_select_the_best_state_and_are_shown(tmp_path, monkeypatch):
+    (tmp_path / "own_metrics.py").write_text(CUSTOM)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    data = {"x": X, "labels": SIZES[:, :1]}
+    names = "own_metrics:Largest,own_metrics:within_one"
+    report = onnxprune.prune(one_unit(), data=data, eval_data=data, metric=names, **SETTINGS).report
+    assert {epoch["metric"] for epoch in report.fine_tuning} == {"own_metrics:Largest"}
+    assert not any(epoch["higher_is_better"] for epoch in report.fine_tuning)
+    best = min(epoch["score"] for epoch in report.fine_tuning if epoch["step"] == 10)
+    chosen = onnxprune.prune(one_unit(), data=data, metric=names, **SETTINGS).report.evaluation["scores"]
+    assert chosen[0]["pruned"]["value"] == pytest.approx(best, rel=1e-5)
+    assert chosen[1]["pruned"]["samples"] == 12
