@@ -44,7 +44,7 @@ def load_data(source: Any, request: Request) -> Dataset:
         raise DataError(f"{name} has no samples: give at least 2")
     numbers = np.arange(min(FIRST, len(opened)))
     first = opened.read(numbers)
-    labels = found_labels(set(first), {spec.name for spec in request.specs})
+    labels = found_labels(first, {spec.name for spec in request.specs})
     notes = [*getattr(opened, "notes", ())]
     whole = isinstance(opened, WholeSource)
     for spec in request.specs if request.transform is not None and not whole else ():
@@ -108,7 +108,7 @@ class Fit:
             DataError: an input is missing.
         """
         names = {spec.name for spec in request.specs}
-        labels = found_labels(set(first), names)
+        labels = found_labels(first, names)
         missing, unknown = names - set(first), set(first) - names - set(labels)
         if missing:
             raise DataError(

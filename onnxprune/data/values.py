@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,11 @@ from onnxprune.errors import DataError
 LABEL_NAMES = (LABELS, "label", "y", "target", "targets")
 
 
-def found_labels(names: set[str], inputs: set[str]) -> dict[str, str]:
+def found_labels(names: Collection[str], inputs: Collection[str]) -> dict[str, str]:
     """The names of label arrays -> "labels" or "labels.OUTPUT", among names of which some are inputs."""
-    by_output = {name: name for name in names - inputs if name.startswith(f"{LABELS}.")}
+    by_output = {name: name for name in names if name not in inputs and name.startswith(f"{LABELS}.")}
     plain = next((name for name in LABEL_NAMES if name in names and name not in inputs), None)
-    return by_output | ({} if plain is None else {plain: LABELS})
+    return ({} if plain is None else {plain: LABELS}) | by_output
 
 
 def sample_arrays(sample: Any, name: str, request: Request) -> Arrays:
@@ -38,7 +38,7 @@ def sample_arrays(sample: Any, name: str, request: Request) -> Arrays:
     if isinstance(sample, Mapping):
         values = dict(sample)
         inputs = {spec.name for spec in specs}
-        labels = found_labels(set(values), inputs)
+        labels = found_labels(values, inputs)
         others = [key for key in values if key not in labels]
         if len(specs) == 1 and len(others) == 1:
             # There is only one thing that it can be.

@@ -41,6 +41,8 @@ def fit_labels(
                 f"{data.name} has labels of {key!r}, which is no output: give one of {', '.join(outputs)}"
             )
         forms[key] = find_form(labels, outputs[key or first], data.name, wanted, numbers)
+    order = list(outputs)
+    forms = {key: forms[key] for key in sorted(forms, key=lambda key: order.index(key or first))}
     return replace(data, prepare=Normalized(data.prepare, forms)) if forms else data
 
 
