@@ -46,18 +46,18 @@ class DataSettings:
     )
     transform: str | None = setting(
         None,
-        "How images become inputs: a preset (imagenet, tf, unit, raw, yolo, mnist, cifar10), or steps such as "
-        "resize:256,crop:224,scale:1/255,mean:0.485,0.456,0.406,std:0.229,0.224,0.225.  [default: by the shape of the "
-        "input]",
+        "How images become inputs: a preset ({presets}); steps such as resize:256,crop:224,scale:1/255,mean:0.5,"
+        "std:0.5; or a preset and steps that replace some of its own, such as imagenet,channels:bgr. Other steps are "
+        "letterbox:SIZE and layout:nhwc.  [default: by the shape of the input]",
         metavar="STEPS",
-        common="How images become inputs, for example imagenet",
+        common="Images to inputs, for example imagenet",
     )
     augment: str | None = setting(
         None,
-        "Random changes of the training images, which the teacher sees too: for example flip,crop:4. Needs "
-        "torchvision.",
+        "Random changes of the training images, which the teacher sees too: NAME or NAME:NUMBER, separated by commas, "
+        "for example flip,crop:4. {augmentations}.",
         metavar="STEPS",
-        common="Random changes of training images, for example flip,crop:4",
+        common="Change training images, for example flip,crop:4",
     )
     label_offset: int = setting(
         0,
@@ -86,7 +86,7 @@ class DataSettings:
         metavar="DROP",
         within=AT_LEAST_0,
         trains=False,
-        common="Largest accuracy drop; without --rate, search for the rate",
+        common="Largest drop; without --rate, search for the rate",
     )
 
     @property

@@ -147,9 +147,9 @@ class Fit:
             array = Transform.parse(self.request.transform, spec).arrays(array)
         kinds = {"f": "f", "O": "OUS"}.get(spec.dtype.kind, "iub")
         if array.dtype.kind not in kinds:
-            images = " or give --transform," if array.dtype == np.uint8 and array.ndim > 2 else ""
+            images = "give --transform, or " if array.dtype == np.uint8 and array.ndim > 2 else ""
             raise DataError(
-                f"array {name!r} of {self.name} has the type {array.dtype}, the input takes {spec.dtype}:{images} "
+                f"array {name!r} of {self.name} has the type {array.dtype}, the input takes {spec.dtype}: {images}"
                 "preprocess it as in the training of the model"
             )
         fits = array.ndim == len(spec.shape) and all(

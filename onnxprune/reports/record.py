@@ -190,7 +190,7 @@ def _thinned(epochs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     every = -(-len(epochs) // ANNOTATED_EPOCHS)
     some = epochs[::-1][::every][::-1] if epochs else ()
     drawn = ("epoch", "training_loss", "loss", "score")
-    return [{key: _short(epoch[key]) for key in drawn} for epoch in some]
+    return [{key: _short(epoch[key]) for key in drawn} | {"metric": epoch["metric"]} for epoch in some]
 
 
 def _steepest(curves: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, list[tuple[float, float]]]:

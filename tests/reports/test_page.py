@@ -77,7 +77,7 @@ def test_the_page_shows_every_layer_setting_version_and_hash(record):
     for name, value in record["settings"].items():
         assert name in text and ("" if value is None else str(value)) in text
     assert record["source_sha256"] in text and record["versions"]["onnxruntime"] in text
-    assert "loss against epoch" in page(record) and "validation error against epoch" in page(record)
+    assert "loss against epoch" in page(record) and "validation top-1 error against epoch" in page(record)
     assert "excluded by --exclude" in text
 
 
