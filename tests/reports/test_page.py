@@ -81,6 +81,12 @@ def test_the_page_shows_every_layer_setting_version_and_hash(record):
     assert "excluded by --exclude" in text
 
 
+def test_the_page_draws_a_metric_that_is_no_accuracy_in_its_own_unit(record):
+    epochs = [{**epoch, "metric": "psnr", "score": 18.0 + epoch["epoch"]} for epoch in record["fine_tuning"]]
+    content = page({**record, "fine_tuning": epochs})
+    assert "validation PSNR against epoch" in content and "18.00 dB" in content
+
+
 def test_the_page_draws_sensitivities_and_the_weights_before_and_after_pruning_and_fine_tuning(record):
     assert set(record["sensitivity"]) == {layer["name"] for layer in record["layers"]}
     content = page(record)
