@@ -63,6 +63,20 @@ def option_of(setting: Field[Any]) -> click.Option:
     )
 
 
+def flag_like(config: type, name: str) -> Callable[[Any], Any]:
+    """A decorator that gives another command the flag of a setting that is a text or a whole number."""
+    setting = next(setting for setting in fields(config) if setting.name == name)
+    default = setting.default
+    return click.option(
+        flag_of(setting),
+        metavar=setting.metadata["metavar"],
+        default=default,
+        type=type(default) if isinstance(default, int) else None,
+        show_default=default is not None,
+        help=help_of(setting),
+    )
+
+
 def help_of(setting: Field[Any]) -> str:
     """The help text of a setting, with the entries of its table, or of those that it names in braces."""
     text, table = setting.metadata["help"], setting.metadata.get("table")

@@ -235,6 +235,12 @@ def _binned(parts: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return {"edges": edges.tolist(), "counts": counts}
 
 
+def written_transform(metadata: Mapping[str, str]) -> str | None:
+    """How images became inputs in the job that wrote a model with this metadata; None if it had no images."""
+    record = record_of_annotations(metadata)
+    return None if record is None else record["settings"].get("transform")
+
+
 def record_of_annotations(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     """The part of a record that is in a model's metadata; None if there is none."""
     found = {
