@@ -78,16 +78,6 @@ class DataSettings:
         "choosing kernels. Repeatable.",
         metavar="NAME:DIMS",
     )
-    max_drop: float | None = setting(
-        None,
-        "Largest drop allowed, in the unit of the metric: 0.005 or 0.5% of accuracy, 0.3 dB of PSNR. If the result is "
-        "worse, no file is written and the exit status is 1. Without --rate, search for the highest rate within this "
-        "drop on the validation data.",
-        metavar="DROP",
-        within=AT_LEAST_0,
-        trains=False,
-        common="Largest drop; without --rate, search for the rate",
-    )
 
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
