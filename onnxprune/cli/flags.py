@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, fields
 from typing import Any
 
 import click
 
 from onnxprune.config.settings import PARTS, RetrainSettings, flag_of
+from onnxprune.data.augment import AUGMENTATIONS
 from onnxprune.data.readers import forms
+from onnxprune.data.transform_text import PRESETS
 from onnxprune.evaluation.metrics import metrics_text
 from onnxprune.job.store import FORMATS
 from onnxprune.pruning.criteria import CRITERIA
@@ -23,6 +25,13 @@ CONTEXT = {
 
 # Settings whose choices are the entries of a table, each with its help.
 TABLES: Mapping[str, Mapping[str, Any]] = {"criteria": CRITERIA, "formats": FORMATS}
+# What help texts name in braces: entries of tables that are no choices, because they take numbers or are not alone.
+ENTRIES: Mapping[str, Callable[[], str]] = {
+    "data_forms": forms,
+    "metrics": metrics_text,
+    "presets": lambda: ", ".join(PRESETS),
+    "augmentations": lambda: _with_help(AUGMENTATIONS),
+}
 OTHER = "Options"
 
 
@@ -54,13 +63,32 @@ def option_of(setting: Field[Any]) -> click.Option:
     )
 
 
+def flag_like(config: type, name: str) -> Callable[[Any], Any]:
+    """A decorator that gives another command the flag of a setting that is a text or a whole number."""
+    setting = next(setting for setting in fields(config) if setting.name == name)
+    default = setting.default
+    return click.option(
+        flag_of(setting),
+        metavar=setting.metadata["metavar"],
+        default=default,
+        type=type(default) if isinstance(default, int) else None,
+        show_default=default is not None,
+        help=help_of(setting),
+    )
+
+
 def help_of(setting: Field[Any]) -> str:
-    """The help text of a setting, with the entries of its table or the forms of data where it names them."""
+    """The help text of a setting, with the entries of its table, or of those that it names in braces."""
     text, table = setting.metadata["help"], setting.metadata.get("table")
     if table is None:
-        return str(text).format(data_forms=forms(), metrics=metrics_text())
-    entries = "; ".join(f"{name}: {entry.help}" for name, entry in TABLES[table].items())
+        return str(text).format(**{name: entries() for name, entries in ENTRIES.items()})
+    entries = _with_help(TABLES[table])
     return f"{text.removesuffix('.')}. {entries[0].upper()}{entries[1:]}."
+
+
+def _with_help(table: Mapping[str, Any]) -> str:
+    """The entries of a table, each with its help."""
+    return "; ".join(f"{name}: {entry.help}" for name, entry in table.items())
 
 
 class GroupedCommand(click.Command):

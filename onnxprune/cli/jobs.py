@@ -107,7 +107,11 @@ def _show(result: Result, source: str, output: str, reporting: ReportOptions) ->
 @click.argument("folder", metavar="FRONTIER")
 @click.argument("output", metavar="OUT.onnx", required=False)
 @click.option("--rate", metavar="R", help="Pick the best trial with this rate or a higher one.")
-@click.option("--max-drop", metavar="DROP", help="Pick the highest rate with this drop or a smaller one.")
+@click.option(
+    "--max-drop",
+    metavar="DROP",
+    help="Pick the highest rate with this drop or a smaller one, in the unit of the metric.",
+)
 def pick(folder: str, output: str | None, rate: str | None, max_drop: str | None) -> None:
     """Write the model of another trial of a search, without a new run. Without OUT.onnx, list the trials."""
     from onnxprune.commands.pick import pick

@@ -8,13 +8,14 @@ from functools import partial
 
 import click
 
-from onnxprune.cli.flags import CONTEXT
+from onnxprune.cli.flags import CONTEXT, flag_like
 from onnxprune.cli.tables.comparison import comparison_table
 from onnxprune.cli.tables.inspection import inspection_tables
 from onnxprune.cli.terminal import check_writable, console, progress_bar, write, write_json
 from onnxprune.commands.compare import TOLERANCE
 from onnxprune.commands.compare import compare as run_compare
 from onnxprune.commands.inspect import inspect as run_inspect
+from onnxprune.config.data import DataSettings
 from onnxprune.config.workers import IN_TURN
 from onnxprune.evaluation.comparison import Tolerance
 
@@ -61,6 +62,8 @@ def report(source: str, target: str) -> None:
     metavar="NAME:DIMS",
     help="Shape of a random input, for example x:1,3,224,224. Repeatable.",
 )
+@flag_like(DataSettings, "transform")
+@flag_like(DataSettings, "label_offset")
 @click.option(
     "--check-rtol",
     type=click.FloatRange(0),
@@ -84,6 +87,8 @@ def compare(
     second: str,
     data: str | None,
     input_shape: tuple[str, ...],
+    transform: str | None,
+    label_offset: int,
     check_rtol: float,
     check_atol: float,
     seed: int,
@@ -92,7 +97,16 @@ def compare(
     """Run two models on the same inputs. The exit status is 1 if |A - B| > atol + rtol * |A| for any element."""
     tolerance = Tolerance(relative=check_rtol, absolute=check_atol)
     check_writable("--json", json_path)
-    result = run_compare(first, second, data=data, input_shape=input_shape, tolerance=tolerance, seed=seed)
+    result = run_compare(
+        first,
+        second,
+        data=data,
+        input_shape=input_shape,
+        transform=transform,
+        label_offset=label_offset,
+        tolerance=tolerance,
+        seed=seed,
+    )
     console().print(comparison_table(result, tolerance))
     write_json(json_path, result.to_dict() | {"tolerance": asdict(tolerance)})
     if any(output.mismatched for output in result.outputs):
@@ -112,6 +126,8 @@ def compare(
     metavar="NAME:DIMS",
     help="Shape of a synthetic input, for example x:1,3,224,224. Repeatable.",
 )
+@flag_like(DataSettings, "transform")
+@flag_like(DataSettings, "label_offset")
 @click.option(
     "--rate",
     "rates",
@@ -143,6 +159,8 @@ def sensitivity(
     source: str,
     data: str,
     input_shape: tuple[str, ...],
+    transform: str | None,
+    label_offset: int,
     rates: tuple[float, ...],
     samples: int,
     workers: str,
@@ -162,6 +180,8 @@ def sensitivity(
             source,
             data,
             input_shape=input_shape,
+            transform=transform,
+            label_offset=label_offset,
             rates=rates or RATES,
             samples=samples,
             state=json_path,

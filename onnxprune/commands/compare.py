@@ -15,6 +15,7 @@ from onnxprune.evaluation.comparison import Evaluation, Tolerance
 from onnxprune.evaluation.runs import check_runs, patience, random_inputs
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.model.io import ModelLike, load
+from onnxprune.reports.record import written_transform
 
 TOLERANCE = Tolerance(relative=1e-4, absolute=1e-5)
 
@@ -25,10 +26,14 @@ def compare(
     *,
     data: DataSource = None,
     input_shape: ShapesLike = (),
+    transform: str | None = None,
+    label_offset: int = 0,
     tolerance: Tolerance = TOLERANCE,
     seed: int = 0,
 ) -> Evaluation:
     """Run both models on `data`, as in `prune`, or on random inputs (of the shapes in `input_shape`).
+
+    `transform`, `label_offset`: as in `prune`; without `transform`, that of the job that wrote one of the models.
 
     `mismatched` of an output counts the elements that differ by more than the tolerance.
 
@@ -55,7 +60,9 @@ def compare(
         limit = patience(models[0][0]) or patience(models[1][0])
         samples = random_inputs(sessions[0], fixed, seed, patience=limit)
     else:
-        samples = load_data(data, Request(fixed))
+        written = (written_transform(model.metadata_props) for model, _ in models)
+        chosen = transform or next((text for text in written if text is not None), None)
+        samples = load_data(data, Request(fixed, chosen, label_offset))
     samples = check_runs(sessions[0], samples, fixed)
     return comparison.compare(sessions[0], sessions[1], samples, fixed, tolerance=tolerance)
 

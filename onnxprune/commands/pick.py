@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from onnxprune.errors import SettingError
+from onnxprune.evaluation.metrics import drop_text
 from onnxprune.job.frontier import Frontier, Trial, best_at_least, best_within
 from onnxprune.model.io import staging
 
@@ -18,6 +19,8 @@ def pick(
     max_drop: float | None = None,
 ) -> Trial:
     """Copy a trial's model to `output`: the best trial at `rate` or above, or the highest rate within `max_drop`.
+
+    `max_drop`: in the unit of the metric.
 
     Raises:
         SettingError: not exactly one of the two is given, no trial fits, or the folder holds no search.
@@ -32,7 +35,9 @@ def pick(
         trial, wanted = best_at_least(frontier.trials, rate), f"has a rate of {rate:.2%} or more"
     else:
         assert max_drop is not None
-        trial, wanted = best_within(frontier.trials, max_drop), f"has a drop of {max_drop:.2%} or less"
+        metric = frontier.trials[0].metric if frontier.trials else "top-1"
+        trial = best_within(frontier.trials, max_drop)
+        wanted = f"has a drop of {drop_text(metric, max_drop)} or less"
     if trial is None:
         raise SettingError(f"no trial in {folder} {wanted}: `onnxprune pick {folder}` lists the trials")
     assert trial.model is not None, "no other trial dominates the one chosen"

@@ -20,11 +20,11 @@ from onnxprune.job.pipeline import run
 from onnxprune.job.result import Context, Progress, Result
 from onnxprune.model.io import ModelLike
 from onnxprune.model.weights import Weight, find_weights
-from onnxprune.reports.record import record_of_annotations
+from onnxprune.reports.record import record_of_annotations, written_transform
 from onnxprune.sparse.opening import open_model
 
-# Settings of the job that wrote the model, which the new file keeps.
-INHERITED = ("format", "values")
+# Settings of the job that wrote the model, which the new file keeps, and how images become its inputs.
+INHERITED = ("format", "values", "transform")
 
 
 @takes(RetrainSettings)
@@ -37,8 +37,8 @@ def retrain(
     """Fine-tune a pruned model that onnxprune wrote on new `data`; the output keeps its format.
 
     Zeros stay zero; with `regrow`, removed weights return if they grow large, and as many others of the layer are
-    removed. The settings are the fields of `RetrainSettings`. With labels, the default of `distill` is 0, because the
-    outputs are meant to change.
+    removed. The settings are the fields of `RetrainSettings`. Images become inputs as in the job that wrote the model,
+    unless `transform` is given. With labels, the default of `distill` is 0, because the outputs are meant to change.
 
     Raises:
         OnnxPruneError: what is wrong, and how to fix it; nothing was written.
@@ -53,8 +53,9 @@ def retrain(
     opened = open_model(model)
     data = None
     if not (isinstance(source, str) and source == SYNTHETIC):
-        asked = settings.get("transform"), settings.get("label_offset", 0)
-        data = load_data(source, Request(input_specs(opened.model), *asked))
+        transform = settings.get("transform") or written_transform(opened.model.metadata_props)
+        request = Request(input_specs(opened.model), transform, settings.get("label_offset", 0))
+        data = load_data(source, request)
     config = _config(opened.model, opened.origin.name, data, regrow, settings)
     target = None if output is None else Path(output)
     return run(opened, target, config, progress or (lambda stage, fraction: None), Context(data=data))

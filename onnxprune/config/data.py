@@ -46,18 +46,18 @@ class DataSettings:
     )
     transform: str | None = setting(
         None,
-        "How images become inputs: a preset (imagenet, tf, unit, raw, yolo, mnist, cifar10), or steps such as "
-        "resize:256,crop:224,scale:1/255,mean:0.485,0.456,0.406,std:0.229,0.224,0.225.  [default: by the shape of the "
-        "input]",
+        "How images become inputs: a preset ({presets}); steps such as resize:256,crop:224,scale:1/255,mean:0.5,"
+        "std:0.5; or a preset and steps that replace some of its own, such as imagenet,channels:bgr. Other steps are "
+        "letterbox:SIZE and layout:nhwc.  [default: by the shape of the input]",
         metavar="STEPS",
-        common="How images become inputs, for example imagenet",
+        common="Images to inputs, for example imagenet",
     )
     augment: str | None = setting(
         None,
-        "Random changes of the training images, which the teacher sees too: for example flip,crop:4. Needs "
-        "torchvision.",
+        "Random changes of the training images, which the teacher sees too: NAME or NAME:NUMBER, separated by commas, "
+        "for example flip,crop:4. {augmentations}.",
         metavar="STEPS",
-        common="Random changes of training images, for example flip,crop:4",
+        common="Change training images, for example flip,crop:4",
     )
     label_offset: int = setting(
         0,
@@ -77,16 +77,6 @@ class DataSettings:
         "Shape of an input with dynamic dims, for example x:1,3,224,224. It is used for synthetic inputs and for "
         "choosing kernels. Repeatable.",
         metavar="NAME:DIMS",
-    )
-    max_drop: float | None = setting(
-        None,
-        "Largest drop allowed, in the unit of the metric: 0.005 or 0.5% of accuracy, 0.3 dB of PSNR. If the result is "
-        "worse, no file is written and the exit status is 1. Without --rate, search for the highest rate within this "
-        "drop on the validation data.",
-        metavar="DROP",
-        within=AT_LEAST_0,
-        trains=False,
-        common="Largest accuracy drop; without --rate, search for the rate",
     )
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxprune.config.checks import FRACTION
+from onnxprune.config.checks import AT_LEAST_0, FRACTION
 from onnxprune.config.declare import Names, setting
 
 
@@ -28,10 +28,19 @@ class EvaluationSettings:
         "with one item for each sample, for example decoded texts or detections.",
         metavar="MODULE:FUNCTION",
     )
+    max_drop: float | None = setting(
+        None,
+        "Largest drop allowed, absolute, in the unit of the first metric: 0.005 or 0.5% of accuracy, 0.3 for 0.3 dB of "
+        "PSNR. If the result is worse, no file is written and the exit status is 1. Without --rate, search for the "
+        "highest rate within this drop on the validation data.",
+        metavar="DROP",
+        within=AT_LEAST_0,
+        trains=False,
+        common="Largest drop; without --rate, search for the rate",
+    )
     max_loss: float | None = setting(
         None,
-        "Largest loss allowed, relative to the baseline's value of the first metric (0.01 or 1%); --max-drop is "
-        "absolute, in the unit of the metric. It refuses and searches in the same way.",
+        "As --max-drop, but relative to the input model's value of the first metric (0.01 or 1%).",
         metavar="LOSS",
         within=FRACTION,
         trains=False,

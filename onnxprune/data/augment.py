@@ -132,7 +132,7 @@ AUGMENTATIONS = {
     ),
     "rand": Kind(
         lambda v2, magnitude, size: v2.RandAugment(magnitude=int(magnitude)),
-        "RandAugment: two changes of MAGNITUDE",
+        "RandAugment, two changes of MAGNITUDE",
         9,
         most=30,
         whole=True,
@@ -238,7 +238,7 @@ class Augmentation:
             if kind.ranged and images.dtype != np.uint8:
                 raise DataError(
                     f"--augment {name} needs pixels from 0 to 255, the images are {images.dtype} and scaled already: "
-                    "give images as files or uint8, with --transform"
+                    "give image files"
                 )
             for key, array in labels.items():
                 if kind.policy and movers[key]:

@@ -134,8 +134,8 @@ def _numeric(schema: Any, spec: InputSpec, labels: set[str], path: str) -> tuple
     if not names or (isinstance(width, int) and len(names) != width):
         raise DataError(
             f"{path} has {len(names)} columns of numbers beside labels ({_listed(names)}), the input {spec.name!r} "
-            f"takes {width if isinstance(width, int) else 'at least 1'}: remove the others, or give a column "
-            f"{spec.name!r} of lists"
+            f"takes {width if isinstance(width, int) else 'at least 1'}: call that of the labels 'label' and remove "
+            f"others, or give a column {spec.name!r} of lists"
         )
     return names
 

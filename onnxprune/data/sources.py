@@ -156,10 +156,10 @@ class Fit:
         spec = next(spec for spec in self.request.specs if spec.name == name)
         kinds = {"f": "f", "O": "OUS"}.get(spec.dtype.kind, "iub")
         if array.dtype.kind not in kinds:
-            images = ", or give --transform" if array.dtype == np.uint8 and array.ndim > 2 else ""
+            images = "give --transform, or " if array.dtype == np.uint8 and array.ndim > 2 else ""
             raise DataError(
-                f"array {name!r} of {self.name} has the type {array.dtype}, the input takes {spec.dtype}: "
-                f"preprocess it as in the training of the model{images}"
+                f"array {name!r} of {self.name} has the type {array.dtype}, the input takes {spec.dtype}: {images}"
+                "preprocess it as in the training of the model"
             )
         fits = array.ndim == len(spec.shape) and all(
             not isinstance(want, int) or have == want

@@ -272,7 +272,7 @@ class _Searcher:
 
     def _notes(self, chosen: Trial) -> list[str]:
         text = partial(drop_text, chosen.metric)
-        error = "" if chosen.drop_error is None else f" with a standard error of {text(chosen.drop_error)}"
+        error = "" if chosen.drop_error is None else f" (standard error {text(chosen.drop_error)})"
         notes = [
             f"The highest rate of {len(self._trials)} trials with a drop of at most {text(self._max_drop)} on "
             f"validation data is {chosen.rate:.2%}, with a drop of {text(chosen.drop)}{error}."

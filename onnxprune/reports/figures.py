@@ -88,7 +88,7 @@ def sensitivity(record: Mapping[str, Any]) -> str:
 
 
 def fine_tuning(record: Mapping[str, Any]) -> str:
-    """Loss and error over the epochs."""
+    """Loss and metric over the epochs."""
     epochs = record.get("fine_tuning") or ()
     losses = {
         "validation": [(epoch["epoch"], epoch["loss"]) for epoch in epochs],
@@ -96,13 +96,21 @@ def fine_tuning(record: Mapping[str, Any]) -> str:
             (epoch["epoch"], epoch["training_loss"]) for epoch in epochs if epoch["training_loss"] is not None
         ],
     }
-    errors = [(epoch["epoch"], 1 - epoch["score"]) for epoch in epochs if epoch["score"] is not None]
+    scores = [(epoch["epoch"], epoch["score"]) for epoch in epochs if epoch["score"] is not None]
     figures = []
     if epochs:
         figures.append(line_chart({name: line for name, line in losses.items() if line}, "epoch", "loss"))
-    if errors:
+    if scores:
+        name = next(epoch["metric"] for epoch in epochs if epoch["score"] is not None)
+        metric = METRICS.get(name)
+        title, shown = (name, "{:.3g}".format) if metric is None else (metric.title, metric.format.format)
+        as_error = metric is not None and metric.as_error
+        if as_error:
+            scores = [(epoch, 1 - score) for epoch, score in scores]
         figures.append(
-            line_chart({"validation": errors}, "epoch", "validation error", format_y="{:.2%}".format)
+            line_chart(
+                {"validation": scores}, "epoch", f"validation {title}", format_y=shown, from_zero=as_error
+            )
         )
     return section("Fine-tuning", charts(figures)) if figures else ""
 

@@ -190,7 +190,7 @@ def _thinned(epochs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     every = -(-len(epochs) // ANNOTATED_EPOCHS)
     some = epochs[::-1][::every][::-1] if epochs else ()
     drawn = ("epoch", "training_loss", "loss", "score")
-    return [{key: _short(epoch[key]) for key in drawn} for epoch in some]
+    return [{key: _short(epoch[key]) for key in drawn} | {"metric": epoch["metric"]} for epoch in some]
 
 
 def _steepest(curves: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, list[tuple[float, float]]]:
@@ -233,6 +233,12 @@ def _binned(parts: Mapping[str, np.ndarray]) -> dict[str, Any]:
         name: np.histogram(part.clip(-widest, widest), edges)[0].tolist() for name, part in parts.items()
     }
     return {"edges": edges.tolist(), "counts": counts}
+
+
+def written_transform(metadata: Mapping[str, str]) -> str | None:
+    """How images became inputs in the job that wrote a model with this metadata; None if it had no images."""
+    record = record_of_annotations(metadata)
+    return None if record is None else record["settings"].get("transform")
 
 
 def record_of_annotations(metadata: Mapping[str, str]) -> dict[str, Any] | None:

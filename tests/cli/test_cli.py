@@ -12,6 +12,9 @@ import pytest
 from onnx import helper
 
 from onnxprune import cli
+from onnxprune.data.augment import AUGMENTATIONS
+from onnxprune.data.transform_text import PRESETS
+from onnxprune.evaluation.metrics import METRICS
 from tests.builders import cnn, floats, initializer, mlp, model_of
 
 
@@ -314,3 +317,34 @@ def test_retrain_keeps_the_format_and_evaluates_on_old_data_and_new(folder, caps
     assert "top-1 error, old data" in out
     assert onnx.load("out.onnx").graph.sparse_initializer
     assert json.loads(Path("report.json").read_text())["settings"]["data"] == "data.npz"
+
+
+def test_the_help_names_every_metric_preset_and_augmentation(capsys):
+    _, out, _ = run("prune", "--help", capsys=capsys)
+    text = " ".join(out.split()).replace("- ", "-")
+    assert f"a preset ({', '.join(PRESETS)})" in text
+    for name, entry in {**METRICS, **AUGMENTATIONS}.items():
+        assert f"{name}: {entry.help}" in text
+
+
+def test_verbose_shows_the_metric_of_each_epoch_in_its_own_unit(folder, capsys):
+    outputs = np.linspace(-1, 1, 160, dtype=np.float32).reshape(40, 4)
+    np.savez("data.npz", x=np.ones((40, 8), np.float32), labels=outputs)
+    code, out, _ = run(
+        *(
+            "in.onnx",
+            "out.onnx",
+            "--rate",
+            0.5,
+            "--data",
+            "data.npz",
+            "--metric",
+            "psnr",
+            "--epochs",
+            1,
+            "-v",
+        ),
+        capsys=capsys,
+    )
+    assert code == 0
+    assert "validation PSNR" in out and len(re.findall(r"^ +\d+ .* -?\d+\.\d\d dB *$", out, re.MULTILINE)) > 1

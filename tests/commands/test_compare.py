@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+import onnxprune
 from onnxprune import cli
 from tests.builders import cnn, floats, initializer, mlp, model_of, normal
 
@@ -79,3 +80,24 @@ def test_what_cannot_be_compared_is_one_line(folder, capsys, arguments, words):
     onnx.save(cnn(), "cnn.onnx")
     status, out, err = run(*arguments, capsys=capsys)
     assert status == 2 and not out and err.count("\n") == 1 and words in err, err
+
+
+def test_images_become_inputs_as_in_the_job_that_wrote_a_model(tmp_path):
+    images = {"x": np.random.default_rng(0).integers(0, 256, (8, 6, 6, 3), np.uint8)}
+    onnxprune.prune(cnn(), tmp_path / "out.onnx", rate=0.5, eval_data=images, transform="tf")
+    found, same, other = (
+        onnxprune.compare(cnn(), tmp_path / "out.onnx", data=images, transform=transform).outputs[0].absolute
+        for transform in (None, "tf", "raw")
+    )
+    assert found == same and abs(other - same) > 1
+
+
+def test_transform_and_label_offset_are_flags(folder, capsys):
+    onnx.save(cnn(), "a.onnx")
+    images = np.random.default_rng(0).integers(0, 256, (8, 6, 6, 3), np.uint8)
+    np.savez("data.npz", x=images, labels=np.arange(8) % 4 - 1)
+    flags = ("a.onnx", "a.onnx", "--data", "data.npz", "--transform", "unit")
+    status, _, err = run(*flags, capsys=capsys)
+    assert status == 2 and "the class -1" in err
+    status, out, _ = run(*flags, "--label-offset", "1", capsys=capsys)
+    assert status == 0 and "top-1 error" in out

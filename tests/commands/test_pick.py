@@ -34,3 +34,10 @@ def test_a_picked_model_brings_its_external_data_along(tmp_path):
 def test_one_of_rate_and_max_drop_says_which_trial(asked, tmp_path):
     with pytest.raises(SettingError, match=r"give either --rate R, .* or --max-drop DROP"):
         pick(tmp_path, tmp_path / "picked.onnx", **asked)
+
+
+def test_a_drop_is_in_the_unit_of_the_metric(tmp_path):
+    frontier = Frontier.begin(tmp_path / "f", {}, resume=False)
+    frontier.add(Trial(0, 0.5, 1, None, 10, 10, "psnr", 30.0, 29.0, 1.0, 0.1, 1.0, "trial-00.onnx"))
+    with pytest.raises(SettingError, match=r"has a drop of 0\.30 dB or less"):
+        pick(tmp_path / "f", tmp_path / "picked.onnx", max_drop=0.3)

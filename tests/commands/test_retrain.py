@@ -8,7 +8,7 @@ from onnxprune.errors import SettingError
 from onnxprune.model.io import load
 from onnxprune.model.weights import find_weights
 from onnxprune.sparse.restore import from_ops
-from tests.builders import mlp, normal
+from tests.builders import cnn, mlp, normal
 
 
 def quadrants(count, seed):
@@ -98,3 +98,14 @@ def test_retrain_takes_no_setting_that_the_model_decides(tmp_path):
         onnxprune.retrain(pruned, rate=0.5, **SETTINGS)
     with pytest.raises(SettingError, match="give --data"):
         onnxprune.retrain(pruned, data=None)
+
+
+def test_images_become_inputs_as_in_the_job_that_wrote_the_model(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (40, 6, 6, 3), np.uint8)
+    onnxprune.prune(cnn(), tmp_path / "out.onnx", rate=0.5, eval_data={"x": images}, transform="tf")
+    settings = {"data": {"x": images, "labels": np.arange(40) % 4}, "epochs": 1}
+    again = onnxprune.retrain(tmp_path / "out.onnx", **settings).report
+    assert again.settings["transform"] == "tf"
+    other = onnxprune.retrain(tmp_path / "out.onnx", transform="raw", **settings).report
+    assert other.settings["transform"] == "raw"
+    assert other.fine_tuning[0]["loss"] != pytest.approx(again.fine_tuning[0]["loss"])

@@ -77,8 +77,14 @@ def test_the_page_shows_every_layer_setting_version_and_hash(record):
     for name, value in record["settings"].items():
         assert name in text and ("" if value is None else str(value)) in text
     assert record["source_sha256"] in text and record["versions"]["onnxruntime"] in text
-    assert "loss against epoch" in page(record) and "validation error against epoch" in page(record)
+    assert "loss against epoch" in page(record) and "validation top-1 error against epoch" in page(record)
     assert "excluded by --exclude" in text
+
+
+def test_the_page_draws_a_metric_that_is_no_accuracy_in_its_own_unit(record):
+    epochs = [{**epoch, "metric": "psnr", "score": 18.0 + epoch["epoch"]} for epoch in record["fine_tuning"]]
+    content = page({**record, "fine_tuning": epochs})
+    assert "validation PSNR against epoch" in content and "18.00 dB" in content
 
 
 def test_the_page_draws_sensitivities_and_the_weights_before_and_after_pruning_and_fine_tuning(record):

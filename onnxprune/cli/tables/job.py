@@ -10,9 +10,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from onnxprune.cli.tables.common import table, unprunable_table
+from onnxprune.evaluation.metrics import METRICS, score_text
 from onnxprune.reports.record import LayerRecord, Report
 from onnxprune.reports.summary import score_texts
 from onnxprune.reports.text import bytes_text, shape_text
+
+# The metric whose column is shown, empty, where there are no labels.
+DEFAULT = "top-1"
 
 
 def job_summary(report: Report) -> RenderableType:
@@ -26,14 +30,15 @@ def job_summary(report: Report) -> RenderableType:
 
 def job_details(report: Report) -> RenderableType:
     """Every epoch on validation data, the weights that could not be pruned, and those that are stored dense."""
-    epochs = table(
-        "fine-tuning", "step", "epoch", "training loss", "validation loss", "validation error", numeric=5
-    )
+    metric = next((record["metric"] for record in report.fine_tuning if record["metric"]), DEFAULT)
+    title = METRICS[metric].title if metric in METRICS else metric
+    columns = ("step", "epoch", "training loss", "validation loss", f"validation {title}")
+    epochs = table("fine-tuning", *columns, numeric=len(columns))
     for record in report.fine_tuning:
         training = "" if record["training_loss"] is None else f"{record['training_loss']:.4f}"
-        error = "" if record["score"] is None else f"{1 - record['score']:.2%}"
+        score = "" if record["score"] is None else score_text({"name": metric, "value": record["score"]})
         epochs.add_row(
-            str(record["step"]), f"{record['epoch']:.2f}", training, f"{record['loss']:.4f}", error
+            str(record["step"]), f"{record['epoch']:.2f}", training, f"{record['loss']:.4f}", score
         )
     dense = [
         f"- {escape(layer.name)} is stored dense: {escape(layer.note)}."
