@@ -38,8 +38,10 @@ class JobData:
         found = (self.training, self.validation, self.test, self.old, self.calibration)
         return [data for data in found if data is not None]
 
-    def guessed(self) -> dict[str, str]:
-        """The setting of images that the shape of the input decided, as the text that would have the same effect."""
+    def guessed(self, config: PruneConfig) -> dict[str, str]:
+        """The setting of images where the shape of the input decided it, as the text that has the same effect."""
+        if config.transform is not None:
+            return {}
         transforms = [transform for data in self.given() if (transform := transform_of(data)) is not None]
         return {"transform": transforms[0].text()} if transforms else {}
 

@@ -87,7 +87,7 @@ def run(
         refuse_worse(evaluation, config, target)
         report = Report(
             versions=versions(),
-            settings=(context.settings or config).to_dict() | data.guessed(),
+            settings=(context.settings or config).to_dict() | data.guessed(config),
             source_sha256=origin.sha256,
             baseline=dense,
             pruned=replace(pruned, nonzero=pruned.nonzero - rounded_away),
