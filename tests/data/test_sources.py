@@ -138,9 +138,7 @@ def test_bytes_that_are_images_go_through_the_transform_and_labels_are_read_with
     spec = InputSpec("image", np.dtype(np.float32), ("N", 3, 8, 8))
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
     given = {"image": pixels, "labels": np.arange(6)}
-    with pytest.raises(
-        DataError, match=r"type uint8, .* the input takes float32: give --transform, or "
-    ):
+    with pytest.raises(DataError, match=r"type uint8, the input takes float32: give --transform, or "):
         load_data(given, Request([spec]))
     data = load_data(given, Request([spec], transform="unit"))
     expected = pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255
