@@ -114,13 +114,29 @@ def working_folder(parent: Path | None) -> Iterator[Path]:
     """
     if parent is not None:
         _sweep(parent)
-    folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=parent))
-    _open_folders.add(folder)
-    try:
-        with locked(folder):
+    with contextlib.ExitStack() as lock:
+        folder = _locked_folder(parent, lock)
+        try:
             yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            _open_folders.discard(folder)
+
+
+def _locked_folder(parent: Path | None, lock: contextlib.ExitStack) -> Path:
+    """A new folder, whose lock `lock` holds.
+
+    Another process may take a folder that is not locked yet for that of a killed run: then a new one is made.
+    """
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=parent))
+        _open_folders.add(folder)
+        with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as attempt:
+            attempt.enter_context(locked(folder))
+            # Locked and still there: from now on it stays.
+            if folder.exists():
+                lock.push(attempt.pop_all())
+                return folder
         _open_folders.discard(folder)
 
 
