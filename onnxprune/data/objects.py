@@ -69,7 +69,12 @@ def arrays_source(arrays: Mapping[str, Any], name: str, request: Request) -> Sou
     named = {spec.name for spec in request.specs}
     if len(lengths) > 1 and not request.common_batch() and set(arrays) <= named:
         return WholeSource(arrays)
-    return ArraySource(arrays, name)
+    source = ArraySource(arrays, name)
+    if request.transform is not None and all(arrays[key].dtype != np.uint8 for key in named & set(arrays)):
+        source.notes = (
+            f"--transform was not used for {name}, whose arrays hold no bytes: values stay as they are.",
+        )
+    return source
 
 
 def _open_batches(batches: Iterable[Any], name: str) -> Source:

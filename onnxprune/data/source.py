@@ -23,10 +23,12 @@ class Source(ABC):
     """Samples that are read when they are needed, by number.
 
     `costly`: reading a sample takes longer than copying it, for example because an image is decoded, so that worker
-    processes pay. Sources are sent to worker processes, so they must be picklable and safe to use after a fork.
+    processes pay. `notes`: for the summary of a job. Sources are sent to worker processes, so they must be picklable
+    and safe to use after a fork.
     """
 
     costly = False
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -45,13 +45,14 @@ def load_data(source: Any, request: Request) -> Dataset:
     fit = Fit.of(first, name, request)
     batch = fit(first)
     unused = sorted(set(first) - set(fit.names) - set(fit.labels))
-    notes = tuple(getattr(opened, "notes", ()))
+    notes = opened.notes
     if unused:
         notes += (
             f"These arrays of {name} are not inputs of the model and were not used: {', '.join(unused)}.",
         )
     whole = isinstance(opened, WholeSource)
-    return Dataset(opened, name, fit, bool(batch.labels), whole=whole, notes=notes)
+    offset = request.label_offset
+    return Dataset(opened, name, fit, bool(batch.labels), whole=whole, notes=notes, label_offset=offset)
 
 
 def transform_of(data: Dataset) -> Transform | None:
@@ -137,8 +138,6 @@ class Fit:
             raise DataError(
                 f"the labels of {self.name} have the type {labels.dtype}: give integer classes, float targets or texts"
             )
-        if self.request.label_offset and labels.dtype.kind in "iu":
-            return labels.astype(np.int64) + self.request.label_offset
         return labels
 
     def _input(self, array: np.ndarray, name: str) -> np.ndarray:

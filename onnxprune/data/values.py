@@ -20,9 +20,10 @@ LABEL_NAMES = (LABELS, "label", "y", "target", "targets")
 
 def found_labels(names: set[str], inputs: set[str]) -> dict[str, str]:
     """The names of label arrays -> "labels" or "labels.OUTPUT", among names of which some are inputs."""
-    by_output = {name: name for name in names - inputs if name.startswith(f"{LABELS}.")}
+    # Sorted: the order of a set differs from process to process.
+    by_output = {name: name for name in sorted(names - inputs) if name.startswith(f"{LABELS}.")}
     plain = next((name for name in LABEL_NAMES if name in names and name not in inputs), None)
-    return by_output | ({} if plain is None else {plain: LABELS})
+    return ({} if plain is None else {plain: LABELS}) | by_output
 
 
 def sample_arrays(sample: Any, name: str, request: Request) -> Arrays:

@@ -131,11 +131,3 @@ def test_label_names_are_found_and_other_arrays_are_told():
     assert not data.labeled and "not used: lables" in data.notes[0]
     # Where the model has an input of that name, it is no label.
     assert not load_data({"y": X}, Request([InputSpec("y", FLOAT, ("N", 3))])).labeled
-
-
-def test_an_offset_is_added_to_class_numbers():
-    request = Request(ONE.specs, label_offset=1)
-    assert (
-        load_data({"x": X, "labels": Y.astype(np.uint8)}, request).read().labels[""].tolist()
-        == (Y + 1).tolist()
-    )
