@@ -152,10 +152,24 @@ def _open_loader(loader: Any, name: str, request: Request) -> Source:
     if plain and type(loader.batch_sampler) is BatchSampler and hasattr(dataset, "__getitem__"):
         return ItemSource(dataset, name, request, loader.collate_fn)
 
+    sampler = getattr(loader, "sampler", None)
+
     def passes(epoch: int) -> Iterator[Arrays]:
-        yield from (sample_arrays(batch, name, request) for batch in loader)
+        batches = _in_one_order(loader, sampler) if hasattr(sampler, "generator") else loader
+        yield from (sample_arrays(batch, name, request) for batch in batches)
 
     return StreamSource(passes, name)
+
+
+def _in_one_order(loader: Any, sampler: Any) -> Iterator[Any]:
+    """What a loader yields, its sampler drawing the same samples in every pass: validation is split off by number."""
+    import torch
+
+    own, sampler.generator = sampler.generator, torch.Generator().manual_seed(0)
+    try:
+        yield from loader
+    finally:
+        sampler.generator = own
 
 
 def _batched(samples: Iterable[Any], name: str, request: Request, epoch: int) -> Iterator[Arrays]:

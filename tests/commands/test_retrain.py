@@ -98,3 +98,12 @@ def test_retrain_takes_no_setting_that_the_model_decides(tmp_path):
         onnxprune.retrain(pruned, rate=0.5, **SETTINGS)
     with pytest.raises(SettingError, match="give --data"):
         onnxprune.retrain(pruned, data=None)
+
+
+def test_labels_that_no_loss_takes_are_for_the_metric_and_the_model_is_distilled(tmp_path):
+    pruned = prune(tmp_path / "pruned.onnx")
+    pairs = {"x": normal(60, 8), "labels": np.repeat(np.linspace(0, 1, 30), 2)}
+    settings = SETTINGS | {"data": pairs, "metric": "spearman", "epochs": 1}
+    result = onnxprune.retrain(pruned, **settings)
+    assert result.report.settings["distill"] is None
+    assert any("for the metric alone" in note for note in result.report.notes)

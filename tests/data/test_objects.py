@@ -131,3 +131,13 @@ def test_label_names_are_found_and_other_arrays_are_told():
     assert not data.labeled and "not used: lables" in data.notes[0]
     # Where the model has an input of that name, it is no label.
     assert not load_data({"y": X}, Request([InputSpec("y", FLOAT, ("N", 3))])).labeled
+
+
+def test_a_loader_with_a_sampler_gives_the_same_samples_in_every_pass():
+    torch = pytest.importorskip("torch")
+    data = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
+    sampler = torch.utils.data.SubsetRandomSampler(range(len(X)))
+    source = load_data(torch.utils.data.DataLoader(data, 2, sampler=sampler), ONE).source
+    first, second = (list(source.scan(np.arange(len(X)), 4, epoch)) for epoch in (0, 1))
+    assert all((a["x"] == b["x"]).all() for a, b in zip(first, second, strict=True))
+    assert sampler.generator is None and not source.notes
