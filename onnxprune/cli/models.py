@@ -21,6 +21,14 @@ from onnxprune.evaluation.comparison import Tolerance
 STATUS_DIFFERENT = 1
 
 
+TRANSFORM = click.option(
+    "--transform", metavar="STEPS", help="How images become inputs, as in prune --transform."
+)
+LABEL_OFFSET = click.option(
+    "--label-offset", type=int, default=0, show_default=True, metavar="N", help="Added to class numbers."
+)
+
+
 @click.command(
     context_settings=CONTEXT, short_help="Show weights, density, and what cannot be pruned and why."
 )
@@ -61,6 +69,10 @@ def report(source: str, target: str) -> None:
     metavar="NAME:DIMS",
     help="Shape of a random input, for example x:1,3,224,224. Repeatable.",
 )
+@TRANSFORM
+@LABEL_OFFSET
+@click.option("--metric", multiple=True, metavar="NAME", help="Metric on labeled data, as in prune --metric.")
+@click.option("--postprocess", metavar="MODULE:FUNCTION", help="Makes what metrics score, as in prune.")
 @click.option(
     "--check-rtol",
     type=click.FloatRange(0),
@@ -84,6 +96,10 @@ def compare(
     second: str,
     data: str | None,
     input_shape: tuple[str, ...],
+    transform: str | None,
+    label_offset: int,
+    metric: tuple[str, ...],
+    postprocess: str | None,
     check_rtol: float,
     check_atol: float,
     seed: int,
@@ -92,7 +108,18 @@ def compare(
     """Run two models on the same inputs. The exit status is 1 if |A - B| > atol + rtol * |A| for any element."""
     tolerance = Tolerance(relative=check_rtol, absolute=check_atol)
     check_writable("--json", json_path)
-    result = run_compare(first, second, data=data, input_shape=input_shape, tolerance=tolerance, seed=seed)
+    result = run_compare(
+        first,
+        second,
+        data=data,
+        input_shape=input_shape,
+        transform=transform,
+        label_offset=label_offset,
+        metric=metric,
+        postprocess=postprocess,
+        tolerance=tolerance,
+        seed=seed,
+    )
     console().print(comparison_table(result, tolerance))
     write_json(json_path, result.to_dict() | {"tolerance": asdict(tolerance)})
     if any(output.mismatched for output in result.outputs):
@@ -112,6 +139,8 @@ def compare(
     metavar="NAME:DIMS",
     help="Shape of a synthetic input, for example x:1,3,224,224. Repeatable.",
 )
+@TRANSFORM
+@LABEL_OFFSET
 @click.option(
     "--rate",
     "rates",
@@ -143,6 +172,8 @@ def sensitivity(
     source: str,
     data: str,
     input_shape: tuple[str, ...],
+    transform: str | None,
+    label_offset: int,
     rates: tuple[float, ...],
     samples: int,
     workers: str,
@@ -162,6 +193,8 @@ def sensitivity(
             source,
             data,
             input_shape=input_shape,
+            transform=transform,
+            label_offset=label_offset,
             rates=rates or RATES,
             samples=samples,
             state=json_path,

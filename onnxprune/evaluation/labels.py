@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.data.batch import Batch, Labels
+from onnxprune.data.batch import IGNORED, Batch, Labels
 from onnxprune.data.dataset import Dataset, Prepare
 from onnxprune.data.source import Arrays
 from onnxprune.errors import DataError
 
-# Positions with this label count neither in losses nor in metrics, as in torch.
-IGNORED = -100
 # The label of ignored pixels in image files.
 VOID = 255
 # The class of rows without a box.
