@@ -22,6 +22,14 @@ from onnxprune.evaluation.comparison import Tolerance
 STATUS_DIFFERENT = 1
 
 
+TRANSFORM = click.option(
+    "--transform", metavar="STEPS", help="How images become inputs, as in prune --transform."
+)
+LABEL_OFFSET = click.option(
+    "--label-offset", type=int, default=0, show_default=True, metavar="N", help="Added to class numbers."
+)
+
+
 @click.command(
     context_settings=CONTEXT, short_help="Show weights, density, and what cannot be pruned and why."
 )
@@ -64,6 +72,8 @@ def report(source: str, target: str) -> None:
 )
 @flag_like(DataSettings, "transform")
 @flag_like(DataSettings, "label_offset")
+@click.option("--metric", multiple=True, metavar="NAME", help="Metric on labeled data, as in prune --metric.")
+@click.option("--postprocess", metavar="MODULE:FUNCTION", help="Makes what metrics score, as in prune.")
 @click.option(
     "--check-rtol",
     type=click.FloatRange(0),
@@ -89,6 +99,8 @@ def compare(
     input_shape: tuple[str, ...],
     transform: str | None,
     label_offset: int,
+    metric: tuple[str, ...],
+    postprocess: str | None,
     check_rtol: float,
     check_atol: float,
     seed: int,
@@ -104,6 +116,8 @@ def compare(
         input_shape=input_shape,
         transform=transform,
         label_offset=label_offset,
+        metric=metric,
+        postprocess=postprocess,
         tolerance=tolerance,
         seed=seed,
     )

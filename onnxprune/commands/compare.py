@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnxprune.config.checks import input_shapes
-from onnxprune.config.declare import DataSource, ShapesLike
-from onnxprune.data.request import Request
+from onnxprune.config.declare import DataSource, Names, ShapesLike
+from onnxprune.config.evaluation import EvaluationSettings
+from onnxprune.data.request import VALIDATION, Request
 from onnxprune.data.sources import load_data
 from onnxprune.data.specs import fix_shapes, input_specs
 from onnxprune.errors import ModelFileError
 from onnxprune.evaluation import comparison
 from onnxprune.evaluation.comparison import Evaluation, Tolerance
 from onnxprune.evaluation.runs import check_runs, patience, random_inputs
+from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.model.io import ModelLike, load
 from onnxprune.reports.record import written_transform
@@ -28,20 +30,22 @@ def compare(
     input_shape: ShapesLike = (),
     transform: str | None = None,
     label_offset: int = 0,
+    metric: Names = (),
+    postprocess: str | None = None,
     tolerance: Tolerance = TOLERANCE,
     seed: int = 0,
 ) -> Evaluation:
     """Run both models on `data`, as in `prune`, or on random inputs (of the shapes in `input_shape`).
 
-    `transform`, `label_offset`: as in `prune`; without `transform`, that of the job that wrote one of the models.
-
-    `mismatched` of an output counts the elements that differ by more than the tolerance.
+    `transform`, `label_offset`, `metric`, `postprocess`: as in `prune`; without `transform`, that of the job that wrote
+    one of the models. `mismatched` of an output counts the elements that differ by more than the tolerance.
 
     Raises:
         ModelFileError: a model is broken, or the models have different inputs or outputs.
         DataError: the data does not fit the first model.
-        SettingError: `input_shape` does not fit the first model.
+        SettingError: `input_shape` or `transform` does not fit the first model, or there is no such metric.
     """
+    metrics = Metrics.of(EvaluationSettings(metric=metric, postprocess=postprocess))
     models = [load(source) for source in (first, second)]
     names = [origin.name for _, origin in models]
     specs = [input_specs(model) for model, _ in models]
@@ -62,9 +66,10 @@ def compare(
     else:
         written = (written_transform(model.metadata_props) for model, _ in models)
         chosen = transform or next((text for text in written if text is not None), None)
-        samples = load_data(data, Request(fixed, chosen, label_offset))
-    samples = check_runs(sessions[0], samples, fixed)
-    return comparison.compare(sessions[0], sessions[1], samples, fixed, tolerance=tolerance)
+        samples = load_data(data, Request(fixed, chosen, label_offset, VALIDATION))
+    samples = check_runs(sessions[0], samples, fixed, metrics)
+    metrics.check_labeled(samples)
+    return comparison.compare(sessions[0], sessions[1], samples, fixed, tolerance=tolerance, metrics=metrics)
 
 
 def _list(names: Sequence[str | None]) -> str:

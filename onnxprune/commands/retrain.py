@@ -10,12 +10,15 @@ import onnx_ir as ir
 
 from onnxprune.calibration.synthetic import NAME as SYNTHETIC
 from onnxprune.commands.keywords import takes
+from onnxprune.config.evaluation import EvaluationSettings
 from onnxprune.config.settings import PruneConfig, RetrainSettings
-from onnxprune.data.dataset import Dataset
 from onnxprune.data.request import Request
-from onnxprune.data.sources import load_data
 from onnxprune.data.specs import input_specs
 from onnxprune.errors import SettingError
+from onnxprune.evaluation.labels import label_forms
+from onnxprune.evaluation.scores import Metrics
+from onnxprune.evaluation.sessions import make_session
+from onnxprune.job.inputs import read_samples
 from onnxprune.job.pipeline import run
 from onnxprune.job.result import Context, Progress, Result
 from onnxprune.model.io import ModelLike
@@ -38,7 +41,8 @@ def retrain(
 
     Zeros stay zero; with `regrow`, removed weights return if they grow large, and as many others of the layer are
     removed. The settings are the fields of `RetrainSettings`. Images become inputs as in the job that wrote the model,
-    unless `transform` is given. With labels, the default of `distill` is 0, because the outputs are meant to change.
+    unless `transform` is given. With labels that a loss can be of, the default of `distill` is 0, because the outputs
+    are meant to change.
 
     Raises:
         OnnxPruneError: what is wrong, and how to fix it; nothing was written.
@@ -53,18 +57,25 @@ def retrain(
     opened = open_model(model)
     data = None
     if not (isinstance(source, str) and source == SYNTHETIC):
+        # The labels decide the default of distill.
         transform = settings.get("transform") or written_transform(opened.model.metadata_props)
         request = Request(input_specs(opened.model), transform, settings.get("label_offset", 0))
-        data = load_data(source, request)
-    config = _config(opened.model, opened.origin.name, data, regrow, settings)
+        scored = EvaluationSettings(
+            metric=settings.get("metric", ()), postprocess=settings.get("postprocess")
+        )
+        session = make_session(opened.origin.file, opened.origin.name)
+        data = read_samples(source, session, request, Metrics.of(scored))
+    custom = ":" in settings.get("loss", "auto")
+    trained = data is not None and any(form.trains or custom for form in label_forms(data).values())
+    config = _config(opened.model, opened.origin.name, trained, regrow, settings)
     target = None if output is None else Path(output)
     return run(opened, target, config, progress or (lambda stage, fraction: None), Context(data=data))
 
 
-def _config(
-    model: ir.Model, name: str, data: Dataset | None, regrow: bool, settings: dict[str, Any]
-) -> PruneConfig:
+def _config(model: ir.Model, name: str, trained: bool, regrow: bool, settings: dict[str, Any]) -> PruneConfig:
     """The settings of the job: no further pruning, and the format of the given file.
+
+    `trained`: there are labels that a loss can be of.
 
     Raises:
         SettingError: the model has a pattern that cannot regrow.
@@ -72,7 +83,7 @@ def _config(
     record = record_of_annotations(model.metadata_props)
     written: dict[str, Any] = {} if record is None else record["settings"]
     defaults: dict[str, Any] = {key: written[key] for key in INHERITED if key in written}
-    if data is not None and data.labeled:
+    if trained:
         defaults["distill"] = 0.0
     settings = defaults | settings
     if not regrow:

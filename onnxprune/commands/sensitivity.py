@@ -64,6 +64,8 @@ def sensitivity(
     about: dict[str, Any] = {
         "model": origin.sha256,
         "data": describe_source(data),
+        "transform": transform,
+        "label_offset": label_offset,
         "samples": len(inputs),
         "shapes": {name: list(shape) for name, shape in inputs.shapes().items()},
         "rates": sorted(rates),

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.data.batch import IGNORED
 from onnxprune.data.geometry import Size, boxes_of, corners_of, size_text
 from onnxprune.data.source import Arrays
 from onnxprune.errors import DataError, SettingError, first_line
@@ -254,17 +255,21 @@ class Augmentation:
 
 
 class Masks:
-    """Labels of pixels, of the image's size."""
+    """Labels of pixels, of the image's size. Where the image moves in from beyond its border, classes are ignored."""
 
     @staticmethod
     def wrap(torchvision: Any, mask: np.ndarray, size: Size) -> Any:
         import torch
 
-        return torchvision.tv_tensors.Mask(torch.from_numpy(mask.reshape(-1, *size).copy()))
+        # What moves in is 0, so that 0 has to mean ignored.
+        wrapped = mask - IGNORED if mask.dtype == np.int64 else mask.copy()
+        return torchvision.tv_tensors.Mask(torch.from_numpy(wrapped.reshape(-1, *size)))
 
     @staticmethod
     def unwrap(moved: Any, mask: np.ndarray, size: Size) -> None:
         mask[...] = moved.numpy().reshape(mask.shape)
+        if mask.dtype == np.int64:
+            mask += IGNORED
 
 
 class Boxes:

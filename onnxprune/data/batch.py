@@ -10,6 +10,9 @@ import numpy as np
 Labels = Mapping[str, np.ndarray]
 """Labels by the output that they belong to; "" is the first output. Samples along the first axis."""
 
+# The label of positions that count neither in losses nor in metrics, as in torch.
+IGNORED = -100
+
 
 @dataclass(frozen=True)
 class Batch:

@@ -34,7 +34,7 @@ class Dataset:
 
     `prepare`: makes a batch of what the source reads; it checks names, types and shapes. `labeled`: whether there are
     labels. `whole` and `patience` as in `Batch`. `notes`: sentences about the data for the summary of a job. `group`:
-    so many samples in a row belong together, for example pairs.
+    so many samples in a row belong together, for example pairs. `label_offset`: the setting, for class numbers.
     """
 
     source: Source
@@ -46,6 +46,7 @@ class Dataset:
     patience: float | None = None
     notes: tuple[str, ...] = ()
     group: int = 1
+    label_offset: int = 0
 
     @classmethod
     def of(
@@ -128,6 +129,11 @@ class Dataset:
         return np.sort((numbers[:, None] * self.group + np.arange(self.group)).ravel())
 
 
+def class_names(data: Dataset) -> tuple[str, ...]:
+    """The names of the classes by number, where the data has names of them and not numbers."""
+    return tuple(getattr(data.source, "class_names", ()))
+
+
 def label_name(output: str) -> str:
     """The name of an array of labels: "labels", or "labels.OUTPUT"."""
     return f"{LABELS}.{output}" if output else LABELS
@@ -151,10 +157,10 @@ class Unchanged:
 def class_axis(output_shape: tuple[int, ...], labels_shape: tuple[int, ...]) -> int | None:
     """The class axis of an output, for labels with one class number per sample (or position); None if they do not fit.
 
-    (N, C) and (N,): 1; (N, T, C) and (N, T): 2; (N, C, H, W) and (N, H, W): 1.
+    (N, C) and (N,): 1; (N, T, C) and (N, T): 2; (N, C, H, W) and (N, H, W): 1. Where both fit, sequences have their
+    classes last, and images first.
     """
-    if labels_shape == output_shape[:-1]:
+    last, first = labels_shape == output_shape[:-1], labels_shape == (output_shape[0], *output_shape[2:])
+    if last and not (first and len(output_shape) > 3):
         return len(output_shape) - 1
-    if len(output_shape) > 2 and labels_shape == (output_shape[0], *output_shape[2:]):
-        return 1
-    return None
+    return 1 if first and len(output_shape) > 2 else None

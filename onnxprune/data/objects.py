@@ -69,7 +69,12 @@ def arrays_source(arrays: Mapping[str, Any], name: str, request: Request) -> Sou
     named = {spec.name for spec in request.specs}
     if len(lengths) > 1 and not request.common_batch() and set(arrays) <= named:
         return WholeSource(arrays)
-    return ArraySource(arrays, name)
+    source = ArraySource(arrays, name)
+    if request.transform is not None and all(arrays[key].dtype != np.uint8 for key in named & set(arrays)):
+        source.notes = (
+            f"--transform was not used for {name}, whose arrays hold no bytes: values stay as they are.",
+        )
+    return source
 
 
 def _open_batches(batches: Iterable[Any], name: str) -> Source:
@@ -147,10 +152,24 @@ def _open_loader(loader: Any, name: str, request: Request) -> Source:
     if plain and type(loader.batch_sampler) is BatchSampler and hasattr(dataset, "__getitem__"):
         return ItemSource(dataset, name, request, loader.collate_fn)
 
+    sampler = getattr(loader, "sampler", None)
+
     def passes(epoch: int) -> Iterator[Arrays]:
-        yield from (sample_arrays(batch, name, request) for batch in loader)
+        batches = _in_one_order(loader, sampler) if hasattr(sampler, "generator") else loader
+        yield from (sample_arrays(batch, name, request) for batch in batches)
 
     return StreamSource(passes, name)
+
+
+def _in_one_order(loader: Any, sampler: Any) -> Iterator[Any]:
+    """What a loader yields, its sampler drawing the same samples in every pass: validation is split off by number."""
+    import torch
+
+    own, sampler.generator = sampler.generator, torch.Generator().manual_seed(0)
+    try:
+        yield from loader
+    finally:
+        sampler.generator = own
 
 
 def _batched(samples: Iterable[Any], name: str, request: Request, epoch: int) -> Iterator[Arrays]:

@@ -45,7 +45,7 @@ def load_data(source: Any, request: Request) -> Dataset:
     numbers = np.arange(min(FIRST, len(opened)))
     first = opened.read(numbers)
     labels = found_labels(first, {spec.name for spec in request.specs})
-    notes = [*getattr(opened, "notes", ())]
+    notes = [*opened.notes]
     whole = isinstance(opened, WholeSource)
     for spec in request.specs if request.transform is not None and not whole else ():
         if spec.name in first and first[spec.name].dtype == np.uint8 and spec.dtype.kind == "f":
@@ -62,7 +62,10 @@ def load_data(source: Any, request: Request) -> Dataset:
             f"The shape of the input decided how the images of {name} become inputs: {guessed.text()}. If the model "
             "was trained otherwise, give --transform."
         )
-    return Dataset(opened, name, fit, bool(batch.labels), whole=whole, notes=tuple(notes))
+    offset = request.label_offset
+    return Dataset(
+        opened, name, fit, bool(batch.labels), whole=whole, notes=tuple(notes), label_offset=offset
+    )
 
 
 def transform_of(data: Dataset) -> Transform | None:
@@ -148,8 +151,6 @@ class Fit:
             raise DataError(
                 f"the labels of {self.name} have the type {labels.dtype}: give integer classes, float targets or texts"
             )
-        if self.request.label_offset and labels.dtype.kind in "iu":
-            return labels.astype(np.int64) + self.request.label_offset
         return labels
 
     def _input(self, array: np.ndarray, name: str) -> np.ndarray:

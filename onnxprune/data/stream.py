@@ -32,7 +32,14 @@ class StreamSource(Source):
     def __init__(self, passes: Callable[[int], Batches], name: str):
         self._passes = passes
         self._name = name
-        self._count = sum(_length(batch) for batch in self._checked(0))
+        batches = self._checked(0)
+        first = next(batches)
+        self._count = _length(first) + sum(map(_length, batches))
+        if checksum(first) != checksum(next(self._checked(0))):
+            self.notes = (
+                f"{name} gave other samples in a second pass: a validation split of it may hold training samples, and "
+                "a resumed job may end elsewhere. Seed it, or give --validation-data.",
+            )
 
     def __len__(self) -> int:
         return self._count

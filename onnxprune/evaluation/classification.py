@@ -11,6 +11,8 @@ from onnxprune.evaluation.predictions import Predictions
 # Counts by class of more numbers than this are kept for blocks of samples.
 SAMPLE_COUNTS = 300
 BLOCK_SAMPLES = 256
+# Outputs that top-5 looks at.
+TOP = 5
 
 
 def predicted(found: Predictions) -> np.ndarray:
@@ -41,12 +43,16 @@ def top_5(found: Predictions) -> np.ndarray:
             "class numbers: use --metric top-1"
         )
     scores = np.moveaxis(np.asarray(found.output), axis, -1)
+    if scores.shape[-1] <= TOP:
+        raise DataError(
+            f"--metric top-5 is always right for {scores.shape[-1]} classes, as {found.form.data} has: use top-1"
+        )
     counted = _counted(found)
     labels = np.where(counted, found.labels, 0)[..., None]
     # Counting the larger ones needs no sorting; of equal outputs, the first classes come first.
     own = np.take_along_axis(scores, labels, -1)
     before = (scores > own) | ((scores == own) & (np.arange(scores.shape[-1]) < labels))
-    right = (before.sum(-1) < 5) & ~np.isnan(own[..., 0])
+    right = (before.sum(-1) < TOP) & ~np.isnan(own[..., 0])
     return _shares(right, counted)
 
 

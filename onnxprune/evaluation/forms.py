@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from onnxprune.data.batch import Batch
-from onnxprune.data.dataset import Dataset, class_axis
+from onnxprune.data.dataset import Dataset, class_axis, class_names
 from onnxprune.errors import DataError
-from onnxprune.evaluation.labels import SLACK, UNUSED, VOID, LabelForm, Normalized, Numbers
+from onnxprune.evaluation.labels import KINDS, SLACK, UNUSED, VOID, LabelForm, Normalized, Numbers, shifted
 
 # Targets of which some are larger are not in 0 to 1 or -1 to 1, but 8-bit pixels or of another range.
 LARGEST_UNIT = 2.0
@@ -40,31 +40,76 @@ def fit_labels(
             raise DataError(
                 f"{data.name} has labels of {key!r}, which is no output: give one of {', '.join(outputs)}"
             )
-        forms[key] = find_form(labels, outputs[key or first], data.name, wanted, numbers)
-    order = list(outputs)
-    forms = {key: forms[key] for key in sorted(forms, key=lambda key: order.index(key or first))}
+        if key == first and "" in some.labels:
+            raise DataError(
+                f"{data.name} has labels of the first output twice, as 'labels' and as 'labels.{key}': leave one"
+            )
+        forms[key] = find_form(labels, outputs[key or first], data.name, wanted, numbers, data.label_offset)
+    # The first metric, that of the first output, is the one that choices are made by.
+    forms = {key: forms[key] for key in ("", *outputs) if key in forms}
+    if data.label_offset and forms and not any(form.offset for form in forms.values()):
+        form = next(iter(forms.values()))
+        raise DataError(
+            f"--label-offset is for class numbers, but the labels of {data.name} are "
+            f"{KINDS[form.kind] if form.one_hot is None else 'one-hot'}: leave it out"
+        )
+    _check_names(data, forms.get(""))
     return replace(data, prepare=Normalized(data.prepare, forms)) if forms else data
 
 
+def _check_names(data: Dataset, form: LabelForm | None) -> None:
+    """Refuse names of classes that are not as many as the outputs: their numbers would be those of other classes."""
+    names = class_names(data)
+    if not names or form is None or form.kind not in ("classes", "binary") or form.axis is None:
+        return
+    classes = 2 if form.kind == "binary" else form.classes
+    if len(names) + form.offset != classes:
+        raise DataError(
+            f"{data.name} has {len(names)} classes ({names[0]} to {names[-1]}), but the output has {classes}: name "
+            "classes by their numbers in the model, add those that are missing (as folders, even empty ones), or give "
+            "--label-offset"
+        )
+
+
 def find_form(
-    labels: np.ndarray, output: Any, data: str, wanted: Collection[str] = (), numbers: Numbers = None
+    labels: np.ndarray,
+    output: Any,
+    data: str,
+    wanted: Collection[str] = (),
+    numbers: Numbers = None,
+    offset: int = 0,
 ) -> LabelForm:
     """The form of some labels of `data`, samples along the first axis, with an output for some samples.
 
     `wanted`: the kinds that the named metrics take, which decide where labels can be read in several ways; only for
-    them are numbers (N,) taken for the scores of pairs, and labels that do not fit for "other".
+    them are numbers (N,) taken for the scores of pairs, and labels that do not fit for "other". `offset`: to be
+    added to class numbers, not to labels of other forms.
 
     Raises:
         DataError: they are of no form that fits the output, or classes are out of range.
     """
+    labels = np.asarray(labels)
     try:
-        chosen = _likely(np.asarray(labels), output, data, wanted)
-        chosen.normalize(np.asarray(labels), numbers)
+        chosen = _moved(labels, output, data, wanted, offset) if offset else None
+        chosen = chosen or _likely(labels, output, data, wanted)
+        chosen.normalize(labels, numbers)
     except DataError:
         if "other" not in wanted:
             raise
         return LabelForm("other", data)
     return chosen
+
+
+def _moved(
+    labels: np.ndarray, output: Any, data: str, wanted: Collection[str], offset: int
+) -> LabelForm | None:
+    """The form of class numbers after an offset was added; None if it makes none of them."""
+    if labels.dtype.kind not in "biuf":
+        return None
+    single = "positions" if np.prod(labels.shape[1:]) > 1 else "classes"
+    kind = "boxes" if _are_boxes(labels, output) else single
+    form = _likely(shifted(labels, offset, kind), output, data, wanted)
+    return replace(form, offset=offset) if form.numbered else None
 
 
 def _likely(labels: np.ndarray, output: Any, data: str, wanted: Collection[str]) -> LabelForm:
@@ -95,7 +140,7 @@ def _possible(labels: np.ndarray, output: Any, data: str) -> Iterator[LabelForm]
         yield from _by_class(labels, output, data)
     if not (labels.dtype.kind == "f" and (labels != np.round(labels)).any()):
         yield from _class_numbers(labels, output, data)
-    if np.prod(shape) == output.size:
+    if shape == output.shape or _same_order(shape, output.shape):
         yield LabelForm(
             "targets", data, None if shape == output.shape else output.shape[1:], span=_span(labels)
         )
@@ -152,6 +197,12 @@ def _class_numbers(labels: np.ndarray, output: np.ndarray, data: str) -> Iterato
             )
         yield LabelForm(kind, data, shape, classes, axis)
         return
+
+
+def _same_order(labels: tuple[int, ...], output: tuple[int, ...]) -> bool:
+    """Whether numbers of one shape are in the order of the other: they differ by axes of size 1, or one is flat."""
+    sides = [[side for side in shape[1:] if side != 1] for shape in (labels, output)]
+    return sides[0] == sides[1] or (min(len(labels), len(output)) == 2 and np.prod(labels) == np.prod(output))
 
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:

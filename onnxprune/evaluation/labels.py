@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.data.batch import Batch, Labels
+from onnxprune.data.batch import IGNORED, Batch, Labels
 from onnxprune.data.dataset import Dataset, Prepare
 from onnxprune.data.source import Arrays
 from onnxprune.errors import DataError
 
-# Positions with this label count neither in losses nor in metrics, as in torch.
-IGNORED = -100
 # The label of ignored pixels in image files.
 VOID = 255
 # The class of rows without a box.
@@ -39,6 +37,9 @@ KINDS = {
 # Kinds of labels that a loss can be of.
 TRAINED = ("classes", "positions", "binary", "multi-label", "targets")
 
+# Kinds of labels that are class numbers, or hold them.
+NUMBERED = ("classes", "positions", "binary", "boxes")
+
 
 @dataclass(frozen=True)
 class LabelForm:
@@ -47,7 +48,8 @@ class LabelForm:
     `kind`: one of `KINDS`. `shape`: of one sample's normalized labels. `classes`: their number, along `axis` of the
     output; without an axis the output consists of class numbers. `one_hot`: the axis of labels with a single 1 for each
     sample or position. `high`: the number that is 1 in binary labels. `threshold`: outputs above it mean 1. `span`: the
-    range of targets: 255 for 8-bit pixels, 2 for -1 to 1, 1 for 0 to 1, else that of the targets seen.
+    range of targets: 255 for 8-bit pixels, 2 for -1 to 1, 1 for 0 to 1, else that of the targets seen. `offset`: added
+    to class numbers that are not ignored.
     """
 
     kind: str
@@ -59,6 +61,12 @@ class LabelForm:
     high: int = 1
     threshold: float = 0.0
     span: float = 1.0
+    offset: int = 0
+
+    @property
+    def numbered(self) -> bool:
+        """Whether labels are class numbers, which an offset can be added to."""
+        return self.kind in NUMBERED and self.one_hot is None
 
     @property
     def trains(self) -> bool:
@@ -79,6 +87,8 @@ class LabelForm:
         Raises:
             DataError: they are not of this form.
         """
+        if self.offset:
+            labels = shifted(labels, self.offset, self.kind)
         return _NORMALIZE[self.kind](self, labels, numbers)
 
     def shaped(self, labels: np.ndarray) -> np.ndarray:
@@ -86,6 +96,18 @@ class LabelForm:
 
 
 Numbers = Sequence[int] | np.ndarray | None
+
+
+def shifted(labels: np.ndarray, offset: int, kind: str) -> np.ndarray:
+    """Labels with an offset added to class numbers: not to ignored pixels, nor to boxes but for their class."""
+    if labels.dtype.kind in "iub":
+        labels = labels.astype(np.int64)
+    if kind == "boxes":
+        moved = labels.copy()
+        moved[..., 0] += np.where(labels[..., 0] != UNUSED, offset, 0)
+        return moved
+    moves = (labels >= 0) & (labels != VOID) if kind == "positions" else True
+    return labels + np.where(moves, offset, 0).astype(labels.dtype)
 
 
 def _classes(form: LabelForm, labels: np.ndarray, numbers: Numbers) -> np.ndarray:

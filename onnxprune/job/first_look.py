@@ -45,6 +45,10 @@ class Guesses:
         """The share of samples whose class is the label, moved by `offset`."""
         return float((self.found == self.labels + offset).mean())
 
+    def allows(self, offset: int) -> bool:
+        """Whether the labels, moved by `offset`, are classes of the model."""
+        return bool(self.labels.min() + offset >= 0 and self.labels.max() + offset < self.classes)
+
 
 def first_look(
     session: ort.InferenceSession,
@@ -123,7 +127,7 @@ def _warnings(
     right, others = guesses.right(), False
     for offset in (1, -1):
         moved = guesses.right(offset)
-        if moved > right + FAR_BETTER:
+        if guesses.allows(offset) and moved > right + FAR_BETTER:
             others = True
             yield (
                 f"The labels of {data.name} look shifted by one: {moved:.1%} are right with --label-offset "

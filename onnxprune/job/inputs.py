@@ -12,10 +12,11 @@ import onnxruntime as ort
 from onnxprune.calibration.synthetic import NAME as SYNTHETIC
 from onnxprune.calibration.synthetic import synthetic_data
 from onnxprune.config.settings import PruneConfig
-from onnxprune.data.dataset import Dataset
+from onnxprune.data.dataset import Dataset, class_names
 from onnxprune.data.request import TRAIN, VALIDATION, Request
 from onnxprune.data.sources import load_data, transform_of
 from onnxprune.data.specs import InputSpec, check_shapes, input_specs, sized
+from onnxprune.errors import DataError
 from onnxprune.evaluation.runs import check_runs, patience, random_inputs
 from onnxprune.evaluation.scores import BY_KIND, Metrics
 from onnxprune.job.requirements import is_calibrated
@@ -82,7 +83,26 @@ def read_job_data(
     calibration = training if measured else None
     if measured and config.calibration_data is not None:
         calibration = read(config.calibration_data, replace(validating, split=TRAIN))
-    return JobData(specs, training, validation, test, old, calibration, metrics)
+    found = JobData(specs, training, validation, test, old, calibration, metrics)
+    _check_classes([each for each in (training, validation, test) if each is not None])
+    return found
+
+
+def _check_classes(given: list[Dataset]) -> None:
+    """Refuse data whose classes have other names: the same number would mean another class.
+
+    Raises:
+        DataError: they have.
+    """
+    named = [data for data in given if class_names(data)]
+    for data in named[1:]:
+        first, names = class_names(named[0]), class_names(data)
+        if names != first:
+            other = sorted(set(names) ^ set(first))[0] if set(names) != set(first) else "their order"
+            raise DataError(
+                f"{named[0].name} and {data.name} have different classes ({other}), so that one number means two of "
+                "them: give the same names in both"
+            )
 
 
 def read_inputs(

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from onnxprune.data.dataset import class_axis
 from onnxprune.data.named import named
-from onnxprune.errors import DataError, SettingError
+from onnxprune.errors import DataError, SettingError, first_line
 from onnxprune.training.samples import Labels, Samples
 
 # Keeps log-probabilities of a saturated Softmax finite, and divisors away from zero.
@@ -103,7 +103,7 @@ class Objective:
     def _label_loss(self, outputs: Outputs, labels: Labels) -> torch.Tensor:
         if self.custom is not None:
             given = labels[""] if set(labels) == {""} else labels
-            return self.custom(outputs[: len(self.last_operators)], given)
+            return _checked(self.custom, outputs[: len(self.last_operators)], given)
         losses = [
             self._output_loss(self.names.index(name) if name else 0, outputs, truth)
             for name, truth in labels.items()
@@ -172,6 +172,29 @@ def check_labels(labels: Labels, loss: str) -> None:
             raise DataError(
                 f"--loss {loss} needs float labels, but the labels are integers: use --loss cross-entropy"
             )
+
+
+def _checked(custom: Callable[[Outputs, Any], torch.Tensor], outputs: Outputs, labels: Any) -> torch.Tensor:
+    """What a user's loss function returns.
+
+    Raises:
+        DataError: it fails, or returns no loss.
+    """
+    name = f"--loss {getattr(custom, '__name__', type(custom).__name__)}"
+    try:
+        found = custom(outputs, labels)
+    except Exception as error:
+        raise DataError(
+            f"{name} failed with {type(error).__name__}: {first_line(error)}; correct it"
+        ) from error
+    if not isinstance(found, torch.Tensor) or found.numel() != 1 or not found.is_floating_point():
+        given = (
+            f"a tensor of shape {list(found.shape)}"
+            if isinstance(found, torch.Tensor)
+            else type(found).__name__
+        )
+        raise DataError(f"{name} returned {given}: return one number, a float tensor, for example its mean")
+    return found.reshape(())
 
 
 def load_function(text: str) -> Callable[[Outputs, Any], torch.Tensor]:

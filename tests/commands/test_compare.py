@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
 
@@ -101,3 +102,29 @@ def test_transform_and_label_offset_are_flags(folder, capsys):
     assert status == 2 and "the class -1" in err
     status, out, _ = run(*flags, "--label-offset", "1", capsys=capsys)
     assert status == 0 and "top-1 error" in out
+
+
+def test_images_labels_and_metrics_are_read_as_in_prune(folder, capsys):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
+    onnx.save(cnn(), "c.onnx")
+    outputs = ort.InferenceSession("c.onnx").run(
+        None, {"x": np.moveaxis(pixels, 3, 1).astype(np.float32) / 255}
+    )[0]
+    labels = outputs.argmax(1) + 1
+    labels[:10] = 1 + labels[:10] % 4
+    np.savez("pixels.npz", x=pixels, labels=labels)
+    flags = ["--data", "pixels.npz", "--transform", "unit", "--label-offset", "-1", "--metric", "top-1,f1"]
+    status, _, err = run("c.onnx", "c.onnx", *flags, "--json", "r.json", capsys=capsys)
+    scores = json.loads((folder / "r.json").read_text())["scores"]
+    assert status == 0 and not err
+    assert [score["baseline"]["name"] for score in scores] == ["top-1", "f1"]
+    assert scores[0]["baseline"]["value"] == 0.75
+    cli.main(["sensitivity", "c.onnx", *flags[:6], "--rate", "0.5", "--json", "scan.json"])
+    assert json.loads((folder / "scan.json").read_text())["about"]["labeled"]
+    # A scan of other inputs is another scan.
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        cli.main(
+            ["sensitivity", "c.onnx", *flags[:3], "raw", *flags[4:6], "--rate", "0.5", "--json", "scan.json"]
+        )
+    assert "scan.json" in capsys.readouterr().err

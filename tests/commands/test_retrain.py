@@ -109,3 +109,12 @@ def test_images_become_inputs_as_in_the_job_that_wrote_the_model(tmp_path):
     other = onnxprune.retrain(tmp_path / "out.onnx", transform="raw", **settings).report
     assert other.settings["transform"] == "raw"
     assert other.fine_tuning[0]["loss"] != pytest.approx(again.fine_tuning[0]["loss"])
+
+
+def test_labels_that_no_loss_takes_are_for_the_metric_and_the_model_is_distilled(tmp_path):
+    pruned = prune(tmp_path / "pruned.onnx")
+    pairs = {"x": normal(60, 8), "labels": np.repeat(np.linspace(0, 1, 30), 2)}
+    settings = SETTINGS | {"data": pairs, "metric": "spearman", "epochs": 1}
+    result = onnxprune.retrain(pruned, **settings)
+    assert result.report.settings["distill"] is None
+    assert any("for the metric alone" in note for note in result.report.notes)

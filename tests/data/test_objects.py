@@ -133,9 +133,11 @@ def test_label_names_are_found_and_other_arrays_are_told():
     assert not load_data({"y": X}, Request([InputSpec("y", FLOAT, ("N", 3))])).labeled
 
 
-def test_an_offset_is_added_to_class_numbers():
-    request = Request(ONE.specs, label_offset=1)
-    assert (
-        load_data({"x": X, "labels": Y.astype(np.uint8)}, request).read().labels[""].tolist()
-        == (Y + 1).tolist()
-    )
+def test_a_loader_with_a_sampler_gives_the_same_samples_in_every_pass():
+    torch = pytest.importorskip("torch")
+    data = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
+    sampler = torch.utils.data.SubsetRandomSampler(range(len(X)))
+    source = load_data(torch.utils.data.DataLoader(data, 2, sampler=sampler), ONE).source
+    first, second = (list(source.scan(np.arange(len(X)), 4, epoch)) for epoch in (0, 1))
+    assert all((a["x"] == b["x"]).all() for a, b in zip(first, second, strict=True))
+    assert sampler.generator is None and not source.notes

@@ -64,7 +64,7 @@ def test_batches_of_the_caller_are_not_changed():
 
 
 def test_a_pass_that_ends_early_or_fails_is_refused():
-    lengths = iter([8, 4])
+    lengths = iter([8, 8, 4])
     source = StreamSource(lambda epoch: [{"x": np.zeros(next(lengths))}], "batches")
     with pytest.raises(DataError, match="batches gave 4 samples in a later pass, 8 in the first one"):
         source.read(np.arange(8))
@@ -75,3 +75,10 @@ def test_a_pass_that_ends_early_or_fails_is_refused():
 
     with pytest.raises(DataError, match="broken failed while yielding batches: OSError: disk on fire"):
         StreamSource(broken, "broken")
+
+
+def test_samples_that_differ_from_pass_to_pass_are_told():
+    random = np.random.default_rng(0)
+    source = StreamSource(lambda epoch: [{"x": random.random((4, 2))}], "samples")
+    assert "gave other samples in a second pass" in source.notes[0]
+    assert not StreamSource(lambda epoch: [{"x": np.ones((4, 2))}], "samples").notes

@@ -1,6 +1,7 @@
 """The forms of labels: what each is taken for, and what it becomes."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -207,4 +208,61 @@ def test_a_fitted_dataset_yields_normalized_labels_of_every_output():
     (last,) = fitted.take(slice(4, 6)).batches(8)
     assert last.labels[""].tolist() == [2, 0] and last.labels["depth"].tolist() == [[4.0], [5.0]]
     with pytest.raises(DataError, match="labels of 'depth', which is no output: give one of y"):
+        fit_labels(data, data.read(), {"y": FOUR})
+
+
+def test_an_offset_is_added_to_class_numbers_of_any_type_but_not_to_ignored_pixels():
+    for dtype in (np.uint8, np.int64, np.float32):
+        form = find_form((NUMBERS + 1).astype(dtype), FOUR, "samples", offset=-1)
+        assert form.normalize((NUMBERS + 1).astype(dtype)).tolist() == NUMBERS.tolist()
+    masks = np.array([[[1, 2], [255, 0]]], np.uint8)
+    form = find_form(masks, normal(1, 3, 2, 2), "samples", offset=-1)
+    assert form.normalize(masks).tolist() == [[[0, 1], [IGNORED, IGNORED]]]
+    ones = np.array([1, 2, 2, 1, 1, 2])
+    form = find_form(ones, ONE, "samples", offset=-1)
+    assert form.kind == "binary" and form.normalize(ones)[:, 0].tolist() == [0, 1, 1, 0, 0, 1]
+    boxes = np.array([[[1, 0.5, 0.5, 0.2, 0.2], [-1, 0, 0, 0, 0]]], np.float32)
+    form = find_form(boxes, normal(1, 7, 256), "samples", offset=1)
+    assert form.normalize(boxes)[0, :, 0].tolist() == [2, -1]
+
+
+@pytest.mark.parametrize("labels", [np.eye(4, dtype=int)[NUMBERS], (FOUR > 0).astype(int), FOUR])
+def test_an_offset_is_refused_for_labels_that_are_no_class_numbers(labels):
+    data = replace(Dataset.of({"x": FOUR}, labels), label_offset=1)
+    with pytest.raises(DataError, match="--label-offset is for class numbers, but the labels of samples are"):
+        fit_labels(data, data.read(), {"y": FOUR})
+
+
+def test_the_first_output_comes_first_and_has_labels_once():
+    labels = {"depth": ONE, "": NUMBERS}
+    data = Dataset.of({"x": FOUR}, labels)
+    assert list(label_forms(fit_labels(data, data.read(), {"y": FOUR, "depth": ONE}))) == ["", "depth"]
+    data = Dataset.of({"x": FOUR}, {"": NUMBERS, "y": NUMBERS})
+    with pytest.raises(DataError, match="twice"):
+        fit_labels(data, data.read(), {"y": FOUR})
+
+
+def test_masks_of_as_many_rows_and_columns_as_classes_have_the_classes_first():
+    assert find_form(np.ones((2, 5, 5), int), normal(2, 5, 5, 5), "samples").axis == 1
+    assert find_form(np.ones((2, 4), int), normal(2, 4, 4), "samples").axis == 2
+
+
+def test_numbers_in_another_order_than_the_output_are_refused():
+    output = normal(2, 5, 6, 5)
+    assert find_form(normal(2, 150), output, "samples").kind == "targets"
+    for labels in (normal(2, 6, 5, 5), np.eye(5, dtype=np.uint8)[np.ones((2, 6, 5), int)]):
+        with pytest.raises(DataError, match="do not fit the output"):
+            find_form(labels, output, "samples")
+
+
+@pytest.mark.parametrize(
+    ("names", "offset", "fits"), [("abcd", 0, True), ("abc", 0, False), ("abc", 1, True)]
+)
+def test_as_many_named_classes_as_outputs_are_needed(names, offset, fits):
+    data = replace(Dataset.of({"x": FOUR}, NUMBERS.clip(0, 2)), label_offset=offset)
+    data.source.class_names = tuple(names)
+    if fits:
+        assert label_forms(fit_labels(data, data.read(), {"y": FOUR}))[""].kind == "classes"
+        return
+    with pytest.raises(DataError, match=r"has 3 classes \(a to c\), but the output has 4"):
         fit_labels(data, data.read(), {"y": FOUR})

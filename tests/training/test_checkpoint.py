@@ -14,7 +14,7 @@ import torch
 from onnxprune import cli
 from onnxprune.errors import OutputError, SettingError
 from onnxprune.training.checkpoint import Checkpoint
-from tests.builders import initializer, mlp
+from tests.builders import cnn, initializer, mlp
 
 # Starting processes takes seconds: one schedule, and the other with ONNXPRUNE_LONG=1.
 SCHEDULES = ["prune-and-regrow", "gradual"] if os.environ.get("ONNXPRUNE_LONG") else ["prune-and-regrow"]
@@ -52,12 +52,8 @@ def weights(path):
     return {tensor.name: initializer(model, tensor.name) for tensor in model.graph.initializer}
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_a_killed_job_resumes_to_the_same_bits(folder, schedule):
-    flags = ("--schedule", schedule, "--dropout", "fc1=0.2")
-    run("straight.onnx", *flags)
+def kill_after_first_checkpoint(folder, arguments):
     script = "import sys; from onnxprune.cli import main; main(sys.argv[1:])"
-    arguments = [JOB[0], "killed.onnx", *JOB[1:], *flags, *CHECKPOINT]
     job = subprocess.Popen([sys.executable, "-c", script, *arguments])
     while not (folder / "state").exists():
         assert job.poll() is None, "the job ended before its first checkpoint"
@@ -65,6 +61,13 @@ def test_a_killed_job_resumes_to_the_same_bits(folder, schedule):
     time.sleep(0.2)
     os.kill(job.pid, signal.SIGKILL)
     assert job.wait() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_killed_job_resumes_to_the_same_bits(folder, schedule):
+    flags = ("--schedule", schedule, "--dropout", "fc1=0.2")
+    run("straight.onnx", *flags)
+    kill_after_first_checkpoint(folder, [JOB[0], "killed.onnx", *JOB[1:], *flags, *CHECKPOINT])
     assert not (folder / "killed.onnx").exists()
     done = torch.load("state", weights_only=True)["session"]["updates"]
     assert 0 < done < 20 * 22
@@ -72,6 +75,36 @@ def test_a_killed_job_resumes_to_the_same_bits(folder, schedule):
     straight, resumed = weights("straight.onnx"), weights("resumed.onnx")
     assert straight.keys() == resumed.keys()
     assert all((straight[name] == resumed[name]).all() for name in straight)
+
+
+def test_a_killed_job_with_workers_and_augmentation_resumes_to_the_same_bytes(folder):
+    images = pytest.importorskip("PIL.Image")
+    random = np.random.default_rng(0)
+    for label in "0123":
+        (folder / "photos" / label).mkdir(parents=True)
+        for number in range(16):
+            pixels = random.integers(0, 256, (8, 8), dtype=np.uint8)
+            images.fromarray(pixels).save(folder / "photos" / label / f"{number}.png")
+    onnx.save(cnn(), "cnn.onnx")
+    job = [
+        "--data",
+        "photos",
+        "--rate",
+        "0.8",
+        "--epochs",
+        "40",
+        "--batch-size",
+        "8",
+        "--augment",
+        "flip,crop:1",
+    ]
+    cli.main(["cnn.onnx", "straight.onnx", *job, "--data-workers", "0"])
+    kill_after_first_checkpoint(folder, ["cnn.onnx", "killed.onnx", *job, "--data-workers", "2", *CHECKPOINT])
+    done = torch.load("state", weights_only=True)["session"]["updates"]
+    assert 0 < done < 40 * 7
+    cli.main(["cnn.onnx", "resumed.onnx", *job, "--data-workers", "2", *CHECKPOINT[:2], "--resume"])
+    straight, resumed = onnx.load("straight.onnx"), onnx.load("resumed.onnx")
+    assert straight.graph.SerializeToString() == resumed.graph.SerializeToString()
 
 
 def test_resuming_without_a_checkpoint_starts_from_the_beginning_and_twice_changes_nothing(folder):

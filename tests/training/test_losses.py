@@ -124,3 +124,18 @@ def test_a_custom_loss_is_a_function_in_a_module(tmp_path, monkeypatch):
 def test_a_loss_that_does_not_fit_the_labels_is_refused(name, labels, takes):
     with pytest.raises(DataError, match=f"--loss {name} needs {takes}"):
         onnxprune.prune(mlp(), data={"x": ROWS, "labels": labels}, loss=name, **SETTINGS)
+
+
+def test_a_function_that_fails_or_returns_no_loss_is_refused():
+    def fails(outputs, labels):
+        raise ValueError("boxes outside\nof the image")
+
+    batch = Samples((torch.zeros(2, 3),), {"": torch.tensor([0, 1])})
+    for function, words in (
+        (fails, "--loss fails failed with ValueError: boxes outside"),
+        (lambda outputs, labels: outputs[0], r"returned a tensor of shape \[2, 3\]"),
+        (lambda outputs, labels: 3.0, "returned float"),
+    ):
+        objective = Objective(0.0, 1.0, ("y",), ("Gemm",), custom=function)
+        with pytest.raises(DataError, match=words):
+            objective(batch.inputs, batch, None)
