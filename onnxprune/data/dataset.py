@@ -79,12 +79,23 @@ class Dataset:
         return replace(self, index=self.numbers()[index], name=name or self.name)
 
     def spread(self, count: int) -> Dataset:
-        """At most `count` samples, spread evenly."""
+        """At most `count` samples, spread evenly; the first ones of a sequential source, whose rest is not read."""
+        if self.source.sequential:
+            return self.take(slice(0, count))
         return self.take(np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).astype(int)))
 
     def read(self) -> Batch:
         """All samples, in memory."""
         return next(self.batches(max(len(self), 1)))
+
+    def held(self, most: int) -> Dataset:
+        """The same samples, in memory if their source is sequential and they have at most `most` bytes in all."""
+        if not self.source.sequential or not len(self):
+            return self
+        first = self.source.read(self.numbers()[:1])
+        if len(self) * sum(array.nbytes for array in first.values()) > most:
+            return self
+        return replace(self, source=ArraySource(self.source.read(self.numbers()), self.name), index=None)
 
     def identity(self) -> int:
         """A checksum that tells datasets apart, without reading all samples."""

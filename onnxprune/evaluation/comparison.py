@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 from onnxprune.data.dataset import Dataset
 from onnxprune.data.specs import InputSpec, fixed_batch
-from onnxprune.evaluation.labels import label_forms
+from onnxprune.evaluation.labels import LabelForm, label_forms
 from onnxprune.evaluation.runs import BATCH_SAMPLES, check_runs, run_batch
 from onnxprune.evaluation.scores import BY_KIND, Metrics, RunningScores, Score
 from onnxprune.evaluation.significance import drop_error
@@ -132,8 +132,10 @@ def compare(
     if not label_forms(data):
         data = check_runs(baseline, data, specs, metrics)
     fixed = None if data.whole else fixed_batch(specs)
-    differences = [_Difference(tolerance) for _ in names]
-    running = [RunningScores(metrics, label_forms(data), names) for _ in range(2)]
+    forms = label_forms(data)
+    labeled = {key or names[0]: form for key, form in forms.items()}
+    differences = [_Difference(tolerance, labeled.get(name)) for name in names]
+    running = [RunningScores(metrics, forms, names) for _ in range(2)]
     done = 0
     for batch in data.batches(fixed or BATCH_SAMPLES):
         results = [run_batch(session, batch, fixed) for session in (baseline, pruned)]
@@ -151,10 +153,11 @@ def compare(
 
 
 class _Difference:
-    """Running sums of one output's differences."""
+    """Running sums of one output's differences; `form`: of its labels, if it has any."""
 
-    def __init__(self, tolerance: Tolerance) -> None:
+    def __init__(self, tolerance: Tolerance, form: LabelForm | None = None) -> None:
         self.tolerance = tolerance
+        self.form = form
         self.dot = self.norm_old = self.norm_new = self.absolute = self.largest = 0.0
         self.agreeing = self.compared = self.elements = self.mismatched = 0
 
@@ -177,8 +180,9 @@ class _Difference:
             self.absolute = self.largest = np.inf
             self.mismatched += size
             return
-        if old.ndim >= 2 and old.shape[-1] > 1 and old.dtype.kind == "f":
-            same = old.argmax(-1) == new.argmax(-1)
+        axis = self._class_axis(old)
+        if axis is not None:
+            same = old.argmax(axis) == new.argmax(axis)
             self.agreeing += int(same.sum())
             self.compared += same.size
         old64, new64 = old.astype(np.float64).ravel(), new.astype(np.float64).ravel()
@@ -190,6 +194,16 @@ class _Difference:
         if old64.size:
             self.absolute = max(self.absolute, float(np.abs(old64 - new64).max()))
             self.largest = max(self.largest, float(np.abs(old64).max()))
+
+    def _class_axis(self, output: np.ndarray) -> int | None:
+        """The axis of the classes: that of the labels; else the last one, or that of the channels of maps."""
+        if output.ndim < 2 or output.dtype.kind != "f":
+            return None
+        if self.form is not None:
+            axis = self.form.axis if self.form.kind in ("classes", "positions") else None
+        else:
+            axis = 1 if output.ndim > 3 else output.ndim - 1
+        return axis if axis is not None and output.shape[axis] > 1 else None
 
     def result(self, name: str) -> OutputDifference:
         with np.errstate(all="ignore"):

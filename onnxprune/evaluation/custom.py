@@ -14,6 +14,7 @@ from onnxprune.errors import DataError, OnnxPruneError, SettingError, first_line
 from onnxprune.evaluation.labels import KINDS
 from onnxprune.evaluation.metrics import Metric
 from onnxprune.evaluation.predictions import Predictions
+from onnxprune.system.packages import import_torchvision
 
 
 def load(flag: str, text: str, gives: str) -> Any:
@@ -24,6 +25,13 @@ def load(flag: str, text: str, gives: str) -> Any:
     """
     module, _, name = text.partition(":")
     try:
+        try:
+            return named(module, name)
+        except RuntimeError as error:
+            if "torchvision::" not in str(error):
+                raise
+        # torchmetrics imports a torchvision that does not fit torch.
+        import_torchvision(flag)
         return named(module, name)
     except Exception as error:
         raise SettingError(

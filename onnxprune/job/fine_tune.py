@@ -19,6 +19,9 @@ from onnxprune.job.scorer import Scorer
 from onnxprune.pruning.pruner import Pruner
 from onnxprune.pruning.schedule import ONE_SHOT, make_schedule
 
+# Validation samples of a stream are kept in memory up to this size.
+HELD_BYTES = 2**28
+
 
 def prune_and_fine_tune(
     model: ir.Model,
@@ -60,7 +63,8 @@ def prune_and_fine_tune(
         augmentation=None if config.augment is None else Augmentation.parse(config.augment),
         workers=config.data_workers,
     )
-    validation = whole_batches(data.validation, size)
+    # A pass over a stream for each evaluation would read all of it.
+    validation = whole_batches(data.validation, size).held(HELD_BYTES)
     schedule = make_schedule(config, config.epochs * batches.an_epoch, pruner.families)
     session = PruningSession(model, pruner, schedule, config)
     with joined(config.device) as processes:

@@ -11,7 +11,8 @@ from onnxprune.data.dataset import Dataset
 from onnxprune.data.specs import InputSpec
 from onnxprune.errors import DataError
 from onnxprune.evaluation import significance
-from onnxprune.evaluation.comparison import compare
+from onnxprune.evaluation.comparison import Tolerance, _Difference, compare
+from onnxprune.evaluation.labels import LabelForm
 from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.reports.summary import score_texts
@@ -161,3 +162,17 @@ def test_a_fixed_batch_evaluates_every_sample_once():
     labels = (normal(50, 8) @ weight).argmax(1)
     result = compare(session(linear(weight, 16)), session(linear(weight, 16)), dataset(50, labels), fixed)
     assert result.samples == result.baseline.samples == 50 and result.baseline.value == 1
+
+
+def test_agreement_is_along_the_axis_of_the_classes():
+    maps = np.random.default_rng(0).random((2, 3, 4, 5), dtype=np.float32)
+    moved = maps.copy()
+    moved[0, :, 0, 0] = moved[0, ::-1, 0, 0]
+    found = _Difference(Tolerance())
+    found.add(maps, moved)
+    # One of forty pixels has another class, unless its largest value was in the middle.
+    assert found.compared == 40 and found.agreeing == (39 if maps[0, :, 0, 0].argmax() != 1 else 40)
+    for form, compared in ((LabelForm("targets", "d"), 0), (LabelForm("positions", "d", axis=3), 24)):
+        found = _Difference(Tolerance(), form)
+        found.add(maps, moved)
+        assert found.compared == compared
