@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from onnxprune.config.settings import PARTS, RetrainSettings, flag_of
-from onnxprune.data.augment import AUGMENTATIONS
+from onnxprune.data.images.augment import AUGMENTATIONS
+from onnxprune.data.images.steps import PRESETS
 from onnxprune.data.readers import forms
-from onnxprune.data.transform_text import PRESETS
 from onnxprune.evaluation.metrics import metrics_text
 from onnxprune.job.store import FORMATS
 from onnxprune.pruning.criteria import CRITERIA

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune.data.dataset import LABELS
+from onnxprune.data.images.transforms import Transform
 from onnxprune.data.request import Request
 from onnxprune.data.source import ArraySource, Source
-from onnxprune.data.transforms import Transform
 from onnxprune.errors import DataError
 
 DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from onnxprune.data.functions import names_function, open_function
 from onnxprune.data.idx import open_idx, open_idx_pair
-from onnxprune.data.images import is_image_folder, read_image_folder
+from onnxprune.data.images.folder import is_image_folder, read_image_folder
+from onnxprune.data.images.yolo import is_yolo, read_yolo
 from onnxprune.data.objects import arrays_source
 from onnxprune.data.request import Request
 from onnxprune.data.rows import Rows, open_npy, open_npz
 from onnxprune.data.source import Source
 from onnxprune.data.tables import is_table, read_table
-from onnxprune.data.yolo import is_yolo, read_yolo
 from onnxprune.errors import DataError
 
 

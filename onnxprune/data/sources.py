@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from onnxprune.config.declare import describe_source
-from onnxprune.data.array_images import ArrayImages
 from onnxprune.data.batch import Batch, Labels
 from onnxprune.data.dataset import LABELS, Dataset
+from onnxprune.data.images.arrays import ArrayImages
+from onnxprune.data.images.transforms import Transform, candidates
 from onnxprune.data.objects import open_object
 from onnxprune.data.readers import read_text
 from onnxprune.data.request import Request
 from onnxprune.data.source import Arrays, WholeSource
 from onnxprune.data.specs import InputSpec
-from onnxprune.data.transforms import Transform, candidates
 from onnxprune.data.values import found_labels
 from onnxprune.errors import DataError
 

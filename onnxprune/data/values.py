@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from onnxprune.data.dataset import LABELS, label_name
+from onnxprune.data.images.transforms import Transform
 from onnxprune.data.request import Request
 from onnxprune.data.source import Arrays
 from onnxprune.data.stream import to_array
-from onnxprune.data.transforms import Transform
 from onnxprune.errors import DataError
 
 # In the order in which they are looked for.

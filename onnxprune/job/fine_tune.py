@@ -11,7 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxprune.config.settings import PruneConfig
-from onnxprune.data.augment import Augmentation
+from onnxprune.data.images.augment import Augmentation
 from onnxprune.data.specs import fixed_batch
 from onnxprune.evaluation.labels import label_forms
 from onnxprune.job.inputs import JobData

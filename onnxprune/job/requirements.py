@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from onnxprune.config.settings import PruneConfig
-from onnxprune.data.augment import Augmentation
+from onnxprune.data.images.augment import Augmentation
 from onnxprune.errors import SettingError
 from onnxprune.job.store import find_format
 from onnxprune.pruning.criteria import CRITERIA, find_criterion

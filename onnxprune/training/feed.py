@@ -13,9 +13,9 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from onnxprune.data.augment import Augmentation
-from onnxprune.data.augmented import augmented, read_augmented
 from onnxprune.data.dataset import Dataset
+from onnxprune.data.images.augment import Augmentation
+from onnxprune.data.images.reading import augmented, read_augmented
 from onnxprune.data.specs import InputSpec
 from onnxprune.data.stream import shuffled
 from onnxprune.errors import DataError, OnnxPruneError

@@ -12,8 +12,8 @@ import pytest
 from onnx import helper
 
 from onnxprune import cli
-from onnxprune.data.augment import AUGMENTATIONS
-from onnxprune.data.transform_text import PRESETS
+from onnxprune.data.images.augment import AUGMENTATIONS
+from onnxprune.data.images.steps import PRESETS
 from onnxprune.evaluation.metrics import METRICS
 from tests.builders import cnn, floats, initializer, mlp, model_of
 

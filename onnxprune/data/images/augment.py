@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.data.batch import IGNORED
-from onnxprune.data.geometry import Size, boxes_of, corners_of, size_text
+from onnxprune.data.images.geometry import Size, boxes_of, corners_of, size_text
 from onnxprune.data.source import Arrays
 from onnxprune.errors import DataError, SettingError, first_line
 from onnxprune.system.packages import import_torchvision

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from onnxprune.data.geometry import SQUARE, STEPS
+from onnxprune.data.images.geometry import SQUARE, STEPS
 from onnxprune.errors import SettingError
 
 IMAGENET = "mean:0.485,0.456,0.406,std:0.229,0.224,0.225"

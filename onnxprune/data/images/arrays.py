@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
-from onnxprune.data.augment import Augmentation
+from onnxprune.data.images.augment import Augmentation
+from onnxprune.data.images.transforms import Transform
 from onnxprune.data.source import Arrays, Source
-from onnxprune.data.transforms import Transform
 
 
 class ArrayImages(Source):

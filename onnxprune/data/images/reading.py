@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnxprune.data.augment import Augmentation
 from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
+from onnxprune.data.images.augment import Augmentation
 from onnxprune.data.specs import InputSpec
 from onnxprune.errors import SettingError
 

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.data.folders import EXTENSIONS, check_images, some_of, walk
-from onnxprune.data.geometry import Size, boxes_of
-from onnxprune.data.image_inputs import image_spec
-from onnxprune.data.images import LABELS, ImageSource
+from onnxprune.data.images.files import EXTENSIONS, check_images, some_of, walk
+from onnxprune.data.images.folder import LABELS, ImageSource
+from onnxprune.data.images.geometry import Size, boxes_of
+from onnxprune.data.images.inputs import image_spec
+from onnxprune.data.images.transforms import Transform
 from onnxprune.data.request import Request
 from onnxprune.data.source import Arrays
-from onnxprune.data.transforms import Transform
 from onnxprune.errors import DataError, first_line
 from onnxprune.system.packages import require_package
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onnxprune.data.augment import Augmentation
-from onnxprune.data.images import read_image_folder
+from onnxprune.data.images.augment import Augmentation
+from onnxprune.data.images.folder import read_image_folder
+from onnxprune.data.images.transforms import Transform
 from onnxprune.data.request import Request
 from onnxprune.data.specs import InputSpec
-from onnxprune.data.transforms import Transform
 from onnxprune.errors import DataError, SettingError
 
 SPEC = InputSpec("x", np.dtype(np.float32), ("N", 3, 16, 16))

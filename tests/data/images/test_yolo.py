@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onnxprune.data.augment import Augmentation
+from onnxprune.data.images.augment import Augmentation
+from onnxprune.data.images.yolo import is_yolo, label_file, read_yolo
 from onnxprune.data.request import Request
 from onnxprune.data.specs import InputSpec
-from onnxprune.data.yolo import is_yolo, label_file, read_yolo
 from onnxprune.errors import DataError, SettingError
 
 SPEC = InputSpec("images", np.dtype(np.float32), (1, 3, 64, 64))

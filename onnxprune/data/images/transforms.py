@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxprune.data.geometry import Move, OpenSize, Size, Step, move_boxes, moves, size_text
-from onnxprune.data.image_inputs import (
+from onnxprune.data.images.geometry import Move, OpenSize, Size, Step, move_boxes, moves, size_text
+from onnxprune.data.images.inputs import (
     channel_count,
     choose_channels,
     choose_layout,
     guess_layout,
     image_size,
 )
-from onnxprune.data.pixels import CHANNELS, as_bytes, change_channels, image_pixels, planes_last
+from onnxprune.data.images.pixels import CHANNELS, as_bytes, change_channels, image_pixels, planes_last
+from onnxprune.data.images.steps import PRESETS, VALUES, number_text, read_numbers, read_size, split_steps
 from onnxprune.data.specs import InputSpec
-from onnxprune.data.transform_text import PRESETS, VALUES, number_text, read_numbers, read_size, split_steps
 from onnxprune.errors import DataError, SettingError
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from onnxprune.data.augment import AUGMENTATIONS, Augmentation
 from onnxprune.data.batch import IGNORED
+from onnxprune.data.images.augment import AUGMENTATIONS, Augmentation
 from onnxprune.errors import DataError, SettingError
 from onnxprune.system.packages import import_torchvision
 
@@ -127,7 +127,7 @@ def test_it_can_be_sent_to_workers():
 
 def test_a_text_is_checked_without_torch():
     code = (
-        "import sys; from onnxprune.data.augment import Augmentation; Augmentation.parse('flip,rand:5'); "
+        "import sys; from onnxprune.data.images.augment import Augmentation; Augmentation.parse('flip,rand:5'); "
         "sys.exit(bool({'torch', 'torchvision', 'PIL'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from onnxprune.data.geometry import OpenSize
-from onnxprune.data.pixels import CHANNELS, COUNTS
+from onnxprune.data.images.geometry import OpenSize
+from onnxprune.data.images.pixels import CHANNELS, COUNTS
 from onnxprune.data.specs import InputSpec
 from onnxprune.errors import DataError, SettingError
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxprune.data.augment import Augmentation
-from onnxprune.data.folders import EXTENSIONS, check_images, entries, is_image, some_of, walk
-from onnxprune.data.geometry import Size
-from onnxprune.data.image_inputs import image_spec
+from onnxprune.data.images.augment import Augmentation
+from onnxprune.data.images.files import EXTENSIONS, check_images, entries, is_image, some_of, walk
+from onnxprune.data.images.geometry import Size
+from onnxprune.data.images.inputs import image_spec
+from onnxprune.data.images.transforms import Transform
 from onnxprune.data.labels import class_count, class_note, read_labels
 from onnxprune.data.request import Request
 from onnxprune.data.source import Arrays, Source
-from onnxprune.data.transforms import Transform
 from onnxprune.errors import DataError, first_line
 from onnxprune.system.packages import require_package
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxprune.data.geometry import Size, size_text
-from onnxprune.data.transforms import Transform
+from onnxprune.data.images.geometry import Size, size_text
+from onnxprune.data.images.transforms import Transform
 from onnxprune.errors import DataError, first_line
 
 EXTENSIONS = (

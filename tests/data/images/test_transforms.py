@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from onnxprune.data.images.transforms import PRESETS, Transform, candidates
 from onnxprune.data.specs import InputSpec
-from onnxprune.data.transforms import PRESETS, Transform, candidates
 from onnxprune.errors import DataError, SettingError
 from onnxprune.system.packages import import_torchvision
 
