@@ -27,7 +27,8 @@ from tests.builders import floats, model_of, normal
 
 IMAGE = (3, 224, 224)
 SAMPLE_BYTES = 4 * int(np.prod(IMAGE))
-POLL_SECONDS = 0.2
+# Reading the memory of a process stops it for a moment.
+POLL_SECONDS = 1.0
 GIGABYTES = "STREAM_GIGABYTES"
 
 
