@@ -18,6 +18,7 @@ from onnxprune.training.exchange import borrowed, give_back, take
 from onnxprune.training.graph import to_torch
 from onnxprune.training.masking import Masking
 from onnxprune.training.modes import Modes, shrunk
+from onnxprune.training.norms import restored_norms
 
 
 class PruningSession:
@@ -37,6 +38,9 @@ class PruningSession:
         self.module = graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.modes = modes
         self.parameters = borrowed(self.module, model)
+        for norm in restored_norms(model):
+            # The norm takes the mean away, and with it the bias.
+            self.parameters[norm.layer.bias].requires_grad_(False)
         self.steps = schedule.steps
         self.updates = 0
         self.steps_made = 0
