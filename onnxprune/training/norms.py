@@ -74,9 +74,9 @@ class Norm:
 def layers_without_norm(model: ir.Model) -> list[Layer]:
     """The hidden layers that norms can be put behind, in the order of the graph.
 
-    These are Conv, ConvTranspose, Gemm, and MatMul with an Add, with a bias, as folding leaves one, which an activation,
-    a sum, a product, pooling or a convolution reads. Not a layer that only leads to outputs, one before a norm, one with
-    a shared, quantized or transposed weight, one in the body of an If, or a product of sequences.
+    These are Conv, ConvTranspose, Gemm, and MatMul with an Add, with a bias, as folding leaves one, which an
+    activation, a sum, a product, pooling or a convolution reads. Not a layer that only leads to outputs, one before a
+    norm, one with a shared, quantized or transposed weight, one in the body of an If, or a product of sequences.
     """
     if model.opset_imports.get("", 0) < FIRST_OPSET:
         return []
@@ -106,7 +106,7 @@ def restore_norms(model: ir.Model, *, by_filter: bool = True) -> int:
     whole channels need it, and have the norm 1 in the mean square.
     """
     layers = layers_without_norm(model)
-    taken = {value.name for node in model.graph for value in node.outputs} | set(model.graph.initializers)
+    taken = {name for graph in model.graphs() for name in _names(graph)}
     for layer in layers:
         sizes = np.sqrt(np.square(layer.weight.matrix(), dtype=np.float64).sum(1))
         if not by_filter:
@@ -256,6 +256,14 @@ def _remove(graph: ir.Graph, node: ir.Node) -> None:
     graph.remove(node, safe=True)
     for value in constants:
         del graph.initializers[value.name or ""]
+
+
+def _names(graph: ir.Graph) -> Iterator[str | None]:
+    """The names of the values and nodes of a graph."""
+    yield from (value.name for value in (*graph.inputs, *graph.initializers.values()))
+    for node in graph:
+        yield node.name
+        yield from (value.name for value in node.outputs)
 
 
 def _free(name: str, taken: set[str | None]) -> str:

@@ -1,0 +1,446 @@
+"""Norms that an export folded away: put back, trained, and folded again."""
+
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+import torch
+from onnx import helper
+
+import onnxprune
+from onnxprune.config.settings import PruneConfig
+from onnxprune.job.pruner import make_pruner
+from onnxprune.model.constants import constant_tensor, set_constant
+from onnxprune.model.weights import find_weights
+from onnxprune.pruning.schedule import ONE_SHOT, make_schedule
+from onnxprune.surgery import remove_dead_units
+from onnxprune.training.batch_norm import standardize
+from onnxprune.training.norms import (
+    fold_norms,
+    is_restored,
+    lacks_norms,
+    layers_without_norm,
+    restore_norms,
+    restored_norms,
+)
+from onnxprune.training.session import PruningSession
+from tests.builders import cnn, floats, initializer, mlp, model_of, normal
+from tests.training.networks import Bert, MobileNet, VisionTransformer, exported
+
+CLASSES = 4
+
+
+def residual(depth=3, seed=0, scales=None):
+    """x [N, 3, 8, 8] -> Conv -> Relu -> blocks of two Convs beside a shortcut -> mean -> Gemm -> y [N, 4].
+
+    `scales`: every filter is multiplied by a number between 1 / scales and scales, as folding does.
+    """
+    rng = np.random.default_rng(seed)
+    weights, nodes, last = {}, [], "x"
+
+    def conv(name, source, inputs, group=1):
+        array = rng.standard_normal((8, inputs // group, 3, 3)) * (2 / (9 * inputs / group)) ** 0.5
+        factor = np.exp(rng.uniform(-1, 1, (8, 1, 1, 1)) * np.log(scales or 1))
+        weights[f"{name}.weight"] = (array * factor).astype(np.float32)
+        weights[f"{name}.bias"] = (0.1 * rng.standard_normal(8)).astype(np.float32)
+        operands = [source, f"{name}.weight", f"{name}.bias"]
+        settings = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "group": group}
+        nodes.append(helper.make_node("Conv", operands, [name], f"{name}.node", **settings))
+        return name
+
+    def relu(source):
+        nodes.append(helper.make_node("Relu", [source], [f"{source}.relu"], f"{source}.act"))
+        return f"{source}.relu"
+
+    last = relu(conv("stem", "x", 3))
+    for block in range(depth):
+        inner = relu(conv(f"b{block}.conv1", last, 8, group=8 if block == 1 else 1))
+        outer = conv(f"b{block}.conv2", inner, 8)
+        nodes.append(helper.make_node("Add", [outer, last], [f"b{block}"], f"b{block}.add"))
+        last = relu(f"b{block}")
+    nodes += [
+        helper.make_node("GlobalAveragePool", [last], ["mean"], "mean.node"),
+        helper.make_node("Flatten", ["mean"], ["flat"], "flatten"),
+        helper.make_node("Gemm", ["flat", "fc.weight", "fc.bias"], ["y"], "fc", transB=1),
+    ]
+    weights |= {"fc.weight": normal(CLASSES, 8, seed=8), "fc.bias": normal(CLASSES, seed=9)}
+    return model_of(nodes, [floats("x", "N", 3, 8, 8)], [floats("y", "N", CLASSES)], weights)
+
+
+def images(count=400, seed=5):
+    """Noise over one of four colors, which is the label."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, CLASSES, count)
+    colors = normal(CLASSES, 3, 1, 1, seed=6)
+    noise = rng.standard_normal((count, 3, 8, 8)).astype(np.float32)
+    return {"x": colors[labels] + 2 * noise, "labels": labels}
+
+
+def outputs(model, x):
+    proto = model if isinstance(model, onnx.ModelProto) else ir.to_proto(model)
+    session = ort.InferenceSession(proto.SerializeToString())
+    return session.run(None, {session.get_inputs()[0].name: x})[0]
+
+
+def without_numbers(proto):
+    """Everything of a model but the numbers of its initializers."""
+    copy = onnx.ModelProto.FromString(proto.SerializeToString())
+    for tensor in copy.graph.initializer:
+        tensor.ClearField("raw_data")
+        tensor.ClearField("float_data")
+    return copy
+
+
+def restored(proto, **settings):
+    model = ir.from_proto(proto)
+    restore_norms(model, **settings)
+    return model
+
+
+def array(model, name):
+    return constant_tensor(model.graph.initializers[name]).numpy()
+
+
+def job(proto=None, **settings):
+    return onnxprune.prune(
+        residual() if proto is None else proto,
+        **{
+            "rate": 0.8,
+            "data": images(),
+            "epochs": 2,
+            "batch_size": 32,
+            "schedule": "gradual",
+            "optimizer": "sgd",
+            "learning_rate": 0.05,
+            "warmup": 0,
+            "distill": 0.0,
+            "mixup": False,
+            "format": "dense",
+            "remove_dead": False,
+            "restore_norms": "always",
+        }
+        | settings,
+    ).model
+
+
+def zeros(model, names):
+    return {name: initializer(model, name) == 0 for name in names}
+
+
+WEIGHTS = [name for name in ir.from_proto(residual()).graph.initializers if name.endswith("weight")]
+
+
+def names_of(model):
+    return [layer.weight.name for layer in layers_without_norm(ir.from_proto(model))]
+
+
+def test_norms_stand_behind_every_hidden_layer():
+    assert names_of(residual(depth=1)) == ["stem.weight", "b0.conv1.weight", "b0.conv2.weight"]
+    assert names_of(mlp()) == ["fc1.weight"]
+
+
+def test_no_norm_stands_where_none_could_be_folded():
+    # conv2 has no bias, and a Flatten behind it.
+    assert names_of(cnn()) == ["conv1.weight"]
+    before_a_norm = model_of(
+        [
+            helper.make_node("Conv", ["x", "w", "b"], ["c"], "conv", kernel_shape=[1, 1]),
+            helper.make_node("BatchNormalization", ["c", "s", "b2", "m", "v"], ["n"], "norm"),
+            helper.make_node("Relu", ["n"], ["r"], "relu"),
+            helper.make_node("Conv", ["r", "w", "b"], ["y"], "again", kernel_shape=[1, 1]),
+        ],
+        [floats("x", "N", 2, 4, 4)],
+        [floats("y", "N", 2, 4, 4)],
+        {"w": normal(2, 2, 1, 1), "b": normal(2)}
+        | {name: np.ones(2, np.float32) for name in ("s", "b2", "m", "v")},
+    )
+    assert names_of(before_a_norm) == []
+
+
+def test_a_shared_weight_and_one_whose_layer_is_an_output_get_no_norm():
+    proto = residual(depth=1)
+    nodes = {node.name: node for node in proto.graph.node}
+    nodes["b0.conv2.node"].input[1] = "b0.conv1.weight"
+    proto.graph.output.append(floats("stem", "N", 8, 8, 8))
+    assert names_of(proto) == []
+
+
+@pytest.mark.parametrize(
+    ("network", "example"),
+    [(Bert, torch.zeros(1, 16, dtype=torch.int64)), (VisionTransformer, torch.zeros(1, 3, 32, 32))],
+)
+def test_transformers_get_none(network, example):
+    assert names_of(exported(network(), example, dynamo=False)) == []
+
+
+def test_every_convolution_of_an_exported_mobile_net_gets_its_norm_back():
+    torch.manual_seed(0)
+    network = MobileNet()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            # Equal biases would be one initializer.
+            torch.nn.init.normal_(module.bias)
+    proto = exported(network, torch.zeros(1, 3, 64, 64), dynamo=False)
+    convolutions = [node.input[1] for node in proto.graph.node if node.op_type == "Conv"]
+    assert names_of(proto) == convolutions
+    x = normal(2, 3, 64, 64)
+    model = restored(proto)
+    np.testing.assert_allclose(outputs(model, x), outputs(proto, x), atol=1e-4)
+
+
+@pytest.mark.parametrize("by_filter", [True, False])
+@pytest.mark.parametrize("make", [residual, mlp, cnn])
+def test_the_function_does_not_change_and_folding_gives_the_very_structure(make, by_filter):
+    proto = make()
+    dims = [dim.dim_value or 5 for dim in proto.graph.input[0].type.tensor_type.shape.dim]
+    x, model = normal(*dims), restored(proto, by_filter=by_filter)
+    assert any(is_restored(node) for node in model.graph)
+    np.testing.assert_allclose(outputs(model, x), outputs(proto, x), rtol=1e-4, atol=1e-4)
+    fold_norms(model)
+    folded = ir.to_proto(model)
+    np.testing.assert_allclose(outputs(folded, x), outputs(proto, x), rtol=1e-4, atol=1e-4)
+    assert without_numbers(folded) == without_numbers(ir.to_proto(ir.from_proto(proto)))
+
+
+def test_a_product_with_an_addition_behind_it_is_a_layer():
+    proto = model_of(
+        [
+            helper.make_node("MatMul", ["x", "w1"], ["p"], "product"),
+            helper.make_node("Add", ["b1", "p"], ["h"], "add"),
+            helper.make_node("Relu", ["h"], ["r"], "relu"),
+            helper.make_node("MatMul", ["r", "w2"], ["y"], "last"),
+        ],
+        [floats("x", "N", 6)],
+        [floats("y", "N", 3)],
+        {"w1": normal(6, 5), "b1": normal(5), "w2": normal(5, 3)},
+    )
+    proto = onnx.shape_inference.infer_shapes(proto)
+    model, x = restored(proto), normal(7, 6)
+    np.testing.assert_allclose(np.linalg.norm(array(model, "w1"), axis=0), 1, rtol=1e-5)
+    np.testing.assert_allclose(outputs(model, x), outputs(proto, x), atol=1e-4)
+    fold_norms(model)
+    np.testing.assert_allclose(outputs(model, x), outputs(proto, x), atol=1e-4)
+
+
+def test_a_transposed_convolution_has_its_filters_on_the_second_axis():
+    proto = model_of(
+        [
+            helper.make_node(
+                "ConvTranspose", ["x", "w1", "b1"], ["h"], "up", kernel_shape=[2, 2], strides=[2, 2]
+            ),
+            helper.make_node("Relu", ["h"], ["r"], "relu"),
+            helper.make_node("Conv", ["r", "w2"], ["y"], "last", kernel_shape=[1, 1]),
+        ],
+        [floats("x", "N", 3, 4, 4)],
+        [floats("y", "N", 2, 8, 8)],
+        {"w1": normal(3, 5, 2, 2), "b1": normal(5), "w2": normal(2, 5, 1, 1)},
+    )
+    model, x = restored(proto), normal(2, 3, 4, 4)
+    np.testing.assert_allclose(np.square(array(model, "w1")).sum((0, 2, 3)), 1, rtol=1e-5)
+    np.testing.assert_allclose(outputs(model, x), outputs(proto, x), atol=1e-4)
+
+
+def test_filters_are_compared_without_the_scales_of_folding():
+    """A filter that folding made a thousand times smaller loses no more weights than the others."""
+    proto = residual()
+    tensor = next(each for each in proto.graph.initializer if each.name == "b0.conv1.weight")
+    weights = initializer(proto, "b0.conv1.weight").copy()
+    weights[0] /= 1000
+    tensor.CopyFrom(onnx.numpy_helper.from_array(weights, tensor.name))
+    config = PruneConfig(rate=0.5, data="x", allocation="global")
+    left = []
+    for model in (ir.from_proto(proto), restored(proto)):
+        make_pruner(model, find_weights(model).prunable, config).prune(ONE_SHOT, {})
+        left.append(np.count_nonzero(array(model, "b0.conv1.weight")[0]))
+    assert left[0] == 0
+    assert left[1] > 20
+
+
+def test_channels_keep_their_proportions():
+    model = restored(residual(scales=4), by_filter=False)
+    before, after = initializer(residual(scales=4), "stem.weight"), array(model, "stem.weight")
+    ratio = before / after
+    np.testing.assert_allclose(ratio, ratio.flat[0], rtol=1e-5)
+    assert np.square(after).sum() == pytest.approx(8, rel=1e-5)
+
+
+def session_of(model, **settings):
+    config = PruneConfig(**{"rate": 0.5, "data": "x"} | settings)
+    pruner = make_pruner(model, find_weights(model).prunable, config)
+    return PruningSession(model, pruner, make_schedule(config, 10, pruner.families), config)
+
+
+def test_statistics_are_measured_without_changing_the_function():
+    proto = residual()
+    session, x = session_of(restored(proto)), torch.from_numpy(images()["x"])
+    standardize(
+        session.module, session.modes.restored, [(part,) for part in x.split(100)], lambda tensor: tensor
+    )
+    with torch.no_grad():
+        given = session.module(x)[0].numpy()
+        np.testing.assert_allclose(given, outputs(proto, x.numpy()), rtol=1e-4, atol=1e-4)
+        # All of it as one batch has the statistics that were measured.
+        session.module.train()
+        np.testing.assert_allclose(session.module(x)[0].numpy(), given, rtol=1e-2, atol=1e-3)
+    norm = restored_norms(session.model)[0]
+    session.give_back()
+    mean, variance = (constant_tensor(value).numpy() for value in norm.node.inputs[3:5])
+    stem = torch.nn.functional.conv2d(x, torch.from_numpy(array(session.model, "stem.weight")), padding=1)
+    stem += torch.from_numpy(array(session.model, "stem.bias"))[:, None, None]
+    # The running statistics have moved by a tenth, towards the same numbers.
+    np.testing.assert_allclose(mean, stem.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(variance, stem.var((0, 2, 3)), rtol=1e-3)
+
+
+def test_a_scale_of_zero_leaves_a_dead_filter_that_surgery_removes():
+    model = restored(residual(depth=1))
+    norm = next(norm for norm in restored_norms(model) if norm.layer.weight.name == "b0.conv1.weight")
+    scale = norm.node.inputs[1]
+    numbers = constant_tensor(scale).numpy().copy()
+    numbers[2] = 0
+    set_constant(scale, numbers, ir.DataType.FLOAT)
+    x = normal(3, 3, 8, 8)
+    fold_norms(model)
+    assert (array(model, "b0.conv1.weight")[2] == 0).all()
+    set_constant(norm.layer.bias, np.minimum(array(model, "b0.conv1.bias"), 0), ir.DataType.FLOAT)
+    expected = outputs(model, x)
+    remove_dead_units(model)
+    assert len(array(model, "b0.conv1.weight")) == 7
+    np.testing.assert_allclose(outputs(model, x), expected, atol=1e-4)
+
+
+def test_the_trained_model_has_the_structure_of_the_given_one_and_exactly_the_rate():
+    proto = residual()
+    model = job(proto)
+    assert without_numbers(model).graph.node == proto.graph.node
+    assert [tensor.name for tensor in model.graph.initializer] == [
+        tensor.name for tensor in proto.graph.initializer
+    ]
+    assert model.opset_import == proto.opset_import
+    for name in WEIGHTS:
+        size = initializer(proto, name).size
+        assert np.count_nonzero(initializer(model, name)) == size - round(0.8 * size)
+    changed = initializer(model, "stem.bias") != initializer(proto, "stem.bias")
+    assert changed.all()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"schedule": "prune-and-regrow"},
+        {"schedule": "iterative", "steps": 2, "criterion": "second-order"},
+        {"schedule": "iterative", "steps": 2, "criterion": "wanda", "bias_correction": True},
+        {"criterion": "taylor", "clip_norm": 1.0, "optimizer": "adam", "learning_rate": 1e-3},
+        {"batch_norm": "re-estimate", "precision": "bfloat16"},
+    ],
+)
+def test_masks_hold_in_every_schedule_and_criterion(settings):
+    model = job(**settings)
+    kept = sum(int(np.count_nonzero(initializer(model, name))) for name in WEIGHTS)
+    size = sum(initializer(model, name).size for name in WEIGHTS)
+    # Weights without a gradient have no importance for taylor, so more go.
+    assert kept / size == pytest.approx(0.2, abs=0.02)
+    assert all(np.isfinite(initializer(model, name)).all() for name in WEIGHTS)
+
+
+def test_channels_are_removed():
+    model = job(pattern="channel", rate=0.4, remove_dead=True)
+    before = sum(initializer(residual(), name).size for name in WEIGHTS)
+    assert sum(initializer(model, name).size for name in WEIGHTS) < 0.75 * before
+    assert not any(node.op_type == "BatchNormalization" for node in model.graph.node)
+
+
+def test_retraining_keeps_the_zeros_and_regrowth_their_number():
+    pruned = job()
+    settings = {"data": images(seed=7), "epochs": 1, "batch_size": 32, "restore_norms": "always"}
+    again = onnxprune.retrain(pruned, format="dense", remove_dead=False, **settings).model
+    regrown = onnxprune.retrain(
+        pruned, format="dense", remove_dead=False, regrow=True, optimizer="sgd", learning_rate=0.1, **settings
+    ).model
+    before = zeros(pruned, WEIGHTS)
+    for name in WEIGHTS:
+        assert (zeros(again, WEIGHTS)[name] == before[name]).all()
+        assert zeros(regrown, WEIGHTS)[name].sum() == before[name].sum()
+        assert (initializer(again, name) != initializer(pruned, name)).any()
+
+
+def score(model):
+    test = images(1000, seed=11)
+    return float((outputs(model, test["x"]).argmax(1) == test["labels"]).mean())
+
+
+def test_a_network_with_norms_back_trains_where_the_folded_one_does_not():
+    """One threshold for all weights, over filters that folding has scaled by up to 30."""
+    proto = residual(scales=30)
+    settings = {"allocation": "global", "rate": 0.7, "epochs": 4, "data": images(1500)}
+    scores = {how: score(job(proto, restore_norms=how, **settings)) for how in ("always", "never")}
+    adam = score(job(proto, restore_norms="never", optimizer="adam", learning_rate=1e-3, **settings))
+    assert scores["always"] > max(scores["never"], adam) + 0.1
+    assert scores["always"] > 0.8
+
+
+def test_a_stopped_job_resumes_to_the_same_bytes(tmp_path, monkeypatch):
+    settings = {"checkpoint": tmp_path / "state", "checkpoint_minutes": 0}
+    straight = job()
+    from onnxprune.training.fine_tuning import FineTuner
+
+    count, update = 0, FineTuner._update
+
+    def stopping(self, *arguments):
+        nonlocal count
+        count += 1
+        if count == 15:
+            raise KeyboardInterrupt
+        return update(self, *arguments)
+
+    monkeypatch.setattr(FineTuner, "_update", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        job(**settings)
+    monkeypatch.undo()
+    assert torch.load(tmp_path / "state", weights_only=True)["session"]["updates"] == 14
+    resumed = job(**settings, resume=True)
+    for tensor in straight.graph.initializer:
+        assert initializer(resumed, tensor.name).tobytes() == initializer(straight, tensor.name).tobytes()
+
+
+def test_norms_are_put_back_by_themselves_in_deep_convolutional_networks_without_any():
+    model = ir.from_proto(residual())
+    assert lacks_norms(model, samples=1000, batch=32)
+    assert not lacks_norms(model, samples=999, batch=32)
+    assert not lacks_norms(model, samples=1000, batch=8)
+    assert not lacks_norms(ir.from_proto(mlp()), samples=10_000, batch=32)
+    assert not lacks_norms(ir.from_proto(cnn()), samples=10_000, batch=32)
+    restore_norms(model)
+    assert not lacks_norms(model, samples=1000, batch=32)
+
+
+def test_never_and_auto_with_few_samples_train_the_network_as_it_is():
+    bytes_of = {how: job(restore_norms=how).SerializeToString() for how in ("never", "auto", "always")}
+    weights = {
+        how: initializer(onnx.ModelProto.FromString(data), "stem.weight") for how, data in bytes_of.items()
+    }
+    assert (weights["never"] == weights["auto"]).all()
+    assert (weights["never"] != weights["always"]).any()
+
+
+SCRIPT = "import sys; from onnxprune.cli import main; main(sys.argv[1:])"
+
+
+def test_two_processes_share_the_statistics(tmp_path):
+    onnx.save(residual(), tmp_path / "in.onnx")
+    data = images()
+    np.savez(tmp_path / "data.npz", **data)
+    (tmp_path / "job.py").write_text(SCRIPT)
+    flags = "--rate 0.5 --data data.npz --epochs 4 --batch-size 32 --format dense --restore-norms always --no-mixup"
+    flags += " --optimizer sgd --learning-rate 0.05 --distill 0 --schedule gradual --warmup 0"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "job.py"]
+    command = [*torchrun, "in.onnx", "out.onnx", *flags.split()]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    model = onnx.load(tmp_path / "out.onnx")
+    assert model.graph.node == residual().graph.node
+    assert score(model) > 0.8
