@@ -68,7 +68,7 @@ def run(
             del baseline
             free_memory()
             dense = records.baseline(model, origin, sample)
-            restore(model, data, config)
+            warnings += restore(model, data, config)
             plan = make_plan(model, weights.prunable, data, config, dense)
         with watch("prune"):
             advance = partial(progress, "prune")

@@ -180,7 +180,7 @@ def _weight_before(value: ir.Value | None) -> ir.Value | None:
 
 
 def _end_of_layer(node: ir.Node) -> ir.Node:
-    """The last node of a layer, including a bias and an activation that follow with no other readers."""
+    """The last node of a layer, including a bias, a norm and an activation that follow with no other readers."""
     while True:
         uses = list(node.outputs[0].uses())
         if len(uses) != 1:
@@ -189,10 +189,11 @@ def _end_of_layer(node: ir.Node) -> ir.Node:
         biases = follower.op_type == "Add" and any(
             constant_tensor(operand) is not None for operand in follower.inputs
         )
-        if not biases and follower.op_type not in ACTIVATIONS:
+        continues = biases or follower.op_type == "BatchNormalization"
+        if not continues and follower.op_type not in ACTIVATIONS:
             return node
         node = follower
-        if not biases:
+        if not continues:
             return node
 
 

@@ -148,11 +148,22 @@ def _dropouts(pruner: Pruner, settings: TrainingSettings) -> list[tuple[ir.Value
 
 
 def _features(model: ir.Model, settings: LossSettings) -> list[str]:
-    """The names of the intermediate values that `--distill-features` selects, each once."""
-    names = [value.name for node in model.graph for value in node.outputs if value.name and value.uses()]
+    """The names of the intermediate values that `--distill-features` selects, each once.
+
+    The result of a layer is that of the norm that was put back behind it.
+    """
+    names = {
+        value.name: value.name
+        for node in model.graph
+        for value in node.outputs
+        if value.name and value.uses()
+    }
+    for norm in restored_norms(model):
+        result = norm.node.outputs[0].name or ""
+        names[norm.layer.result.name or ""] = names.pop(result)
     chosen = [
-        name
+        names[name]
         for selector in settings.distill_features
-        for name in matching(selector, names, "value of the graph")
+        for name in matching(selector, list(names), "value of the graph")
     ]
     return list(dict.fromkeys(chosen))

@@ -13,6 +13,7 @@ from onnx import helper
 
 import onnxprune
 from onnxprune.config.settings import PruneConfig
+from onnxprune.errors import SettingError
 from onnxprune.job.pruner import make_pruner
 from onnxprune.model.constants import constant_tensor, set_constant
 from onnxprune.model.weights import find_weights
@@ -425,6 +426,40 @@ def test_never_and_auto_with_few_samples_train_the_network_as_it_is():
     }
     assert (weights["never"] == weights["auto"]).all()
     assert (weights["never"] != weights["always"]).any()
+
+
+def test_features_of_a_layer_are_what_its_norm_gives():
+    session = session_of(restored(residual()), distill_features="stem")
+    x = images(8)["x"]
+    with torch.no_grad():
+        _, feature = session.module.eval()(torch.from_numpy(x))
+    probe = residual()
+    probe.graph.output.append(helper.make_tensor_value_info("stem", onnx.TensorProto.FLOAT, None))
+    expected = ort.InferenceSession(probe.SerializeToString()).run(["stem"], {"x": x})[0]
+    np.testing.assert_allclose(feature.numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_dropout_of_a_layer_is_behind_its_norm_and_activation():
+    code = session_of(restored(residual()), dropout="stem.weight=0.5").module.code
+    assert code.index("batch_norm_0") < code.index("relu") < code.index("dropout_0")
+
+
+@pytest.mark.parametrize(
+    ("make", "settings", "message"),
+    [
+        (lambda: exported(Bert(), torch.zeros(1, 16, dtype=torch.int64), dynamo=False), {}, "finds no layer"),
+        (residual, {"batch_size": 1}, "a batch has one sample"),
+    ],
+)
+def test_what_cannot_be_restored_is_refused(make, settings, message):
+    data = {"x": np.zeros((40, 16), np.int64)} if make is not residual else images(40)
+    with pytest.raises(SettingError, match=message):
+        job(make(), data=data, **{"mixup": False, "distill": None} | settings)
+
+
+def test_a_session_of_ones_own_has_no_data_for_norms():
+    with pytest.raises(SettingError, match="no data to measure norms on"):
+        onnxprune.pruning_session(residual(), 10, rate=0.5, restore_norms="always")
 
 
 SCRIPT = "import sys; from onnxprune.cli import main; main(sys.argv[1:])"
