@@ -19,7 +19,7 @@ from onnxprune.model.weights import Weight, find_weights
 
 EPSILON = 1e-5
 MOMENTUM = 0.9
-# With fewer layers, a norm was hardly folded away, and does not help: LeNet-5 loses by it.
+# Shallower networks, as LeNet-5, have no norms to begin with, and train without them.
 FEWEST_LAYERS = 6
 # Statistics of a batch say little with fewer samples, and a norm has to learn them.
 FEWEST_SAMPLES = 1000
