@@ -1,7 +1,4 @@
-"""Norms that an export folded away: put back, trained, and folded again."""
-
-import subprocess
-import sys
+"""Norms that an export folded away, put back into the graph, and folded again."""
 
 import numpy as np
 import onnx
@@ -11,9 +8,7 @@ import pytest
 import torch
 from onnx import helper
 
-import onnxprune
 from onnxprune.config.settings import PruneConfig
-from onnxprune.errors import SettingError
 from onnxprune.job.pruner import make_pruner
 from onnxprune.model.constants import constant_tensor, set_constant
 from onnxprune.model.weights import find_weights
@@ -30,109 +25,8 @@ from onnxprune.training.norms import (
 )
 from onnxprune.training.session import PruningSession
 from tests.builders import cnn, floats, initializer, mlp, model_of, normal
+from tests.training.folded import array, images, outputs, residual, restored, without_numbers
 from tests.training.networks import Bert, MobileNet, VisionTransformer, exported
-
-CLASSES = 4
-
-
-def residual(depth=3, seed=0, scales=None):
-    """x [N, 3, 8, 8] -> Conv -> Relu -> blocks of two Convs beside a shortcut -> mean -> Gemm -> y [N, 4].
-
-    `scales`: every filter is multiplied by a number between 1 / scales and scales, as folding does.
-    """
-    rng = np.random.default_rng(seed)
-    weights, nodes, last = {}, [], "x"
-
-    def conv(name, source, inputs, group=1):
-        array = rng.standard_normal((8, inputs // group, 3, 3)) * (2 / (9 * inputs / group)) ** 0.5
-        factor = np.exp(rng.uniform(-1, 1, (8, 1, 1, 1)) * np.log(scales or 1))
-        weights[f"{name}.weight"] = (array * factor).astype(np.float32)
-        weights[f"{name}.bias"] = (0.1 * rng.standard_normal(8)).astype(np.float32)
-        operands = [source, f"{name}.weight", f"{name}.bias"]
-        settings = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "group": group}
-        nodes.append(helper.make_node("Conv", operands, [name], f"{name}.node", **settings))
-        return name
-
-    def relu(source):
-        nodes.append(helper.make_node("Relu", [source], [f"{source}.relu"], f"{source}.act"))
-        return f"{source}.relu"
-
-    last = relu(conv("stem", "x", 3))
-    for block in range(depth):
-        inner = relu(conv(f"b{block}.conv1", last, 8, group=8 if block == 1 else 1))
-        outer = conv(f"b{block}.conv2", inner, 8)
-        nodes.append(helper.make_node("Add", [outer, last], [f"b{block}"], f"b{block}.add"))
-        last = relu(f"b{block}")
-    nodes += [
-        helper.make_node("GlobalAveragePool", [last], ["mean"], "mean.node"),
-        helper.make_node("Flatten", ["mean"], ["flat"], "flatten"),
-        helper.make_node("Gemm", ["flat", "fc.weight", "fc.bias"], ["y"], "fc", transB=1),
-    ]
-    weights |= {"fc.weight": normal(CLASSES, 8, seed=8), "fc.bias": normal(CLASSES, seed=9)}
-    return model_of(nodes, [floats("x", "N", 3, 8, 8)], [floats("y", "N", CLASSES)], weights)
-
-
-def images(count=400, seed=5):
-    """Noise over one of four colors, which is the label."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, CLASSES, count)
-    colors = normal(CLASSES, 3, 1, 1, seed=6)
-    noise = rng.standard_normal((count, 3, 8, 8)).astype(np.float32)
-    return {"x": colors[labels] + 2 * noise, "labels": labels}
-
-
-def outputs(model, x):
-    proto = model if isinstance(model, onnx.ModelProto) else ir.to_proto(model)
-    session = ort.InferenceSession(proto.SerializeToString())
-    return session.run(None, {session.get_inputs()[0].name: x})[0]
-
-
-def without_numbers(proto):
-    """Everything of a model but the numbers of its initializers."""
-    copy = onnx.ModelProto.FromString(proto.SerializeToString())
-    for tensor in copy.graph.initializer:
-        tensor.ClearField("raw_data")
-        tensor.ClearField("float_data")
-    return copy
-
-
-def restored(proto, **settings):
-    model = ir.from_proto(proto)
-    restore_norms(model, **settings)
-    return model
-
-
-def array(model, name):
-    return constant_tensor(model.graph.initializers[name]).numpy()
-
-
-def job(proto=None, **settings):
-    return onnxprune.prune(
-        residual() if proto is None else proto,
-        **{
-            "rate": 0.8,
-            "data": images(),
-            "epochs": 2,
-            "batch_size": 32,
-            "schedule": "gradual",
-            "optimizer": "sgd",
-            "learning_rate": 0.05,
-            "warmup": 0,
-            "distill": 0.0,
-            "mixup": False,
-            "format": "dense",
-            "remove_dead": False,
-            "restore_norms": "always",
-        }
-        | settings,
-    ).model
-
-
-def zeros(model, names):
-    return {name: initializer(model, name) == 0 for name in names}
-
-
-WEIGHTS = [name for name in ir.from_proto(residual()).graph.initializers if name.endswith("weight")]
 
 
 def names_of(model):
@@ -314,100 +208,6 @@ def test_a_scale_of_zero_leaves_a_dead_filter_that_surgery_removes():
     np.testing.assert_allclose(outputs(model, x), expected, atol=1e-4)
 
 
-def test_the_trained_model_has_the_structure_of_the_given_one_and_exactly_the_rate():
-    proto = residual()
-    model = job(proto)
-    assert without_numbers(model).graph.node == proto.graph.node
-    assert [tensor.name for tensor in model.graph.initializer] == [
-        tensor.name for tensor in proto.graph.initializer
-    ]
-    assert model.opset_import == proto.opset_import
-    for name in WEIGHTS:
-        size = initializer(proto, name).size
-        assert np.count_nonzero(initializer(model, name)) == size - round(0.8 * size)
-    changed = initializer(model, "stem.bias") != initializer(proto, "stem.bias")
-    assert changed.all()
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"schedule": "prune-and-regrow"},
-        {"schedule": "iterative", "steps": 2, "criterion": "second-order"},
-        {"schedule": "iterative", "steps": 2, "criterion": "wanda", "bias_correction": True},
-        {"criterion": "taylor", "clip_norm": 1.0, "optimizer": "adam", "learning_rate": 1e-3},
-        {"batch_norm": "re-estimate", "precision": "bfloat16"},
-    ],
-)
-def test_masks_hold_in_every_schedule_and_criterion(settings):
-    model = job(**settings)
-    kept = sum(int(np.count_nonzero(initializer(model, name))) for name in WEIGHTS)
-    size = sum(initializer(model, name).size for name in WEIGHTS)
-    # Weights without a gradient have no importance for taylor, so more go.
-    assert kept / size == pytest.approx(0.2, abs=0.02)
-    assert all(np.isfinite(initializer(model, name)).all() for name in WEIGHTS)
-
-
-def test_channels_are_removed():
-    model = job(pattern="channel", rate=0.4, remove_dead=True)
-    before = sum(initializer(residual(), name).size for name in WEIGHTS)
-    assert sum(initializer(model, name).size for name in WEIGHTS) < 0.75 * before
-    assert not any(node.op_type == "BatchNormalization" for node in model.graph.node)
-
-
-def test_retraining_keeps_the_zeros_and_regrowth_their_number():
-    pruned = job()
-    settings = {"data": images(seed=7), "epochs": 1, "batch_size": 32, "restore_norms": "always"}
-    again = onnxprune.retrain(pruned, format="dense", remove_dead=False, **settings).model
-    regrown = onnxprune.retrain(
-        pruned, format="dense", remove_dead=False, regrow=True, optimizer="sgd", learning_rate=0.1, **settings
-    ).model
-    before = zeros(pruned, WEIGHTS)
-    for name in WEIGHTS:
-        assert (zeros(again, WEIGHTS)[name] == before[name]).all()
-        assert zeros(regrown, WEIGHTS)[name].sum() == before[name].sum()
-        assert (initializer(again, name) != initializer(pruned, name)).any()
-
-
-def score(model):
-    test = images(1000, seed=11)
-    return float((outputs(model, test["x"]).argmax(1) == test["labels"]).mean())
-
-
-def test_a_network_with_norms_back_trains_where_the_folded_one_does_not():
-    """One threshold for all weights, over filters that folding has scaled by up to 30."""
-    proto = residual(scales=30)
-    settings = {"allocation": "global", "rate": 0.7, "epochs": 4, "data": images(1500)}
-    scores = {how: score(job(proto, restore_norms=how, **settings)) for how in ("always", "never")}
-    adam = score(job(proto, restore_norms="never", optimizer="adam", learning_rate=1e-3, **settings))
-    assert scores["always"] > max(scores["never"], adam) + 0.1
-    assert scores["always"] > 0.8
-
-
-def test_a_stopped_job_resumes_to_the_same_bytes(tmp_path, monkeypatch):
-    settings = {"checkpoint": tmp_path / "state", "checkpoint_minutes": 0}
-    straight = job()
-    from onnxprune.training.fine_tuning import FineTuner
-
-    count, update = 0, FineTuner._update
-
-    def stopping(self, *arguments):
-        nonlocal count
-        count += 1
-        if count == 15:
-            raise KeyboardInterrupt
-        return update(self, *arguments)
-
-    monkeypatch.setattr(FineTuner, "_update", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        job(**settings)
-    monkeypatch.undo()
-    assert torch.load(tmp_path / "state", weights_only=True)["session"]["updates"] == 14
-    resumed = job(**settings, resume=True)
-    for tensor in straight.graph.initializer:
-        assert initializer(resumed, tensor.name).tobytes() == initializer(straight, tensor.name).tobytes()
-
-
 def test_norms_are_put_back_by_themselves_in_deep_convolutional_networks_without_any():
     model = ir.from_proto(residual())
     assert lacks_norms(model, samples=1000, batch=32)
@@ -417,15 +217,6 @@ def test_norms_are_put_back_by_themselves_in_deep_convolutional_networks_without
     assert not lacks_norms(ir.from_proto(cnn()), samples=10_000, batch=32)
     restore_norms(model)
     assert not lacks_norms(model, samples=1000, batch=32)
-
-
-def test_never_and_auto_with_few_samples_train_the_network_as_it_is():
-    bytes_of = {how: job(restore_norms=how).SerializeToString() for how in ("never", "auto", "always")}
-    weights = {
-        how: initializer(onnx.ModelProto.FromString(data), "stem.weight") for how, data in bytes_of.items()
-    }
-    assert (weights["never"] == weights["auto"]).all()
-    assert (weights["never"] != weights["always"]).any()
 
 
 def test_features_of_a_layer_are_what_its_norm_gives():
@@ -442,40 +233,3 @@ def test_features_of_a_layer_are_what_its_norm_gives():
 def test_dropout_of_a_layer_is_behind_its_norm_and_activation():
     code = session_of(restored(residual()), dropout="stem.weight=0.5").module.code
     assert code.index("batch_norm_0") < code.index("relu") < code.index("dropout_0")
-
-
-@pytest.mark.parametrize(
-    ("make", "settings", "message"),
-    [
-        (lambda: exported(Bert(), torch.zeros(1, 16, dtype=torch.int64), dynamo=False), {}, "finds no layer"),
-        (residual, {"batch_size": 1}, "a batch has one sample"),
-    ],
-)
-def test_what_cannot_be_restored_is_refused(make, settings, message):
-    data = {"x": np.zeros((40, 16), np.int64)} if make is not residual else images(40)
-    with pytest.raises(SettingError, match=message):
-        job(make(), data=data, **{"mixup": False, "distill": None} | settings)
-
-
-def test_a_session_of_ones_own_has_no_data_for_norms():
-    with pytest.raises(SettingError, match="no data to measure norms on"):
-        onnxprune.pruning_session(residual(), 10, rate=0.5, restore_norms="always")
-
-
-SCRIPT = "import sys; from onnxprune.cli import main; main(sys.argv[1:])"
-
-
-def test_two_processes_share_the_statistics(tmp_path):
-    onnx.save(residual(), tmp_path / "in.onnx")
-    data = images()
-    np.savez(tmp_path / "data.npz", **data)
-    (tmp_path / "job.py").write_text(SCRIPT)
-    flags = "--rate 0.5 --data data.npz --epochs 4 --batch-size 32 --format dense --restore-norms always --no-mixup"
-    flags += " --optimizer sgd --learning-rate 0.05 --distill 0 --schedule gradual --warmup 0"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "job.py"]
-    command = [*torchrun, "in.onnx", "out.onnx", *flags.split()]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    model = onnx.load(tmp_path / "out.onnx")
-    assert model.graph.node == residual().graph.node
-    assert score(model) > 0.8
