@@ -63,6 +63,10 @@ def pruning_session(model: ModelLike, updates: int, **settings: Any) -> PruningS
         raise SettingError(
             f"a session has no data for criterion {config.criterion}: use magnitude, or onnxprune.prune"
         )
+    if config.restore_norms == "always":
+        raise SettingError(
+            "a session has no data to measure norms on: leave restore_norms out, or use onnxprune.prune"
+        )
     if updates < 1:
         raise SettingError(f"updates is {updates}: it must be 1 or more")
     opened = open_model(model)

@@ -12,6 +12,7 @@ OPTIMIZERS = ("adam", "adamw", "sgd")
 LEARNING_RATE_SCHEDULES = ("cosine", "step", "constant")
 REGULARIZATIONS = ("l2", "l1", "none")
 BATCH_NORMS = ("frozen", "re-estimate", "train")
+RESTORE_NORMS = ("auto", "always", "never")
 PRECISIONS = ("float32", "bfloat16")
 LOSSES = ("auto", "cross-entropy", "mse", "l1", "huber", "cosine", "dice")
 DISTILL_LOSSES = ("auto", "kl", "mse", "cosine")
@@ -99,6 +100,13 @@ class TrainingSettings:
         "Statistics of BatchNormalization: unchanged (frozen), re-estimated on training batches before each "
         "evaluation, or updated in training (train).",
         choices=BATCH_NORMS,
+    )
+    restore_norms: str = setting(
+        "auto",
+        "For the fine-tuning, put BatchNormalization back behind the layers that an export folded it into, and fold it "
+        "again at the end: always, never, or for convolutional networks without norms and with at least 1,000 samples "
+        "(auto).",
+        choices=RESTORE_NORMS,
     )
     dropout: PairsLike = setting(
         (),

@@ -19,6 +19,7 @@ from onnxprune.job.first_look import first_look
 from onnxprune.job.inputs import JobData, read_job_data, sample_shapes
 from onnxprune.job.kernels import place_kernels, same_outputs
 from onnxprune.job.measure import make_plan
+from onnxprune.job.norms import restore
 from onnxprune.job.notes import notes
 from onnxprune.job.pruner import usable_weights
 from onnxprune.job.records import Records
@@ -33,6 +34,7 @@ from onnxprune.system.memory import free_memory
 from onnxprune.system.packages import versions
 from onnxprune.system.processes import is_first_process
 from onnxprune.system.stopwatch import Stopwatch
+from onnxprune.training.norms import fold_norms
 
 
 def run(
@@ -66,10 +68,12 @@ def run(
             del baseline
             free_memory()
             dense = records.baseline(model, origin, sample)
+            warnings += restore(model, data, config)
             plan = make_plan(model, weights.prunable, data, config, dense)
         with watch("prune"):
             advance = partial(progress, "prune")
             epochs = prune_and_fine_tune(model, plan.pruner, data, config, advance, context.start)
+            fold_norms(model)
             records.pruned()
         with watch("remove dead units"):
             surgery = remove_dead_units(model) if config.remove_dead else None

@@ -20,6 +20,7 @@ from onnxprune.pruning.schedule import ONE_SHOT
 from onnxprune.reports.record import COMPACT
 from onnxprune.sparse.opset import raise_opset
 from onnxprune.surgery import remove_dead_units
+from onnxprune.training.norms import fold_norms
 
 # Largest sizes of the metadata: evaluation, notes, versions and kernels together; the entry of a weight without its
 # name; the curves of a training; the curves of a sensitivity scan.
@@ -62,6 +63,7 @@ def _file_bytes(model: ir.Model, config: PruneConfig, curves: Mapping[str, Curve
     """The size of the file that a job writes at a rate, without metadata."""
     copy = model.clone()
     make_pruner(copy, find_weights(copy).prunable, config, curves=curves).prune(ONE_SHOT, {})
+    fold_norms(copy)
     if config.remove_dead:
         remove_dead_units(copy)
     with staging(None) as stage:

@@ -12,4 +12,9 @@ def is_first_process() -> bool:
 
 def is_only_process() -> bool:
     """Whether the job runs in this process alone."""
-    return os.environ.get("WORLD_SIZE", "1") == "1"
+    return process_count() == 1
+
+
+def process_count() -> int:
+    """How many processes share the job."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

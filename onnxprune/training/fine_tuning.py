@@ -16,11 +16,11 @@ import torch
 from onnxprune.config.training import FineTuneSettings
 from onnxprune.data.dataset import Dataset
 from onnxprune.errors import DataError
+from onnxprune.training.batch_norm import re_estimate, standardize
 from onnxprune.training.checkpoint import Checkpoint, State, digest
 from onnxprune.training.distributed import Processes
 from onnxprune.training.feed import Feed, in_order
 from onnxprune.training.losses import Objective, Outputs, check_labels, load_function
-from onnxprune.training.modes import re_estimate
 from onnxprune.training.moments import Moments
 from onnxprune.training.optimization import learning_rate, make_optimizer, penalize
 from onnxprune.training.samples import DROPOUT, MIXTURE, Samples, mix, random, random_seed
@@ -121,6 +121,8 @@ class FineTuner:
 
     def _train(self, progress: Progress) -> None:
         session = self._session
+        if session.modes.restored:
+            standardize(session.module, session.modes.restored, self._some_inputs(), self._processes.mean_of)
         session.start(self._gradients())
         if not self._resumed():
             self._record(just_pruned=True)
@@ -204,12 +206,8 @@ class FineTuner:
 
     def _evaluate(self, training_loss: float | None) -> Epoch:
         module = self._session.module.eval()
-        if self._settings.batch_norm == "re-estimate":
-            norms = self._session.modes.norm_modules
-            some = self._batches.some(0, min(ESTIMATION_BATCHES, self._batches.an_epoch))
-            re_estimate(norms, (batch.to(self._processes.device).inputs for batch in some), module)
-            for norm in norms:
-                self._processes.average(norm.buffers())
+        re_estimate(self._session.modes.estimated, self._some_inputs(), module)
+        self._processes.average(self._session.modes.statistics(self._session.module).values())
         scorer, loss, count = self._make_scorer(), 0.0, 0
         for samples in self._in_order():
             outputs = self._outputs(module, samples)
@@ -222,6 +220,11 @@ class FineTuner:
         result = scorer.merged(self._processes.gather(scorer.records()))
         epoch = self._session.updates / self._batches.an_epoch
         return Epoch(self._session.steps_made, epoch, training_loss, total / samples_of_all, *result)
+
+    def _some_inputs(self) -> Iterator[tuple[torch.Tensor, ...]]:
+        """The inputs that statistics of norms are measured on: this process's part of batches of the first epoch."""
+        some = self._batches.some(0, min(ESTIMATION_BATCHES, self._batches.an_epoch))
+        return (batch.to(self._processes.device).inputs for batch in some)
 
     def _make_objective(self, trained: Collection[str]) -> Objective:
         """The loss; the scales of its parts are the variances of the teacher's outputs on validation data."""

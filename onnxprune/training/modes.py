@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
-import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from onnxprune.model.constants import constant_tensor
+from onnxprune.training.batch_norm import BatchNorm
+from onnxprune.training.norms import is_restored
 from onnxprune.training.ops.table import lowers, opaque
 
 # Nodes that will become modules are moved to this domain; `number` is their index in the list of moved nodes.
@@ -19,23 +19,6 @@ DOMAIN = "onnxprune.training"
 ACTIVATIONS = frozenset(
     {"Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Gelu", "Sigmoid", "Tanh", "Clip", "HardSwish", "Softplus"}
 )
-
-
-class BatchNorm(nn.Module):
-    """ONNX BatchNormalization that in training uses the statistics of the batch and updates the running ones."""
-
-    def __init__(self, epsilon: float, momentum: float, learns: bool):
-        super().__init__()
-        self.epsilon = epsilon
-        self.momentum = momentum
-        self.learns = learns
-
-    def train(self, mode: bool = True) -> BatchNorm:
-        return super().train(mode and self.learns)
-
-    def forward(self, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        """x: (N, C, ...); mean and variance (C,) are updated in place while training."""
-        return F.batch_norm(x, mean, variance, scale, bias, self.training, self.momentum, self.epsilon)
 
 
 @lowers("BatchNormalization", domain=DOMAIN, trains=(1, 2))
@@ -61,7 +44,11 @@ class Drop:
 
 
 class Modes:
-    """The nodes of a model that become modules, and these modules after `install`."""
+    """The nodes of a model that become modules, and these modules after `install`.
+
+    `estimated`: norms whose statistics are measured before each evaluation; `restored`: norms that were put back, with
+    the paths of scale, bias, mean and variance in the module.
+    """
 
     def __init__(self, model: ir.Model, batch_norm: str, dropout: Iterable[tuple[ir.Value, float]]):
         """`dropout`: weights, with the dropout ratio after their layers; the model is not changed."""
@@ -71,7 +58,8 @@ class Modes:
         self._drops: list[Drop] = []
         self._added = list(dropout)
         self._statistics: dict[ir.Value, str] = {}
-        self.norm_modules: list[BatchNorm] = []
+        self.estimated: list[BatchNorm] = []
+        self.restored: list[tuple[BatchNorm, list[str]]] = []
         self.dropouts: list[tuple[nn.Dropout, Drop]] = []
 
     def prepared(self, values: Sequence[str] = ()) -> ir.Model:
@@ -81,7 +69,7 @@ class Modes:
         pairs = list(zip(self._model.graph, copy.graph, strict=True))
         for node, twin in pairs:
             if node.domain in ("", "ai.onnx"):
-                if node.op_type == "BatchNormalization" and self._batch_norm != "frozen" and _is_own(node):
+                if node.op_type == "BatchNormalization" and self._has_mode(node) and _is_own(node):
                     self._move(copy.graph, twin, len(self._norms))
                     self._norms.append(node)
                 elif node.op_type == "Dropout" and (ratio := _ratio(node)) and not _mask_is_read(node):
@@ -95,6 +83,9 @@ class Modes:
         named = {value.name: value for node in copy.graph for value in node.outputs}
         copy.graph.outputs.extend(named[name] for name in values)
         return copy
+
+    def _has_mode(self, norm: ir.Node) -> bool:
+        return self._batch_norm != "frozen" or is_restored(norm)
 
     def _move(self, graph: ir.Graph, twin: ir.Node, number: int, inputs: int | None = None) -> None:
         attributes = [ir.AttrInt64("number", number)]
@@ -125,11 +116,16 @@ class Modes:
                 source = self._norms[number]
                 epsilon = source.attributes.get_float("epsilon", 1e-5)
                 momentum = 1 - source.attributes.get_float("momentum", 0.9)
-                norm = BatchNorm(epsilon, momentum, self._batch_norm == "train")
-                self.norm_modules.append(norm)
-                for value, held in zip(source.inputs[3:5], node.args[3:5], strict=True):
-                    assert value is not None and isinstance(held, fx.Node)
-                    self._statistics[value] = str(held.target)
+                restored = is_restored(source)
+                norm = BatchNorm(epsilon, momentum, restored or self._batch_norm == "train")
+                if restored or self._batch_norm == "re-estimate":
+                    self.estimated.append(norm)
+                paths = [str(held.target) for held in node.args[1:5] if isinstance(held, fx.Node)]
+                if restored:
+                    self.restored.append((norm, paths))
+                for value, path in zip(source.inputs[3:5], paths[2:], strict=True):
+                    assert value is not None
+                    self._statistics[value] = path
                 _call(module, node, f"batch_norm_{number}", norm)
             elif node.target is _dropout:
                 number = node.kwargs["number"]
@@ -184,7 +180,7 @@ def _weight_before(value: ir.Value | None) -> ir.Value | None:
 
 
 def _end_of_layer(node: ir.Node) -> ir.Node:
-    """The last node of a layer, including a bias and an activation that follow with no other readers."""
+    """The last node of a layer, including a bias, a norm and an activation that follow with no other readers."""
     while True:
         uses = list(node.outputs[0].uses())
         if len(uses) != 1:
@@ -193,27 +189,14 @@ def _end_of_layer(node: ir.Node) -> ir.Node:
         biases = follower.op_type == "Add" and any(
             constant_tensor(operand) is not None for operand in follower.inputs
         )
-        if not biases and follower.op_type not in ACTIVATIONS:
+        continues = biases or follower.op_type == "BatchNormalization"
+        if not continues and follower.op_type not in ACTIVATIONS:
             return node
         node = follower
-        if not biases:
+        if not continues:
             return node
 
 
 def shrunk(ratio: float, density: float) -> float:
     """The dropout ratio of a layer at a density: D * sqrt(C_r / C_o) (Han et al. 2015)."""
     return ratio * math.sqrt(density)
-
-
-def re_estimate(norms: Sequence[BatchNorm], batches: Iterable[tuple[Tensor, ...]], module: nn.Module) -> None:
-    """Set the statistics of norms to their mean over batches of inputs."""
-    if not norms:
-        return
-    before = [(norm.momentum, norm.learns) for norm in norms]
-    with torch.no_grad():
-        for count, inputs in enumerate(batches, 1):
-            for norm in norms:
-                norm.momentum, norm.training = 1 / count, True
-            module(*inputs)
-    for norm, (momentum, learns) in zip(norms, before, strict=True):
-        norm.momentum, norm.learns, norm.training = momentum, learns, False

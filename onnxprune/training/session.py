@@ -18,6 +18,7 @@ from onnxprune.training.exchange import borrowed, give_back, take
 from onnxprune.training.graph import to_torch
 from onnxprune.training.masking import Masking
 from onnxprune.training.modes import Modes, shrunk
+from onnxprune.training.norms import restored_norms
 
 
 class PruningSession:
@@ -37,6 +38,9 @@ class PruningSession:
         self.module = graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.modes = modes
         self.parameters = borrowed(self.module, model)
+        for norm in restored_norms(model):
+            # The norm takes the mean away, and with it the bias.
+            self.parameters[norm.layer.bias].requires_grad_(False)
         self.steps = schedule.steps
         self.updates = 0
         self.steps_made = 0
@@ -144,11 +148,22 @@ def _dropouts(pruner: Pruner, settings: TrainingSettings) -> list[tuple[ir.Value
 
 
 def _features(model: ir.Model, settings: LossSettings) -> list[str]:
-    """The names of the intermediate values that `--distill-features` selects, each once."""
-    names = [value.name for node in model.graph for value in node.outputs if value.name and value.uses()]
+    """The names of the intermediate values that `--distill-features` selects, each once.
+
+    The result of a layer is that of the norm that was put back behind it.
+    """
+    names = {
+        value.name: value.name
+        for node in model.graph
+        for value in node.outputs
+        if value.name and value.uses()
+    }
+    for norm in restored_norms(model):
+        result = norm.node.outputs[0].name or ""
+        names[norm.layer.result.name or ""] = names.pop(result)
     chosen = [
-        name
+        names[name]
         for selector in settings.distill_features
-        for name in matching(selector, names, "value of the graph")
+        for name in matching(selector, list(names), "value of the graph")
     ]
     return list(dict.fromkeys(chosen))
