@@ -147,7 +147,7 @@ def main() -> None:
         ways = {"arrays": [], "augmented, two workers": ["--augment", "flip,crop:4", "--data-workers", "2"]}
         for name in (*ways, *reversed(ways)):
             seconds, peak, output = measured([asked.model, target, *flags, *ways[name]])
-            line = next(line for line in output.splitlines() if "error" in line)
+            line = next(line for line in output.splitlines() if line.lstrip().startswith("top-1 error"))
             print(
                 f"{name}: {seconds:.0f} s, peak memory {peak / 1e9:.2f} GB, {' '.join(line.split())}",
                 flush=True,
