@@ -61,7 +61,10 @@ def test_the_input_models_error_comes_first_and_nothing_is_wrong(tmp_path, caplo
 def test_another_transform_that_is_far_better_is_named(tmp_path, caplog):
     messages, report = looked(caplog, eval_data=photos(tmp_path / "photos"), transform="raw")
     (warning,) = (message for message in messages if "--transform" in message)
-    assert "is right for 100.0% of" in warning and "with --transform unit, for 25.0% as it is" in warning
+    assert (
+        "is right for 100.0% of" in warning
+        and "with --transform unit, for 25.0% as it is read now" in warning
+    )
     assert warning in report.notes and report.evaluation["baseline"]["value"] == 0.25
 
 

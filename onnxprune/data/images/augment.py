@@ -239,7 +239,7 @@ class Augmentation:
             if kind.ranged and images.dtype != np.uint8:
                 raise DataError(
                     f"--augment {name} needs pixels from 0 to 255, the images are {images.dtype} and scaled already: "
-                    "give image files"
+                    "give image files, or arrays of bytes with --transform"
                 )
             for key, array in labels.items():
                 if kind.policy and movers[key]:

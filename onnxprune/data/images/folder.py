@@ -149,7 +149,7 @@ def _from_folders(folder: Path) -> Found:
         )
     if {name.lower() for name in classes} <= PARTS:
         raise DataError(
-            f"{folder} has the parts of a data set ({', '.join(classes)}): give one, {folder / full[0]}"
+            f"{folder} has the parts of a data set ({', '.join(classes)}): give one of them, such as {folder / full[0]}"
         )
     empty = [name for name in classes if not classes[name]]
     other = next((name for name in empty if entries(folder / name)), None)
