@@ -193,7 +193,7 @@ WRONG = {
     "no images": ({"a.txt": None}, "has no images: it was searched for .jpg"),
     "nothing": ({}, "has no images"),
     "images beside folders": ({"a.png": {}, "cat/b.png": {}}, "beside the folder cat"),
-    "parts": ({"train/a.png": {}, "val/b.png": {}}, r"the parts of a data set \(train, val\): give one of them, such as .*train"),
+    "parts": ({"train/a.png": {}, "val/b.png": {}}, r"parts of a data set \(train, val\): give one of .*train"),
     "one class, two folders": ({"1/a.png": {}, "01/b.png": {}}, "several folders for the class 1"),
     "a folder of other files": ({"cat/a.png": {}, "masks/b.txt": None}, "masks has other files but no images"),
     "a table with a missing file": ({"a.png": {}, "labels.csv": "file,label\nb.png,1"}, "b.png, which is not there"),
