@@ -79,10 +79,12 @@ class Dataset:
         return replace(self, index=self.numbers()[index], name=name or self.name)
 
     def spread(self, count: int) -> Dataset:
-        """At most `count` samples, spread evenly; the first ones of a sequential source, whose rest is not read."""
+        """At most `count` samples, in whole groups spread evenly; of a sequential source the first ones."""
         if self.source.sequential:
-            return self.take(slice(0, count))
-        return self.take(np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).astype(int)))
+            return self.take(slice(0, max(1, count // self.group) * self.group))
+        last = max(len(self) // self.group, 1) - 1
+        chosen = np.linspace(0, last, max(1, min(count // self.group, last + 1))).astype(int)
+        return self.take(self._groups(np.unique(chosen)))
 
     def read(self) -> Batch:
         """All samples, in memory."""

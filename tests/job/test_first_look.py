@@ -107,3 +107,10 @@ def test_a_search_tells_it_in_its_first_trial_and_with_its_result(caplog, tmp_pa
         onnxprune.prune(tmp_path / "in.onnx", max_loss=0.9, data=data, epochs=4, max_drop=0.9)
     told = [record.getMessage() for record in caplog.records if "The input model on" in record.getMessage()]
     assert len(told) == 2
+
+
+def test_pairs_are_looked_at_whole(caplog):
+    x, scores = normal(2000, 8), np.repeat(np.linspace(0, 1, 1000, dtype=np.float32), 2)
+    with caplog.at_level(logging.INFO, "onnxprune"):
+        onnxprune.prune(mlp(), rate=0, eval_data={"x": x, "labels": scores}, metric="spearman")
+    assert "The input model on 512 samples of <dict>: Spearman" in caplog.records[0].getMessage()
