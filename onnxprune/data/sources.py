@@ -51,7 +51,7 @@ def load_data(source: Any, request: Request) -> Dataset:
         if spec.name in first and first[spec.name].dtype == np.uint8 and spec.dtype.kind == "f":
             opened = ArrayImages(opened, Transform.parse(request.transform or "", spec), labels)
             first = opened.read(numbers)
-    fit = Fit.of(first, name, request)
+    fit = Fit.of(first, labels, name, request)
     batch = fit(first)
     if unused := sorted(set(first) - set(fit.names) - set(labels)):
         notes.append(
@@ -104,14 +104,13 @@ class Fit:
     labels: Mapping[str, str]
 
     @classmethod
-    def of(cls, first: Arrays, name: str, request: Request) -> Fit:
-        """For arrays with the names of `first`.
+    def of(cls, first: Arrays, labels: Mapping[str, str], name: str, request: Request) -> Fit:
+        """For arrays with the names of `first`, of which `labels` are found to be labels.
 
         Raises:
             DataError: an input is missing.
         """
         names = {spec.name for spec in request.specs}
-        labels = found_labels(first, names)
         missing, unknown = names - set(first), set(first) - names - set(labels)
         if missing:
             raise DataError(

@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.data.images.pixels import COUNTS
 from onnxprune.evaluation.labels import LabelForm
-
-# The numbers of channels of an image.
-CHANNELS = (1, 3, 4)
 
 Records = Any
 """What a metric keeps of samples: an array with a row for each sample or block of samples, or a list of samples."""
@@ -43,7 +41,7 @@ class Predictions:
         """The height and the width of the first input that is an image (N, C, H, W) or (N, H, W, C); else 1, 1."""
         for array in self.inputs.values():
             if array.ndim == 4:
-                rows, columns = array.shape[2:] if array.shape[1] in CHANNELS else array.shape[1:3]
+                rows, columns = array.shape[2:] if array.shape[1] in COUNTS else array.shape[1:3]
                 return int(rows), int(columns)
         return 1, 1
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from onnxprune.data.dataset import LABELS
 from onnxprune.data.images.augment import Augmentation
 from onnxprune.data.images.files import EXTENSIONS, check_images, entries, is_image, some_of, walk
 from onnxprune.data.images.geometry import Size
@@ -21,7 +22,6 @@ from onnxprune.data.source import Arrays, Source
 from onnxprune.errors import DataError, first_line
 from onnxprune.system.packages import require_package
 
-LABELS = "labels"
 TABLE = "labels.csv"
 FILE_COLUMNS = ("file", "filename", "image", "path")
 LABEL_COLUMNS = ("label", "class")

@@ -10,10 +10,9 @@ import numpy as np
 from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
 from onnxprune.data.images.augment import Augmentation
+from onnxprune.data.images.pixels import COUNTS
 from onnxprune.data.specs import InputSpec
 from onnxprune.errors import SettingError
-
-COLORS = (1, 3, 4)
 
 
 def read_augmented(
@@ -54,7 +53,7 @@ def image_input(batch: Batch, specs: Sequence[InputSpec]) -> tuple[InputSpec, in
         (spec, axis)
         for spec in specs
         if batch.inputs[spec.name].ndim == 4
-        and (axis := next((axis for axis in (1, 3) if batch.inputs[spec.name].shape[axis] in COLORS), None))
+        and (axis := next((axis for axis in (1, 3) if batch.inputs[spec.name].shape[axis] in COUNTS), None))
     ]
     if len(found) != 1:
         raise SettingError(

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.data.dataset import LABELS
 from onnxprune.data.images.files import EXTENSIONS, check_images, some_of, walk
-from onnxprune.data.images.folder import LABELS, ImageSource
+from onnxprune.data.images.folder import ImageSource
 from onnxprune.data.images.geometry import Size, boxes_of
 from onnxprune.data.images.inputs import image_spec
 from onnxprune.data.images.transforms import Transform
