@@ -9,19 +9,17 @@ images are not used for any choice; the written file is evaluated on them in onn
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import onnx
-import onnx_ir as ir
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from models import idx
 from models.evaluate import count_errors
+from models.exporting import export
 from models.lenets import LeNet, LeNet5, LeNet300100
 from models.mnist import DEFAULT_FOLDER
 from onnxprune.errors import DataError
@@ -42,7 +40,6 @@ BATCH = 128
 LEARNING_RATE = 1e-3
 VALIDATION_IMAGES = 6_000
 SEED = 0
-OPSET = 20
 THREADS = 2  # the order of the sums, and so the last bits of the weights, depends on it
 HERE = Path(__file__).parent
 
@@ -83,35 +80,6 @@ def shifted(images: Tensor, most: int) -> Tensor:
     return F.pad(images, [most] * 4)[torch.arange(len(images))[:, None, None], rows, columns]
 
 
-def export(net: LeNet, path: Path) -> None:
-    """Write `net` as ONNX, weights inline: `input` (N, *net.input_shape) -> `logits` (N, 10), float32."""
-    program = torch.onnx.export(
-        net,
-        (torch.rand(2, *net.input_shape),),
-        dynamic_shapes=({0: torch.export.Dim("N")},),
-        input_names=["input"],
-        output_names=["logits"],
-        opset_version=OPSET,
-        dynamo=True,
-        verbose=False,
-    )
-    assert program is not None
-    for part in _parts(program.model.graph):
-        part.metadata_props.clear()
-    ir.save(program.model, path)
-    onnx.checker.check_model(path, full_check=True)
-
-
-def _parts(graph: ir.Graph) -> Iterator[ir.Graph | ir.Node | ir.Value]:
-    """All parts of a graph with metadata of the exporter, which contains file names of the machine that ran it."""
-    yield graph
-    yield from graph.inputs
-    yield from graph.initializers.values()
-    for node in graph:
-        yield node
-        yield from node.outputs
-
-
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(list(RECIPES)))
 @click.option(
@@ -142,7 +110,7 @@ def main(names: tuple[str, ...], data: Path, out: Path) -> None:
         net = recipe.net()
         train(net, recipe, images, labels)
         path = out / f"{name}.onnx"
-        export(net, path)
+        export(net, net.input_shape, path)
         errors = count_errors(path, test_images, test_labels)
         click.echo(
             f"{path}: {errors} of {len(test_labels)} wrong, test error {errors / len(test_labels):.2%}"

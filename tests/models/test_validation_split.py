@@ -43,7 +43,7 @@ def test_validation_images_are_those_not_trained_on(
     monkeypatch.setitem(train_lenets.RECIPES, name, recipe)
     monkeypatch.setattr(train_lenets, "THREADS", torch.get_num_threads())
     monkeypatch.setattr(train_lenets, "shifted", seen)
-    monkeypatch.setattr(train_lenets, "export", lambda net, path: None)
+    monkeypatch.setattr(train_lenets, "export", lambda net, shape, path: None)
     monkeypatch.setattr(train_lenets, "count_errors", lambda path, images, labels: 0)
     for command, words in (
         (train_lenets.main, [name, "--data", folder, "--out", folder]),
