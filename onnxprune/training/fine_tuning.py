@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -16,53 +15,28 @@ import torch
 from onnxprune.config.training import FineTuneSettings
 from onnxprune.data.dataset import Dataset
 from onnxprune.errors import DataError
-from onnxprune.training.batch_norm import re_estimate, standardize
+from onnxprune.training.batch_norm import standardize
 from onnxprune.training.checkpoint import Checkpoint, State, digest
 from onnxprune.training.distributed import Processes
-from onnxprune.training.feed import Feed, in_order
-from onnxprune.training.losses import Objective, Outputs, check_labels, load_function
+from onnxprune.training.feed import Feed
+from onnxprune.training.losses import Objective, check_labels, load_function
 from onnxprune.training.moments import Moments
 from onnxprune.training.optimization import learning_rate, make_optimizer, penalize
+from onnxprune.training.precision import Precision
 from onnxprune.training.samples import DROPOUT, MIXTURE, Samples, mix, random, random_seed
 from onnxprune.training.scoring import MakeScorer
 from onnxprune.training.session import PruningSession
+from onnxprune.training.teacher import Teacher
+from onnxprune.training.validation import Epoch, Validation
 
-# Samples in a forward pass without gradients.
-FORWARD_SAMPLES = 256
 # Batches whose gradients are summed for the taylor criterion.
 SCORING_BATCHES = 32
-# Batches that BatchNormalization's statistics are measured on.
-ESTIMATION_BATCHES = 32
 # The weight of the distillation loss if there are labels and no `--distill`.
 DEFAULT_DISTILL = 0.5
 # With more pruning steps than this, only epochs are evaluated.
 EVALUATED_STEPS = 20
 
 Progress = Callable[[float], None]
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """An evaluation on validation data: the loss, and the value of the metric (None without labels).
-
-    `step`: pruning steps so far; `epoch`: passes over the data so far. A record without training loss is the state
-    right after a pruning step; with many steps there are no such records.
-    """
-
-    step: int
-    epoch: float
-    training_loss: float | None
-    loss: float
-    metric: str | None
-    score: float | None
-    higher_is_better: bool = True
-
-    def better_than(self, other: Epoch) -> bool:
-        """Whether the score is better, or equal at a smaller loss; without labels, whether the loss is smaller."""
-        if self.score is None or other.score is None:
-            return self.loss < other.loss
-        sign = 1 if self.higher_is_better else -1
-        return (sign * self.score, -self.loss) > (sign * other.score, -other.loss)
 
 
 class FineTuner:
@@ -93,11 +67,11 @@ class FineTuner:
         self._processes = processes
         training.part = processes.part(training.size)
         self._batches = training
-        self._validation = validation.take(processes.share(len(validation), validation.group))
-        self._make_scorer = make_scorer
         self._updates = settings.epochs * training.an_epoch
         session.module.to(processes.device)
-        self._teacher = copy.deepcopy(session.module).requires_grad_(False).eval()
+        self._precision = Precision(settings.precision, processes.device)
+        self._validation = Validation(validation, training, processes, self._precision, make_scorer)
+        self._teacher = Teacher(session.module, self._precision)
         self._objective = self._make_objective(trained)
         self._parameters = list(session.parameters.values())
         self._optimizer = make_optimizer(self._parameters, settings)
@@ -122,7 +96,8 @@ class FineTuner:
     def _train(self, progress: Progress) -> None:
         session = self._session
         if session.modes.restored:
-            standardize(session.module, session.modes.restored, self._some_inputs(), self._processes.mean_of)
+            inputs = self._validation.statistics_inputs()
+            standardize(session.module, session.modes.restored, inputs, self._processes.mean_of)
         session.start(self._gradients())
         if not self._resumed():
             self._record(just_pruned=True)
@@ -151,11 +126,8 @@ class FineTuner:
         if self._session.modes.dropouts:
             torch.manual_seed(random_seed(self._settings.seed, DROPOUT, update, self._processes.rank))
         self._session.module.train()
-        with self._autocast():
-            with torch.no_grad():
-                teacher = self._teacher(*batch.inputs) if self._objective.distill > 0 else None
-            outputs = module(*batch.inputs)
-        loss = self._objective(_widened(outputs), batch, None if teacher is None else _widened(teacher))
+        teacher = self._teacher(batch) if self._objective.distill > 0 else None
+        loss = self._objective(self._precision.outputs(module, batch), batch, teacher)
         self._optimizer.zero_grad()
         loss.backward()
         if self._settings.clip_norm is not None:
@@ -199,32 +171,11 @@ class FineTuner:
         training_loss = None if just_pruned else self._processes.mean(sum(self._losses) / len(self._losses))
         if not just_pruned:
             self._losses.clear()
-        self._history.append(self._evaluate(training_loss))
+        found = self._validation.evaluate(self._session, self._objective, self._teacher, training_loss)
+        self._history.append(found)
         if self._session.settled and (self._best is None or self._history[-1].better_than(self._best[0])):
             state = {name: tensor.clone() for name, tensor in self._session.module.state_dict().items()}
             self._best = self._history[-1], state
-
-    def _evaluate(self, training_loss: float | None) -> Epoch:
-        module = self._session.module.eval()
-        re_estimate(self._session.modes.estimated, self._some_inputs(), module)
-        self._processes.average(self._session.modes.statistics(self._session.module).values())
-        scorer, loss, count = self._make_scorer(), 0.0, 0
-        for samples in self._in_order():
-            outputs = self._outputs(module, samples)
-            teacher = self._outputs(self._teacher, samples) if self._objective.distill > 0 else None
-            loss += len(samples) * float(self._objective(outputs, samples, teacher))
-            count += len(samples)
-            arrays = [output.cpu().numpy() for output in outputs[: len(self._session.model.graph.outputs)]]
-            scorer.add(arrays, samples.batch(self._batches.specs, self._validation.name))
-        total, samples_of_all = self._processes.total(loss), self._processes.total(count)
-        result = scorer.merged(self._processes.gather(scorer.records()))
-        epoch = self._session.updates / self._batches.an_epoch
-        return Epoch(self._session.steps_made, epoch, training_loss, total / samples_of_all, *result)
-
-    def _some_inputs(self) -> Iterator[tuple[torch.Tensor, ...]]:
-        """The inputs that statistics of norms are measured on: this process's part of batches of the first epoch."""
-        some = self._batches.some(0, min(ESTIMATION_BATCHES, self._batches.an_epoch))
-        return (batch.to(self._processes.device).inputs for batch in some)
 
     def _make_objective(self, trained: Collection[str]) -> Objective:
         """The loss; the scales of its parts are the variances of the teacher's outputs on validation data."""
@@ -243,32 +194,17 @@ class FineTuner:
         )
         checked = False
         moments: list[Moments] = []
-        for samples in self._in_order():
+        for samples in self._validation.batches():
             if not checked:
                 check_labels(objective.wanted(samples.labels), settings.loss)
                 checked = True
             if not objective.distill:
                 break
-            outputs = self._outputs(self._teacher, samples)
+            outputs = self._teacher(samples)
             moments = moments or [Moments() for _ in outputs]
             for moment, output in zip(moments, outputs, strict=True):
                 moment.add(output)
         return replace(objective, scales=tuple(self._processes.variance(moment) for moment in moments))
-
-    def _in_order(self) -> Iterator[Samples]:
-        """This process's part of the validation data, in batches."""
-        size = self._batches.fixed_size or FORWARD_SAMPLES
-        for samples in in_order(self._validation, self._batches.specs, size, self._batches.workers):
-            yield samples.to(self._processes.device)
-
-    def _outputs(self, module: torch.nn.Module, samples: Samples) -> Outputs:
-        """A module's outputs, without gradients."""
-        with torch.no_grad(), self._autocast():
-            return _widened(module(*samples.inputs))
-
-    def _autocast(self) -> torch.autocast:
-        enabled = self._settings.precision == "bfloat16"
-        return torch.autocast(self._processes.device.type, dtype=torch.bfloat16, enabled=enabled)
 
     def _open_checkpoint(self, settings: Mapping[str, Any], validation: Dataset) -> Checkpoint | None:
         if self._settings.checkpoint is None:
@@ -306,11 +242,6 @@ class FineTuner:
             "losses": self._losses,
             "best": None if self._best is None else (asdict(self._best[0]), self._best[1]),
         }
-
-
-def _widened(outputs: Outputs) -> Outputs:
-    """bfloat16 outputs as float32, in which the losses are computed."""
-    return tuple(output.float() if output.dtype == torch.bfloat16 else output for output in outputs)
 
 
 def _distill_share(labeled: bool, settings: FineTuneSettings) -> float:

@@ -1,0 +1,25 @@
+"""The precision of matrix products and convolutions in training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from onnxprune.training.losses import Outputs
+from onnxprune.training.samples import Samples
+
+
+@dataclass(frozen=True)
+class Precision:
+    """float32, or bfloat16 by torch's autocast: weights, sums and losses stay float32."""
+
+    name: str
+    device: torch.device
+
+    def outputs(self, module: nn.Module, samples: Samples) -> Outputs:
+        """A module's outputs; bfloat16 ones as float32, in which the losses are computed."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.name == "bfloat16"):
+            outputs = module(*samples.inputs)
+        return tuple(output.float() if output.dtype == torch.bfloat16 else output for output in outputs)

@@ -1,0 +1,98 @@
+"""The loss and the metric of a state of the training, on validation data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from onnxprune.data.dataset import Dataset
+from onnxprune.training.batch_norm import re_estimate
+from onnxprune.training.distributed import Processes
+from onnxprune.training.feed import Feed, in_order
+from onnxprune.training.losses import Objective
+from onnxprune.training.precision import Precision
+from onnxprune.training.samples import Samples
+from onnxprune.training.scoring import MakeScorer
+from onnxprune.training.session import PruningSession
+from onnxprune.training.teacher import Teacher
+
+# Samples in a forward pass without gradients.
+FORWARD_SAMPLES = 256
+# Batches that BatchNormalization's statistics are measured on.
+ESTIMATION_BATCHES = 32
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """An evaluation on validation data: the loss, and the value of the metric (None without labels).
+
+    `step`: pruning steps so far; `epoch`: passes over the data so far. A record without training loss is the state
+    right after a pruning step; with many steps there are no such records.
+    """
+
+    step: int
+    epoch: float
+    training_loss: float | None
+    loss: float
+    metric: str | None
+    score: float | None
+    higher_is_better: bool = True
+
+    def better_than(self, other: Epoch) -> bool:
+        """Whether the score is better, or equal at a smaller loss; without labels, whether the loss is smaller."""
+        if self.score is None or other.score is None:
+            return self.loss < other.loss
+        sign = 1 if self.higher_is_better else -1
+        return (sign * self.score, -self.loss) > (sign * other.score, -other.loss)
+
+
+class Validation:
+    """Validation data, of which this process sees its part, and what scores the outputs by the metric of the job."""
+
+    def __init__(
+        self,
+        data: Dataset,
+        training: Feed,
+        processes: Processes,
+        precision: Precision,
+        make_scorer: MakeScorer,
+    ):
+        self._data = data.take(processes.share(len(data), data.group))
+        self._training = training
+        self._processes = processes
+        self._precision = precision
+        self._make_scorer = make_scorer
+
+    def batches(self) -> Iterator[Samples]:
+        """This process's part of the data."""
+        size = self._training.fixed_size or FORWARD_SAMPLES
+        for samples in in_order(self._data, self._training.specs, size, self._training.workers):
+            yield samples.to(self._processes.device)
+
+    def statistics_inputs(self) -> Iterator[tuple[torch.Tensor, ...]]:
+        """The inputs that statistics of norms are measured on: this process's part of batches of the first epoch."""
+        some = self._training.some(0, min(ESTIMATION_BATCHES, self._training.an_epoch))
+        return (batch.to(self._processes.device).inputs for batch in some)
+
+    def evaluate(
+        self, session: PruningSession, objective: Objective, teacher: Teacher, training_loss: float | None
+    ) -> Epoch:
+        """Score the current state of a session, its norms' statistics measured first where the settings say so."""
+        module = session.module.eval()
+        re_estimate(session.modes.estimated, self.statistics_inputs(), module)
+        self._processes.average(session.modes.statistics(module).values())
+        scorer, loss, count = self._make_scorer(), 0.0, 0
+        for samples in self.batches():
+            with torch.no_grad():
+                outputs = self._precision.outputs(module, samples)
+            followed = teacher(samples) if objective.distill > 0 else None
+            loss += len(samples) * float(objective(outputs, samples, followed))
+            count += len(samples)
+            arrays = [output.cpu().numpy() for output in outputs[: len(session.model.graph.outputs)]]
+            scorer.add(arrays, samples.batch(self._training.specs, self._data.name))
+        total, samples_of_all = self._processes.total(loss), self._processes.total(count)
+        result = scorer.merged(self._processes.gather(scorer.records()))
+        epoch = session.updates / self._training.an_epoch
+        return Epoch(session.steps_made, epoch, training_loss, total / samples_of_all, *result)
