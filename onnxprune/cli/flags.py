@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from onnxprune.config.declare import AUTO
 from onnxprune.config.settings import PARTS, RetrainSettings, flag_of
 from onnxprune.data.images.augment import AUGMENTATIONS
 from onnxprune.data.images.steps import PRESETS
@@ -35,6 +36,18 @@ ENTRIES: Mapping[str, Callable[[], str]] = {
 OTHER = "Options"
 
 
+class _WholeOrAuto(click.ParamType):
+    """A whole number, or "auto", which is None."""
+
+    name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return None if value == AUTO else click.INT.convert(value, param, ctx)
+
+
+WHOLE_OR_AUTO = _WholeOrAuto()
+
+
 def settings_of(config: type) -> Iterator[Field[Any]]:
     """The settings of a dataclass in the order of the help."""
     remaining = {each.name: each for each in fields(config)}
@@ -48,12 +61,13 @@ def option_of(setting: Field[Any]) -> click.Option:
     """The flag of a setting: --kebab-case, or --flag/--no-flag for a boolean."""
     flag, metadata = flag_of(setting), setting.metadata
     arguments: dict[str, Any] = {"help": help_of(setting), "default": setting.default}
-    if isinstance(setting.default, bool):
-        return click.Option([f"{flag}/--no-{flag[2:]}", setting.name], show_default=True, **arguments)
+    if str(setting.type).startswith("bool"):
+        known = setting.default is not None
+        return click.Option([f"{flag}/--no-{flag[2:]}", setting.name], show_default=known, **arguments)
     if "choices" in metadata or "table" in metadata:
         arguments["type"] = click.Choice(list(metadata.get("choices") or TABLES[metadata["table"]]))
     elif str(setting.type).startswith("int"):
-        arguments["type"] = int
+        arguments["type"] = WHOLE_OR_AUTO if "None" in str(setting.type) else int
     return click.Option(
         [flag, *metadata.get("aliases", ()), setting.name],
         metavar=metadata["metavar"],

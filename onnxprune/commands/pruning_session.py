@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol
 from onnxprune.commands.keywords import with_signature
 from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import SettingError
+from onnxprune.job.defaults import by_rule
 from onnxprune.job.pruner import make_pruner, usable_weights
 from onnxprune.job.requirements import check_requirements
 from onnxprune.model.io import ModelLike
@@ -54,6 +55,7 @@ def pruning_session(model: ModelLike, updates: int, **settings: Any) -> PruningS
     from onnxprune.training.session import PruningSession
 
     config = PruneConfig(**settings)
+    config = by_rule(config, None)
     check_requirements(config)
     if config.searches:
         raise SettingError(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from onnxprune.config.declare import AUTO
 from onnxprune.errors import SettingError
 
 
@@ -27,6 +28,7 @@ FRACTION = Range(lambda value: 0 <= value < 1, "in [0, 1)")
 RATE = Range(lambda value: 0 <= value < 1, "in [0, 1): the fraction of weights to remove, for example 0.9")
 SEED = Range(lambda value: 0 <= value < 2**32, "between 0 and 4294967295")
 
+SECONDS = {"s": 1, "m": 60, "h": 3600}
 UNITS = {"k": 10**3, "m": 10**6, "g": 10**9}
 
 
@@ -41,6 +43,9 @@ def check_numbers(settings: Any) -> None:
     for setting in fields(settings):
         flag, value = f"--{setting.name.replace('_', '-')}", getattr(settings, setting.name)
         kind, *alternatives = str(setting.type).split(" | ")
+        if value == AUTO and kind in ("int", "float", "bool") and "None" in alternatives:
+            value = None
+            object.__setattr__(settings, setting.name, value)
         if kind not in ("int", "float") or (value is None and "None" in alternatives):
             continue
         if kind == "float":
@@ -75,6 +80,23 @@ def parse_fraction(name: str, value: Any) -> float:
     if not math.isfinite(number):
         raise SettingError(f"{name} is {value!r}: give a number such as 0.9 or 90%")
     return number
+
+
+def parse_time(name: str, value: Any) -> float:
+    """A duration, or a text such as "90s", "10m" or "1.5h", in seconds; a number alone is of seconds.
+
+    Raises:
+        SettingError: it is not a duration, or not greater than 0.
+    """
+    text = str(value).strip().lower()
+    unit = SECONDS.get(text[-1:], 1)
+    try:
+        seconds = float(text[:-1] if text[-1:] in SECONDS else text) * unit
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise SettingError(f"{name} is {value!r}: give a time such as 90s, 10m or 1.5h")
+    return seconds
 
 
 def parse_bytes(name: str, value: Any) -> int:

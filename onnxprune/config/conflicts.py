@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from onnxprune.config.data import DataSettings
+from onnxprune.config.declare import AUTO
 from onnxprune.config.output import OutputSettings
 from onnxprune.config.pruning import CalibrationSettings, PruningSettings
-from onnxprune.config.training import CheckpointSettings, ScheduleSettings
+from onnxprune.config.training import CheckpointSettings, ScheduleSettings, TrainingSettings
 from onnxprune.config.workers import IN_TURN, WorkerSettings
 
-CHANNEL_ALLOCATIONS = ("uniform", "global")
+CHANNEL_ALLOCATIONS = (AUTO, "uniform", "global")
 
 
 def conflicts(
@@ -21,6 +22,7 @@ def conflicts(
     output: OutputSettings,
     checkpoints: CheckpointSettings,
     workers: WorkerSettings,
+    training: TrainingSettings,
 ) -> Iterator[str]:
     """A message for each contradiction, which says how to fix it."""
     rules = (
@@ -31,6 +33,7 @@ def conflicts(
         *_searches(pruning, data, checkpoints),
         *_measured(pruning, calibration, data),
         *_workers(pruning, workers),
+        *_times(pruning, data, training),
     )
     yield from (message for holds, message in rules if holds)
 
@@ -65,7 +68,7 @@ def _patterns(pruning: PruningSettings, schedule: ScheduleSettings) -> Rules:
     yield (
         pruning.pattern == "2:4"
         and not pruning.searches
-        and (pruning.rate != 0.5 or bool(pruning.layer_rate) or pruning.allocation != "uniform"),
+        and (pruning.rate != 0.5 or bool(pruning.layer_rate) or pruning.allocation not in (AUTO, "uniform")),
         "--pattern 2:4 always has a rate of 0.5: give --rate 0.5, without --layer-rate and --allocation",
     )
     yield (
@@ -78,7 +81,7 @@ def _patterns(pruning: PruningSettings, schedule: ScheduleSettings) -> Rules:
 
 def _schedules(pruning: PruningSettings, schedule: ScheduleSettings) -> Rules:
     yield (
-        schedule.alternate and (schedule.schedule != "iterative" or pruning.pattern == "channel"),
+        schedule.alternate and (schedule.schedule not in (AUTO, "iterative") or pruning.pattern == "channel"),
         "--alternate needs --schedule iterative and cannot be combined with --pattern channel",
     )
     yield (
@@ -128,6 +131,22 @@ def _searches(pruning: PruningSettings, data: DataSettings, checkpoints: Checkpo
     yield (
         searches and pruning.pattern == "2:4",
         "--pattern 2:4 always has a rate of 0.5, so there is nothing to search: give --rate 0.5",
+    )
+
+
+def _times(pruning: PruningSettings, data: DataSettings, training: TrainingSettings) -> Rules:
+    timed = training.time is not None
+    yield (
+        timed and data.data is None,
+        "--time is for fine-tuning: give --data as well, or remove it",
+    )
+    yield (
+        timed and training.epochs is not None,
+        "--time and --epochs both say how long to train: remove one",
+    )
+    yield (
+        timed and pruning.searches,
+        "--time is for a job with a given rate: give --rate, or --epochs for the search",
     )
 
 

@@ -55,7 +55,8 @@ class DataSettings:
     augment: str | None = setting(
         None,
         "Random changes of the training images, which the teacher sees too: NAME or NAME:NUMBER, separated by commas, "
-        "for example flip,crop:4. {augmentations}.",
+        "for example flip,crop:4. {augmentations}. Or none.  [default: auto, of flip and crop those that "
+        "the input model is indifferent to]",
         metavar="STEPS",
         common="Change training images, for example flip,crop:4",
     )

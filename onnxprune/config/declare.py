@@ -5,14 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
-from typing import Any
+from typing import Any, TypeVar
 
 # The forms that callers may use; properties of the parts normalize them.
 PathLike = str | os.PathLike[str]
 Names = str | Sequence[str]
 PairsLike = str | Mapping[str, float] | Sequence[str | tuple[str, float]]
 ShapesLike = str | Mapping[str, Sequence[int]] | Sequence[str | tuple[str, Sequence[int]]]
+AUTO = "auto"
+"""The value of a setting that the job chooses; numbers and switches are None then."""
+
 DataSource = PathLike | Mapping[str, Any] | Iterable[Mapping[str, Any]] | None
+
+
+T = TypeVar("T")
+
+
+def settled(value: T | None) -> T:
+    """A setting that the job has chosen by now."""
+    assert value is not None, "the rules of job/defaults.py choose it"
+    return value
 
 
 def setting(default: Any, help: str, *, metavar: str | None = None, **extra: Any) -> Any:

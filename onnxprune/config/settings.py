@@ -6,10 +6,10 @@ import os
 from dataclasses import Field, dataclass, fields
 from typing import Any
 
-from onnxprune.config.checks import check_numbers, parse_bytes
+from onnxprune.config.checks import check_numbers, parse_bytes, parse_time
 from onnxprune.config.conflicts import conflicts
 from onnxprune.config.data import DataSettings
-from onnxprune.config.declare import describe_source, setting
+from onnxprune.config.declare import AUTO, describe_source, setting
 from onnxprune.config.evaluation import EvaluationSettings
 from onnxprune.config.output import KernelSettings, OutputSettings
 from onnxprune.config.pruning import AMOUNTS, CalibrationSettings, PruningSettings
@@ -94,7 +94,7 @@ class PruneConfig(
                 raise SettingError(f"{flag_of(each)} is {value!r}: it must be one of {', '.join(choices)}")
         if self.loss not in LOSSES and ":" not in self.loss:
             raise SettingError(f"--loss is {self.loss!r}: it must be {', '.join(LOSSES)} or MODULE:FUNCTION")
-        for message in conflicts(self, self, self, self, self, self, self):
+        for message in conflicts(self, self, self, self, self, self, self, self):
             raise SettingError(message)
 
     def _normalize(self) -> None:
@@ -110,6 +110,10 @@ class PruneConfig(
         self._set("layer_rate", self.layer_rates)
         self._set("dropout", self.dropouts)
         self._set("input_shape", tuple(self.input_shapes.items()))
+        if self.time is not None:
+            self._set("time", f"{parse_time('--time', self.time):g}s")
+        if self.augment == AUTO:
+            self._set("augment", None)
         if self.bytes is not None:
             self._set("bytes", parse_bytes("--bytes", self.bytes))
 

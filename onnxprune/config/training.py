@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxprune.config.checks import ABOVE_0, AT_LEAST_0, AT_LEAST_1, FRACTION, SEED, SHARE, Pairs, pairs
-from onnxprune.config.declare import Names, PairsLike, PathLike, setting
+from onnxprune.config.checks import (
+    ABOVE_0,
+    AT_LEAST_0,
+    AT_LEAST_1,
+    FRACTION,
+    SEED,
+    SHARE,
+    Pairs,
+    pairs,
+    parse_time,
+)
+from onnxprune.config.declare import AUTO, Names, PairsLike, PathLike, setting
 
-SCHEDULES = ("one-shot", "iterative", "gradual", "prune-and-regrow")
-OPTIMIZERS = ("adam", "adamw", "sgd")
+SCHEDULES = (AUTO, "one-shot", "iterative", "gradual", "prune-and-regrow")
+OPTIMIZERS = (AUTO, "adam", "adamw", "sgd")
 LEARNING_RATE_SCHEDULES = ("cosine", "step", "constant")
 REGULARIZATIONS = ("l2", "l1", "none")
-BATCH_NORMS = ("frozen", "re-estimate", "train")
-RESTORE_NORMS = ("auto", "always", "never")
-PRECISIONS = ("float32", "bfloat16")
+BATCH_NORMS = (AUTO, "frozen", "re-estimate", "train")
+RESTORE_NORMS = (AUTO, "always", "never")
+PRECISIONS = (AUTO, "float32", "bfloat16")
 LOSSES = ("auto", "cross-entropy", "mse", "l1", "huber", "cosine", "dice")
 DISTILL_LOSSES = ("auto", "kl", "mse", "cosine")
 
@@ -25,10 +35,11 @@ class ScheduleSettings:
     heading = "Schedule"
 
     schedule: str = setting(
-        "iterative",
+        AUTO,
         "Pruning schedule: all at once (one-shot); in steps with fine-tuning in between (iterative); in many small "
         "steps along a cubic curve (gradual, Zhu & Gupta 2017); or in many steps where removed weights can return "
-        "(prune-and-regrow; dynamic network surgery, Guo et al. 2016).",
+        "(prune-and-regrow; dynamic network surgery, Guo et al. 2016). Auto is gradual, or "
+        "iterative where a step is slow.",
         choices=SCHEDULES,
         common="Pruning schedule",
     )
@@ -59,20 +70,35 @@ class TrainingSettings:
 
     heading = "Fine-tuning"
 
-    epochs: int = setting(
-        20,
-        "Number of passes over the training data, pruning included.",
+    time: str | None = setting(
+        None,
+        "Time for the whole job, such as 10m or 1.5h: as many epochs are trained as fit, by the speed of this machine.",
+        metavar="TIME",
+        common="Time for the whole job, for example 10m",
+    )
+    epochs: int | None = setting(
+        None,
+        "Number of passes over the training data, pruning included.  [default: auto, 20, and more for little data; or "
+        "as many as --time allows]",
         metavar="N",
         within=AT_LEAST_1,
         common="Number of passes over the training data",
     )
-    batch_size: int = setting(
-        128, "Samples per training step, summed over all processes.", metavar="N", within=AT_LEAST_1
+    batch_size: int | None = setting(
+        None,
+        "Samples per training step, summed over all processes.  [default: auto, 128, and fewer where there is little "
+        "data]",
+        metavar="N",
+        within=AT_LEAST_1,
     )
-    optimizer: str = setting("adam", "Optimizer.", choices=OPTIMIZERS)
-    learning_rate: float = setting(
-        1e-3,
-        "Peak learning rate. For large pretrained models, try a tenth of the default.",
+    optimizer: str = setting(
+        AUTO,
+        "Optimizer. Auto is SGD for networks with BatchNormalization that is trained, else Adam.",
+        choices=OPTIMIZERS,
+    )
+    learning_rate: float | None = setting(
+        None,
+        "Peak learning rate.  [default: auto, the largest one that does well in short trainings of the pruned model]",
         metavar="LR",
         aliases=("--lr",),
         within=ABOVE_0,
@@ -84,7 +110,12 @@ class TrainingSettings:
         "the training (step); or constant.",
         choices=LEARNING_RATE_SCHEDULES,
     )
-    warmup: int = setting(100, "Number of training steps of linear warm-up.", metavar="N", within=AT_LEAST_0)
+    warmup: int | None = setting(
+        None,
+        "Number of training steps of linear warm-up.  [default: auto, 100, at most a tenth of the training]",
+        metavar="N",
+        within=AT_LEAST_0,
+    )
     momentum: float = setting(0.9, "Momentum of SGD.", metavar="M", within=FRACTION)
     clip_norm: float | None = setting(
         None, "Gradient clipping: largest norm of all gradients together.", metavar="NORM", within=ABOVE_0
@@ -96,9 +127,9 @@ class TrainingSettings:
     )
     weight_decay: float = setting(1e-4, "Strength of the regularization.", metavar="S", within=AT_LEAST_0)
     batch_norm: str = setting(
-        "frozen",
+        AUTO,
         "Statistics of BatchNormalization: unchanged (frozen), re-estimated on training batches before each "
-        "evaluation, or updated in training (train).",
+        "evaluation, or updated in training (train). Auto is train with enough data, else frozen.",
         choices=BATCH_NORMS,
     )
     restore_norms: str = setting(
@@ -113,10 +144,24 @@ class TrainingSettings:
         "Dropout after these layers; the ratio decreases with their density (Han et al. 2015). Repeatable.",
         metavar="SELECTOR=RATIO",
     )
-    mixup: bool = setting(True, "Mixup of training samples, if all inputs are floats.")
+    mixup: bool | None = setting(
+        None,
+        "Mixup of training samples, if all inputs are floats.  [default: auto, with labels, at rates below 95%, "
+        "without --augment, for networks without BatchNormalization that is trained]",
+    )
     device: str = setting("cpu", "Device to train on: cpu, cuda, or cuda:N.", metavar="DEVICE")
-    precision: str = setting("float32", "Precision of matrix products in training.", choices=PRECISIONS)
+    precision: str = setting(
+        AUTO,
+        "Precision of matrix products in training. Auto is bfloat16 for convolutional networks on processors that "
+        "multiply in it, else float32.",
+        choices=PRECISIONS,
+    )
     seed: int = setting(0, "Random seed.", metavar="N", within=SEED)
+
+    @property
+    def seconds(self) -> float | None:
+        """`time` in seconds."""
+        return None if self.time is None else parse_time("--time", self.time)
 
     @property
     def dropouts(self) -> Pairs:

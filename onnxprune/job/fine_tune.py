@@ -10,10 +10,12 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxprune.config.declare import settled
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.images.augment import Augmentation
 from onnxprune.data.specs import fixed_batch
 from onnxprune.evaluation.labels import label_forms
+from onnxprune.job.defaults import batch_size
 from onnxprune.job.inputs import JobData
 from onnxprune.job.scorer import Scorer
 from onnxprune.pruning.pruner import Pruner
@@ -30,11 +32,13 @@ def prune_and_fine_tune(
     config: PruneConfig,
     progress: Callable[[float], None],
     start: Path | None = None,
+    deadline: float | None = None,
 ) -> tuple[dict[str, Any], ...]:
     """Prune a model in place; returns a record of each evaluation on validation data, none without data.
 
     `start`: the checkpoint of a training of this model at a lower rate, whose weights and masks are the starting point.
-    The teacher of the distillation is the model itself in any case.
+    The teacher of the distillation is the model itself in any case. `deadline`: by `time.monotonic()`, when the
+    training has to be finished.
 
     Raises:
         DataError: no labels and no distillation, or fewer samples than the fixed batch size of the model.
@@ -57,19 +61,21 @@ def prune_and_fine_tune(
     batches = Feed(
         data.training,
         data.specs,
-        config.batch_size,
+        batch_size(config, len(data.training), size),
         config.seed,
         fixed_size=size,
-        augmentation=None if config.augment is None else Augmentation.parse(config.augment),
+        augmentation=Augmentation.of(config.augment),
         workers=config.data_workers,
     )
     # A pass over a stream for each evaluation would read all of it.
     validation = whole_batches(data.validation, size).held(HELD_BYTES)
-    schedule = make_schedule(config, config.epochs * batches.an_epoch, pruner.families)
+    schedule = make_schedule(config, settled(config.epochs) * batches.an_epoch, pruner.families)
     session = PruningSession(model, pruner, schedule, config)
     with joined(config.device) as processes:
         scorer = partial(Scorer, data.metrics, label_forms(data.validation), names)
-        tuner = FineTuner(session, batches, validation, config, processes, scorer, trained, config.training())
+        tuner = FineTuner(
+            session, batches, validation, config, processes, scorer, trained, config.training(), deadline
+        )
         if start is not None:
             session.start_from(best_module(start))
         epochs = tuner.fit(progress)

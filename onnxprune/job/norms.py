@@ -7,6 +7,7 @@ import onnx_ir as ir
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.specs import fixed_batch
 from onnxprune.errors import SettingError
+from onnxprune.job.defaults import batch_size
 from onnxprune.job.inputs import JobData
 from onnxprune.system.processes import process_count
 from onnxprune.training.norms import lacks_norms, restore_norms
@@ -21,7 +22,10 @@ def restore(model: ir.Model, data: JobData, config: PruneConfig) -> tuple[str, .
     if data.training is None or config.restore_norms == "never":
         return ()
     asked = config.restore_norms == "always"
-    batch = min(fixed_batch(data.specs) or config.batch_size, len(data.training)) // process_count()
+    batch = (
+        min(batch_size(config, len(data.training), fixed_batch(data.specs)), len(data.training))
+        // process_count()
+    )
     if not asked and not lacks_norms(model, len(data.training), batch):
         return ()
     if batch < 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
@@ -19,12 +20,12 @@ from onnxprune.job.first_look import first_look
 from onnxprune.job.inputs import JobData, read_job_data, sample_shapes
 from onnxprune.job.kernels import place_kernels, same_outputs
 from onnxprune.job.measure import make_plan
-from onnxprune.job.norms import restore
 from onnxprune.job.notes import notes
 from onnxprune.job.pruner import usable_weights
 from onnxprune.job.records import Records
 from onnxprune.job.requirements import check_requirements
 from onnxprune.job.result import ALONE, Context, Progress, Result
+from onnxprune.job.settling import settle
 from onnxprune.job.store import store
 from onnxprune.model.io import ModelLike, Source, Staging, staging
 from onnxprune.reports.record import Report
@@ -35,6 +36,9 @@ from onnxprune.system.packages import versions
 from onnxprune.system.processes import is_first_process
 from onnxprune.system.stopwatch import Stopwatch
 from onnxprune.training.norms import fold_norms
+
+# The part of --time after which the training ends.
+TRAINING_SHARE = 0.95
 
 
 def run(
@@ -52,6 +56,8 @@ def run(
     check_requirements(config)
     target = target if is_first_process() else None
     watch = Stopwatch(progress)
+    # The rest is for writing and evaluating.
+    deadline = None if config.seconds is None else time.monotonic() + TRAINING_SHARE * config.seconds
     with watch("load"):
         opened = open_model(source)
         model, origin = opened.model, opened.origin
@@ -68,11 +74,12 @@ def run(
             del baseline
             free_memory()
             dense = records.baseline(model, origin, sample)
-            warnings += restore(model, data, config)
+        with watch("rehearse"):
+            config, choices = settle(model, origin, data, config, dense, partial(progress, "rehearse"))
             plan = make_plan(model, weights.prunable, data, config, dense)
         with watch("prune"):
             advance = partial(progress, "prune")
-            epochs = prune_and_fine_tune(model, plan.pruner, data, config, advance, context.start)
+            epochs = prune_and_fine_tune(model, plan.pruner, data, config, advance, context.start, deadline)
             fold_norms(model)
             records.pruned()
         with watch("remove dead units"):
@@ -100,7 +107,7 @@ def run(
             surgery=asdict(surgery) if surgery else {},
             evaluation=evaluation.to_dict(),
             fine_tuning=epochs,
-            notes=(*warnings, *notes(config, origin, target, data, records, by_magnitude, surgery)),
+            notes=(*warnings, *choices, *notes(config, origin, target, data, records, by_magnitude, surgery)),
             seconds=watch.seconds,
             histograms=records.histograms,
             old_evaluation=None if old is None else old.to_dict(),

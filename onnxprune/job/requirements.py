@@ -38,8 +38,7 @@ def check_requirements(config: PruneConfig) -> None:
             raise SettingError(message)
     if config.data is not None:
         require_package("torch", "--data")
-    if config.augment is not None:
-        Augmentation.parse(config.augment)
+    if Augmentation.of(config.augment) is not None:
         import_torchvision("--augment")
     if config.kernels == "measured":
         require_kernels()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import time
 import zlib
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+from onnxprune.config.declare import PathLike
 from onnxprune.errors import OutputError, SettingError
 from onnxprune.model.replace import replacing
 
@@ -20,6 +22,15 @@ State = dict[str, Any]
 def best_module(path: Path) -> dict[str, torch.Tensor]:
     """The best state of the module, with masks, in a checkpoint that onnxprune wrote."""
     return torch.load(path, map_location="cpu", weights_only=True)["best"][1]
+
+
+def settings_of(path: PathLike) -> dict[str, Any]:
+    """The settings of the training that a checkpoint is of; none where there is no such file."""
+    try:
+        return json.loads(torch.load(path, map_location="cpu", weights_only=True)["origin"]["settings"])
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError):
+        # `Checkpoint.read` says what is wrong with it.
+        return {}
 
 
 class Checkpoint:

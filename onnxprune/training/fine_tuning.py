@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -12,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from onnxprune.config.declare import settled
 from onnxprune.config.training import FineTuneSettings
 from onnxprune.data.dataset import Dataset
 from onnxprune.errors import DataError
@@ -22,6 +25,7 @@ from onnxprune.training.feed import Feed
 from onnxprune.training.losses import Objective, check_labels, load_function
 from onnxprune.training.moments import Moments
 from onnxprune.training.optimization import learning_rate, make_optimizer, penalize
+from onnxprune.training.pace import Pace
 from onnxprune.training.precision import Precision
 from onnxprune.training.samples import DROPOUT, MIXTURE, Samples, mix, random, random_seed
 from onnxprune.training.scoring import MakeScorer
@@ -61,13 +65,14 @@ class FineTuner:
         make_scorer: MakeScorer,
         trained: Collection[str],
         origin: Mapping[str, Any],
+        deadline: float | None = None,
     ):
         self._session = session
         self._settings = settings
         self._processes = processes
         training.part = processes.part(training.size)
         self._batches = training
-        self._updates = settings.epochs * training.an_epoch
+        self._pace = Pace(settled(settings.epochs) * training.an_epoch, deadline)
         session.module.to(processes.device)
         self._precision = Precision(settings.precision, processes.device)
         self._validation = Validation(validation, training, processes, self._precision, make_scorer)
@@ -75,7 +80,7 @@ class FineTuner:
         self._objective = self._make_objective(trained)
         self._parameters = list(session.parameters.values())
         self._optimizer = make_optimizer(self._parameters, settings)
-        self._mixes = settings.mixup and all(spec.dtype.kind == "f" for spec in training.specs)
+        self._mixes = bool(settings.mixup) and all(spec.dtype.kind == "f" for spec in training.specs)
         self._checkpoint = self._open_checkpoint(origin, validation)
         self._history: list[Epoch] = []
         self._losses: list[float] = []
@@ -102,25 +107,35 @@ class FineTuner:
         if not self._resumed():
             self._record(just_pruned=True)
         module = self._processes.wrap(session.module)
-        for samples in self._batches.from_update(session.updates, self._updates):
+        for samples in self._batches.from_update(session.updates, self._last_update()):
             self._losses.append(self._update(module, samples))
-            session.advance()
+            self._pace.move()
+            session.advance(self._pace.position)
             step_follows = session.due is not None and self._evaluates_steps()
-            if session.updates % self._batches.an_epoch == 0 or step_follows:
+            if session.updates % self._batches.an_epoch == 0 or step_follows or self._pace.ended:
                 self._record()
             if session.prune_if_due(self._gradients()) and (self._evaluates_steps() or session.settled):
                 self._record(just_pruned=True)
-            progress(session.updates / self._updates)
+            progress(self._pace.position / self._pace.length)
             if self._checkpoint is not None:
                 self._checkpoint.write_if_due(self._state)
+            if self._pace.is_due:
+                # Every process takes the same one.
+                self._pace.stride = self._processes.mean(self._pace.measured(self._batches.an_epoch))
+            if self._pace.ended:
+                break
         if self._checkpoint is not None:
             self._checkpoint.write(self._state())
+
+    def _last_update(self) -> int:
+        """The update before which the batches end; how many fit a time budget is not known."""
+        return self._pace.length if self._pace.deadline is None else sys.maxsize
 
     def _update(self, module: torch.nn.Module, samples: Samples) -> float:
         """One update of the optimizer on a batch; returns the loss without the L1 penalty."""
         update = self._session.updates
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(self._settings, update, self._updates)
+            group["lr"] = learning_rate(self._settings, self._pace.position, self._pace.length)
         mixed = mix(samples, random(self._settings.seed, MIXTURE, update)) if self._mixes else samples
         batch = mixed.to(self._processes.device)
         if self._session.modes.dropouts:
@@ -171,8 +186,10 @@ class FineTuner:
         training_loss = None if just_pruned else self._processes.mean(sum(self._losses) / len(self._losses))
         if not just_pruned:
             self._losses.clear()
+        begun = time.monotonic()
         found = self._validation.evaluate(self._session, self._objective, self._teacher, training_loss)
         self._history.append(found)
+        self._pace.evaluated(time.monotonic() - begun)
         if self._session.settled and (self._best is None or self._history[-1].better_than(self._best[0])):
             state = {name: tensor.clone() for name, tensor in self._session.module.state_dict().items()}
             self._best = self._history[-1], state
@@ -229,6 +246,7 @@ class FineTuner:
         self._optimizer.load_state_dict(state["optimizer"])
         self._history = [Epoch(**record) for record in state["history"]]
         self._losses = state["losses"]
+        self._pace.resume(state["pace"])
         if state["best"] is not None:
             record, module = state["best"]
             self._best = Epoch(**record), module
@@ -240,6 +258,7 @@ class FineTuner:
             "optimizer": self._optimizer.state_dict(),
             "history": [asdict(epoch) for epoch in self._history],
             "losses": self._losses,
+            "pace": self._pace.state(),
             "best": None if self._best is None else (asdict(self._best[0]), self._best[1]),
         }
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from onnxprune.config.declare import settled
 from onnxprune.config.training import TrainingSettings
 
 # With "step", the learning rate is multiplied by `STEP_FACTOR` at each of these fractions of the training.
@@ -22,7 +23,8 @@ def make_optimizer(parameters: Sequence[nn.Parameter], settings: TrainingSetting
         {"params": [each for each in parameters if is_weight(each)], "weight_decay": decay},
         {"params": [each for each in parameters if not is_weight(each)], "weight_decay": 0.0},
     ]
-    return _OPTIMIZERS[settings.optimizer]([group for group in groups if group["params"]], settings)
+    peak = settled(settings.learning_rate)
+    return _OPTIMIZERS[settings.optimizer]([group for group in groups if group["params"]], peak, settings)
 
 
 def is_weight(parameter: nn.Parameter) -> bool:
@@ -30,10 +32,12 @@ def is_weight(parameter: nn.Parameter) -> bool:
     return sum(size > 1 for size in parameter.shape) > 1
 
 
-def learning_rate(settings: TrainingSettings, update: int, updates: int) -> float:
+def learning_rate(settings: TrainingSettings, update: float, updates: int) -> float:
     """The learning rate of an update, counted from 0: linear warm-up times the schedule over the whole training."""
-    warmup = min(1.0, (update + 1) / max(settings.warmup, 1))
-    return settings.learning_rate * warmup * _FALLS[settings.learning_rate_schedule](update / updates)
+    warmup = min(1.0, (update + 1) / max(settled(settings.warmup), 1))
+    return (
+        settled(settings.learning_rate) * warmup * _FALLS[settings.learning_rate_schedule](update / updates)
+    )
 
 
 def penalize(parameters: Sequence[nn.Parameter], settings: TrainingSettings) -> None:
@@ -62,10 +66,10 @@ _FALLS: dict[str, Callable[[float], float]] = {
     "step": _steps,
     "constant": _constant,
 }
-_OPTIMIZERS: dict[str, Callable[[list[dict], TrainingSettings], torch.optim.Optimizer]] = {
-    "adam": lambda groups, settings: torch.optim.Adam(groups, settings.learning_rate, fused=True),
-    "adamw": lambda groups, settings: torch.optim.AdamW(groups, settings.learning_rate, fused=True),
-    "sgd": lambda groups, settings: torch.optim.SGD(
-        groups, settings.learning_rate, settings.momentum, nesterov=settings.momentum > 0, fused=True
+_OPTIMIZERS: dict[str, Callable[[list[dict], float, TrainingSettings], torch.optim.Optimizer]] = {
+    "adam": lambda groups, peak, settings: torch.optim.Adam(groups, peak, fused=True),
+    "adamw": lambda groups, peak, settings: torch.optim.AdamW(groups, peak, fused=True),
+    "sgd": lambda groups, peak, settings: torch.optim.SGD(
+        groups, peak, settings.momentum, nesterov=settings.momentum > 0, fused=True
     ),
 }

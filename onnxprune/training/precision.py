@@ -23,3 +23,8 @@ class Precision:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.name == "bfloat16"):
             outputs = module(*samples.inputs)
         return tuple(output.float() if output.dtype == torch.bfloat16 else output for output in outputs)
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 at twice the speed of float32: AVX-512 BF16, AMX."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

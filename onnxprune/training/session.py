@@ -20,6 +20,9 @@ from onnxprune.training.masking import Masking
 from onnxprune.training.modes import Modes, shrunk
 from onnxprune.training.norms import restored_norms
 
+# Positions on the schedule are sums of fractions.
+EXACT = 1e-6
+
 
 class PruningSession:
     """A model as a torch module that is pruned on a schedule while a training loop updates the remaining weights.
@@ -43,6 +46,7 @@ class PruningSession:
             self.parameters[norm.layer.bias].requires_grad_(False)
         self.steps = schedule.steps
         self.updates = 0
+        self._position = 0.0
         self.steps_made = 0
         self.model = model
         self.pruner = pruner
@@ -78,13 +82,14 @@ class PruningSession:
 
     @property
     def due(self) -> PruningStep | None:
-        """The pruning step to make now, if any."""
-        waiting = self.steps[self.steps_made :]
-        return waiting[0] if waiting and waiting[0].update <= self.updates else None
+        """The pruning step to make now, if any; where the position has passed several, the last of them."""
+        passed = [step for step in self.steps[self.steps_made :] if step.update <= self._position + EXACT]
+        return passed[-1] if passed else None
 
-    def advance(self) -> None:
-        """Count an update of the optimizer, and apply the masks."""
+    def advance(self, position: float | None = None) -> None:
+        """Count an update of the optimizer, and apply the masks; `position` on the schedule, by default the count."""
         self.updates += 1
+        self._position = self.updates if position is None else position
         self._masking.hold()
 
     def prune_if_due(self, gradients: Arrays | None = None) -> bool:
@@ -104,11 +109,17 @@ class PruningSession:
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the session: plain numbers and tensors."""
-        return {"updates": self.updates, "steps_made": self.steps_made, "module": self.module.state_dict()}
+        return {
+            "updates": self.updates,
+            "position": self._position,
+            "steps_made": self.steps_made,
+            "module": self.module.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from `state_dict()` of a session with the same model and settings."""
         self.updates, self.steps_made = state["updates"], state["steps_made"]
+        self._position = state["position"]
         self._masking.expect(state["module"])
         self.module.load_state_dict(state["module"])
         if self.steps_made:

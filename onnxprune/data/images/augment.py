@@ -16,6 +16,8 @@ from onnxprune.data.source import Arrays
 from onnxprune.errors import DataError, SettingError, first_line
 from onnxprune.system.packages import import_torchvision
 
+# The setting that leaves images as they are.
+NONE = "none"
 # torch takes seeds of 64 bits; all of these are valid.
 SEED_MASK = (1 << 63) - 1
 # Columns of a box: class, center x, center y, width, height.
@@ -165,6 +167,15 @@ class Augmentation:
     """Steps of `AUGMENTATIONS` by name and number, one after the other."""
 
     steps: tuple[tuple[str, float], ...]
+
+    @classmethod
+    def of(cls, text: str | None) -> Augmentation | None:
+        """That of the setting; None where images are not changed.
+
+        Raises:
+            SettingError: as for `parse`.
+        """
+        return None if text in (None, NONE) else cls.parse(text)
 
     @classmethod
     def parse(cls, text: str) -> Augmentation:

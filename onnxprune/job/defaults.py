@@ -1,0 +1,165 @@
+"""Settings that the job chooses where the user gives none: one rule for each, by the model, the data and the machine.
+
+What a rule cannot know is tried in short trainings, see job/rehearsal.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxprune.config.declare import AUTO
+from onnxprune.config.settings import PruneConfig, flag_of
+from onnxprune.data.images.augment import NONE
+from onnxprune.data.specs import fixed_batch
+from onnxprune.evaluation.labels import label_forms
+from onnxprune.job.inputs import JobData
+from onnxprune.job.requirements import is_calibrated
+from onnxprune.training.norms import restored_norms
+
+BATCH, SMALLEST_BATCH = 128, 16
+# A batch is halved until an epoch has so many updates.
+FEWEST_UPDATES = 32
+EPOCHS, MOST_EPOCHS = 20, 100
+# Small data is passed over more often, until so many updates are made.
+ENOUGH_UPDATES = 4_000
+# Statistics of BatchNormalization need so many samples, and so large batches.
+NORM_SAMPLES, NORM_BATCH = 1_000, 16
+# With fewer weights left, a network has no capacity for mixtures.
+MIXUP_RATE = 0.95
+# Multiply-adds a sample from which the conversion to bfloat16 pays.
+BFLOAT16_WORK = 10_000_000
+WARMUP, WARMUP_SHARE = 100, 0.1
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the rules look at.
+
+    `samples`: for training; `labeled`: with labels that a loss can be of; `norms`: whether there is BatchNormalization,
+    put back or the model's own; `work`: multiply-adds a sample; `batch`: the fixed batch size of the model.
+    """
+
+    samples: int
+    labeled: bool
+    norms: bool
+    work: int
+    batch: int | None
+
+    @classmethod
+    def of(cls, model: ir.Model, data: JobData, work: int) -> Facts:
+        """Those of a job with training data."""
+        assert data.training is not None
+        forms = label_forms(data.training)
+        own = any(node.op_type == "BatchNormalization" for node in model.graph)
+        return cls(
+            len(data.training),
+            any(form.trains for form in forms.values()),
+            own or bool(restored_norms(model)),
+            work,
+            fixed_batch(data.specs),
+        )
+
+
+def batch_size(config: PruneConfig, samples: int, fixed: int | None) -> int:
+    """The number of samples of an update."""
+    if fixed is not None:
+        return fixed
+    if config.batch_size is not None:
+        return config.batch_size
+    size = BATCH
+    while size > SMALLEST_BATCH and samples // size < FEWEST_UPDATES:
+        size //= 2
+    return size
+
+
+def _schedule(config: PruneConfig) -> str:
+    # Each step of these is slow, or each step's result is trained for long.
+    few = is_calibrated(config) or config.alternate or config.pattern == "2:4"
+    return "iterative" if few or config.selection == "probability" else "gradual"
+
+
+def _epochs(config: PruneConfig, facts: Facts) -> int:
+    an_epoch = max(1, facts.samples // batch_size(config, facts.samples, facts.batch))
+    return min(max(EPOCHS, math.ceil(ENOUGH_UPDATES / an_epoch)), MOST_EPOCHS)
+
+
+def _batch_norm(config: PruneConfig, facts: Facts) -> str:
+    enough = facts.samples >= NORM_SAMPLES
+    batch = batch_size(config, facts.samples, facts.batch)
+    return "train" if facts.norms and enough and batch >= NORM_BATCH else "frozen"
+
+
+def _optimizer(config: PruneConfig, facts: Facts) -> str:
+    return "sgd" if facts.norms and config.batch_norm == "train" else "adam"
+
+
+def _mixup(config: PruneConfig, facts: Facts) -> bool:
+    small = config.rate is not None and config.rate >= MIXUP_RATE
+    return facts.labeled and config.augment == NONE and not small and config.optimizer != "sgd"
+
+
+def _precision(config: PruneConfig, facts: Facts) -> str:
+    if config.device != "cpu" or facts.work < BFLOAT16_WORK:
+        return "float32"
+    from onnxprune.training.precision import multiplies_bfloat16
+
+    return "bfloat16" if multiplies_bfloat16() else "float32"
+
+
+def _warmup(config: PruneConfig, facts: Facts) -> int:
+    an_epoch = max(1, facts.samples // batch_size(config, facts.samples, facts.batch))
+    assert config.epochs is not None
+    return min(WARMUP, int(WARMUP_SHARE * config.epochs * an_epoch))
+
+
+# In the order in which they are chosen: a rule may read those before it.
+RULES: Mapping[str, Callable[[PruneConfig, Any], Any]] = {
+    "schedule": lambda config, facts: _schedule(config),
+    "batch_size": lambda config, facts: batch_size(config, facts.samples, facts.batch),
+    "epochs": _epochs,
+    "warmup": _warmup,
+    "batch_norm": _batch_norm,
+    "optimizer": _optimizer,
+    "mixup": _mixup,
+    "precision": _precision,
+}
+# Without training data of the job these are all that is read; a loop of the user's own has a schedule too.
+UNTRAINED: Mapping[str, Callable[[PruneConfig, Any], Any]] = {
+    "allocation": lambda config, facts: "uniform",
+    "schedule": lambda config, facts: _schedule(config),
+    "batch_norm": lambda config, facts: "frozen",
+}
+
+
+def is_open(config: PruneConfig, name: str) -> bool:
+    """Whether the user has left a setting to the job."""
+    return getattr(config, name) in (None, AUTO)
+
+
+def by_rule(config: PruneConfig, facts: Facts | None) -> PruneConfig:
+    """The settings, those that are open chosen by the rules; `facts`: None without training data."""
+    rules = UNTRAINED if facts is None else RULES
+    for name, rule in rules.items():
+        if is_open(config, name):
+            value: Any = rule(config, facts)
+            config = replace(config, **{name: value})
+    return config
+
+
+def chosen(given: PruneConfig, config: PruneConfig) -> str:
+    """The settings that the job chose, as flags."""
+    flags = []
+    for name, each in config.__dataclass_fields__.items():
+        value = getattr(config, name)
+        if is_open(given, name) and value not in (None, AUTO):
+            flag = flag_of(each)
+            if isinstance(value, bool):
+                flags.append(flag if value else f"--no-{flag[2:]}")
+            else:
+                flags.append(f"{flag} {value:g}" if isinstance(value, float) else f"{flag} {value}")
+    return " ".join(flags)

@@ -1,0 +1,85 @@
+"""The changes of images that the input model does not mind: what it was trained to be invariant to is safe to train on.
+
+Mirrored digits are wrong, mirrored cats are not. The model itself knows which data it is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnxruntime as ort
+
+from onnxprune.data.batch import Batch
+from onnxprune.data.dataset import Dataset
+from onnxprune.data.images.augment import Augmentation
+from onnxprune.data.images.reading import image_input, read_augmented
+from onnxprune.data.specs import InputSpec, fixed_batch
+from onnxprune.errors import OnnxPruneError
+from onnxprune.evaluation.labels import label_forms
+from onnxprune.evaluation.runs import run_batch
+
+SAMPLES = 1_000
+BATCH_SAMPLES = 64
+# A change is safe where the model is wrong for so much more of the samples at most.
+MOST_WORSE = 0.03
+# Crops move by up to this share of the side.
+MOVED = 1 / 8
+
+
+def safe_augmentation(session: ort.InferenceSession, data: Dataset, specs: list[InputSpec]) -> str:
+    """The text of the augmentation that the model is indifferent to, "none" where nothing can be said.
+
+    It is tried on labeled images, one class for each.
+    """
+    forms = label_forms(data)
+    if not forms or data.source.sequential or data.whole:
+        return "none"
+    key, form = next(iter(forms.items()))
+    if form.kind != "classes" or form.axis != 1:
+        return "none"
+    some = data.spread(SAMPLES)
+    try:
+        spec, axis = image_input(some.take(slice(0, 1)).read(), specs)
+        side = next(
+            size
+            for place, size in enumerate(some.take(slice(0, 1)).read().inputs[spec.name].shape)
+            if place not in (0, axis)
+        )
+        plain = _right(session, some, specs, key, None)
+        found = [
+            text
+            for text in ("flip", f"crop:{max(1, round(MOVED * side))}")
+            if _right(session, some, specs, key, Augmentation.parse(text)) >= plain - MOST_WORSE
+        ]
+    except OnnxPruneError:
+        # No image input, or no torchvision: the model is trained on the images as they are.
+        return "none"
+    return ",".join(found) or "none"
+
+
+def _right(
+    session: ort.InferenceSession,
+    data: Dataset,
+    specs: list[InputSpec],
+    key: str,
+    augmentation: Augmentation | None,
+) -> float:
+    """The share of samples whose class is right."""
+    names = [output.name for output in session.get_outputs()]
+    right, fixed = 0, fixed_batch(specs)
+    for batch in _batches(data, specs, fixed or BATCH_SAMPLES, augmentation):
+        output = run_batch(session, batch, fixed)[names.index(key) if key else 0]
+        right += int((output.argmax(1).reshape(-1) == batch.labels[key].reshape(-1)).sum())
+    return right / len(data)
+
+
+def _batches(
+    data: Dataset, specs: list[InputSpec], size: int, augmentation: Augmentation | None
+) -> Iterator[Batch]:
+    if augmentation is None:
+        yield from data.batches(size)
+        return
+    numbers = data.numbers()
+    for start in range(0, len(numbers), size):
+        part = numbers[start : start + size]
+        yield read_augmented(data, part, augmentation, [int(number) for number in part], specs)

@@ -1,0 +1,166 @@
+"""Rehearsals: short trainings of a pruned copy of the model that choose what no rule can know.
+
+Every candidate starts from the input model, is pruned at once to the rate of the job, and is trained on the same few
+batches. What counts is the loss on validation data.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.config.settings import PruneConfig
+from onnxprune.job.defaults import is_open
+from onnxprune.job.fine_tune import prune_and_fine_tune
+from onnxprune.job.inputs import JobData
+from onnxprune.job.measure import make_plan
+from onnxprune.job.pruner import usable_weights
+from onnxprune.job.requirements import is_calibrated
+from onnxprune.reports.record import FileRecord
+
+UPDATES = 48
+VALIDATION_SAMPLES = 1_000
+# The rate at which a search, whose rate is not known, rehearses.
+SEARCH_RATE = 0.9
+ALLOCATIONS = {"channel": ("uniform", "global"), "2:4": ("uniform",)}
+WEIGHT_ALLOCATIONS = ("global", "erk", "uniform")
+LEARNING_RATES = {
+    "sgd": (0.01, 0.03, 0.1),
+    "adam": (1e-4, 3e-4, 1e-3, 3e-3),
+    "adamw": (1e-4, 3e-4, 1e-3, 3e-3),
+}
+# The rate at which allocations are compared.
+MIDDLE = {"sgd": 0.03, "adam": 1e-3, "adamw": 1e-3}
+# A short training favors small rates: the largest one counts that loses at most this share of the best one's gain.
+TOLERANCE = 0.1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The loss on validation data right after the pruning, and after the training."""
+
+    start: float
+    end: float
+
+
+class Rehearsal:
+    """The short trainings of a job; `dense`: the record of the input model."""
+
+    def __init__(self, model: ir.Model, name: str, data: JobData, config: PruneConfig, dense: FileRecord):
+        assert data.training is not None and data.validation is not None
+        self._model = model
+        self._name = name
+        self._dense = dense
+        size = config.batch_size or 1
+        count = min(UPDATES * size, len(data.training))
+        order = np.random.default_rng(config.seed).permutation(len(data.training))
+        self._data = replace(
+            data,
+            training=data.training.take(np.sort(order[:count])),
+            validation=data.validation.spread(VALIDATION_SAMPLES),
+        )
+        self._epochs = max(1, round(UPDATES / max(1, count // size)))
+
+    def run(self, config: PruneConfig) -> Outcome:
+        """Prune and train a copy by these settings."""
+        config = replace(
+            config,
+            schedule="one-shot",
+            epochs=self._epochs,
+            warmup=0,
+            rate=SEARCH_RATE if config.searches else config.rate,
+            max_drop=None,
+            max_loss=None,
+            frontier=None,
+            checkpoint=None,
+            resume=False,
+            time=None,
+        )
+        model = self._model.clone()
+        weights = usable_weights(model, self._name, config)
+        plan = make_plan(model, weights.prunable, self._data, config, self._dense)
+        records = prune_and_fine_tune(model, plan.pruner, self._data, config, lambda fraction: None)
+        losses = [record["loss"] for record in records]
+        return Outcome(losses[0], losses[-1] if math.isfinite(losses[-1]) else math.inf)
+
+
+def rehearsed(
+    model: ir.Model,
+    name: str,
+    data: JobData,
+    config: PruneConfig,
+    dense: FileRecord,
+    progress: Callable[[float], None],
+    deadline: float | None = None,
+) -> PruneConfig:
+    """The settings, with the allocation and the learning rate that did best in rehearsals, where they are open.
+
+    `deadline`: by `time.monotonic()`; what could not be tried by then is not chosen, and rates are middling ones.
+    """
+    for setting, value in _untried(config, data):
+        config = replace(config, **{setting: value})
+    candidates = _candidates(config)
+    if not candidates:
+        return config
+    rehearsal = Rehearsal(model, name, data, config, dense)
+    count, done = sum(len(values) for values in candidates.values()), 0
+    for setting, values in candidates.items():
+        outcomes: dict[Any, Outcome] = {}
+        for value in values:
+            if outcomes and deadline is not None and time.monotonic() > deadline:
+                break
+            tried = replace(config, **{setting: value})
+            if tried.learning_rate is None:
+                tried = replace(tried, learning_rate=MIDDLE[config.optimizer])
+            outcomes[value] = rehearsal.run(tried)
+            done += 1
+            progress(done / count)
+        choice = CHOICES[setting](outcomes) if len(outcomes) == len(values) else FALLBACKS[setting](config)
+        config = replace(config, **{setting: choice})
+    return config
+
+
+def _untried(config: PruneConfig, data: JobData) -> Iterator[tuple[str, Any]]:
+    """What is chosen without a rehearsal: one would read a whole stream, or repeat a slow calibration."""
+    assert data.training is not None
+    streamed = data.training.source.sequential
+    if is_open(config, "allocation") and (
+        streamed or is_calibrated(config) or config.std_threshold is not None or config.pattern == "2:4"
+    ):
+        yield "allocation", "uniform"
+    if is_open(config, "learning_rate") and streamed:
+        yield "learning_rate", MIDDLE[config.optimizer]
+
+
+def _candidates(config: PruneConfig) -> dict[str, tuple]:
+    found: dict[str, tuple] = {}
+    if is_open(config, "allocation"):
+        found["allocation"] = ALLOCATIONS.get(config.pattern, WEIGHT_ALLOCATIONS)
+    if is_open(config, "learning_rate"):
+        found["learning_rate"] = LEARNING_RATES[config.optimizer]
+    return found
+
+
+def _least_loss(outcomes: dict[str, Outcome]) -> str:
+    return min(outcomes, key=lambda value: outcomes[value].end)
+
+
+def _largest_good(outcomes: dict[float, Outcome]) -> float:
+    best = min(outcome.end for outcome in outcomes.values())
+    start = max(outcome.start for outcome in outcomes.values())
+    good = best + TOLERANCE * max(start - best, 0.0)
+    return max(value for value, outcome in outcomes.items() if outcome.end <= good)
+
+
+# Without time for all candidates.
+FALLBACKS: dict[str, Callable] = {
+    "allocation": lambda config: ALLOCATIONS.get(config.pattern, WEIGHT_ALLOCATIONS)[0],
+    "learning_rate": lambda config: MIDDLE[config.optimizer],
+}
+CHOICES: dict[str, Callable] = {"allocation": _least_loss, "learning_rate": _largest_good}

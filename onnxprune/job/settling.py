@@ -1,0 +1,73 @@
+"""What a job chooses before it prunes: norms put back, settings by rule, and settings by rehearsal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxprune.config.settings import PruneConfig
+from onnxprune.data.images.augment import NONE
+from onnxprune.evaluation.sessions import make_session
+from onnxprune.job.defaults import Facts, by_rule, chosen, is_open
+from onnxprune.job.inputs import JobData
+from onnxprune.job.invariances import safe_augmentation
+from onnxprune.job.norms import restore
+from onnxprune.job.rehearsal import rehearsed
+from onnxprune.model.io import Source
+from onnxprune.reports.record import FileRecord
+
+# The part of --time that rehearsals may take.
+REHEARSING = 0.1
+
+
+def settle(
+    model: ir.Model,
+    origin: Source,
+    data: JobData,
+    config: PruneConfig,
+    dense: FileRecord,
+    progress: Callable[[float], None],
+) -> tuple[PruneConfig, tuple[str, ...]]:
+    """The settings with all that was open chosen, and notes about it; norms are put back into the model, in place.
+
+    `dense`: the record of the input model.
+
+    Raises:
+        SettingError: norms are asked for, and there is no place for them.
+    """
+    notes = restore(model, data, config)
+    if data.training is None:
+        return by_rule(config, None), notes
+    given, deadline = (
+        config,
+        None if config.seconds is None else time.monotonic() + REHEARSING * config.seconds,
+    )
+    for name, value in _resumed(config).items():
+        if is_open(config, name):
+            config = replace(config, **{name: value})
+    if is_open(config, "augment"):
+        config = replace(config, augment=_augmentation(origin, data))
+    config = by_rule(config, Facts.of(model, data, dense.multiply_adds))
+    config = rehearsed(model, origin.name, data, config, dense, progress, deadline)
+    flags = chosen(given, config)
+    return config, (*notes, *([f"Chosen for this job: {flags}."] if flags else []))
+
+
+def _augmentation(origin: Source, data: JobData) -> str:
+    held = data.validation
+    if held is None or not held.labeled or not any(len(spec.shape) == 4 for spec in data.specs):
+        return NONE
+    return safe_augmentation(make_session(origin.file, origin.name), held, data.specs)
+
+
+def _resumed(config: PruneConfig) -> dict[str, Any]:
+    """The settings of the training that is resumed: what was measured then would come out otherwise now."""
+    if not config.resume or config.checkpoint is None:
+        return {}
+    from onnxprune.training.checkpoint import settings_of
+
+    return settings_of(config.checkpoint)
