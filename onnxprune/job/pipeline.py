@@ -25,7 +25,7 @@ from onnxprune.job.pruner import usable_weights
 from onnxprune.job.records import Records
 from onnxprune.job.requirements import check_requirements
 from onnxprune.job.result import ALONE, Context, Progress, Result
-from onnxprune.job.settling import settle
+from onnxprune.job.settling import as_settled, settle
 from onnxprune.job.store import store
 from onnxprune.model.io import ModelLike, Source, Staging, staging
 from onnxprune.reports.record import Report
@@ -75,6 +75,7 @@ def run(
             free_memory()
             dense = records.baseline(model, origin, sample)
         with watch("rehearse"):
+            given = config
             config, choices = settle(model, origin, data, config, dense, partial(progress, "rehearse"))
             plan = make_plan(model, weights.prunable, data, config, dense)
         with watch("prune"):
@@ -98,7 +99,7 @@ def run(
         refuse_worse(evaluation, config, target)
         report = Report(
             versions=versions(),
-            settings=(context.settings or config).to_dict() | data.guessed(config),
+            settings=(context.settings or as_settled(given, config)).to_dict() | data.guessed(config),
             source_sha256=origin.sha256,
             baseline=dense,
             pruned=replace(pruned, nonzero=pruned.nonzero - rounded_away),

@@ -46,6 +46,7 @@ def settle(
         config,
         None if config.seconds is None else time.monotonic() + REHEARSING * config.seconds,
     )
+    config = replace(config, time=None)
     for name, value in _resumed(config).items():
         if is_open(config, name):
             config = replace(config, **{name: value})
@@ -53,8 +54,13 @@ def settle(
         config = replace(config, augment=_augmentation(origin, data))
     config = by_rule(config, Facts.of(model, data, dense.multiply_adds))
     config = rehearsed(model, origin.name, data, config, dense, progress, deadline)
-    flags = chosen(given, config)
+    flags = chosen(given, as_settled(given, config))
     return config, (*notes, *([f"Chosen for this job: {flags}."] if flags else []))
+
+
+def as_settled(given: PruneConfig, config: PruneConfig) -> PruneConfig:
+    """The settings for the record of a job: those that were chosen, and --time as it was given."""
+    return config if given.time is None else replace(config, time=given.time, epochs=None)
 
 
 def _augmentation(origin: Source, data: JobData) -> str:
