@@ -131,7 +131,11 @@ def _untried(config: PruneConfig, data: JobData) -> Iterator[tuple[str, Any]]:
     assert data.training is not None
     streamed = data.training.source.sequential
     if is_open(config, "allocation") and (
-        streamed or is_calibrated(config) or config.std_threshold is not None or config.pattern == "2:4"
+        streamed
+        or config.rate == 0
+        or is_calibrated(config)
+        or config.std_threshold is not None
+        or config.pattern == "2:4"
     ):
         yield "allocation", "uniform"
     if is_open(config, "learning_rate") and streamed:

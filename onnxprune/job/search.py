@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from onnxprune.config.declare import settled
 from onnxprune.config.settings import DATA_SOURCES, PruneConfig
 from onnxprune.data.request import VALIDATION, Request
 from onnxprune.data.sources import repeatable
@@ -34,11 +35,14 @@ from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.frontier import ROUNDING, Frontier, Trial, best_within
 from onnxprune.job.hiring import hired
-from onnxprune.job.inputs import read_samples
+from onnxprune.job.inputs import read_job_data, read_samples, sample_shapes
 from onnxprune.job.parcel import sendable
 from onnxprune.job.pipeline import run
+from onnxprune.job.pruner import usable_weights
+from onnxprune.job.records import Records
 from onnxprune.job.requirements import check_requirements
 from onnxprune.job.result import Context, Progress, Result
+from onnxprune.job.settling import settle
 from onnxprune.job.trials import Attempt, Experiment, Performed, perform, recorded_settings, trial_settings
 from onnxprune.job.workers import InTurn, Workers
 from onnxprune.model.io import ModelLike, Source, staging
@@ -78,6 +82,7 @@ def search(source: ModelLike, target: Path | None, config: PruneConfig, progress
             "--max-drop": config.max_drop,
             "--max-loss": config.max_loss,
         }
+        config = _settle(source, config)
         helpers = stack.enter_context(hired(config.workers, config.device, max(ROUNDS)))
         frontier = Frontier.begin(folder, about, config.resume)
         try:
@@ -102,6 +107,17 @@ def _check_early(source: ModelLike, target: Path | None, config: PruneConfig) ->
             read_samples(data, session, request, Metrics.of(config))
     with staging(target, origin):
         return origin
+
+
+def _settle(source: ModelLike, config: PruneConfig) -> PruneConfig:
+    """The settings of all trials, those that were open chosen once."""
+    opened = open_model(source)
+    model, origin = opened.model, opened.origin
+    session = make_session(origin.file, origin.name)
+    data = read_job_data(model, session, replace(config, eval_data=None, old_data=None))
+    records = Records(usable_weights(model, origin.name, config), config)
+    dense = records.baseline(model, origin, sample_shapes(data.test))
+    return settle(model, origin, data, config, dense, lambda fraction: None)[0]
 
 
 class _Searcher:
@@ -268,7 +284,7 @@ class _Searcher:
         self._frontier.keep_states(set(last.values()) | ({reached.number} if reached is not None else set()))
 
     def _epochs(self, round_: int) -> int:
-        return max(1, round(self._config.epochs / 2 ** (len(ROUNDS) - round_)))
+        return max(1, round(settled(self._config.epochs) / 2 ** (len(ROUNDS) - round_)))
 
     def _notes(self, chosen: Trial) -> list[str]:
         text = partial(drop_text, chosen.metric)
