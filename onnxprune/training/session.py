@@ -43,7 +43,7 @@ class PruningSession:
         for norm in restored_norms(model):
             # The norm takes the mean away, and with it the bias.
             self.parameters[norm.layer.bias].requires_grad_(False)
-        self.steps = schedule.steps
+        self.steps = _possible(schedule, pruner)
         self.updates = 0
         self.steps_made = 0
         self.model = model
@@ -188,6 +188,21 @@ class PruningSession:
                 dropout.p = shrunk(drop.ratio, self._masking.density(drop.weight))
         if self.settled:
             self._masking.settle()
+
+
+def _possible(schedule: Schedule, pruner: Pruner) -> tuple[PruningStep, ...]:
+    """The steps of a schedule; before the first update, nothing has moved yet.
+
+    Raises:
+        SettingError: all of them are before the first update.
+    """
+    steps = tuple(step for step in schedule.steps if step.update or pruner.needs != "movement")
+    if not steps:
+        raise SettingError(
+            "--criterion movement needs training before the last pruning step: give more --epochs or a later "
+            "--pruning-end"
+        )
+    return steps
 
 
 def _dropouts(pruner: Pruner, settings: TrainingSettings) -> list[tuple[ir.Value, float]]:
