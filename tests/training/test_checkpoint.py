@@ -16,8 +16,9 @@ from onnxprune.errors import OutputError, SettingError
 from onnxprune.training.checkpoint import Checkpoint
 from tests.builders import cnn, initializer, mlp
 
-# Starting processes takes seconds: one schedule, and the other with ONNXPRUNE_LONG=1.
-SCHEDULES = ["prune-and-regrow", "gradual"] if os.environ.get("ONNXPRUNE_LONG") else ["prune-and-regrow"]
+# Starting processes takes seconds: one schedule, and the others with ONNXPRUNE_LONG=1.
+LONG = ["gradual", "rigl", "ac-dc"] if os.environ.get("ONNXPRUNE_LONG") else []
+SCHEDULES = ["prune-and-regrow", *LONG]
 JOB = (
     "in.onnx",
     "--rate",

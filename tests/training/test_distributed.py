@@ -13,8 +13,9 @@ from onnxprune.errors import SettingError
 from onnxprune.training.distributed import Processes, joined
 from tests.builders import initializer, mlp
 
-# Starting processes takes seconds: one schedule, and the other with ONNXPRUNE_LONG=1.
-SCHEDULES = ["prune-and-regrow", "gradual"] if os.environ.get("ONNXPRUNE_LONG") else ["prune-and-regrow"]
+# Starting processes takes seconds: one schedule, and the others with ONNXPRUNE_LONG=1.
+LONG = ["gradual", "rigl", "ac-dc"] if os.environ.get("ONNXPRUNE_LONG") else []
+SCHEDULES = ["prune-and-regrow", *LONG]
 SCRIPT = "import sys; from onnxprune.cli import main; main(sys.argv[1:])"
 
 
