@@ -14,7 +14,9 @@ from onnxprune.training.distributed import Processes, joined
 from tests.builders import initializer, mlp
 
 # Starting processes takes seconds: one schedule, and the others with ONNXPRUNE_LONG=1.
-LONG = ["gradual", "rigl", "ac-dc"] if os.environ.get("ONNXPRUNE_LONG") else []
+LONG = (
+    ["gradual", "gradual --criterion movement", "rigl", "ac-dc"] if os.environ.get("ONNXPRUNE_LONG") else []
+)
 SCHEDULES = ["prune-and-regrow", *LONG]
 SCRIPT = "import sys; from onnxprune.cli import main; main(sys.argv[1:])"
 
@@ -41,7 +43,7 @@ def test_two_processes_train_the_model_of_one_and_only_the_first_writes(tmp_path
         "dense",
     ]
     # Each process mixes the samples of its own part.
-    flags += ["--schedule", schedule, "--no-mixup"]
+    flags += ["--schedule", *schedule.split(), "--no-mixup"]
     monkeypatch.chdir(tmp_path)
     cli.main(["in.onnx", "one.onnx", *flags])
     # --standalone takes a free port of its own.
