@@ -12,6 +12,8 @@ from onnxprune.config.training import CheckpointSettings, ScheduleSettings, Trai
 from onnxprune.config.workers import IN_TURN, WorkerSettings
 
 CHANNEL_ALLOCATIONS = (AUTO, "uniform", "global")
+# Schedules that let single weights return.
+REGROWING = ("prune-and-regrow", "rigl", "ac-dc")
 
 
 def conflicts(
@@ -49,9 +51,13 @@ def _channels(pruning: PruningSettings, schedule: ScheduleSettings, output: Outp
         "--exclude for layers to keep",
     )
     yield (
-        channel and (schedule.schedule == "prune-and-regrow" or pruning.selection == "probability"),
-        "--pattern channel cannot be combined with --schedule prune-and-regrow or --selection probability: use "
-        "--schedule gradual",
+        channel and schedule.schedule in REGROWING,
+        f"--pattern channel cannot be combined with --schedule {schedule.schedule}, which lets single weights return: "
+        "use --schedule gradual",
+    )
+    yield (
+        channel and pruning.selection == "probability",
+        "--pattern channel cannot be combined with --selection probability: remove one",
     )
     yield (
         pruning.allocation not in CHANNEL_ALLOCATIONS and (channel or pruning.std_threshold is not None),
@@ -73,9 +79,14 @@ def _patterns(pruning: PruningSettings, schedule: ScheduleSettings) -> Rules:
     )
     yield (
         pruning.pattern == "2:4"
-        and (schedule.schedule == "prune-and-regrow" or pruning.selection == "probability"),
-        "--pattern 2:4 cannot be combined with --schedule prune-and-regrow or --selection probability: use "
-        "--schedule one-shot",
+        and (schedule.schedule in ("prune-and-regrow", "rigl") or pruning.selection == "probability"),
+        "--pattern 2:4 cannot be combined with --schedule prune-and-regrow or rigl, or with --selection probability: "
+        "use --schedule one-shot",
+    )
+    yield (
+        schedule.schedule == "rigl" and (pruning.pattern == "4x1" or pruning.allocation == "per-output"),
+        "--schedule rigl exchanges single weights of a layer, which --pattern 4x1 and --allocation per-output do not "
+        "allow: use --schedule gradual, ac-dc or prune-and-regrow",
     )
 
 

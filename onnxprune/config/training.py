@@ -17,7 +17,7 @@ from onnxprune.config.checks import (
 )
 from onnxprune.config.declare import AUTO, Names, PairsLike, PathLike, setting
 
-SCHEDULES = (AUTO, "one-shot", "iterative", "gradual", "prune-and-regrow")
+SCHEDULES = (AUTO, "one-shot", "iterative", "gradual", "prune-and-regrow", "rigl", "ac-dc")
 OPTIMIZERS = (AUTO, "adam", "adamw", "sgd")
 LEARNING_RATE_SCHEDULES = ("cosine", "step", "constant")
 REGULARIZATIONS = ("l2", "l1", "none")
@@ -37,15 +37,16 @@ class ScheduleSettings:
     schedule: str = setting(
         AUTO,
         "Pruning schedule: all at once (one-shot); in steps with fine-tuning in between (iterative); in many small "
-        "steps along a cubic curve (gradual, Zhu & Gupta 2017); or in many steps where removed weights can return "
-        "(prune-and-regrow; dynamic network surgery, Guo et al. 2016). Auto is gradual, or "
-        "iterative where a step is slow.",
+        "steps along a cubic curve (gradual, Zhu & Gupta 2017); in many steps where removed weights can return "
+        "(prune-and-regrow; dynamic network surgery, Guo et al. 2016); all at once, then exchanging small weights for "
+        "those with the largest gradients (rigl, Evci et al. 2020); or with phases in between that train all weights "
+        "(ac-dc, Peste et al. 2021). Auto is gradual, or iterative where a step is slow.",
         choices=SCHEDULES,
         common="Pruning schedule",
     )
     steps: int | None = setting(
         None,
-        "Number of pruning steps.  [default: 10 when iterative, else 100]",
+        "Number of pruning steps.  [default: 10 when iterative, 5 with ac-dc, else 100]",
         metavar="N",
         within=AT_LEAST_1,
     )

@@ -64,15 +64,15 @@ def make_pruner(
         SelectorError: a selector matches nothing.
         NothingToPruneError: every weight is excluded.
     """
-    needs_gradients = find_criterion(config.criterion).needs == "gradients"
+    needs = find_criterion(config.criterion).needs
     if config.pattern == "channel":
         excluded = {weight.name for weight in excluded_weights(weights, config)}
-        return Pruner(partial(_prune_channels, model, excluded, config), (), needs_gradients)
+        return Pruner(partial(_prune_channels, model, excluded, config), (), needs)
     pools = allocate(weights, config, curves, costs)
     return Pruner(
         partial(_prune_weights, pools, config, calibration),
         tuple(weight for pool in pools for weight in pool.weights),
-        needs_gradients,
+        needs,
         is_calibrated(config),
     )
 

@@ -22,6 +22,7 @@ from onnxprune.job.inputs import JobData
 from onnxprune.job.measure import make_plan
 from onnxprune.job.pruner import usable_weights
 from onnxprune.job.requirements import is_calibrated
+from onnxprune.pruning.criteria import find_criterion
 from onnxprune.reports.record import FileRecord
 
 UPDATES = 48
@@ -35,7 +36,7 @@ LEARNING_RATES = {
     "adam": (1e-4, 3e-4, 1e-3, 3e-3),
     "adamw": (1e-4, 3e-4, 1e-3, 3e-3),
 }
-# The rate at which allocations are compared.
+# That at which allocations are compared.
 MIDDLE = {"sgd": 0.03, "adam": 1e-3, "adamw": 1e-3}
 # A short training favors small rates: the largest one counts that loses at most this share of the best one's gain.
 TOLERANCE = 0.1
@@ -69,9 +70,12 @@ class Rehearsal:
 
     def run(self, config: PruneConfig) -> Outcome:
         """Prune and train a copy by these settings."""
+        # Nothing has moved yet where weights are pruned at once.
+        moves = find_criterion(config.criterion).needs == "movement"
         config = replace(
             config,
             schedule="one-shot",
+            criterion="magnitude" if moves else config.criterion,
             epochs=self._epochs,
             warmup=0,
             rate=SEARCH_RATE if config.searches else config.rate,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from onnxprune.config.declare import AUTO
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.images.augment import Augmentation
 from onnxprune.errors import SettingError
@@ -53,6 +54,20 @@ def _criterion(config: PruneConfig) -> Iterator[tuple[bool, str]]:
     yield (
         criterion.needs == "gradients" and config.data is None,
         f"--criterion {name} needs gradients: give labeled --data, or --criterion magnitude",
+    )
+    moves = criterion.needs == "movement"
+    yield (
+        moves and config.data is None,
+        f"--criterion {name} follows the weights while they are trained: give --data, or --criterion magnitude",
+    )
+    yield (
+        moves and (config.schedule not in (AUTO, "gradual") or config.pruning_end == 0),
+        f"--criterion {name} follows the weights while they are trained: use --schedule gradual, and a --pruning-end "
+        "above 0",
+    )
+    yield (
+        moves and (config.selection == "probability" or config.std_threshold is not None),
+        f"--criterion {name} cannot be combined with --selection probability or --std-threshold: use --rate",
     )
     yield (
         channel and criterion.channel_norm is None,

@@ -13,6 +13,7 @@ from onnxprune.model.weights import Weight
 from onnxprune.pruning.layerwise import Choose, Problem, second_order
 
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Needs = Literal["weights", "inputs", "gradients", "movement"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Criterion:
 
     `score(weights, measured)`: the importance of each weight, in the shape of `weights`, above 0 where a weight is not
     0. `needs` says what `measured` is: the weights again ("weights"); the norms (groups, inputs) of the inputs of
-    weights (groups, outputs, inputs) ("inputs"); or dL/dw in the shape of `weights` ("gradients").
+    weights (groups, outputs, inputs) ("inputs"); dL/dw in the shape of `weights` ("gradients"); or the sum of
+    -w * dL/dw over the updates of the training so far ("movement").
     `channel_norm`: the norm over the scores of a channel; None if the criterion is for single weights only.
     `solve`: chooses the mask and updates the remaining weights together, instead of `score`. `help`: the text for the
     command line.
@@ -29,7 +31,7 @@ class Criterion:
 
     help: str
     score: Score
-    needs: Literal["weights", "inputs", "gradients"] = "weights"
+    needs: Needs = "weights"
     single_weights: bool = True
     channel_norm: Literal["l1", "l2"] | None = None
     solve: Callable[[Problem, Choose], tuple[np.ndarray, np.ndarray]] | None = None
@@ -59,6 +61,15 @@ def _taylor(weights: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     return np.abs(weights * gradients)
 
 
+def _movement(weights: np.ndarray, moved: np.ndarray) -> np.ndarray:
+    """Weights that the training moves away from 0 are important, large or not; Sanh et al. 2020, arXiv 2005.07683.
+
+    The sums have both signs, a score has to be above 0: 1 + s, or 1 / (1 - s) below 0, grows with s.
+    """
+    size = np.abs(moved.astype(np.float64))
+    return np.where(weights == 0, 0.0, np.where(moved < 0, 1 / (1 + size), 1 + size))
+
+
 CRITERIA: Mapping[str, Criterion] = {
     "magnitude": Criterion("absolute value, or L2 norm of a channel", _absolute, channel_norm="l2"),
     "l1": Criterion("L1 norm of a channel", _absolute, single_weights=False, channel_norm="l1"),
@@ -71,6 +82,9 @@ CRITERIA: Mapping[str, Criterion] = {
     ),
     "taylor": Criterion(
         "first-order change of the loss on labeled data", _taylor, needs="gradients", channel_norm="l2"
+    ),
+    "movement": Criterion(
+        "how far fine-tuning has moved a weight away from 0 (gradual only)", _movement, needs="movement"
     ),
 }
 

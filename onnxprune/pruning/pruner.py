@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.weights import Weight
+from onnxprune.pruning.criteria import Needs
 from onnxprune.pruning.schedule import PruningStep, layer_family
 
 # Masks or gradients, by the constants of the model.
@@ -21,13 +22,14 @@ class Pruner:
     """Zeroes weights of a model.
 
     `prune(step, gradients)` reads the current weights of the model, zeroes some of them in place, and returns masks
-    (bool, True = kept). `weights`: those that it may prune one by one. `gradients`: dL/dw by the model's constants, in
-    their shapes, if the pruner `needs_gradients`. `updates_weights`: whether it also changes remaining weights.
+    (bool, True = kept). `weights`: those that it may prune one by one. `gradients`: what the criterion `needs` of the
+    training, dL/dw or the movement by the model's constants, in their shapes. `updates_weights`: whether it also
+    changes remaining weights.
     """
 
     prune: Callable[[PruningStep, Arrays], Arrays]
     weights: tuple[Weight, ...]
-    needs_gradients: bool = False
+    needs: Needs = "weights"
     updates_weights: bool = False
 
     @property

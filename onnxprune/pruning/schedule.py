@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from onnxprune.config.training import ScheduleSettings
 from onnxprune.pruning.allocation import Pool
@@ -11,8 +13,12 @@ from onnxprune.pruning.allocation import Pool
 # Default numbers of pruning steps.
 ITERATIVE_STEPS = 10
 GRADUAL_STEPS = 100
-# Fraction of the training after which the masks of prune-and-regrow are fixed.
+# Sparse phases of AC/DC: with the default settings, every phase takes an epoch.
+SPARSE_PHASES = 5
+# Fraction of the training after which the masks of prune-and-regrow and of RigL are fixed.
 REGROWTH_END = 0.75
+# Share of the kept weights that RigL exchanges at first (Evci et al. 2020).
+EXCHANGED = 0.3
 
 RateCurve = Callable[[float, float], float]
 """(final rate, part) to the current rate; part: 0 at the start of pruning, 1 at its end."""
@@ -30,15 +36,19 @@ def cubic(rate: float, part: float) -> float:
 
 @dataclass(frozen=True)
 class PruningStep:
-    """One pruning step, after `update` updates of the optimizer, at `part` (0 to 1) of the rate `curve`.
+    """One step of a schedule, after `update` updates of the optimizer, at `part` (0 to 1) of the rate `curve`.
 
     `family`: only layers of this family (`layer_family`) are pruned, and the others are frozen until the next step.
+    `kind`: whether it prunes; or exchanges the fraction `share` of the kept weights of each layer, the smallest, for
+    the removed ones with the largest gradients; or lifts all masks, so that removed weights are trained from 0.
     """
 
     update: int
     part: float
     curve: RateCurve = geometric
     family: str | None = None
+    kind: Literal["prune", "exchange", "lift"] = "prune"
+    share: float = 0.0
 
     def rate(self, final: float) -> float:
         """The rate after this step, for a final rate."""
@@ -84,10 +94,10 @@ def layer_family(op_type: str) -> str:
 
 def make_schedule(settings: ScheduleSettings, updates: int, families: Sequence[str] = ()) -> Schedule:
     """The schedule of a training of `updates` updates; `families`: the layer families, for `--alternate`."""
-    planned = _SCHEDULES[settings.schedule](settings, updates, families)
+    plan = _SCHEDULES[settings.schedule]
     # In short trainings several steps fall on one update: the last one includes the others.
-    steps = tuple({step.update: step for step in planned}.values())
-    return Schedule(steps, settings.schedule == "prune-and-regrow", settings.regrow_zeros)
+    steps = tuple({step.update: step for step in plan.steps(settings, updates, families)}.values())
+    return Schedule(steps, plan.regrows, settings.regrow_zeros)
 
 
 def _one_shot(settings: ScheduleSettings, updates: int, families: Sequence[str]) -> list[PruningStep]:
@@ -129,9 +139,47 @@ def _prune_and_regrow(settings: ScheduleSettings, updates: int, families: Sequen
     return [*_gradual(settings, updates, families), *afterwards]
 
 
-_SCHEDULES: dict[str, Callable[[ScheduleSettings, int, Sequence[str]], list[PruningStep]]] = {
-    "one-shot": _one_shot,
-    "iterative": _iterative,
-    "gradual": _gradual,
-    "prune-and-regrow": _prune_and_regrow,
+def _rigl(settings: ScheduleSettings, updates: int, families: Sequence[str]) -> list[PruningStep]:
+    """Evci et al. 2020, arXiv 1911.11134: fewer and fewer weights are exchanged, at last none."""
+    steps = settings.steps or GRADUAL_STEPS
+    end = max(settings.pruning_end, REGROWTH_END) * updates
+    exchanges = [
+        PruningStep(
+            # Never in place of the first mask.
+            max(1, round(end * step / steps)),
+            1.0,
+            kind="exchange",
+            share=EXCHANGED * (1 + math.cos(math.pi * step / steps)) / 2,
+        )
+        for step in range(1, steps + 1)
+    ]
+    return [ONE_SHOT, *exchanges]
+
+
+def _ac_dc(settings: ScheduleSettings, updates: int, families: Sequence[str]) -> list[PruningStep]:
+    """Peste et al. 2021, arXiv 2106.12379: dense and sparse phases of equal length, and a longer sparse one."""
+    phases = 2 * (settings.steps or SPARSE_PHASES) - 1
+    return [
+        PruningStep(
+            round(settings.pruning_end * updates * phase / phases), 1.0, kind="prune" if phase % 2 else "lift"
+        )
+        for phase in range(1, phases + 1)
+    ]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The steps of a schedule; `regrows`: see `Schedule`."""
+
+    steps: Callable[[ScheduleSettings, int, Sequence[str]], list[PruningStep]]
+    regrows: bool = False
+
+
+_SCHEDULES: dict[str, _Plan] = {
+    "one-shot": _Plan(_one_shot),
+    "iterative": _Plan(_iterative),
+    "gradual": _Plan(_gradual),
+    "prune-and-regrow": _Plan(_prune_and_regrow, regrows=True),
+    "rigl": _Plan(_rigl),
+    "ac-dc": _Plan(_ac_dc),
 }

@@ -114,7 +114,8 @@ class FineTuner:
             step_follows = session.due is not None and self._evaluates_steps()
             if session.updates % self._batches.an_epoch == 0 or step_follows or self._pace.ended:
                 self._record()
-            if session.prune_if_due(self._gradients()) and (self._evaluates_steps() or session.settled):
+            pruned = session.prune_if_due(self._gradients(), self._optimizer)
+            if pruned and (self._evaluates_steps() or session.settled):
                 self._record(just_pruned=True)
             progress(self._pace.position / self._pace.length)
             if self._checkpoint is not None:
@@ -145,6 +146,7 @@ class FineTuner:
         loss = self._objective(self._precision.outputs(module, batch), batch, teacher)
         self._optimizer.zero_grad()
         loss.backward()
+        self._session.observe()
         if self._settings.clip_norm is not None:
             self._session.mask_gradients()
             torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.clip_norm)
@@ -158,7 +160,7 @@ class FineTuner:
         Raises:
             DataError: there are no labels.
         """
-        if not self._session.pruner.needs_gradients or self._session.due is None:
+        if self._session.pruner.needs != "gradients" or not self._session.prunes_next:
             return None
         if not self._objective.trained:
             raise DataError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -38,6 +38,16 @@ def learning_rate(settings: TrainingSettings, update: float, updates: int) -> fl
     return (
         settled(settings.learning_rate) * warmup * _FALLS[settings.learning_rate_schedule](update / updates)
     )
+
+
+def forget(optimizer: torch.optim.Optimizer | None, elements: Mapping[nn.Parameter, torch.Tensor]) -> None:
+    """Zero what the optimizer has gathered about these elements (bool, of the parameters' shapes)."""
+    if optimizer is None:
+        return
+    for parameter, chosen in elements.items():
+        for gathered in optimizer.state.get(parameter, {}).values():
+            if isinstance(gathered, torch.Tensor) and gathered.shape == parameter.shape:
+                gathered.masked_fill_(chosen, 0)
 
 
 def penalize(parameters: Sequence[nn.Parameter], settings: TrainingSettings) -> None:

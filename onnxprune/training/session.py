@@ -10,15 +10,17 @@ import onnx_ir as ir
 import torch
 
 from onnxprune.config.training import FineTuneSettings, LossSettings, TrainingSettings
+from onnxprune.errors import SettingError
 from onnxprune.pruning.pruner import Arrays, Pruner
 from onnxprune.pruning.schedule import PruningStep, Schedule
 from onnxprune.pruning.selectors import matching, select
 from onnxprune.training.distributed import same_everywhere
 from onnxprune.training.exchange import borrowed, give_back, take
 from onnxprune.training.graph import to_torch
-from onnxprune.training.masking import Masking
+from onnxprune.training.masking import Gradients, Masking, Returned
 from onnxprune.training.modes import Modes, shrunk
 from onnxprune.training.norms import restored_norms
+from onnxprune.training.optimization import forget
 
 # Positions on the schedule are sums of fractions.
 EXACT = 1e-6
@@ -44,14 +46,18 @@ class PruningSession:
         for norm in restored_norms(model):
             # The norm takes the mean away, and with it the bias.
             self.parameters[norm.layer.bias].requires_grad_(False)
-        self.steps = schedule.steps
+        self.steps = _possible(schedule, pruner)
         self.updates = 0
         self._position = 0.0
+        self._stride = 1.0
         self.steps_made = 0
         self.model = model
         self.pruner = pruner
         self._regrow_zeros = schedule.regrow_zeros
-        self._masking = Masking(self.module, self.parameters, regrows=schedule.regrows)
+        self._masking = Masking(
+            self.module, self.parameters, regrows=schedule.regrows, follows=pruner.needs == "movement"
+        )
+        self._gradients: Gradients = {}
 
     def start_from(self, module: Mapping[str, torch.Tensor]) -> None:
         """Before `start()`: load weights and masks from the module of a session at a lower rate."""
@@ -63,15 +69,34 @@ class PruningSession:
         self._masking.begin((weight.value for weight in self.pruner.weights), self._regrow_zeros)
         self.prune_if_due(gradients)
 
-    def step(self) -> None:
-        """Count a step of the optimizer, apply the masks, and prune if a pruning step is due."""
+    def step(self, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Count a step of the optimizer, apply the masks, and prune if a pruning step is due.
+
+        `optimizer`: loses what it has gathered about removed weights that are trained again (rigl and ac-dc).
+
+        Raises:
+            SettingError: the schedule needs gradients, and the optimizer has set them to zero or None already.
+        """
+        if self._exchanges_next and not self._gradients:
+            self._gradients = self._masking.gradients()
+            if not any(gradient.any() for gradient in self._gradients.values()):
+                raise SettingError(
+                    "--schedule rigl needs the gradients of the last batch: call session.step() before "
+                    "optimizer.zero_grad()"
+                )
         self.advance()
-        self.prune_if_due()
+        self.prune_if_due(optimizer=optimizer)
+
+    def observe(self) -> None:
+        """After a backward pass, before gradients are changed: note what the criterion and the schedule need of it."""
+        self._masking.follow()
+        if self._exchanges_next:
+            self._gradients = self._masking.gradients()
 
     def finish(self) -> onnx.ModelProto:
         """The pruned model in dense format; pruning steps that are still missing are made first."""
         if not self.settled:
-            self._prune(self.steps[-1], None)
+            self._make(self.steps[-1], None)
         self.give_back()
         return ir.to_proto(ir.external_data.load_to_model(self.model))
 
@@ -89,14 +114,25 @@ class PruningSession:
     def advance(self, position: float | None = None) -> None:
         """Count an update of the optimizer, and apply the masks; `position` on the schedule, by default the count."""
         self.updates += 1
-        self._position = self.updates if position is None else position
+        before, self._position = self._position, self.updates if position is None else position
+        self._stride = self._position - before
         self._masking.hold()
 
-    def prune_if_due(self, gradients: Arrays | None = None) -> bool:
-        """Make the pruning step that is due, if any; returns whether there was one. `gradients`: see `Pruner`."""
+    @property
+    def prunes_next(self) -> bool:
+        """Whether a step is due that the pruner makes."""
+        return self.due is not None and self.due.kind == "prune"
+
+    def prune_if_due(
+        self, gradients: Arrays | None = None, optimizer: torch.optim.Optimizer | None = None
+    ) -> bool:
+        """Make the pruning step that is due, if any; returns whether there was one.
+
+        `gradients`: see `Pruner`; `optimizer`: see `step`.
+        """
         step = self.due
         if step is not None:
-            self._prune(step, gradients)
+            forget(optimizer, self._make(step, gradients))
         return step is not None
 
     def mask_gradients(self) -> None:
@@ -125,18 +161,37 @@ class PruningSession:
         if self.steps_made:
             self._follow(self.steps[self.steps_made - 1])
 
-    def _prune(self, step: PruningStep, gradients: Arrays | None) -> None:
-        give_back(self._masking.weights())
-        if self.pruner.updates_weights:
-            give_back(self.modes.statistics(self.module))
+    @property
+    def _exchanges_next(self) -> bool:
+        """Whether the next update is followed by a step that needs the gradients of all weights."""
+        next_position = self._position + self._stride + EXACT
+        return any(step.share > 0 and step.update <= next_position for step in self.steps[self.steps_made :])
+
+    def _make(self, step: PruningStep, gradients: Arrays | None) -> Returned:
+        """Make a step; returns which removed weights are trained again."""
         self._masking.fix(())
-        self._masking.set(self.pruner.prune(step, gradients or {}))
-        if self.pruner.updates_weights:
-            take(self.parameters | self.modes.statistics(self.module))
+        returned: Returned = {}
+        if step.kind == "prune":
+            self._prune(step, gradients or {})
+        elif step.kind == "exchange":
+            returned = self._masking.exchange(step.share, self._gradients)
+            self._gradients = {}
+        else:
+            returned = self._masking.lift()
         same_everywhere(self._masking.masks())
         self._masking.hold()
         self.steps_made = self.steps.index(step) + 1
         self._follow(step)
+        return returned
+
+    def _prune(self, step: PruningStep, gradients: Arrays) -> None:
+        give_back(self._masking.weights())
+        if self.pruner.updates_weights:
+            give_back(self.modes.statistics(self.module))
+        measured = self._masking.movement() if self.pruner.needs == "movement" else gradients
+        self._masking.set(self.pruner.prune(step, measured))
+        if self.pruner.updates_weights:
+            take(self.parameters | self.modes.statistics(self.module))
 
     def _follow(self, step: PruningStep) -> None:
         """Apply what changes after a pruning step: frozen layers, dropout ratios, and the end of regrowth."""
@@ -146,6 +201,21 @@ class PruningSession:
                 dropout.p = shrunk(drop.ratio, self._masking.density(drop.weight))
         if self.settled:
             self._masking.settle()
+
+
+def _possible(schedule: Schedule, pruner: Pruner) -> tuple[PruningStep, ...]:
+    """The steps of a schedule; before the first update, nothing has moved yet.
+
+    Raises:
+        SettingError: all of them are before the first update.
+    """
+    steps = tuple(step for step in schedule.steps if step.update or pruner.needs != "movement")
+    if not steps:
+        raise SettingError(
+            "--criterion movement needs training before the last pruning step: give more --epochs or a later "
+            "--pruning-end"
+        )
+    return steps
 
 
 def _dropouts(pruner: Pruner, settings: TrainingSettings) -> list[tuple[ir.Value, float]]:

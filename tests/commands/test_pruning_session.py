@@ -13,6 +13,7 @@ from onnx import helper
 from torch.nn import functional as F
 
 import onnxprune
+from onnxprune.config.training import SCHEDULES
 from onnxprune.errors import SettingError
 from tests.builders import cnn, floats, initializer, mlp, model_of, normal
 
@@ -54,7 +55,7 @@ def one_shot():
     return onnxprune.prune(mlp(), rate=RATE, format="dense", remove_dead=False).model
 
 
-@pytest.mark.parametrize("schedule", ["one-shot", "iterative", "gradual", "prune-and-regrow"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_plain_loop_prunes_to_exactly_the_rate_and_learns(schedule):
     session = onnxprune.pruning_session(mlp(), UPDATES, rate=RATE, schedule=schedule)
     train(session, UPDATES)
@@ -160,7 +161,7 @@ def test_the_hugging_face_trainer_needs_one_line(tmp_path):
     assert session.updates == UPDATES and kept(model) == {"fc1.weight": 32, "fc2.weight": 16}
 
 
-@pytest.mark.parametrize("schedule", ["gradual", "prune-and-regrow"])
+@pytest.mark.parametrize("schedule", ["gradual", "prune-and-regrow", "rigl", "ac-dc"])
 def test_a_session_resumes_from_its_state_to_the_undisturbed_result(schedule):
     settings = {"rate": RATE, "schedule": schedule}
     straight = onnxprune.pruning_session(mlp(), UPDATES, **settings)

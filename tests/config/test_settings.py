@@ -43,6 +43,23 @@ NO_AMOUNT = "give exactly one of --rate"
             {"rate": 0.5, "schedule": "prune-and-regrow", "pattern": "channel"},
             "--pattern channel cannot be combined with --schedule prune-and-regrow",
         ),
+        (
+            {"rate": 0.5, "schedule": "rigl", "pattern": "channel"},
+            "--pattern channel cannot be combined with --schedule rigl",
+        ),
+        (
+            {"rate": 0.5, "schedule": "ac-dc", "pattern": "channel"},
+            "--pattern channel cannot be combined with --schedule ac-dc",
+        ),
+        (
+            {"rate": 0.5, "schedule": "rigl", "pattern": "2:4"},
+            "--pattern 2:4 cannot be combined with --schedule",
+        ),
+        ({"rate": 0.5, "schedule": "rigl", "pattern": "4x1"}, "--schedule rigl exchanges single weights"),
+        (
+            {"rate": 0.5, "schedule": "rigl", "allocation": "per-output"},
+            "--schedule rigl exchanges single weights",
+        ),
         ({"rate": 0.5, "pruning_end": 1.0}, "--pruning-end is 1.0: it must be in"),
         ({"rate": 0.5, "dropout": "fc1"}, "--dropout 'fc1' has no number"),
         ({"rate": 0.5, "dropout": {"fc1": 1.0}}, "--dropout fc1 is 1.0: it must be in"),

@@ -19,6 +19,20 @@ from onnxprune.job.requirements import check_requirements
             {"criterion": "taylor", "pattern": "channel"},
             "--criterion taylor needs gradients: give labeled --data",
         ),
+        ({"criterion": "movement", "schedule": "gradual"}, "while they are trained: give --data"),
+        ({"criterion": "movement", "data": {}}, "use --schedule gradual, and a --pruning-end above 0"),
+        (
+            {"criterion": "movement", "data": {}, "schedule": "gradual", "pruning_end": 0.0},
+            "use --schedule gradual, and a --pruning-end above 0",
+        ),
+        (
+            {"criterion": "movement", "data": {}, "schedule": "gradual", "selection": "probability"},
+            "--criterion movement cannot be combined with --selection probability",
+        ),
+        (
+            {"criterion": "movement", "data": {}, "schedule": "gradual", "pattern": "channel"},
+            "--criterion movement is for single weights",
+        ),
         ({"criterion": "l1"}, "--criterion l1 is for channels: give --pattern channel"),
         (
             {"criterion": "wanda", "pattern": "channel", "calibration_data": {}},
@@ -38,6 +52,7 @@ def test_settings_that_a_criterion_cannot_work_with_are_refused_with_a_way_out(s
     [
         {},
         {"criterion": "taylor", "data": "train.npz"},
+        {"criterion": "movement", "schedule": "gradual", "data": "train.npz", "pattern": "4x1"},
         {"criterion": "l1", "pattern": "channel"},
         {"criterion": "wanda", "calibration_data": "synthetic", "pattern": "2:4"},
     ],

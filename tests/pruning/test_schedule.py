@@ -3,6 +3,7 @@ from itertools import pairwise
 import pytest
 
 from onnxprune.config.settings import PruneConfig
+from onnxprune.config.training import SCHEDULES
 from onnxprune.pruning.allocation import Pool
 from onnxprune.pruning.schedule import make_schedule
 
@@ -41,12 +42,29 @@ def test_prune_and_regrow_changes_masks_beyond_pruning_end_but_not_until_the_tra
     assert 700 < steps[-1].update <= 750
 
 
-@pytest.mark.parametrize("name", ["one-shot", "iterative", "gradual", "prune-and-regrow"])
+def test_rigl_prunes_once_and_then_exchanges_less_and_less_at_last_nothing():
+    first, *exchanges = schedule("rigl", steps=3, pruning_end=0.5)
+    assert (first.update, first.kind, first.rate(0.936)) == (0, "prune", 0.936)
+    assert [step.update for step in exchanges] == [250, 500, 750]
+    assert {step.kind for step in exchanges} == {"exchange"}
+    assert [step.share for step in exchanges] == pytest.approx([0.225, 0.075, 0.0])
+    assert exchanges[-1].share == 0
+
+
+def test_ac_dc_alternates_equal_phases_from_dense_to_a_longer_sparse_one():
+    steps = schedule("ac-dc", steps=3, pruning_end=0.5)
+    assert [step.update for step in steps] == [100, 200, 300, 400, 500]
+    assert [step.kind for step in steps] == ["prune", "lift", "prune", "lift", "prune"]
+    assert {step.rate(0.936) for step in steps} == {0.936}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("updates", [1, 3, 1000])
 def test_every_schedule_reaches_the_rate_within_the_training(name, updates):
     steps = schedule(name, updates)
     assert [step.update for step in steps] == sorted({step.update for step in steps})
     assert 0 <= steps[-1].update <= updates
+    assert steps[-1].kind == "prune" or (steps[0].kind, steps[-1].share) == ("prune", 0)
     assert steps[-1].rate(0.936) == 0.936 and steps[-1].threshold(2.0) == 2.0 and steps[-1].family is None
 
 

@@ -16,8 +16,11 @@ from onnxprune.errors import OutputError, SettingError
 from onnxprune.training.checkpoint import Checkpoint
 from tests.builders import cnn, initializer, mlp
 
-# Starting processes takes seconds: one schedule, and the other with ONNXPRUNE_LONG=1.
-SCHEDULES = ["prune-and-regrow", "gradual"] if os.environ.get("ONNXPRUNE_LONG") else ["prune-and-regrow"]
+# Starting processes takes seconds: one schedule, and the others with ONNXPRUNE_LONG=1.
+LONG = (
+    ["gradual", "gradual --criterion movement", "rigl", "ac-dc"] if os.environ.get("ONNXPRUNE_LONG") else []
+)
+SCHEDULES = ["prune-and-regrow", *LONG]
 JOB = (
     "in.onnx",
     "--rate",
@@ -65,7 +68,7 @@ def kill_after_first_checkpoint(folder, arguments):
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_killed_job_resumes_to_the_same_bits(folder, schedule):
-    flags = ("--schedule", schedule, "--dropout", "fc1=0.2")
+    flags = ("--schedule", *schedule.split(), "--dropout", "fc1=0.2")
     run("straight.onnx", *flags)
     kill_after_first_checkpoint(folder, [JOB[0], "killed.onnx", *JOB[1:], *flags, *CHECKPOINT])
     assert not (folder / "killed.onnx").exists()

@@ -13,8 +13,11 @@ from onnxprune.errors import SettingError
 from onnxprune.training.distributed import Processes, joined
 from tests.builders import initializer, mlp
 
-# Starting processes takes seconds: one schedule, and the other with ONNXPRUNE_LONG=1.
-SCHEDULES = ["prune-and-regrow", "gradual"] if os.environ.get("ONNXPRUNE_LONG") else ["prune-and-regrow"]
+# Starting processes takes seconds: one schedule, and the others with ONNXPRUNE_LONG=1.
+LONG = (
+    ["gradual", "gradual --criterion movement", "rigl", "ac-dc"] if os.environ.get("ONNXPRUNE_LONG") else []
+)
+SCHEDULES = ["prune-and-regrow", *LONG]
 SCRIPT = "import sys; from onnxprune.cli import main; main(sys.argv[1:])"
 
 
@@ -40,7 +43,7 @@ def test_two_processes_train_the_model_of_one_and_only_the_first_writes(tmp_path
         "dense",
     ]
     # Each process mixes the samples of its own part.
-    flags += ["--schedule", schedule, "--no-mixup"]
+    flags += ["--schedule", *schedule.split(), "--no-mixup"]
     monkeypatch.chdir(tmp_path)
     cli.main(["in.onnx", "one.onnx", *flags])
     # --standalone takes a free port of its own.

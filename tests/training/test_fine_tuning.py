@@ -6,6 +6,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from onnxprune.config.settings import PruneConfig
+from onnxprune.config.training import SCHEDULES
 from onnxprune.data.dataset import Dataset
 from onnxprune.data.specs import input_specs
 from onnxprune.errors import DataError
@@ -64,7 +65,7 @@ class Job:
         return next(weight.array() for weight in self.weights if weight.name == name)
 
 
-@pytest.mark.parametrize("schedule", ["one-shot", "iterative", "gradual", "prune-and-regrow"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("allocation", ["uniform", "global"])
 def test_every_schedule_trains_to_exactly_the_rate(schedule, allocation):
     job = Job(mlp(), blobs(356), schedule=schedule, allocation=allocation)
@@ -102,7 +103,7 @@ def test_zeros_of_the_input_model_stay_zero_on_every_schedule():
     weight = numpy_helper.to_array(proto.graph.initializer[0]).copy()
     weight[:4] = 0
     proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "fc1.weight"))
-    for schedule in ("gradual", "prune-and-regrow"):
+    for schedule in ("gradual", "prune-and-regrow", "rigl", "ac-dc"):
         job = Job(proto, blobs(356), schedule=schedule, rate=0.5)
         assert (job.array("fc1.weight")[:4] == 0).all()
         assert np.count_nonzero(job.array("fc1.weight")) == weight.size // 2

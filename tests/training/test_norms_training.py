@@ -64,6 +64,9 @@ def test_the_trained_model_has_the_structure_of_the_given_one_and_exactly_the_ra
     "settings",
     [
         {"schedule": "prune-and-regrow"},
+        {"schedule": "rigl"},
+        {"schedule": "ac-dc", "steps": 2},
+        {"schedule": "gradual", "criterion": "movement"},
         {"schedule": "iterative", "steps": 2, "criterion": "second-order"},
         {"schedule": "iterative", "steps": 2, "criterion": "wanda", "bias_correction": True},
         {"criterion": "taylor", "clip_norm": 1.0, "optimizer": "adam", "learning_rate": 1e-3},
