@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 SAMPLE := models/mnist-sample
 
-BENCHMARKS := bench-backend bench-channels bench-hard-cases bench-large bench-one-shot bench-real-models \
+BENCHMARKS := bench-backend bench-channels bench-hard-cases bench-large bench-networks bench-one-shot bench-real-models \
 	bench-sensitivity bench-tasks bench-training bench-training-graphs
 
-.PHONY: setup demo test test-long test-asan bench $(BENCHMARKS) lint mnist reproduce models clean
+.PHONY: setup demo test test-long test-asan bench $(BENCHMARKS) lint mnist cifar reproduce models clean
 setup: .venv/ready
 
 # torch and its torchvision first and by exact version: a plain `torch` brings several GB of CUDA packages.
@@ -50,7 +50,7 @@ bench: setup
 	$(BIN)/onnxprune bench --suite models
 
 # Tables of figures, each of minutes to hours: make bench-channels ARGS=SqueezeNet. Each says which package it lacks.
-bench-backend bench-channels bench-hard-cases bench-one-shot bench-real-models bench-tasks bench-training-graphs: setup
+bench-backend bench-channels bench-hard-cases bench-networks bench-one-shot bench-real-models bench-tasks bench-training-graphs: setup
 	$(BIN)/python -m tests.benchmarks.$(subst -,_,$(@:bench-%=%)) $(ARGS)
 # Needs room for 9 GB.
 bench-large: setup
@@ -66,18 +66,21 @@ lint: setup
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# Whole MNIST into .mnist/.
+# Whole MNIST into .mnist/, and CIFAR-10 into .cifar10/.
 mnist: setup
-	$(BIN)/python models/mnist.py
+	$(BIN)/python -m models.mnist
+cifar: setup
+	$(BIN)/python -m models.cifar10
 
 # The figures of Han et al. 2015 and later records on whole MNIST, ours beside them: models/README.md.
 reproduce: mnist
 	$(BIN)/python -m pip install --quiet 'matplotlib>=3.8'
 	$(BIN)/python -m models.reproduce
 
-# Train the two LeNets again.
-models: mnist
-	$(BIN)/python models/train_lenets.py
+# Train the networks of models/ again: the two LeNets, then ResNet-20, some 45 minutes of two cores.
+models: mnist cifar
+	$(BIN)/python -m models.train_lenets
+	$(BIN)/python -m models.train_resnet20
 
 clean:
 	rm -rf .venv build *.egg-info

