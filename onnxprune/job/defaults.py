@@ -41,7 +41,8 @@ class Facts:
     """What the rules look at.
 
     `samples`: for training; `labeled`: with labels that a loss can be of; `norms`: whether there is BatchNormalization,
-    put back or the model's own; `work`: multiply-adds a sample; `batch`: the fixed batch size of the model.
+    put back or the model's own; `work`: multiply-adds a sample, or where they are not
+    known, parameters; `batch`: the fixed batch size of the model.
     """
 
     samples: int

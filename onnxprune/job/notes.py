@@ -7,6 +7,7 @@ from pathlib import Path
 
 from onnxprune.calibration.synthetic import NAME as SYNTHETIC
 from onnxprune.config.settings import PruneConfig
+from onnxprune.evaluation.comparison import Evaluation
 from onnxprune.evaluation.labels import label_forms
 from onnxprune.evaluation.metrics import kinds_text
 from onnxprune.job.inputs import JobData
@@ -17,6 +18,8 @@ from onnxprune.surgery import SurgeryReport
 
 # Channels are coarse: a rate that is missed by less than this needs no note.
 SHORTFALL = 0.02
+# Standard errors above chance below which a model is said to guess.
+CHANCE_ERRORS = 3
 
 
 def notes(
@@ -74,6 +77,23 @@ def _on_data(config: PruneConfig, origin: Source, target: Path | None, data: Job
     yield from dict.fromkeys(note for each in data.given() for note in each.notes)
     if not data.test.labeled:
         yield "There are no labels: the evaluation compares the outputs of both models, it is not an accuracy."
+
+
+def outcome_notes(evaluation: Evaluation, data: JobData) -> Iterator[str]:
+    """Whether the pruned model is no better than guessing, where the input model was."""
+    forms = label_forms(data.test)
+    classes = next(iter(forms.values())).classes if forms else 0
+    if classes < 2 or evaluation.pruned is None or evaluation.baseline is None:
+        return
+    if evaluation.pruned.name != "top-1":
+        return
+    before, after = evaluation.baseline.value, evaluation.pruned.value
+    chance = 1 / classes + CHANCE_ERRORS * (1 / classes / evaluation.samples) ** 0.5
+    if after <= chance < before:
+        yield (
+            f"The pruned model is right for {after:.1%} of {evaluation.data}, which is near chance, the input model "
+            f"for {before:.1%}: give a lower --rate, or more training (--data, --epochs, --time)."
+        )
 
 
 def _on_rates(config: PruneConfig, records: Records) -> Iterator[str]:

@@ -20,7 +20,7 @@ from onnxprune.job.first_look import first_look
 from onnxprune.job.inputs import JobData, read_job_data, sample_shapes
 from onnxprune.job.kernels import place_kernels, same_outputs
 from onnxprune.job.measure import make_plan
-from onnxprune.job.notes import notes
+from onnxprune.job.notes import notes, outcome_notes
 from onnxprune.job.pruner import usable_weights
 from onnxprune.job.records import Records
 from onnxprune.job.requirements import check_requirements
@@ -108,7 +108,12 @@ def run(
             surgery=asdict(surgery) if surgery else {},
             evaluation=evaluation.to_dict(),
             fine_tuning=epochs,
-            notes=(*warnings, *choices, *notes(config, origin, target, data, records, by_magnitude, surgery)),
+            notes=(
+                *outcome_notes(evaluation, data),
+                *warnings,
+                *choices,
+                *notes(config, origin, target, data, records, by_magnitude, surgery),
+            ),
             seconds=watch.seconds,
             histograms=records.histograms,
             old_evaluation=None if old is None else old.to_dict(),

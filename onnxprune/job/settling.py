@@ -52,7 +52,7 @@ def settle(
             config = replace(config, **{name: value})
     if is_open(config, "augment"):
         config = replace(config, augment=_augmentation(origin, data))
-    config = by_rule(config, Facts.of(model, data, dense.multiply_adds))
+    config = by_rule(config, Facts.of(model, data, max(dense.multiply_adds, dense.parameters)))
     config = rehearsed(model, origin.name, data, config, dense, progress, deadline)
     flags = chosen(given, as_settled(given, config))
     return config, (*notes, *([f"Chosen for this job: {flags}."] if flags else []))
