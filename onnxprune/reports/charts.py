@@ -15,7 +15,7 @@ DASHES = ("", "6 3", "2 2", "8 3 2 3")
 # The smallest value on logarithmic axes.
 SMALLEST = 1e-9
 
-STYLE = """svg{color:#222;font:12px system-ui,sans-serif}
+STYLE = """svg{color-scheme:light dark;color:#222;font:12px system-ui,sans-serif}
 @media(prefers-color-scheme:dark){svg{color:#ddd}}"""
 
 Line = Sequence[tuple[float, float]]
