@@ -27,17 +27,15 @@ Examples:
   onnxprune sweep in.onnx out.onnx --grid grid.yaml --seeds 3 --data train.npz --max-drop 0.5%
   onnxprune sweep in.onnx out.onnx --grid grid.yaml --seeds 3 --data train.npz --max-bytes 100k --resume
 """
-OWN = tuple(fields(SweepSettings))
+RUN_NAMES = {each.name for each in RUN_SETTINGS}
+SETTINGS = (*fields(SweepSettings), *(each for each in settings_of(PruneConfig) if each.name in RUN_NAMES))
 
 
 @click.command(
     cls=GroupedCommand,
     context_settings=CONTEXT,
     epilog=EPILOG,
-    params=[
-        option_of(setting)
-        for setting in (*OWN, *(each for each in settings_of(PruneConfig) if each in RUN_SETTINGS))
-    ],
+    params=[option_of(setting) for setting in SETTINGS],
     short_help="Try every combination of a grid of settings, with several seeds.",
 )
 @click.argument("source", metavar="IN.onnx")

@@ -42,10 +42,9 @@ def spread_chart(
     names = [*curves, level[0]]
     right = LEADER + LETTER * max(map(len, names)) + 12
     height = max(HEIGHT, TOP + BOTTOM + LABEL_LINE * (len(names) + 1))
-    ticks = ticks_between(
-        min([level[1], *(point.mean - point.spread for point in points)]),
-        max([level[1], *(point.mean + point.spread for point in points)]),
-    )
+    heights = [level[1], *(point.mean + side * point.spread for point in points for side in (-1, 1))]
+    shown = [value for value in heights if math.isfinite(value)] or [0.0]
+    ticks = ticks_between(min(shown), max(shown))
     low_x, high_x = _padded([point.x for point in points])
 
     def across(x: float) -> float:
@@ -86,8 +85,8 @@ def spread_chart(
             _mark(place, point, up, COLORS[index % len(COLORS)], name, format_y) for place, point in places
         ]
         ends[name] = places[-1][0], up(places[-1][1].mean)
-    heights = spaced([end for _, end in ends.values()], TOP + 6, height - BOTTOM - 6)
-    for (name, (x, y)), label_y in zip(ends.items(), heights, strict=True):
+    labels = spaced([end for _, end in ends.values()], TOP + 6, height - BOTTOM - 6)
+    for (name, (x, y)), label_y in zip(ends.items(), labels, strict=True):
         parts.append(
             f'<path d="M{x + 5:.1f} {y:.1f}L{edge + LEADER - 4:.1f} {label_y:.1f}" {strokes[name]} opacity=".6" '
             'fill="none"/>'
@@ -144,6 +143,6 @@ def spaced(heights: Sequence[float], top: float, bottom: float) -> list[float]:
 
 def _padded(values: Sequence[float]) -> tuple[float, float]:
     """The lowest and highest value, with room to both sides."""
-    low, high = min(values), max(values)
+    low, high = min(values, default=0.0), max(values, default=0.0)
     room = (high - low) * 0.05 or 0.5
     return low - room, high + room

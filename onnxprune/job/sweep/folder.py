@@ -31,14 +31,15 @@ class SweepFolder:
 
     @classmethod
     def begin(cls, path: Path, origin: dict[str, Any], axes: Collection[str], resume: bool) -> SweepFolder:
-        """A new folder, one without runs, or with `resume` that of an earlier sweep; its failed runs are repeated.
+        """A new folder, one without models, or with `resume` that of an earlier sweep; its failed runs are repeated.
 
         Raises:
             SettingError: it holds a sweep already, or one of another model or with other settings.
             OutputError: it cannot be written.
         """
         earlier = _read(path) if (path / INDEX).exists() else {"runs": []}
-        if not earlier["runs"]:
+        known = [_run(each) for each in earlier["runs"] if each["error"] is None]
+        if not known:
             make_folder(path, "--folder")
             folder = cls(path, origin, axes, {})
             folder._write(None)
@@ -49,15 +50,14 @@ class SweepFolder:
             )
         # The value of a setting that was an axis before, or is one now, tells runs apart, not sweeps.
         free = {*axes, *earlier["axes_of_runs"]}
-        known = earlier["origin"]
-        changed = [key for key in origin if key not in free and known.get(key) != origin[key]]
+        before = earlier["origin"]
+        changed = [key for key in origin if key not in free and before.get(key) != origin[key]]
         if changed:
             raise SettingError(
                 f"{path} belongs to a sweep with other {', '.join(changed)}: use the same ones, or give another "
                 "--folder"
             )
-        runs = [_run(each) for each in earlier["runs"] if each["error"] is None]
-        return cls(path, origin, free, {run.name: run for run in runs if (path / run.model).exists()})
+        return cls(path, origin, free, {run.name: run for run in known if (path / run.model).exists()})
 
     def add(self, finished: Finished) -> None:
         """Record a run whose files are written, or are written now.

@@ -6,7 +6,6 @@ data is only used for the one that is written.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from contextlib import closing
@@ -30,7 +29,7 @@ from onnxprune.job.sweep.choice import Budget
 from onnxprune.job.sweep.folder import SweepFolder
 from onnxprune.job.sweep.output import write_chosen
 from onnxprune.job.sweep.results import Chosen, Combination, Sweep
-from onnxprune.job.sweep.runs import Item, perform, run_name
+from onnxprune.job.sweep.runs import Item, identity, perform, run_name
 from onnxprune.job.trials import Experiment, threads_for
 from onnxprune.job.workers import Workers
 from onnxprune.model.io import ModelLike, Source
@@ -110,11 +109,10 @@ def sweep_folder(source: ModelLike, target: Path | None, settings: SweepSettings
 
 def _origin(origin: Source, grid: Grid) -> dict[str, Any]:
     """What runs of one folder have in common: the model, and the settings that are no axes."""
-    first = grid.configs[0]
-    settings = json.loads(json.dumps(first.training() | {"format": first.format}))
-    return {"model": origin.sha256} | {
-        name: value for name, value in settings.items() if name not in {*grid.axes, "seed"}
+    common = {
+        name: value for name, value in identity(grid.configs[0]).items() if name not in {*grid.axes, "seed"}
     }
+    return {"model": origin.sha256} | common
 
 
 def _perform(origin: Source, grid: Grid, runs: SweepFolder, workers: Workers, progress: Progress) -> None:
@@ -122,8 +120,10 @@ def _perform(origin: Source, grid: Grid, runs: SweepFolder, workers: Workers, pr
     configs = grid.configs
     # Without fine-tuning, no run needs torch.
     threads = threads_for(workers) if configs[0].data is not None else None
+    # Test data stays here.
+    common = replace(configs[0], eval_data=None, old_data=None)
     experiment = Experiment(
-        sendable(origin, workers.here), configs[0], runs.path if workers.here else None, threads
+        sendable(origin, workers.here), common, runs.path if workers.here else None, threads
     )
     axes = [*grid.axes, "seed"]
     items = [

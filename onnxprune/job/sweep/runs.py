@@ -96,10 +96,14 @@ def run_settings(config: PruneConfig) -> PruneConfig:
 
 def run_name(model: str, config: PruneConfig) -> str:
     """The name of a run, which depends on the SHA-256 of the model and all settings that the result depends on."""
-    settings = run_settings(config).to_dict()
-    identity = {key: value for key, value in settings.items() if key not in NOT_IDENTIFYING}
-    text = json.dumps([model, identity], sort_keys=True)
+    text = json.dumps([model, identity(config)], sort_keys=True)
     return f"run-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def identity(config: PruneConfig) -> dict[str, Any]:
+    """The settings that a run's model and its scores depend on, in JSON types."""
+    settings = json.loads(json.dumps(run_settings(config).to_dict()))
+    return {key: value for key, value in settings.items() if key not in NOT_IDENTIFYING}
 
 
 def model_name(name: str) -> str:
