@@ -321,7 +321,7 @@ def test_sweep_without_a_fitting_combination_prints_the_table_and_exits_with_1(f
     Path("grid.yaml").write_text("rate: [0.5, 0.75]\n")
     arguments = ("sweep", "in.onnx", "out.onnx", "--grid", "grid.yaml", "--max-bytes", "10")
     code, out, err = run(*arguments, capsys=capsys)
-    assert code == 1 and re.search(r"0\.75 +48 +", out) and not Path("out.onnx").exists()
+    assert code == 1 and re.search(r"0\.75 +\d+ +", out) and not Path("out.onnx").exists()
     assert err.startswith("onnxprune: no combination of the grid has files of at most 10 B: ")
 
 

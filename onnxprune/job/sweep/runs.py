@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from onnxprune.config.settings import PruneConfig
@@ -78,7 +78,7 @@ def perform(experiment: Experiment, item: Item, progress: Progress) -> Finished:
                 folder / names[0],
                 replace(config, checkpoint=state, resume=state is not None),
                 report_progress,
-                Context(config, looks=item.index == 0),
+                Context(_recorded(config), looks=item.index == 0),
             ).report
             files = {} if experiment.folder is not None else read_files(folder, names[0])
     except MissingPackageError:
@@ -89,9 +89,17 @@ def perform(experiment: Experiment, item: Item, progress: Progress) -> Finished:
 
 
 def run_settings(config: PruneConfig) -> PruneConfig:
-    """The settings of a run's job, as its file records them: it is scored on validation data, if there are any."""
+    """The settings of a run's job, which is scored on validation data, if there are any."""
     validation = config.validation_data if config.data is None else None
     return replace(config, eval_data=validation, old_data=None)
+
+
+def _recorded(config: PruneConfig) -> PruneConfig:
+    """The settings that a run's file records: bytes of equal runs are equal."""
+    defaults: dict[str, Any] = {
+        each.name: each.default for each in fields(PruneConfig) if each.name in NOT_IDENTIFYING
+    }
+    return replace(config, **defaults)
 
 
 def run_name(model: str, config: PruneConfig) -> str:
