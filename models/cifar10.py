@@ -6,15 +6,10 @@
 
 train.npz has 50,000 images and test.npz 10,000: `input` (N, 32, 32, 3) uint8 and `labels` (N,) int64.
 """
-
 from pathlib import Path
 import numpy as np
-
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)  # of the preset cifar10
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DEFAULT_FOLDER = Path(__file__).resolve().parent.parent / ".cifar10"
-
-
 def read_split(folder, split):
-    with np.load(folder / f"{split}.npz") as a:
-        return a["input"], a["labels"].astype(np.int64)
+    with np.load(folder / f"{split}.npz") as a: return a["input"], a["labels"].astype(np.int64)

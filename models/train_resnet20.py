@@ -116,9 +116,7 @@ def changed(images: Tensor) -> Tensor:
     columns = torch.where(mirrored, columns.flip(1), columns)
     padded = F.pad(images, [BORDER] * 4)
     places = torch.arange(count)[:, None, None, None]
-    return padded[
-        places, torch.arange(3)[None, :, None, None], rows[:, None, :, None], columns[:, None, None, :]
-    ]
+    return padded[places, torch.arange(3)[None, :, None, None], rows[:, None, :, None], columns[:, None, None, :]]
 
 
 def normalized(images: np.ndarray) -> np.ndarray:
