@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from onnxprune.commands.report import report as report
     from onnxprune.commands.retrain import retrain as retrain
     from onnxprune.commands.sensitivity import sensitivity as sensitivity
+    from onnxprune.commands.sweep import sweep as sweep
     from onnxprune.commands.to_torch import to_torch as to_torch
     from onnxprune.commands.tune import tune as tune
     from onnxprune.config.settings import PruneConfig as PruneConfig
     from onnxprune.errors import OnnxPruneError as OnnxPruneError
     from onnxprune.job.result import Result as Result
+    from onnxprune.job.sweep.results import Sweep as Sweep
     from onnxprune.training.session import PruningSession as PruningSession
 
     __version__: str
@@ -31,6 +33,7 @@ _HOMES = {
     "PruneConfig": "config.settings",
     "PruningSession": "training.session",
     "Result": "job.result",
+    "Sweep": "job.sweep.results",
     "bench": "commands.bench",
     "compare": "commands.compare",
     "inspect": "commands.inspect",
@@ -40,6 +43,7 @@ _HOMES = {
     "report": "commands.report",
     "retrain": "commands.retrain",
     "sensitivity": "commands.sensitivity",
+    "sweep": "commands.sweep",
     "to_torch": "commands.to_torch",
     "tune": "commands.tune",
 }

@@ -14,10 +14,10 @@ import onnxprune
 from onnxprune.config.settings import PruneConfig, RetrainSettings
 
 COMMANDS = {
-    "bench", "compare", "inspect", "pick", "prune", "pruning_session", "report", "retrain", "sensitivity", "to_torch",
-    "tune",
+    "bench", "compare", "inspect", "pick", "prune", "pruning_session", "report", "retrain", "sensitivity", "sweep",
+    "to_torch", "tune",
 }  # fmt: skip
-OTHERS = {"OnnxPruneError", "PruneConfig", "PruningSession", "Result", "__version__", "runtime"}
+OTHERS = {"OnnxPruneError", "PruneConfig", "PruningSession", "Result", "Sweep", "__version__", "runtime"}
 ROOT = Path(__file__).parents[1]
 HEAVY = ("numpy", "onnx", "onnx_ir", "onnxruntime", "torch", "click", "rich")
 
@@ -79,6 +79,7 @@ def test_the_package_says_that_it_is_typed():
         ("prune", PruneConfig, ["model", "output", "progress"]),
         ("retrain", RetrainSettings, ["model", "output", "progress"]),
         ("pruning_session", PruneConfig, ["model", "updates"]),
+        ("sweep", PruneConfig, ["model", "output", "progress", "grid", "seeds", "folder", "max_bytes"]),
     ],
 )
 def test_the_signature_of_a_job_names_every_setting_as_a_keyword(command, settings, first):
@@ -104,6 +105,8 @@ session.step()
 found = onnxprune.compare("a.onnx", "b.onnx", data="x.npz", seed=3)
 scan = onnxprune.sensitivity("a.onnx", "x.npz", rates=(0.5, 0.9))
 print(found.samples, scan.layers)
+swept = onnxprune.sweep("a.onnx", "b.onnx", grid={"rate": [0.5, 0.9]}, seeds=3, data="x.npz", max_drop=0.01)
+print(swept.combinations[0].runs, swept.evaluation)
 try:
     onnxprune.tune("b.onnx", "d.onnx")
 except onnxprune.OnnxPruneError as error:
@@ -118,6 +121,7 @@ onnxprune.prune("a.onnx", "b.onnx", rate="half")
 onnxprune.retrain("a.onnx", "b.onnx", data="x.npz", rate=0.5)
 onnxprune.pruning_session("a.onnx", 100, rate=0.5, epoch=3)
 onnxprune.compare("a.onnx", "b.onnx", tolerance=0.1)
+onnxprune.sweep("a.onnx", grid="grid.yaml", seed="none")
 onnxprune.prune("a.onnx", rate=0.5).reports
 """
 

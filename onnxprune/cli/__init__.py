@@ -13,6 +13,7 @@ from onnxprune.cli.jobs import pick, prune, retrain
 from onnxprune.cli.models import compare, inspect, report, sensitivity
 from onnxprune.cli.overview import overview
 from onnxprune.cli.speed import bench, tune
+from onnxprune.cli.sweep import sweep
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model.replace import remove_working_folders
 
@@ -26,6 +27,7 @@ COMMANDS = {
     "prune": prune,
     "retrain": retrain,
     "pick": pick,
+    "sweep": sweep,
     "inspect": inspect,
     "report": report,
     "sensitivity": sensitivity,

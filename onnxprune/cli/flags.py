@@ -10,6 +10,7 @@ import click
 
 from onnxprune.config.declare import AUTO
 from onnxprune.config.settings import PARTS, RetrainSettings, flag_of
+from onnxprune.config.sweep import SweepSettings
 from onnxprune.data.images.augment import AUGMENTATIONS
 from onnxprune.data.images.steps import PRESETS
 from onnxprune.data.readers import forms
@@ -110,7 +111,13 @@ class GroupedCommand(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options under the headings of their parts; options that are not settings come last."""
-        headings = {each.name: part.heading for part in PARTS for each in fields(part)}  # type: ignore[attr-defined]
+        own = {parameter.name for parameter in self.params}
+        headings = {
+            each.name: part.heading  # type: ignore[attr-defined]
+            # A sweep's own settings come under its heading, as the grid tells it from other commands.
+            for part in (*PARTS, *([SweepSettings] if "grid" in own else []))
+            for each in fields(part)
+        }
         sections: dict[str, list[tuple[str, str]]] = {}
         others: list[tuple[str, str]] = []
         for parameter in self.get_params(ctx):

@@ -30,15 +30,24 @@ def load_recipe(path: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(content, dict):
         raise SettingError(f"recipe {path} has no settings: write lines like 'rate: 0.9'")
+    return known_settings(content, f"recipe {path}")
+
+
+def known_settings(content: Mapping[Any, Any], name: str) -> dict[str, Any]:
+    """The settings of a mapping that has any, by the names of `PruneConfig`'s fields; `name` is what holds it.
+
+    Raises:
+        SettingError: a key is unknown.
+    """
     known = [setting.name for setting in fields(PruneConfig)]
     settings = {}
     for key, value in content.items():
-        name = str(key).replace("-", "_")
-        if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            raise SettingError(f"recipe {path}: unknown setting {key!r}; do you mean {nearest!r}?")
+        setting = str(key).replace("-", "_")
+        if setting not in known:
+            nearest = difflib.get_close_matches(setting, known, n=1, cutoff=0.0)[0]
+            raise SettingError(f"{name}: unknown setting {key!r}; do you mean {nearest!r}?")
         if value is not None:
-            settings[name] = value
+            settings[setting] = value
     return settings
 
 

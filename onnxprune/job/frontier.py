@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from onnxprune.errors import OutputError, SettingError
-from onnxprune.model.replace import data_names, replacing
+from onnxprune.errors import SettingError
+from onnxprune.job.folders import make_folder, remove_files, write_index
 
 INDEX = "frontier.json"
 # Drops are differences of rounded numbers: 5 errors of 1,000 must not count as more than 0.5 %.
@@ -69,10 +69,7 @@ class Frontier:
         """
         frontier = cls.read(folder) if (folder / INDEX).exists() else None
         if frontier is None or not frontier.trials:
-            try:
-                folder.mkdir(exist_ok=True)
-            except OSError as error:
-                raise OutputError(f"--frontier {folder} cannot be created: {error.strerror}") from error
+            make_folder(folder, "--frontier")
             frontier = cls(folder, origin, [], finished=False)
             frontier._remove_states()
             frontier._write()
@@ -126,28 +123,12 @@ class Frontier:
         named = {each.model for each in self.trials}
         for each in self.trials:
             if (name := model_name(each.number)) not in named:
-                for file in (name, *data_names(Path(name))):
-                    (self.folder / file).unlink(missing_ok=True)
-
-    def receive(self, files: Mapping[str, bytes]) -> None:
-        """Write the files of a trial that was performed elsewhere; it is not recorded yet.
-
-        Raises:
-            OutputError: one cannot be written.
-        """
-        for name, content in files.items():
-            try:
-                with replacing(self.folder / name, "wb") as file:
-                    file.write(content)
-            except OSError as error:
-                raise OutputError(f"{self.folder / name} cannot be written: {error.strerror}") from error
+                remove_files(self.folder, [name])
 
     def forget(self, numbers: Iterable[int]) -> None:
         """Remove the files of trials that were begun, and are not going to be recorded."""
         for number in numbers:
-            model = model_name(number)
-            for name in (state_name(number), model, *data_names(Path(model))):
-                (self.folder / name).unlink(missing_ok=True)
+            remove_files(self.folder, (state_name(number), model_name(number)))
 
     def records(self, chosen: Trial | None) -> tuple[dict[str, Any], ...]:
         """The trials in JSON types; `chosen` is true for the one chosen."""
@@ -189,11 +170,7 @@ class Frontier:
             "finished": self._finished,
             "trials": [asdict(trial) for trial in self.trials],
         }
-        try:
-            with replacing(self.folder / INDEX, "w") as file:
-                json.dump(content, file, indent=2)
-        except OSError as error:
-            raise OutputError(f"{self.folder / INDEX} cannot be written: {error.strerror}") from error
+        write_index(self.folder / INDEX, content)
 
 
 def model_name(number: int) -> str:

@@ -26,27 +26,29 @@ import numpy as np
 
 from onnxprune.config.declare import settled
 from onnxprune.config.settings import DATA_SOURCES, PruneConfig
-from onnxprune.data.request import VALIDATION, Request
 from onnxprune.data.sources import repeatable
-from onnxprune.data.specs import input_specs
 from onnxprune.errors import SettingError, ValidationError
 from onnxprune.evaluation.metrics import drop_text
-from onnxprune.evaluation.scores import Metrics
-from onnxprune.evaluation.sessions import make_session
+from onnxprune.job.early_checks import check_early
+from onnxprune.job.folders import write_files
 from onnxprune.job.frontier import ROUNDING, Frontier, Trial, best_within
 from onnxprune.job.hiring import hired
-from onnxprune.job.inputs import read_job_data, read_samples, sample_shapes
 from onnxprune.job.parcel import sendable
 from onnxprune.job.pipeline import run
-from onnxprune.job.pruner import usable_weights
-from onnxprune.job.records import Records
 from onnxprune.job.requirements import check_requirements
 from onnxprune.job.result import Context, Progress, Result
-from onnxprune.job.settling import settle
-from onnxprune.job.trials import Attempt, Experiment, Performed, perform, recorded_settings, trial_settings
-from onnxprune.job.workers import InTurn, Workers
-from onnxprune.model.io import ModelLike, Source, staging
-from onnxprune.sparse.opening import open_model
+from onnxprune.job.settling import settled_beforehand
+from onnxprune.job.trials import (
+    Attempt,
+    Experiment,
+    Performed,
+    perform,
+    recorded_settings,
+    threads_for,
+    trial_settings,
+)
+from onnxprune.job.workers import Workers
+from onnxprune.model.io import ModelLike, Source
 from onnxprune.system.processes import is_only_process
 
 # Rates of each round after the first; the last one is trained for all of --epochs.
@@ -75,14 +77,14 @@ def search(source: ModelLike, target: Path | None, config: PruneConfig, progress
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         data = DATA_SOURCES
         config = replace(config, **{name: repeatable(getattr(config, name)) for name in data})
-        origin = _check_early(source, target, config)
+        origin = check_early(source, target, config)
         about = {
             "model": origin.sha256,
             "settings": json.loads(json.dumps(config.training())),
             "--max-drop": config.max_drop,
             "--max-loss": config.max_loss,
         }
-        config = _settle(source, config)
+        config = settled_beforehand(source, config)
         helpers = stack.enter_context(hired(config.workers, config.device, max(ROUNDS)))
         frontier = Frontier.begin(folder, about, config.resume)
         try:
@@ -94,30 +96,6 @@ def search(source: ModelLike, target: Path | None, config: PruneConfig, progress
             return result
         note = f"To list or use the other trials: `onnxprune pick {folder}`."
         return replace(result, report=replace(result.report, notes=(*result.report.notes, note)))
-
-
-def _check_early(source: ModelLike, target: Path | None, config: PruneConfig) -> Source:
-    """Check what only the end of the search uses: test data and target; returns the origin of the input model."""
-    opened = open_model(source)
-    origin = opened.origin
-    request = Request(input_specs(opened.model), config.transform, config.label_offset, VALIDATION)
-    session = make_session(origin.file, origin.name)
-    for data in (config.eval_data, config.old_data):
-        if data is not None:
-            read_samples(data, session, request, Metrics.of(config))
-    with staging(target, origin):
-        return origin
-
-
-def _settle(source: ModelLike, config: PruneConfig) -> PruneConfig:
-    """The settings of all trials, those that were open chosen once."""
-    opened = open_model(source)
-    model, origin = opened.model, opened.origin
-    session = make_session(origin.file, origin.name)
-    data = read_job_data(model, session, replace(config, eval_data=None, old_data=None))
-    records = Records(usable_weights(model, origin.name, config), config)
-    dense = records.baseline(model, origin, sample_shapes(data.test))
-    return settle(model, origin, data, config, dense, lambda fraction: None)[0]
 
 
 class _Searcher:
@@ -143,7 +121,7 @@ class _Searcher:
             sendable(origin, workers.here),
             config,
             frontier.folder if workers.here else None,
-            None if isinstance(workers, InTurn) else _threads(),
+            threads_for(workers),
         )
         # Trials of an interrupted run, in the order in which this run repeats them.
         self._done = iter(list(frontier.trials))
@@ -275,7 +253,7 @@ class _Searcher:
         return replace(attempt, states={state.name: state.read_bytes() for state in states})
 
     def _receive(self, performed: Performed) -> None:
-        self._frontier.receive(performed.files)
+        write_files(self._frontier.folder, performed.files)
 
     def _remove_states(self, trials: Sequence[Trial]) -> None:
         """Keep the last state of each rate from the best one on: later trials or the result can start from it."""
@@ -313,13 +291,6 @@ class _Searcher:
             f"{text(nearest.drop)} at a rate of {nearest.rate:.2%}; {target or 'no file'} was not written: give more "
             "--epochs, a larger --max-drop, or --validation-data that the input model was not trained on"
         )
-
-
-def _threads() -> int:
-    """Those of the training in this process, for workers: the last bits of a result depend on their number."""
-    from onnxprune.training.threads import threads
-
-    return threads()
 
 
 def _rate(halvings: float) -> float:

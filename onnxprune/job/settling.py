@@ -13,12 +13,15 @@ from onnxprune.config.settings import PruneConfig
 from onnxprune.data.images.augment import NONE
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.defaults import Facts, by_rule, chosen, is_open
-from onnxprune.job.inputs import JobData
+from onnxprune.job.inputs import JobData, read_job_data, sample_shapes
 from onnxprune.job.invariances import safe_augmentation
 from onnxprune.job.norms import restore
+from onnxprune.job.pruner import usable_weights
+from onnxprune.job.records import Records
 from onnxprune.job.rehearsal import rehearsed
-from onnxprune.model.io import Source
+from onnxprune.model.io import ModelLike, Source
 from onnxprune.reports.record import FileRecord
+from onnxprune.sparse.opening import open_model
 
 # The part of --time that rehearsals may take.
 REHEARSING = 0.1
@@ -56,6 +59,17 @@ def settle(
     config = rehearsed(model, origin.name, data, config, dense, progress, deadline)
     flags = chosen(given, as_settled(given, config))
     return config, (*notes, *([f"Chosen for this job: {flags}."] if flags else []))
+
+
+def settled_beforehand(source: ModelLike, config: PruneConfig) -> PruneConfig:
+    """The settings of all trials of a search, those that were open chosen once."""
+    opened = open_model(source)
+    model, origin = opened.model, opened.origin
+    session = make_session(origin.file, origin.name)
+    data = read_job_data(model, session, replace(config, eval_data=None, old_data=None))
+    records = Records(usable_weights(model, origin.name, config), config)
+    dense = records.baseline(model, origin, sample_shapes(data.test))
+    return settle(model, origin, data, config, dense, lambda fraction: None)[0]
 
 
 def as_settled(given: PruneConfig, config: PruneConfig) -> PruneConfig:

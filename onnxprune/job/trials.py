@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from onnxprune.config.settings import PruneConfig
 from onnxprune.config.workers import IN_TURN
+from onnxprune.job.folders import read_files, workplace
 from onnxprune.job.frontier import Trial, model_name, state_name
 from onnxprune.job.parcel import Sendable, unpacked
 from onnxprune.job.pipeline import run
 from onnxprune.job.result import Context, Progress
-from onnxprune.model.replace import data_names, working_folder
+from onnxprune.job.scored import Scored
+from onnxprune.job.workers import InTurn, Workers
+from onnxprune.model.replace import working_folder
 from onnxprune.reports.record import Report
 
 
@@ -30,6 +31,22 @@ class Experiment:
     config: PruneConfig
     folder: Path | None
     threads: int | None
+
+    def use_threads(self) -> None:
+        """Have this process compute on the threads of the experiment."""
+        if self.threads is not None:
+            from onnxprune.training.threads import use_threads
+
+            use_threads(self.threads)
+
+
+def threads_for(workers: Workers) -> int | None:
+    """The threads of an experiment that workers perform: those of the training in this process."""
+    if isinstance(workers, InTurn):
+        return None
+    from onnxprune.training.threads import threads
+
+    return threads()
 
 
 @dataclass(frozen=True)
@@ -57,16 +74,13 @@ def perform(experiment: Experiment, attempt: Attempt, progress: Progress) -> Per
     Raises:
         OnnxPruneError: what is wrong, and how to fix it.
     """
-    if experiment.threads is not None:
-        from onnxprune.training.threads import use_threads
-
-        use_threads(experiment.threads)
+    experiment.use_threads()
     begun = time.perf_counter()
 
     def report_progress(stage: str, fraction: float) -> None:
         progress(f"trial {attempt.number + 1}, rate {attempt.rate:.2%}: {stage}", fraction)
 
-    with working_folder(None) as copies, _workplace(experiment.folder, attempt) as folder:
+    with working_folder(None) as copies, workplace(experiment.folder, attempt.states) as folder:
         settings = trial_settings(experiment.config, folder, attempt.number, attempt.rate, attempt.epochs)
         start = None if attempt.start is None else folder / state_name(attempt.start)
         report = run(
@@ -77,7 +91,8 @@ def perform(experiment: Experiment, attempt: Attempt, progress: Progress) -> Per
             Context(recorded_settings(experiment.config), start=start, looks=attempt.number == 0),
         ).report
         trial = _trial(attempt, report, time.perf_counter() - begun)
-        return Performed(trial, {} if experiment.folder is not None else _files(folder, attempt.number))
+        names = model_name(attempt.number), state_name(attempt.number)
+        return Performed(trial, {} if experiment.folder is not None else read_files(folder, *names))
 
 
 def trial_settings(config: PruneConfig, folder: Path, number: int, rate: float, epochs: int) -> PruneConfig:
@@ -102,44 +117,16 @@ def recorded_settings(config: PruneConfig) -> PruneConfig:
     return replace(config, workers=IN_TURN, resume=False)
 
 
-@contextmanager
-def _workplace(frontier: Path | None, attempt: Attempt) -> Iterator[Path]:
-    """The frontier, or a temporary folder with the states that the trial needs."""
-    if frontier is not None:
-        yield frontier
-        return
-    with working_folder(None) as parent:
-        # Writing a model locks the folder that it is in, and `parent` is locked already.
-        folder = parent / "trial"
-        folder.mkdir()
-        for name, content in attempt.states.items():
-            (folder / name).write_bytes(content)
-        yield folder
-
-
-def _files(folder: Path, number: int) -> dict[str, bytes]:
-    """The files of a trial, its external data before the model that refers to them."""
-    model = model_name(number)
-    names = (*data_names(Path(model)), model, state_name(number))
-    return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
-
-
 def _trial(attempt: Attempt, report: Report, seconds: float) -> Trial:
-    evaluation = report.evaluation
-    moved = "cosine" if evaluation["outputs"][0]["agreement"] is None else "agreement"
-    metric = evaluation["pruned"] or {"name": moved, "value": 1 - evaluation["drop"]}
+    scored = asdict(Scored.of(report))
+    # The rate says it.
+    del scored["total"]
     return Trial(
         attempt.number,
         attempt.rate,
         attempt.epochs,
         start=attempt.start,
-        kept=sum(layer.kept for layer in report.layers),
-        size=report.pruned.bytes,
-        metric=metric["name"],
-        value=metric["value"],
-        baseline=(evaluation["baseline"] or {"value": 1.0})["value"],
-        drop=evaluation["drop"],
-        drop_error=evaluation["drop_error"],
+        **scored,
         seconds=seconds,
         model=model_name(attempt.number),
     )

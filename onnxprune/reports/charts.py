@@ -15,7 +15,7 @@ DASHES = ("", "6 3", "2 2", "8 3 2 3")
 # The smallest value on logarithmic axes.
 SMALLEST = 1e-9
 
-STYLE = """svg{color:#222;font:12px system-ui,sans-serif}
+STYLE = """svg{color-scheme:light dark;color:#222;font:12px system-ui,sans-serif}
 @media(prefers-color-scheme:dark){svg{color:#ddd}}"""
 
 Line = Sequence[tuple[float, float]]
@@ -49,9 +49,9 @@ def line_chart(
         y = lowest_y + (highest_y - lowest_y) * tick / TICKS
         across, up = place(x, y)
         parts.append(f'<path d="M{LEFT} {up:.1f}H{WIDTH - RIGHT}" stroke="currentColor" opacity=".15"/>')
-        parts.append(_text(LEFT - 6, up + 4, format_y(y), "end"))
-        parts.append(_text(across, HEIGHT - BOTTOM + 16, format_x(x), "middle"))
-    parts.append(_text((LEFT + WIDTH) / 2, HEIGHT - 6, x_label, "middle"))
+        parts.append(text_element(LEFT - 6, up + 4, format_y(y), "end"))
+        parts.append(text_element(across, HEIGHT - BOTTOM + 16, format_x(x), "middle"))
+    parts.append(text_element((LEFT + WIDTH) / 2, HEIGHT - 6, x_label, "middle"))
     parts.append(
         f'<text transform="translate(12 {(TOP + HEIGHT - BOTTOM) / 2:.0f}) rotate(-90)" text-anchor="middle" '
         f'fill="currentColor">{escape(y_label)}</text>'
@@ -73,14 +73,15 @@ def line_chart(
             stroke = f'stroke="{color}" stroke-width="2" stroke-dasharray="{dashes}" fill="none"'
             parts.append(f'<path d="M{path}" {stroke}><title>{escape(name)}</title></path>')
             parts.append(f'<path d="M{LEFT} {bottom - 10}h24" {stroke}/>')
-        parts.append(_text(LEFT + 30, bottom - 6, name, "start"))
+        parts.append(text_element(LEFT + 30, bottom - 6, name, "start"))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + 4}" role="img" '
         f'aria-label="{escape(y_label)} against {escape(x_label)}"><style>{STYLE}</style>{"".join(parts)}</svg>'
     )
 
 
-def _text(x: float, y: float, text: str, anchor: str) -> str:
+def text_element(x: float, y: float, text: str, anchor: str) -> str:
+    """A `<text>` at a place, in the color of the page's text; `anchor`: start, middle or end."""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="currentColor">{escape(text)}</text>'
 
 

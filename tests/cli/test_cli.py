@@ -303,6 +303,38 @@ def test_pick_lists_the_trials_and_copies_the_one_asked_for(folder, capsys):
     assert status == 0 and "chosen" in out and Path("dense.onnx").exists()
 
 
+def test_sweep_prints_each_combination_and_writes_the_one_within_the_budget(folder, capsys):
+    Path("grid.yaml").write_text("rate: [0.5, 0.75]\nallocation: [uniform, erk]\nformat: ops\n")
+    arguments = ("sweep", "in.onnx", "out.onnx", "--grid", "grid.yaml", "--max-bytes", "10k", "--seeds", "2")
+    code, out, err = run(*arguments, "--json", "sweep.json", capsys=capsys)
+    assert (code, err) == (0, "")
+    assert "4 combinations, 8 runs: mean ± standard deviation over 2 seeds" in out
+    assert re.search(r"0\.5 +uniform +96 +", out) and re.search(r"0\.75 +erk +", out)
+    assert out.count("chosen") == 1 and "out.onnx is run-" in out
+    record = json.loads(Path("sweep.json").read_text())
+    assert len(record["combinations"]) == 4 and len(record["runs"]) == 8
+    assert record["combinations"][0]["mean"]["kept"] == 96
+    assert {"sweep.json", "tradeoff.svg"} <= {file.name for file in Path("out.onnx.sweep").iterdir()}
+
+
+def test_sweep_without_a_fitting_combination_prints_the_table_and_exits_with_1(folder, capsys):
+    Path("grid.yaml").write_text("rate: [0.5, 0.75]\n")
+    arguments = ("sweep", "in.onnx", "out.onnx", "--grid", "grid.yaml", "--max-bytes", "10")
+    code, out, err = run(*arguments, capsys=capsys)
+    assert code == 1 and re.search(r"0\.75 +\d+ +", out) and not Path("out.onnx").exists()
+    assert err.startswith("onnxprune: no combination of the grid has files of at most 10 B: ")
+
+
+def test_sweep_with_a_failed_run_shows_why_and_exits_with_1(folder, capsys):
+    # There is no such weight in the model, which only a run finds.
+    Path("grid.yaml").write_text("rate: 0.5\nexclude: [[], [fc9]]\n")
+    code, out, err = run("sweep", "in.onnx", "--grid", "grid.yaml", capsys=capsys)
+    assert code == 1 and "onnxprune: 1 of 2 runs failed" in err
+    assert "1 of 1 failed" in out and "failed (exclude fc9):" in out
+    code, out, err = run("sweep", "in.onnx", "--grid", "grid.yaml", "--rate", "2", capsys=capsys)
+    assert code == 2 and "--rate is 2.0" in err
+
+
 def test_retrain_keeps_the_format_and_evaluates_on_old_data_and_new(folder, capsys):
     onnx.save(mlp(8, 64), "in.onnx")
     assert run("in.onnx", "pruned.onnx", "--rate", "0.9", "--format", "coo", capsys=capsys)[0] == 0

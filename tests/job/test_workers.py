@@ -251,3 +251,15 @@ def test_data_that_a_node_does_not_have_is_refused_with_its_name(cluster):
         ),
     ):
         list(found.perform(parts.refuse_data, None, [0], silent))
+
+
+def test_a_sweep_on_workers_has_the_results_and_bytes_of_one_in_turn(two, folder):
+    grid = {"rate": [0.5, 0.8], "epochs": 2, "batch_size": 50, "loss": ["auto", "tests.job.parts:deadly"]}
+    found = {}
+    for place in (1, 2):
+        swept = onnxprune.sweep(
+            "in.onnx", grid=grid, seeds=2, data="data.npz", folder=str(place), workers=place
+        )
+        found[place] = [each.to_dict() | {"seconds": 0} for each in swept.combinations]
+        found[place].append({file.name: file.read_bytes() for file in Path(str(place)).glob("*.onnx")})
+    assert found[1] == found[2] and len(found[2][-1]) == 8

@@ -1,0 +1,1 @@
+"""A sweep: every combination of a grid of settings, each with several seeds."""

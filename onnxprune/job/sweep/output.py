@@ -1,0 +1,65 @@
+"""The file that a sweep writes: the chosen run's, evaluated on test data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from onnxprune.config.settings import PruneConfig
+from onnxprune.data.request import VALIDATION, Request
+from onnxprune.data.specs import input_specs
+from onnxprune.evaluation.comparison import compare
+from onnxprune.evaluation.scores import Metrics
+from onnxprune.evaluation.sessions import make_session
+from onnxprune.job.inputs import read_samples
+from onnxprune.model.io import Source, staging
+from onnxprune.reports.record import ANNOTATION_PREFIX, COMPACT
+from onnxprune.sparse.opening import open_model
+
+# The names of a report's evaluations, and the settings that give their data.
+TESTS = {"evaluation": "eval_data", "old_evaluation": "old_data"}
+
+
+def write_chosen(
+    origin: Source, file: Path, target: Path, config: PruneConfig, notes: list[str]
+) -> dict[str, dict[str, Any]]:
+    """Copy a run's file to the target, evaluated on the test data of the settings; returns the evaluations by name.
+
+    The metadata of the copy has these evaluations, the settings and the notes.
+
+    Raises:
+        OnnxPruneError: the data does not fit, or the target cannot be written; it is not changed.
+    """
+    with staging(target, origin) as stage:
+        stage.copy(file)
+        tests = {name: data for name, key in TESTS.items() if (data := getattr(config, key)) is not None}
+        found = {}
+        if tests:
+            specs, metrics = input_specs(open_model(origin.file).model), Metrics.of(config)
+            request = Request(specs, config.transform, config.label_offset, VALIDATION)
+            sessions = make_session(origin.file, origin.name), make_session(stage.path, "the pruned model")
+            for name, data in tests.items():
+                samples = read_samples(data, sessions[0], request, metrics)
+                found[name] = compare(*sessions, samples, specs, metrics=metrics).to_dict()
+        _annotate(stage.path, config, found, notes)
+        stage.commit()
+    return found
+
+
+def _annotate(file: Path, config: PruneConfig, evaluations: dict[str, Any], notes: list[str]) -> None:
+    """Replace the entries of a file's metadata that the sweep has changed."""
+    proto = onnx.load(file, load_external_data=False)
+    written = {prop.key: prop.value for prop in proto.metadata_props}
+    settings = json.loads(written[f"{ANNOTATION_PREFIX}settings"])
+    given = config.to_dict()
+    tested = {TESTS[name]: given[TESTS[name]] for name in evaluations}
+    earlier = json.loads(written.get(f"{ANNOTATION_PREFIX}notes", "[]"))
+    changed = {"settings": settings | tested, "notes": [*notes, *earlier], **evaluations}
+    texts = {
+        f"{ANNOTATION_PREFIX}{key}": json.dumps(value, separators=COMPACT) for key, value in changed.items()
+    }
+    onnx.helper.set_model_props(proto, written | texts)
+    file.write_bytes(proto.SerializeToString())
