@@ -105,6 +105,8 @@ def rehearsed(
     for setting, value in _untried(config, data):
         config = replace(config, **{setting: value})
     candidates = _candidates(config)
+    for setting in [setting for setting, values in candidates.items() if len(values) == 1]:
+        config = replace(config, **{setting: candidates.pop(setting)[0]})
     if not candidates:
         return config
     rehearsal = Rehearsal(model, name, data, config, dense)

@@ -107,6 +107,7 @@ class FineTuner:
         if not self._resumed():
             self._record(just_pruned=True)
         module = self._processes.wrap(session.module)
+        self._pace.begin()
         for samples in self._batches.from_update(session.updates, self._last_update()):
             self._losses.append(self._update(module, samples))
             self._pace.move()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 # The pace is measured anew at these updates, and then every `EVERY`.
 FIRST, EVERY = (4, 8, 16, 32, 64), 64
@@ -27,12 +27,16 @@ class Pace:
     _updates: int = 0
     _evaluating: float = 0.0
     _evaluations: int = 0
-    _begun: float = field(default_factory=time.monotonic)
+    _begun: float = 0.0
 
     @property
     def ended(self) -> bool:
         """Whether the position is at the end."""
         return self.position >= self.length - 1e-9
+
+    def begin(self) -> None:
+        """Start to measure the speed of updates; evaluations before count as evaluations."""
+        self._begun = time.monotonic() - self._evaluating
 
     def move(self) -> None:
         """Count an update."""

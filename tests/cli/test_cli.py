@@ -204,7 +204,19 @@ def test_both_spellings_and_the_alias_of_rate_work(folder, capsys):
 
 def test_json_holds_the_whole_record(folder, capsys):
     np.savez("data.npz", x=good_rows(40), labels=np.arange(40) % 4)
-    status, out, err = run(*DATA, "--steps", "2", "--epochs", "4", "--json", "r.json", "-v", capsys=capsys)
+    status, out, err = run(
+        *DATA,
+        "--schedule",
+        "iterative",
+        "--steps",
+        "2",
+        "--epochs",
+        "4",
+        "--json",
+        "r.json",
+        "-v",
+        capsys=capsys,
+    )
     assert status == 0, err
     report = json.loads((folder / "r.json").read_text())
     assert [layer["name"] for layer in report["layers"]] == ["fc1.weight", "fc2.weight"]

@@ -19,7 +19,10 @@ NO_AMOUNT = "give exactly one of --rate"
         ({"rate": 0.5, "steps": 0}, "--steps is 0: it must be 1 or more"),
         ({"rate": 0.5, "epochs": 1.5}, "--epochs is 1.5: it must be an integer"),
         ({"rate": 0.5, "distill": 1.5}, "--distill is 1.5: it must be between 0 and 1"),
-        ({"rate": 0.5, "allocation": "channel"}, "--allocation is 'channel': it must be one of uniform"),
+        (
+            {"rate": 0.5, "allocation": "channel"},
+            "--allocation is 'channel': it must be one of auto, uniform",
+        ),
         ({"rate": 0.5, "layer_rate": "fc1"}, "--layer-rate 'fc1' has no number"),
         ({"rate": 0.5, "layer_rate": {"fc1": 1.0}}, "--layer-rate fc1 is 1.0: it must be in"),
         ({"rate": 0.5, "max_drop": "-1%"}, "--max-drop is -0.01: it must be 0 or more"),
@@ -30,7 +33,7 @@ NO_AMOUNT = "give exactly one of --rate"
             {"std_threshold": 0.5, "pattern": "channel"},
             "--pattern channel cannot be combined with --std-threshold",
         ),
-        ({"rate": 0.5, "schedule": "slow"}, "--schedule is 'slow': it must be one of one-shot"),
+        ({"rate": 0.5, "schedule": "slow"}, "--schedule is 'slow': it must be one of auto, one-shot"),
         (
             {"rate": 0.5, "schedule": "gradual", "alternate": True},
             "--alternate needs --schedule iterative",

@@ -58,7 +58,7 @@ def test_ac_dc_alternates_equal_phases_from_dense_to_a_longer_sparse_one():
     assert {step.rate(0.936) for step in steps} == {0.936}
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", SCHEDULES[1:])  # the first is auto
 @pytest.mark.parametrize("updates", [1, 3, 1000])
 def test_every_schedule_reaches_the_rate_within_the_training(name, updates):
     steps = schedule(name, updates)

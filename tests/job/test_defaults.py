@@ -1,0 +1,90 @@
+"""The settings that a job chooses by rule."""
+
+from dataclasses import replace
+
+import pytest
+
+from onnxprune.config.settings import PruneConfig
+from onnxprune.job import defaults
+from onnxprune.job.defaults import Facts, batch_size, by_rule, chosen
+
+MANY = Facts(samples=50_000, labeled=True, norms=False, work=1_000, batch=None)
+
+
+def settled(facts, **settings):
+    return by_rule(PruneConfig(**{"rate": 0.9, "augment": "none", "learning_rate": 1e-3} | settings), facts)
+
+
+def test_a_small_network_with_much_data():
+    config = settled(MANY)
+    assert (config.schedule, config.optimizer, config.batch_norm) == ("gradual", "adam", "frozen")
+    assert (config.batch_size, config.epochs, config.warmup) == (128, 20, 100)
+    assert (config.mixup, config.precision) == (True, "float32")
+
+
+def test_trained_norms_take_sgd_without_mixup():
+    config = settled(replace(MANY, norms=True))
+    assert (config.optimizer, config.batch_norm, config.mixup) == ("sgd", "train", False)
+
+
+@pytest.mark.parametrize("facts", [{"samples": 999}, {"batch": 8}])
+def test_statistics_of_few_samples_or_small_batches_are_not_trained(facts):
+    config = settled(replace(MANY, norms=True, **facts))
+    assert (config.optimizer, config.batch_norm) == ("adam", "frozen")
+
+
+@pytest.mark.parametrize(
+    ("settings", "facts"),
+    [({"rate": 0.95}, {}), ({"augment": "flip"}, {}), ({}, {"labeled": False})],
+)
+def test_no_mixtures_at_high_rates_with_augmentation_or_without_labels(settings, facts):
+    assert settled(replace(MANY, **facts), **settings).mixup is False
+
+
+@pytest.mark.rehearses
+def test_little_data_is_passed_over_more_often_in_smaller_batches():
+    config = settled(replace(MANY, samples=300))
+    # 300 samples are 18 batches of 16, which is the smallest size.
+    assert (config.batch_size, config.epochs, config.warmup) == (16, 100, 100)
+    assert settled(replace(MANY, samples=12_800)).epochs == 40
+
+
+@pytest.mark.parametrize(("samples", "size"), [(4_096, 128), (4_095, 64), (1_024, 32), (20, 16)])
+def test_a_batch_is_halved_while_an_epoch_has_few_updates(samples, size):
+    assert batch_size(PruneConfig(rate=0.5), samples, None) == size
+
+
+def test_a_given_or_fixed_batch_stays():
+    assert batch_size(PruneConfig(rate=0.5, batch_size=256), 20, None) == 256
+    assert batch_size(PruneConfig(rate=0.5, batch_size=256), 20, 4) == 4
+
+
+@pytest.mark.parametrize(
+    "settings", [{"criterion": "wanda"}, {"pattern": "2:4", "rate": 0.5}, {"alternate": True}]
+)
+def test_slow_steps_are_few(settings):
+    assert settled(MANY, **settings).schedule == "iterative"
+
+
+def test_large_networks_are_trained_in_bfloat16_where_the_processor_has_it(monkeypatch):
+    precision = pytest.importorskip("onnxprune.training.precision")
+    large = replace(MANY, work=defaults.BFLOAT16_WORK)
+    for has, name in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(precision, "multiplies_bfloat16", lambda has=has: has)
+        assert settled(large).precision == name
+        assert settled(MANY).precision == "float32"
+
+
+def test_what_is_given_stays_and_what_was_chosen_is_told_as_flags():
+    given = PruneConfig(rate=0.9, optimizer="adamw", epochs=3, mixup=False, augment="none")
+    config = replace(by_rule(given, MANY), allocation="global", learning_rate=3e-3)
+    assert (config.optimizer, config.epochs, config.mixup) == ("adamw", 3, False)
+    assert chosen(given, config) == (
+        "--allocation global --schedule gradual --batch-size 128 --learning-rate 0.003 --warmup 100 "
+        "--batch-norm frozen --precision float32"
+    )
+
+
+def test_auto_is_a_word_for_every_open_setting():
+    words = dict.fromkeys(("epochs", "batch_size", "learning_rate", "warmup", "mixup", "augment"), "auto")
+    assert PruneConfig(rate=0.5, **words) == PruneConfig(rate=0.5)
