@@ -100,6 +100,7 @@ def test_taylor_importance_gives_a_lower_loss_than_l1():
         "data": TRAINING,
         "eval_data": TEST,
         "epochs": 2,
+        "schedule": "iterative",
         "steps": 1,
     }
     losses = {

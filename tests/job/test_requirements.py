@@ -20,7 +20,10 @@ from onnxprune.job.requirements import check_requirements
             "--criterion taylor needs gradients: give labeled --data",
         ),
         ({"criterion": "movement", "schedule": "gradual"}, "while they are trained: give --data"),
-        ({"criterion": "movement", "data": {}}, "use --schedule gradual, and a --pruning-end above 0"),
+        (
+            {"criterion": "movement", "data": {}, "schedule": "rigl"},
+            "use --schedule gradual, and a --pruning-end above 0",
+        ),
         (
             {"criterion": "movement", "data": {}, "schedule": "gradual", "pruning_end": 0.0},
             "use --schedule gradual, and a --pruning-end above 0",

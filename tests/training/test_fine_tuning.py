@@ -41,7 +41,13 @@ class Job:
         self.config = PruneConfig(
             **{
                 "rate": 0.8,
+                "allocation": "uniform",
                 "schedule": "one-shot",
+                "optimizer": "adam",
+                "warmup": 100,
+                "batch_norm": "frozen",
+                "mixup": True,
+                "precision": "float32",
                 "epochs": 10,
                 "batch_size": 32,
                 "learning_rate": 1e-2,
@@ -65,7 +71,7 @@ class Job:
         return next(weight.array() for weight in self.weights if weight.name == name)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", SCHEDULES[1:])  # the first is auto
 @pytest.mark.parametrize("allocation", ["uniform", "global"])
 def test_every_schedule_trains_to_exactly_the_rate(schedule, allocation):
     job = Job(mlp(), blobs(356), schedule=schedule, allocation=allocation)

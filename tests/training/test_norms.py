@@ -146,7 +146,7 @@ def test_filters_are_compared_without_the_scales_of_folding():
     weights = initializer(proto, "b0.conv1.weight").copy()
     weights[0] /= 1000
     tensor.CopyFrom(onnx.numpy_helper.from_array(weights, tensor.name))
-    config = PruneConfig(rate=0.5, data="x", allocation="global")
+    config = PruneConfig(rate=0.5, data="x", allocation="global", schedule="iterative")
     left = []
     for model in (ir.from_proto(proto), restored(proto)):
         make_pruner(model, find_weights(model).prunable, config).prune(ONE_SHOT, {})
@@ -164,7 +164,7 @@ def test_channels_keep_their_proportions():
 
 
 def session_of(model, **settings):
-    config = PruneConfig(**{"rate": 0.5, "data": "x"} | settings)
+    config = PruneConfig(**{"rate": 0.5, "data": "x", "schedule": "iterative"} | settings)
     pruner = make_pruner(model, find_weights(model).prunable, config)
     return PruningSession(model, pruner, make_schedule(config, 10, pruner.families), config)
 
