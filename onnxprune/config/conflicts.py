@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from onnxprune.config.data import DataSettings
 from onnxprune.config.output import OutputSettings
 from onnxprune.config.pruning import CalibrationSettings, PruningSettings
-from onnxprune.config.training import CheckpointSettings, ScheduleSettings
+from onnxprune.config.training import CheckpointSettings, ScheduleSettings, TrainingSettings
 from onnxprune.config.workers import IN_TURN, WorkerSettings
 
 CHANNEL_ALLOCATIONS = ("uniform", "global")
+# Schedules whose pruning steps are far apart.
+REWOUND = ("one-shot", "iterative")
 
 
 def conflicts(
@@ -18,6 +20,7 @@ def conflicts(
     calibration: CalibrationSettings,
     data: DataSettings,
     schedule: ScheduleSettings,
+    training: TrainingSettings,
     output: OutputSettings,
     checkpoints: CheckpointSettings,
     workers: WorkerSettings,
@@ -26,7 +29,7 @@ def conflicts(
     rules = (
         *_channels(pruning, schedule, output),
         *_patterns(pruning, schedule),
-        *_schedules(pruning, schedule),
+        *_schedules(pruning, schedule, training),
         *_budgets(pruning, output),
         *_searches(pruning, data, checkpoints),
         *_measured(pruning, calibration, data),
@@ -76,7 +79,7 @@ def _patterns(pruning: PruningSettings, schedule: ScheduleSettings) -> Rules:
     )
 
 
-def _schedules(pruning: PruningSettings, schedule: ScheduleSettings) -> Rules:
+def _schedules(pruning: PruningSettings, schedule: ScheduleSettings, training: TrainingSettings) -> Rules:
     yield (
         schedule.alternate and (schedule.schedule != "iterative" or pruning.pattern == "channel"),
         "--alternate needs --schedule iterative and cannot be combined with --pattern channel",
@@ -88,6 +91,11 @@ def _schedules(pruning: PruningSettings, schedule: ScheduleSettings) -> Rules:
     yield (
         schedule.regrow_zeros and schedule.schedule != "prune-and-regrow",
         "--regrow-zeros needs --schedule prune-and-regrow",
+    )
+    yield (
+        training.learning_rate_schedule == "rewind" and schedule.schedule not in REWOUND,
+        f"--learning-rate-schedule rewind begins anew after each pruning step, and --schedule {schedule.schedule} has "
+        "too many of them: use --schedule iterative, or --learning-rate-schedule cosine",
     )
 
 

@@ -9,7 +9,8 @@ from onnxprune.config.declare import Names, PairsLike, PathLike, setting
 
 SCHEDULES = ("one-shot", "iterative", "gradual", "prune-and-regrow")
 OPTIMIZERS = ("adam", "adamw", "sgd")
-LEARNING_RATE_SCHEDULES = ("cosine", "step", "constant")
+LEARNING_RATE_SCHEDULES = ("cosine", "step", "constant", "rewind")
+AVERAGES = ("none", "ema", "swa")
 REGULARIZATIONS = ("l2", "l1", "none")
 BATCH_NORMS = ("frozen", "re-estimate", "train")
 RESTORE_NORMS = ("auto", "always", "never")
@@ -81,10 +82,17 @@ class TrainingSettings:
     learning_rate_schedule: str = setting(
         "cosine",
         "Learning rate schedule after the warm-up: cosine decay to zero; a factor of 0.1 after 50% and after 75% of "
-        "the training (step); or constant.",
+        "the training (step); constant; or cosine decay from each pruning step to the next (rewind, Renda et al. 2020; "
+        "iterative and one-shot only).",
         choices=LEARNING_RATE_SCHEDULES,
     )
     warmup: int = setting(100, "Number of training steps of linear warm-up.", metavar="N", within=AT_LEAST_0)
+    average: str = setting(
+        "none",
+        "Average of the weights over the updates after the last pruning step, evaluated beside the weights: an "
+        "exponential moving average (ema), an equal average (swa), or none.",
+        choices=AVERAGES,
+    )
     momentum: float = setting(0.9, "Momentum of SGD.", metavar="M", within=FRACTION)
     clip_norm: float | None = setting(
         None, "Gradient clipping: largest norm of all gradients together.", metavar="NORM", within=ABOVE_0
@@ -157,7 +165,8 @@ class LossSettings:
     )
     distill_features: Names = setting(
         (),
-        "Also distill these intermediate values: a name, a glob, or re:PATTERN. Repeatable.",
+        "Also distill these intermediate values: a name, a glob, re:PATTERN, or auto for the ends of stages or blocks. "
+        "Repeatable.",
         metavar="SELECTOR",
     )
 
