@@ -94,8 +94,10 @@ def _sized(model: ir.Model) -> dict[str, list[int]] | None:
 
 def _spread(names: list[str]) -> list[str]:
     """At most `MOST_FEATURES`, evenly spaced, the last one among them."""
-    count = min(MOST_FEATURES, len(names))
-    return [names[round((len(names) - 1) * (index + 1) / count)] for index in range(count)]
+    if len(names) <= MOST_FEATURES:
+        return names
+    ends = ((len(names) - 1) * (index + 1) / MOST_FEATURES for index in range(MOST_FEATURES))
+    return [names[round(end)] for end in ends]
 
 
 def _is_sequence_norm(value: ir.Value, shapes: Mapping[ir.Value, Any]) -> bool:
