@@ -14,6 +14,8 @@ from onnxprune.config.workers import IN_TURN, WorkerSettings
 CHANNEL_ALLOCATIONS = (AUTO, "uniform", "global")
 # Schedules that let single weights return.
 REGROWING = ("prune-and-regrow", "rigl", "ac-dc")
+# Schedules whose pruning steps are far apart.
+REWOUND = ("one-shot", "iterative")
 
 
 def conflicts(
@@ -21,16 +23,16 @@ def conflicts(
     calibration: CalibrationSettings,
     data: DataSettings,
     schedule: ScheduleSettings,
+    training: TrainingSettings,
     output: OutputSettings,
     checkpoints: CheckpointSettings,
     workers: WorkerSettings,
-    training: TrainingSettings,
 ) -> Iterator[str]:
     """A message for each contradiction, which says how to fix it."""
     rules = (
         *_channels(pruning, schedule, output),
         *_patterns(pruning, schedule),
-        *_schedules(pruning, schedule),
+        *_schedules(pruning, schedule, training),
         *_budgets(pruning, output),
         *_searches(pruning, data, checkpoints),
         *_measured(pruning, calibration, data),
@@ -90,7 +92,7 @@ def _patterns(pruning: PruningSettings, schedule: ScheduleSettings) -> Rules:
     )
 
 
-def _schedules(pruning: PruningSettings, schedule: ScheduleSettings) -> Rules:
+def _schedules(pruning: PruningSettings, schedule: ScheduleSettings, training: TrainingSettings) -> Rules:
     yield (
         schedule.alternate and (schedule.schedule not in (AUTO, "iterative") or pruning.pattern == "channel"),
         "--alternate needs --schedule iterative and cannot be combined with --pattern channel",
@@ -102,6 +104,11 @@ def _schedules(pruning: PruningSettings, schedule: ScheduleSettings) -> Rules:
     yield (
         schedule.regrow_zeros and schedule.schedule != "prune-and-regrow",
         "--regrow-zeros needs --schedule prune-and-regrow",
+    )
+    yield (
+        training.learning_rate_schedule == "rewind" and schedule.schedule not in (AUTO, *REWOUND),
+        f"--learning-rate-schedule rewind begins anew after each pruning step, and --schedule {schedule.schedule} has "
+        "too many of them: use --schedule iterative, or --learning-rate-schedule cosine",
     )
 
 

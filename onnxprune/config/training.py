@@ -19,7 +19,8 @@ from onnxprune.config.declare import AUTO, Names, PairsLike, PathLike, setting
 
 SCHEDULES = (AUTO, "one-shot", "iterative", "gradual", "prune-and-regrow", "rigl", "ac-dc")
 OPTIMIZERS = (AUTO, "adam", "adamw", "sgd")
-LEARNING_RATE_SCHEDULES = ("cosine", "step", "constant")
+LEARNING_RATE_SCHEDULES = ("cosine", "step", "constant", "rewind")
+AVERAGES = ("none", "ema", "swa")
 REGULARIZATIONS = ("l2", "l1", "none")
 BATCH_NORMS = (AUTO, "frozen", "re-estimate", "train")
 RESTORE_NORMS = (AUTO, "always", "never")
@@ -108,7 +109,8 @@ class TrainingSettings:
     learning_rate_schedule: str = setting(
         "cosine",
         "Learning rate schedule after the warm-up: cosine decay to zero; a factor of 0.1 after 50% and after 75% of "
-        "the training (step); or constant.",
+        "the training (step); constant; or cosine decay from each pruning step to the next (rewind, Renda et al. 2020; "
+        "iterative and one-shot only).",
         choices=LEARNING_RATE_SCHEDULES,
     )
     warmup: int | None = setting(
@@ -116,6 +118,12 @@ class TrainingSettings:
         "Number of training steps of linear warm-up.  [default: auto, 100, at most a tenth of the training]",
         metavar="N",
         within=AT_LEAST_0,
+    )
+    average: str = setting(
+        "none",
+        "Average of the weights over the updates after the last pruning step, evaluated beside the weights: an "
+        "exponential moving average (ema), an equal average (swa), or none.",
+        choices=AVERAGES,
     )
     momentum: float = setting(0.9, "Momentum of SGD.", metavar="M", within=FRACTION)
     clip_norm: float | None = setting(
@@ -203,7 +211,8 @@ class LossSettings:
     )
     distill_features: Names = setting(
         (),
-        "Also distill these intermediate values: a name, a glob, or re:PATTERN. Repeatable.",
+        "Also distill these intermediate values: a name, a glob, re:PATTERN, or auto for the ends of stages or blocks. "
+        "Repeatable.",
         metavar="SELECTOR",
     )
 

@@ -96,6 +96,7 @@ class ItemSource(Source):
     """
 
     costly = True
+    repeats = False
 
     def __init__(
         self, items: Any, name: str, request: Request, collate: Callable[[list[Any]], Any] | None = None
@@ -128,6 +129,7 @@ class TableSource(Source):
     """A Hugging Face Dataset: its columns are the inputs and the labels, by name."""
 
     costly = True
+    repeats = False
 
     def __init__(self, table: Any, name: str, request: Request):
         self._table = table

@@ -23,12 +23,14 @@ class Source(ABC):
     """Samples that are read when they are needed, by number.
 
     `costly`: reading a sample takes longer than copying it, for example because an image is decoded, so that worker
-    processes pay. `sequential`: every read is a pass from the first sample on. `notes`: for the summary of a job.
+    processes pay. `sequential`: every read is a pass from the first sample on. `repeats`: a sample is the same each
+    time it is read; code of a user may change it at random. `notes`: for the summary of a job.
     Sources are sent to worker processes, so they must be picklable and safe to use after a fork.
     """
 
     costly = False
     sequential = False
+    repeats = True
     notes: tuple[str, ...] = ()
 
     @abstractmethod

@@ -28,6 +28,7 @@ class StreamSource(Source):
     """
 
     sequential = True
+    repeats = False
 
     def __init__(self, passes: Callable[[int], Batches], name: str):
         self._passes = passes

@@ -80,7 +80,8 @@ def batch_size(config: PruneConfig, samples: int, fixed: int | None) -> int:
 
 def _schedule(config: PruneConfig) -> str:
     # Each step of these is slow, or each step's result is trained for long.
-    few = is_calibrated(config) or config.alternate or config.pattern == "2:4"
+    rewinds = config.learning_rate_schedule == "rewind"
+    few = is_calibrated(config) or config.alternate or config.pattern == "2:4" or rewinds
     return "iterative" if few or config.selection == "probability" else "gradual"
 
 

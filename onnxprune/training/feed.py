@@ -86,8 +86,14 @@ class Feed:
             batch = order[position * self.size : (position + 1) * self.size]
             yield _Key(epoch, batch[self.part])
 
+    @property
+    def repeats(self) -> bool:
+        """Whether a sample is the same in every epoch."""
+        return self._augmentation is None and self.data.source.repeats and not self.data.whole
+
     def _loaded(self, keys: Iterator[_Key], workers: int) -> Iterator[Samples]:
-        return _load(_Reading(self.data, self.specs, self._augmentation, self._seed), keys, workers)
+        reading = _Reading(self.data, self.specs, self._augmentation, self._seed, numbered=self.repeats)
+        return _load(reading, keys, workers)
 
     def _streamed(self, update: int, updates: int) -> Iterator[Samples]:
         epoch, skipped = divmod(update, self.an_epoch)
@@ -193,13 +199,22 @@ class _Sampler(torch.utils.data.Sampler):
 class _Reading(TorchDataset):
     """Reads batches, in a worker process or in this one. An error is returned: raised, it would lose its message."""
 
-    def __init__(self, data: Dataset, specs: list[InputSpec], augmentation: Augmentation | None, seed: int):
+    def __init__(
+        self,
+        data: Dataset,
+        specs: list[InputSpec],
+        augmentation: Augmentation | None,
+        seed: int,
+        *,
+        numbered: bool = False,
+    ):
         self.name = data.name
         self._data = data
         self._numbers = data.numbers()
         self._specs = specs
         self._augmentation = augmentation
         self._seed = seed
+        self._numbered = numbered
 
     def __getitem__(self, key: _Key) -> Samples | OnnxPruneError:
         numbers = self._numbers[key.positions]
@@ -209,7 +224,7 @@ class _Reading(TorchDataset):
             else:
                 seeds = [random_seed(self._seed, AUGMENTATION, key.epoch, int(number)) for number in numbers]
                 batch = read_augmented(self._data, numbers, self._augmentation, seeds, self._specs)
-            return Samples.of(batch, self._specs)
+            return Samples.of(batch, self._specs, key.positions if self._numbered else None)
         except OnnxPruneError as error:
             return error
 

@@ -18,6 +18,7 @@ from onnxprune.config.declare import settled
 from onnxprune.config.training import FineTuneSettings
 from onnxprune.data.dataset import Dataset
 from onnxprune.errors import DataError
+from onnxprune.training.averaging import HORIZON, Average
 from onnxprune.training.batch_norm import standardize
 from onnxprune.training.checkpoint import Checkpoint, State, digest
 from onnxprune.training.distributed import Processes
@@ -30,7 +31,7 @@ from onnxprune.training.precision import Precision
 from onnxprune.training.samples import DROPOUT, MIXTURE, Samples, mix, random, random_seed
 from onnxprune.training.scoring import MakeScorer
 from onnxprune.training.session import PruningSession
-from onnxprune.training.teacher import Teacher
+from onnxprune.training.teacher import Teacher, teacher_module
 from onnxprune.training.validation import Epoch, Validation
 
 # Batches whose gradients are summed for the taylor criterion.
@@ -73,13 +74,15 @@ class FineTuner:
         training.part = processes.part(training.size)
         self._batches = training
         self._pace = Pace(settled(settings.epochs) * training.an_epoch, deadline)
+        self._pruned = [step.update for step in session.steps]
         session.module.to(processes.device)
         self._precision = Precision(settings.precision, processes.device)
         self._validation = Validation(validation, training, processes, self._precision, make_scorer)
-        self._teacher = Teacher(session.module, self._precision)
+        self._teacher = Teacher(teacher_module(session, settings), self._precision)
         self._objective = self._make_objective(trained)
         self._parameters = list(session.parameters.values())
         self._optimizer = make_optimizer(self._parameters, settings)
+        self._average = Average(session, settings.average, HORIZON * training.an_epoch)
         self._mixes = bool(settings.mixup) and all(spec.dtype.kind == "f" for spec in training.specs)
         self._checkpoint = self._open_checkpoint(origin, validation)
         self._history: list[Epoch] = []
@@ -106,12 +109,15 @@ class FineTuner:
         session.start(self._gradients())
         if not self._resumed():
             self._record(just_pruned=True)
+        if self._objective.distill > 0 and not self._mixes and settled(self._settings.epochs) > 1:
+            self._teacher.keep(self._batches, self._processes)
         module = self._processes.wrap(session.module)
         self._pace.begin()
         for samples in self._batches.from_update(session.updates, self._last_update()):
             self._losses.append(self._update(module, samples))
             self._pace.move()
             session.advance(self._pace.position)
+            self._average.follow()
             step_follows = session.due is not None and self._evaluates_steps()
             if session.updates % self._batches.an_epoch == 0 or step_follows or self._pace.ended:
                 self._record()
@@ -137,7 +143,7 @@ class FineTuner:
         """One update of the optimizer on a batch; returns the loss without the L1 penalty."""
         update = self._session.updates
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(self._settings, self._pace.position, self._pace.length)
+            group["lr"] = learning_rate(self._settings, self._pace.position, self._pace.length, self._pruned)
         mixed = mix(samples, random(self._settings.seed, MIXTURE, update)) if self._mixes else samples
         batch = mixed.to(self._processes.device)
         if self._session.modes.dropouts:
@@ -185,17 +191,27 @@ class FineTuner:
         return len(self._session.steps) <= EVALUATED_STEPS
 
     def _record(self, just_pruned: bool = False) -> None:
-        """Evaluate the current state, and keep it if it is the best one at the final rate."""
+        """Evaluate the current state and the average of the weights; the history has the better of the two."""
         training_loss = None if just_pruned else self._processes.mean(sum(self._losses) / len(self._losses))
         if not just_pruned:
             self._losses.clear()
         begun = time.monotonic()
-        found = self._validation.evaluate(self._session, self._objective, self._teacher, training_loss)
+        found = self._considered(training_loss)
+        if self._average.differs:
+            with self._average.in_place():
+                average = self._considered(training_loss, averaged=True)
+            found = average if average.better_than(found) else found
         self._history.append(found)
         self._pace.evaluated(time.monotonic() - begun)
-        if self._session.settled and (self._best is None or self._history[-1].better_than(self._best[0])):
-            state = {name: tensor.clone() for name, tensor in self._session.module.state_dict().items()}
-            self._best = self._history[-1], state
+
+    def _considered(self, training_loss: float | None, averaged: bool = False) -> Epoch:
+        """Evaluate the session as it is, and keep its state if it is the best one at the final rate."""
+        session = self._session
+        found = self._validation.evaluate(session, self._objective, self._teacher, training_loss, averaged)
+        if session.settled and (self._best is None or found.better_than(self._best[0])):
+            state = {name: tensor.clone() for name, tensor in session.module.state_dict().items()}
+            self._best = found, state
+        return found
 
     def _make_objective(self, trained: Collection[str]) -> Objective:
         """The loss; the scales of its parts are the variances of the teacher's outputs on validation data."""
@@ -212,15 +228,11 @@ class FineTuner:
             load_function(settings.loss) if ":" in settings.loss else None,
             frozenset(trained),
         )
-        checked = False
         moments: list[Moments] = []
         for samples in self._validation.batches():
-            if not checked:
-                check_labels(objective.wanted(samples.labels), settings.loss)
-                checked = True
-            if not objective.distill:
-                break
-            outputs = self._teacher(samples)
+            check_labels(objective.wanted(samples.labels), settings.loss)
+            break
+        for _, outputs in self._validation.followed(self._teacher) if objective.distill else ():
             moments = moments or [Moments() for _ in outputs]
             for moment, output in zip(moments, outputs, strict=True):
                 moment.add(output)
@@ -247,6 +259,7 @@ class FineTuner:
             return False
         self._session.load_state_dict(state["session"])
         self._optimizer.load_state_dict(state["optimizer"])
+        self._average.load_state_dict(state["average"])
         self._history = [Epoch(**record) for record in state["history"]]
         self._losses = state["losses"]
         self._pace.resume(state["pace"])
@@ -259,6 +272,7 @@ class FineTuner:
         return {
             "session": self._session.state_dict(),
             "optimizer": self._optimizer.state_dict(),
+            "average": self._average.state_dict(),
             "history": [asdict(epoch) for epoch in self._history],
             "losses": self._losses,
             "pace": self._pace.state(),

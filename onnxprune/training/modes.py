@@ -46,8 +46,8 @@ class Drop:
 class Modes:
     """The nodes of a model that become modules, and these modules after `install`.
 
-    `estimated`: norms whose statistics are measured before each evaluation; `restored`: norms that were put back, with
-    the paths of scale, bias, mean and variance in the module.
+    `norms`: those whose statistics change; `estimated`: those whose statistics are measured before each evaluation;
+    `restored`: norms that were put back, with the paths of scale, bias, mean and variance in the module.
     """
 
     def __init__(self, model: ir.Model, batch_norm: str, dropout: Iterable[tuple[ir.Value, float]]):
@@ -58,6 +58,7 @@ class Modes:
         self._drops: list[Drop] = []
         self._added = list(dropout)
         self._statistics: dict[ir.Value, str] = {}
+        self.norms: list[BatchNorm] = []
         self.estimated: list[BatchNorm] = []
         self.restored: list[tuple[BatchNorm, list[str]]] = []
         self.dropouts: list[tuple[nn.Dropout, Drop]] = []
@@ -118,6 +119,7 @@ class Modes:
                 momentum = 1 - source.attributes.get_float("momentum", 0.9)
                 restored = is_restored(source)
                 norm = BatchNorm(epsilon, momentum, restored or self._batch_norm == "train")
+                self.norms.append(norm)
                 if restored or self._batch_norm == "re-estimate":
                     self.estimated.append(norm)
                 paths = [str(held.target) for held in node.args[1:5] if isinstance(held, fx.Node)]

@@ -14,6 +14,8 @@ from onnxprune.config.training import TrainingSettings
 # With "step", the learning rate is multiplied by `STEP_FACTOR` at each of these fractions of the training.
 MILESTONES = (0.5, 0.75)
 STEP_FACTOR = 0.1
+# With "rewind", the warm-up is at most this fraction of the updates between two pruning steps: one tenth.
+REWIND_WARMUP = 10
 
 
 def make_optimizer(parameters: Sequence[nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
@@ -32,12 +34,23 @@ def is_weight(parameter: nn.Parameter) -> bool:
     return sum(size > 1 for size in parameter.shape) > 1
 
 
-def learning_rate(settings: TrainingSettings, update: float, updates: int) -> float:
-    """The learning rate of an update, counted from 0: linear warm-up times the schedule over the whole training."""
-    warmup = min(1.0, (update + 1) / max(settled(settings.warmup), 1))
-    return (
-        settled(settings.learning_rate) * warmup * _FALLS[settings.learning_rate_schedule](update / updates)
-    )
+def learning_rate(
+    settings: TrainingSettings, update: float, updates: int, pruned: Sequence[int] = ()
+) -> float:
+    """The learning rate of an update, counted from 0: linear warm-up times the schedule.
+
+    A schedule is laid over the whole training; "rewind" over each part of it between two pruning steps, which are made
+    after the updates `pruned` (learning-rate rewinding, Renda et al. 2020, arXiv 2003.02389).
+    """
+    begin, end, warmup = 0, updates, settled(settings.warmup)
+    if settings.learning_rate_schedule == "rewind":
+        ends = [each for each in pruned if 0 < each < updates]
+        begin = max((each for each in ends if each <= update), default=0)
+        end = min((each for each in ends if each > update), default=updates)
+        warmup = min(warmup, (end - begin) // REWIND_WARMUP)
+    warm = min(1.0, (update - begin + 1) / max(warmup, 1))
+    fall = _FALLS[settings.learning_rate_schedule]((update - begin) / (end - begin))
+    return settled(settings.learning_rate) * warm * fall
 
 
 def forget(optimizer: torch.optim.Optimizer | None, elements: Mapping[nn.Parameter, torch.Tensor]) -> None:
@@ -75,6 +88,7 @@ _FALLS: dict[str, Callable[[float], float]] = {
     "cosine": _half_cosine,
     "step": _steps,
     "constant": _constant,
+    "rewind": _half_cosine,
 }
 _OPTIMIZERS: dict[str, Callable[[list[dict], float, TrainingSettings], torch.optim.Optimizer]] = {
     "adam": lambda groups, peak, settings: torch.optim.Adam(groups, peak, fused=True),

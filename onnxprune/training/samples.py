@@ -22,7 +22,8 @@ Labels = dict[str, torch.Tensor]
 class Samples:
     """Inputs in the model's order, samples along the first axis, and labels if there are any; `texts` are labels too.
 
-    After mixup, the inputs are share * a + (1 - share) * b, with the labels of both.
+    After mixup, the inputs are share * a + (1 - share) * b, with the labels of both. `numbers`: which samples of the
+    training data these are, if their inputs are the same in every epoch.
     """
 
     inputs: tuple[torch.Tensor, ...]
@@ -30,17 +31,17 @@ class Samples:
     other_labels: Labels = field(default_factory=dict)
     share: float = 1.0
     texts: dict[str, np.ndarray] = field(default_factory=dict)
+    numbers: np.ndarray | None = None
 
     @classmethod
-    def of(cls, batch: Batch, specs: Sequence[InputSpec]) -> Samples:
+    def of(cls, batch: Batch, specs: Sequence[InputSpec], numbers: np.ndarray | None = None) -> Samples:
         """A batch as tensors that share its memory."""
         inputs = tuple(_tensor(batch.inputs[spec.name]) for spec in specs)
         labels = {
             key: _label_tensor(array) for key, array in batch.labels.items() if array.dtype.kind in "biuf"
         }
-        return cls(
-            inputs, labels, texts={key: batch.labels[key] for key in batch.labels.keys() - labels.keys()}
-        )
+        texts = {key: batch.labels[key] for key in batch.labels.keys() - labels.keys()}
+        return cls(inputs, labels, texts=texts, numbers=numbers)
 
     def batch(self, specs: Sequence[InputSpec], name: str) -> Batch:
         """As arrays again, for a metric."""

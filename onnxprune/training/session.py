@@ -9,13 +9,14 @@ import onnx
 import onnx_ir as ir
 import torch
 
-from onnxprune.config.training import FineTuneSettings, LossSettings, TrainingSettings
+from onnxprune.config.training import FineTuneSettings, TrainingSettings
 from onnxprune.errors import SettingError
 from onnxprune.pruning.pruner import Arrays, Pruner
 from onnxprune.pruning.schedule import PruningStep, Schedule
-from onnxprune.pruning.selectors import matching, select
+from onnxprune.pruning.selectors import select
 from onnxprune.training.distributed import same_everywhere
 from onnxprune.training.exchange import borrowed, give_back, take
+from onnxprune.training.features import features
 from onnxprune.training.graph import to_torch
 from onnxprune.training.masking import Gradients, Masking, Returned
 from onnxprune.training.modes import Modes, shrunk
@@ -38,7 +39,7 @@ class PruningSession:
         # channels_last is faster for convolutions and pooling on CPUs: a step of LeNet-5 takes 14 ms instead of 25.
         # (torch's stubs lack the argument.)
         modes = Modes(model, settings.batch_norm, _dropouts(pruner, settings))
-        graph = to_torch(modes.prepared(_features(model, settings)))
+        graph = to_torch(modes.prepared(features(model, settings)))
         modes.install(graph)
         self.module = graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.modes = modes
@@ -226,25 +227,3 @@ def _dropouts(pruner: Pruner, settings: TrainingSettings) -> list[tuple[ir.Value
         for weight in select(selector, pruner.weights)
     }
     return list(chosen.items())
-
-
-def _features(model: ir.Model, settings: LossSettings) -> list[str]:
-    """The names of the intermediate values that `--distill-features` selects, each once.
-
-    The result of a layer is that of the norm that was put back behind it.
-    """
-    names = {
-        value.name: value.name
-        for node in model.graph
-        for value in node.outputs
-        if value.name and value.uses()
-    }
-    for norm in restored_norms(model):
-        result = norm.node.outputs[0].name or ""
-        names[norm.layer.result.name or ""] = names.pop(result)
-    chosen = [
-        names[name]
-        for selector in settings.distill_features
-        for name in matching(selector, list(names), "value of the graph")
-    ]
-    return list(dict.fromkeys(chosen))

@@ -11,15 +11,13 @@ from onnxprune.data.dataset import Dataset
 from onnxprune.training.batch_norm import re_estimate
 from onnxprune.training.distributed import Processes
 from onnxprune.training.feed import Feed, in_order
-from onnxprune.training.losses import Objective
+from onnxprune.training.losses import Objective, Outputs
 from onnxprune.training.precision import Precision
 from onnxprune.training.samples import Samples
 from onnxprune.training.scoring import MakeScorer
 from onnxprune.training.session import PruningSession
-from onnxprune.training.teacher import Teacher
+from onnxprune.training.teacher import FORWARD_SAMPLES, KeptInOrder, Teacher
 
-# Samples in a forward pass without gradients.
-FORWARD_SAMPLES = 256
 # Batches that BatchNormalization's statistics are measured on.
 ESTIMATION_BATCHES = 32
 
@@ -29,7 +27,7 @@ class Epoch:
     """An evaluation on validation data: the loss, and the value of the metric (None without labels).
 
     `step`: pruning steps so far; `epoch`: passes over the data so far. A record without training loss is the state
-    right after a pruning step; with many steps there are no such records.
+    right after a pruning step; with many steps there are no such records. `averaged`: of the average of the weights.
     """
 
     step: int
@@ -39,6 +37,7 @@ class Epoch:
     metric: str | None
     score: float | None
     higher_is_better: bool = True
+    averaged: bool = False
 
     def better_than(self, other: Epoch) -> bool:
         """Whether the score is better, or equal at a smaller loss; without labels, whether the loss is smaller."""
@@ -64,6 +63,12 @@ class Validation:
         self._processes = processes
         self._precision = precision
         self._make_scorer = make_scorer
+        self._kept = KeptInOrder(data.source.repeats and not data.whole)
+
+    def followed(self, teacher: Teacher) -> Iterator[tuple[Samples, Outputs]]:
+        """This process's part of the data, with the teacher's outputs, which are kept while they fit in memory."""
+        for number, samples in enumerate(self.batches()):
+            yield samples, self._kept.outputs(number, samples, teacher)
 
     def batches(self) -> Iterator[Samples]:
         """This process's part of the data."""
@@ -77,17 +82,26 @@ class Validation:
         return (batch.to(self._processes.device).inputs for batch in some)
 
     def evaluate(
-        self, session: PruningSession, objective: Objective, teacher: Teacher, training_loss: float | None
+        self,
+        session: PruningSession,
+        objective: Objective,
+        teacher: Teacher,
+        training_loss: float | None,
+        averaged: bool = False,
     ) -> Epoch:
-        """Score the current state of a session, its norms' statistics measured first where the settings say so."""
+        """Score the current state of a session, its norms' statistics measured first where the settings say so.
+
+        `averaged`: the weights are an average, which has no statistics yet.
+        """
         module = session.module.eval()
-        re_estimate(session.modes.estimated, self.statistics_inputs(), module)
+        norms = session.modes.norms if averaged else session.modes.estimated
+        re_estimate(norms, self.statistics_inputs(), module)
         self._processes.average(session.modes.statistics(module).values())
         scorer, loss, count = self._make_scorer(), 0.0, 0
-        for samples in self.batches():
+        for number, samples in enumerate(self.batches()):
             with torch.no_grad():
                 outputs = self._precision.outputs(module, samples)
-            followed = teacher(samples) if objective.distill > 0 else None
+            followed = self._kept.outputs(number, samples, teacher) if objective.distill > 0 else None
             loss += len(samples) * float(objective(outputs, samples, followed))
             count += len(samples)
             arrays = [output.cpu().numpy() for output in outputs[: len(session.model.graph.outputs)]]
@@ -95,4 +109,4 @@ class Validation:
         total, samples_of_all = self._processes.total(loss), self._processes.total(count)
         result = scorer.merged(self._processes.gather(scorer.records()))
         epoch = session.updates / self._training.an_epoch
-        return Epoch(session.steps_made, epoch, training_loss, total / samples_of_all, *result)
+        return Epoch(session.steps_made, epoch, training_loss, total / samples_of_all, *result, averaged)

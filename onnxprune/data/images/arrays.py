@@ -18,6 +18,7 @@ class ArrayImages(Source):
         self.transform = transform
         self.costly = source.costly
         self.sequential = source.sequential
+        self.repeats = source.repeats
         self._source = source
         self._labels = tuple(labels)
 
