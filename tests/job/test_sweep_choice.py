@@ -65,6 +65,12 @@ def test_the_choice_is_the_fewest_weights_within_a_drop_or_else_the_smallest_mea
     assert chosen.combination is combination and chosen.run.name == run
 
 
+def test_of_about_equally_many_weights_the_smallest_mean_drop_is_chosen():
+    better, worse = combination("better", [0.01], kept=1005), combination("worse", [0.02], kept=1000)
+    assert Budget(max_drop=0.03).choose([worse, better]).combination is better
+    assert Budget(max_drop=0.03).choose([combination("more", [0.01], kept=1020), worse]).combination is worse
+
+
 def test_combinations_with_a_failed_run_or_without_a_number_are_not_chosen():
     failed = combination("failed", [0.0], kept=1, failed=1)
     broken = combination("broken", [math.nan, 0.0], kept=1)

@@ -14,6 +14,9 @@ from onnxprune.job.frontier import ROUNDING
 from onnxprune.job.sweep.results import Chosen, Combination
 from onnxprune.reports.text import bytes_text
 
+# Removal of dead neurons makes numbers of weights differ by less, at one rate.
+EQUAL = 1.01
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -30,7 +33,7 @@ class Budget:
         return cls(settings.max_drop, settings.max_loss, None if size is None else int(size))
 
     def choose(self, combinations: Iterable[Combination]) -> Chosen:
-        """The one with the fewest weights within a limit of the drop; without one, that with the smallest mean drop.
+        """The one with the smallest mean drop; within a limit of the drop, of those with the fewest weights.
 
         Of its runs, the one with the smallest drop. Combinations of which a run failed are not considered.
 
@@ -41,8 +44,10 @@ class Budget:
         fitting = [each for each in complete if self.holds(each)]
         if not fitting:
             raise self._none(complete)
-        by_drop = self.max_drop is None and self.max_loss is None
-        chosen = min(fitting, key=by_mean_drop if by_drop else by_weights)
+        if self.max_drop is not None or self.max_loss is not None:
+            fewest = min(_means(each)[1] for each in fitting)
+            fitting = [each for each in fitting if _means(each)[1] <= fewest * EQUAL]
+        chosen = min(fitting, key=by_mean_drop)
         drops = [scored.drop for scored in chosen.scored]
         return Chosen(chosen, chosen.runs[drops.index(min(drops))])
 
@@ -77,12 +82,6 @@ class Budget:
             f"no combination of the grid has {wanted}: {found}; nothing was written: allow more, or extend the grid, "
             "and go on with --resume"
         )
-
-
-def by_weights(combination: Combination) -> tuple[float, float, float]:
-    """For sorting: few weights, then small files, then a small drop."""
-    drop, kept, size = _means(combination)
-    return kept, size, drop
 
 
 def by_mean_drop(combination: Combination) -> tuple[float, float, float]:
