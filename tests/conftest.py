@@ -2,6 +2,7 @@
 
 import gc
 import os
+from importlib import import_module
 
 import pytest
 
@@ -17,14 +18,38 @@ def nothing_old_to_collect():
     gc.freeze()
 
 
-@pytest.fixture(autouse=True)
-def no_rehearsals(request, monkeypatch):
-    """Choose what is open as a small job would expect, not by short trainings, unless a test is about them."""
-    if request.node.get_closest_marker("rehearses"):
-        return
-    from onnxprune.job import defaults, rehearsal
+FEW_CHOICES = {
+    "rehearsal.WEIGHT_ALLOCATIONS": ("uniform",),
+    "rehearsal.ALLOCATIONS": {},
+    "rehearsal.LEARNING_RATES": dict.fromkeys(("adam", "adamw", "sgd"), (1e-3,)),
+    "defaults.ENOUGH_UPDATES": 0,
+}
 
-    monkeypatch.setattr(rehearsal, "WEIGHT_ALLOCATIONS", ("uniform",))
-    monkeypatch.setattr(rehearsal, "ALLOCATIONS", {})
-    monkeypatch.setattr(rehearsal, "LEARNING_RATES", dict.fromkeys(rehearsal.LEARNING_RATES, (0.001,)))
-    monkeypatch.setattr(defaults, "ENOUGH_UPDATES", 0)
+
+def _value(name):
+    module, _, attribute = name.partition(".")
+    return getattr(import_module(f"onnxprune.job.{module}"), attribute)
+
+
+WHOLE_CHOICES = {name: _value(name) for name in FEW_CHOICES}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_rehearsals():
+    """Choose what is open at once, not by short trainings; fixtures of modules too."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in FEW_CHOICES.items():
+            patch.setattr(f"onnxprune.job.{name}", value)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def rehearsals_where_they_are_tested(request, no_rehearsals):
+    """The short trainings are back for tests that are marked `rehearses`."""
+    if request.node.get_closest_marker("rehearses") is None:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in WHOLE_CHOICES.items():
+            patch.setattr(f"onnxprune.job.{name}", value)
+        yield

@@ -24,6 +24,7 @@ from onnxprune.job.measure import make_plan
 from onnxprune.job.pruner import usable_weights
 from onnxprune.job.requirements import is_calibrated
 from onnxprune.reports.record import FileRecord
+from onnxprune.system.processes import process_count
 
 # Updates of a rehearsal: as many as take so many multiply-adds, within these limits.
 WORK = 2.5e11
@@ -128,9 +129,12 @@ def rehearsed(
 
 
 def _untried(config: PruneConfig, data: JobData) -> Iterator[tuple[str, Any]]:
-    """What is chosen without a rehearsal: one would read a whole stream, or repeat a slow calibration."""
+    """What is chosen without a rehearsal: one would read a whole stream, or repeat a slow calibration.
+
+    Processes of torchrun can join only once.
+    """
     assert data.training is not None
-    streamed = data.training.source.sequential
+    streamed = data.training.source.sequential or process_count() > 1
     if is_open(config, "allocation") and (
         streamed
         or config.rate == 0

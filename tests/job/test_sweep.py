@@ -18,7 +18,15 @@ from onnxprune.job.sweep import runs
 from tests.builders import mlp, normal
 
 X = normal(400, 8, seed=5)
-GRID = {"rate": [0.5, 0.9], "schedule": ["one-shot", "gradual"], "epochs": 2, "batch_size": 50, "warmup": 0}
+GRID = {
+    "rate": [0.5, 0.9],
+    "schedule": ["one-shot", "gradual"],
+    "allocation": "uniform",
+    "learning_rate": 1e-3,
+    "epochs": 2,
+    "batch_size": 50,
+    "warmup": 0,
+}
 
 
 @pytest.fixture(scope="module")
