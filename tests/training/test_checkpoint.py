@@ -33,6 +33,10 @@ JOB = (
     "8",
     "--format",
     "dense",
+    "--allocation",
+    "uniform",
+    "--learning-rate",
+    "1e-3",
 )
 CHECKPOINT = ("--checkpoint", "state", "--checkpoint-minutes", "0")
 
@@ -100,6 +104,10 @@ def test_a_killed_job_with_workers_and_augmentation_resumes_to_the_same_bytes(fo
         "8",
         "--augment",
         "flip,crop:1",
+        "--allocation",
+        "uniform",
+        "--learning-rate",
+        "1e-3",
     ]
     cli.main(["cnn.onnx", "straight.onnx", *job, "--data-workers", "0"])
     kill_after_first_checkpoint(folder, ["cnn.onnx", "killed.onnx", *job, "--data-workers", "2", *CHECKPOINT])
