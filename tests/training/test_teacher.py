@@ -123,7 +123,7 @@ def test_validation_outputs_are_kept_in_order_while_they_fit(monkeypatch):
 def test_the_teacher_of_restored_norms_is_the_folded_network(selectors):
     model = ir.from_proto(residual())
     restore_norms(model)
-    config = PruneConfig(rate=0.5, distill_features=selectors)
+    config = PruneConfig(rate=0.5, allocation="uniform", schedule="iterative", distill_features=selectors)
     pruner = make_pruner(model, find_weights(model).prunable, config)
     session = PruningSession(model, pruner, make_schedule(config, 10), config)
     teacher = teacher_module(session, config).eval()
