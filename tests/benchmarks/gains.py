@@ -33,7 +33,18 @@ class Gain:
 MNIST = {"data": ROOT / ".mnist/train-images-idx3-ubyte"}
 SECOND_ORDER = {"criterion": "second-order"}
 GAINS = (
-    Gain("LeNet-5", {"rate": 0.917, "allocation": "global", "epochs": 12, **MNIST}, "test error"),
+    Gain(
+        "LeNet-5",
+        {
+            "rate": 0.917,
+            "allocation": "global",
+            "schedule": "iterative",
+            "learning_rate": 1e-3,
+            "epochs": 12,
+            **MNIST,
+        },
+        "test error",
+    ),
     Gain("text recognizer", {"rate": 0.7, **SECOND_ORDER}, "character edits against dense"),
     Gain("sentence encoder", {"rate": 0.5, **SECOND_ORDER}, "cosine with dense embeddings"),
 )
