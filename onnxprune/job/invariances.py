@@ -18,7 +18,7 @@ from onnxprune.errors import OnnxPruneError
 from onnxprune.evaluation.labels import label_forms
 from onnxprune.evaluation.runs import run_batch
 
-SAMPLES = 1_000
+SAMPLES = 400
 BATCH_SAMPLES = 64
 # A change is safe where the model is wrong for so much more of the samples at most.
 MOST_WORSE = 0.03

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.config.declare import settled
 from onnxprune.config.settings import PruneConfig
 from onnxprune.job.defaults import is_open
 from onnxprune.job.fine_tune import prune_and_fine_tune
@@ -26,9 +27,11 @@ from onnxprune.job.requirements import is_calibrated
 from onnxprune.reports.record import FileRecord
 from onnxprune.system.processes import process_count
 
-# Updates of a rehearsal: as many as take so many multiply-adds, within these limits.
+# Updates of a rehearsal: as many as take so many multiply-adds, within these limits; all rehearsals together take at
+# most this share of the training's updates, and say nothing with fewer than `TOO_FEW` each.
 WORK = 2.5e11
 FEWEST_UPDATES, MOST_UPDATES = 48, 300
+SHARE, TOO_FEW = 0.1, 8
 VALIDATION_SAMPLES = 1_000
 # The rate at which a search, whose rate is not known, rehearses.
 SEARCH_RATE = 0.9
@@ -49,16 +52,22 @@ TOLERANCE = 1.15
 
 
 class Rehearsal:
-    """The short trainings of a job; `dense`: the record of the input model."""
+    """The short trainings of a job, of `updates` updates each; `dense`: the record of the input model."""
 
-    def __init__(self, model: ir.Model, name: str, data: JobData, config: PruneConfig, dense: FileRecord):
+    def __init__(
+        self,
+        model: ir.Model,
+        name: str,
+        data: JobData,
+        config: PruneConfig,
+        dense: FileRecord,
+        updates: int,
+    ):
         assert data.training is not None and data.validation is not None
         self._model = model
         self._name = name
         self._dense = dense
         size = config.batch_size or 1
-        work = size * max(dense.multiply_adds, dense.parameters)
-        updates = int(min(max(WORK / work, FEWEST_UPDATES), MOST_UPDATES))
         count = min(updates * size, len(data.training))
         order = np.random.default_rng(config.seed).permutation(len(data.training))
         self._data = replace(
@@ -90,6 +99,16 @@ class Rehearsal:
         return loss if math.isfinite(loss) else math.inf
 
 
+def _updates(config: PruneConfig, data: JobData, dense: FileRecord, count: int) -> int:
+    """The updates of each of `count` rehearsals."""
+    assert data.training is not None
+    size = config.batch_size or 1
+    work = size * max(dense.multiply_adds, dense.parameters, 1)
+    of_training = settled(config.epochs) * max(1, len(data.training) // size)
+    wanted = min(max(WORK / work, FEWEST_UPDATES), MOST_UPDATES)
+    return int(min(wanted, SHARE * of_training / count))
+
+
 def rehearsed(
     model: ir.Model,
     name: str,
@@ -110,8 +129,11 @@ def rehearsed(
         config = replace(config, **{setting: candidates.pop(setting)[0]})
     if not candidates:
         return config
-    rehearsal = Rehearsal(model, name, data, config, dense)
     count, done = sum(len(values) for values in candidates.values()), 0
+    updates = _updates(config, data, dense, count)
+    if updates < TOO_FEW:
+        return replace(config, **{setting: FALLBACKS[setting](config) for setting in candidates})
+    rehearsal = Rehearsal(model, name, data, config, dense, updates)
     for setting, values in candidates.items():
         losses: dict[Any, float] = {}
         for value in values:

@@ -68,10 +68,17 @@ def test_rehearsals_leave_the_model_and_choose_the_better_candidate(monkeypatch)
         return loss + abs(math.log10(config.learning_rate) + 2.5)
 
     monkeypatch.setattr(rehearsal.Rehearsal, "run", run)
-    settings = onnxprune.prune(mlp(), rate=0.5, data=DATA, epochs=1).report.settings
+    settings = onnxprune.prune(mlp(), rate=0.5, data=DATA, epochs=100).report.settings
     assert tried[:3] == [("global", 1e-3), ("erk", 1e-3), ("uniform", 1e-3)]
     assert tried[3:] == [("erk", rate) for rate in rehearsal.LEARNING_RATES["adam"]]
     assert (settings["allocation"], settings["learning_rate"]) == ("erk", 3e-3)
+
+
+@pytest.mark.rehearses
+def test_a_short_training_is_not_rehearsed(monkeypatch):
+    monkeypatch.setattr(rehearsal.Rehearsal, "run", lambda self, config: pytest.fail("a rehearsal"))
+    settings = onnxprune.prune(mlp(), rate=0.5, data=DATA, epochs=1).report.settings
+    assert (settings["allocation"], settings["learning_rate"]) == ("global", 1e-3)
 
 
 @pytest.mark.rehearses
