@@ -88,10 +88,8 @@ def parse_time(name: str, value: Any) -> float:
     Raises:
         SettingError: it is not a duration, or not greater than 0.
     """
-    text = str(value).strip().lower()
-    unit = SECONDS.get(text[-1:], 1)
     try:
-        seconds = float(text[:-1] if text[-1:] in SECONDS else text) * unit
+        seconds = _in_units(str(value).strip().lower(), SECONDS)
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < math.inf:
@@ -106,14 +104,18 @@ def parse_bytes(name: str, value: Any) -> int:
         SettingError: it is not a size, or not greater than 0.
     """
     text = str(value).strip().lower().removesuffix("b")
-    unit = UNITS.get(text[-1:], 1)
     try:
-        count = round(float(text[:-1] if text[-1:] in UNITS else text) * unit)
+        count = round(_in_units(text, UNITS))
     except (ValueError, OverflowError):
         count = 0
     if count <= 0:
         raise SettingError(f"{name} is {value!r}: give a size such as 500k or 1.5MB")
     return count
+
+
+def _in_units(text: str, units: Mapping[str, int]) -> float:
+    """A number with one of these units behind it, or with none."""
+    return float(text[:-1] if text[-1:] in units else text) * units.get(text[-1:], 1)
 
 
 def parse_pair(flag: str, pair: Any, example: str) -> tuple[str, float]:

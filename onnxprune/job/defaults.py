@@ -12,7 +12,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxprune.config.declare import AUTO
+from onnxprune.config.declare import AUTO, settled
 from onnxprune.config.settings import PruneConfig, flag_of
 from onnxprune.data.images.augment import NONE
 from onnxprune.data.specs import fixed_batch
@@ -78,6 +78,11 @@ def batch_size(config: PruneConfig, samples: int, fixed: int | None) -> int:
     return size
 
 
+def _an_epoch(config: PruneConfig, facts: Facts) -> int:
+    """The updates of an epoch."""
+    return max(1, facts.samples // batch_size(config, facts.samples, facts.batch))
+
+
 def _schedule(config: PruneConfig) -> str:
     # Each step of these is slow, or each step's result is trained for long.
     rewinds = config.learning_rate_schedule == "rewind"
@@ -86,8 +91,7 @@ def _schedule(config: PruneConfig) -> str:
 
 
 def _epochs(config: PruneConfig, facts: Facts) -> int:
-    an_epoch = max(1, facts.samples // batch_size(config, facts.samples, facts.batch))
-    return min(max(EPOCHS, math.ceil(ENOUGH_UPDATES / an_epoch)), MOST_EPOCHS)
+    return min(max(EPOCHS, math.ceil(ENOUGH_UPDATES / _an_epoch(config, facts))), MOST_EPOCHS)
 
 
 def _batch_norm(config: PruneConfig, facts: Facts) -> str:
@@ -114,9 +118,7 @@ def _precision(config: PruneConfig, facts: Facts) -> str:
 
 
 def _warmup(config: PruneConfig, facts: Facts) -> int:
-    an_epoch = max(1, facts.samples // batch_size(config, facts.samples, facts.batch))
-    assert config.epochs is not None
-    return min(WARMUP, int(WARMUP_SHARE * config.epochs * an_epoch))
+    return min(WARMUP, int(WARMUP_SHARE * settled(config.epochs) * _an_epoch(config, facts)))
 
 
 # In the order in which they are chosen: a rule may read those before it.

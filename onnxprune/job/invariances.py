@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
-from onnxprune.data.images.augment import Augmentation
+from onnxprune.data.images.augment import NONE, Augmentation
 from onnxprune.data.images.reading import image_input, read_augmented
 from onnxprune.data.specs import InputSpec, fixed_batch
 from onnxprune.errors import OnnxPruneError
@@ -33,18 +33,16 @@ def safe_augmentation(session: ort.InferenceSession, data: Dataset, specs: list[
     """
     forms = label_forms(data)
     if not forms or data.source.sequential or data.whole:
-        return "none"
+        return NONE
     key, form = next(iter(forms.items()))
     if form.kind != "classes" or form.axis != 1:
-        return "none"
+        return NONE
     some = data.spread(SAMPLES)
     try:
-        spec, axis = image_input(some.take(slice(0, 1)).read(), specs)
-        side = next(
-            size
-            for place, size in enumerate(some.take(slice(0, 1)).read().inputs[spec.name].shape)
-            if place not in (0, axis)
-        )
+        first = some.take(slice(0, 1)).read()
+        spec, axis = image_input(first, specs)
+        # The height: colors are before it or behind the width.
+        side = first.inputs[spec.name].shape[2 if axis == 1 else 1]
         plain = _right(session, some, specs, key, None)
         found = [
             text
@@ -53,8 +51,8 @@ def safe_augmentation(session: ort.InferenceSession, data: Dataset, specs: list[
         ]
     except OnnxPruneError:
         # No image input, or no torchvision: the model is trained on the images as they are.
-        return "none"
-    return ",".join(found) or "none"
+        return NONE
+    return ",".join(found) or NONE
 
 
 def _right(

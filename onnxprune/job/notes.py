@@ -10,6 +10,7 @@ from onnxprune.config.settings import PruneConfig
 from onnxprune.evaluation.comparison import Evaluation
 from onnxprune.evaluation.labels import label_forms
 from onnxprune.evaluation.metrics import kinds_text
+from onnxprune.job.first_look import CHANCE_ERRORS
 from onnxprune.job.inputs import JobData
 from onnxprune.job.records import Records
 from onnxprune.model.io import Source
@@ -18,8 +19,6 @@ from onnxprune.surgery import SurgeryReport
 
 # Channels are coarse: a rate that is missed by less than this needs no note.
 SHORTFALL = 0.02
-# Standard errors above chance below which a model is said to guess.
-CHANCE_ERRORS = 3
 
 
 def notes(

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.images.augment import NONE
 from onnxprune.evaluation.sessions import make_session
-from onnxprune.job.defaults import Facts, by_rule, chosen, is_open
+from onnxprune.job.defaults import RULES, Facts, by_rule, chosen, is_open
 from onnxprune.job.inputs import JobData, read_job_data, sample_shapes
 from onnxprune.job.invariances import safe_augmentation
 from onnxprune.job.norms import restore
@@ -25,6 +25,8 @@ from onnxprune.sparse.opening import open_model
 
 # The part of --time that rehearsals may take.
 REHEARSING = 0.1
+# The settings that a job can choose.
+CHOSEN = (*RULES, "augment", "allocation", "learning_rate")
 
 
 def settle(
@@ -45,14 +47,10 @@ def settle(
     notes = restore(model, data, config)
     if data.training is None:
         return by_rule(config, None), notes
-    given, deadline = (
-        config,
-        None if config.seconds is None else time.monotonic() + REHEARSING * config.seconds,
-    )
+    given = config
+    deadline = None if config.seconds is None else time.monotonic() + REHEARSING * config.seconds
     config = replace(config, time=None)
-    for name, value in _resumed(config).items():
-        if is_open(config, name):
-            config = replace(config, **{name: value})
+    config = replace(config, **_resumed(config))
     if is_open(config, "augment"):
         config = replace(config, augment=_augmentation(origin, data))
     config = by_rule(config, Facts.of(model, data, max(dense.multiply_adds, dense.parameters)))
@@ -85,9 +83,11 @@ def _augmentation(origin: Source, data: JobData) -> str:
 
 
 def _resumed(config: PruneConfig) -> dict[str, Any]:
-    """The settings of the training that is resumed: what was measured then would come out otherwise now."""
-    if not config.resume or config.checkpoint is None:
+    """What the training that is resumed has chosen: what was measured then would come out otherwise now."""
+    left = [name for name in CHOSEN if is_open(config, name)]
+    if not left or not config.resume or config.checkpoint is None:
         return {}
     from onnxprune.training.checkpoint import settings_of
 
-    return settings_of(config.checkpoint)
+    settings = settings_of(config.checkpoint)
+    return {name: settings[name] for name in left if name in settings}

@@ -7,6 +7,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxprune.config.declare import AUTO
 from onnxprune.config.training import LossSettings
 from onnxprune.errors import SettingError
 from onnxprune.model.constants import constant_tensor
@@ -14,7 +15,6 @@ from onnxprune.model.shapes import infer_shapes
 from onnxprune.pruning.selectors import matching
 from onnxprune.training.norms import ACTIVATIONS, restored_norms
 
-AUTO = "auto"
 MOST_FEATURES = 6
 # The size of images where the model leaves it open.
 SOME_SIZE = 224
