@@ -15,6 +15,7 @@ from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import ValidationError
 from onnxprune.evaluation.comparison import Evaluation, compare
 from onnxprune.evaluation.sessions import make_session
+from onnxprune.job.deadline import training_deadline
 from onnxprune.job.fine_tune import prune_and_fine_tune
 from onnxprune.job.first_look import first_look
 from onnxprune.job.inputs import JobData, read_job_data, sample_shapes
@@ -37,9 +38,6 @@ from onnxprune.system.processes import is_first_process
 from onnxprune.system.stopwatch import Stopwatch
 from onnxprune.training.norms import fold_norms
 
-# The part of --time after which the training ends.
-TRAINING_SHARE = 0.95
-
 
 def run(
     source: ModelLike | OpenedModel,
@@ -56,8 +54,7 @@ def run(
     check_requirements(config)
     target = target if is_first_process() else None
     watch = Stopwatch(progress)
-    # The rest is for writing and evaluating.
-    deadline = None if config.seconds is None else time.monotonic() + TRAINING_SHARE * config.seconds
+    begun = time.monotonic()
     with watch("load"):
         opened = open_model(source)
         model, origin = opened.model, opened.origin
@@ -70,6 +67,8 @@ def run(
             data = read_job_data(model, baseline, config, context.data)
             sample = sample_shapes(data.test)
             warnings = look(baseline, data, config) if context.looks and is_first_process() else ()
+            seconds = config.seconds
+            deadline = None if seconds is None else training_deadline(begun, seconds, baseline, data)
             # Its weights would stay in memory beside those that are pruned.
             del baseline
             free_memory()

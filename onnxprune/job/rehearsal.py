@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -75,10 +75,14 @@ class Rehearsal:
             training=data.training.take(np.sort(order[:count])),
             validation=data.validation.spread(VALIDATION_SAMPLES),
         )
-        self._epochs = max(1, round(updates / max(1, count // size)))
+        self._an_epoch = max(1, count // size)
+        self._epochs = max(1, round(updates / self._an_epoch))
 
-    def run(self, config: PruneConfig) -> float:
-        """Prune and train a copy by these settings; returns the loss on validation data."""
+    def run(self, config: PruneConfig, deadline: float | None = None) -> float:
+        """Prune and train a copy by these settings, by the deadline; returns the loss on validation data.
+
+        NaN: the deadline left too few updates.
+        """
         config = replace(
             config,
             epochs=self._epochs,
@@ -94,7 +98,11 @@ class Rehearsal:
         model = self._model.clone()
         weights = usable_weights(model, self._name, config)
         plan = make_plan(model, weights.prunable, self._data, config, self._dense)
-        records = prune_and_fine_tune(model, plan.pruner, self._data, config, lambda fraction: None)
+        records = prune_and_fine_tune(
+            model, plan.pruner, self._data, config, lambda fraction: None, deadline=deadline
+        )
+        if round(records[-1]["epoch"] * self._an_epoch) < TOO_FEW:
+            return math.nan
         loss = records[-1]["loss"]
         return loss if math.isfinite(loss) else math.inf
 
@@ -120,7 +128,8 @@ def rehearsed(
 ) -> PruneConfig:
     """The settings, with the allocation and the learning rate that did best in rehearsals, where they are open.
 
-    `deadline`: by `time.monotonic()`; what could not be tried by then is not chosen, and rates are middling ones.
+    `deadline`: by `time.monotonic()`, when the last rehearsal has to be finished; each gets an equal part of the time
+    left. Where that is too little for one, all that is open is chosen without.
     """
     for setting, value in _untried(config, data):
         config = replace(config, **{setting: value})
@@ -132,22 +141,35 @@ def rehearsed(
     count, done = sum(len(values) for values in candidates.values()), 0
     updates = _updates(config, data, dense, count)
     if updates < TOO_FEW:
-        return replace(config, **{setting: FALLBACKS[setting](config) for setting in candidates})
+        return _unrehearsed(config, candidates)
     rehearsal = Rehearsal(model, name, data, config, dense, updates)
     for setting, values in candidates.items():
         losses: dict[Any, float] = {}
         for value in values:
-            if losses and deadline is not None and time.monotonic() > deadline:
-                break
             tried = replace(config, **{setting: value})
             if tried.learning_rate is None:
                 tried = replace(tried, learning_rate=MIDDLE[config.optimizer])
-            losses[value] = rehearsal.run(tried)
+            losses[value] = rehearsal.run(tried, _part_of(deadline, count - done))
+            if math.isnan(losses[value]):
+                return _unrehearsed(config, candidates)
             done += 1
             progress(done / count)
-        choice = CHOICES[setting](losses) if len(losses) == len(values) else FALLBACKS[setting](config)
-        config = replace(config, **{setting: choice})
+        config = replace(config, **{setting: CHOICES[setting](losses)})
     return config
+
+
+def _part_of(deadline: float | None, rehearsals: int) -> float | None:
+    """The deadline of the next of so many rehearsals."""
+    if deadline is None:
+        return None
+    now = time.monotonic()
+    return now + (deadline - now) / rehearsals
+
+
+def _unrehearsed(config: PruneConfig, open_settings: Iterable[str]) -> PruneConfig:
+    """The settings, those of `open_settings` still open chosen without a rehearsal."""
+    chosen = {name: FALLBACKS[name](config) for name in open_settings if is_open(config, name)}
+    return replace(config, **chosen)
 
 
 def _untried(config: PruneConfig, data: JobData) -> Iterator[tuple[str, Any]]:
@@ -188,7 +210,7 @@ def _largest_good(losses: dict[float, float]) -> float:
     return max(value for value, loss in losses.items() if loss <= good)
 
 
-# Without time for all candidates.
+# Without a rehearsal.
 FALLBACKS: dict[str, Callable] = {
     "allocation": lambda config: ALLOCATIONS.get(config.pattern, WEIGHT_ALLOCATIONS)[0],
     "learning_rate": lambda config: MIDDLE[config.optimizer],

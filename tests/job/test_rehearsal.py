@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime as ort
@@ -9,10 +10,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxprune
+from onnxprune.config.settings import PruneConfig
 from onnxprune.data.dataset import Dataset
 from onnxprune.data.specs import input_specs
-from onnxprune.evaluation.runs import check_runs
-from onnxprune.job import rehearsal
+from onnxprune.evaluation.runs import BATCH_SAMPLES, check_runs
+from onnxprune.job import deadline, rehearsal
+from onnxprune.job.inputs import JobData
 from onnxprune.job.invariances import safe_augmentation
 from onnxprune.job.rehearsal import ALLOCATION_TOLERANCE, TOLERANCE, _first_good, _largest_good
 from onnxprune.sparse.opening import open_model
@@ -62,7 +65,7 @@ def test_a_job_tells_what_it_chose_and_the_same_flags_give_the_same_model():
 def test_rehearsals_leave_the_model_and_choose_the_better_candidate(monkeypatch):
     tried = []
 
-    def run(self, config):
+    def run(self, config, deadline=None):
         tried.append((config.allocation, config.learning_rate))
         loss = {"global": 3.0, "erk": 1.0, "uniform": 2.0}[config.allocation]
         return loss + abs(math.log10(config.learning_rate) + 2.5)
@@ -76,7 +79,7 @@ def test_rehearsals_leave_the_model_and_choose_the_better_candidate(monkeypatch)
 
 @pytest.mark.rehearses
 def test_a_short_training_is_not_rehearsed(monkeypatch):
-    monkeypatch.setattr(rehearsal.Rehearsal, "run", lambda self, config: pytest.fail("a rehearsal"))
+    monkeypatch.setattr(rehearsal.Rehearsal, "run", lambda self, config, deadline: pytest.fail("a rehearsal"))
     settings = onnxprune.prune(mlp(), rate=0.5, data=DATA, epochs=1).report.settings
     assert (settings["allocation"], settings["learning_rate"]) == ("global", 1e-3)
 
@@ -84,7 +87,7 @@ def test_a_short_training_is_not_rehearsed(monkeypatch):
 @pytest.mark.rehearses
 @pytest.mark.parametrize("settings", [{"rate": 0.5, "pattern": "2:4"}, {"std_threshold": 0.5}])
 def test_nothing_is_rehearsed_where_the_rates_are_fixed(settings, monkeypatch):
-    monkeypatch.setattr(rehearsal.Rehearsal, "run", lambda self, config: pytest.fail("a rehearsal"))
+    monkeypatch.setattr(rehearsal.Rehearsal, "run", lambda self, config, deadline: pytest.fail("a rehearsal"))
     result = onnxprune.prune(mlp(), data=DATA, epochs=1, learning_rate=1e-3, **settings)
     assert result.report.settings["allocation"] == "uniform"
 
@@ -96,6 +99,62 @@ def test_a_time_budget_is_kept_and_told():
     assert sum(seconds.values()) < 12
     assert (result.report.settings["time"], result.report.settings["epochs"]) == ("6s", None)
     assert result.report.fine_tuning[-1]["epoch"] > 1
+
+
+@pytest.mark.rehearses
+def test_rehearsals_share_their_time_and_too_little_of_it_chooses_nothing(monkeypatch):
+    now, deadlines = [100.0], []
+
+    def run(self, config, deadline):
+        deadlines.append(deadline)
+        now[0] += 2
+        return math.nan if config.allocation == "uniform" else 1.0
+
+    monkeypatch.setattr(rehearsal.Rehearsal, "run", run)
+    monkeypatch.setattr(rehearsal, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    model = open_model(mlp()).model
+    config = PruneConfig(rate=0.5, epochs=100, batch_size=16, optimizer="adam")
+    specs = input_specs(model)
+    data = check_runs(
+        ort.InferenceSession(mlp().SerializeToString()), Dataset.of({"x": DATA["x"]}, LABELS), specs
+    )
+    given = JobData(specs, data, data, data, None, None)
+    dense = SimpleNamespace(multiply_adds=10**6, parameters=100)
+    found = rehearsal.rehearsed(model, "mlp", given, config, dense, lambda fraction: None, deadline=114.0)
+    # Three allocations and four learning rates in 14 seconds.
+    assert deadlines == [102.0, 104.0, 106.0]
+    assert (found.allocation, found.learning_rate) == ("global", rehearsal.MIDDLE["adam"])
+
+
+@pytest.mark.rehearses
+def test_a_rehearsal_with_too_little_time_says_so(monkeypatch):
+    losses = []
+    whole = rehearsal.Rehearsal.run
+
+    def run(self, config, deadline):
+        losses.append(whole(self, config, rehearsal.time.monotonic() - 1))
+        return losses[-1]
+
+    monkeypatch.setattr(rehearsal.Rehearsal, "run", run)
+    settings = onnxprune.prune(mlp(), rate=0.5, data=DATA, epochs=100).report.settings
+    assert len(losses) == 1
+    assert math.isnan(losses[0])
+    assert settings["allocation"] == "global"
+
+
+@pytest.mark.parametrize(("second", "kept"), [(0.5, 10 + 20), (20.0, 10 + 250)])
+def test_the_training_leaves_time_to_write_and_to_evaluate_both_models(monkeypatch, second, kept):
+    now = [100.0]
+
+    def run_batch(session, batch, fixed):
+        assert len(batch) == BATCH_SAMPLES
+        now[0] += second
+
+    monkeypatch.setattr(deadline, "run_batch", run_batch)
+    monkeypatch.setattr(deadline, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    test = Dataset.of({"x": normal(20 * BATCH_SAMPLES, 8)}, None)
+    given = JobData(input_specs(open_model(mlp()).model), None, None, test, None, None)
+    assert deadline.training_deadline(90.0, 500.0, None, given) == 590 - kept
 
 
 def images(axis):
