@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnxprune.calibration.synthetic import NAME as SYNTHETIC
 from onnxprune.commands.keywords import takes
 from onnxprune.config.evaluation import EvaluationSettings
+from onnxprune.config.pruning import BLOCKS
 from onnxprune.config.settings import PruneConfig, RetrainSettings
 from onnxprune.data.request import Request
 from onnxprune.data.specs import input_specs
@@ -98,7 +99,7 @@ def _config(model: ir.Model, name: str, trained: bool, regrow: bool, settings: d
         **settings,
         rate=0.0,
         layer_rate=zeros,
-        pattern="4x1" if pattern == "4x1" else "unstructured",
+        pattern=pattern if pattern in BLOCKS else "unstructured",
         schedule="prune-and-regrow",
         pruning_end=0.0,
         regrow_zeros=True,

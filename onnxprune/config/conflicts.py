@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from onnxprune.config.data import DataSettings
 from onnxprune.config.declare import AUTO
 from onnxprune.config.output import OutputSettings
-from onnxprune.config.pruning import CalibrationSettings, PruningSettings
+from onnxprune.config.pruning import BLOCKS, CalibrationSettings, PruningSettings
 from onnxprune.config.training import CheckpointSettings, ScheduleSettings, TrainingSettings
 from onnxprune.config.workers import IN_TURN, WorkerSettings
 
@@ -70,8 +70,8 @@ def _channels(pruning: PruningSettings, schedule: ScheduleSettings, output: Outp
 
 def _patterns(pruning: PruningSettings, schedule: ScheduleSettings) -> Rules:
     yield (
-        pruning.allocation == "per-output" and pruning.pattern == "4x1",
-        "--allocation per-output cannot be combined with --pattern 4x1, whose blocks span four outputs: remove one",
+        pruning.allocation == "per-output" and pruning.pattern in BLOCKS,
+        f"--allocation per-output cannot be combined with the blocks of --pattern {pruning.pattern}: remove one",
     )
     yield (
         pruning.pattern == "2:4"
@@ -86,9 +86,9 @@ def _patterns(pruning: PruningSettings, schedule: ScheduleSettings) -> Rules:
         "use --schedule one-shot",
     )
     yield (
-        schedule.schedule == "rigl" and (pruning.pattern == "4x1" or pruning.allocation == "per-output"),
-        "--schedule rigl exchanges single weights of a layer, which --pattern 4x1 and --allocation per-output do not "
-        "allow: use --schedule gradual, ac-dc or prune-and-regrow",
+        schedule.schedule == "rigl" and (pruning.pattern in BLOCKS or pruning.allocation == "per-output"),
+        "--schedule rigl exchanges single weights of a layer, which --pattern 4x1 or 1x4 and --allocation per-output "
+        "do not allow: use --schedule gradual, ac-dc or prune-and-regrow",
     )
 
 

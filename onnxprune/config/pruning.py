@@ -10,7 +10,9 @@ from onnxprune.config.declare import AUTO, DataSource, Names, PairsLike, PathLik
 # Exactly one of these sets how much is removed; with none of them, --max-drop searches for the rate.
 AMOUNTS = ("rate", "std_threshold", "flops", "bytes")
 ALLOCATIONS = (AUTO, "uniform", "per-output", "global", "std", "erk", "sensitivity")
-PATTERNS = ("unstructured", "4x1", "2:4", "channel")
+# Blocks of weights that are removed together.
+BLOCKS = ("4x1", "1x4")
+PATTERNS = ("unstructured", *BLOCKS, "2:4", "channel")
 SELECTIONS = ("threshold", "probability")
 
 
@@ -58,9 +60,9 @@ class PruningSettings:
     )
     pattern: str = setting(
         "unstructured",
-        "Sparsity pattern: single weights (unstructured); blocks of 4 outputs at one input (4x1); two of every four "
-        "consecutive inputs (2:4); or whole channels and neurons with all layers coupled to them (channel, also known "
-        "as structured pruning).",
+        "Sparsity pattern: single weights (unstructured); blocks of 4 outputs at one input (4x1) or of 4 "
+        "consecutive inputs of one output (1x4); two of every four consecutive inputs (2:4); or whole channels and "
+        "neurons with all layers coupled to them (channel, also known as structured pruning).",
         choices=PATTERNS,
         common="Sparsity pattern",
     )

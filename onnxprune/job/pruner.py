@@ -14,6 +14,7 @@ from onnxprune.job.calibrated import Calibration, prune_by_magnitude
 from onnxprune.job.requirements import is_calibrated
 from onnxprune.model.weights import Weight, Weights, constants_by_name, find_weights
 from onnxprune.pruning.allocation import Pool, allocate, excluded_weights
+from onnxprune.pruning.blocks import BLOCK_PATTERNS
 from onnxprune.pruning.channels import choose_channels
 from onnxprune.pruning.criteria import find_criterion, magnitude
 from onnxprune.pruning.masks import NonZero, apply_masks, make_masks
@@ -99,9 +100,8 @@ def _prune_weights(
     directly = calibration is None and config.pattern != "2:4"
     rates: dict[str, float] = {}
     for pool in step.pools(pools):
-        masks = make_masks(
-            [pool], random, blocks=config.pattern == "4x1", score=_weight_score(config, gradients)
-        )
+        blocks = BLOCK_PATTERNS.get(config.pattern)
+        masks = make_masks([pool], random, blocks=blocks, score=_weight_score(config, gradients))
         rates |= {name: 1 - np.count_nonzero(mask) / mask.size for name, mask in masks.items()}
         if directly:
             apply_masks([weight for weight in pool.weights if weight in pruned], masks)

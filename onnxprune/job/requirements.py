@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from onnxprune.config.declare import AUTO
+from onnxprune.config.pruning import BLOCKS
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.images.augment import Augmentation
 from onnxprune.errors import SettingError
@@ -87,7 +88,7 @@ def _calibrated(config: PruneConfig) -> Iterator[tuple[bool, str]]:
         f"{measured} need inputs: give --calibration-data, or --data to fine-tune as well",
     )
     yield (
-        calibrated and config.pattern in ("4x1", "channel"),
+        calibrated and config.pattern in (*BLOCKS, "channel"),
         f"{measured} are for single weights, not for --pattern {config.pattern}: remove one",
     )
     yield (

@@ -1,43 +1,60 @@
-"""4x1 blocks of a weight: 4 consecutive outputs at one input position, so that a kernel loads that input once for 4.
+"""Blocks of 4 neighboring weights that are kept or removed whole, along one axis of a weight.
 
-In the (out, in) matrix of `Weight.matrix`, rows 0 to 3 form the first blocks, rows 4 to 7 the next. The last rows may
-form smaller blocks; in a grouped Conv, blocks end where a group of outputs ends.
+4x1: 4 consecutive outputs at one input, so that a kernel loads that input once for 4 outputs. In a grouped Conv, blocks
+end where a group of outputs ends; in a grouped ConvTranspose the same holds for inputs.
+1x4: 4 consecutive input channels of one output, in a Conv at one kernel position: the operands of one 8-bit dot product
+(VPDPBUSD, SDOT).
 
-    5 outputs, 2 inputs   ->  blocks (2, 2): rows 0-3 and row 4, each at inputs 0 and 1
+The last block along the axis may be smaller:
+
+    5 outputs, 2 inputs, 4x1   ->  2 by 2 blocks: outputs 0-3 and output 4, each at inputs 0 and 1
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from onnxprune.model.weights import Weight
 
-BLOCK_OUTPUTS = 4
+BLOCK = 4
 
 
-def block_norms(weight: Weight, scores: np.ndarray) -> np.ndarray:
-    """The root mean square of the scores of each block: float64 (blocks of outputs, inputs).
+@dataclass(frozen=True)
+class BlockPattern:
+    """Blocks along an axis of a weight, which never cross from one group of a convolution to the next."""
 
-    `scores` have the shape of the weight.
-    """
-    starts = _starts(weight)
-    squares = np.square(weight.matrix(scores).astype(np.float64))
-    sizes = np.diff(starts, append=len(squares))
-    return np.sqrt(np.add.reduceat(squares, starts, axis=0) / sizes[:, None])
+    axis: Callable[[Weight], int]
+
+    def norms(self, weight: Weight, scores: np.ndarray) -> np.ndarray:
+        """The root mean square of the scores of each block, float64, of the weight's shape but for the axis of blocks.
+
+        `scores` have the shape of the weight.
+        """
+        axis, starts = self.axis(weight), self._starts(weight)
+        sums = np.add.reduceat(np.square(scores, dtype=np.float64), starts, axis=axis)
+        sizes = np.diff(starts, append=weight.shape[axis])
+        return np.sqrt(sums / sizes.reshape(-1, *[1] * (sums.ndim - axis - 1)))
+
+    def spread(self, weight: Weight, blocks: np.ndarray) -> np.ndarray:
+        """A value for each block, of the shape of `norms`, repeated for each element, in the weight's shape."""
+        axis = self.axis(weight)
+        sizes = np.diff(self._starts(weight), append=weight.shape[axis])
+        return np.repeat(blocks, sizes, axis=axis)
+
+    def _starts(self, weight: Weight) -> np.ndarray:
+        """The first element of every block along the axis."""
+        axis = self.axis(weight)
+        length = weight.shape[axis]
+        # Groups follow each other along the first axis of a convolution's weight.
+        groups = weight.uses[0].node.attributes.get_int("group", 1) if axis == 0 else 1
+        period = length // groups
+        return np.concatenate([np.arange(first, first + period, BLOCK) for first in range(0, length, period)])
 
 
-def spread(weight: Weight, blocks: np.ndarray) -> np.ndarray:
-    """A value for each block, (blocks of outputs, inputs), repeated for each element, in the weight's shape."""
-    outputs = weight.shape[weight.out_axis]
-    rows = np.repeat(blocks, np.diff(_starts(weight), append=outputs), axis=0)
-    others = [size for axis, size in enumerate(weight.shape) if axis != weight.out_axis]
-    return np.moveaxis(rows.reshape(outputs, *others), 0, weight.out_axis)
-
-
-def _starts(weight: Weight) -> np.ndarray:
-    """The first output of every row of blocks."""
-    outputs = weight.shape[weight.out_axis]
-    group = outputs // weight.uses[0].node.attributes.get_int("group", 1)
-    return np.concatenate(
-        [np.arange(first, first + group, BLOCK_OUTPUTS) for first in range(0, outputs, group)]
-    )
+BLOCK_PATTERNS: Mapping[str, BlockPattern] = {
+    "4x1": BlockPattern(lambda weight: weight.out_axis),
+    "1x4": BlockPattern(lambda weight: weight.in_axis),
+}

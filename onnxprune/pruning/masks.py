@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxprune.model.weights import Weight
 from onnxprune.pruning.allocation import Pool
-from onnxprune.pruning.blocks import block_norms, spread
+from onnxprune.pruning.blocks import BlockPattern
 from onnxprune.pruning.criteria import drawn, magnitude, ranks
 from onnxprune.pruning.patterns import keep_largest
 
@@ -20,22 +20,22 @@ def make_masks(
     pools: Sequence[Pool],
     random: np.random.Generator | None = None,
     *,
-    blocks: bool = False,
+    blocks: BlockPattern | None = None,
     score: Callable[[Weight], np.ndarray] = magnitude,
 ) -> Masks:
     """A mask for every weight of the pools, by name, of the weight's shape, bool.
 
     A pool of n elements at rate r loses exactly round(r * n) of them, those with the lowest scores first, among equal
     ones the first. Elements that are zero already count as removed and stay zero, so a pool with more zeros than its
-    rate asks for keeps them all. With `blocks`, the same holds for the blocks of `pruning/blocks.py`, which are kept or
+    rate asks for keeps them all. With `blocks`, the same holds for the blocks of that pattern, which are kept or
     removed whole; zeros in a kept block stay zero. With `random`, weights are drawn at random, see `drawn`. `score`
     gives the importance of a weight's elements, in its shape.
     """
     masks: Masks = {}
     for pool in pools:
         scores = [score(weight) for weight in pool.weights]
-        if blocks:
-            scores = [block_norms(weight, of) for weight, of in zip(pool.weights, scores, strict=True)]
+        if blocks is not None:
+            scores = [blocks.norms(weight, of) for weight, of in zip(pool.weights, scores, strict=True)]
         if random is not None:
             scores = [drawn(of, random) for of in scores]
         if pool.by_output:
@@ -47,7 +47,7 @@ def make_masks(
             kept = keep_largest(scores, pool.rate)
         del scores
         for weight, mask in zip(pool.weights, kept, strict=True):
-            whole = spread(weight, mask) if blocks else mask
+            whole = mask if blocks is None else blocks.spread(weight, mask)
             weight.clear_zeros(whole)
             masks[weight.name] = whole
     return masks
