@@ -13,7 +13,7 @@ FLOORS = (
     ("commands",),
     ("job",),
     ("latency", "calibration", "reports", "training", "evaluation"),
-    ("surgery", "sparse", "pruning", "data"),
+    ("surgery", "sparse", "quantization", "pruning", "data"),
     ("model", "config"),
     ("runtime", "system"),
     ("errors",),
@@ -114,7 +114,7 @@ def drawing() -> str:
     for rooms in FLOORS:
         for room in rooms:
             below = [other for others in FLOORS for other in others if (room, other) in seen]
-            lines.append(f"    {room:<12}" + (f"-> {', '.join(below)}" if below else ""))
+            lines.append(f"    {room:<13}" + (f"-> {', '.join(below)}" if below else ""))
         lines.append("")
     return "\n".join(lines).rstrip()
 

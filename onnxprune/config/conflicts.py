@@ -8,6 +8,7 @@ from onnxprune.config.data import DataSettings
 from onnxprune.config.declare import AUTO
 from onnxprune.config.output import OutputSettings
 from onnxprune.config.pruning import BLOCKS, CalibrationSettings, PruningSettings
+from onnxprune.config.quantization import QuantizationSettings
 from onnxprune.config.training import CheckpointSettings, ScheduleSettings, TrainingSettings
 from onnxprune.config.workers import IN_TURN, WorkerSettings
 
@@ -25,6 +26,7 @@ def conflicts(
     schedule: ScheduleSettings,
     training: TrainingSettings,
     output: OutputSettings,
+    quantization: QuantizationSettings,
     checkpoints: CheckpointSettings,
     workers: WorkerSettings,
 ) -> Iterator[str]:
@@ -38,11 +40,27 @@ def conflicts(
         *_measured(pruning, calibration, data),
         *_workers(pruning, workers),
         *_times(pruning, data, training),
+        *_quantized(pruning, output, quantization),
     )
     yield from (message for holds, message in rules if holds)
 
 
 Rules = Iterator[tuple[bool, str]]
+
+
+def _quantized(pruning: PruningSettings, output: OutputSettings, quantization: QuantizationSettings) -> Rules:
+    yield (
+        quantization.quantizes and output.values != "fp32",
+        f"--quantize and --values {output.values} both round the weights: remove --values",
+    )
+    yield (
+        quantization.quantizes and pruning.bytes is not None,
+        "--bytes reckons with the size of weights in floats, and cannot be combined with --quantize: use --rate",
+    )
+    yield (
+        bool(quantization.quantize_exclude) and not quantization.quantizes,
+        "--quantize-exclude needs --quantize int8",
+    )
 
 
 def _channels(pruning: PruningSettings, schedule: ScheduleSettings, output: OutputSettings) -> Rules:

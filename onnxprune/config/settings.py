@@ -13,6 +13,7 @@ from onnxprune.config.declare import AUTO, describe_source, setting
 from onnxprune.config.evaluation import EvaluationSettings
 from onnxprune.config.output import KernelSettings, OutputSettings
 from onnxprune.config.pruning import AMOUNTS, CalibrationSettings, PruningSettings
+from onnxprune.config.quantization import QuantizationSettings
 from onnxprune.config.training import (
     LOSSES,
     CheckpointSettings,
@@ -35,6 +36,7 @@ PARTS: tuple[type, ...] = (
     LossSettings,
     CheckpointSettings,
     OutputSettings,
+    QuantizationSettings,
     KernelSettings,
     WorkerSettings,
 )
@@ -62,6 +64,7 @@ class RetrainSettings(
 class PruneConfig(
     WorkerSettings,
     KernelSettings,
+    QuantizationSettings,
     OutputSettings,
     FineTuneSettings,
     ScheduleSettings,
@@ -94,12 +97,12 @@ class PruneConfig(
                 raise SettingError(f"{flag_of(each)} is {value!r}: it must be one of {', '.join(choices)}")
         if self.loss not in LOSSES and ":" not in self.loss:
             raise SettingError(f"--loss is {self.loss!r}: it must be {', '.join(LOSSES)} or MODULE:FUNCTION")
-        for message in conflicts(self, self, self, self, self, self, self, self):
+        for message in conflicts(self, self, self, self, self, self, self, self, self):
             raise SettingError(message)
 
     def _normalize(self) -> None:
         """Convert the forms that callers may use to one form."""
-        for name in ("exclude", "distill_features"):
+        for name in ("exclude", "distill_features", "quantize_exclude"):
             value = getattr(self, name)
             self._set(name, (value,) if isinstance(value, str) else tuple(value))
         for name in ("checkpoint", "frontier"):
@@ -130,6 +133,7 @@ class PruneConfig(
         settings = {each.name: getattr(self, each.name) for each in fields(self)}
         return settings | {
             "exclude": list(self.exclude),
+            "quantize_exclude": list(self.quantize_exclude),
             "metric": list(self.metrics),
             "layer_rate": [list(pair) for pair in self.layer_rates],
             "input_shape": [

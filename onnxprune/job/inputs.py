@@ -79,7 +79,7 @@ def read_job_data(
     if test is None:
         test = validation or random_inputs(baseline, generated, config.seed, patience=patience(model))
     old = None if config.old_data is None else read_samples(config.old_data, baseline, validating, metrics)
-    measured = is_calibrated(config) or config.allocation == "sensitivity"
+    measured = is_calibrated(config) or config.allocation == "sensitivity" or config.quantizes
     calibration = training if measured else None
     if measured and config.calibration_data is not None:
         calibration = read(config.calibration_data, replace(validating, split=TRAIN))

@@ -1,4 +1,4 @@
-"""The whole job, top to bottom: load, prune and fine-tune, remove dead units, write, evaluate, report."""
+"""The whole job, top to bottom: load, prune and fine-tune, remove dead units, quantize, write, evaluate, report."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from onnxprune.job.kernels import place_kernels, same_outputs
 from onnxprune.job.measure import make_plan
 from onnxprune.job.notes import notes, outcome_notes
 from onnxprune.job.pruner import usable_weights
+from onnxprune.job.quantize import Quantization
 from onnxprune.job.records import Records
 from onnxprune.job.requirements import check_requirements
 from onnxprune.job.result import ALONE, Context, Progress, Result
@@ -85,6 +86,10 @@ def run(
         with watch("remove dead units"):
             surgery = remove_dead_units(model) if config.remove_dead else None
             pruned = records.reduced(model, target, sample)
+        if config.quantizes:
+            with watch("quantize"):
+                model, records.folded, quantization = Quantization(model, origin.name, data, config).run()
+                choices = (*choices, quantization)
         with watch("write"):
             place = partial(place_kernels, config=config, data=data, progress=partial(progress, "write"))
             stored = store(model, stage, config, origin.external, partial(same_outputs, data), place)

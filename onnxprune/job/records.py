@@ -66,7 +66,7 @@ class Records:
         """Record how each weight is stored; returns how many values became zero by rounding."""
         kept = self.kept
         self.layers = [_as_stored(layer, stored.get(layer.name)) for layer in self.layers]
-        self.folded = [node for outcome in stored.values() for node in outcome.folded]
+        self.folded = self.folded + [node for outcome in stored.values() for node in outcome.folded]
         return kept - self.kept
 
     @property

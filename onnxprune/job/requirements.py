@@ -88,6 +88,11 @@ def _calibrated(config: PruneConfig) -> Iterator[tuple[bool, str]]:
         f"{measured} need inputs: give --calibration-data, or --data to fine-tune as well",
     )
     yield (
+        config.quantizes and config.data is None and config.calibration_data is None,
+        "--quantize measures the ranges of activations on inputs: give --calibration-data (some 100 samples, or "
+        "synthetic), or --data to fine-tune as well",
+    )
+    yield (
         calibrated and config.pattern in (*BLOCKS, "channel"),
         f"{measured} are for single weights, not for --pattern {config.pattern}: remove one",
     )

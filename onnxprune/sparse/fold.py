@@ -25,11 +25,11 @@ import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor, set_constant
 from onnxprune.model.reading import RESHAPING, Use, out_axis_of
-from onnxprune.model.shapes import Shape
+from onnxprune.model.shapes import Shape, infer_shapes
 from onnxprune.model.weights import Weight
 from onnxprune.sparse.encode import halves
 from onnxprune.sparse.functions import LAST_IR_WITH_LISTED_INITIALIZERS
-from onnxprune.sparse.parts import add_constant, drop_constant, free_name
+from onnxprune.sparse.parts import add_constant, drop_constant, free_name, value_names
 
 SUMS = frozenset({"Add", "Sum"})
 AFFINE = SUMS | {"Mul", "BatchNormalization"}
@@ -59,6 +59,12 @@ class _Chain:
     nodes: tuple[ir.Node, ...]
     factor: np.ndarray
     shift: np.ndarray
+
+
+def fold_all(model: ir.Model, weights: Sequence[Weight]) -> list[Folded]:
+    """Fold what follows the nodes of weights into them, in place; the nodes that are gone."""
+    folder = Folder(model, infer_shapes(model), value_names(model))
+    return [node for weight in weights for node in folder.fold(weight, half=False)]
 
 
 class Folder:

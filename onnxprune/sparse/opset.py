@@ -1,4 +1,4 @@
-"""Models below opset 11, which cannot hold sparse nodes, brought to opset 13 by the ONNX version converter.
+"""Models of opsets that cannot hold sparse nodes or integers, brought to opset 13 by the ONNX version converter.
 
 The converter is given the graph without its large weights, and what it loses on the way (metadata, names of
 nodes and values that it replaces) is put back from the model it was given.
@@ -18,14 +18,16 @@ TARGET_OPSET = 13
 CONVERTED_TENSOR_BYTES = 1024
 
 
-def raise_opset(model: ir.Model, same: Callable[[ir.Model, ir.Model], bool]) -> tuple[ir.Model, str | None]:
-    """The model at opset 13 where it is below 11, and None; or the model as it came, and the reason.
+def raise_opset(
+    model: ir.Model, same: Callable[[ir.Model, ir.Model], bool], needed: int = MIN_OPSET
+) -> tuple[ir.Model, str | None]:
+    """The model at opset 13 where it is below `needed`, and None; or the model as it came, and the reason.
 
     `model` is not changed; the new one shares its tensors. `same` tells whether two models compute the same,
     the old one and the new one.
     """
     opset = standard_opset(model)
-    if opset >= MIN_OPSET:
+    if opset >= needed:
         return model, None
     if model.functions:
         return model, f"the model's opset is {opset}, and ONNX converts no model that has functions"

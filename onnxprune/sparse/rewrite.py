@@ -9,7 +9,7 @@ values are stored in fp16 or int8, nodes of the functions in front make some of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -95,7 +95,7 @@ def to_ops(model: ir.Model, weights: Sequence[Weight], values: str = "fp32") -> 
 
 def quantized_dense(weight: Weight) -> Stored:
     """A quantized weight stays as it is: sparse nodes hold floats, and would lose the runtime's integer kernels."""
-    return _dense(weight, _integers(weight))
+    return replace(_dense(weight, _integers(weight)), kept=weight.nonzero())
 
 
 def _integers(weight: Weight) -> str:
@@ -108,6 +108,8 @@ def _is_affine(weight: Weight) -> bool:
 
 
 def _store(weight: Weight, values: str, taken: set[str], folder: Folder) -> Stored:
+    if weight.quantized:
+        return quantized_dense(weight)
     reason = _why_dense(weight)
     if reason is None:
         reason = _why_no_gain(encode(weight.array()).nbytes, weight)
@@ -191,8 +193,6 @@ class _Constants:
 
 def _why_dense(weight: Weight) -> str | None:
     """Why a weight must stay as it is, or None; told without encoding it."""
-    if weight.quantized:
-        return _integers(weight)
     if weight.tensor.dtype == ir.DataType.BFLOAT16:
         return "onnxruntime's CPU provider computes nothing in bfloat16"
     if weight.value.is_graph_output():

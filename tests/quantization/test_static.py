@@ -1,0 +1,170 @@
+"""Models in int8: what stays, what is measured, and how near their outputs are."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from onnx import helper, numpy_helper
+
+import onnxprune
+from onnxprune.errors import ModelFileError, NothingToPruneError, SettingError
+from onnxprune.model.weights import find_weights
+from onnxprune.quantization.static import quantized
+from tests.builders import cnn, floats, mlp, model_of, normal
+
+
+def batches(*shape, count=4, name="x"):
+    return [{name: normal(*shape, seed=seed)} for seed in range(count)]
+
+
+def run(model, feeds):
+    proto = model if isinstance(model, onnx.ModelProto) else ir.to_proto(model)
+    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, feeds)[0]
+
+
+def near(one, other):
+    return np.square(one - other).sum() / np.square(one).sum()
+
+
+@pytest.mark.parametrize("ranges", ["minmax", "percentile", "entropy"])
+def test_weights_keep_names_and_zeros_and_outputs_are_near(ranges):
+    model = ir.from_proto(cnn())
+    dense = {}
+    for weight in find_weights(model).prunable:
+        weight.prune(np.abs(weight.numbers()) < 0.5 * weight.numbers().std())
+        dense[weight.name] = weight.numbers()
+    inputs = [value.name for value in model.graph.inputs]
+    feeds = batches(8, 1, 8, 8, name=inputs[0])
+    made = quantized(model, feeds, ranges)
+    found = {weight.name: weight for weight in find_weights(made).prunable}
+    assert found.keys() == dense.keys()
+    for name, weight in found.items():
+        assert weight.tensor.dtype == ir.DataType.INT8
+        zeros = dense[name] == 0
+        assert zeros.any()
+        assert not weight.numbers()[zeros].any()
+        assert np.abs(weight.numbers() - dense[name]).max() < np.abs(dense[name]).max() / 100
+    assert not any(node.op_type in ("Conv", "Gemm", "MatMul") for node in made.graph)
+    assert near(run(model, feeds[0]), run(made, feeds[0])) < 0.01
+    assert all(not weight.quantized for weight in find_weights(model).prunable)
+
+
+def test_scales_are_of_output_channels():
+    weight = normal(3, 8) * np.array([[0.01], [1.0], [100.0]], np.float32)
+    model = model_of(
+        [helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)],
+        [floats("x", "N", 8)],
+        [floats("y", "N", 3)],
+        {"w": weight},
+    )
+    made = quantized(ir.from_proto(model), batches(16, 8), "minmax")
+    numbers = find_weights(made).prunable[0].numbers()
+    largest = np.abs(weight).max(1, keepdims=True)
+    assert (np.abs(numbers - weight) <= largest / 254 * 1.001).all()
+
+
+def test_nodes_without_names_and_weights_of_constant_nodes_are_quantized():
+    constant = helper.make_node("Constant", [], ["w"], value=numpy_helper.from_array(normal(8, 4)))
+    model = model_of(
+        [
+            constant,
+            helper.make_node("MatMul", ["x", "w"], ["m"]),
+            helper.make_node("Relu", ["m"], ["r"]),
+            helper.make_node("MatMul", ["r", "v"], ["y"]),
+        ],
+        [floats("x", "N", 8)],
+        [floats("y", "N", 4)],
+        {"v": normal(4, 4)},
+    )
+    for node in model.graph.node:
+        node.name = ""
+    ours = ir.from_proto(model)
+    last = list(ours.graph)[-1]
+    made = quantized(ours, batches(8, 8), "minmax", [last])
+    kinds = {weight.name: weight.quantized for weight in find_weights(made).prunable}
+    assert kinds == {"w": True, "v": False}
+
+
+CALIBRATION = {"x": normal(64, 8)}
+
+
+def test_a_job_quantizes_what_it_pruned_and_says_so():
+    result = onnxprune.prune(mlp(), rate=0.5, calibration_data=CALIBRATION, quantize="int8")
+    weights = find_weights(ir.from_proto(result.model)).prunable
+    assert all(weight.quantized for weight in weights)
+    assert any(note.startswith("Quantized to int8: ") for note in result.report.notes)
+    assert result.report.settings["quantize"] == "int8"
+    kept = {weight.name: weight.nonzero() for weight in weights}
+    assert {layer.name: layer.kept for layer in result.report.layers} == kept
+    assert result.report.evaluation["outputs"][0]["cosine"] > 0.5
+    plain = onnxprune.prune(mlp(), rate=0.5, format="dense", remove_dead=True)
+    feeds = {"x": normal(64, 8, seed=1)}
+    assert near(run(plain.model, feeds), run(result.model, feeds)) < 0.01
+
+
+def test_batch_normalization_goes_into_weights_before():
+    names = ("s", "b", "m", "v")
+    model = model_of(
+        [
+            helper.make_node("Conv", ["x", "w"], ["c"], "conv"),
+            helper.make_node("BatchNormalization", ["c", *names], ["y"], "norm"),
+        ],
+        [floats("x", "N", 3, 6, 6)],
+        [floats("y", "N", 8, 4, 4)],
+        {"w": normal(8, 3, 3, 3), **{name: np.abs(normal(8, seed=i)) + 0.5 for i, name in enumerate(names)}},
+    )
+    data = {"x": normal(32, 3, 6, 6)}
+    result = onnxprune.prune(model, rate=0.3, calibration_data=data, quantize="int8", format="dense")
+    assert [node.op_type for node in result.model.graph.node] == [
+        "QuantizeLinear",
+        "QLinearConv",
+        "DequantizeLinear",
+    ]
+    floating = onnxprune.prune(model, rate=0.3, format="dense")
+    assert near(run(floating.model, data), run(result.model, data)) < 0.01
+
+
+def test_excluded_weights_stay_in_floats_and_ranges_can_be_given():
+    result = onnxprune.prune(
+        cnn(),
+        rate=0.3,
+        calibration_data={"x": normal(16, 1, 8, 8)},
+        quantize="int8",
+        quantize_ranges="minmax",
+        quantize_exclude="conv1*",
+    )
+    kinds = {weight.name: weight.quantized for weight in find_weights(ir.from_proto(result.model)).prunable}
+    assert kinds
+    assert [name for name, whole in kinds.items() if not whole] == ["conv1.weight"]
+    assert any("--quantize-ranges minmax" in note for note in result.report.notes)
+
+
+def test_older_opsets_are_raised():
+    model = model_of(
+        [helper.make_node("Gemm", ["x", "w", "b"], ["y"], "fc", transB=1)],
+        [floats("x", "N", 8)],
+        [floats("y", "N", 4)],
+        {"w": normal(4, 8), "b": normal(4)},
+    )
+    model.opset_import[0].version = 9
+    result = onnxprune.prune(model, rate=0.3, calibration_data=CALIBRATION, quantize="int8")
+    assert find_weights(ir.from_proto(result.model)).prunable[0].quantized
+    assert result.model.opset_import[0].version == 13
+
+
+def test_refusals():
+    with pytest.raises(SettingError, match="--quantize measures the ranges of activations on inputs"):
+        onnxprune.prune(mlp(), rate=0.5, quantize="int8")
+    with pytest.raises(SettingError, match="remove --values"):
+        onnxprune.prune(mlp(), rate=0.5, quantize="int8", values="fp16", calibration_data=CALIBRATION)
+    with pytest.raises(SettingError, match="cannot be combined with --quantize"):
+        onnxprune.prune(mlp(), bytes="10k", quantize="int8", calibration_data=CALIBRATION)
+    with pytest.raises(SettingError, match="--quantize-exclude needs --quantize int8"):
+        onnxprune.prune(mlp(), rate=0.5, quantize_exclude="fc1", calibration_data=CALIBRATION)
+    once = onnxprune.prune(mlp(), rate=0.5, quantize="int8", calibration_data=CALIBRATION)
+    with pytest.raises(ModelFileError, match="is quantized already: prune it without --quantize"):
+        onnxprune.prune(once.model, rate=0.6, quantize="int8", calibration_data=CALIBRATION)
+    with pytest.raises(NothingToPruneError, match=r"nothing of .* can be quantized"):
+        onnxprune.prune(mlp(), rate=0.5, quantize="int8", quantize_exclude="*", calibration_data=CALIBRATION)
