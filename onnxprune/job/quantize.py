@@ -33,6 +33,11 @@ BATCH_SAMPLES = 32
 KEPT_BYTES = 1 << 30
 # Those tried by `auto`, the first of equals.
 TRIED = ("minmax", "percentile")
+# Squared error of the outputs, relative to their squares, up to which no layer has to stay in floats.
+NEAR = 0.01
+# More layers than this part of all, or one, are not spared, and only where the error falls to this part of what it was.
+MOST_SPARED, WORTH_SPARING = 0.15, 0.5
+SCANNED_SAMPLES = 32
 
 
 class Quantization:
@@ -62,8 +67,7 @@ class Quantization:
         model, reason = raise_opset(self._model, partial(same_outputs, self._data), OPSET)
         if reason is not None:
             raise ModelFileError(f"--quantize needs opset {OPSET}: {reason}")
-        weights = find_weights(model).prunable
-        folded = fold_all(model, weights)
+        folded = fold_all(model, find_weights(model).prunable)
         weights = find_weights(model).prunable
         excluded = {
             use.node
@@ -71,19 +75,61 @@ class Quantization:
             for weight in select(selector, weights)
             for use in weight.uses
         }
-        asked = self._config.quantize_ranges
-        tried = TRIED if asked == AUTO else (asked,)
-        made = {ranges: self._quantized(model, ranges, excluded) for ranges in tried}
-        errors = {ranges: self._error(model, each) for ranges, each in made.items()} if len(made) > 1 else {}
-        best = min(errors, key=lambda ranges: errors[ranges]) if errors else tried[0]
-        count = sum(weight.quantized for weight in find_weights(made[best]).prunable)
-        if not count:
+        ranges, made = self._best_ranges(model, excluded)
+        if not any(weight.quantized for weight in find_weights(made).prunable):
             raise NothingToPruneError(
                 f"nothing of {self._name} can be quantized to int8: onnxruntime has no integer form of its operators, "
                 "or --quantize-exclude names all of them"
             )
-        note = f"Quantized to int8: {count} of {len(weights)} weights, --quantize-ranges {best}."
-        return made[best], folded, note
+        spared, made = self._sparing(model, ranges, made, excluded)
+        count = sum(weight.quantized for weight in find_weights(made).prunable)
+        note = f"Quantized to int8: {count} of {len(weights)} weights, --quantize-ranges {ranges}."
+        if spared:
+            note += f" Those that cost most stay in floats: {', '.join(spared)}."
+        return made, folded, note
+
+    def _best_ranges(self, model: ir.Model, excluded: set[ir.Node]) -> tuple[str, ir.Model]:
+        asked = self._config.quantize_ranges
+        if asked != AUTO:
+            return asked, self._quantized(model, asked, excluded)
+        made = {ranges: self._quantized(model, ranges, excluded) for ranges in TRIED}
+        errors = {ranges: self._error(model, each) for ranges, each in made.items()}
+        best = min(errors, key=lambda ranges: errors[ranges])
+        return best, made[best]
+
+    def _sparing(
+        self, model: ir.Model, ranges: str, made: ir.Model, excluded: set[ir.Node]
+    ) -> tuple[list[str], ir.Model]:
+        """The fewest layers that have to stay in floats for outputs near those in floats, and the model with them.
+
+        Layers are spared by the error that each makes if it alone is quantized. None is where the outputs are near
+        already, or sparing a few gains little.
+        """
+        error = self._error(model, made)
+        layers = [
+            weight
+            for weight in find_weights(model).prunable
+            if not any(use.node in excluded or use.node.graph is not model.graph for use in weight.uses)
+        ]
+        if error <= NEAR:
+            return [], made
+        some = self._inputs.spread(max(self._fixed or 1, SCANNED_SAMPLES))
+        costs = {
+            weight: self._error(
+                model, quantized(model, self._feeds(some), "minmax", excluded, weight.uses[0].node), some
+            )
+            for weight in layers
+        }
+        worst = sorted(layers, key=lambda weight: -costs[weight])
+        count = 1
+        while count <= max(1, int(MOST_SPARED * len(layers))):
+            left = {use.node for weight in worst[:count] for use in weight.uses}
+            found = self._quantized(model, ranges, excluded | left)
+            left_error = self._error(model, found)
+            if left_error <= max(NEAR, WORTH_SPARING * error):
+                return [weight.name for weight in worst[:count]], found
+            count *= 2
+        return [], made
 
     def _quantized(self, model: ir.Model, ranges: str, excluded: set[ir.Node]) -> ir.Model:
         inputs = self._inputs
@@ -106,11 +152,11 @@ class Quantization:
         sizes = (math.prod(dim for dim in shape if isinstance(dim, int)) for shape in shapes.values())
         return max(1.0, 4.0 * sum(sizes) / max(len(first), 1))
 
-    def _error(self, model: ir.Model, made: ir.Model) -> float:
+    def _error(self, model: ir.Model, made: ir.Model, inputs: Dataset | None = None) -> float:
         """The squared distance of the outputs to those in floats, relative to their squares; NaN counts as infinite."""
         sessions = [_session(each) for each in (model, made)]
         squares = distance = 0.0
-        for batch in self._batches(self._inputs):
+        for batch in self._batches(inputs or self._inputs):
             whole, rounded = (run_batch(session, batch, self._fixed) for session in sessions)
             for one, other in zip(whole, rounded, strict=True):
                 if isinstance(one, np.ndarray) and one.dtype.kind == "f":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,29 +30,35 @@ SUFFIX = "_quantized"
 
 
 def quantized(
-    model: ir.Model, samples: Iterable[Feeds], ranges: str, excluded: Collection[ir.Node] = ()
+    model: ir.Model,
+    samples: Iterable[Feeds],
+    ranges: str,
+    excluded: Collection[ir.Node] = (),
+    only: ir.Node | None = None,
 ) -> ir.Model:
     """The model with integer operators (QLinearConv, QGemm, ...) where onnxruntime has them; `model` stays as it is.
 
     Weights become int8 with a scale for each output channel and zero point 0, activations uint8, biases int32. Weights
     keep their names. `samples`: batches of inputs by name, from which the ranges of activations are measured.
-    `ranges`: one of `RANGES`. `excluded`: nodes that stay in floats.
+    `ranges`: one of `RANGES`. `excluded`: nodes that stay in floats; `only`: the single node that
+    does not.
 
     Raises:
         ModelFileError: onnxruntime cannot quantize the model.
     """
-    left = {node: number for number, node in enumerate(model.graph) if node in excluded}
+    left = [number for number, node in enumerate(model.graph) if node in excluded]
+    chosen = [number for number, node in enumerate(model.graph) if node is only]
     model = model.clone()
     nodes = list(model.graph)
     _name(nodes)
-    names = [nodes[number].name or "" for number in left.values()]
+    names, chosen_names = ([nodes[number].name or "" for number in each] for each in (left, chosen))
     LiftConstantsToInitializersPass(lift_all_constants=False)(model)
     with staging(None) as stage:
         stage.write(model)
         made = stage.path.with_name("quantized.onnx")
         try:
             with _silence():
-                _quantize(stage.path, made, samples, ranges, names)
+                _quantize(stage.path, made, samples, ranges, names, chosen_names)
             found = ir.from_proto(onnx.load(made))
         # The quantizer reports by many classes, KeyError and ValueError among them.
         except Exception as error:
@@ -68,7 +74,12 @@ def is_quantized(model: ir.Model) -> bool:
 
 
 def _quantize(
-    source: Path, target: Path, samples: Iterable[Feeds], ranges: str, excluded: Collection[str]
+    source: Path,
+    target: Path,
+    samples: Iterable[Feeds],
+    ranges: str,
+    excluded: Sequence[str],
+    only: Sequence[str],
 ) -> None:
     # It takes a second to import.
     from onnxruntime import quantization
@@ -89,7 +100,8 @@ def _quantize(
         per_channel=True,
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
-        nodes_to_exclude=list(excluded),
+        nodes_to_quantize=only,
+        nodes_to_exclude=excluded,
         calibrate_method=quantization.CalibrationMethod[RANGES[ranges]],
     )
 

@@ -141,6 +141,29 @@ def test_excluded_weights_stay_in_floats_and_ranges_can_be_given():
     assert any("--quantize-ranges minmax" in note for note in result.report.notes)
 
 
+@pytest.mark.parametrize("spread", [1, 1000])
+def test_a_layer_that_loses_much_stays_in_floats(spread):
+    first = normal(8, 8)
+    first[:, 0] /= spread
+    model = model_of(
+        [
+            helper.make_node("Gemm", ["x", "first"], ["a"], "one", transB=1),
+            helper.make_node("Relu", ["a"], ["b"]),
+            helper.make_node("Gemm", ["b", "second"], ["y"], "two", transB=1),
+        ],
+        [floats("x", "N", 8)],
+        [floats("y", "N", 4)],
+        {"first": first, "second": normal(4, 8, seed=1)},
+    )
+    # One byte for numbers to a thousand leaves nothing of those to one.
+    data = {"x": normal(64, 8) * np.array([spread] + [1] * 7, np.float32)}
+    result = onnxprune.prune(model, rate=0, calibration_data=data, quantize="int8")
+    kinds = {weight.name: weight.quantized for weight in find_weights(ir.from_proto(result.model)).prunable}
+    assert kinds == {"first": spread == 1, "second": True}
+    assert any("stay in floats: first." in note for note in result.report.notes) == (spread > 1)
+    assert near(run(model, data), run(result.model, data)) < 0.01
+
+
 def test_older_opsets_are_raised():
     model = model_of(
         [helper.make_node("Gemm", ["x", "w", "b"], ["y"], "fc", transB=1)],
