@@ -34,7 +34,7 @@ def usable_weights(model: ir.Model, name: str, config: PruneConfig) -> Weights:
     # Channels are also removed from weights that are not pruned one by one, for example those of an LSTM.
     asked = config.rate != 0
     if asked and not found.prunable and not (config.pattern == "channel" and unit_groups(model).positions):
-        reasons = "; ".join(f"{operand.weight}: {operand.reason}" for operand in found.unprunable[:3])
+        reasons = "; ".join(f"{operand.weight}: {operand.reason}" for operand in found.left[:3])
         reasons = reasons or "there is no Conv, Gemm or MatMul with a constant operand"
         raise NothingToPruneError(
             f"{name} has no weight that can be pruned ({reasons}): see `onnxprune inspect`"

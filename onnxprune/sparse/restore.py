@@ -8,12 +8,12 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.errors import ModelFileError
-from onnxprune.model.constants import constant_tensor
+from onnxprune.model.constants import constant_tensor, drop_constant
 from onnxprune.model.reading import FLOAT_TYPES
 from onnxprune.sparse.encode import decode, dequantize, unpack_gaps
 from onnxprune.sparse.functions import DECODERS, DEQUANTIZE, DOMAIN, DOMAIN_VERSION, DOMAINS, SPARSE_OPS
 from onnxprune.sparse.fuse import set_inputs, unfuse
-from onnxprune.sparse.parts import add_constant, drop_constant, value_names, weight_name
+from onnxprune.sparse.parts import add_constant, value_names, weight_name
 
 
 def from_ops(model: ir.Model) -> None:

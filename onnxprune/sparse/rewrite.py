@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.model.constants import drop_constant
 from onnxprune.model.shapes import infer_shapes
 from onnxprune.model.weights import Weight
 from onnxprune.sparse.encode import (
@@ -44,7 +45,7 @@ from onnxprune.sparse.functions import (
     standard_opset,
 )
 from onnxprune.sparse.fuse import fuse, set_inputs
-from onnxprune.sparse.parts import add_constant, drop_constant, part_names, value_names
+from onnxprune.sparse.parts import add_constant, part_names, value_names
 
 # What two more tensors, with names of some twenty letters in the node and the value_info, take in the file.
 NAMING_BYTES = 256
