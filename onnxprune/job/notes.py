@@ -39,7 +39,7 @@ def notes(
     if by_magnitude:
         yield (
             f"These weights cannot be calibrated and were pruned by magnitude: {', '.join(by_magnitude)} "
-            "(quantized, transposed, in the body of an If, or too many inputs)."
+            "(quantized, transposed, an embedding, in the body of an If, or too many inputs)."
         )
     yield from _on_computed(computed)
     yield from _on_left(records)

@@ -13,7 +13,7 @@ from onnxprune.errors import ModelFileError, NothingToPruneError
 from onnxprune.job.calibrated import Calibration, prune_by_magnitude
 from onnxprune.job.requirements import is_calibrated
 from onnxprune.model.weights import Weight, Weights, constants_by_name, find_weights
-from onnxprune.pruning.allocation import Pool, allocate, excluded_weights
+from onnxprune.pruning.allocation import Pool, allocate, excluded_weights, included
 from onnxprune.pruning.channels import choose_channels
 from onnxprune.pruning.criteria import find_criterion, magnitude
 from onnxprune.pruning.masks import NonZero, apply_masks, make_masks
@@ -28,9 +28,10 @@ def usable_weights(model: ir.Model, name: str, config: PruneConfig) -> Weights:
 
     Raises:
         NothingToPruneError: there are none.
+        SelectorError: an --include matches nothing.
         ModelFileError: one holds NaN or infinity.
     """
-    found = find_weights(model)
+    found = included(find_weights(model), config.include)
     # Channels are also removed from weights that are not pruned one by one, for example those of an LSTM.
     asked = config.rate != 0
     if asked and not found.prunable and not (config.pattern == "channel" and unit_groups(model).positions):

@@ -72,7 +72,7 @@ def _write_dense(
 def _write_coo(
     model: ir.Model, stage: Staging, settings: OutputSettings, external: External, same: Same, place: Place
 ) -> dict[str, Stored]:
-    weights = find_weights(model).prunable
+    weights = find_weights(model).all
     names = {weight.value.name or "" for weight in weights}
     sizes = stage.write(model, external=external, sparse_names=names)
     left = {weight.name: quantized_dense(weight) for weight in weights if weight.quantized}
@@ -83,7 +83,7 @@ def _write_ops(
     model: ir.Model, stage: Staging, settings: OutputSettings, external: External, same: Same, place: Place
 ) -> dict[str, Stored]:
     model, reason = raise_opset(model, same)
-    outcomes = to_ops(model, find_weights(model).prunable, settings.values)
+    outcomes = to_ops(model, find_weights(model).all, settings.values)
     place(model)
     stage.write(model, external=external)
     if reason is not None:
