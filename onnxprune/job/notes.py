@@ -12,7 +12,7 @@ from onnxprune.evaluation.labels import label_forms
 from onnxprune.evaluation.metrics import kinds_text
 from onnxprune.job.first_look import CHANCE_ERRORS
 from onnxprune.job.inputs import JobData
-from onnxprune.job.records import Records
+from onnxprune.job.records import EXCLUDED, Records
 from onnxprune.model.computed import Computed
 from onnxprune.model.io import Source
 from onnxprune.sparse.fold import folding_notes
@@ -51,6 +51,7 @@ def notes(
             "with the remaining weights that lead to or from them."
         )
     yield from folding_notes(records.folded)
+    yield from _on_dense(config, records)
     yield from _on_rates(config, records)
 
 
@@ -118,6 +119,18 @@ def _on_left(records: Records) -> Iterator[str]:
             f"{size:,} of {total:,} weights ({size / total:.2%}) were left as they are, and do not count towards the "
             f"rate: {_some(texts)}."
         )
+
+
+def _on_dense(config: PruneConfig, records: Records) -> Iterator[str]:
+    """Which weights lost elements and take as much room as before, and why."""
+    layers = [
+        layer
+        for layer in records.layers
+        if layer.format == "dense" and layer.note not in ("", EXCLUDED) and layer.kept < layer.size
+    ]
+    if config.format != "dense" and layers:
+        layers.sort(key=lambda layer: -layer.bytes_after)
+        yield f"Weights with zeros that are stored dense: {_some([f'{one.name} ({one.note})' for one in layers])}."
 
 
 def _some(texts: Sequence[str]) -> str:
