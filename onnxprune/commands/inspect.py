@@ -36,7 +36,10 @@ class WeightInfo:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A model: its bytes on disk, opset, inputs and outputs ("x float32 [N, 8]"), and its weights."""
+    """A model: its bytes on disk, opset, inputs and outputs ("x float32 [N, 8]"), and its weights.
+
+    `unprunable`: the weights that are left as they are, embeddings included.
+    """
 
     name: str
     bytes: int
@@ -68,7 +71,7 @@ def inspect(model: ModelLike) -> Inspection:
         tuple(map(_value_text, inputs)),
         tuple(map(_value_text, graph.outputs)),
         tuple(map(WeightInfo.of, found.prunable)),
-        found.unprunable,
+        found.left,
     )
 
 

@@ -45,6 +45,8 @@ def rebuilt(source: str | os.PathLike[str]) -> dict[str, Any]:
     if record is None:
         raise ModelFileError(f"{source} has no metadata of onnxprune: give a file that onnxprune wrote")
     found = find_weights(model)
+    layers = {layer["name"] for layer in record["layers"]}
+    found = found.including([weight for weight in found.embeddings if weight.name in layers])
     weights = {weight.name: weight for weight in found.prunable}
     kept = {name: weight.nonzero() for name, weight in weights.items()}
     sample = record.get("sample", {})
@@ -52,7 +54,7 @@ def rebuilt(source: str | os.PathLike[str]) -> dict[str, Any]:
     return record | {
         "pruned": asdict(pruned),
         "layers": [_completed(layer, weights.get(layer["name"])) for layer in record["layers"]],
-        "unprunable": [asdict(one) for one in found.unprunable],
+        "unprunable": [asdict(one) for one in found.left],
         "histograms": {name: value_histogram(weight.numbers()) for name, weight in weights.items()},
         "output_sha256": origin.sha256,
         "notes": [*record.get("notes", ()), REBUILT.format(source)],

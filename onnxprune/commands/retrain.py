@@ -24,11 +24,12 @@ from onnxprune.job.pipeline import run
 from onnxprune.job.result import Context, Progress, Result
 from onnxprune.model.io import ModelLike
 from onnxprune.model.weights import Weight, find_weights
+from onnxprune.pruning.allocation import included
 from onnxprune.reports.record import record_of_annotations, written_transform
 from onnxprune.sparse.opening import open_model
 
 # Settings of the job that wrote the model, which the new file keeps, and how images become its inputs.
-INHERITED = ("format", "values", "transform")
+INHERITED = ("format", "values", "transform", "include")
 
 
 @takes(RetrainSettings)
@@ -94,7 +95,8 @@ def _config(model: ir.Model, name: str, trained: bool, regrow: bool, settings: d
         raise SettingError(
             f"{name} has the 2:4 pattern (two of every four weights), which --regrow would break: remove --regrow"
         )
-    zeros = {weight.name: _zeros(weight) for weight in find_weights(model).prunable if weight.size}
+    weights = included(find_weights(model), settings.get("include", ())).prunable
+    zeros = {weight.name: _zeros(weight) for weight in weights if weight.size}
     return PruneConfig(
         **settings,
         rate=0.0,

@@ -18,6 +18,7 @@ from onnxprune.model.weights import find_weights
 from onnxprune.reports.record import ANNOTATION_PREFIX
 from onnxprune.runtime.cpu import cpu_name
 from onnxprune.sparse.choose import SEARCH_SECONDS, Choice, choose_auto
+from onnxprune.sparse.functions import SPARSE_WEIGHT
 from onnxprune.sparse.placement import sparse_nodes
 from onnxprune.sparse.rewrite import to_ops
 
@@ -54,6 +55,11 @@ def tune(
     model, origin = load(source)
     target = Path(target)
     stored = to_ops(model, find_weights(model).prunable)
+    if not sparse_nodes(model) and any(node.op_type == SPARSE_WEIGHT for node in model.graph.all_nodes()):
+        raise NothingToPruneError(
+            f"{origin.name} has no Gemm, MatMul or Conv with a sparse weight of its own, and kernels run nothing else: "
+            "it runs by onnxruntime alone"
+        )
     if not sparse_nodes(model):
         reason = next((f": {outcome.name}: {outcome.reason}" for outcome in stored), "")
         raise NothingToPruneError(

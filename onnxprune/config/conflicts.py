@@ -76,6 +76,11 @@ def _channels(pruning: PruningSettings, schedule: ScheduleSettings, output: Outp
         "use --schedule gradual",
     )
     yield (
+        channel and bool(pruning.include),
+        "--pattern channel cannot be combined with --include: columns of embeddings leave with the channels they are "
+        "coupled to; remove --include",
+    )
+    yield (
         channel and pruning.selection == "probability",
         "--pattern channel cannot be combined with --selection probability: remove one",
     )

@@ -96,6 +96,12 @@ class PruningSettings:
         metavar="SELECTOR",
         common="Weights that are not pruned",
     )
+    include: Names = setting(
+        (),
+        "Embeddings that are pruned too, which they are not by default: a node or initializer name, a glob, or "
+        "re:PATTERN. Repeatable.",
+        metavar="SELECTOR",
+    )
     layer_rate: PairsLike = setting(
         (),
         "Rate for particular weights, which then do not count towards --rate. Repeatable.",

@@ -102,7 +102,7 @@ class PruneConfig(
 
     def _normalize(self) -> None:
         """Convert the forms that callers may use to one form."""
-        for name in ("exclude", "distill_features", "quantize_exclude"):
+        for name in ("exclude", "include", "quantize_exclude", "distill_features"):
             value = getattr(self, name)
             self._set(name, (value,) if isinstance(value, str) else tuple(value))
         for name in ("checkpoint", "frontier"):
@@ -134,6 +134,7 @@ class PruneConfig(
         return settings | {
             "exclude": list(self.exclude),
             "quantize_exclude": list(self.quantize_exclude),
+            "include": list(self.include),
             "metric": list(self.metrics),
             "layer_rate": [list(pair) for pair in self.layer_rates],
             "input_shape": [

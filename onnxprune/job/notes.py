@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from onnxprune.calibration.synthetic import NAME as SYNTHETIC
@@ -12,13 +12,16 @@ from onnxprune.evaluation.labels import label_forms
 from onnxprune.evaluation.metrics import kinds_text
 from onnxprune.job.first_look import CHANCE_ERRORS
 from onnxprune.job.inputs import JobData
-from onnxprune.job.records import Records
+from onnxprune.job.records import EXCLUDED, Records
+from onnxprune.model.computed import Computed
 from onnxprune.model.io import Source
 from onnxprune.sparse.fold import folding_notes
 from onnxprune.surgery import SurgeryReport
 
 # Channels are coarse: a rate that is missed by less than this needs no note.
 SHORTFALL = 0.02
+# Names that a note lists.
+NAMED = 4
 
 
 def notes(
@@ -29,14 +32,17 @@ def notes(
     records: Records,
     by_magnitude: tuple[str, ...],
     surgery: SurgeryReport | None,
+    computed: tuple[Computed, ...],
 ) -> Iterator[str]:
     """The notes of a finished job; a search adds its own."""
     yield from _on_data(config, origin, target, data)
     if by_magnitude:
         yield (
             f"These weights cannot be calibrated and were pruned by magnitude: {', '.join(by_magnitude)} "
-            "(quantized, transposed, in the body of an If, or too many inputs)."
+            "(quantized, transposed, an embedding, in the body of an If, or too many inputs)."
         )
+    yield from _on_computed(computed)
+    yield from _on_left(records)
     if origin.inlined:
         yield f"Model-local functions were inlined because they contain weights: {', '.join(origin.inlined)}."
     if surgery is not None and surgery.units_removed:
@@ -45,6 +51,7 @@ def notes(
             "with the remaining weights that lead to or from them."
         )
     yield from folding_notes(records.folded)
+    yield from _on_dense(config, records)
     yield from _on_rates(config, records)
 
 
@@ -93,6 +100,43 @@ def outcome_notes(evaluation: Evaluation, data: JobData) -> Iterator[str]:
             f"The pruned model is right for {after:.1%} of {evaluation.data}, which is near chance, the input model "
             f"for {before:.1%}: give a lower --rate, or more training (--data, --epochs, --time)."
         )
+
+
+def _on_computed(computed: Sequence[Computed]) -> Iterator[str]:
+    if computed:
+        texts = [f"{one.name} (by {', '.join(one.op_types)})" for one in computed]
+        yield f"Weights computed from constants are now constants themselves: {_some(texts)}."
+
+
+def _on_left(records: Records) -> Iterator[str]:
+    """Which weights the rate is not a fraction of, and their share of all."""
+    left = [one for one in records.unprunable if one.size]
+    size = sum(one.size for one in left)
+    if size:
+        texts = [f"{one.weight} of {one.op_type} {one.node}".strip() + f" ({one.reason})" for one in left]
+        total = size + records.size
+        yield (
+            f"{size:,} of {total:,} weights ({size / total:.2%}) were left as they are, and do not count towards the "
+            f"rate: {_some(texts)}."
+        )
+
+
+def _on_dense(config: PruneConfig, records: Records) -> Iterator[str]:
+    """Which weights lost elements and take as much room as before, and why."""
+    layers = [
+        layer
+        for layer in records.layers
+        if layer.format == "dense" and layer.note not in ("", EXCLUDED) and layer.kept < layer.size
+    ]
+    if config.format != "dense" and layers:
+        layers.sort(key=lambda layer: -layer.bytes_after)
+        yield f"Weights with zeros that are stored dense: {_some([f'{one.name} ({one.note})' for one in layers])}."
+
+
+def _some(texts: Sequence[str]) -> str:
+    """The first texts, and how many more there are."""
+    more = len(texts) - NAMED
+    return ", ".join(texts[:NAMED]) + (f" and {more:,} more (see `onnxprune inspect`)" if more > 0 else "")
 
 
 def _on_rates(config: PruneConfig, records: Records) -> Iterator[str]:

@@ -58,7 +58,7 @@ def run(
     begun = time.monotonic()
     with watch("load"):
         opened = open_model(source)
-        model, origin = opened.model, opened.origin
+        model, origin, computed = opened.model, opened.origin, opened.computed
         # A model that onnxruntime accepts is valid for all later stages.
         baseline = make_session(origin.file, origin.name)
         weights = usable_weights(model, origin.name, config)
@@ -116,7 +116,7 @@ def run(
                 *outcome_notes(evaluation, data),
                 *warnings,
                 *choices,
-                *notes(config, origin, target, data, records, by_magnitude, surgery),
+                *notes(config, origin, target, data, records, by_magnitude, surgery, computed),
             ),
             seconds=watch.seconds,
             histograms=records.histograms,

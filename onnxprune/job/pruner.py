@@ -13,7 +13,7 @@ from onnxprune.errors import ModelFileError, NothingToPruneError
 from onnxprune.job.calibrated import Calibration, prune_by_magnitude
 from onnxprune.job.requirements import is_calibrated
 from onnxprune.model.weights import Weight, Weights, constants_by_name, find_weights
-from onnxprune.pruning.allocation import Pool, allocate, excluded_weights
+from onnxprune.pruning.allocation import Pool, allocate, excluded_weights, included
 from onnxprune.pruning.blocks import BLOCK_PATTERNS
 from onnxprune.pruning.channels import choose_channels
 from onnxprune.pruning.criteria import find_criterion, magnitude
@@ -29,13 +29,14 @@ def usable_weights(model: ir.Model, name: str, config: PruneConfig) -> Weights:
 
     Raises:
         NothingToPruneError: there are none.
+        SelectorError: an --include matches nothing.
         ModelFileError: one holds NaN or infinity.
     """
-    found = find_weights(model)
+    found = included(find_weights(model), config.include)
     # Channels are also removed from weights that are not pruned one by one, for example those of an LSTM.
     asked = config.rate != 0
     if asked and not found.prunable and not (config.pattern == "channel" and unit_groups(model).positions):
-        reasons = "; ".join(f"{operand.weight}: {operand.reason}" for operand in found.unprunable[:3])
+        reasons = "; ".join(f"{operand.weight}: {operand.reason}" for operand in found.left[:3])
         reasons = reasons or "there is no Conv, Gemm or MatMul with a constant operand"
         raise NothingToPruneError(
             f"{name} has no weight that can be pruned ({reasons}): see `onnxprune inspect`"

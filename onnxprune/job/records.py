@@ -29,7 +29,7 @@ class Records:
 
     def __init__(self, weights: Weights, settings: PruningSettings):
         excluded = excluded_weights(weights.prunable, settings)
-        self.unprunable = weights.unprunable
+        self.unprunable = weights.left
         self.layers = [
             LayerRecord.of(weight, EXCLUDED if weight in excluded else "") for weight in weights.prunable
         ]

@@ -67,7 +67,7 @@ def measured_by(workers: Workers, opened: OpenedModel, data: Batch, rates: Seque
 def _measure_part(scan: _Scan, names: Sequence[str], progress: Progress) -> Found:
     with working_folder(None) as copies:
         model = unpacked(scan.model, copies).model
-        weights = [weight for weight in find_weights(model).prunable if weight.name in names]
+        weights = [weight for weight in find_weights(model).all if weight.name in names]
         arrays = partial(pruned_arrays, rates=scan.rates)
         found = measure(model, scan.data, weights, arrays, scan.cores, scan.workers)
         return {weight.name: deviations for weight, deviations in found}

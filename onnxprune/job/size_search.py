@@ -14,6 +14,7 @@ from onnxprune.job.pruner import make_pruner
 from onnxprune.job.store import store
 from onnxprune.model.io import staging
 from onnxprune.model.weights import Weight, find_weights
+from onnxprune.pruning.allocation import included
 from onnxprune.pruning.budget import HIGHEST, lowest_rate
 from onnxprune.pruning.rates import Curve
 from onnxprune.pruning.schedule import ONE_SHOT
@@ -62,7 +63,8 @@ def rate_of_bytes(
 def _file_bytes(model: ir.Model, config: PruneConfig, curves: Mapping[str, Curve] | None) -> int:
     """The size of the file that a job writes at a rate, without metadata."""
     copy = model.clone()
-    make_pruner(copy, find_weights(copy).prunable, config, curves=curves).prune(ONE_SHOT, {})
+    weights = included(find_weights(copy), config.include).prunable
+    make_pruner(copy, weights, config, curves=curves).prune(ONE_SHOT, {})
     fold_norms(copy)
     if config.remove_dead:
         remove_dead_units(copy)

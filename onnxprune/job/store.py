@@ -9,11 +9,12 @@ import onnx_ir as ir
 
 from onnxprune.config.output import OutputSettings
 from onnxprune.errors import SettingError
+from onnxprune.model.coo import SPARSE_TYPES
 from onnxprune.model.io import Staging
-from onnxprune.model.weights import find_weights
+from onnxprune.model.weights import Weight, find_weights
 from onnxprune.reports.record import ANNOTATION_PREFIX
 from onnxprune.sparse.opset import raise_opset
-from onnxprune.sparse.rewrite import Stored, quantized_dense, to_ops
+from onnxprune.sparse.rewrite import NO_GAIN, Stored, stored_dense, to_ops
 
 External = bool | None
 Same = Callable[[ir.Model, ir.Model], bool]
@@ -72,18 +73,25 @@ def _write_dense(
 def _write_coo(
     model: ir.Model, stage: Staging, settings: OutputSettings, external: External, same: Same, place: Place
 ) -> dict[str, Stored]:
-    weights = find_weights(model).prunable
+    weights = find_weights(model).all
     names = {weight.value.name or "" for weight in weights}
     sizes = stage.write(model, external=external, sparse_names=names)
-    left = {weight.name: quantized_dense(weight) for weight in weights if weight.quantized}
-    return left | {name: Stored(name, "coo", size) for name, size in sizes.items()}
+    left = [weight for weight in weights if weight.value.name not in sizes]
+    outcomes = {weight.name: stored_dense(weight, _why_not_coo(weight)) for weight in left}
+    return outcomes | {name: Stored(name, "coo", size) for name, size in sizes.items()}
+
+
+def _why_not_coo(weight: Weight) -> str:
+    if int(weight.tensor.dtype) not in SPARSE_TYPES:
+        return f"it is {weight.tensor.dtype.name.lower()}, which sparse_initializer is not written in"
+    return f"{NO_GAIN} as many bytes or more"
 
 
 def _write_ops(
     model: ir.Model, stage: Staging, settings: OutputSettings, external: External, same: Same, place: Place
 ) -> dict[str, Stored]:
     model, reason = raise_opset(model, same)
-    outcomes = to_ops(model, find_weights(model).prunable, settings.values)
+    outcomes = to_ops(model, find_weights(model).all, settings.values)
     place(model)
     stage.write(model, external=external)
     if reason is not None:

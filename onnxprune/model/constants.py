@@ -45,3 +45,19 @@ def put_tensor(value: ir.Value, tensor: ir.TensorProtocol) -> None:
         node.attributes["value"] = ir.AttrTensor("value", tensor)
     else:
         value.const_value = tensor
+
+
+def drop_constant(value: ir.Value) -> None:
+    """Remove a constant that nothing reads from its graph, and from the inputs that list it."""
+    node = value.producer()
+    if node is not None:
+        assert node.graph is not None
+        node.graph.remove(node, safe=True)
+        return
+    graph = value.graph
+    assert graph is not None and value.name is not None
+    del graph.initializers[value.name]
+    # Whoever still holds the value need not hold the weight as well.
+    value.const_value = None
+    if value.is_graph_input():
+        graph.inputs.remove(value)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.encoding import Encoding, along
-from onnxprune.model.slots import MICROSOFT, Integers, WeightSlot, domain_of, slots
+from onnxprune.model.slots import MICROSOFT, Integers, WeightSlot, domain_of, embedding_slots, slots
 
 FLOAT_TYPES = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 
@@ -49,14 +49,15 @@ def _path(value: ir.Value | None) -> list[ir.Node]:
     path: list[ir.Node] = []
     while value is not None and constant_tensor(value) is None:
         node = value.producer()
-        if node is None or not _passes(node):
+        if node is None or not passes(node):
             return []
         path.append(node)
         value = node.inputs[0]
     return path if value is not None else []
 
 
-def _passes(node: ir.Node) -> bool:
+def passes(node: ir.Node) -> bool:
+    """Whether a weight is found through this node."""
     domain = domain_of(node)
     return (not domain and node.op_type in PASSED_THROUGH) or (
         domain in ("", MICROSOFT) and node.op_type in QUANTIZING
@@ -72,7 +73,8 @@ def out_axis_of(use: Use, value: ir.Value) -> int:
 
 
 def _slot(use: Use) -> WeightSlot:
-    return next(slot for slot in slots(use.node) if slot.input_index == use.index)
+    candidates = (*slots(use.node), *embedding_slots(use.node))
+    return next(slot for slot in candidates if slot.input_index == use.index)
 
 
 def _order(path: Sequence[ir.Node], rank: int) -> list[int]:

@@ -117,10 +117,20 @@ WEIGHT_SLOTS: dict[tuple[str, str], tuple[WeightSlot, ...]] = {
     (MICROSOFT, "QAttention"): (WeightSlot(1, _columns(), Integers(4, 7)),),
 }
 
+_EMBEDDINGS = tuple(WeightSlot(index, _axis(0)) for index in (2, 3, 4))
+
+# Tables of vectors that are looked up: (entries, vector), each entry an output. They are pruned only where asked for.
+EMBEDDING_SLOTS: dict[tuple[str, str], tuple[WeightSlot, ...]] = {
+    ("", "Gather"): (WeightSlot(0, lambda node, rank: node.attributes.get_int("axis", 0) % max(rank, 1)),),
+    (MICROSOFT, "EmbedLayerNormalization"): _EMBEDDINGS,
+}
+
 # (domain, op_type) -> why the weights of an operator are not pruned.
 UNHANDLED: dict[tuple[str, str], str] = {
     (MICROSOFT, "MatMulNBits"): "weights that are packed into bytes are not supported",
     (MICROSOFT, "MatMulBnb4"): "weights that are packed into bytes are not supported",
+    (MICROSOFT, "GatherBlockQuantized"): "weights that are packed into bytes are not supported",
+    (MICROSOFT, "QEmbedLayerNormalization"): "the weights of this operator are not supported",
     (MICROSOFT, "QMoE"): "weights that are packed into bytes are not supported",
     (MICROSOFT, "MoE"): "weights of experts are not supported",
     (MICROSOFT, "DecoderAttention"): "the weights of this operator are not supported",
@@ -135,3 +145,8 @@ def domain_of(node: ir.Node) -> str:
 def slots(node: ir.Node) -> tuple[WeightSlot, ...]:
     """The inputs of a node that may hold a weight."""
     return WEIGHT_SLOTS.get((domain_of(node), node.op_type), ())
+
+
+def embedding_slots(node: ir.Node) -> tuple[WeightSlot, ...]:
+    """The inputs of a node that may hold an embedding."""
+    return EMBEDDING_SLOTS.get((domain_of(node), node.op_type), ())

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.model.computed import computed_nodes, constants_behind
 from onnxprune.model.constants import constant_tensor, constants, set_constant
 from onnxprune.model.encoding import Encoding
 from onnxprune.model.functions import obstacle
-from onnxprune.model.reading import FLOAT_TYPES, Use, encoding_of, out_axis_of, source
-from onnxprune.model.slots import UNHANDLED, domain_of, slots
+from onnxprune.model.reading import FLOAT_TYPES, QUANTIZING, Use, encoding_of, out_axis_of, source
+from onnxprune.model.slots import UNHANDLED, domain_of, embedding_slots, slots
+
+# Smaller constants of other operators are no weights worth naming, such as anchors and masks.
+NAMED_SHARE = 0.001
+NO_WEIGHT_TYPES = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataType.STRING)
+EMBEDDING = "it is an embedding, which is pruned where --include names it"
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,57 +156,149 @@ def constants_by_name(model: ir.Model) -> dict[str, ir.Value]:
 
 @dataclass(frozen=True)
 class Unprunable:
-    """An operand that looks like a weight but cannot be pruned, and the reason."""
+    """A weight that is left as it is, and the reason; `size`: elements of its constants, each counted once."""
 
     node: str
     op_type: str
     weight: str
     reason: str
+    size: int = 0
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The weights of a model that can be pruned, and the operands that look like weights but cannot."""
+    """The weights of a model that are pruned, those that are pruned only on request, and those that cannot be."""
 
     prunable: tuple[Weight, ...]
+    embeddings: tuple[Weight, ...]
     unprunable: tuple[Unprunable, ...]
+
+    @property
+    def all(self) -> tuple[Weight, ...]:
+        """Every weight of which the elements are known, pruned or not."""
+        return (*self.prunable, *self.embeddings)
+
+    @property
+    def left(self) -> tuple[Unprunable, ...]:
+        """What is left as it is, largest first; operands that are no weights, such as attention's, last."""
+        embeddings = (
+            Unprunable(weight.node_names[0], weight.op_type, weight.name, EMBEDDING, weight.size)
+            for weight in self.embeddings
+        )
+        return tuple(sorted((*embeddings, *self.unprunable), key=lambda one: -one.size))
+
+    def including(self, chosen: Collection[Weight]) -> Weights:
+        """The same, with the chosen embeddings among those that are pruned."""
+        added = tuple(weight for weight in self.embeddings if weight in chosen)
+        rest = tuple(weight for weight in self.embeddings if weight not in chosen)
+        return Weights((*self.prunable, *added), rest, self.unprunable)
+
+
+@dataclass(frozen=True)
+class _Left:
+    """A weight that is left as it is, and the constants that it is, or is computed from."""
+
+    weight: Unprunable
+    constants: Sequence[ir.Value]
 
 
 def find_weights(model: ir.Model) -> Weights:
-    """Every weight of the operators in `WEIGHT_SLOTS`, subgraphs included, in node order, shared ones once."""
+    """Every weight of the operators in `WEIGHT_SLOTS`, subgraphs included, in node order, shared ones once.
+
+    What else may be a weight is named with the reason why it is not pruned.
+    """
     uses: dict[ir.Value, list[Use]] = {}
-    unprunable: list[Unprunable] = []
+    looked_up: dict[ir.Value, list[Use]] = {}
+    left: list[_Left] = []
+    computed = computed_nodes(model)
     for node in model.graph.all_nodes():
-        for use, reason in _weight_operands(node):
+        for use, reason in _weight_operands(node, computed):
             value = source(node.inputs[use.index])
             assert value is not None
             if reason is None:
                 uses.setdefault(value, []).append(use)
             else:
-                unprunable.append(_unprunable(use, value, reason))
+                left.append(_left(use, value, reason, computed))
+        for use in _embedding_operands(node):
+            value = source(node.inputs[use.index])
+            assert value is not None
+            looked_up.setdefault(value, []).append(use)
     for function in model.functions.values():
-        unprunable += _function_weights(function, model)
+        left += (_Left(weight, ()) for weight in _function_weights(function, model))
+    embeddings = {value: found for value, found in looked_up.items() if value not in uses}
     names: dict[str, int] = {}
-    prunable = []
-    for value, value_uses in uses.items():
+    prunable: list[Weight] = []
+    tables: list[Weight] = []
+    for value, value_uses in (uses | embeddings).items():
         name = value.name or ""
         names[name] = names.get(name, 0) + 1
         unique = name if names[name] == 1 else f"{name}#{names[name]}"
         weight = Weight(unique, value, tuple(value_uses), out_axis_of(value_uses[0], value))
         if _zeros_differ(weight):
-            unprunable += [
-                _unprunable(use, value, "its nodes have different zero points for it") for use in value_uses
-            ]
+            reason = "its nodes have different zero points for it"
+            left += (_left(use, value, reason, computed) for use in value_uses)
         else:
-            prunable.append(weight)
-    return Weights(tuple(prunable), tuple(unprunable))
+            (tables if value in embeddings else prunable).append(weight)
+    counted = {weight.value: weight.size for weight in (*prunable, *tables)}
+    named = [_sized(one, counted) for one in left]
+    named += _others(model, counted)
+    return Weights(tuple(prunable), tuple(tables), tuple(named))
+
+
+def _left(use: Use, value: ir.Value, reason: str, computed: Collection[ir.Node]) -> _Left:
+    return _Left(_unprunable(use, value, reason), constants_behind(value, computed))
 
 
 def _unprunable(use: Use, value: ir.Value, reason: str) -> Unprunable:
     return Unprunable(use.node.name or "", use.node.op_type, value.name or "", reason)
 
 
-def _weight_operands(node: ir.Node) -> Iterator[tuple[Use, str | None]]:
+def _sized(one: _Left, counted: dict[ir.Value, int]) -> Unprunable:
+    """With the number of elements that are not `counted` yet, and then are."""
+    new = {value: size for value in one.constants if value not in counted and (size := _size(value)) > 1}
+    counted |= new
+    return replace(one.weight, size=sum(new.values()))
+
+
+def _size(value: ir.Value) -> int:
+    """The number of elements of a constant that may be a weight; 0 for shapes and the like."""
+    tensor = constant_tensor(value)
+    return 0 if tensor is None or tensor.dtype in NO_WEIGHT_TYPES else int(tensor.size)
+
+
+def _others(model: ir.Model, counted: dict[ir.Value, int]) -> Iterator[Unprunable]:
+    """Large matrices of floats that only operators without a place for a weight read."""
+    found = {}
+    for value in constants(model):
+        tensor = constant_tensor(value)
+        assert tensor is not None
+        matrix = tensor.dtype in FLOAT_TYPES and sum(dim > 1 for dim in tensor.shape.numpy()) > 1
+        if matrix and value not in counted and value.uses() and not _is_parameter(value):
+            found[value] = int(tensor.size)
+    least = NAMED_SHARE * (sum(counted.values()) + sum(found.values()))
+    for value, size in found.items():
+        node, _ = next(iter(value.uses()))
+        reason = f"no weights of {node.op_type} are pruned"
+        if size >= least:
+            yield Unprunable(node.name or "", node.op_type, value.name or "", reason, size)
+
+
+def _is_parameter(value: ir.Value) -> bool:
+    """Whether a constant is a bias, state or scale of an operator with a weight."""
+    return all(slots(node) or (node.op_type in QUANTIZING and index) for node, index in value.uses())
+
+
+def _embedding_operands(node: ir.Node) -> Iterator[Use]:
+    for slot in embedding_slots(node):
+        value = source(node.inputs[slot.input_index]) if slot.input_index < len(node.inputs) else None
+        tensor = constant_tensor(value)
+        if value is not None and tensor is not None and len(tensor.shape) >= 2:
+            use = Use(node, slot.input_index)
+            if isinstance(encoding_of(use, value), Encoding):
+                yield use
+
+
+def _weight_operands(node: ir.Node, computed: Collection[ir.Node]) -> Iterator[tuple[Use, str | None]]:
     """Each operand that is or looks like a weight, with the reason why it cannot be pruned, or None."""
     uses = [Use(node, slot.input_index) for slot in slots(node) if slot.input_index < len(node.inputs)]
     sources = [source(node.inputs[use.index]) for use in uses]
@@ -209,12 +307,15 @@ def _weight_operands(node: ir.Node) -> Iterator[tuple[Use, str | None]]:
     for use, value in zip(uses, sources, strict=True):
         tensor = constant_tensor(value)
         if tensor is None:
-            if use.index and value is not None and not weighted:
-                yield use, _why_not_constant(value)
+            constant = value is not None and value.producer() in computed
+            if value is not None and (constant or (use.index and not weighted)):
+                yield use, _why_not_constant(value, constant)
         elif len(tensor.shape) >= 2:
             assert value is not None
             encoding = encoding_of(use, value)
             yield use, encoding if isinstance(encoding, str) else None
+        elif value is not node.inputs[use.index]:
+            yield use, "it is stored as a vector that other nodes read too"
     reason = UNHANDLED.get((domain_of(node), node.op_type))
     for index, value in enumerate(node.inputs if reason else ()):
         tensor = constant_tensor(value)
@@ -230,11 +331,14 @@ def _zeros_differ(weight: Weight) -> bool:
     return any((np.broadcast_to(zero, weight.shape) != zeros[0]).any() for zero in zeros)
 
 
-def _why_not_constant(value: ir.Value) -> str:
+def _why_not_constant(value: ir.Value, constant: bool) -> str:
     producer = value.producer()
     if producer is None:
         return "its weight is a graph input without a value"
-    return f"its weight is computed in the graph, by {producer.op_type} node {producer.name!r}"
+    by = f"its weight is computed in the graph, by {producer.op_type} node {producer.name!r}"
+    if not constant:
+        return by
+    return f"{by}, from constants that other nodes read too or that are much smaller"
 
 
 def _function_weights(function: ir.Function, model: ir.Model) -> Iterator[Unprunable]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxprune.config.pruning import PruningSettings
 from onnxprune.errors import NothingToPruneError
-from onnxprune.model.weights import Weight
+from onnxprune.model.weights import Weight, Weights
 from onnxprune.pruning.rates import Curve, cheapest_rates, erk_rates, std_rates
 from onnxprune.pruning.selectors import select
 
@@ -36,6 +36,15 @@ def excluded_weights(weights: Sequence[Weight], settings: PruningSettings) -> se
         SelectorError: a selector matches nothing.
     """
     return {weight for selector in settings.exclude for weight in select(selector, weights)}
+
+
+def included(weights: Weights, selectors: Sequence[str]) -> Weights:
+    """The weights of a model, with the embeddings that `--include` names among those that are pruned.
+
+    Raises:
+        SelectorError: a selector matches nothing.
+    """
+    return weights.including([weight for selector in selectors for weight in select(selector, weights.all)])
 
 
 def allocate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -57,7 +58,8 @@ def cheapest_rates(curves: Mapping[str, Curve], costs: Mapping[str, float], rate
     for name, curve in curves.items():
         hull = _lower_hull([(0.0, 0.0), *curve])
         for (start, low), (end, high) in itertools.pairwise(hull):
-            slope = (high - low) / ((end - start) * costs[name])
+            # What costs nothing, such as an embedding's multiply-adds, is not worth any loss.
+            slope = (high - low) / ((end - start) * costs[name]) if costs[name] else math.inf
             pieces += [(slope, name, (end - start) / PIECES)] * PIECES
     rates = dict.fromkeys(curves, 0.0)
     left = rate * sum(costs[name] for name in curves)

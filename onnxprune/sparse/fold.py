@@ -23,13 +23,13 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.model.constants import constant_tensor, set_constant
+from onnxprune.model.constants import constant_tensor, drop_constant, set_constant
 from onnxprune.model.reading import RESHAPING, Use, out_axis_of
 from onnxprune.model.shapes import Shape, infer_shapes
 from onnxprune.model.weights import Weight
 from onnxprune.sparse.encode import halves
 from onnxprune.sparse.functions import LAST_IR_WITH_LISTED_INITIALIZERS
-from onnxprune.sparse.parts import add_constant, drop_constant, free_name, value_names
+from onnxprune.sparse.parts import add_constant, free_name, value_names
 
 SUMS = frozenset({"Add", "Sum"})
 AFFINE = SUMS | {"Mul", "BatchNormalization"}

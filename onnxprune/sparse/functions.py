@@ -9,6 +9,10 @@ Each is a Gemm, MatMul or Conv whose weight comes as the three constants of `spa
     SparseConv       (X, values, gaps, shape, B)      Conv(X, W, B)
     SparseConvNoBias (X, values, gaps, shape)         Conv(X, W)
 
+What any other operator reads, or several nodes do, is decoded in front of them:
+
+    SparseWeight     (values, gaps, shape)            W
+
 Those that multiply X from the right also come with what follows them: an addition, an activation, or both. Their
 names end in the operators that they took in, and what those read stands before the bias:
 
@@ -168,27 +172,33 @@ FUSED_OPS = tuple(
     if has_addend or activation.text
     for op in _WITH_WEIGHT_RIGHT
 )
+SPARSE_WEIGHT = "SparseWeight"
+# Of integers, SparseWeight holds these; the sparse operators compute in floats.
+STORED_INTEGERS = (ir.DataType.INT8, ir.DataType.UINT8)
 DEQUANTIZE, UNPACK_GAPS = "Dequantize", "UnpackGaps"
 SPARSE_OPS = {op.name: op for op in (*BASE_OPS, *FUSED_OPS)}
 
 # Zeros of the right type are one cast and expanded: ConstantOfShape takes no type from an attribute, and casting
 # what it gives doubled the load time of a 4096x25088 weight (1.6 s against 3.2 s).
-_TEMPLATE = """
-<domain: "{domain}", opset_import: ["" : {opset}]>
-{op.name} <{declared}> ({inputs}) => (Y)
-{{
+_DECODED = """
     distances = Cast <to = 7> (gaps)
-    axis = Constant <value = int64 {{0}}> ()
-    one = Constant <value = int64 {{1}}> ()
+    axis = Constant <value = int64 {0}> ()
+    one = Constant <value = int64 {1}> ()
     ends = CumSum (distances, axis)
     positions = Sub (ends, one)
     size = ReduceProd (shape)
-    nought = Constant <value = uint8 {{0}}> ()
+    nought = Constant <value = uint8 {0}> ()
     zero = Cast <to: int = @dtype> (nought)
     zeros = Expand (zero, size)
     entries = Cast <to: int = @dtype> (values)
     flat = ScatterElements (zeros, positions, entries)
     W = Reshape (flat, shape)
+"""
+_TEMPLATE = """
+<domain: "{domain}", opset_import: ["" : {opset}]>
+{op.name} <{declared}> ({inputs}) => (Y)
+{{
+    {decoded}
     {op.result} = {op.op_type} {passed} ({operands})
     {op.tail}
 }}
@@ -241,6 +251,18 @@ def decoder(name: str, opset: int) -> ir.Function:
     return parsed
 
 
+def weight_function(opset: int) -> ir.Function:
+    """The model-local function `SparseWeight` for a model of this opset."""
+    head = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]> {SPARSE_WEIGHT} <dtype>'
+    text = f"{head} (values, gaps, shape) => (W) {{ {_DECODED} }}"
+    parsed = ir.serde.deserialize_function(onnx.parser.parse_function(text))
+    parsed.doc_string = (
+        "A sparse weight: `values` stand at cumsum(gaps) - 1 of it, flattened; it is zero elsewhere. Written by "
+        "onnxprune."
+    )
+    return parsed
+
+
 def standard_opset(model: ir.Model) -> int:
     """The opset of standard operators that the model imports; 0 where it imports none."""
     return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
@@ -273,6 +295,7 @@ def function(op: SparseOp, opset: int) -> ir.Function:
         domain=DOMAIN,
         opset=opset,
         op=op,
+        decoded=_DECODED,
         declared=", ".join([*op.attributes, *op.activation.attributes, "dtype"]),
         inputs=", ".join([first, "values", "gaps", "shape", *op.followers, *others]),
         passed=f"<{references}>" if references else "",

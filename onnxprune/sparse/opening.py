@@ -1,4 +1,4 @@
-"""The one door for input models: read a model and restore its sparse nodes to standard operators."""
+"""The one door for input models: read a model, restore its sparse nodes to standard operators, compute its weights."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from onnxprune.model.computed import Computed, fold_computed
 from onnxprune.model.io import ModelLike, Source, load
 from onnxprune.sparse.restore import from_ops
 
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """A model as standard operators with dense weights, and where it came from."""
+    """A model as standard operators with dense weights, where it came from, and the weights that were computed."""
 
     model: ir.Model
     origin: Source
+    computed: tuple[Computed, ...] = ()
 
 
 def open_model(source: ModelLike | OpenedModel) -> OpenedModel:
@@ -30,4 +32,4 @@ def open_model(source: ModelLike | OpenedModel) -> OpenedModel:
         return source
     model, origin = load(source)
     from_ops(model)
-    return OpenedModel(model, origin)
+    return OpenedModel(model, origin, fold_computed(model))

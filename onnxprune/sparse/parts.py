@@ -83,18 +83,3 @@ def add_constant(beside: ir.Value, name: str, node_ending: str, tensor: ir.Tenso
     value.doc_string = beside.doc_string
     value.metadata_props.update(beside.metadata_props)
     return value
-
-
-def drop_constant(value: ir.Value) -> None:
-    node = value.producer()
-    if node is not None:
-        assert node.graph is not None
-        node.graph.remove(node, safe=True)
-        return
-    graph = value.graph
-    assert graph is not None and value.name is not None
-    del graph.initializers[value.name]
-    # Whoever still holds the value need not hold the weight as well.
-    value.const_value = None
-    if value.is_graph_input():
-        graph.inputs.remove(value)

@@ -12,13 +12,13 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
-from onnxprune.sparse.functions import DENSE_DOMAIN, DOMAIN, DOMAIN_VERSION, DOMAINS
+from onnxprune.sparse.functions import DENSE_DOMAIN, DOMAIN, DOMAIN_VERSION, DOMAINS, SPARSE_OPS
 
 
 def sparse_nodes(model: ir.Model) -> list[ir.Node]:
     """The nodes whose weight is stored sparse, wherever they run, in graph order, subgraphs included."""
-    # Functions of ours that only decode, in front of them, have no element type.
-    return [node for node in _own(model) if "dtype" in node.attributes]
+    # Functions of ours that only decode have no kernels.
+    return [node for node in _own(model) if node.op_type in SPARSE_OPS]
 
 
 def decoders(node: ir.Node) -> list[ir.Node]:

@@ -1,19 +1,32 @@
-"""onnxprune::Sparse... (X, values, gaps, shape) -> Gemm | MatMul | Conv (X, weight): what `to_ops` did, undone."""
+"""What `to_ops` did, undone.
+
+onnxprune::Sparse... (X, values, gaps, shape)     ->  Gemm | MatMul | Conv (X, weight)
+onnxprune::SparseWeight (values, gaps, shape)     ->  weight
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxprune.errors import ModelFileError
-from onnxprune.model.constants import constant_tensor
+from onnxprune.model.constants import constant_tensor, drop_constant
 from onnxprune.model.reading import FLOAT_TYPES
 from onnxprune.sparse.encode import decode, dequantize, unpack_gaps
-from onnxprune.sparse.functions import DECODERS, DEQUANTIZE, DOMAIN, DOMAIN_VERSION, DOMAINS, SPARSE_OPS
+from onnxprune.sparse.functions import (
+    DECODERS,
+    DEQUANTIZE,
+    DOMAIN,
+    DOMAIN_VERSION,
+    DOMAINS,
+    SPARSE_OPS,
+    SPARSE_WEIGHT,
+    STORED_INTEGERS,
+)
 from onnxprune.sparse.fuse import set_inputs, unfuse
-from onnxprune.sparse.parts import add_constant, drop_constant, value_names, weight_name
+from onnxprune.sparse.parts import add_constant, value_names, weight_name
 
 
 def from_ops(model: ir.Model) -> None:
@@ -36,12 +49,18 @@ def from_ops(model: ir.Model) -> None:
     unfuse(model, taken)
     weights: dict[tuple[ir.Value, ...], ir.Value] = {}
     sparse_nodes = [node for node in model.graph.all_nodes() if node.domain in DOMAINS]
+    parts: set[ir.Value] = set()
     for node in [node for node in sparse_nodes if node.op_type not in DECODERS]:
         constants = _constants(node)
+        parts.update(_with_what_decodes_to(constants))
+        if node.op_type == SPARSE_WEIGHT:
+            _put_back(node, constants)
+            continue
         if constants not in weights:
-            weights[constants] = _decoded(node, constants, taken)
+            name = weight_name(constants[0], taken)
+            weights[constants] = _decoded(node, constants, name, FLOAT_TYPES)
         _make_standard(node, weights[constants])
-    _drop_unread(set(_with_what_decodes_to(part for constants in weights for part in constants)))
+    _drop_unread(parts)
     for identifier in [identifier for identifier in model.functions if identifier[0] in DOMAINS]:
         del model.functions[identifier]
     for domain in DOMAINS:
@@ -57,14 +76,25 @@ def _make_standard(node: ir.Node, weight: ir.Value) -> None:
     del node.attributes["dtype"]
 
 
+def _put_back(node: ir.Node, constants: tuple[ir.Value, ...]) -> None:
+    """Make what a SparseWeight node decodes a constant again, under the name of the node's output."""
+    output, graph = node.outputs[0], node.graph
+    name, output.name = output.name or "", None
+    weight = _decoded(node, constants, name, (*FLOAT_TYPES, *STORED_INTEGERS))
+    output.replace_all_uses_with(weight, replace_graph_outputs=True)
+    assert graph is not None
+    graph.remove(node, safe=True)
+
+
 def _constants(node: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value]:
     """The values, gaps and shape of a sparse node, which must be constants."""
-    if node.op_type not in SPARSE_OPS:
+    bare = node.op_type == SPARSE_WEIGHT
+    if not bare and node.op_type not in SPARSE_OPS:
         raise ModelFileError(
             f"node {node.name!r} is a {DOMAIN}::{node.op_type}, which this onnxprune does not know: "
             "use the onnxprune that wrote the model"
         )
-    parts = node.inputs[1:4]
+    parts = node.inputs[:3] if bare else node.inputs[1:4]
     if len(parts) < 3 or not all(_is_constant(part) for part in parts):
         raise ModelFileError(
             f"the weight of {node.op_type} node {node.name!r} is not constant: "
@@ -75,16 +105,17 @@ def _constants(node: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value]:
     return values, gaps, shape
 
 
-def _decoded(node: ir.Node, constants: tuple[ir.Value, ...], taken: set[str]) -> ir.Value:
-    """The dense weight of a sparse node, as a constant beside its `values`."""
+def _decoded(
+    node: ir.Node, constants: tuple[ir.Value, ...], name: str, types: Collection[ir.DataType]
+) -> ir.Value:
+    """The dense weight of a sparse node, as a constant of this name beside its `values`."""
     values = constants[0]
-    name = weight_name(values, taken)
     attribute = node.attributes.get("dtype")
     dtype = attribute.value if attribute is not None else None
-    if dtype not in tuple(FLOAT_TYPES):
+    if dtype not in tuple(types):
+        kinds = "float type" if types is FLOAT_TYPES else "float type, int8 or uint8"
         raise ModelFileError(
-            f"{node.op_type} node {node.name!r} has no float type as its dtype: "
-            "write the model again with onnxprune"
+            f"{node.op_type} node {node.name!r} has no {kinds} as its dtype: write the model again with onnxprune"
         )
     values_array, gaps, shape = (_array(constant) for constant in constants)
     weight = decode(values_array, gaps, shape, f"sparse weight {name!r}")

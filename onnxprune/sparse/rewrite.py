@@ -1,20 +1,25 @@
-"""Gemm | MatMul | Conv (X, weight) -> onnxprune::Sparse... (X, values, gaps, shape); restore.py leads back.
+"""Weights in the sparse form; restore.py leads back.
+
+    Gemm | MatMul | Conv (X, weight)  ->  onnxprune::Sparse... (X, values, gaps, shape)
+    weight, read by anything else     ->  onnxprune::SparseWeight (values, gaps, shape)
 
 A node is changed in place: its name, outputs, metadata and position stay as they were, unless it takes in what
-follows it (fold.py, fuse.py). The dense weight gives way to three constants named after it, `<weight>.values`,
-`<weight>.gaps` and `<weight>.shape`: initializers of the same graph, or Constant nodes where it was one. Where
-values are stored in fp16 or int8, nodes of the functions in front make some of the three of smaller constants.
+follows it (fold.py, fuse.py). What reads the output of a SparseWeight is not changed. The dense weight gives way to
+three constants named after it, `<weight>.values`, `<weight>.gaps` and `<weight>.shape`: initializers of the same graph,
+or Constant nodes where it was one. Where values are stored in fp16 or int8, nodes of the functions in front make some
+of the three of smaller constants.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.model.constants import drop_constant
 from onnxprune.model.shapes import infer_shapes
 from onnxprune.model.weights import Weight
 from onnxprune.sparse.encode import (
@@ -36,18 +41,22 @@ from onnxprune.sparse.functions import (
     MIN_IR_VERSION,
     MIN_OPSET,
     SPARSE_OPS,
+    SPARSE_WEIGHT,
+    STORED_INTEGERS,
     UNPACK_GAPS,
     decoder,
     function,
     has_sparse_op,
     sparse_op,
     standard_opset,
+    weight_function,
 )
 from onnxprune.sparse.fuse import fuse, set_inputs
-from onnxprune.sparse.parts import add_constant, drop_constant, part_names, value_names
+from onnxprune.sparse.parts import add_constant, part_names, value_names
 
 # What two more tensors, with names of some twenty letters in the node and the value_info, take in the file.
 NAMING_BYTES = 256
+NO_GAIN = "sparse it takes"
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,7 @@ def to_ops(model: ir.Model, weights: Sequence[Weight], values: str = "fp32") -> 
     opset = standard_opset(model)
     if opset < MIN_OPSET:
         reason = f"sparse nodes need opset {MIN_OPSET}, the model's is {opset}"
-        return [quantized_dense(w) if w.quantized else _dense(w, reason) for w in weights]
+        return [stored_dense(weight, reason) for weight in weights]
     taken = value_names(model)
     # Only shapes tell what is broadcast; no one infers them once there are sparse nodes.
     shapes = infer_shapes(model) if any(_is_affine(weight) for weight in weights) else {}
@@ -93,29 +102,21 @@ def to_ops(model: ir.Model, weights: Sequence[Weight], values: str = "fp32") -> 
     return stored
 
 
-def quantized_dense(weight: Weight) -> Stored:
-    """A quantized weight stays as it is: sparse nodes hold floats, and would lose the runtime's integer kernels."""
-    return replace(_dense(weight, _integers(weight)), kept=weight.nonzero())
-
-
-def _integers(weight: Weight) -> str:
-    return f"it is {weight.tensor.dtype.name.lower()}, which sparse nodes do not compute in"
-
-
 def _is_affine(weight: Weight) -> bool:
     """Whether something multiplies or adds to what a node makes with the weight."""
     return any(reader.op_type in AFFINE for use in weight.uses for reader, _ in use.node.outputs[0].uses())
 
 
 def _store(weight: Weight, values: str, taken: set[str], folder: Folder) -> Stored:
-    if weight.quantized:
-        return quantized_dense(weight)
     reason = _why_dense(weight)
     if reason is None:
         reason = _why_no_gain(encode(weight.array()).nbytes, weight)
     if reason is not None:
-        return _dense(weight, reason)
-    folded = folder.fold(weight, half=values == "fp16" or weight.tensor.dtype == ir.DataType.FLOAT16)
+        return stored_dense(weight, reason)
+    quantized = weight.quantized
+    bare = not _has_sparse_nodes(weight)
+    half = values == "fp16" or weight.tensor.dtype == ir.DataType.FLOAT16
+    folded = () if bare else folder.fold(weight, half=half)
     rounded, scales = _rounded(weight, values)
     constants = _Constants(weight, taken)
     encoded = encode(weight.array() if rounded is None else rounded)
@@ -144,10 +145,13 @@ def _store(weight: Weight, values: str, taken: set[str], folder: Folder) -> Stor
             constants.add("layout", layout, ir.DataType.INT64),
         )
     shape = constants.add("shape", encoded.shape, ir.DataType.INT64)
-    for use in weight.uses:
-        _make_sparse(use.node, use.index, [stored, gaps, shape], dtype)
-    drop_constant(weight.value)
-    kept = int(np.count_nonzero(encoded.values)) if folded or rounded is not None else None
+    if bare:
+        constants.decode(stored, gaps, shape)
+    else:
+        for use in weight.uses:
+            _make_sparse(use.node, use.index, [stored, gaps, shape], dtype)
+        drop_constant(weight.value)
+    kept = int(np.count_nonzero(encoded.values)) if folded or quantized or rounded is not None else None
     if rounded is None:
         reason = (
             None if values == "fp32" else f"{values} cannot hold its values, which stay {dtype.name.lower()}"
@@ -158,6 +162,8 @@ def _store(weight: Weight, values: str, taken: set[str], folder: Folder) -> Stor
 
 def _rounded(weight: Weight, values: str) -> tuple[np.ndarray | None, np.ndarray | None]:
     """The weight in fp16, or in int8 with its scales; None where it keeps its own values."""
+    if weight.quantized:
+        return None, None
     if values == "fp16" and weight.tensor.dtype != ir.DataType.FLOAT16:
         return halves(weight.array(), weight.out_axis), None
     if values == "int8":
@@ -171,6 +177,7 @@ class _Constants:
     def __init__(self, weight: Weight, taken: set[str]) -> None:
         self.nbytes = 0
         self._beside = weight.value
+        self._weight = weight
         graph = weight.value.graph
         assert graph is not None
         self._before = weight.value.producer() or graph[0]
@@ -190,34 +197,56 @@ class _Constants:
         self._before.graph.insert_before(self._before, node)
         return node.outputs[0]
 
+    def decode(self, *parts: ir.Value) -> None:
+        """Put a SparseWeight node in the place of the weight, under its name."""
+        old, tensor = self._weight.value, self._weight.tensor
+        node = ir.Node(DOMAIN, SPARSE_WEIGHT, parts, [_dtype(tensor.dtype)], name=old.name)
+        made = node.outputs[0]
+        made.type, made.shape = ir.TensorType(tensor.dtype), ir.Shape(self._weight.shape)
+        assert self._before.graph is not None
+        self._before.graph.insert_before(self._before, node)
+        name = old.name
+        old.replace_all_uses_with(made, replace_graph_outputs=True)
+        drop_constant(old)
+        old.name, made.name = None, name
+
 
 def _why_dense(weight: Weight) -> str | None:
     """Why a weight must stay as it is, or None; told without encoding it."""
-    if weight.tensor.dtype == ir.DataType.BFLOAT16:
+    dtype = weight.tensor.dtype
+    if dtype == ir.DataType.BFLOAT16:
         return "onnxruntime's CPU provider computes nothing in bfloat16"
-    if weight.value.is_graph_output():
-        return "it is an output of its graph"
-    places = [(use.node, use.index) for use in weight.uses]
-    for node, index in weight.value.uses():
-        if (node, index) not in places:
-            return f"{node.op_type} node {node.name!r} reads it too"
-    nodes = [use.node for use in weight.uses]
-    for node, index in places:
-        if not has_sparse_op(node, index):
-            return f"{node.op_type} has no sparse form"
-    for node in nodes:
-        if node.domain in DOMAINS or nodes.count(node) > 1:
-            return f"both operands of node {node.name!r} are weights, and only one can be sparse"
+    if weight.quantized and (dtype not in STORED_INTEGERS or weight.encoding.zero.any()):
+        return f"it is {dtype.name.lower()}" + (
+            ", with a zero point that is not 0" if dtype in STORED_INTEGERS else ""
+        )
     return _why_no_gain(encoded_bytes(weight.nonzero(), weight.array().itemsize, len(weight.shape)), weight)
+
+
+def _has_sparse_nodes(weight: Weight) -> bool:
+    """Whether everything that reads a weight is a node that can become a sparse one."""
+    places = [(use.node, use.index) for use in weight.uses]
+    nodes = [node for node, _ in places]
+    return (
+        not weight.quantized
+        and not weight.value.is_graph_output()
+        and all((node, index) in places for node, index in weight.value.uses())
+        and all(node.inputs[index] is weight.value and has_sparse_op(node, index) for node, index in places)
+        # Of two operands that are weights, only one can be sparse.
+        and all(node.domain not in DOMAINS and nodes.count(node) == 1 for node in nodes)
+    )
 
 
 def _why_no_gain(encoded: int, weight: Weight) -> str | None:
     sparse, dense = encoded + NAMING_BYTES, weight.tensor.nbytes
-    return f"sparse it takes {sparse:,} bytes, names included, dense {dense:,}" if sparse >= dense else None
+    return f"{NO_GAIN} {sparse:,} bytes, names included, dense {dense:,}" if sparse >= dense else None
 
 
-def _dense(weight: Weight, reason: str) -> Stored:
-    return Stored(weight.name, "dense", weight.tensor.nbytes, reason)
+def stored_dense(weight: Weight, reason: str) -> Stored:
+    """A weight that stays as it is, and why."""
+    # Integers have rounded values to zero.
+    kept = weight.nonzero() if weight.quantized else None
+    return Stored(weight.name, "dense", weight.tensor.nbytes, reason, kept=kept)
 
 
 def _declare(model: ir.Model, opset: int) -> None:
@@ -225,6 +254,7 @@ def _declare(model: ir.Model, opset: int) -> None:
     names = {node.op_type for node in model.graph.all_nodes() if node.domain == DOMAIN}
     definitions = [function(op, opset) for name, op in SPARSE_OPS.items() if name in names]
     definitions += [decoder(name, opset) for name in DECODERS if name in names]
+    definitions += [weight_function(opset)] if SPARSE_WEIGHT in names else []
     for definition in definitions:
         model.functions[definition.identifier()] = definition
     model.opset_imports[DOMAIN] = DOMAIN_VERSION
@@ -240,4 +270,8 @@ def _make_sparse(node: ir.Node, weight_index: int, constants: Sequence[ir.Value]
     first, *others = (value for index, value in enumerate(node.inputs) if index != weight_index)
     set_inputs(node, [first, *constants, *others])
     node.domain, node.op_type = DOMAIN, op.name
-    node.attributes["dtype"] = ir.AttrInt64("dtype", int(dtype))
+    node.attributes["dtype"] = _dtype(dtype)
+
+
+def _dtype(dtype: ir.DataType) -> ir.Attr:
+    return ir.AttrInt64("dtype", int(dtype))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 
-ERRORS_ONLY = 4  # onnxruntime's log severity
+from onnxprune.model.evaluate import run_nodes
 
 
 def evaluate_node(node: ir.Node, inputs: list[np.ndarray | None], model: ir.Model) -> np.ndarray | None:
@@ -18,23 +16,5 @@ def evaluate_node(node: ir.Node, inputs: list[np.ndarray | None], model: ir.Mode
         proto.input[index] = "" if array is None else f"input{index}"
         if array is not None:
             feeds[f"input{index}"] = array
-    try:
-        infos = [
-            onnx.helper.make_tensor_value_info(
-                name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
-            )
-            for name, array in feeds.items()
-        ]
-        output = onnx.helper.make_empty_tensor_value_info(proto.output[0])
-        graph = onnx.helper.make_graph([proto], "one_node", infos, [output])
-        opsets = [onnx.helper.make_opsetid(d, v) for d, v in model.graph.opset_imports.items()]
-        one = onnx.helper.make_model(graph, ir_version=model.ir_version, opset_imports=opsets)
-        options = ort.SessionOptions()
-        options.log_severity_level = ERRORS_ONLY
-        options.intra_op_num_threads = 1
-        session = ort.InferenceSession(one.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        (result,) = session.run(None, feeds)
-    except Exception:
-        # onnxruntime has no kernel for this type or operator; its exceptions share no base class of their own.
-        return None
-    return np.asarray(result)
+    results = run_nodes([proto], feeds, [proto.output[0]], model)
+    return None if results is None else results[0]

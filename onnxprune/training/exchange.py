@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -14,9 +14,14 @@ from onnxprune.model.reading import dequantized
 from onnxprune.training.trainable import trained_constants, unique_names
 
 
-def borrowed(module: fx.GraphModule, model: ir.Model) -> dict[ir.Value, nn.Parameter]:
-    """The parameters of the model's constants, by value; parameters of model-local functions are frozen."""
-    values = trained_constants(model)
+def borrowed(
+    module: fx.GraphModule, model: ir.Model, embeddings: Collection[str] = ()
+) -> dict[ir.Value, nn.Parameter]:
+    """The parameters of the model's constants, by value; parameters of model-local functions are frozen.
+
+    `embeddings`: those that `to_torch` was given.
+    """
+    values = trained_constants(model, embeddings)
     parameters = dict(module.named_parameters())
     paths = module.meta["parameters"]
     trained = {

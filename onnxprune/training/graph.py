@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,11 +35,11 @@ class UnsupportedOperatorError(OnnxPruneError):
     """The model has an operator, or a use of one, that cannot be fine-tuned."""
 
 
-def to_torch(model: ir.Model) -> fx.GraphModule:
+def to_torch(model: ir.Model, embeddings: Collection[str] = ()) -> fx.GraphModule:
     """The graph as a torch module that takes the graph's inputs in order and returns a tuple of its outputs.
 
-    Parameters are the constants that the table of operators declares as trained, under their ONNX names;
-    other constants are buffers, or numbers in the code. A name that torch does not allow (`a` beside `a.b`,
+    Parameters are the constants that the table of operators declares as trained, and these `embeddings`, under their
+    ONNX names; other constants are buffers, or numbers in the code. A name that torch does not allow (`a` beside `a.b`,
     `forward`, one with a quote) is changed: `module.meta["parameters"]` maps the ONNX name of every
     parameter, with #2, #3 where subgraphs repeat one, to its name in the module. `module.meta["inputs"]`
     and `module.meta["outputs"]` list the ONNX names of inputs and outputs.
@@ -59,7 +59,7 @@ def to_torch(model: ir.Model) -> fx.GraphModule:
             f"the model's functions cannot be inlined: {first_line(error)}; {_FIX}"
         ) from error
     names = ModuleNames()
-    trained = {value: names.give(value.name or "") for value in trained_constants(model)}
+    trained = {value: names.give(value.name or "") for value in trained_constants(model, embeddings)}
     inputs = [value for value in model.graph.inputs if not value.is_initializer()]
     module = _Builder(model, trained, names, None).module(model.graph, inputs)
     module.meta["inputs"] = [value.name for value in inputs]

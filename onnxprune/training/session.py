@@ -39,11 +39,12 @@ class PruningSession:
         # channels_last is faster for convolutions and pooling on CPUs: a step of LeNet-5 takes 14 ms instead of 25.
         # (torch's stubs lack the argument.)
         modes = Modes(model, settings.batch_norm, _dropouts(pruner, settings))
-        graph = to_torch(modes.prepared(features(model, settings)))
+        pruned = {weight.value.name or "" for weight in pruner.weights}
+        graph = to_torch(modes.prepared(features(model, settings)), pruned)
         modes.install(graph)
         self.module = graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.modes = modes
-        self.parameters = borrowed(self.module, model)
+        self.parameters = borrowed(self.module, model, pruned)
         for norm in restored_norms(model):
             # The norm takes the mean away, and with it the bias.
             self.parameters[norm.layer.bias].requires_grad_(False)

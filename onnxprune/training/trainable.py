@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.reading import FLOAT_TYPES, QUANTIZING, dequantized
+from onnxprune.model.slots import embedding_slots
 from onnxprune.training.ops import Lowering, find_lowering
 
 _SCALING = frozenset({"Add", "Sub", "Mul", "Div"})
 
 
-def trained_constants(model: ir.Model) -> list[ir.Value]:
-    """The trainable constants, each once, in the order of the nodes that use them.
+def trained_constants(model: ir.Model, embeddings: Collection[str] = ()) -> list[ir.Value]:
+    """The trainable constants, each once, in the order of the nodes that use them; `embeddings` by name, as well.
 
     These are operands that the table declares (`trains`), seen through operators that only move or quantize elements,
     and constants of bias Adds: with more than one element, added to the result of a node with a trained weight, which
@@ -26,7 +27,11 @@ def trained_constants(model: ir.Model) -> list[ir.Value]:
         lowering = _lowering(node, model)
         for index in lowering.trains if lowering else ():
             source = _source(_operand(node, index), model)
-            if source is not None and (_is_float(source) or dequantized(source) is not None):
+            if source is not None and _is_trainable(source):
+                trained[source] = None
+        for slot in embedding_slots(node):
+            source = _source(_operand(node, slot.input_index), model)
+            if source is not None and source.name in embeddings and _is_trainable(source):
                 trained[source] = None
         bias = _bias(node, model, trained)
         if bias is not None:
@@ -51,6 +56,10 @@ def _lowering(node: ir.Node, model: ir.Model) -> Lowering | None:
 
 def _operand(node: ir.Node, index: int) -> ir.Value | None:
     return node.inputs[index] if index < len(node.inputs) else None
+
+
+def _is_trainable(value: ir.Value) -> bool:
+    return _is_float(value) or dequantized(value) is not None
 
 
 def _is_float(value: ir.Value) -> bool:

@@ -89,7 +89,8 @@ def test_a_function_of_another_opset_is_named_with_what_to_do():
     model = written(
         f"{GRAPH} {{ y = local.dense (x, w) }}", {"w": normal(8, 4)}, functions=local(DENSE, opset=16)
     )
-    (operand,) = find_weights(load(model)[0]).unprunable
+    operand, argument = find_weights(load(model)[0]).unprunable
+    assert (argument.weight, argument.op_type, argument.size) == ("w", "dense", 32)
     assert "opset 16 and the model opset 17" in operand.reason
     with pytest.raises(NothingToPruneError, match=r"onnx\.inliner"):
         onnxprune.prune(model, rate=0.5)

@@ -312,7 +312,7 @@ def test_patterns_hold_in_quantized_weights(name, pattern):
         (
             "r = Reshape (w, shape) wd = DequantizeLinear <axis = 1> (r, cs) y = MatMul (x, wd)",
             {"shape": np.array([8, 6]), "cs": per(6)[0]},
-            "reshaped between the weight and its scales",
+            None,
         ),
     ],
 )
@@ -327,6 +327,17 @@ def test_quantized_weights_whose_zero_is_not_known_are_named(nodes, constants, r
         assert onnxprune.prune(model, rate=0.5, remove_dead=False).report.layers[0].kept == 24
         return
     with pytest.raises(NothingToPruneError, match=reason):
+        onnxprune.prune(model, rate=0.5)
+
+
+def test_quantized_weights_that_are_reshaped_for_one_reader_of_two_are_named():
+    nodes = """r = Reshape (w, shape) wd = DequantizeLinear <axis = 1> (r, cs) y = MatMul (x, wd)
+        also = DequantizeLinear (w, ws)"""
+    model = written(
+        f"g ({X}) => ({Y}, float[6,8] also) {{ {nodes} }}",
+        {"w": integers(6, 8), "ws": np.float32(0.1), "shape": np.array([8, 6]), "cs": per(6)[0]},
+    )
+    with pytest.raises(NothingToPruneError, match="reshaped between the weight and its scales"):
         onnxprune.prune(model, rate=0.5)
 
 

@@ -388,40 +388,6 @@ def test_names_that_are_taken_are_numbered_and_restored():
     assert canonical(ir.to_proto(model)) == canonical(dense)
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("{ y = MatMul (x, w) v = Transpose (w) }", "Transpose node '' reads it too"),
-        ("{ y = Gemm (x, w, w) v = Relu (y) }", "Gemm node '' reads it too"),
-        ("{ z = MatMul (w, w) y = Add (x, z) v = Relu (y) }", "both operands"),
-    ],
-)
-def test_a_weight_that_cannot_be_sparse_everywhere_stays_dense(text, reason):
-    dense = parse(f"g (float[16, 16] x) => (float[a, b] y, float[c, d] v) {text}", w=sparse_array(16, 16))
-    encoded, (outcome,) = sparse(dense)
-    assert (outcome.format, outcome.bytes) == ("dense", 1024)
-    assert reason in outcome.reason
-    assert canonical(encoded) == canonical(dense)
-
-
-def test_a_weight_that_is_a_graph_output_stays_dense():
-    dense = parse("g (float[n, 32] x) => (float[n, 16] y, float[32, 16] w) { y = MatMul (x, w) }")
-    dense.graph.initializer.append(numpy_helper.from_array(sparse_array(32, 16), "w"))
-    _, (outcome,) = sparse(dense)
-    assert outcome.reason == "it is an output of its graph"
-
-
-def test_of_two_weights_of_one_node_the_second_stays_dense():
-    text = "g (float[16, 16] x) => (float[16, 16] y) { z = MatMul (v, w) y = Add (x, z) }"
-    dense = parse(text, v=sparse_array(16, 16), w=sparse_array(16, 16, seed=5))
-    encoded, stored = sparse(dense)
-    assert [outcome.format for outcome in stored] == ["ops", "dense"]
-    assert_same_outputs(dense, encoded, x=dense_array(16, 16))
-    model = ir.from_proto(encoded)
-    from_ops(model)
-    assert canonical(ir.to_proto(model)) == canonical(dense)
-
-
 @pytest.mark.parametrize("density", [0.81, 1.0])
 def test_a_weight_that_gains_nothing_stays_as_it_was(density):
     dense = parse(

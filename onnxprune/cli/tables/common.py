@@ -22,10 +22,11 @@ def table(title: str, *columns: str, numeric: int = 3) -> Table:
 
 
 def unprunable_table(operands: Sequence[Unprunable]) -> list[Table]:
-    """A table of the weights that cannot be pruned, with the reason; no table if there are none."""
+    """A table of the weights that are left as they are, with the reason; no table if there are none."""
     if not operands:
         return []
-    made = table("cannot be pruned", "weight", "operator", "node", "reason", numeric=0)
+    made = table("left as they are", "weight", "operator", "node", "reason", "weights", numeric=1)
     for operand in operands:
-        made.add_row(*map(escape, (operand.weight, operand.op_type, operand.node, operand.reason)))
+        size = f"{operand.size:,}" if operand.size else ""
+        made.add_row(*map(escape, (operand.weight, operand.op_type, operand.node, operand.reason, size)))
     return [made]
