@@ -20,7 +20,7 @@ from onnxprune.pruning.masks import NonZero, apply_masks, make_masks
 from onnxprune.pruning.pruner import Arrays, Pruner
 from onnxprune.pruning.rates import Curve
 from onnxprune.pruning.schedule import PruningStep, layer_family
-from onnxprune.surgery import unit_groups, zero_units
+from onnxprune.surgery import UnitGroups, unit_groups, zero_units
 
 
 def usable_weights(model: ir.Model, name: str, config: PruneConfig) -> Weights:
@@ -67,7 +67,7 @@ def make_pruner(
     needs = find_criterion(config.criterion).needs
     if config.pattern == "channel":
         excluded = {weight.name for weight in excluded_weights(weights, config)}
-        return Pruner(partial(_prune_channels, model, excluded, config), (), needs)
+        return Pruner(partial(_prune_channels, model, unit_groups(model), excluded, config), (), needs)
     pools = allocate(weights, config, curves, costs)
     return Pruner(
         partial(_prune_weights, pools, config, calibration),
@@ -134,23 +134,27 @@ def _weight_score(config: PruneConfig, gradients: Arrays) -> Callable[[Weight], 
 
 
 def _prune_channels(
-    model: ir.Model, excluded: set[str], config: PruneConfig, step: PruningStep, gradients: Arrays
+    model: ir.Model,
+    groups: UnitGroups,
+    excluded: set[str],
+    config: PruneConfig,
+    step: PruningStep,
+    gradients: Arrays,
 ) -> Arrays:
     """Zero whole channels: the masks of weights and biases."""
     assert config.rate is not None
-    values = constants_by_name(model)
-    groups = unit_groups(model)
+    values, weights = constants_by_name(model), groups.weights
     criterion = find_criterion(config.criterion)
     assert criterion.channel_norm is not None
     scores = {
         name: array
         if criterion.needs == "gradients" and values[name] not in gradients
         else criterion.score(array, gradients.get(values[name], array))
-        for name, array in groups.weights.items()
+        for name, array in weights.items()
     }
     choice = choose_channels(
         groups.positions,
-        groups.weights,
+        weights,
         step.rate(config.rate),
         allocation=config.allocation,
         norm=criterion.channel_norm,
