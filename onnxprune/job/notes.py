@@ -17,9 +17,6 @@ from onnxprune.model.io import Source
 from onnxprune.sparse.fold import folding_notes
 from onnxprune.surgery import SurgeryReport
 
-# Channels are coarse: a rate that is missed by less than this needs no note.
-SHORTFALL = 0.02
-
 
 def notes(
     config: PruneConfig,
@@ -97,16 +94,11 @@ def outcome_notes(evaluation: Evaluation, data: JobData) -> Iterator[str]:
 
 def _on_rates(config: PruneConfig, records: Records) -> Iterator[str]:
     reached = 1 - records.kept / max(records.size, 1)
-    channel = config.pattern == "channel" and config.rate is not None and records.size
-    if channel and config.rate is not None and reached < config.rate - SHORTFALL:
-        yield (
-            f"Only {reached:.0%} of the weights were removed; the other channels are excluded or frozen (see "
-            "--report). --pattern unstructured can remove more."
-        )
     if config.flops is not None or config.bytes is not None:
         yield f"The rate for {config.amount} is {reached:.4f}."
     empty = [layer.name for layer in records.layers if not layer.kept]
     if empty:
         yield (
-            f"All weights of {', '.join(empty)} were removed, so the outputs are constant: give a lower --layer-rate."
+            f"All weights of {', '.join(empty)} were removed, so the outputs are constant: give a lower rate, or "
+            "--allocation uniform."
         )

@@ -82,6 +82,7 @@ def run(
             advance = partial(progress, "prune")
             epochs = prune_and_fine_tune(model, plan.pruner, data, config, advance, context.start, deadline)
             fold_norms(model)
+            not_removed = tuple(plan.pruner.notes())
             records.pruned()
         with watch("remove dead units"):
             surgery = remove_dead_units(model) if config.remove_dead else None
@@ -112,6 +113,7 @@ def run(
                 *outcome_notes(evaluation, data),
                 *warnings,
                 *choices,
+                *not_removed,
                 *notes(config, origin, target, data, records, by_magnitude, surgery),
             ),
             seconds=watch.seconds,
