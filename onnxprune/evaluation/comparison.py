@@ -32,6 +32,8 @@ class OutputDifference:
     `cosine`: cosine similarity; `absolute`: largest absolute difference; `relative`: the same divided by the largest
     absolute value; `agreement`: fraction of samples with the same arg-max (None where the output has no class axis);
     `mismatched`: how many of its `elements` differ by more than the tolerance, all of them if the shapes differ.
+    `not_finite`: how many of the baseline's are NaN or infinite; they count in no figure where the pruned model's are
+    the same. `lost`: how many of the pruned model's are, and the baseline's are not: `absolute` is infinite then.
     """
 
     output: str
@@ -41,6 +43,8 @@ class OutputDifference:
     agreement: float | None
     elements: int
     mismatched: int
+    not_finite: int = 0
+    lost: int = 0
 
 
 @dataclass(frozen=True)
@@ -160,6 +164,7 @@ class _Difference:
         self.form = form
         self.dot = self.norm_old = self.norm_new = self.absolute = self.largest = 0.0
         self.agreeing = self.compared = self.elements = self.mismatched = 0
+        self.not_finite = self.lost = 0
 
     def add(self, old: Any, new: Any) -> None:
         # Values that are not finite count as differences; numpy's warnings about them are not needed.
@@ -186,13 +191,19 @@ class _Difference:
             self.agreeing += int(same.sum())
             self.compared += same.size
         old64, new64 = old.astype(np.float64).ravel(), new.astype(np.float64).ravel()
+        same = np.isclose(new64, old64, self.tolerance.relative, self.tolerance.absolute, equal_nan=True)
+        self.mismatched += int(np.count_nonzero(~same))
+        finite = np.isfinite(old64)
+        if not finite.all():
+            self.not_finite += int(np.count_nonzero(~finite))
+            old64, new64 = old64[finite | ~same], new64[finite | ~same]
+        self.lost += int(np.count_nonzero(np.isfinite(old64) & ~np.isfinite(new64)))
         self.dot += float(old64 @ new64)
         self.norm_old += float(old64 @ old64)
         self.norm_new += float(new64 @ new64)
-        same = np.isclose(new64, old64, self.tolerance.relative, self.tolerance.absolute, equal_nan=True)
-        self.mismatched += int(np.count_nonzero(~same))
         if old64.size:
-            self.absolute = max(self.absolute, float(np.abs(old64 - new64).max()))
+            farthest = float(np.abs(old64 - new64).max())
+            self.absolute = np.inf if np.isnan(farthest) else max(self.absolute, farthest)
             self.largest = max(self.largest, float(np.abs(old64).max()))
 
     def _class_axis(self, output: np.ndarray) -> int | None:
@@ -212,7 +223,15 @@ class _Difference:
             relative = self.absolute / self.largest if self.largest else float(self.absolute > 0)
         agreement = self.agreeing / self.compared if self.compared else None
         return OutputDifference(
-            name, float(cosine), self.absolute, float(relative), agreement, self.elements, self.mismatched
+            name,
+            float(cosine),
+            self.absolute,
+            float(relative),
+            agreement,
+            self.elements,
+            self.mismatched,
+            self.not_finite,
+            self.lost,
         )
 
     def agreement_error(self) -> float | None:

@@ -76,7 +76,16 @@ def _on_data(config: PruneConfig, origin: Source, target: Path | None, data: Job
 
 
 def outcome_notes(evaluation: Evaluation, data: JobData) -> Iterator[str]:
-    """Whether the pruned model is no better than guessing, where the input model was."""
+    """Where outputs are not finite, and whether only the pruned model is no better than guessing."""
+    for output in evaluation.outputs:
+        count = f"of {output.elements:,} numbers of output {output.output!r}"
+        if output.not_finite:
+            yield f"{output.not_finite:,} {count} of the input model are not finite on {evaluation.data}."
+        if output.lost:
+            yield (
+                f"{output.lost:,} {count} of the pruned model are not finite on {evaluation.data}, where those of the "
+                "input model are: give a lower --rate."
+            )
     forms = label_forms(data.test)
     classes = next(iter(forms.values())).classes if forms else 0
     if classes < 2 or evaluation.pruned is None or evaluation.baseline is None:

@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from onnxprune.config.declare import settled
 from onnxprune.config.settings import PruneConfig
+from onnxprune.errors import NotFiniteError
 from onnxprune.job.defaults import is_open
 from onnxprune.job.fine_tune import prune_and_fine_tune
 from onnxprune.job.inputs import JobData
@@ -94,8 +95,11 @@ class Rehearsal:
         model = self._model.clone()
         weights = usable_weights(model, self._name, config)
         plan = make_plan(model, weights.prunable, self._data, config, self._dense)
-        records = prune_and_fine_tune(model, plan.pruner, self._data, config, lambda fraction: None)
-        loss = records[-1]["loss"]
+        try:
+            tuned = prune_and_fine_tune(model, plan.pruner, self._data, config, lambda fraction: None)
+        except NotFiniteError:
+            return math.inf
+        loss = math.inf if tuned.diverged else tuned.epochs[-1]["loss"]
         return loss if math.isfinite(loss) else math.inf
 
 
@@ -185,6 +189,8 @@ def _first_good(losses: dict[str, float]) -> str:
 
 def _largest_good(losses: dict[float, float]) -> float:
     good = TOLERANCE * min(losses.values())
+    if math.isinf(good):
+        return min(losses)
     return max(value for value, loss in losses.items() if loss <= good)
 
 
