@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from onnxprune.data.specs import InputSpec, fixed_batch
 from onnxprune.evaluation.labels import LabelForm, label_forms
 from onnxprune.evaluation.runs import BATCH_SAMPLES, check_runs, run_batch
 from onnxprune.evaluation.scores import BY_KIND, Metrics, RunningScores, Score
+from onnxprune.evaluation.sessions import drawn, restarted
 from onnxprune.evaluation.significance import drop_error
 
 
@@ -60,6 +61,9 @@ class Evaluation:
     outputs: tuple[OutputDifference, ...]
     drop_error: float | None = None
     """The standard error of `drop()`, from the samples' own differences; None where it is not known."""
+
+    draws: str = ""
+    """Where a model draws random numbers, a sentence on whether both draw the same."""
 
     @property
     def baseline(self) -> Score | None:
@@ -114,6 +118,7 @@ class Evaluation:
             "drop_error": self.drop_error,
             "drop_text": self.drop_text(self.drop()),
             "loss": self.loss(),
+            "draws": self.draws,
         }
 
 
@@ -135,6 +140,8 @@ def compare(
     metrics.check_labeled(data)
     if not label_forms(data):
         data = check_runs(baseline, data, specs, metrics)
+    # Runs before have drawn.
+    baseline, pruned = restarted(baseline), restarted(pruned)
     fixed = None if data.whole else fixed_batch(specs)
     forms = label_forms(data)
     labeled = {key or names[0]: form for key, form in forms.items()}
@@ -153,7 +160,21 @@ def compare(
     moved = tuple(difference.result(name) for difference, name in zip(differences, names, strict=True))
     tracks = [each.tracks for each in running]
     error = drop_error(tracks[0][0], tracks[1][0]) if scores else differences[0].agreement_error()
-    return Evaluation(data.name, len(data), scores, moved, error)
+    draws = draws_text(drawn(baseline), drawn(pruned))
+    return Evaluation(data.name, len(data), scores, moved, error, draws)
+
+
+def draws_text(baseline: Mapping[str, str], pruned: Mapping[str, str]) -> str:
+    """The sentence on operators that draw random numbers: their types by the name of their output, in both models."""
+    if not baseline and not pruned:
+        return ""
+    kinds = ", ".join(sorted({*baseline.values(), *pruned.values()}))
+    if baseline == pruned:
+        return f"Random numbers ({kinds}) are the same in both models."
+    return (
+        f"The models draw different random numbers ({kinds}), so that their outputs cannot be compared: give two "
+        "models in which the outputs of these operators have the same names."
+    )
 
 
 class _Difference:

@@ -77,6 +77,8 @@ def _on_data(config: PruneConfig, origin: Source, target: Path | None, data: Job
 
 def outcome_notes(evaluation: Evaluation, data: JobData) -> Iterator[str]:
     """Where outputs are not finite, and whether only the pruned model is no better than guessing."""
+    if evaluation.draws:
+        yield evaluation.draws
     for output in evaluation.outputs:
         count = f"of {output.elements:,} numbers of output {output.output!r}"
         if output.not_finite:
