@@ -29,6 +29,10 @@ class DataError(OnnxPruneError):
     """Data whose names, dtypes or shapes do not fit the model, or that cannot be read."""
 
 
+class NotFiniteError(OnnxPruneError):
+    """A training, a calibration or the pruned model gives NaN or infinity where the input model does not."""
+
+
 class OutputError(OnnxPruneError):
     """The output file cannot be written."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.calibration.moments import Moments
+from onnxprune.calibration.moments import Moments, check_finite
 from onnxprune.calibration.segments import Tensors
 from onnxprune.calibration.walk import Visit
 from onnxprune.model.constants import constant_tensor, set_constant
@@ -54,6 +54,7 @@ def correct_norm(visit: Visit, dense: Tensors) -> None:
     )
     spread = before.std(1, dtype=np.float64)
     growth = np.divide(after.std(1, dtype=np.float64), spread, out=np.ones_like(spread), where=spread > 0)
+    check_finite((spread, growth), visit.node)
     shift = after.mean(1, dtype=np.float64) - growth * before.mean(1, dtype=np.float64)
     for value, array in (
         (mean, growth * dense[mean].numpy() + shift),

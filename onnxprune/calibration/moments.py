@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx_ir as ir
 
+from onnxprune.errors import NotFiniteError
 from onnxprune.model.blocks import Blocks
 
 # Most columns of all batches; if there are more (a Conv has one for each output position), they are drawn at random.
@@ -51,9 +53,26 @@ def collect(blocks: Blocks, pairs: Sequence[tuple[np.ndarray, np.ndarray]], seed
         dense, pruned = (
             blocks.columns(data.astype(np.float32, copy=False), most, seed + number) for data in batch
         )
-        second += pruned @ pruned.transpose(0, 2, 1)
-        cross += dense @ pruned.transpose(0, 2, 1)
+        # What overflows is refused below.
+        with np.errstate(over="ignore", invalid="ignore"):
+            second += pruned @ pruned.transpose(0, 2, 1)
+            cross += dense @ pruned.transpose(0, 2, 1)
         mean += pruned.sum(2, dtype=np.float64)
         dense_mean += dense.sum(2, dtype=np.float64)
         count += dense.shape[2]
-    return Moments(second / count, cross / count, mean / count, dense_mean / count, count)
+    found = Moments(second / count, cross / count, mean / count, dense_mean / count, count)
+    check_finite((found.second, found.cross), blocks.node)
+    return found
+
+
+def check_finite(statistics: Sequence[np.ndarray], node: ir.Node) -> None:
+    """Check what was measured of a layer's inputs.
+
+    Raises:
+        NotFiniteError: it holds NaN or infinity.
+    """
+    if not all(np.isfinite(array).all() for array in statistics):
+        raise NotFiniteError(
+            f"the inputs of {node.op_type} {node.name or node.outputs[0].name!r} are not finite on the calibration "
+            "data, or too large to square: give data on which they are, or --exclude the layer"
+        )

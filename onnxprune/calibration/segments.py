@@ -11,7 +11,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from onnxprune.errors import DataError, first_line
-from onnxprune.evaluation.sessions import make_session
+from onnxprune.evaluation.sessions import make_session, restarted
 from onnxprune.model.constants import constant_tensor
 
 Arrays = dict[ir.Value, np.ndarray]
@@ -62,7 +62,7 @@ class Segment:
                 if self._session is None:
                     self._session = make_session(self._proto(arrays), "a part of the model", self._threads)
             feeds = {value.name: arrays[value] for value in self.reads}
-            outputs = self._session.run([value.name for value in self.gives], feeds)
+            outputs = restarted(self._session).run([value.name for value in self.gives], feeds)
         except Exception as error:
             raise DataError(
                 f"onnxruntime cannot run the model layer by layer: {first_line(error)}; use --criterion magnitude"

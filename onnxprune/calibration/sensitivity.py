@@ -16,7 +16,11 @@ from onnxprune.calibration.segments import Segment, compared, last_reads, reads
 from onnxprune.calibration.walk import Visit, batches, walk
 from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import class_axis
+from onnxprune.errors import NotFiniteError
 from onnxprune.model.weights import Weight
+
+# The deviation of outputs that are not finite.
+LARGEST = 1e9
 
 
 @dataclass(frozen=True)
@@ -125,4 +129,11 @@ def _deviation(
             # Negative classes are positions to ignore.
             wrong += int(((first.argmax(axis) != truth) & (truth >= 0)).sum())
             total += int((truth >= 0).sum())
-    return Deviation(moved / size if size else 0.0, wrong / total if total else None)
+    if not np.isfinite(size):
+        name = next(iter(dense[0])).name
+        raise NotFiniteError(
+            f"output {name!r} of the input model is not finite on the data, so its deviation says nothing: give data "
+            "on which it is"
+        )
+    deviation = float(np.nan_to_num(moved / size if size else 0.0, nan=LARGEST, posinf=LARGEST))
+    return Deviation(deviation, wrong / total if total else None)

@@ -66,9 +66,9 @@ def _quantized(pruning: PruningSettings, output: OutputSettings, quantization: Q
 def _channels(pruning: PruningSettings, schedule: ScheduleSettings, output: OutputSettings) -> Rules:
     channel = pruning.pattern == "channel"
     yield (
-        channel and (pruning.std_threshold is not None or bool(pruning.layer_rate) or not output.remove_dead),
-        "--pattern channel cannot be combined with --std-threshold, --layer-rate or --no-remove-dead: give --rate, and "
-        "--exclude for layers to keep",
+        channel and (pruning.std_threshold is not None or not output.remove_dead),
+        "--pattern channel cannot be combined with --std-threshold or --no-remove-dead: give --rate, and --exclude for "
+        "layers to keep",
     )
     yield (
         channel and schedule.schedule in REGROWING,

@@ -90,6 +90,12 @@ class PruningSettings:
         metavar="N",
         within=AT_LEAST_1,
     )
+    max_channel_rate: float = setting(
+        0.875,
+        "With --pattern channel: the largest fraction of its channels that a layer without --layer-rate loses.",
+        metavar="R",
+        within=SHARE,
+    )
     exclude: Names = setting(
         (),
         "Weights that are not pruned: a node or initializer name, a glob, or re:PATTERN. Repeatable.",
@@ -104,7 +110,8 @@ class PruningSettings:
     )
     layer_rate: PairsLike = setting(
         (),
-        "Rate for particular weights, which then do not count towards --rate. Repeatable.",
+        "Rate for particular weights, which then do not count towards --rate; with --pattern channel, the fraction of "
+        "the layer's output channels. Repeatable.",
         metavar="SELECTOR=R",
     )
 

@@ -9,10 +9,13 @@ from typing import Protocol
 import numpy as np
 
 from onnxprune.data.batch import Batch, Labels
+from onnxprune.data.finite import check_finite
 from onnxprune.data.source import Arrays, ArraySource, Source, WholeSource, ahead, checksum
 from onnxprune.errors import DataError
 
 LABELS = "labels"
+# Read at once by `check`.
+CHECKED_BYTES = 2**24
 
 
 class Prepare(Protocol):
@@ -105,8 +108,10 @@ class Dataset:
 
     def batches(self, size: int) -> Iterator[Batch]:
         """All samples in order, in batches of `size`; the last one may be smaller."""
-        arrays = self.source.scan(self.numbers(), size)
-        yield from map(self.batch, ahead(arrays) if self.source.costly else arrays)
+        numbers = self.numbers()
+        arrays = self.source.scan(numbers, size)
+        for place, each in enumerate(ahead(arrays) if self.source.costly else arrays):
+            yield self.batch(each, None if self.whole else numbers[place * size : (place + 1) * size])
 
     def labels_alone(self, size: int) -> Iterator[Labels]:
         """The labels of all samples, as those of `batches`, where they can be had without the inputs; else nothing."""
@@ -117,9 +122,26 @@ class Dataset:
                 return
             yield self.prepare.labels_of(arrays)
 
-    def batch(self, arrays: Arrays) -> Batch:
-        """What the source read, as a batch of this dataset."""
-        return replace(self.prepare(arrays), name=self.name, whole=self.whole, patience=self.patience)
+    def batch(self, arrays: Arrays, numbers: np.ndarray | None = None) -> Batch:
+        """What the source read, as a batch of this dataset; `numbers`: of the samples, where they are known.
+
+        Raises:
+            DataError: an input holds NaN or infinity.
+        """
+        made = self.prepare(arrays)
+        check_finite(made.inputs, self.name, numbers, arrays)
+        return replace(made, name=self.name, whole=self.whole, patience=self.patience)
+
+    def check(self) -> None:
+        """Read all samples once, where that is cheap: arrays in memory, and rows of files.
+
+        Raises:
+            DataError: one holds NaN or infinity.
+        """
+        if isinstance(self.source, ArraySource) and len(self):
+            sizes = [array.nbytes for array in self.source.read(self.numbers()[:1]).values()]
+            for _ in self.batches(max(1, CHECKED_BYTES // max(1, sum(sizes)))):
+                pass
 
     def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
         """A random split into (training, validation): `fraction` of the groups, but at least one, are for validation.

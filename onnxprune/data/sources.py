@@ -173,7 +173,9 @@ class Fit:
             raise DataError(
                 f"array {name!r} of {self.name} has shape [{have}], the input takes [{wanted}]: reshape it"
             )
-        return array.astype(spec.dtype, copy=False)
+        # `check_finite` refuses what overflows.
+        with np.errstate(over="ignore"):
+            return array.astype(spec.dtype, copy=False)
 
 
 def _quoted(names: set[str]) -> str:

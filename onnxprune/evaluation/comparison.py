@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from onnxprune.data.specs import InputSpec, fixed_batch
 from onnxprune.evaluation.labels import LabelForm, label_forms
 from onnxprune.evaluation.runs import BATCH_SAMPLES, check_runs, run_batch
 from onnxprune.evaluation.scores import BY_KIND, Metrics, RunningScores, Score
+from onnxprune.evaluation.sessions import drawn, restarted
 from onnxprune.evaluation.significance import drop_error
 
 
@@ -32,6 +33,8 @@ class OutputDifference:
     `cosine`: cosine similarity; `absolute`: largest absolute difference; `relative`: the same divided by the largest
     absolute value; `agreement`: fraction of samples with the same arg-max (None where the output has no class axis);
     `mismatched`: how many of its `elements` differ by more than the tolerance, all of them if the shapes differ.
+    `not_finite`: how many of the baseline's are NaN or infinite; they count in no figure where the pruned model's are
+    the same. `lost`: how many of the pruned model's are, and the baseline's are not: `absolute` is infinite then.
     """
 
     output: str
@@ -41,6 +44,8 @@ class OutputDifference:
     agreement: float | None
     elements: int
     mismatched: int
+    not_finite: int = 0
+    lost: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,9 @@ class Evaluation:
     outputs: tuple[OutputDifference, ...]
     drop_error: float | None = None
     """The standard error of `drop()`, from the samples' own differences; None where it is not known."""
+
+    draws: str = ""
+    """Where a model draws random numbers, a sentence on whether both draw the same."""
 
     @property
     def baseline(self) -> Score | None:
@@ -110,6 +118,7 @@ class Evaluation:
             "drop_error": self.drop_error,
             "drop_text": self.drop_text(self.drop()),
             "loss": self.loss(),
+            "draws": self.draws,
         }
 
 
@@ -131,6 +140,8 @@ def compare(
     metrics.check_labeled(data)
     if not label_forms(data):
         data = check_runs(baseline, data, specs, metrics)
+    # Runs before have drawn.
+    baseline, pruned = restarted(baseline), restarted(pruned)
     fixed = None if data.whole else fixed_batch(specs)
     forms = label_forms(data)
     labeled = {key or names[0]: form for key, form in forms.items()}
@@ -149,7 +160,21 @@ def compare(
     moved = tuple(difference.result(name) for difference, name in zip(differences, names, strict=True))
     tracks = [each.tracks for each in running]
     error = drop_error(tracks[0][0], tracks[1][0]) if scores else differences[0].agreement_error()
-    return Evaluation(data.name, len(data), scores, moved, error)
+    draws = draws_text(drawn(baseline), drawn(pruned))
+    return Evaluation(data.name, len(data), scores, moved, error, draws)
+
+
+def draws_text(baseline: Mapping[str, str], pruned: Mapping[str, str]) -> str:
+    """The sentence on operators that draw random numbers: their types by the name of their output, in both models."""
+    if not baseline and not pruned:
+        return ""
+    kinds = ", ".join(sorted({*baseline.values(), *pruned.values()}))
+    if baseline == pruned:
+        return f"Random numbers ({kinds}) are the same in both models."
+    return (
+        f"The models draw different random numbers ({kinds}), so that their outputs cannot be compared: give two "
+        "models in which the outputs of these operators have the same names."
+    )
 
 
 class _Difference:
@@ -160,6 +185,7 @@ class _Difference:
         self.form = form
         self.dot = self.norm_old = self.norm_new = self.absolute = self.largest = 0.0
         self.agreeing = self.compared = self.elements = self.mismatched = 0
+        self.not_finite = self.lost = 0
 
     def add(self, old: Any, new: Any) -> None:
         # Values that are not finite count as differences; numpy's warnings about them are not needed.
@@ -186,13 +212,19 @@ class _Difference:
             self.agreeing += int(same.sum())
             self.compared += same.size
         old64, new64 = old.astype(np.float64).ravel(), new.astype(np.float64).ravel()
+        same = np.isclose(new64, old64, self.tolerance.relative, self.tolerance.absolute, equal_nan=True)
+        self.mismatched += int(np.count_nonzero(~same))
+        finite = np.isfinite(old64)
+        if not finite.all():
+            self.not_finite += int(np.count_nonzero(~finite))
+            old64, new64 = old64[finite | ~same], new64[finite | ~same]
+        self.lost += int(np.count_nonzero(np.isfinite(old64) & ~np.isfinite(new64)))
         self.dot += float(old64 @ new64)
         self.norm_old += float(old64 @ old64)
         self.norm_new += float(new64 @ new64)
-        same = np.isclose(new64, old64, self.tolerance.relative, self.tolerance.absolute, equal_nan=True)
-        self.mismatched += int(np.count_nonzero(~same))
         if old64.size:
-            self.absolute = max(self.absolute, float(np.abs(old64 - new64).max()))
+            farthest = float(np.abs(old64 - new64).max())
+            self.absolute = np.inf if np.isnan(farthest) else max(self.absolute, farthest)
             self.largest = max(self.largest, float(np.abs(old64).max()))
 
     def _class_axis(self, output: np.ndarray) -> int | None:
@@ -212,7 +244,15 @@ class _Difference:
             relative = self.absolute / self.largest if self.largest else float(self.absolute > 0)
         agreement = self.agreeing / self.compared if self.compared else None
         return OutputDifference(
-            name, float(cosine), self.absolute, float(relative), agreement, self.elements, self.mismatched
+            name,
+            float(cosine),
+            self.absolute,
+            float(relative),
+            agreement,
+            self.elements,
+            self.mismatched,
+            self.not_finite,
+            self.lost,
         )
 
     def agreement_error(self) -> float | None:

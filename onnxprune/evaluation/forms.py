@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset, class_axis, class_names
+from onnxprune.data.finite import check_finite
 from onnxprune.errors import DataError
 from onnxprune.evaluation.labels import KINDS, SLACK, UNUSED, VOID, LabelForm, Normalized, Numbers, shifted
 
@@ -90,6 +91,7 @@ def find_form(
     """
     labels = np.asarray(labels)
     try:
+        check_finite({"labels": labels}, data, numbers)
         chosen = _moved(labels, output, data, wanted, offset) if offset else None
         chosen = chosen or _likely(labels, output, data, wanted)
         chosen.normalize(labels, numbers)

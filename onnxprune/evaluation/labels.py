@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxprune.data.batch import IGNORED, Batch, Labels
 from onnxprune.data.dataset import Dataset, Prepare
+from onnxprune.data.finite import Numbers, check_finite
 from onnxprune.data.source import Arrays
 from onnxprune.errors import DataError
 
@@ -95,9 +96,6 @@ class LabelForm:
         return labels if self.shape is None else labels.reshape(len(labels), *self.shape)
 
 
-Numbers = Sequence[int] | np.ndarray | None
-
-
 def shifted(labels: np.ndarray, offset: int, kind: str) -> np.ndarray:
     """Labels with an offset added to class numbers: not to ignored pixels, nor to boxes but for their class."""
     if labels.dtype.kind in "iub":
@@ -111,6 +109,7 @@ def shifted(labels: np.ndarray, offset: int, kind: str) -> np.ndarray:
 
 
 def _classes(form: LabelForm, labels: np.ndarray, numbers: Numbers) -> np.ndarray:
+    check_finite({"labels": labels}, form.data, numbers)
     if form.one_hot is not None:
         ones = np.moveaxis(labels, form.one_hot, -1)
         wrong = ((ones != 0) & (ones != 1)).any(-1) | (ones.sum(-1) != 1)
@@ -141,6 +140,7 @@ def _classes(form: LabelForm, labels: np.ndarray, numbers: Numbers) -> np.ndarra
 
 
 def _zeros_and_ones(form: LabelForm, labels: np.ndarray, numbers: Numbers) -> np.ndarray:
+    check_finite({"labels": labels}, form.data, numbers)
     wrong = (labels != 0) & (labels != form.high)
     if wrong.any():
         raise DataError(
@@ -153,11 +153,7 @@ def _zeros_and_ones(form: LabelForm, labels: np.ndarray, numbers: Numbers) -> np
 
 def _floats(form: LabelForm, labels: np.ndarray, numbers: Numbers) -> np.ndarray:
     found = form.shaped(labels.astype(np.float32))
-    if not np.isfinite(found).all():
-        wrong = ~np.isfinite(found)
-        raise DataError(
-            f"the labels of {form.data} have {_first(found, wrong)} at {_where(wrong, numbers)}: give finite numbers"
-        )
+    check_finite({"labels": found}, form.data, numbers)
     return found
 
 

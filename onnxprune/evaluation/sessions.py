@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import onnx
 import onnxruntime as ort
 
 from onnxprune.errors import ModelFileError, first_line
+from onnxprune.evaluation.draws import DROPOUT, RANDOM, seed_draws
 from onnxprune.model.protos import all_tensors
 from onnxprune.model.wire import with_data_apart
 
@@ -21,7 +23,7 @@ LOG_FATAL_ONLY = 4
 def make_session(model: Path | onnx.ModelProto, name: str, threads: int = 0) -> ort.InferenceSession:
     """A CPU session for a model file, memory-mapped if it is large, or for a model in memory.
 
-    `threads`: number of threads of a run; 0: one for each core.
+    One that draws random numbers is a `SeededSession`. `threads`: number of threads of a run; 0: one for each core.
 
     Raises:
         ModelFileError: onnxruntime refuses the model.
@@ -29,10 +31,48 @@ def make_session(model: Path | onnx.ModelProto, name: str, threads: int = 0) -> 
     if isinstance(model, Path) and (mapped := _mapped_session(model, threads)) is not None:
         return mapped
     content = str(model) if isinstance(model, Path) else model.SerializeToString()
+    found: dict[str, str] = {}
+    if isinstance(content, bytes) and _may_draw(content):
+        seeded = onnx.ModelProto.FromString(content)
+        if found := seed_draws(seeded):
+            content = seeded.SerializeToString()
     try:
+        if found:
+            return SeededSession(content, _session_options(threads), found)
         return ort.InferenceSession(content, _session_options(threads), providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelFileError(f"onnxruntime cannot load {name}: {first_line(error)}") from error
+
+
+class SeededSession(ort.InferenceSession):
+    """A session of a model that draws random numbers: the same ones from the beginning of every session.
+
+    `drawn`: the types of the operators that draw, by the name of their output.
+    """
+
+    def __init__(self, content: str | bytes, options: ort.SessionOptions, drawn: Mapping[str, str]):
+        super().__init__(content, options, providers=["CPUExecutionProvider"])
+        self._made_of = content, options
+        self.drawn = drawn
+
+    def again(self) -> SeededSession:
+        """The same model at the beginning of its draws."""
+        return SeededSession(*self._made_of, self.drawn)
+
+
+def restarted(session: ort.InferenceSession) -> ort.InferenceSession:
+    """The session, at the beginning of its draws."""
+    return session.again() if isinstance(session, SeededSession) else session
+
+
+def drawn(session: ort.InferenceSession) -> Mapping[str, str]:
+    """The types of the operators that draw random numbers, by the name of their output."""
+    return session.drawn if isinstance(session, SeededSession) else {}
+
+
+def _may_draw(content: bytes) -> bool:
+    """Whether a serialized model names an operator that may draw: it is not copied otherwise."""
+    return any(name.encode() in content for name in (*RANDOM, DROPOUT))
 
 
 def _session_options(threads: int) -> ort.SessionOptions:
@@ -43,7 +83,7 @@ def _session_options(threads: int) -> ort.SessionOptions:
 
 
 def _mapped_session(file: Path, threads: int) -> ort.InferenceSession | None:
-    """A session whose weights are mapped from the file; None if they are small, or if that fails.
+    """A session whose weights are mapped from the file, or that draws; None if they are small, or if that fails.
 
     onnxruntime maps external data; weights inside of a model file are copied, twice during loading.
     """
@@ -52,13 +92,17 @@ def _mapped_session(file: Path, threads: int) -> ort.InferenceSession | None:
         proto = with_data_apart(file)
         apart = (tensor.external_data for tensor, _ in all_tensors(proto))
         sizes = (int(entry.value) for entries in apart for entry in entries if entry.key == "length")
-        if sum(sizes) < MAPPED_BYTES:
+        found = seed_draws(proto)
+        if not found and sum(sizes) < MAPPED_BYTES:
             return None
         options = _session_options(threads)
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(file.parent)
         )
+        content = proto.SerializeToString()
+        if found:
+            return SeededSession(content, options, found)
         # Prepacked weights would be copies in memory.
         options.add_session_config_entry("session.disable_prepacking", "1")
-        return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return None

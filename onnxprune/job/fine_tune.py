@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,14 @@ from onnxprune.pruning.schedule import ONE_SHOT, make_schedule
 HELD_BYTES = 2**28
 
 
+@dataclass(frozen=True)
+class FineTuned:
+    """`epochs`: a record of each evaluation on validation data; `diverged`: a sentence if the training ended early."""
+
+    epochs: tuple[dict[str, Any], ...] = ()
+    diverged: str = ""
+
+
 def prune_and_fine_tune(
     model: ir.Model,
     pruner: Pruner,
@@ -33,8 +41,8 @@ def prune_and_fine_tune(
     progress: Callable[[float], None],
     start: Path | None = None,
     deadline: float | None = None,
-) -> tuple[dict[str, Any], ...]:
-    """Prune a model in place; returns a record of each evaluation on validation data, none without data.
+) -> FineTuned:
+    """Prune a model in place, and fine-tune it if there is data.
 
     `start`: the checkpoint of a training of this model at a lower rate, whose weights and masks are the starting point.
     The teacher of the distillation is the model itself in any case. `deadline`: by `time.monotonic()`, when the
@@ -43,10 +51,11 @@ def prune_and_fine_tune(
     Raises:
         DataError: no labels and no distillation, or fewer samples than the fixed batch size of the model.
         UnsupportedOperatorError: an operator of the model cannot be trained.
+        NotFiniteError: the training diverges before there is a state at the final rate.
     """
     if data.training is None or data.validation is None:
         pruner.prune(ONE_SHOT, {})
-        return ()
+        return FineTuned()
     # Only fine-tuning needs torch, whose import takes longer than a one-shot job.
     from onnxprune.training.checkpoint import best_module
     from onnxprune.training.distributed import joined
@@ -79,4 +88,4 @@ def prune_and_fine_tune(
         if start is not None:
             session.start_from(best_module(start))
         epochs = tuner.fit(progress)
-    return tuple(asdict(epoch) for epoch in epochs)
+    return FineTuned(tuple(asdict(epoch) for epoch in epochs), tuner.diverged)

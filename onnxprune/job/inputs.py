@@ -85,6 +85,10 @@ def read_job_data(
         calibration = read(config.calibration_data, replace(validating, split=TRAIN))
     found = JobData(specs, training, validation, test, old, calibration, metrics)
     _check_classes([each for each in (training, validation, test) if each is not None])
+    for each in (training, validation, test, old):
+        # Now, and not after hours of training.
+        if each is not None:
+            each.check()
     return found
 
 

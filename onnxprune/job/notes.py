@@ -18,8 +18,6 @@ from onnxprune.model.io import Source
 from onnxprune.sparse.fold import folding_notes
 from onnxprune.surgery import SurgeryReport
 
-# Channels are coarse: a rate that is missed by less than this needs no note.
-SHORTFALL = 0.02
 # Names that a note lists.
 NAMED = 4
 
@@ -86,7 +84,18 @@ def _on_data(config: PruneConfig, origin: Source, target: Path | None, data: Job
 
 
 def outcome_notes(evaluation: Evaluation, data: JobData) -> Iterator[str]:
-    """Whether the pruned model is no better than guessing, where the input model was."""
+    """Where outputs are not finite, and whether only the pruned model is no better than guessing."""
+    if evaluation.draws:
+        yield evaluation.draws
+    for output in evaluation.outputs:
+        count = f"of {output.elements:,} numbers of output {output.output!r}"
+        if output.not_finite:
+            yield f"{output.not_finite:,} {count} of the input model are not finite on {evaluation.data}."
+        if output.lost:
+            yield (
+                f"{output.lost:,} {count} of the pruned model are not finite on {evaluation.data}, where those of the "
+                "input model are: give a lower --rate."
+            )
     forms = label_forms(data.test)
     classes = next(iter(forms.values())).classes if forms else 0
     if classes < 2 or evaluation.pruned is None or evaluation.baseline is None:
@@ -141,16 +150,11 @@ def _some(texts: Sequence[str]) -> str:
 
 def _on_rates(config: PruneConfig, records: Records) -> Iterator[str]:
     reached = 1 - records.kept / max(records.size, 1)
-    channel = config.pattern == "channel" and config.rate is not None and records.size
-    if channel and config.rate is not None and reached < config.rate - SHORTFALL:
-        yield (
-            f"Only {reached:.0%} of the weights were removed; the other channels are excluded or frozen (see "
-            "--report). --pattern unstructured can remove more."
-        )
     if config.flops is not None or config.bytes is not None:
         yield f"The rate for {config.amount} is {reached:.4f}."
     empty = [layer.name for layer in records.layers if not layer.kept]
     if empty:
         yield (
-            f"All weights of {', '.join(empty)} were removed, so the outputs are constant: give a lower --layer-rate."
+            f"All weights of {', '.join(empty)} were removed, so the outputs are constant: give a lower rate, or "
+            "--allocation uniform."
         )

@@ -80,8 +80,9 @@ def run(
             plan = make_plan(model, weights.prunable, data, config, dense)
         with watch("prune"):
             advance = partial(progress, "prune")
-            epochs = prune_and_fine_tune(model, plan.pruner, data, config, advance, context.start, deadline)
+            tuned = prune_and_fine_tune(model, plan.pruner, data, config, advance, context.start, deadline)
             fold_norms(model)
+            not_removed = tuple(plan.pruner.notes())
             records.pruned()
         with watch("remove dead units"):
             surgery = remove_dead_units(model) if config.remove_dead else None
@@ -111,11 +112,13 @@ def run(
             unprunable=records.unprunable,
             surgery=asdict(surgery) if surgery else {},
             evaluation=evaluation.to_dict(),
-            fine_tuning=epochs,
+            fine_tuning=tuned.epochs,
             notes=(
                 *outcome_notes(evaluation, data),
                 *warnings,
                 *choices,
+                *((tuned.diverged,) if tuned.diverged else ()),
+                *not_removed,
                 *notes(config, origin, target, data, records, by_magnitude, surgery, computed),
             ),
             seconds=watch.seconds,
@@ -144,12 +147,18 @@ def evaluate(
 
 
 def refuse_worse(evaluation: Evaluation, config: PruneConfig, target: Path | None) -> None:
-    """Refuse a model that is worse than --max-drop or --max-loss allows.
+    """Refuse a model that is worse than --max-drop or --max-loss allows, or gives NaN on the data of the user.
 
     Raises:
         ValidationError: it is.
     """
     worse = evaluation.drop(), evaluation.loss()
+    lost = next((output.output for output in evaluation.outputs if output.lost), None)
+    if lost is not None and (config.data is not None or config.eval_data is not None):
+        raise ValidationError(
+            f"output {lost!r} of the pruned model is NaN or infinite on {evaluation.data}, where that of the input "
+            f"model is not; {target or 'no file'} was not written: lower --rate, or fine-tune more (--data, --epochs)"
+        )
     limits = (
         ("--max-drop", worse[0], config.max_drop, evaluation.drop_text, "absolute"),
         ("--max-loss", worse[1], config.max_loss, "{:.2%}".format, "relative"),

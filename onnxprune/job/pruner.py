@@ -11,17 +11,17 @@ import onnx_ir as ir
 from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import ModelFileError, NothingToPruneError
 from onnxprune.job.calibrated import Calibration, prune_by_magnitude
+from onnxprune.job.channels import ChannelPruning
 from onnxprune.job.requirements import is_calibrated
-from onnxprune.model.weights import Weight, Weights, constants_by_name, find_weights
-from onnxprune.pruning.allocation import Pool, allocate, excluded_weights, included
+from onnxprune.model.weights import Weight, Weights, find_weights
+from onnxprune.pruning.allocation import Pool, allocate, included
 from onnxprune.pruning.blocks import BLOCK_PATTERNS
-from onnxprune.pruning.channels import choose_channels
 from onnxprune.pruning.criteria import find_criterion, magnitude
 from onnxprune.pruning.masks import NonZero, apply_masks, make_masks
 from onnxprune.pruning.pruner import Arrays, Pruner
 from onnxprune.pruning.rates import Curve
 from onnxprune.pruning.schedule import PruningStep, layer_family
-from onnxprune.surgery import unit_groups, zero_units
+from onnxprune.surgery import unit_groups
 
 
 def usable_weights(model: ir.Model, name: str, config: PruneConfig) -> Weights:
@@ -68,8 +68,8 @@ def make_pruner(
     """
     needs = find_criterion(config.criterion).needs
     if config.pattern == "channel":
-        excluded = {weight.name for weight in excluded_weights(weights, config)}
-        return Pruner(partial(_prune_channels, model, excluded, config), (), needs)
+        channels = ChannelPruning(model, weights, config)
+        return Pruner(channels.prune, (), needs, notes=channels.notes)
     pools = allocate(weights, config, curves, costs)
     return Pruner(
         partial(_prune_weights, pools, config, calibration),
@@ -132,33 +132,3 @@ def _weight_score(config: PruneConfig, gradients: Arrays) -> Callable[[Weight], 
         return criterion.score(numbers, gradients.get(weight.value, np.zeros_like(numbers)))
 
     return score
-
-
-def _prune_channels(
-    model: ir.Model, excluded: set[str], config: PruneConfig, step: PruningStep, gradients: Arrays
-) -> Arrays:
-    """Zero whole channels: the masks of weights and biases."""
-    assert config.rate is not None
-    values = constants_by_name(model)
-    groups = unit_groups(model)
-    criterion = find_criterion(config.criterion)
-    assert criterion.channel_norm is not None
-    scores = {
-        name: array
-        if criterion.needs == "gradients" and values[name] not in gradients
-        else criterion.score(array, gradients.get(values[name], array))
-        for name, array in groups.weights.items()
-    }
-    choice = choose_channels(
-        groups.positions,
-        groups.weights,
-        step.rate(config.rate),
-        allocation=config.allocation,
-        norm=criterion.channel_norm,
-        round_to=config.round_to,
-        min_channels=config.min_channels,
-        exclude=excluded,
-        scores=scores,
-    )
-    masks = zero_units(model, groups, choice.chosen)
-    return {values[name]: mask for name, mask in masks.items()}

@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from onnxprune.config.declare import settled
 from onnxprune.config.settings import PruneConfig
+from onnxprune.errors import NotFiniteError
 from onnxprune.job.defaults import is_open
 from onnxprune.job.fine_tune import prune_and_fine_tune
 from onnxprune.job.inputs import JobData
@@ -98,12 +99,18 @@ class Rehearsal:
         model = self._model.clone()
         weights = usable_weights(model, self._name, config)
         plan = make_plan(model, weights.prunable, self._data, config, self._dense)
-        records = prune_and_fine_tune(
-            model, plan.pruner, self._data, config, lambda fraction: None, deadline=deadline
-        )
-        if round(records[-1]["epoch"] * self._an_epoch) < TOO_FEW:
+        try:
+            tuned = prune_and_fine_tune(
+                model, plan.pruner, self._data, config, lambda fraction: None, deadline=deadline
+            )
+        except NotFiniteError:
+            return math.inf
+        if tuned.diverged:
+            return math.inf
+        last = tuned.epochs[-1]
+        if round(last["epoch"] * self._an_epoch) < TOO_FEW:
             return math.nan
-        loss = records[-1]["loss"]
+        loss = last["loss"]
         return loss if math.isfinite(loss) else math.inf
 
 
@@ -207,6 +214,8 @@ def _first_good(losses: dict[str, float]) -> str:
 
 def _largest_good(losses: dict[float, float]) -> float:
     good = TOLERANCE * min(losses.values())
+    if math.isinf(good):
+        return min(losses)
     return max(value for value, loss in losses.items() if loss <= good)
 
 

@@ -24,6 +24,7 @@ from onnxprune.errors import ModelFileError, OutputError, first_line
 from onnxprune.model import coo
 from onnxprune.model.check import check_model, external_place
 from onnxprune.model.constants import constant_tensor, constants, put_tensor
+from onnxprune.model.finite import check_finite
 from onnxprune.model.functions import inline_weighted
 from onnxprune.model.protos import all_tensors
 from onnxprune.model.replace import copy, data_names, replace, working_folder
@@ -203,8 +204,9 @@ class Staging:
     Without a target it is in the system's temporary folder and is never moved.
     """
 
-    def __init__(self, folder: Path, target: Path | None):
+    def __init__(self, folder: Path, target: Path | None, source: Source | None = None):
         self.target = target
+        self._source = source
         self.path = folder / (target.name if target else "model.onnx")
         self._data = folder / data_names(self.path)[0]
 
@@ -218,7 +220,9 @@ class Staging:
 
         Raises:
             OutputError: the disk is full, the folder became unwritable, or the model is too large for one file.
+            NotFiniteError: a constant holds NaN or infinity that the source did not.
         """
+        check_finite(model, lambda: None if self._source is None else load(self._source.file)[0])
         too_large = _weight_bytes(model) > INLINE_LIMIT_BYTES
         if too_large and external is False:
             raise OutputError(
@@ -311,7 +315,7 @@ def staging(target: Path | None, source: Source | None = None) -> Iterator[Stagi
                 f"{target} cannot be written: {error.strerror} in "
                 f"{target.parent if target else 'the temporary folder'}; give another output file"
             ) from None
-        yield Staging(folder, target)
+        yield Staging(folder, target, source)
 
 
 def _check_target(target: Path, source: Source | None) -> None:

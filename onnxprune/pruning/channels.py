@@ -12,16 +12,23 @@ Group = Mapping[tuple[str, int], np.ndarray]
 
 
 TIE_BREAK = 1e-9  # smaller than one group as a fraction of any layer
+ROUNDING = 1e-9  # of a number of groups
 NEAR = 0.01  # as a fraction of all elements: a rate as close as this is accepted
 
 
 @dataclass(frozen=True)
 class Choice:
-    """`chosen`: indices of the groups to remove, ascending; `kept` and `total`: numbers of elements of the weights."""
+    """`chosen`: indices of the groups to remove, ascending; `kept` and `total`: of the elements that can be removed.
+
+    `stuck`: the number of elements of each weight, by name, that no group can remove; only of weights that have some.
+    `full`: the number of layers that have lost as much as `max_rate` allows.
+    """
 
     chosen: np.ndarray
     kept: int
     total: int
+    stuck: Mapping[str, int]
+    full: int
 
     @property
     def rate(self) -> float:
@@ -38,55 +45,83 @@ def choose_channels(
     norm: str = "l2",
     round_to: int = 1,
     min_channels: int = 1,
+    max_rate: float = 1.0,
+    own_rates: Mapping[tuple[str, int], float] | None = None,
     exclude: Collection[str] = (),
     scores: Mapping[str, np.ndarray] | None = None,
 ) -> Choice:
-    """The least important groups that together hold the fraction `rate` of all elements of the weights.
+    """The least important groups that together hold the fraction `rate` of all elements that groups can remove.
 
     A layer is all groups with the same axes of the same weights. Allocation "uniform" removes the same fraction of the
     groups of each layer, "global" the least important of all, after dividing importances by their mean in the layer. A
-    pruned layer keeps a multiple of `round_to` channels, and at least `min_channels`; a layer with fewer loses none.
-    Weights in `exclude` are not pruned and do not count towards the rate. `scores` replace the values of the weights,
-    by name and in their shapes: weight * gradient gives first-order Taylor importance (Molchanov et al. 2019).
+    pruned layer keeps a multiple of `round_to` channels, and at least `min_channels`; a layer with fewer loses none. No
+    layer loses more than the fraction `max_rate` of its channels, whatever that does to the rate.
+    `own_rates`: the fraction of the channels that the layers on an axis of a weight lose; they and their elements do
+    not count towards the rate. Weights in `exclude` are not pruned and do not count either.
+    `scores` replace the values of the weights, by name and in their shapes: weight * gradient gives first-order Taylor
+    importance (Molchanov et al. 2019).
     """
     excluded = set(exclude)
     usable = [index for index, group in enumerate(groups) if not any(name in excluded for name, _ in group)]
-    sizes = {name: array.size for name, array in weights.items() if name not in excluded}
-    total = sum(sizes.values())
+    shapes = {name: array.shape for name, array in weights.items() if name not in excluded}
     importance = group_importance(groups, weights if scores is None else scores, norm)
-    layers = [_Layer(groups, members, importance) for members in _by_layer(groups, usable)]
-    shapes = {name: weights[name].shape for name in sizes}
+    overlaps = _overlaps(groups, usable)
+    layers = [_Layer(groups, members, importance, overlaps) for members in _by_layer(groups, usable)]
+    settled = {
+        index: layer.rounded(layer.share(own), round_to, min_channels)
+        for index, layer in enumerate(layers)
+        if (own := layer.own_rate(own_rates or {})) is not None
+    }
     ranks = _ranks(layers, allocation)
     thresholds = np.unique(np.concatenate([*ranks, np.zeros(1)]))
-    caps = [len(layer.members) for layer in layers]
+    most = [layer.share(max_rate) for layer in layers]
+    caps = list(most)
 
     def counts(index: int) -> list[int]:
         return [
-            layer.rounded(
-                min(cap, int(np.searchsorted(of_layer, thresholds[index], side="right"))),
+            settled[number]
+            if number in settled
+            else layer.rounded(
+                min(caps[number], int(np.searchsorted(ranks[number], thresholds[index], side="right"))),
                 round_to,
                 min_channels,
             )
-            for layer, of_layer, cap in zip(layers, ranks, caps, strict=True)
+            for number, layer in enumerate(layers)
         ]
 
-    def choice(of_each: list[int]) -> Choice:
-        parts = [layer.members[:count] for layer, count in zip(layers, of_each, strict=True)]
-        chosen = np.sort(np.concatenate([*parts, np.zeros(0, np.int64)]))
-        return Choice(chosen, _kept(groups, chosen, shapes), total)
+    def kept(of_each: Sequence[int]) -> int:
+        return sum(_kept(groups, _chosen(layers, of_each), shapes).values())
 
-    target = total * (1 - rate)
-    best = choice([0] * len(layers))
+    start = kept([settled.get(number, 0) for number in range(len(layers))])
+    least = kept([settled.get(number, len(layer.members)) for number, layer in enumerate(layers)])
+    target = start - (start - least) * rate
+    stuck = _kept(groups, np.array(usable, np.int64), shapes)
+
+    def choice(of_each: list[int]) -> Choice:
+        full = sum(
+            number not in settled and count == most[number] < len(layers[number].members) - 1
+            for number, count in enumerate(of_each)
+        )
+        chosen = _chosen(layers, of_each)
+        return Choice(
+            chosen,
+            sum(_kept(groups, chosen, shapes).values()) - least,
+            start - least,
+            {name: count for name, count in stuck.items() if count},
+            full,
+        )
+
+    best = choice([settled.get(number, 0) for number in range(len(layers))])
     while True:
         low, high = 0, len(thresholds) - 1
         while low < high:
             middle = (low + high) // 2
-            reached = choice(counts(middle)).kept <= target
+            reached = kept(counts(middle)) <= target
             low, high = (low, middle) if reached else (middle + 1, high)
         short, over = counts(max(low - 1, 0)), counts(low)
-        best = min(best, choice(short), choice(over), key=lambda found: abs(found.kept - target))
+        best = min(best, choice(short), choice(over), key=lambda found: abs(found.kept + least - target))
         coarse = [index for index, count in enumerate(over) if count > short[index]]
-        if not coarse or abs(best.kept - target) <= NEAR * total or choice(over).kept > target:
+        if not coarse or abs(best.kept + least - target) <= NEAR * best.total or kept(over) > target:
             return best
         # The layers whose next groups overshoot the rate are capped, and the search continues with the others.
         for index in coarse:
@@ -110,15 +145,37 @@ def group_importance(groups: Sequence[Group], values: Mapping[str, np.ndarray], 
 
 
 class _Layer:
-    """Groups with the same axes of the same weights, the least important first."""
+    """Groups with the same axes of the same weights, the least important first.
 
-    def __init__(self, groups: Sequence[Group], members: np.ndarray, importance: np.ndarray):
+    `overlaps`: how many groups hold each position, by axis: heads and the width of each head share their weights.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        members: np.ndarray,
+        importance: np.ndarray,
+        overlaps: Mapping[tuple[str, int], np.ndarray],
+    ):
         scores = importance[members]
         order = np.argsort(scores, kind="stable")
         self.members = members[order]
         self.scores = scores[order] / (scores.mean() or 1.0)
         self.width = min(len(positions) for positions in groups[int(members[0])].values())
         self.channels = self.width * len(members)
+        self.axes = list(groups[int(members[0])])
+        self._overlapping = max(
+            (int(overlaps[at][where].max()) for at, where in groups[int(members[0])].items()), default=1
+        )
+
+    def share(self, rate: float) -> int:
+        """How many groups may go so that with those of overlapping layers at most the fraction `rate` does."""
+        alone = 1 - (1 - rate) ** (1 / self._overlapping)
+        return min(int(alone * len(self.members) + ROUNDING), len(self.members) - 1)
+
+    def own_rate(self, rates: Mapping[tuple[str, int], float]) -> float | None:
+        """The rate of its own that one of its axes has, if any."""
+        return next((rates[at] for at in self.axes if at in rates), None)
 
     def rounded(self, count: int, round_to: int, min_channels: int) -> int:
         """The largest number of groups to remove, at most `count`, that leaves an allowed number of channels.
@@ -153,8 +210,25 @@ def _ranks(layers: Sequence[_Layer], allocation: str) -> list[np.ndarray]:
     return [np.searchsorted(scores, layer.scores) + 1.0 for layer in layers]
 
 
-def _kept(groups: Sequence[Group], chosen: np.ndarray, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """The number of elements that remain without the chosen groups."""
+def _chosen(layers: Sequence[_Layer], of_each: Sequence[int]) -> np.ndarray:
+    """The first groups of each layer, so many of each, ascending."""
+    parts = [layer.members[:count] for layer, count in zip(layers, of_each, strict=True)]
+    return np.sort(np.concatenate([*parts, np.zeros(0, np.int64)]))
+
+
+def _overlaps(groups: Sequence[Group], usable: Sequence[int]) -> dict[tuple[str, int], np.ndarray]:
+    """How many groups hold each position, by name and axis."""
+    held: dict[tuple[str, int], list[np.ndarray]] = {}
+    for index in usable:
+        for at, positions in groups[index].items():
+            held.setdefault(at, []).append(positions)
+    return {at: np.bincount(np.concatenate(parts)) for at, parts in held.items()}
+
+
+def _kept(
+    groups: Sequence[Group], chosen: np.ndarray, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, int]:
+    """The number of elements of each weight that remain without the chosen groups."""
     removed: dict[tuple[str, int], list[np.ndarray]] = {}
     for index in chosen:
         for at, positions in groups[index].items():
@@ -162,7 +236,7 @@ def _kept(groups: Sequence[Group], chosen: np.ndarray, shapes: Mapping[str, tupl
     kept = {name: list(shape) for name, shape in shapes.items()}
     for (name, axis), parts in removed.items():
         kept[name][axis] -= len(np.unique(np.concatenate(parts)))
-    return sum(int(np.prod(shape, dtype=np.int64)) for shape in kept.values())
+    return {name: int(np.prod(shape, dtype=np.int64)) for name, shape in kept.items()}
 
 
 def _slice_sums(values: np.ndarray, axis: int, norm: str) -> tuple[np.ndarray, int]:

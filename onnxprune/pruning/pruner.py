@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,13 +24,14 @@ class Pruner:
     `prune(step, gradients)` reads the current weights of the model, zeroes some of them in place, and returns masks
     (bool, True = kept). `weights`: those that it may prune one by one. `gradients`: what the criterion `needs` of the
     training, dL/dw or the movement by the model's constants, in their shapes. `updates_weights`: whether it also
-    changes remaining weights.
+    changes remaining weights. `notes`: what the last step could not remove, in sentences.
     """
 
     prune: Callable[[PruningStep, Arrays], Arrays]
     weights: tuple[Weight, ...]
     needs: Needs = "weights"
     updates_weights: bool = False
+    notes: Callable[[], Iterable[str]] = tuple
 
     @property
     def families(self) -> tuple[str, ...]:

@@ -50,13 +50,22 @@ class UnitGroups:
     """The groups of coupled channels that can be removed from a model, each on its own.
 
     `positions` and `biases` have one entry per group: its positions in weights, and in biases that have to be zero too.
-    `weights`: all weights by name, as floats. Attention weights can lose whole heads, or part of the width of every
-    head: both kinds of groups are included.
+    They do not change while only values of the weights do. Attention weights can lose whole heads, or part of the width
+    of every head: both kinds of groups are included.
     """
 
     positions: tuple[Group, ...]
     biases: tuple[Group, ...]
-    weights: Mapping[str, np.ndarray]
+    model: ir.Model
+    names: Mapping[ir.Value, str]
+
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """The present numbers of all weights, dequantized, by name."""
+        numbers = {weight.value: weight.numbers() for weight in find_weights(self.model).prunable}
+        tensors = {value: constant_tensor(value) for value in self.names if value not in numbers}
+        numbers |= {value: tensor.numpy() for value, tensor in tensors.items() if tensor is not None}
+        return {name: numbers[value] for value, name in self.names.items()}
 
 
 def unit_groups(model: ir.Model) -> UnitGroups:
@@ -78,7 +87,8 @@ def unit_groups(model: ir.Model) -> UnitGroups:
     return UnitGroups(
         tuple(group for group, _ in found.values()),
         tuple(biases for _, biases in found.values()),
-        _numbers(model, names),
+        model,
+        names,
     )
 
 
@@ -185,14 +195,6 @@ def _weight_names(units: Units) -> dict[ir.Value, str]:
         if source is not None and tensor is not None and tensor.dtype in FLOAT_TYPES:
             names.setdefault(source, source.name or "")
     return names
-
-
-def _numbers(model: ir.Model, names: Mapping[ir.Value, str]) -> dict[str, np.ndarray]:
-    """The numbers of these constants, dequantized, by name."""
-    found = {weight.value: weight.numbers() for weight in find_weights(model).prunable}
-    tensors = {value: constant_tensor(value) for value in names if value not in found}
-    found |= {value: tensor.numpy() for value, tensor in tensors.items() if tensor is not None}
-    return {name: found[value] for value, name in names.items()}
 
 
 def _source(value: ir.Value | None) -> ir.Value | None:

@@ -220,7 +220,7 @@ class _Reading(TorchDataset):
         numbers = self._numbers[key.positions]
         try:
             if self._augmentation is None:
-                batch = self._data.batch(self._data.source.read(numbers))
+                batch = self._data.batch(self._data.source.read(numbers), numbers)
             else:
                 seeds = [random_seed(self._seed, AUGMENTATION, key.epoch, int(number)) for number in numbers]
                 batch = read_augmented(self._data, numbers, self._augmentation, seeds, self._specs)

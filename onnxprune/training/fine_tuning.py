@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -17,7 +18,7 @@ import torch
 from onnxprune.config.declare import settled
 from onnxprune.config.training import FineTuneSettings
 from onnxprune.data.dataset import Dataset
-from onnxprune.errors import DataError
+from onnxprune.errors import DataError, NotFiniteError
 from onnxprune.training.averaging import HORIZON, Average
 from onnxprune.training.batch_norm import standardize
 from onnxprune.training.checkpoint import Checkpoint, State, digest
@@ -50,6 +51,8 @@ class FineTuner:
     `make_scorer`: makes what scores the outputs on validation data by the metric of the job; `trained`: the outputs
     whose labels the loss is of ("" is the first one); `origin`: the settings that affect the weights; a checkpoint is
     resumed only with the same ones.
+
+    `diverged`: after the training, a sentence where it ended early because the loss or a gradient was not finite.
 
     Raises:
         DataError: a part of the loss has no target, or one that does not fit it.
@@ -88,15 +91,30 @@ class FineTuner:
         self._history: list[Epoch] = []
         self._losses: list[float] = []
         self._best: tuple[Epoch, dict[str, torch.Tensor]] | None = None
+        self.diverged = ""
 
     def fit(self, progress: Progress = lambda fraction: None) -> list[Epoch]:
         """Train along the session's schedule, and write the best state on validation data into its model.
 
-        Only states after the last pruning step can be the best one, including the state right after it.
+        Only states after the last pruning step can be the best one, including the state right after it. A training that
+        diverges ends there.
+
+        Raises:
+            NotFiniteError: it diverges, and there is no such state.
         """
         with torch.random.fork_rng():
-            self._train(progress)
-        assert self._best is not None, "the schedule's last step comes before the end"
+            try:
+                self._train(progress)
+            except NotFiniteError as error:
+                if self._best is None:
+                    raise
+                text, update = str(error), round(self._best[0].epoch * self._batches.an_epoch)
+                self.diverged = (
+                    f"{text[0].upper()}{text[1:]}. It ended there, and the model is the best state before, that after "
+                    f"{update:,} updates."
+                )
+        if self._best is None:
+            raise self._diverged("no state at the final rate has a finite loss on validation data")
         self._session.module.load_state_dict(self._best[1])
         self._session.give_back()
         return self._history
@@ -153,6 +171,7 @@ class FineTuner:
         loss = self._objective(self._precision.outputs(module, batch), batch, teacher)
         self._optimizer.zero_grad()
         loss.backward()
+        self._check_finite(loss)
         self._session.observe()
         if self._settings.clip_norm is not None:
             self._session.mask_gradients()
@@ -160,6 +179,27 @@ class FineTuner:
         penalize(self._parameters, self._settings)
         self._optimizer.step()
         return float(loss.detach())
+
+    def _check_finite(self, loss: torch.Tensor) -> None:
+        """Check the loss and its gradients, before they change a weight; the same in every process.
+
+        Raises:
+            NotFiniteError: one is not finite.
+        """
+        gradients: Any = [each.grad for each in self._parameters if each.grad is not None and each.numel()]
+        largest = torch._foreach_norm(gradients, torch.inf) if gradients else ()
+        sizes = torch.stack([each.detach().double() for each in (loss, *largest)])
+        if self._processes.total(float(not sizes.isfinite().all())):
+            found = (
+                f"the loss is {float(loss.detach()):g}" if not loss.isfinite() else "a gradient is not finite"
+            )
+            raise self._diverged(f"at update {self._session.updates + 1:,} {found}")
+
+    def _diverged(self, found: str) -> NotFiniteError:
+        return NotFiniteError(
+            f"the training diverged: {found}; lower --learning-rate (it is {settled(self._settings.learning_rate):g}), "
+            "or give --clip-norm 1"
+        )
 
     def _gradients(self) -> dict[ir.Value, np.ndarray] | None:
         """dL/dw by the model's constants, in their shapes, for a pruning step that needs it; L: loss on the labels.
@@ -185,6 +225,9 @@ class FineTuner:
             if parameter.grad is not None
         }
         self._optimizer.zero_grad()
+        for value, gradient in gradients.items():
+            if not np.isfinite(gradient).all():
+                raise self._diverged(f"the gradient of {value.name!r} is not finite, which --criterion needs")
         return gradients
 
     def _evaluates_steps(self) -> bool:
@@ -201,6 +244,10 @@ class FineTuner:
             with self._average.in_place():
                 average = self._considered(training_loss, averaged=True)
             found = average if average.better_than(found) else found
+        if not just_pruned and not math.isfinite(found.loss):
+            raise self._diverged(
+                f"after update {self._session.updates:,} the loss on validation data is {found.loss:g}"
+            )
         self._history.append(found)
         self._pace.evaluated(time.monotonic() - begun)
 
@@ -208,10 +255,17 @@ class FineTuner:
         """Evaluate the session as it is, and keep its state if it is the best one at the final rate."""
         session = self._session
         found = self._validation.evaluate(session, self._objective, self._teacher, training_loss, averaged)
-        if session.settled and (self._best is None or found.better_than(self._best[0])):
+        if (
+            session.settled
+            and self._is_finite(found)
+            and (self._best is None or found.better_than(self._best[0]))
+        ):
             state = {name: tensor.clone() for name, tensor in session.module.state_dict().items()}
             self._best = found, state
         return found
+
+    def _is_finite(self, found: Epoch) -> bool:
+        return math.isfinite(found.loss) and self._session.not_finite() is None
 
     def _make_objective(self, trained: Collection[str]) -> Objective:
         """The loss; the scales of its parts are the variances of the teacher's outputs on validation data."""
@@ -236,6 +290,12 @@ class FineTuner:
             moments = moments or [Moments() for _ in outputs]
             for moment, output in zip(moments, outputs, strict=True):
                 moment.add(output)
+        for name, moment in zip(objective.names, moments, strict=False):
+            if not math.isfinite(self._processes.variance(moment)):
+                raise NotFiniteError(
+                    f"output {name!r} of the input model is not finite on {self._validation.name}: give data on which "
+                    "it is, or labels and --distill 0"
+                )
         return replace(objective, scales=tuple(self._processes.variance(moment) for moment in moments))
 
     def _open_checkpoint(self, settings: Mapping[str, Any], validation: Dataset) -> Checkpoint | None:

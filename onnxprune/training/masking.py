@@ -50,20 +50,20 @@ class Masking:
 
     def begin(self, values: Iterable[ir.Value], regrow: bool = False) -> None:
         """Create masks for these constants: weights that are zero now stay zero, or may return (`regrow`)."""
-        for value in values:
-            if (parameter := self._parameters.get(value)) is not None:
-                self._add(parameter)
-                zeros = parameter.detach() == 0
-                if zeros.any():
-                    if not regrow:
-                        self._zeros[parameter] = zeros
-                    self._buffer(parameter, MASK).copy_(~zeros)
+        held = [self._parameters[value] for value in values if value in self._parameters]
+        self._add(held)
+        for parameter in held:
+            zeros = parameter.detach() == 0
+            if zeros.any():
+                if not regrow:
+                    self._zeros[parameter] = zeros
+                self._buffer(parameter, MASK).copy_(~zeros)
 
     def set(self, masks: Mapping[ir.Value, np.ndarray]) -> None:
         """Replace masks, which the next `hold` applies; masks of other constants are unchanged."""
+        self._add(self._parameters[value] for value in masks if value in self._parameters)
         for value, array in masks.items():
             if (parameter := self._parameters.get(value)) is not None:
-                self._add(parameter)
                 self._buffer(parameter, MASK).copy_(torch.from_numpy(array))
 
     def hold(self) -> None:
@@ -181,23 +181,25 @@ class Masking:
 
     def expect(self, state: Mapping[str, torch.Tensor]) -> None:
         """Create the masks that a state of the module contains, so that it can be loaded."""
-        for parameter, path in self._paths.items():
-            if f"{path}_{MASK}" in state:
-                self._add(parameter)
+        self._add(parameter for parameter, path in self._paths.items() if f"{path}_{MASK}" in state)
 
     def masks(self) -> list[torch.Tensor]:
         """All masks, in the order of their creation."""
         return self._buffers(MASK)
 
-    def _add(self, parameter: nn.Parameter) -> None:
-        if parameter in self._masked:
-            return
-        self._masked[parameter] = None
-        self._register(parameter, MASK, torch.ones_like(parameter, dtype=torch.bool))
-        if self._regrows:
-            self._register(parameter, HIDDEN, torch.zeros_like(parameter).detach())
-        if self._follows:
-            self._register(parameter, MOVEMENT, torch.zeros_like(parameter).detach())
+    def _add(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Create the buffers of parameters that have none yet."""
+        added = [parameter for parameter in dict.fromkeys(parameters) if parameter not in self._masked]
+        for parameter in added:
+            self._masked[parameter] = None
+            self._register(parameter, MASK, torch.ones_like(parameter, dtype=torch.bool))
+            if self._regrows:
+                self._register(parameter, HIDDEN, torch.zeros_like(parameter).detach())
+            if self._follows:
+                self._register(parameter, MOVEMENT, torch.zeros_like(parameter).detach())
+        if added:
+            # Once for all: it writes the code of the whole graph anew.
+            self._module.recompile()
 
     def _may_return(self, parameter: nn.Parameter) -> torch.Tensor:
         """Where a weight is removed and was not zero at the start."""
@@ -211,7 +213,6 @@ class Masking:
         # A copied or pickled GraphModule keeps only attributes that its graph reads.
         with self._module.graph.inserting_before(self._module.graph.output_node()):
             self._module.graph.get_attr(path)
-        self._module.recompile()
 
     def _buffer(self, parameter: nn.Parameter, kind: str) -> torch.Tensor:
         # Looked up each time: moving a module to another device creates new buffers.

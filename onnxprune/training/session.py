@@ -10,7 +10,7 @@ import onnx_ir as ir
 import torch
 
 from onnxprune.config.training import FineTuneSettings, TrainingSettings
-from onnxprune.errors import SettingError
+from onnxprune.errors import NotFiniteError, SettingError
 from onnxprune.pruning.pruner import Arrays, Pruner
 from onnxprune.pruning.schedule import PruningStep, Schedule
 from onnxprune.pruning.selectors import select
@@ -60,6 +60,8 @@ class PruningSession:
             self.module, self.parameters, regrows=schedule.regrows, follows=pruner.needs == "movement"
         )
         self._gradients: Gradients = {}
+        # A buffer, for example a mask of an attention, may hold -inf.
+        self._finite = [name for name, tensor in self._tensors().items() if tensor.isfinite().all()]
 
     def start_from(self, module: Mapping[str, torch.Tensor]) -> None:
         """Before `start()`: load weights and masks from the module of a session at a lower rate."""
@@ -96,11 +98,29 @@ class PruningSession:
             self._gradients = self._masking.gradients()
 
     def finish(self) -> onnx.ModelProto:
-        """The pruned model in dense format; pruning steps that are still missing are made first."""
+        """The pruned model in dense format; pruning steps that are still missing are made first.
+
+        Raises:
+            NotFiniteError: the training has made a parameter NaN or infinite.
+        """
         if not self.settled:
             self._make(self.steps[-1], None)
+        if (name := self.not_finite()) is not None:
+            raise NotFiniteError(
+                f"parameter {name!r} holds NaN or infinity: the training diverged; lower the learning rate, or clip "
+                "gradients"
+            )
         self.give_back()
         return ir.to_proto(ir.external_data.load_to_model(self.model))
+
+    def not_finite(self) -> str | None:
+        """The name of a parameter or buffer of the module that holds NaN or infinity and did not at the start."""
+        tensors = self._tensors()
+        return next((name for name in self._finite if not tensors[name].isfinite().all()), None)
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        state = self.module.state_dict()
+        return {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
 
     @property
     def settled(self) -> bool:

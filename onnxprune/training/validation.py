@@ -59,6 +59,7 @@ class Validation:
         make_scorer: MakeScorer,
     ):
         self._data = data.take(processes.share(len(data), data.group))
+        self.name = data.name
         self._training = training
         self._processes = processes
         self._precision = precision

@@ -71,8 +71,8 @@ NO_AMOUNT = "give exactly one of --rate"
         ({"rate": 0.5, "clip_norm": 0}, "--clip-norm is 0.0: it must be greater than 0"),
         ({"rate": 0.5, "resume": True}, "--resume .* give --checkpoint FILE"),
         (
-            {"rate": 0.5, "pattern": "channel", "layer_rate": {"fc1": 0.5}},
-            "cannot be combined with --std-threshold, --layer-rate",
+            {"rate": 0.5, "pattern": "channel", "remove_dead": False},
+            "cannot be combined with --std-threshold or --no-remove-dead",
         ),
         ({"rate": 0.5, "frontier": "trials"}, "--frontier is for a search"),
         ({"rate": 0.5, "regrow_zeros": True}, "--regrow-zeros needs --schedule prune-and-regrow"),

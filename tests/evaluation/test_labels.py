@@ -189,7 +189,7 @@ def test_the_range_of_targets(labels, span):
         (np.eye(4)[NUMBERS], np.eye(4)[[1, 1]] * 0.9, FOUR, "one-hot in some samples, but sample 0 has not"),
         (np.array([0.0, 1.0]), np.array([1.0, 0.3]), ONE[:2], "0 or 1 in some samples, but 0.3 at sample 1"),
         (NUMBERS * 1.0, np.array([0.0, 1.5]), FOUR, "class numbers in some samples, but 1.5 at sample 1"),
-        (normal(6), np.array([np.nan, 1]), ONE, "have nan at sample 0: give finite numbers"),
+        (normal(6), np.array([np.nan, 1]), ONE, "has nan in sample 0: give finite numbers"),
     ],
 )
 def test_later_labels_of_another_form_are_refused(some, later, output, message):

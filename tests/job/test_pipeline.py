@@ -11,7 +11,7 @@ from onnx import helper
 
 import onnxprune
 from onnxprune.errors import ValidationError
-from tests.builders import cnn, floats, initializer, mlp, model_of
+from tests.builders import cnn, floats, initializer, mlp, model_of, normal
 
 MODELS = Path(__file__).parents[2] / "models"
 SAMPLE = MODELS / "mnist-sample"
@@ -91,6 +91,52 @@ def test_channels_are_kept_in_multiples_of_round_to():
     kept = {layer["name"]: layer["outputs_after"] for layer in report.surgery["layers"]}
     assert kept["conv1.weight"] == 20 and kept["fc2.weight"] == 10
     assert kept["conv2.weight"] % 4 == 0 and kept["fc1.weight"] % 4 == 0 and kept["fc1.weight"] < 500
+
+
+def with_frozen_layers():
+    """Two convolutions between one whose output is the graph's and a large layer: only widths 32 and 32 can shrink."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w0"], ["a0"], "conv0"),
+        helper.make_node("Conv", ["a0", "w1"], ["a1"], "conv1"),
+        helper.make_node("Conv", ["a1", "w2"], ["seen"], "conv2"),
+        helper.make_node("Flatten", ["seen"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w3"], ["y"], "fc"),
+    ]
+    shapes = {"w0": (32, 3, 1, 1), "w1": (32, 32, 1, 1), "w2": (16, 32, 1, 1), "w3": (16, 1000)}
+    return model_of(
+        nodes,
+        [floats("x", "N", 3, 1, 1)],
+        [floats("y", "N", 1000), floats("seen", "N", 16, 1, 1)],
+        {name: normal(*shape) for name, shape in shapes.items()},
+    )
+
+
+def test_no_layer_is_emptied_to_make_up_for_one_that_cannot_be_cut():
+    result = onnxprune.prune(with_frozen_layers(), rate=0.5, pattern="channel")
+    left = {name: initializer(result.model, name).shape[0] for name in ("w0", "w1", "w2")}
+    assert 12 <= left["w0"] <= 24 and 12 <= left["w1"] <= 24 and left["w2"] == 16
+    notes = "\n".join(result.report.notes)
+    assert "90.7% of the weights are in no channel that can be removed" in notes and "w3 90.7%" in notes
+    assert "Only" not in notes
+
+
+def test_a_rate_that_channels_cannot_have_is_told_with_what_would_help():
+    result = onnxprune.prune(with_frozen_layers(), rate=0.99, pattern="channel")
+    assert [initializer(result.model, name).shape[0] for name in ("w0", "w1")] == [4, 4]
+    (note,) = [note for note in result.report.notes if note.startswith("Only")]
+    assert "less than --rate 0.99 asks for" in note
+    assert "a higher --max-channel-rate (2 layers have lost 87.5% of the channels" in note
+    higher = onnxprune.prune(with_frozen_layers(), rate=0.99, pattern="channel", max_channel_rate=0.97)
+    assert [initializer(higher.model, name).shape[0] for name in ("w0", "w1")] == [1, 1]
+
+
+def test_the_rate_of_a_layer_is_of_its_channels_and_beyond_the_limit():
+    result = onnxprune.prune(
+        with_frozen_layers(), rate=0, layer_rate={"conv1": 30 / 32}, pattern="channel", exclude="w0"
+    )
+    assert [initializer(result.model, name).shape[0] for name in ("w0", "w1")] == [32, 2]
+    with pytest.raises(onnxprune.OnnxPruneError, match="'w3', which has no output channels"):
+        onnxprune.prune(with_frozen_layers(), rate=0.5, layer_rate={"fc": 0.5}, pattern="channel")
 
 
 def test_taylor_importance_gives_a_lower_loss_than_l1():

@@ -101,6 +101,58 @@ def test_excluded_weights_are_not_pruned_and_do_not_count_towards_the_rate() -> 
     assert choice.total == 900 + 300 and choice.rate == pytest.approx(0.5, abs=0.02)
 
 
+def test_a_layer_that_cannot_be_pruned_does_not_count_and_no_other_layer_makes_up_for_it() -> None:
+    groups, weights = chain(10, 40, 40, 10)
+    weights["frozen"] = np.ones((500, 10), np.float32)
+    alone, beside = (
+        choose_channels(groups, given, 0.5)
+        for given in ({k: v for k, v in weights.items() if k != "frozen"}, weights)
+    )
+    assert beside.chosen.tolist() == alone.chosen.tolist()
+    assert (beside.total, beside.stuck, alone.stuck) == (2400, {"frozen": 5000}, {})
+    assert beside.rate == pytest.approx(0.5, abs=0.02)
+
+
+def test_the_part_of_a_weight_that_no_group_holds_does_not_count() -> None:
+    # Half of the columns of w1 come from elsewhere.
+    groups, weights = chain(10, 40, 10)
+    weights["w1"] = np.ones((10, 80), np.float32)
+    choice = choose_channels(groups, weights, 0.5)
+    assert (choice.total, choice.stuck) == (400 + 400, {"w1": 400})
+    assert len(choice.chosen) == 20
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "global"])
+def test_no_layer_loses_more_than_the_largest_rate(allocation: str) -> None:
+    widths = (10, 64, 16, 1, 10)
+    groups, weights = chain(*widths)
+    weights["w0"] *= np.logspace(-3, 0, 64)[:, None].astype(np.float32)
+    choice = choose_channels(groups, weights, 0.99, allocation=allocation, max_rate=0.875)
+    assert lost(choice, widths) == [56, 14, 0]
+    assert choice.full == 2 and choice.rate < 0.985
+
+
+def test_overlapping_layers_together_lose_at_most_the_largest_rate() -> None:
+    weights = {"w": np.random.default_rng(0).standard_normal((64, 5)).astype(np.float32)}
+    heads = [{("w", 0): np.arange(head * 8, head * 8 + 8)} for head in range(8)]
+    widths = [{("w", 0): np.arange(width, 64, 8)} for width in range(8)]
+    choice = choose_channels([*heads, *widths], weights, 0.99, max_rate=0.75)
+    assert [sum(choice.chosen < 8), sum(choice.chosen >= 8)] == [4, 4]
+    assert choice.rate == 0.75
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_a_layer_with_its_own_rate_may_lose_more_and_does_not_count(rate: float) -> None:
+    widths = (10, 40, 40, 10)
+    groups, weights = chain(*widths)
+    choice = choose_channels(groups, weights, rate, max_rate=0.875, own_rates={("w0", 0): 0.95})
+    gone = lost(choice, widths)
+    assert gone[0] == 38
+    # Of w1 two columns are left, and of w2 all.
+    assert choice.total == 2 * 40 + 10 * 40 and choice.kept == (40 - gone[1]) * (2 + 10)
+    assert choice.rate == pytest.approx(rate, abs=0.02)
+
+
 def test_rate_0_removes_nothing_and_neither_does_a_model_without_groups() -> None:
     groups, weights = chain(10, 30, 10)
     assert choose_channels(groups, weights, 0).chosen.size == 0

@@ -14,6 +14,7 @@ from onnxprune.job.pruner import make_pruner
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.criteria import CRITERIA
 from onnxprune.pruning.schedule import PruningStep, Schedule
+from onnxprune.surgery import unit_groups
 from onnxprune.training.session import PruningSession
 from tests.builders import floats, initializer, mlp, model_of, normal
 
@@ -209,3 +210,42 @@ def test_excluded_weights_are_not_exchanged():
     masks = {name: each for name, each in session.module.state_dict().items() if name.endswith("_mask")}
     assert masks.keys() == {"fc1.weight_mask"} and (masks["fc1.weight_mask"] != first).any()
     assert np.count_nonzero(initializer(session.finish(), "fc1.weight")) == 64
+
+
+def test_the_code_of_a_deep_graph_is_written_once_for_all_of_its_masks(monkeypatch):
+    # Once for each mask, the time grows with the square of the number of layers.
+    written = []
+    recompile = torch.fx.GraphModule.recompile
+    monkeypatch.setattr(
+        torch.fx.GraphModule, "recompile", lambda module: (written.append(module), recompile(module))[1]
+    )
+
+    def times(layers):
+        written.clear()
+        nodes = [
+            helper.make_node("MatMul", [f"x{number}", f"w{number}"], [f"x{number + 1}"])
+            for number in range(layers)
+        ]
+        weights = {f"w{number}": normal(4, 4, seed=number) for number in range(layers)}
+        proto = model_of(nodes, [floats("x0", "N", 4)], [floats(f"x{layers}", "N", 4)], weights)
+        session = session_of(proto, PruningStep(0, 1.0))
+        assert len(session._masking.masks()) == layers
+        return len(written)
+
+    assert times(20) == times(5)
+
+
+def test_channels_are_grouped_once_for_all_steps_of_a_schedule(monkeypatch):
+    found = []
+    monkeypatch.setattr(
+        "onnxprune.job.pruner.unit_groups", lambda model: (found.append(model), unit_groups(model))[1]
+    )
+    model = ir.from_proto(mlp())
+    config = PruneConfig(rate=0.5, pattern="channel")
+    pruner = make_pruner(model, find_weights(model).prunable, config)
+    masks = [pruner.prune(PruningStep(0, part), {}) for part in (0.5, 1.0)]
+    assert len(found) == 1
+    # The second step prunes the weights as the first one has left them.
+    first, second = ({value.name: mask for value, mask in each.items()} for each in masks)
+    assert all((second[name] <= mask).all() for name, mask in first.items())
+    assert sum(mask.sum() for mask in second.values()) < sum(mask.sum() for mask in first.values())

@@ -29,9 +29,12 @@ def comparison_table(evaluation: Evaluation, tolerance: Tolerance) -> Renderable
             f"{output.cosine:.6f}",
             "differs" if output.mismatched else "same",
         )
+    parts: list[RenderableType] = [table]
+    if evaluation.draws:
+        parts.append(escape(evaluation.draws))
     if not evaluation.scores:
-        return table
+        return Group(*parts)
     scores = common.table("", "metric", "A", "B", numeric=2)
     for title, *texts in score_texts(evaluation.to_dict()):
         scores.add_row(escape(title), *texts)
-    return Group(table, scores)
+    return Group(*parts, scores)

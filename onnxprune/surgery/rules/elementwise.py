@@ -28,7 +28,14 @@ MICROSOFT = ("BiasGelu", "FastGelu", "Gelu", "QuickGelu")
 # fmt: on
 
 
-@passes_channels(*ELEMENTWISE, "Dropout")
+@passes_channels("Dropout")
+def dropout(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
+    """The identity; one that also drops at inference would draw otherwise for fewer channels."""
+    if not _drops(node, facts):
+        yield from elementwise(node, facts)
+
+
+@passes_channels(*ELEMENTWISE)
 @passes_channels(*MICROSOFT, domain="com.microsoft")
 def elementwise(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
     """Couple each axis of every operand with the output axis that it is broadcast to."""
@@ -57,9 +64,12 @@ def elementwise_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | No
 
 @passes_constants("Dropout")
 def dropout_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
-    """The identity, unless the node also drops at inference (training_mode, the third input since Dropout-12)."""
+    """The identity, unless the node also drops at inference."""
+    return None if _drops(node, facts) else facts.known(node.inputs[0])
+
+
+def _drops(node: ir.Node, facts: Facts) -> bool:
+    """Whether a Dropout drops at inference (training_mode, the third input since Dropout-12)."""
     training = node.inputs[2] if len(node.inputs) > 2 else None
     flag = facts.constant(training)
-    if training is not None and (flag is None or flag.any()):
-        return None
-    return facts.known(node.inputs[0])
+    return training is not None and (flag is None or bool(flag.any()))

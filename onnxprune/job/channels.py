@@ -1,0 +1,146 @@
+"""The removal of whole channels in a job: at each step of the schedule, and what could not be removed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+import onnx_ir as ir
+
+from onnxprune.config.settings import PruneConfig
+from onnxprune.errors import NothingToPruneError, SettingError
+from onnxprune.model.weights import Weight, constants_by_name
+from onnxprune.pruning.allocation import excluded_weights
+from onnxprune.pruning.channels import Choice, choose_channels
+from onnxprune.pruning.criteria import find_criterion
+from onnxprune.pruning.pruner import Arrays
+from onnxprune.pruning.schedule import PruningStep
+from onnxprune.pruning.selectors import select
+from onnxprune.surgery import remove_dead_units, unit_groups, zero_units
+
+# Channels are coarse: a rate that is missed by less than this needs no note.
+SHORTFALL = 0.02
+NAMES_SHOWN = 8
+
+
+class ChannelPruning:
+    """The pruner of `--pattern channel` for a model.
+
+    Raises:
+        SelectorError: a selector matches nothing.
+        SettingError: a layer of --layer-rate has no channels that can be removed.
+        NothingToPruneError: there is a rate, but no channel can be removed.
+    """
+
+    def __init__(self, model: ir.Model, weights: Sequence[Weight], config: PruneConfig):
+        self._model = model
+        self._config = config
+        self._groups = unit_groups(model)
+        self._excluded = {weight.name for weight in excluded_weights(weights, config)}
+        self._own_rates = self._rates_of_layers(weights)
+        self._last: Choice | None = None
+        self._elements = {weight.name: weight.size for weight in weights if weight.name not in self._excluded}
+        usable = any(self._excluded.isdisjoint(name for name, _ in group) for group in self._groups.positions)
+        if config.rate and not usable:
+            raise NothingToPruneError(
+                f"no channel can be removed{_reason(model, self._excluded)}: give --pattern unstructured, or fewer "
+                "--exclude"
+            )
+
+    def prune(self, step: PruningStep, gradients: Arrays) -> Arrays:
+        """Zero whole channels: the masks of weights and biases."""
+        config = self._config
+        assert config.rate is not None
+        values, weights = constants_by_name(self._model), self._groups.weights
+        criterion = find_criterion(config.criterion)
+        assert criterion.channel_norm is not None
+        scores = {
+            name: array
+            if criterion.needs == "gradients" and values[name] not in gradients
+            else criterion.score(array, gradients.get(values[name], array))
+            for name, array in weights.items()
+        }
+        self._last = choose_channels(
+            self._groups.positions,
+            weights,
+            step.rate(config.rate),
+            allocation=config.allocation,
+            norm=criterion.channel_norm,
+            round_to=config.round_to,
+            min_channels=config.min_channels,
+            max_rate=config.max_channel_rate,
+            own_rates={at: step.rate(rate) for at, rate in self._own_rates.items()},
+            exclude=self._excluded,
+            scores=scores,
+        )
+        masks = zero_units(self._model, self._groups, self._last.chosen)
+        return {values[name]: mask for name, mask in masks.items()}
+
+    def notes(self) -> Iterator[str]:
+        """What the last step could not remove, and why."""
+        if self._last is None or not self._config.rate:
+            return
+        yield from self._on_stuck(self._last)
+        yield from self._on_shortfall(self._last)
+
+    def _on_stuck(self, choice: Choice) -> Iterator[str]:
+        whole = max(sum(self._elements.values()), 1)
+        shares = {name: count / whole for name, count in choice.stuck.items() if name in self._elements}
+        if not shares:
+            return
+        named = sorted(shares, key=lambda name: -shares[name])
+        texts = [
+            name
+            + ("" if choice.stuck[name] == self._elements[name] else " (in part)")
+            + f" {shares[name]:.1%}"
+            for name in named[:NAMES_SHOWN]
+        ]
+        more = f" and {len(named) - NAMES_SHOWN} more" if len(named) > NAMES_SHOWN else ""
+        yield (
+            f"{sum(shares.values()):.1%} of the weights are in no channel that can be removed, and do not count "
+            f"towards --rate: {', '.join(texts)}{more} (--json tells why)."
+        )
+
+    def _on_shortfall(self, choice: Choice) -> Iterator[str]:
+        config = self._config
+        assert config.rate is not None
+        if choice.rate >= config.rate - SHORTFALL:
+            return
+        fixes = []
+        if choice.full:
+            layers = "1 layer has" if choice.full == 1 else f"{choice.full:,} layers have"
+            fixes.append(
+                f"a higher --max-channel-rate ({layers} lost {config.max_channel_rate:.1%} of the channels, the most "
+                "that it allows)"
+            )
+        if config.round_to > 1:
+            fixes.append("a smaller --round-to")
+        if config.min_channels > 1:
+            fixes.append("a smaller --min-channels")
+        if config.exclude:
+            fixes.append("fewer --exclude")
+        fixes.append("--pattern unstructured")
+        yield (
+            f"Only {choice.rate:.1%} of the weights in removable channels are gone, {config.rate - choice.rate:.1%} of "
+            f"them less than --rate {config.rate:g} asks for: give {' or '.join(fixes)}, or a lower --rate."
+        )
+
+    def _rates_of_layers(self, weights: Sequence[Weight]) -> dict[tuple[str, int], float]:
+        """The rates of --layer-rate by name and output axis of a weight."""
+        rates = {}
+        for selector, rate in self._config.layer_rates:
+            for weight in select(selector, weights):
+                at = weight.name, weight.out_axis
+                if not any(at in group for group in self._groups.positions):
+                    raise SettingError(
+                        f"--layer-rate {selector}={rate:g} is for {weight.name!r}, which has no output channels that "
+                        "can be removed (--json of a job without it tells why): name other layers"
+                    )
+                rates[at] = rate
+        return rates
+
+
+def _reason(model: ir.Model, excluded: Collection[str]) -> str:
+    """Why the channels of the first layer that has to keep them stay."""
+    layers = remove_dead_units(model.clone()).layers
+    first = next((layer for layer in layers if layer.frozen and layer.name not in excluded), None)
+    return "" if first is None else f" (those of {first.name!r}: {first.frozen})"
