@@ -90,9 +90,15 @@ class PruningSettings:
     )
     exclude: Names = setting(
         (),
-        "Weights that are not pruned: a node or initializer name, a glob, or re:PATTERN. Repeatable.",
+        "Weights that are not pruned: a node or initializer name, a glob, re:PATTERN, or op:TYPE for an operator type "
+        "(op:Gemm). Repeatable.",
         metavar="SELECTOR",
         common="Weights that are not pruned",
+    )
+    include: Names = setting(
+        (),
+        "Prune these weights alone, for example op:Conv; without those of --exclude. Repeatable.",
+        metavar="SELECTOR",
     )
     layer_rate: PairsLike = setting(
         (),

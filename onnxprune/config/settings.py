@@ -99,7 +99,7 @@ class PruneConfig(
 
     def _normalize(self) -> None:
         """Convert the forms that callers may use to one form."""
-        for name in ("exclude", "distill_features"):
+        for name in ("exclude", "include", "distill_features"):
             value = getattr(self, name)
             self._set(name, (value,) if isinstance(value, str) else tuple(value))
         for name in ("checkpoint", "frontier"):
@@ -130,6 +130,7 @@ class PruneConfig(
         settings = {each.name: getattr(self, each.name) for each in fields(self)}
         return settings | {
             "exclude": list(self.exclude),
+            "include": list(self.include),
             "metric": list(self.metrics),
             "layer_rate": [list(pair) for pair in self.layer_rates],
             "input_shape": [

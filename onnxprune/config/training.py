@@ -211,8 +211,8 @@ class LossSettings:
     )
     distill_features: Names = setting(
         (),
-        "Also distill these intermediate values: a name, a glob, re:PATTERN, or auto for the ends of stages or blocks. "
-        "Repeatable.",
+        "Also distill these intermediate values: a name, a glob, re:PATTERN, op:TYPE for the results of an operator "
+        "type, or auto for the ends of stages or blocks. Repeatable.",
         metavar="SELECTOR",
     )
 

@@ -17,7 +17,7 @@ from onnxprune.reports.record import FileRecord, LayerRecord, weight_histogram
 from onnxprune.sparse.fold import Folded
 from onnxprune.sparse.rewrite import Stored
 
-EXCLUDED = "excluded by --exclude"
+EXCLUDED = "excluded by --exclude or --include"
 
 
 class Records:

@@ -30,12 +30,14 @@ class Pool:
 
 
 def excluded_weights(weights: Sequence[Weight], settings: PruningSettings) -> set[Weight]:
-    """The weights that `--exclude` names.
+    """The weights that `--exclude` names, and where there is `--include`, those that it does not name.
 
     Raises:
         SelectorError: a selector matches nothing.
     """
-    return {weight for selector in settings.exclude for weight in select(selector, weights)}
+    excluded = {weight for selector in settings.exclude for weight in select(selector, weights)}
+    included = {weight for selector in settings.include for weight in select(selector, weights)}
+    return excluded | (set(weights) - included if settings.include else set())
 
 
 def allocate(
@@ -61,7 +63,7 @@ def allocate(
     included = [weight for weight in weights if weight not in excluded]
     if weights and not included:
         raise NothingToPruneError(
-            "every weight is excluded, so there is nothing to prune: remove an --exclude"
+            "every weight is excluded, so there is nothing to prune: remove an --exclude, or give another --include"
         )
     common = [weight for weight in included if weight not in own_rate]
     by_output = settings.allocation == "per-output"

@@ -73,6 +73,7 @@ def test_intermediate_values_can_be_distilled_and_leave_no_trace_in_the_file():
     result = onnxprune.prune(mlp(), data={"x": ROWS}, distill_features="r", **SETTINGS)
     assert [output.name for output in result.model.graph.output] == ["y"]
     assert cosine(distill_features="r") != cosine()
+    assert cosine(distill_features="op:Relu") == cosine(distill_features="r")
     with pytest.raises(SelectorError, match=r"selector 'nothing\*' matches no value"):
         cosine(distill_features="nothing*")
 
