@@ -129,8 +129,11 @@ def look(baseline: ort.InferenceSession, data: JobData, config: PruneConfig) -> 
     """Tell how good the input model is on labeled data, and which loss is used; returns warnings."""
     given = data.test if data.test.labeled or data.training is None else data.training
     warnings = first_look(baseline, given, data.specs, data.metrics, config.label_offset)
-    for note in () if data.training is None else loss_notes(data.training, config):
-        LOG.info(note)
+    if data.training is not None:
+        for note in loss_notes(data.training, config):
+            LOG.info(note)
+        for note in () if data.training.labeled else data.training.notes:
+            LOG.warning(note)
     return warnings
 
 
