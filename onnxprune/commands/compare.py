@@ -45,8 +45,8 @@ def compare(
         DataError: the data does not fit the first model.
         SettingError: `input_shape` or `transform` does not fit the first model, or there is no such metric.
     """
-    metrics = Metrics.of(EvaluationSettings(metric=metric, postprocess=postprocess))
     models = [load(source) for source in (first, second)]
+    metrics = Metrics.of(EvaluationSettings(metric=metric, postprocess=postprocess), models[0][0])
     names = [origin.name for _, origin in models]
     specs = [input_specs(model) for model, _ in models]
     for kind, (first_names, second_names) in (

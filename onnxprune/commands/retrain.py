@@ -16,10 +16,10 @@ from onnxprune.config.settings import PruneConfig, RetrainSettings
 from onnxprune.data.request import Request
 from onnxprune.data.specs import input_specs
 from onnxprune.errors import SettingError
-from onnxprune.evaluation.labels import label_forms
 from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.inputs import read_samples
+from onnxprune.job.losses import truths
 from onnxprune.job.pipeline import run
 from onnxprune.job.result import Context, Progress, Result
 from onnxprune.model.io import ModelLike
@@ -66,9 +66,9 @@ def retrain(
             metric=settings.get("metric", ()), postprocess=settings.get("postprocess")
         )
         session = make_session(opened.origin.file, opened.origin.name)
-        data = read_samples(source, session, request, Metrics.of(scored))
-    custom = ":" in settings.get("loss", "auto")
-    trained = data is not None and any(form.trains or custom for form in label_forms(data).values())
+        metrics = Metrics.of(scored, opened.model, settings.get("loss", "auto"))
+        data = read_samples(source, session, request, metrics)
+    trained = data is not None and bool(truths(data, settings.get("loss", "auto")))
     config = _config(opened.model, opened.origin.name, trained, regrow, settings)
     target = None if output is None else Path(output)
     return run(opened, target, config, progress or (lambda stage, fraction: None), Context(data=data))

@@ -98,7 +98,8 @@ class PruningSettings:
     )
     exclude: Names = setting(
         (),
-        "Weights that are not pruned: a node or initializer name, a glob, or re:PATTERN. Repeatable.",
+        "Weights that are not pruned: a node or initializer name, a glob, re:PATTERN, or op:TYPE for an operator type "
+        "(op:Gemm). Repeatable.",
         metavar="SELECTOR",
         common="Weights that are not pruned",
     )

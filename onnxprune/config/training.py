@@ -186,8 +186,8 @@ class LossSettings:
 
     loss: str = setting(
         "auto",
-        "Loss on the labels: auto (cross-entropy for integer labels, also per pixel, and mse for float labels), "
-        f"{', '.join(LOSSES[1:])}, or MODULE:FUNCTION of (outputs, labels).",
+        "Loss on the labels: auto (cross-entropy for classes, also per pixel, binary cross-entropy for 0 and 1, mse "
+        f"for numbers), {', '.join(LOSSES[1:])}, or MODULE:FUNCTION of (outputs, labels), with labels of any form.",
         metavar="LOSS",
     )
     label_smoothing: float = setting(
@@ -203,7 +203,7 @@ class LossSettings:
     distill_loss: str = setting(
         "auto",
         "Distillation loss: KL divergence of softened outputs (kl), squared error divided by the variance (mse), or "
-        "cosine distance. Auto is kl for outputs of shape [N, C], else mse.",
+        "cosine distance. Auto is kl for outputs [N, C] of classes, else mse.",
         choices=DISTILL_LOSSES,
     )
     temperature: float = setting(
@@ -211,8 +211,8 @@ class LossSettings:
     )
     distill_features: Names = setting(
         (),
-        "Also distill these intermediate values: a name, a glob, re:PATTERN, or auto for the ends of stages or blocks. "
-        "Repeatable.",
+        "Also distill these intermediate values: a name, a glob, re:PATTERN, op:TYPE for the results of an operator "
+        "type, or auto for the ends of stages or blocks. Repeatable.",
         metavar="SELECTOR",
     )
 

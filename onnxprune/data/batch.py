@@ -20,6 +20,7 @@ class Batch:
 
     A scalar belongs to every sample. `name`: of the data that they are from; `whole`: the arrays have no common first
     axis and form one sample; `patience`: seconds after which a run of a model on them is stopped; None: never.
+    `given`: the labels as they were given, where a loss needs them beside those that metrics take.
     """
 
     inputs: dict[str, np.ndarray]
@@ -27,6 +28,7 @@ class Batch:
     name: str = ""
     whole: bool = False
     patience: float | None = None
+    given: Labels = field(default_factory=dict)
 
     def __len__(self) -> int:
         return 1 if self.whole else next(len(array) for array in self.inputs.values() if array.ndim)
@@ -36,7 +38,10 @@ class Batch:
         if self.whole:
             return self
         inputs = {key: array[index] if array.ndim else array for key, array in self.inputs.items()}
-        return replace(self, inputs=inputs, labels={key: array[index] for key, array in self.labels.items()})
+        labels, given = (
+            {key: array[index] for key, array in each.items()} for each in (self.labels, self.given)
+        )
+        return replace(self, inputs=inputs, labels=labels, given=given)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of the inputs for one sample."""

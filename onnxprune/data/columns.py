@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 
 from onnxprune.data.dataset import LABELS
-from onnxprune.data.labels import class_note, read_labels
+from onnxprune.data.labels import LABEL_NAMES, class_note, read_labels
 from onnxprune.data.source import Arrays
 from onnxprune.data.specs import InputSpec, dims_text
 from onnxprune.errors import DataError
 
-# What tables call the column of the labels.
-LABEL_NAMES = (LABELS, "label", "y", "target", "targets", "class")
 # So many columns are named in a message.
 NAMED = 10
 

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+# What arrays and columns of labels are called, in the order in which they are looked for, in any case.
+LABEL_NAMES = ("labels", "label", "y", "target", "targets", "class")
+
 
 def read_labels(texts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """Labels as whole numbers (int64), numbers (float32), or places of sorted names (int64) and those names."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from onnxprune.data.functions import names_function, open_function
 from onnxprune.data.idx import open_idx, open_idx_pair
+from onnxprune.data.images.files import EXTENSIONS
 from onnxprune.data.images.folder import is_image_folder, read_image_folder
 from onnxprune.data.images.yolo import is_yolo, read_yolo
 from onnxprune.data.objects import arrays_source
@@ -16,6 +17,24 @@ from onnxprune.data.rows import Rows, open_npy, open_npz
 from onnxprune.data.source import Source
 from onnxprune.data.tables import is_table, read_table
 from onnxprune.errors import DataError
+
+# Files of data that only code can read.
+UNREAD = (
+    *(
+        ".pt",
+        ".pth",
+        ".pkl",
+        ".pickle",
+        ".h5",
+        ".hdf5",
+        ".mat",
+        ".safetensors",
+        ".tfrecord",
+        ".arrow",
+        ".feather",
+    ),
+    *(".json", ".jsonl", ".txt", ".xlsx", ".zip", ".tar", ".onnx"),
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +68,8 @@ def forms() -> str:
 
 
 def _open_npz(text: str, request: Request) -> Source:
+    if Path(text).is_dir():
+        raise DataError(f"{text} is a folder, and no .npz file: give a file, or a folder with another name")
     if not Path(text).exists():
         raise DataError(f"there is no data file {text}: give {forms()}")
     return arrays_source(open_npz(Path(text)), text, request)
@@ -67,6 +88,19 @@ def _open_npy(text: str, request: Request) -> Source:
 def _open_npy_folder(text: str, request: Request) -> Source:
     arrays: dict[str, Rows] = {file.stem: open_npy(file) for file in sorted(Path(text).glob("*.npy"))}
     return arrays_source(arrays, text, request)
+
+
+def _open_file(text: str, request: Request) -> Source:
+    """An IDX file, or a file of a kind that is not read."""
+    suffix = _suffix(text)
+    if suffix in EXTENSIONS:
+        raise DataError(f"{text} is a single image: give the folder that it is in")
+    if suffix in UNREAD:
+        raise DataError(
+            f"{text}: {suffix} files are not read; write its arrays with numpy.savez, or give MODULE:FUNCTION, which "
+            "reads it and yields batches"
+        )
+    return open_idx(text, request)
 
 
 def _suffix(text: str) -> str:
@@ -93,7 +127,9 @@ READERS = (
     ),
     Reader("a .csv or .parquet table", is_table, read_table),
     Reader("an Ultralytics .yaml", is_yolo, read_yolo),
-    Reader("an IDX file of images (with its labels beside it)", lambda text: Path(text).is_file(), open_idx),
+    Reader(
+        "an IDX file of images (with its labels beside it)", lambda text: Path(text).is_file(), _open_file
+    ),
     Reader("IDX files as IMAGES,LABELS", lambda text: "," in text, open_idx_pair),
     Reader("MODULE:FUNCTION that gives data or yields batches", names_function, open_function),
 )

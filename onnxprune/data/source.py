@@ -147,8 +147,8 @@ def stack(samples: Sequence[Mapping[str, np.ndarray]], name: str) -> Arrays:
         except ValueError:
             shapes = sorted({np.shape(sample[key]) for sample in samples})
             raise DataError(
-                f"{key!r} of {name} has samples of several shapes, {shapes[0]} and {shapes[-1]}: give --transform with "
-                "resize or crop, or samples of one shape"
+                f"{key!r} of {name} has samples of several shapes, {shapes[0]} and {shapes[-1]}: give samples of one "
+                "shape, images by --transform with resize or crop, boxes and sequences padded with -1 or -100"
             ) from None
     return arrays
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.config.declare import describe_source
+from onnxprune.data.advice import dims_of, fits, shape_advice, type_advice
 from onnxprune.data.batch import Batch, Labels
 from onnxprune.data.dataset import LABELS, Dataset
 from onnxprune.data.images.arrays import ArrayImages
@@ -56,7 +57,11 @@ def load_data(source: Any, request: Request) -> Dataset:
     if unused := sorted(set(first) - set(fit.names) - set(labels)):
         notes.append(
             f"These arrays of {name} are not inputs of the model and were not used: {', '.join(unused)}."
+            + ("" if labels else f" There are no labels: call them 'labels' if {unused[0]!r} is meant.")
         )
+    notes += [
+        f"The labels of {name} are in the array {key!r}." for key in labels if not key.startswith(LABELS)
+    ]
     if request.transform is None and isinstance(guessed := getattr(opened, "transform", None), Transform):
         notes.append(
             f"The shape of the input decided how the images of {name} become inputs: {guessed.text()}. If the model "
@@ -116,7 +121,7 @@ class Fit:
             raise DataError(
                 f"{name} has no array {_quoted(missing)}"
                 + (f" but {_quoted(unknown)}" if unknown else "")
-                + f": name the arrays like the model's inputs ({', '.join(sorted(names))})"
+                + f": name the arrays like the model's inputs ({', '.join(sorted(names))}), {_saved(names)}"
             )
         return cls(request, name, labels)
 
@@ -131,7 +136,14 @@ class Fit:
         Raises:
             DataError: a type or shape does not fit.
         """
-        return Batch({name: self._input(arrays[name], name) for name in self.names}, self.labels_of(arrays))
+        batch = Batch({name: self._input(arrays[name], name) for name in self.names}, self.labels_of(arrays))
+        for labels in batch.labels.values():
+            if not labels.ndim or len(labels) != len(batch):
+                have = len(labels) if labels.ndim else "a single one"
+                raise DataError(
+                    f"{self.name} has labels for {have} of {len(batch)} samples: give one for each"
+                )
+        return batch
 
     @property
     def label_names(self) -> Collection[str]:
@@ -156,26 +168,33 @@ class Fit:
         spec = next(spec for spec in self.request.specs if spec.name == name)
         kinds = {"f": "f", "O": "OUS"}.get(spec.dtype.kind, "iub")
         if array.dtype.kind not in kinds:
-            images = "give --transform, or " if array.dtype == np.uint8 and array.ndim > 2 else ""
             raise DataError(
-                f"array {name!r} of {self.name} has the type {array.dtype}, the input takes {spec.dtype}: {images}"
-                "preprocess it as in the training of the model"
+                f"array {name!r} of {self.name} has the type {array.dtype}, the input takes {spec.dtype}: "
+                f"{type_advice(array, spec.dtype)}"
             )
-        fits = array.ndim == len(spec.shape) and all(
-            not isinstance(want, int) or have == want
-            for have, want in zip(array.shape[1:], spec.shape[1:], strict=True)
-        )
-        if not fits:
-            wanted = ", ".join(
-                ["N" if spec.shape else "", *("any" if d is None else str(d) for d in spec.shape[1:])]
-            )
-            have = ", ".join(["N" if array.shape else "", *map(str, array.shape[1:])])
+        if not (fits(array.shape[1:], spec.shape[1:]) and array.ndim == len(spec.shape)):
+            have = dims_of(array.shape[1:]) if array.shape else "[]"
+            wanted = dims_of(spec.shape[1:]) if spec.shape else "[]"
             raise DataError(
-                f"array {name!r} of {self.name} has shape [{have}], the input takes [{wanted}]: reshape it"
+                f"array {name!r} of {self.name} has shape {have}, the input takes {wanted}: "
+                f"{shape_advice(array.shape, spec)}"
             )
         # `check_finite` refuses what overflows.
         with np.errstate(over="ignore"):
-            return array.astype(spec.dtype, copy=False)
+            made = array.astype(spec.dtype, copy=False)
+        if spec.dtype.kind in "iub" and array.dtype != spec.dtype and (made != array).any():
+            wrong = array[made != array].flat[0]
+            raise DataError(
+                f"array {name!r} of {self.name} has the number {wrong}, which the input's type {spec.dtype} cannot "
+                "hold: give numbers in its range"
+            )
+        return made
+
+
+def _saved(names: set[str]) -> str:
+    """The line that saves arrays by these names."""
+    arrays = ", ".join(f"{name!r}: ..." for name in sorted(names))
+    return f"for example numpy.savez('data.npz', **{{{arrays}, 'labels': ...}})"
 
 
 def _quoted(names: set[str]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.data.source import Arrays, Source, checksum
+from onnxprune.data.source import Arrays, Source, checksum, common_length
 from onnxprune.errors import DataError
 
 # Samples that identify a stream: its first ones.
@@ -103,7 +103,9 @@ def as_arrays(batch: Any, names: set[str], what: str) -> Arrays:
             f"{what} has the names {sorted(map(str, batch))}, the first batch {sorted(names)}: "
             "use the same names in all batches"
         )
-    return {str(key): to_array(values, str(key), what) for key, values in batch.items()}
+    arrays = {str(key): to_array(values, str(key), what) for key, values in batch.items()}
+    common_length({key: len(array) for key, array in arrays.items() if array.ndim} or {"": 1}, what)
+    return arrays
 
 
 def to_array(values: Any, key: str, name: str) -> np.ndarray:

@@ -9,19 +9,18 @@ import numpy as np
 
 from onnxprune.data.dataset import LABELS, label_name
 from onnxprune.data.images.transforms import Transform
+from onnxprune.data.labels import LABEL_NAMES
 from onnxprune.data.request import Request
 from onnxprune.data.source import Arrays
 from onnxprune.data.stream import to_array
 from onnxprune.errors import DataError
 
-# In the order in which they are looked for.
-LABEL_NAMES = (LABELS, "label", "y", "target", "targets")
-
 
 def found_labels(names: Collection[str], inputs: Collection[str]) -> dict[str, str]:
     """The names of label arrays -> "labels" or "labels.OUTPUT", among names of which some are inputs."""
     by_output = {name: name for name in names if name not in inputs and name.startswith(f"{LABELS}.")}
-    plain = next((name for name in LABEL_NAMES if name in names and name not in inputs), None)
+    others = {name.strip().lower(): name for name in sorted(names, reverse=True) if name not in inputs}
+    plain = next((others[name] for name in LABEL_NAMES if name in others), None)
     return ({} if plain is None else {plain: LABELS}) | by_output
 
 

@@ -16,12 +16,12 @@ TOP = 5
 
 
 def predicted(found: Predictions) -> np.ndarray:
-    """The predictions, of the labels' shape: class numbers, or bools for labels of 0 and 1."""
+    """The predictions, of the shape of `truth`: class numbers, or bools for labels of 0 and 1."""
     output, form = np.asarray(found.output), found.form
     if form.kind in ("binary", "multi-label"):
         return (output > form.threshold).reshape(found.labels.shape)
     classes = output if form.axis is None else output.argmax(form.axis)
-    if classes.shape != found.labels.shape:
+    if classes.shape != truth(found).shape:
         raise DataError(
             f"the labels of {form.data} {list(found.labels.shape)} do not fit the output {list(output.shape)}: give "
             "one class for each position of the output"
@@ -29,9 +29,14 @@ def predicted(found: Predictions) -> np.ndarray:
     return classes
 
 
+def truth(found: Predictions) -> np.ndarray:
+    """The labels, of probabilities of the classes the likeliest class."""
+    return np.asarray(found.labels.argmax(found.form.axis)) if found.form.kind == "soft" else found.labels
+
+
 def top_1(found: Predictions) -> np.ndarray:
     """Rows (right, counted) of a sample's labels."""
-    return _shares(predicted(found) == found.labels, _counted(found))
+    return _shares(predicted(found) == truth(found), _counted(found))
 
 
 def top_5(found: Predictions) -> np.ndarray:
@@ -48,7 +53,7 @@ def top_5(found: Predictions) -> np.ndarray:
             f"--metric top-5 is always right for {scores.shape[-1]} classes, as {found.form.data} has: use top-1"
         )
     counted = _counted(found)
-    labels = np.where(counted, found.labels, 0)[..., None]
+    labels = np.where(counted, truth(found), 0)[..., None]
     # Counting the larger ones needs no sorting; of equal outputs, the first classes come first.
     own = np.take_along_axis(scores, labels, -1)
     before = (scores > own) | ((scores == own) & (np.arange(scores.shape[-1]) < labels))
@@ -57,7 +62,7 @@ def top_5(found: Predictions) -> np.ndarray:
 
 
 def _counted(found: Predictions) -> np.ndarray:
-    return found.labels != IGNORED if found.form.kind == "positions" else np.ones(found.labels.shape, bool)
+    return truth(found) != IGNORED
 
 
 def _shares(right: np.ndarray, counted: np.ndarray) -> np.ndarray:
@@ -73,7 +78,7 @@ def confusion(found: Predictions) -> np.ndarray:
     """
     labels, classes, form = found.labels, predicted(found), found.form
     if form.kind == "classes":
-        return np.stack([labels, classes], 1).astype(np.int32)
+        return np.stack([labels, classes], 1)[labels != IGNORED].astype(np.int32)
     if form.kind == "positions" and form.axis is None:
         raise DataError(
             f"F1 and IoU of masks need the number of classes, but the output {list(classes.shape)} consists of class "
@@ -93,20 +98,23 @@ def f1_counts(found: Predictions) -> np.ndarray:
 
 
 def _counts(labels: np.ndarray, classes: np.ndarray, form: LabelForm) -> np.ndarray:
-    """Counts (class, 3) of one sample; bools of binary labels are two classes."""
+    """Counts (class, 3) of one sample; binary labels are two classes."""
+    counted = labels != IGNORED
     if form.kind == "multi-label":
+        given, guessed = labels == 1, classes & counted
         return np.stack(
-            [part.reshape(len(labels), -1).sum(1) for part in (labels & classes, labels, classes)], 1
+            [part.reshape(len(labels), -1).sum(1) for part in (given & guessed, given, guessed)], 1
         )
     size = 2 if form.kind == "binary" else form.classes
-    counted = labels != IGNORED if form.kind == "positions" else np.ones(labels.shape, bool)
-    truth, guess = (part[counted].astype(np.int64) for part in (labels, classes))
-    parts = (truth[truth == guess], truth, guess)
+    given, guessed = (part[counted].astype(np.int64) for part in (labels, classes))
+    parts = (given[given == guessed], given, guessed)
     return np.stack([np.bincount(part, minlength=size) for part in parts], 1)
 
 
 def _by_class(records: np.ndarray) -> np.ndarray:
     """Counts (class, 3) of all records."""
+    if not len(records):
+        return np.zeros((1, 3), np.int64)
     if records.shape[1] != 2:
         return records.sum(0, dtype=np.int64).reshape(-1, 3)
     labels, classes = records.T

@@ -232,7 +232,7 @@ class _Difference:
         if output.ndim < 2 or output.dtype.kind != "f":
             return None
         if self.form is not None:
-            axis = self.form.axis if self.form.kind in ("classes", "positions") else None
+            axis = self.form.axis if self.form.kind in ("classes", "positions", "soft") else None
         else:
             axis = 1 if output.ndim > 3 else output.ndim - 1
         return axis if axis is not None and output.shape[axis] > 1 else None

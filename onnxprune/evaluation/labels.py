@@ -20,12 +20,15 @@ VOID = 255
 UNUSED = -1
 # Rounding of relative numbers in label files.
 SLACK = 0.01
+# Probabilities of all classes add up to 1, but for rounding.
+SUM_SLACK = 0.02
 
 KINDS = {
     "classes": "class numbers",
     "positions": "class numbers by position, for example masks",
     "binary": "0 or 1",
     "multi-label": "0 or 1 for each class",
+    "soft": "probabilities of the classes",
     "targets": "numbers of the output's shape",
     "pairs": "a score for each pair of samples",
     "boxes": "boxes [class, center x, center y, width, height]",
@@ -36,7 +39,7 @@ KINDS = {
 
 
 # Kinds of labels that a loss can be of.
-TRAINED = ("classes", "positions", "binary", "multi-label", "targets")
+TRAINED = ("classes", "positions", "binary", "multi-label", "soft", "targets")
 
 # Kinds of labels that are class numbers, or hold them.
 NUMBERED = ("classes", "positions", "binary", "boxes")
@@ -48,9 +51,9 @@ class LabelForm:
 
     `kind`: one of `KINDS`. `shape`: of one sample's normalized labels. `classes`: their number, along `axis` of the
     output; without an axis the output consists of class numbers. `one_hot`: the axis of labels with a single 1 for each
-    sample or position. `high`: the number that is 1 in binary labels. `threshold`: outputs above it mean 1. `span`: the
-    range of targets: 255 for 8-bit pixels, 2 for -1 to 1, 1 for 0 to 1, else that of the targets seen. `offset`: added
-    to class numbers that are not ignored.
+    sample or position. `low` and `high`: the numbers that mean 0 and 1 in binary labels. `probabilities`: the output
+    has probabilities and not logits. `span`: the range of targets: 255 for 8-bit pixels, 2 for -1 to 1, 1 for 0 to 1,
+    else that of the targets seen. `offset`: added to class numbers that are not ignored.
     """
 
     kind: str
@@ -59,8 +62,9 @@ class LabelForm:
     classes: int = 0
     axis: int | None = 1
     one_hot: int | None = None
+    low: int = 0
     high: int = 1
-    threshold: float = 0.0
+    probabilities: bool = False
     span: float = 1.0
     offset: int = 0
 
@@ -75,6 +79,11 @@ class LabelForm:
         return self.kind in TRAINED and (self.axis is not None or self.kind == "targets")
 
     @property
+    def threshold(self) -> float:
+        """Outputs above it mean 1."""
+        return 0.5 if self.probabilities else 0.0
+
+    @property
     def group(self) -> int:
         """How many consecutive samples are scored together."""
         return 2 if self.kind == "pairs" else 1
@@ -82,30 +91,34 @@ class LabelForm:
     def normalize(self, labels: np.ndarray, numbers: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
         """Labels of this form, samples along the first axis, in the form of their kind; `numbers`: of the samples.
 
-        classes: int64 (N,); positions: int64 (N, ...) with `IGNORED`; binary and multi-label: bool of the output's
-        shape; targets, pairs and boxes: float32; text: objects; other: unchanged.
+        classes: int64 (N,); positions: int64 (N, ...); binary and multi-label: int64, 0 or 1, of the output's shape;
+        all of these with `IGNORED`; soft, targets, pairs and boxes: float32; text: objects; other: unchanged.
 
         Raises:
             DataError: they are not of this form.
         """
-        if self.offset:
-            labels = shifted(labels, self.offset, self.kind)
-        return _NORMALIZE[self.kind](self, labels, numbers)
+        return _NORMALIZE[self.kind](self, self.as_given(labels), numbers)
+
+    def as_given(self, labels: np.ndarray) -> np.ndarray:
+        """Labels as they are, but for the offset."""
+        return shifted(labels, self.offset, self.kind) if self.offset else labels
 
     def shaped(self, labels: np.ndarray) -> np.ndarray:
         return labels if self.shape is None else labels.reshape(len(labels), *self.shape)
 
 
 def shifted(labels: np.ndarray, offset: int, kind: str) -> np.ndarray:
-    """Labels with an offset added to class numbers: not to ignored pixels, nor to boxes but for their class."""
+    """Labels with an offset added to class numbers: not to ignored ones, nor to boxes but for their class."""
     if labels.dtype.kind in "iub":
         labels = labels.astype(np.int64)
     if kind == "boxes":
         moved = labels.copy()
         moved[..., 0] += np.where(labels[..., 0] != UNUSED, offset, 0)
         return moved
-    moves = (labels >= 0) & (labels != VOID) if kind == "positions" else True
-    return labels + np.where(moves, offset, 0).astype(labels.dtype)
+    stays = labels == IGNORED
+    if labels[:1].size > 1:
+        stays |= (labels < 0) | (labels == VOID)
+    return labels + np.where(stays, 0, offset).astype(labels.dtype)
 
 
 def _classes(form: LabelForm, labels: np.ndarray, numbers: Numbers) -> np.ndarray:
@@ -116,7 +129,7 @@ def _classes(form: LabelForm, labels: np.ndarray, numbers: Numbers) -> np.ndarra
         if wrong.any():
             raise DataError(
                 f"the labels of {form.data} are one-hot in some samples, but {_where(wrong, numbers)} has not "
-                "exactly one 1: give class numbers, or name a --metric for several classes, such as f1"
+                "exactly one 1: give class numbers, or --metric iou where samples have several classes"
             )
         return form.shaped(ones.argmax(-1).astype(np.int64))
     found = form.shaped(labels)
@@ -127,34 +140,56 @@ def _classes(form: LabelForm, labels: np.ndarray, numbers: Numbers) -> np.ndarra
         )
     found = found.astype(np.int64)
     wrong = (found < 0) | (found >= form.classes if form.axis is not None else False)
+    ignored = found == IGNORED
     if form.kind == "positions":
-        ignored = (found < 0) | (found == VOID) & wrong
-        found, wrong = np.where(ignored, IGNORED, found), wrong & ~ignored
+        ignored |= (found < 0) | (found == VOID) & wrong
+    wrong &= ~ignored
     if wrong.any():
+        from_one = form.axis is not None and found[~ignored].min() == 1 and found.max() == form.classes
         raise DataError(
             f"the labels of {form.data} have the class {_first(found, wrong)}, at {_where(wrong, numbers)}, but the "
-            f"output has {form.classes} classes, 0 to {form.classes - 1}: give classes in that range, or shift them "
-            "by --label-offset"
+            f"output has {form.classes} classes, 0 to {form.classes - 1}: give classes in that range, {IGNORED} for "
+            f"samples to ignore, or shift them by --label-offset{' -1' if from_one else ''}"
         )
-    return found
+    return np.where(ignored, IGNORED, found)
 
 
 def _zeros_and_ones(form: LabelForm, labels: np.ndarray, numbers: Numbers) -> np.ndarray:
     check_finite({"labels": labels}, form.data, numbers)
-    wrong = (labels != 0) & (labels != form.high)
+    ignored = labels == IGNORED
+    if labels.dtype.kind in "iu" and form.shape is not None and len(form.shape) > 1:
+        ignored |= (labels < 0) | (labels == VOID if form.high != VOID else False)
+    wrong = (labels != form.low) & (labels != form.high) & ~ignored
     if wrong.any():
         raise DataError(
-            f"the labels of {form.data} are 0 or {form.high} in some samples, but "
-            f"{_first(labels, wrong)} at {_where(wrong, numbers)}: give only 0 and {form.high}, or --metric mse if "
-            "they are targets"
+            f"the labels of {form.data} are {form.low} or {form.high} in some samples, but "
+            f"{_first(labels, wrong)} at {_where(wrong, numbers)}: give only {form.low} and {form.high}, or --metric "
+            "mse if they are targets"
         )
-    return form.shaped(labels != 0)
+    return form.shaped(np.where(ignored, IGNORED, labels == form.high).astype(np.int64))
 
 
 def _floats(form: LabelForm, labels: np.ndarray, numbers: Numbers) -> np.ndarray:
     found = form.shaped(labels.astype(np.float32))
     check_finite({"labels": found}, form.data, numbers)
     return found
+
+
+def _soft(form: LabelForm, labels: np.ndarray, numbers: Numbers) -> np.ndarray:
+    found = _floats(form, labels, numbers)
+    wrong = ~are_distributions(found, form.axis or 1)
+    if wrong.any():
+        raise DataError(
+            f"the labels of {form.data} are probabilities of the classes in some samples, but those of "
+            f"{_where(wrong, numbers)} do not add up to 1: correct them, or give --metric mse if they are targets"
+        )
+    return found
+
+
+def are_distributions(values: np.ndarray, axis: int) -> np.ndarray:
+    """Where numbers along an axis are probabilities that add up to 1."""
+    sums = np.abs(values.sum(axis, dtype=np.float64) - 1) <= SUM_SLACK
+    return np.asarray(sums & (values >= 0).all(axis) & (values <= 1 + SUM_SLACK).all(axis))
 
 
 def _boxes(form: LabelForm, labels: np.ndarray, numbers: Numbers) -> np.ndarray:
@@ -189,6 +224,7 @@ _NORMALIZE: Mapping[str, Callable[[LabelForm, np.ndarray, Numbers], np.ndarray]]
     "positions": _classes,
     "binary": _zeros_and_ones,
     "multi-label": _zeros_and_ones,
+    "soft": _soft,
     "targets": _floats,
     "pairs": _floats,
     "boxes": _boxes,
@@ -212,10 +248,14 @@ def _where(wrong: np.ndarray, numbers: Numbers) -> str:
 
 @dataclass(frozen=True)
 class Normalized:
-    """Prepares batches whose labels are in the form of their kind; `forms`: by output, as in `Batch.labels`."""
+    """Prepares batches whose labels are in the form of their kind; `forms`: by output, as in `Batch.labels`.
+
+    `keeps`: batches have the labels as they were given as well.
+    """
 
     prepare: Prepare
     forms: Mapping[str, LabelForm]
+    keeps: bool = False
 
     @property
     def label_names(self) -> Collection[str]:
@@ -228,7 +268,8 @@ class Normalized:
 
     def __call__(self, arrays: Arrays) -> Batch:
         batch = self.prepare(arrays)
-        return replace(batch, labels=self._normalized(batch.labels))
+        given = {key: self.forms[key].as_given(array) for key, array in batch.labels.items()}
+        return replace(batch, labels=self._normalized(batch.labels), given=given if self.keeps else {})
 
     def _normalized(self, labels: Labels) -> Labels:
         return {key: self.forms[key].normalize(array) for key, array in labels.items()}
@@ -237,3 +278,23 @@ class Normalized:
 def label_forms(data: Dataset) -> Mapping[str, LabelForm]:
     """The forms of a dataset's labels, by output; empty without labels, or before `fit_labels`."""
     return data.prepare.forms if isinstance(data.prepare, Normalized) else {}
+
+
+def with_form(data: Dataset, output: str, form: LabelForm) -> Dataset:
+    """The dataset with labels of an output in another form."""
+    assert isinstance(data.prepare, Normalized)
+    return replace(data, prepare=replace(data.prepare, forms={**data.prepare.forms, output: form}))
+
+
+def with_given_labels(data: Dataset) -> Dataset:
+    """The dataset, whose batches have the labels as they were given as well, for a loss of the user's own."""
+    if not isinstance(data.prepare, Normalized):
+        return data
+    return replace(data, prepare=replace(data.prepare, keeps=True))
+
+
+def only_given_labels(data: Dataset) -> Dataset:
+    """The dataset with labels as they were given, which need not have a form that a metric knows."""
+    for output, form in label_forms(data).items():
+        data = with_form(data, output, replace(form, kind="other"))
+    return data

@@ -65,16 +65,16 @@ CLASSES = ("classes", "positions", "binary")
 METRICS: dict[str, Metric] = {
     "top-1": Metric(
         "top-1 error",
-        CLASSES,
+        (*CLASSES, "soft", "multi-label"),
         classification.top_1,
         format=PERCENT,
         as_error=True,
-        default_for=CLASSES,
-        help="the share of samples (or pixels) whose class has the largest output",
+        default_for=(*CLASSES, "soft"),
+        help="the share of samples (or pixels, or labels of 0 and 1) whose class has the largest output",
     ),
     "top-5": Metric(
         "top-5 error",
-        ("classes", "positions"),
+        ("classes", "positions", "soft"),
         classification.top_5,
         format=PERCENT,
         as_error=True,

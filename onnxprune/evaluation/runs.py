@@ -17,10 +17,10 @@ from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
 from onnxprune.data.random import random_data
 from onnxprune.data.specs import InputSpec, fixed_batch
-from onnxprune.errors import DataError, first_line
+from onnxprune.errors import DataError, OnnxPruneError, first_line
 from onnxprune.evaluation.forms import fit_labels
-from onnxprune.evaluation.labels import label_forms
-from onnxprune.evaluation.scores import BY_KIND, Metrics
+from onnxprune.evaluation.labels import LabelForm, label_forms, with_form
+from onnxprune.evaluation.scores import BY_KIND, Metrics, RunningScores
 
 BATCH_SAMPLES = 256
 # Samples whose labels show their form, spread over the data.
@@ -87,6 +87,7 @@ def check_runs(
     some = data.spread(LABELS_READ)
     batch, numbers = some.read(), None if data.whole else some.numbers()
     found = _fitted(session, data, batch, outputs, len(first), metrics, numbers)
+    ran = first
     if any(form.kind in THRESHOLD_KINDS for form in label_forms(found).values()):
         # Probabilities and logits look alike on few samples.
         parts = [run_batch(session, part, fixed) for part in some.batches(fixed or len(some))]
@@ -95,14 +96,39 @@ def check_runs(
             for column in zip(*parts, strict=True)
         ]
         found = _fitted(session, data, batch, outputs, len(batch), metrics, numbers)
+        ran = batch
+    if metrics.own_loss and not metrics.names:
+        found = _scorable(found, ran, dict(zip(_names(session), outputs, strict=True)), metrics)
     metrics.chosen(label_forms(found))
     start, numbers = 0, None if data.whole else data.numbers()
     for labels in data.labels_alone(LABELS_CHECKED):
         end = start + LABELS_CHECKED
         for key, array in labels.items():
-            label_forms(found)[key].normalize(array, None if numbers is None else numbers[start:end])
+            try:
+                label_forms(found)[key].normalize(array, None if numbers is None else numbers[start:end])
+            except DataError:
+                if not metrics.own_loss or metrics.names:
+                    raise
+                offset = label_forms(found)[key].offset
+                found = with_form(found, key, LabelForm("other", data.name, offset=offset))
         start = end
     return replace(found, group=max(form.group for form in label_forms(found).values()))
+
+
+def _scorable(data: Dataset, some: Batch, outputs: dict[str, Any], metrics: Metrics) -> Dataset:
+    """The dataset; labels that the metric of their kind cannot be computed with are left to the user's own loss."""
+    for key, form in label_forms(data).items():
+        try:
+            scores = RunningScores(metrics, {key: form}, list(outputs))
+            scores.add(outputs, replace(some, labels={key: form.normalize(some.labels[key])}))
+            scores.results()
+        except OnnxPruneError:
+            data = with_form(data, key, LabelForm("other", data.name, offset=form.offset))
+    return data
+
+
+def _names(session: ort.InferenceSession) -> list[str]:
+    return [output.name for output in session.get_outputs()]
 
 
 def _fitted(
@@ -114,9 +140,12 @@ def _fitted(
     metrics: Metrics,
     numbers: np.ndarray | None,
 ) -> Dataset:
-    names = [output.name for output in session.get_outputs()]
+    names = _names(session)
     made = metrics.processed(dict(zip(names, outputs, strict=True)), samples)
-    return fit_labels(data, some, made, metrics.wanted(), numbers)
+    ends = {
+        name: end for name, end in metrics.ends.items() if metrics.postprocess is None or name != names[0]
+    }
+    return fit_labels(data, some, made, metrics.wanted(), numbers, ends)
 
 
 def run_batch(session: ort.InferenceSession, batch: Batch, fixed: int | None) -> list[Any]:

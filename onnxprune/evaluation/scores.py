@@ -8,6 +8,7 @@ from itertools import zip_longest
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxprune.config.evaluation import EvaluationSettings
 from onnxprune.data.batch import Batch
@@ -17,6 +18,7 @@ from onnxprune.evaluation.custom import custom_metric, postprocessed
 from onnxprune.evaluation.labels import LabelForm
 from onnxprune.evaluation.metrics import METRICS, Metric, default_metric, kinds_text
 from onnxprune.evaluation.predictions import Predictions, Records, joined
+from onnxprune.model.endings import last_operators
 from onnxprune.system.packages import require_package
 
 
@@ -24,7 +26,8 @@ from onnxprune.system.packages import require_package
 class Metrics:
     """The metrics that the settings name, the first one first, and the function that makes the output they are of.
 
-    Without names, each labeled output has the metric of its kind of labels.
+    Without names, each labeled output has the metric of its kind of labels. `own_loss`: the loss is a function of the
+    user's, so that labels need no form that is known. `ends`: the operator that each output of the model ends in.
 
     Raises:
         SettingError: a name is no metric.
@@ -32,11 +35,13 @@ class Metrics:
 
     names: tuple[str, ...] = ()
     postprocess: str | None = None
+    own_loss: bool = False
+    ends: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, settings: EvaluationSettings) -> Metrics:
-        """Those of --metric and --postprocess."""
-        made = cls(settings.metrics, settings.postprocess)
+    def of(cls, settings: EvaluationSettings, model: ir.Model, loss: str = "auto") -> Metrics:
+        """Those of --metric and --postprocess, for the outputs of a model; `loss`: the setting."""
+        made = cls(settings.metrics, settings.postprocess, ":" in loss, last_operators(model))
         made.named()
         return made
 
@@ -47,7 +52,8 @@ class Metrics:
     def wanted(self) -> set[str]:
         """The kinds of labels that the named metrics take."""
         known = {kind for name in self.names if name in METRICS for kind in METRICS[name].takes}
-        return known | ({"other"} if any(name not in METRICS for name in self.names) else set())
+        own = self.own_loss or any(name not in METRICS for name in self.names)
+        return known | ({"other"} if own else set())
 
     def check_labeled(self, data: Dataset) -> None:
         """Check that there are labels for the named metrics.

@@ -26,6 +26,6 @@ def check_early(source: ModelLike, target: Path | None, config: PruneConfig) -> 
     session = make_session(origin.file, origin.name)
     for data in (config.eval_data, config.old_data):
         if data is not None:
-            read_samples(data, session, request, Metrics.of(config))
+            read_samples(data, session, request, Metrics.of(config, opened.model, config.loss))
     with staging(target, origin):
         return origin

@@ -14,9 +14,10 @@ from onnxprune.config.declare import settled
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.images.augment import Augmentation
 from onnxprune.data.specs import fixed_batch
-from onnxprune.evaluation.labels import label_forms
+from onnxprune.evaluation.labels import label_forms, only_given_labels, with_given_labels
 from onnxprune.job.defaults import batch_size
 from onnxprune.job.inputs import JobData
+from onnxprune.job.losses import is_own, truths
 from onnxprune.job.scorer import Scorer
 from onnxprune.pruning.pruner import Pruner
 from onnxprune.pruning.schedule import ONE_SHOT, make_schedule
@@ -63,12 +64,12 @@ def prune_and_fine_tune(
     from onnxprune.training.fine_tuning import FineTuner
     from onnxprune.training.session import PruningSession
 
-    trained = [
-        output for output, form in label_forms(data.training).items() if ":" in config.loss or form.trains
-    ]
+    training, held = data.training, data.validation
+    if is_own(config.loss):
+        training, held = only_given_labels(training), with_given_labels(held)
     size, names = fixed_batch(data.specs), [output.name or "" for output in model.graph.outputs]
     batches = Feed(
-        data.training,
+        training,
         data.specs,
         batch_size(config, len(data.training), size),
         config.seed,
@@ -77,13 +78,14 @@ def prune_and_fine_tune(
         workers=config.data_workers,
     )
     # A pass over a stream for each evaluation would read all of it.
-    validation = whole_batches(data.validation, size).held(HELD_BYTES)
+    validation = whole_batches(held, size).held(HELD_BYTES)
     schedule = make_schedule(config, settled(config.epochs) * batches.an_epoch, pruner.families)
     session = PruningSession(model, pruner, schedule, config)
     with joined(config.device) as processes:
         scorer = partial(Scorer, data.metrics, label_forms(data.validation), names)
+        read = truths(data.training, config.loss), truths(data.validation, config.loss)
         tuner = FineTuner(
-            session, batches, validation, config, processes, scorer, trained, config.training(), deadline
+            session, batches, validation, config, processes, scorer, *read, config.training(), deadline
         )
         if start is not None:
             session.start_from(best_module(start))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnxruntime as ort
 
-from onnxprune.data.batch import Batch
+from onnxprune.data.batch import IGNORED, Batch
 from onnxprune.data.dataset import Dataset
 from onnxprune.data.sources import other_transforms
 from onnxprune.data.specs import InputSpec, fixed_batch
@@ -45,11 +45,12 @@ class Guesses:
 
     def right(self, offset: int = 0) -> float:
         """The share of samples whose class is the label, moved by `offset`."""
-        return float((self.found == self.labels + offset).mean())
+        return float((self.found == self.labels + offset).mean()) if len(self.labels) else 0.0
 
     def allows(self, offset: int) -> bool:
         """Whether the labels, moved by `offset`, are classes of the model."""
-        return bool(self.labels.min() + offset >= 0 and self.labels.max() + offset < self.classes)
+        moved = self.labels + offset
+        return bool(((moved >= 0) & (moved < self.classes)).all())
 
 
 def first_look(
@@ -76,8 +77,8 @@ def first_look(
     for batch, outputs in _outputs(session, some, specs):
         scores.add(outputs, batch)
         guesses.append(_guesses(session, batch, outputs, key, forms[key]))
-    shown = ", ".join(f"{score.title} {score.text}" for score in scores.results())
-    LOG.info(f"The input model on {len(some):,} samples of {data.name}: {shown}.")
+    if shown := ", ".join(f"{score.title} {score.text}" for score in scores.results()):
+        LOG.info(f"The input model on {len(some):,} samples of {data.name}: {shown}.")
     warnings = tuple(_warnings(session, data, specs, key, label_offset, _joined(guesses)))
     for warning in warnings:
         LOG.warning(warning)
@@ -102,7 +103,9 @@ def _guesses(
     output = outputs[names.index(key) if key else 0]
     if not isinstance(output, np.ndarray) or output.ndim <= form.axis:
         return None
-    return Guesses(output.argmax(form.axis).reshape(len(batch), -1)[:, 0], batch.labels[key], form.classes)
+    known = batch.labels[key] != IGNORED
+    found = output.argmax(form.axis).reshape(len(batch), -1)[:, 0]
+    return Guesses(found[known], batch.labels[key][known], form.classes)
 
 
 def _joined(guesses: list[Guesses | None]) -> Guesses | None:

@@ -19,6 +19,7 @@ from onnxprune.data.specs import InputSpec, check_shapes, input_specs, sized
 from onnxprune.errors import DataError
 from onnxprune.evaluation.runs import check_runs, patience, random_inputs
 from onnxprune.evaluation.scores import BY_KIND, Metrics
+from onnxprune.job.losses import check_losses
 from onnxprune.job.requirements import is_calibrated
 
 
@@ -59,7 +60,7 @@ def read_job_data(
         DataError: something cannot be read, or the model does not run on it.
         SettingError: --input-shape does not fit the model.
     """
-    specs, metrics = input_specs(model), Metrics.of(config)
+    specs, metrics = input_specs(model), Metrics.of(config, model, config.loss)
     validating = Request(specs, config.transform, config.label_offset, VALIDATION)
     test = None if config.eval_data is None else read_samples(config.eval_data, baseline, validating, metrics)
     asked = config.input_shapes
@@ -89,6 +90,8 @@ def read_job_data(
         # Now, and not after hours of training.
         if each is not None:
             each.check()
+    if training is not None and validation is not None:
+        check_losses(training, validation, config)
     return found
 
 

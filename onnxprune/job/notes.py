@@ -12,6 +12,7 @@ from onnxprune.evaluation.labels import label_forms
 from onnxprune.evaluation.metrics import kinds_text
 from onnxprune.job.first_look import CHANCE_ERRORS
 from onnxprune.job.inputs import JobData
+from onnxprune.job.losses import is_own, loss_notes
 from onnxprune.job.records import EXCLUDED, Records
 from onnxprune.model.computed import Computed
 from onnxprune.model.io import Source
@@ -67,7 +68,9 @@ def _on_data(config: PruneConfig, origin: Source, target: Path | None, data: Job
             "give --eval-data for an independent evaluation."
         )
     forms = {} if data.training is None else label_forms(data.training)
-    if forms and not any(form.trains or ":" in config.loss for form in forms.values()):
+    if data.training is not None:
+        yield from loss_notes(data.training, config)
+    if forms and not any(form.trains or is_own(config.loss) for form in forms.values()):
         kinds = kinds_text(tuple(dict.fromkeys(form.kind for form in forms.values())))
         yield (
             f"The labels of --data ({kinds}) are for the metric alone: the model was fine-tuned towards the outputs of "
@@ -81,6 +84,11 @@ def _on_data(config: PruneConfig, origin: Source, target: Path | None, data: Job
     yield from dict.fromkeys(note for each in data.given() for note in each.notes)
     if not data.test.labeled:
         yield "There are no labels: the evaluation compares the outputs of both models, it is not an accuracy."
+    elif not config.metrics and all(form.kind == "other" for form in label_forms(data.test).values()):
+        yield (
+            f"No metric knows the labels of {data.test.name}: the evaluation compares the outputs of both models. "
+            "--metric MODULE:FUNCTION can score them."
+        )
 
 
 def outcome_notes(evaluation: Evaluation, data: JobData) -> Iterator[str]:

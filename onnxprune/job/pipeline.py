@@ -17,9 +17,10 @@ from onnxprune.evaluation.comparison import Evaluation, compare
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.deadline import training_deadline
 from onnxprune.job.fine_tune import prune_and_fine_tune
-from onnxprune.job.first_look import first_look
+from onnxprune.job.first_look import LOG, first_look
 from onnxprune.job.inputs import JobData, read_job_data, sample_shapes
 from onnxprune.job.kernels import place_kernels, same_outputs
+from onnxprune.job.losses import loss_notes
 from onnxprune.job.measure import make_plan
 from onnxprune.job.notes import notes, outcome_notes
 from onnxprune.job.pruner import usable_weights
@@ -132,9 +133,15 @@ def run(
 
 
 def look(baseline: ort.InferenceSession, data: JobData, config: PruneConfig) -> tuple[str, ...]:
-    """Tell how good the input model is on labeled data; returns warnings."""
+    """Tell how good the input model is on labeled data, and which loss is used; returns warnings."""
     given = data.test if data.test.labeled or data.training is None else data.training
-    return first_look(baseline, given, data.specs, data.metrics, config.label_offset)
+    warnings = first_look(baseline, given, data.specs, data.metrics, config.label_offset)
+    if data.training is not None:
+        for note in loss_notes(data.training, config):
+            LOG.info(note)
+        for note in () if data.training.labeled else data.training.notes:
+            LOG.warning(note)
+    return warnings
 
 
 def evaluate(

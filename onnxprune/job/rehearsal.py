@@ -208,15 +208,21 @@ def _candidates(config: PruneConfig) -> dict[str, tuple]:
 
 
 def _first_good(losses: dict[str, float]) -> str:
-    good = ALLOCATION_TOLERANCE * min(losses.values())
+    good = _tolerated(losses.values(), ALLOCATION_TOLERANCE)
     return next(value for value, loss in losses.items() if loss <= good)
 
 
 def _largest_good(losses: dict[float, float]) -> float:
-    good = TOLERANCE * min(losses.values())
-    if math.isinf(good):
+    if math.isinf(min(losses.values())):
         return min(losses)
+    good = _tolerated(losses.values(), TOLERANCE)
     return max(value for value, loss in losses.items() if loss <= good)
+
+
+def _tolerated(losses: Iterable[float], tolerance: float) -> float:
+    """The largest loss that is nearly as good as the least, which may be negative where the loss is a user's."""
+    least = min(losses)
+    return least + (tolerance - 1) * abs(least)
 
 
 # Without a rehearsal.

@@ -40,6 +40,10 @@ def check_requirements(config: PruneConfig) -> None:
             raise SettingError(message)
     if config.data is not None:
         require_package("torch", "--data")
+        if ":" in config.loss:
+            from onnxprune.training.losses import load_function
+
+            load_function(config.loss)
     if Augmentation.of(config.augment) is not None:
         import_torchvision("--augment")
     if config.kernels == "measured":

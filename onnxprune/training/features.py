@@ -42,19 +42,25 @@ def features(model: ir.Model, settings: LossSettings) -> list[str]:
     named: Named = {
         value.name: value for node in model.graph for value in node.outputs if value.name and value.uses()
     }
+    types = {name: _type(value) for name, value in named.items()}
     for norm in restored_norms(model):
         result = norm.node.outputs[0].name or ""
         named[norm.layer.result.name or ""] = named.pop(result)
     chosen = [
         named[name].name or ""
         for selector in settings.distill_features
-        for name in (_automatic(model, named) if selector == AUTO else _selected(selector, named))
+        for name in (
+            _automatic(model, named)
+            if selector == AUTO
+            else matching(selector, {name: types[name] for name in named}, "value of the graph")
+        )
     ]
     return list(dict.fromkeys(chosen))
 
 
-def _selected(selector: str, named: Named) -> list[str]:
-    return matching(selector, list(named), "value of the graph")
+def _type(value: ir.Value) -> str:
+    node = value.producer()
+    return "" if node is None else node.op_type
 
 
 def _automatic(model: ir.Model, named: Named) -> list[str]:

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -19,12 +19,13 @@ from onnxprune.config.declare import settled
 from onnxprune.config.training import FineTuneSettings
 from onnxprune.data.dataset import Dataset
 from onnxprune.errors import DataError, NotFiniteError
+from onnxprune.model.endings import last_operators
 from onnxprune.training.averaging import HORIZON, Average
 from onnxprune.training.batch_norm import standardize
 from onnxprune.training.checkpoint import Checkpoint, State, digest
 from onnxprune.training.distributed import Processes
 from onnxprune.training.feed import Feed
-from onnxprune.training.losses import Objective, check_labels, load_function
+from onnxprune.training.losses import Objective, load_function
 from onnxprune.training.moments import Moments
 from onnxprune.training.optimization import learning_rate, make_optimizer, penalize
 from onnxprune.training.pace import Pace
@@ -33,6 +34,7 @@ from onnxprune.training.samples import DROPOUT, MIXTURE, Samples, mix, random, r
 from onnxprune.training.scoring import MakeScorer
 from onnxprune.training.session import PruningSession
 from onnxprune.training.teacher import Teacher, teacher_module
+from onnxprune.training.truths import Truth
 from onnxprune.training.validation import Epoch, Validation
 
 # Batches whose gradients are summed for the taylor criterion.
@@ -48,8 +50,9 @@ Progress = Callable[[float], None]
 class FineTuner:
     """The training loop of a session that is not yet started, in one of the processes of the job.
 
-    `make_scorer`: makes what scores the outputs on validation data by the metric of the job; `trained`: the outputs
-    whose labels the loss is of ("" is the first one); `origin`: the settings that affect the weights; a checkpoint is
+    `make_scorer`: makes what scores the outputs on validation data by the metric of the job; `trained` and
+    `validated`: the outputs whose labels the loss is of ("" is the first one), and how those of the training and of the
+    validation data are read; `origin`: the settings that affect the weights; a checkpoint is
     resumed only with the same ones.
 
     `diverged`: after the training, a sentence where it ended early because the loss or a gradient was not finite.
@@ -67,7 +70,8 @@ class FineTuner:
         settings: FineTuneSettings,
         processes: Processes,
         make_scorer: MakeScorer,
-        trained: Collection[str],
+        trained: Mapping[str, Truth],
+        validated: Mapping[str, Truth],
         origin: Mapping[str, Any],
         deadline: float | None = None,
     ):
@@ -83,6 +87,7 @@ class FineTuner:
         self._validation = Validation(validation, training, processes, self._precision, make_scorer)
         self._teacher = Teacher(teacher_module(session, settings), self._precision)
         self._objective = self._make_objective(trained)
+        self._validation_objective = replace(self._objective, trained=validated)
         self._parameters = list(session.parameters.values())
         self._optimizer = make_optimizer(self._parameters, settings)
         self._average = Average(session, settings.average, HORIZON * training.an_epoch)
@@ -254,7 +259,8 @@ class FineTuner:
     def _considered(self, training_loss: float | None, averaged: bool = False) -> Epoch:
         """Evaluate the session as it is, and keep its state if it is the best one at the final rate."""
         session = self._session
-        found = self._validation.evaluate(session, self._objective, self._teacher, training_loss, averaged)
+        objective = self._validation_objective
+        found = self._validation.evaluate(session, objective, self._teacher, training_loss, averaged)
         if (
             session.settled
             and self._is_finite(found)
@@ -267,25 +273,22 @@ class FineTuner:
     def _is_finite(self, found: Epoch) -> bool:
         return math.isfinite(found.loss) and self._session.not_finite() is None
 
-    def _make_objective(self, trained: Collection[str]) -> Objective:
+    def _make_objective(self, trained: Mapping[str, Truth]) -> Objective:
         """The loss; the scales of its parts are the variances of the teacher's outputs on validation data."""
         session, settings = self._session, self._settings
         objective = Objective(
             _distill_share(bool(trained), settings),
             settings.temperature,
             tuple(output.name or "" for output in session.model.graph.outputs),
-            tuple(_producer_type(output) for output in session.model.graph.outputs),
+            tuple(last_operators(session.model).values()),
             settings.loss,
             settings.label_smoothing,
             settings.distill_loss,
             (),
             load_function(settings.loss) if ":" in settings.loss else None,
-            frozenset(trained),
+            trained,
         )
         moments: list[Moments] = []
-        for samples in self._validation.batches():
-            check_labels(objective.wanted(samples.labels), settings.loss)
-            break
         for _, outputs in self._validation.followed(self._teacher) if objective.distill else ():
             moments = moments or [Moments() for _ in outputs]
             for moment, output in zip(moments, outputs, strict=True):
@@ -349,11 +352,3 @@ def _distill_share(labeled: bool, settings: FineTuneSettings) -> float:
             "could use: add 'labels' to the data, or remove --distill"
         )
     return 1.0
-
-
-def _producer_type(output: ir.Value) -> str:
-    """The type of the operator that produces an output, before any Identity."""
-    producer = output.producer()
-    while producer is not None and producer.op_type == "Identity" and producer.inputs[0] is not None:
-        producer = producer.inputs[0].producer()
-    return "" if producer is None else producer.op_type

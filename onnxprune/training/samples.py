@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,40 +15,38 @@ from onnxprune.data.specs import InputSpec
 # The uses of random numbers; each has its own seeds.
 ORDER, MIXTURE, DROPOUT, AUGMENTATION = range(4)
 
-Labels = dict[str, torch.Tensor]
-"""By output, "" for the first one: int64 (classes), bool (yes or no for each class), or float32 (targets)."""
+Labels = dict[str, Any]
+"""By output, "" for the first one: int64, float32 or bool tensors, and arrays of texts."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Inputs in the model's order, samples along the first axis, and labels if there are any; `texts` are labels too.
+    """Inputs in the model's order, samples along the first axis, and labels if there are any.
 
-    After mixup, the inputs are share * a + (1 - share) * b, with the labels of both. `numbers`: which samples of the
-    training data these are, if their inputs are the same in every epoch.
+    After mixup, the inputs are share * a + (1 - share) * b, with the labels of both. `scored`: the labels for
+    metrics, where those for the loss are others. `numbers`: which samples of the training data these are, if their
+    inputs are the same in every epoch.
     """
 
     inputs: tuple[torch.Tensor, ...]
     labels: Labels = field(default_factory=dict)
     other_labels: Labels = field(default_factory=dict)
     share: float = 1.0
-    texts: dict[str, np.ndarray] = field(default_factory=dict)
+    scored: Mapping[str, np.ndarray] = field(default_factory=dict)
     numbers: np.ndarray | None = None
 
     @classmethod
     def of(cls, batch: Batch, specs: Sequence[InputSpec], numbers: np.ndarray | None = None) -> Samples:
         """A batch as tensors that share its memory."""
         inputs = tuple(_tensor(batch.inputs[spec.name]) for spec in specs)
-        labels = {
-            key: _label_tensor(array) for key, array in batch.labels.items() if array.dtype.kind in "biuf"
-        }
-        texts = {key: batch.labels[key] for key in batch.labels.keys() - labels.keys()}
-        return cls(inputs, labels, texts=texts, numbers=numbers)
+        labels = {key: _label_tensor(array) for key, array in (batch.given or batch.labels).items()}
+        return cls(inputs, labels, scored=batch.labels if batch.given else {}, numbers=numbers)
 
     def batch(self, specs: Sequence[InputSpec], name: str) -> Batch:
         """As arrays again, for a metric."""
         inputs = {spec.name: tensor.cpu().numpy() for spec, tensor in zip(specs, self.inputs, strict=True)}
-        labels = {key: tensor.cpu().numpy() for key, tensor in self.labels.items()}
-        return Batch(inputs, labels | self.texts, name)
+        labels = {key: _array(labels) for key, labels in self.labels.items()}
+        return Batch(inputs, self.scored or labels, name)
 
     def __len__(self) -> int:
         return next(len(tensor) for tensor in self.inputs if tensor.ndim)
@@ -58,7 +57,8 @@ class Samples:
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Samples:
         labels, others = (
-            {key: change(tensor) for key, tensor in each.items()} for each in (self.labels, self.other_labels)
+            {key: change(part) if isinstance(part, torch.Tensor) else part for key, part in each.items()}
+            for each in (self.labels, self.other_labels)
         )
         return replace(self, inputs=tuple(map(change, self.inputs)), labels=labels, other_labels=others)
 
@@ -70,7 +70,10 @@ def mix(batch: Samples, random: torch.Generator) -> Samples:
     inputs = tuple(
         torch.lerp(tensor[other], tensor, share) if tensor.ndim else tensor for tensor in batch.inputs
     )
-    others = {key: labels[other] for key, labels in batch.labels.items()}
+    others = {
+        key: labels[other if isinstance(labels, torch.Tensor) else other.numpy()]
+        for key, labels in batch.labels.items()
+    }
     return Samples(inputs, batch.labels, others, share)
 
 
@@ -89,7 +92,11 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-def _label_tensor(labels: np.ndarray) -> torch.Tensor:
-    if labels.dtype == bool:
-        return _tensor(labels)
+def _array(labels: torch.Tensor | np.ndarray) -> np.ndarray:
+    return labels.cpu().numpy() if isinstance(labels, torch.Tensor) else labels
+
+
+def _label_tensor(labels: np.ndarray) -> torch.Tensor | np.ndarray:
+    if labels.dtype.kind not in "iuf":
+        return _tensor(labels) if labels.dtype == bool else labels
     return _tensor(labels).to(torch.float32 if labels.dtype.kind == "f" else torch.int64)

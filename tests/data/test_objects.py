@@ -110,6 +110,21 @@ REFUSED = {
         "failed at one of the samples 0 to 9: OSError: cannot read image",
     ),
     "samples of several shapes": (Ragged(), ONE, r"samples of several shapes, \(3,\) and \(4,\)"),
+    "labels of fewer samples in a batch": (
+        [{"x": X[:4], "y": Y[:3]}],
+        ONE,
+        r"batch 0 of <list> have different lengths \(x 4, y 3\)",
+    ),
+    "one label for all samples": (
+        {"x": X, "labels": np.array(1)},
+        ONE,
+        "labels for a single one of 2 samples",
+    ),
+    "labels that a loader makes for fewer samples": (
+        DataLoader(PAIRS, 4, collate_fn=lambda pairs: (torch.stack([x for x, _ in pairs]), torch.zeros(1))),
+        ONE,
+        "has labels for 1 of 2 samples: give one for each",
+    ),
     "too many values": (
         TensorDataset(*[torch.zeros(4, 3)] * 3),
         ONE,
@@ -125,10 +140,12 @@ def test_what_cannot_be_samples_is_refused_in_words(given, request_, words):
 
 
 def test_label_names_are_found_and_other_arrays_are_told():
-    for name in ("labels", "label", "y", "target", "targets"):
-        assert load_data({"x": X, name: Y}, ONE).labeled
+    for name in ("labels", "label", "y", "Y", "target", "targets", "class"):
+        data = load_data({"x": X, name: Y}, ONE)
+        told = () if name == "labels" else (f"The labels of <dict> are in the array {name!r}.",)
+        assert data.labeled and data.notes == told
     data = load_data({"x": X, "lables": Y}, ONE)
-    assert not data.labeled and "not used: lables" in data.notes[0]
+    assert not data.labeled and "not used: lables. There are no labels: call them 'labels'" in data.notes[0]
     # Where the model has an input of that name, it is no label.
     assert not load_data({"y": X}, Request([InputSpec("y", FLOAT, ("N", 3))])).labeled
 

@@ -1,5 +1,6 @@
 """Data from files, functions and Python, checked against the inputs of a model."""
 
+import re
 import sys
 
 import numpy as np
@@ -147,3 +148,30 @@ def test_bytes_that_are_images_go_through_the_transform_and_labels_are_read_with
     others = dict(other_transforms(data, [spec]))
     assert "unit" not in others
     np.testing.assert_allclose(others["raw"].read().inputs["image"], 255 * expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a.png", "is a single image: give the folder that it is in"),
+        ("a.pt", ".pt files are not read; write its arrays with numpy.savez, or give MODULE:FUNCTION"),
+        ("a.json", ".json files are not read"),
+        ("folder.npz", "is a folder, and no .npz file"),
+    ],
+)
+def test_files_of_other_kinds_are_told_what_to_give_instead(tmp_path, name, words):
+    path = tmp_path / name
+    if name.startswith("folder"):
+        path.mkdir()
+    else:
+        path.write_bytes(b"anything")
+    with pytest.raises(DataError, match=re.escape(words)):
+        load_data(path, Request(SPECS))
+
+
+def test_arrays_of_other_names_are_told_the_line_that_saves_them():
+    with pytest.raises(
+        DataError, match=re.escape("no array 'x' but 'arr_0': name the arrays like the model's")
+    ) as caught:
+        load_data({"arr_0": samples()}, Request(SPECS))
+    assert "numpy.savez('data.npz', **{'x': ..., 'labels': ...})" in str(caught.value)

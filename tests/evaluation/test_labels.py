@@ -46,7 +46,7 @@ def test_one_hot_rows_become_class_numbers(dtype):
 def test_several_ones_in_a_row_are_multi_label(dtype):
     given = np.array([[1, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]], dtype)
     form, labels = normalized(given, FOUR[:3])
-    assert form.kind == "multi-label" and labels.dtype == bool and form.threshold == 0
+    assert form.kind == "multi-label" and labels.dtype == np.int64 and form.threshold == 0
     np.testing.assert_array_equal(labels, given == 1)
     assert find_form(given, np.full((3, 4), 0.9, np.float32), "samples").threshold == 0.5
 
@@ -59,8 +59,8 @@ def test_one_hot_rows_are_multi_label_for_a_metric_of_several_classes():
 @pytest.mark.parametrize("output", [ONE, ONE[:, 0]])
 def test_0_and_1_for_one_unit_are_binary(dtype, output):
     form, labels = normalized(np.array([0, 1, 1, 0, 0, 1], dtype), output)
-    assert form.kind == "binary" and labels.shape == output.shape and labels.dtype == bool
-    assert labels.ravel().tolist() == [False, True, True, False, False, True]
+    assert form.kind == "binary" and labels.shape == output.shape and labels.dtype == np.int64
+    assert labels.ravel().tolist() == [0, 1, 1, 0, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -111,12 +111,104 @@ def test_one_hot_masks_become_class_numbers():
 def test_masks_of_0_and_255_are_binary_for_one_unit_and_ambiguous_for_two():
     given = np.array([[[0, 255], [255, 255]]], np.uint8)
     form, found = normalized(given, normal(1, 1, 2, 2))
-    assert form.kind == "binary" and found.tolist() == [[[[False, True], [True, True]]]]
+    assert form.kind == "binary" and found.tolist() == [[[[0, 1], [1, 1]]]]
     with pytest.raises(DataError, match="255 may mean class 1 or ignored pixels: give 0 and 1"):
         find_form(given, normal(1, 2, 2, 2), "samples")
-    given[0, 0, 0] = 1
-    with pytest.raises(DataError, match="have 255 beside 0 and 1"):
-        find_form(given, normal(1, 1, 2, 2), "samples")
+
+
+@pytest.mark.parametrize("void", [255, -1, -100])
+@pytest.mark.parametrize("shape", [(1, 2, 2), (1, 1, 2, 2), (1, 2, 2, 1)])
+def test_masks_of_one_unit_ignore_pixels_that_are_neither_0_nor_1(void, shape):
+    given = np.array([0, 1, void, 1], np.int16).reshape(shape)
+    form, found = normalized(given, normal(1, 1, 2, 2))
+    assert form.kind == "binary" and found.ravel().tolist() == [0, 1, IGNORED, 1]
+
+
+def test_labels_of_one_unit_and_of_several_classes_ignore_minus_100_alone():
+    form, found = normalized(np.array([0, 1, -100, 1, 0, 1]), ONE)
+    assert form.kind == "binary" and found.ravel().tolist() == [0, 1, IGNORED, 1, 0, 1]
+    several = np.array([[1, 1, 0, -100], [0, -100, 0, 1], [0, 0, 0, 0]])
+    form, found = normalized(several, FOUR[:3])
+    assert form.kind == "multi-label" and found.tolist() == several.tolist()
+    with pytest.raises(DataError, match="are 0 or 1 in some samples, but -1 at sample 0"):
+        form.normalize(np.array([[-1, 1, 0, 0]]), [0])
+    form, found = normalized(np.array([0, -100, 3, 1, 2, 0]), FOUR)
+    assert form.kind == "classes" and found.tolist() == [0, IGNORED, 3, 1, 2, 0]
+
+
+@pytest.mark.parametrize("dtype", [int, np.float32])
+def test_minus_1_and_1_mean_no_and_yes_unless_the_output_ends_in_tanh(dtype):
+    given = np.array([-1, 1, 1, -1, -1, 1], dtype)
+    form, found = normalized(given, ONE)
+    assert (form.kind, form.low) == ("binary", -1) and found.ravel().tolist() == [0, 1, 1, 0, 0, 1]
+    assert find_form(given, ONE, "samples", end="Tanh").kind == "targets"
+    form, found = normalized(np.stack([given] * 4, 1), FOUR)
+    assert form.kind == "multi-label" and found[:2].tolist() == [[0] * 4, [1] * 4]
+
+
+def test_the_last_operator_tells_probabilities_from_logits_where_numbers_could_be_both():
+    small = np.array([[0.1], [0.2]], np.float32)
+    given = np.array([0, 1])
+    for end, threshold in (("Sigmoid", 0.5), ("Gemm", 0), ("", 0.5), ("Mul", 0.5)):
+        assert find_form(given, small, "samples", end=end).threshold == threshold
+    shares = np.full((6, 4), 0.25, np.float32)
+    for end, probable in (("Softmax", True), ("Gemm", False), ("Div", True)):
+        assert find_form(NUMBERS, shares, "samples", end=end).probabilities == probable
+    assert not find_form(NUMBERS, FOUR, "samples").probabilities
+
+
+def test_one_1_in_each_row_is_multi_label_where_each_class_has_a_sigmoid():
+    ones = np.eye(4, dtype=int)[NUMBERS]
+    assert find_form(ones, FOUR, "samples", end="Gemm").kind == "classes"
+    assert find_form(ones, FOUR, "samples", end="Sigmoid").kind == "multi-label"
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (6, 3, 4), (6, 4, 2, 2)])
+def test_rows_that_add_up_to_1_are_probabilities_of_the_classes(shape):
+    axis = shape.index(4)
+    shares = np.exp(normal(*shape)) / np.exp(normal(*shape)).sum(axis, keepdims=True)
+    form, found = normalized(shares, normal(*shape))
+    assert (form.kind, form.axis, form.classes) == ("soft", axis, 4) and found.dtype == np.float32
+    np.testing.assert_array_equal(found, shares)
+    assert find_form(shares, normal(*shape), "samples", {"targets"}).kind == "targets"
+    assert find_form(shares, normal(*shape), "samples", end="Sigmoid").kind == "targets"
+    with pytest.raises(DataError, match=r"those of sample 7 do not add up to 1: .*--metric mse"):
+        form.normalize(shares[:1] * 0.5, [7])
+
+
+def test_float_masks_with_a_1_for_each_pixel_are_one_hot():
+    masks = RANDOM.integers(0, 3, (2, 5, 6))
+    given = np.moveaxis(np.eye(3, dtype=np.float32)[masks], -1, 1)
+    form, found = normalized(given, normal(2, 3, 5, 6))
+    assert form.kind == "positions" and (found == masks).all()
+    given[0, :, 0, 0] = 1
+    assert find_form(given, normal(2, 3, 5, 6), "samples").kind == "targets"
+    assert find_form(given, normal(2, 3, 5, 6), "samples", end="Sigmoid").kind == "multi-label"
+
+
+@pytest.mark.parametrize("output", [(6, 4, 1, 1), (6, 1, 1, 4)])
+def test_class_numbers_fit_outputs_that_were_not_flattened(output):
+    form, found = normalized(NUMBERS, normal(*output))
+    assert form.classes == 4 and found.ravel().tolist() == NUMBERS.tolist()
+
+
+@pytest.mark.parametrize(
+    ("labels", "output"),
+    [
+        (np.array([1, 2, 2, 1, 1, 2]), ONE),
+        (RANDOM.integers(0, 256, (2, 3, 4, 4)).astype(np.uint8), normal(2, 3, 4, 4)),
+        (RANDOM.random((6, 4)) * 200, FOUR),
+    ],
+)
+def test_numbers_that_a_sigmoid_cannot_give_are_refused(labels, output):
+    with pytest.raises(DataError, match=r"which ends in Sigmoid and is from 0 to 1: .*--label-offset -1"):
+        find_form(labels, output, "samples", end="Sigmoid")
+    assert find_form(labels, output, "samples").kind == "targets"
+
+
+def test_class_numbers_from_1_on_are_told_the_offset():
+    with pytest.raises(DataError, match=r"shift them by --label-offset -1$"):
+        find_form(NUMBERS + 1, FOUR, "samples")
 
 
 def test_integers_for_an_output_of_class_numbers_are_compared_with_them():

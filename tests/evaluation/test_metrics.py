@@ -117,6 +117,35 @@ def test_multi_label_f1_is_the_default():
     assert scores("f1", labels, logits)["f1"] == pytest.approx(float(expected))
 
 
+def test_the_error_of_several_classes_at_once_is_that_of_their_labels():
+    labels, logits = RANDOM.integers(0, 2, (80, 5)), normal(80, 5)
+    expected = F.accuracy(*tensors(logits, labels), "multilabel", num_labels=5, average="micro")
+    assert scores("top-1", labels, logits)["top-1"] == pytest.approx(float(expected))
+
+
+def test_probabilities_of_classes_stand_for_the_likeliest():
+    shares = np.exp(normal(200, 10, seed=3))
+    shares /= shares.sum(1, keepdims=True)
+    assert scores("top-1 top-5", shares, LOGITS) == scores("top-1 top-5", shares.argmax(1), LOGITS)
+
+
+@pytest.mark.parametrize(
+    ("names", "shape", "classes"),
+    [("top-1 f1 top-5", (200,), 10), ("top-1 f1 iou", (200, 1, 3, 3), 2), ("top-1 f1 iou", (200, 6), 2)],
+)
+def test_ignored_labels_count_in_no_metric(names, shape, classes):
+    labels = RANDOM.integers(0, classes, shape)
+    output = LOGITS if classes == 10 else normal(*shape)
+    ignored = RANDOM.random(shape) < 0.3
+    if len(shape) == 1:
+        expected = scores(names, labels[~ignored], output[~ignored])
+    else:
+        # Right or wrong, a label that is ignored changes nothing.
+        expected = scores(names, np.where(ignored, -100, labels), np.where(ignored, -output, output))
+    assert scores(names, np.where(ignored, -100, labels), output) == pytest.approx(expected)
+    assert scores(names, labels, output) != pytest.approx(expected)
+
+
 def test_mse_and_psnr():
     labels = RANDOM.random((12, 3, 8, 8)).astype(np.float32)
     output = labels + normal(12, 3, 8, 8) / 20
@@ -160,6 +189,7 @@ def test_the_metric_follows_from_the_kind_of_labels_or_is_named():
         "positions": "top-1",
         "binary": "top-1",
         "multi-label": "f1",
+        "soft": "top-1",
         "targets": "mse",
         "pairs": "spearman",
         "boxes": "map",

@@ -13,6 +13,18 @@ ONE_HOT = np.eye(4)[CLASSES]
 SETTINGS = {"rate": 0.3, "epochs": 2, "batch_size": 20}
 
 
+def masks():
+    """Images of 8 inputs, 3 x 3, and a mask of one unit."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["a"], name="c1", pads=[1] * 4),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "w2"], ["y"], name="c2"),
+    ]
+    shape = ("N", 1, 3, 3)
+    weights = {"w1": normal(8, 8, 3, 3) / 8, "w2": normal(1, 8, 1, 1) / 8}
+    return model_of(nodes, [floats("x", "N", 8, 3, 3)], [floats("y", *shape)], weights)
+
+
 def one_unit(last=()):
     """Eight inputs, a hidden layer, one output."""
     nodes = [
@@ -45,6 +57,10 @@ FORMS = {
     "several classes at once": (mlp(), (X[:, :4] > 0).astype(np.int8), "f1"),
     "yes or no, as logits": (one_unit(), CLASSES > 1, "top-1"),
     "yes or no, as probabilities": (one_unit(["Sigmoid"]), (CLASSES > 1).astype(int)[:, None], "top-1"),
+    "yes or no, as -1 and 1": (one_unit(), np.where(CLASSES > 1, 1, -1), "top-1"),
+    "yes or no, some unknown": (one_unit(), np.where(CLASSES > 2, -100, CLASSES > 1), "top-1"),
+    "classes, some unknown": (mlp(), np.where(X[:, 0] > 1, -100, CLASSES), "top-1"),
+    "probabilities": (mlp(), np.exp(X[:, :4]) / np.exp(X[:, :4]).sum(1, keepdims=True), "top-1"),
     "targets": (one_unit(), X[:, :1], "mse"),
     "pairs": (mlp(), np.repeat(np.arange(60), 2).astype(np.float32) / 60, "spearman"),
 }
@@ -60,6 +76,107 @@ def test_labels_of_every_form_are_trained_on_and_scored(model, labels, metric):
     assert all(np.isfinite(epoch["loss"]) for epoch in report.fine_tuning)
     # Pairs are for the metric: there is nothing that one embedding should be.
     assert any("for the metric alone" in note for note in report.notes) == (metric == "spearman")
+
+
+LOSSES = {
+    "classes": (mlp(), CLASSES, "class numbers) is cross-entropy of logits"),
+    "yes or no": (one_unit(["Sigmoid"]), CLASSES > 1, "0 or 1) is binary cross-entropy of probabilities"),
+    "-1 and 1": (one_unit(), np.where(CLASSES > 1, 1, -1), "-1 or 1) is binary cross-entropy of logits"),
+    "targets": (one_unit(), CLASSES, "numbers of the output's shape) is mean squared error"),
+}
+
+
+@pytest.mark.parametrize(("model", "labels", "words"), LOSSES.values(), ids=LOSSES.keys())
+def test_the_summary_names_the_loss(model, labels, words):
+    report = onnxprune.prune(model, data={"x": X, "labels": labels}, **SETTINGS | {"epochs": 1}).report
+    assert f"The loss on the labels ({words}." in report.notes
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float32])
+def test_masks_of_one_unit_are_learned_by_dice(dtype):
+    images = normal(120, 8, 3, 3)
+    truth = (images[:, :1] > 1).astype(dtype)
+    data = {"x": images, "labels": truth}
+    settings = SETTINGS | {"epochs": 20, "learning_rate": 3e-2, "distill": 0.0, "mixup": False}
+    scores = onnxprune.prune(masks(), data=data, eval_data=data, loss="dice", metric="iou", **settings)
+    evaluation = scores.report.evaluation
+    assert evaluation["pruned"]["value"] > 2 * evaluation["baseline"]["value"]
+
+
+def test_training_and_validation_data_have_one_loss():
+    data = {"x": X, "labels": (X[:, :4] > 0).astype(int)}
+    with pytest.raises(onnxprune.OnnxPruneError, match="different losses: give the same form in both"):
+        onnxprune.prune(mlp(), data=data, validation_data={"x": X, "labels": CLASSES}, **SETTINGS)
+    shares = {"x": X, "labels": np.full((120, 4), 0.25)}
+    found = onnxprune.prune(mlp(), data=shares, validation_data={"x": X, "labels": CLASSES}, **SETTINGS)
+    assert found.report.fine_tuning[-1]["metric"] == "top-1"
+
+
+OWN = """
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+seen = []
+
+def size(outputs, labels):
+    seen.append(labels)
+    return (outputs[0].mean(1) - labels.float().mean((1, 2))).square().mean() - 1000
+
+def several(outputs, labels):
+    seen.append(labels)
+    return binary_cross_entropy_with_logits(outputs[0], labels.float())
+
+def texts(outputs, labels):
+    seen.append(labels)
+    return outputs[0].square().mean() * len(labels)
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    import sys
+
+    (tmp_path / "own_losses.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    sys.modules.pop("own_losses", None)
+
+
+def test_a_loss_of_ones_own_sees_labels_of_any_form_as_they_are(own):
+    boxes = normal(120, 7, 5)
+    settings = SETTINGS | {"mixup": False}
+    report = onnxprune.prune(mlp(), data={"x": X, "labels": boxes}, loss="own_losses:size", **settings).report
+    import own_losses
+
+    shapes = {tuple(labels.shape) for labels in own_losses.seen}
+    assert (20, 7, 5) in shapes and {shape[1:] for shape in shapes} == {(7, 5)}
+    seen = np.unique(np.concatenate([each.ravel() for each in own_losses.seen]))
+    assert np.isin(seen, boxes).all() and len(seen) > 0.8 * boxes.size
+    assert "The loss on the labels (as they are) is own_losses:size." in report.notes
+    assert any("No metric knows the labels" in note for note in report.notes)
+    assert report.evaluation["scores"] == [] and report.fine_tuning[-1]["metric"] is None
+    # A loss may be negative.
+    assert report.fine_tuning[-1]["loss"] < 0
+
+
+def test_labels_are_unchanged_for_a_loss_of_ones_own_and_read_by_the_metric(own):
+    several = np.where(X[:, :4] > 0, 1, 0).astype(np.int8)
+    report = onnxprune.prune(
+        mlp(), data={"x": X, "labels": several}, loss="own_losses:several", **SETTINGS
+    ).report
+    import own_losses
+
+    assert report.fine_tuning[-1]["metric"] == "f1"
+    own_losses.seen.clear()
+    names = np.array(["one", "two"])[CLASSES % 2]
+    onnxprune.prune(mlp(), data={"x": X, "labels": names}, loss="own_losses:texts", **SETTINGS)
+    assert {type(labels) for labels in own_losses.seen} == {np.ndarray}
+    # The last samples have a class that the model does not have, which is no matter for this loss.
+    late = np.where(np.arange(120) == 50, 9, CLASSES)
+    own_losses.seen.clear()
+    onnxprune.prune(mlp(), data={"x": X, "labels": late}, loss="own_losses:texts", **SETTINGS)
+    assert max(int(labels.max()) for labels in own_losses.seen) == 9
 
 
 def test_yes_or_no_is_learned():

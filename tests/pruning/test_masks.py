@@ -10,7 +10,7 @@ from onnxprune.errors import NothingToPruneError, SelectorError
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.pruning.allocation import Pool, allocate
 from onnxprune.pruning.masks import apply_masks, make_masks
-from tests.builders import floats, mlp, model_of, normal
+from tests.builders import cnn, floats, mlp, model_of, normal
 
 
 def weight_of(array: np.ndarray) -> Weight:
@@ -95,9 +95,40 @@ def test_a_weight_is_excluded_by_node_or_initializer_name_glob_or_expression(sel
     assert set(masks) == {"fc2.weight"}
 
 
+def names_pruned(proto, **settings):
+    pools = allocate(find_weights(ir.from_proto(proto)).prunable, PruneConfig(rate=0.5, **settings))
+    return {weight.name: pool.rate for pool in pools for weight in pool.weights}
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"exclude": "op:Conv"}, {"fc"}),
+        ({"exclude": "op:G*"}, {"conv1", "conv2"}),
+        ({"exclude": ["op:Gemm", "conv1"]}, {"conv2"}),
+    ],
+)
+def test_weights_are_chosen_by_the_type_of_their_operator(settings, names):
+    assert {name.partition(".")[0] for name in names_pruned(cnn(), **settings)} == names
+
+
+def test_an_operator_type_can_have_a_rate_of_its_own():
+    rates = names_pruned(cnn(), layer_rate="op:Gemm=0.75")
+    assert rates.pop("fc.weight") == 0.75 and set(rates.values()) == {0.5}
+
+
+def test_a_weight_that_two_operators_share_is_of_both_types():
+    nodes = [helper.make_node("Gemm", ["x", "w"], ["h"]), helper.make_node("MatMul", ["h", "w"], ["y"])]
+    proto = model_of(nodes, [floats("x", "N", 4)], [floats("y", "N", 4)], {"w": normal(4, 4)})
+    for selector in ("op:Gemm", "op:MatMul"):
+        assert names_pruned(proto, layer_rate=f"{selector}=0.75") == {"w": 0.75}
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"exclude": "op:Conv"}, "selector 'op:Conv' matches no prunable weight: give one of op:Gemm"),
+        ({"exclude": "op:gemm"}, "selector 'op:gemm' matches no prunable weight: give one of op:Gemm"),
         ({"exclude": "fc9"}, "selector 'fc9' matches no prunable weight"),
         ({"layer_rate": ["conv*=0.5"]}, r"selector 'conv\*' matches no prunable weight"),
         ({"exclude": "re:("}, r"selector 're:\(' is not a valid regular expression"),

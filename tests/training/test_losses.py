@@ -9,15 +9,21 @@ import onnxprune
 from onnxprune.errors import DataError, SelectorError, SettingError
 from onnxprune.training.losses import Objective
 from onnxprune.training.samples import Samples
+from onnxprune.training.truths import Truth
 from tests.builders import mlp
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.5]])
 LABELS = torch.tensor([0, 2])
 
 
+def truth_of(labels):
+    return Truth("targets" if labels.is_floating_point() else "classes")
+
+
 def loss(labels=LABELS, outputs=(LOGITS,), teacher=None, **settings):
     given = {"distill": 0.0, "temperature": 1.0, "names": ("y", "z"), "last_operators": ("Gemm",)} | settings
     by_output = {} if labels is None else labels if isinstance(labels, dict) else {"": labels}
+    given.setdefault("trained", {name: truth_of(each) for name, each in by_output.items()})
     return float(Objective(**given)(outputs, Samples((), by_output), teacher))
 
 
@@ -73,6 +79,7 @@ def test_intermediate_values_can_be_distilled_and_leave_no_trace_in_the_file():
     result = onnxprune.prune(mlp(), data={"x": ROWS}, distill_features="r", **SETTINGS)
     assert [output.name for output in result.model.graph.output] == ["y"]
     assert cosine(distill_features="r") != cosine()
+    assert cosine(distill_features="op:Relu") == cosine(distill_features="r")
     with pytest.raises(SelectorError, match=r"selector 'nothing\*' matches no value"):
         cosine(distill_features="nothing*")
 
@@ -136,6 +143,6 @@ def test_a_function_that_fails_or_returns_no_loss_is_refused():
         (lambda outputs, labels: outputs[0], r"returned a tensor of shape \[2, 3\]"),
         (lambda outputs, labels: 3.0, "returned float"),
     ):
-        objective = Objective(0.0, 1.0, ("y",), ("Gemm",), custom=function)
+        objective = Objective(0.0, 1.0, ("y",), ("Gemm",), custom=function, trained={"": Truth("other")})
         with pytest.raises(DataError, match=words):
             objective(batch.inputs, batch, None)

@@ -14,7 +14,7 @@ from onnxprune.data.dataset import LABELS
 from onnxprune.data.images.augment import Augmentation
 from onnxprune.data.images.files import EXTENSIONS, check_images, entries, is_image, some_of, walk
 from onnxprune.data.images.geometry import Size
-from onnxprune.data.images.inputs import image_spec
+from onnxprune.data.images.inputs import check_takes_images, image_spec
 from onnxprune.data.images.transforms import Transform
 from onnxprune.data.labels import class_count, class_note, read_labels
 from onnxprune.data.request import Request
@@ -25,6 +25,8 @@ from onnxprune.system.packages import require_package
 TABLE = "labels.csv"
 FILE_COLUMNS = ("file", "filename", "image", "path")
 LABEL_COLUMNS = ("label", "class")
+# Files of data that are given themselves, and not their folder.
+OTHER_DATA = (".npz", ".csv", ".tsv", ".parquet", ".pq", ".yaml", ".yml")
 # Folders of the parts of a data set, which are not classes.
 PARTS = {"train", "training", "val", "valid", "validation", "test", "testing", "eval"}
 
@@ -108,8 +110,10 @@ def read_image_folder(text: str, request: Request) -> ImageSource:
     require_package("PIL", "reading images")
     folder = Path(text)
     spec = image_spec(request.specs, text)
-    transform = Transform.parse(request.transform, spec) if request.transform else Transform.default(spec)
+    # What a folder has comes first: there may be no images.
     files, labels, names, notes = _from_table(folder) if (folder / TABLE).is_file() else _from_folders(folder)
+    check_takes_images(spec, text)
+    transform = Transform.parse(request.transform, spec) if request.transform else Transform.default(spec)
     kept, broken = check_images(files, transform, text)
     labels = None if labels is None else labels[kept]
     return ImageSource([files[number] for number in kept], transform, text, labels, names, (*notes, *broken))
@@ -140,7 +144,9 @@ def _from_folders(folder: Path) -> Found:
     flat = [entry.path for entry in inside if is_image(entry)]
     full = [name for name, files in classes.items() if files]
     if not flat and not full:
-        raise DataError(f"{folder} has no images: it was searched for {', '.join(EXTENSIONS)}")
+        raise DataError(
+            f"{folder} has no images: it was searched for {', '.join(EXTENSIONS)}{_instead(folder, inside)}"
+        )
     if not full:
         return flat, None, (), ()
     if flat:
@@ -164,6 +170,16 @@ def _from_folders(folder: Path) -> Found:
         notes.append(f"{len(empty)} classes of {folder} have no images: {some_of(empty)}.")
     named = () if all(map(str.isdecimal, classes)) else tuple(classes)
     return [file for files in classes.values() for file in files], labels, named, tuple(notes)
+
+
+def _instead(folder: Path, inside: Sequence[os.DirEntry[str]]) -> str:
+    """What a folder without images has that can be given."""
+    if not inside:
+        return "; it is empty: check its path"
+    file = next((entry.name for entry in inside if Path(entry.name).suffix.lower() in OTHER_DATA), None)
+    if file is None:
+        return f"; it has {some_of([entry.name for entry in inside])}: give images, or a folder of .npy files"
+    return f"; it has {file}: give {folder / file}"
 
 
 def _class_numbers(names: Sequence[str], name: str) -> tuple[dict[str, int], list[str]]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from onnxprune.data.images.geometry import OpenSize
 from onnxprune.data.images.pixels import CHANNELS, COUNTS
-from onnxprune.data.specs import InputSpec
+from onnxprune.data.specs import InputSpec, dims_text
 from onnxprune.errors import DataError, SettingError
 
 # By the rank of the input; flat: rows of height * width (gray), or of channels * height * width values.
@@ -25,6 +27,24 @@ def image_spec(specs: Sequence[InputSpec], name: str) -> InputSpec:
             f"{name} has images for one input, the model has {len(specs)}: give arrays for all of them, as .npz"
         )
     return specs[0]
+
+
+def check_takes_images(spec: InputSpec, name: str) -> None:
+    """Check that an input (N, W) may be rows of pixels, and not features or tokens.
+
+    Raises:
+        DataError: its type is that of tokens, or its width no number of pixels of a square.
+    """
+    if len(spec.shape) != 2:
+        return
+    tokens = spec.dtype in (np.int32, np.int64)
+    width = spec.shape[1]
+    sized = any(image_size(spec, "flat", channels)[0] for channels in ("gray", "rgb"))
+    if tokens or spec.dtype.kind not in "iuf" or (isinstance(width, int) and not sized):
+        raise DataError(
+            f"{name} is a folder of images, the input {spec.name!r} ({dims_text(spec)}, {spec.dtype}) takes rows of "
+            "numbers: give them as .npz, .npy or a table"
+        )
 
 
 def guess_layout(spec: InputSpec) -> str | None:
@@ -45,7 +65,10 @@ def choose_layout(asked: str | None, spec: InputSpec) -> str:
         raise SettingError(f"there is no layout {asked}: give one of {', '.join(known)}")
     fitting = LAYOUTS.get(len(spec.shape), ())
     if not fitting:
-        raise SettingError(f"the input {spec.name!r} has {len(spec.shape)} dims, images take 4, 3 or 2")
+        raise SettingError(
+            f"the input {spec.name!r} has {len(spec.shape)} dims, images take 4, 3 or 2: give arrays, as .npz or .npy, "
+            "or MODULE:FUNCTION"
+        )
     layout = asked or guess_layout(spec)
     if layout is None:
         raise SettingError(

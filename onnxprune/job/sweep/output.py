@@ -38,7 +38,8 @@ def write_chosen(
         tests = {name: data for name, key in TESTS.items() if (data := getattr(config, key)) is not None}
         found = {}
         if tests:
-            specs, metrics = input_specs(open_model(origin.file).model), Metrics.of(config)
+            model = open_model(origin.file).model
+            specs, metrics = input_specs(model), Metrics.of(config, model, config.loss)
             request = Request(specs, config.transform, config.label_offset, VALIDATION)
             sessions = make_session(origin.file, origin.name), make_session(stage.path, "the pruned model")
             for name, data in tests.items():

@@ -190,8 +190,12 @@ def test_broken_bytes_never_end_in_another_error(tmp_path, step):
 
 
 WRONG = {
-    "no images": ({"a.txt": None}, "has no images: it was searched for .jpg"),
-    "nothing": ({}, "has no images"),
+    "no images": (
+        {"a.txt": None},
+        r"has no images: it was searched for .jpg.*; it has a.txt: give images, or a folder of .npy files",
+    ),
+    "arrays": ({"a.txt": None, "b.npz": None}, r"has no images: .*; it has b.npz: give .*b\.npz"),
+    "nothing": ({}, "has no images: .*; it is empty: check its path"),
     "images beside folders": ({"a.png": {}, "cat/b.png": {}}, "beside the folder cat"),
     "parts": ({"train/a.png": {}, "val/b.png": {}}, r"parts of a data set \(train, val\): give one of .*train"),
     "one class, two folders": ({"1/a.png": {}, "01/b.png": {}}, "several folders for the class 1"),
@@ -243,3 +247,19 @@ def test_models_with_other_inputs_are_refused(tmp_path):
         opened(tmp_path, "unit", [SPEC, SPEC])
     with pytest.raises(SettingError, match="--transform mnist: channels:gray"):
         opened(tmp_path, "mnist")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        InputSpec("x", np.dtype(np.int64), ("N", "T")),
+        InputSpec("x", np.dtype(np.int64), ("N", 16)),
+        InputSpec("x", np.dtype(np.float32), ("N", 10)),
+    ],
+)
+def test_an_input_of_tokens_or_features_takes_no_images(tmp_path, spec):
+    write(tmp_path / "a.png")
+    with pytest.raises(
+        DataError, match=r"is a folder of images, the input 'x' .* takes rows of numbers: give"
+    ):
+        opened(tmp_path, None, [spec])
