@@ -121,7 +121,7 @@ def outcome_notes(evaluation: Evaluation, data: JobData) -> Iterator[str]:
 
 def _on_computed(computed: Sequence[Computed]) -> Iterator[str]:
     if computed:
-        texts = [f"{one.name} (by {', '.join(one.op_types)})" for one in computed]
+        texts = [f"{one.name} (by {', '.join(_first(one.op_types))})" for one in computed]
         yield f"Weights computed from constants are now constants themselves: {_some(texts)}."
 
 
@@ -148,6 +148,10 @@ def _on_dense(config: PruneConfig, records: Records) -> Iterator[str]:
     if config.format != "dense" and layers:
         layers.sort(key=lambda layer: -layer.bytes_after)
         yield f"Weights with zeros that are stored dense: {_some([f'{one.name} ({one.note})' for one in layers])}."
+
+
+def _first(op_types: Sequence[str]) -> list[str]:
+    return [*op_types[:NAMED], *["..."] * (len(op_types) > NAMED)]
 
 
 def _some(texts: Sequence[str]) -> str:

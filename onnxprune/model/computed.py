@@ -49,7 +49,8 @@ def fold_computed(model: ir.Model) -> tuple[Computed, ...]:
     """
     computed = computed_nodes(model)
     inner = set(computed) - _ends(computed)
-    starts = {maker: None for value in _operands(model, computed) if (maker := value.producer()) in inner}
+    operands = set(_operands(model, computed))
+    starts = [node for node in computed if node in inner and not operands.isdisjoint(node.outputs)]
     if not starts:
         return ()
     shapes = cache(lambda: infer_shapes(model))
@@ -57,11 +58,11 @@ def fold_computed(model: ir.Model) -> tuple[Computed, ...]:
     found: list[Computed] = []
     seen: set[ir.Node] = set()
     for start in starts:
-        if start is None or start in seen:
+        if start in seen:
             continue
         part = dict.fromkeys(sorted(_connected(start, inner), key=places.__getitem__))
         seen.update(part)
-        found += _fold(model, part, shapes)
+        found += _fold(model, part, operands, shapes)
     return tuple(found)
 
 
@@ -164,9 +165,12 @@ def _is_weighty(value: ir.Value) -> bool:
 
 
 def _fold(
-    model: ir.Model, part: Mapping[ir.Node, None], shapes: Callable[[], Mapping[ir.Value, Shape]]
+    model: ir.Model,
+    part: Mapping[ir.Node, None],
+    operands: Collection[ir.Value],
+    shapes: Callable[[], Mapping[ir.Value, Shape]],
 ) -> list[Computed]:
-    """Replace what `part` makes for other nodes by constants, if that pays; what was replaced."""
+    """Replace what `part` makes for other nodes by constants, if that pays; which `operands` were replaced."""
     made = {output: node for node in part for output in node.outputs}
     results = [
         value
@@ -202,7 +206,8 @@ def _fold(
         if graph is model.graph and model.ir_version < FIRST_IR_WITH_OVERRIDABLE_INITIALIZERS:
             graph.inputs.append(new)
     op_types = tuple(dict.fromkeys(node.op_type for node in part))
-    return [Computed(new.name or "", op_types) for _, new in replaced if _is_weighty(new)]
+    pairs = zip(results, replaced, strict=True)
+    return [Computed(new.name or "", op_types) for value, (_, new) in pairs if value in operands]
 
 
 def _graph_of(node: ir.Node) -> ir.Graph:

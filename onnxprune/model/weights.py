@@ -267,7 +267,7 @@ def _size(value: ir.Value) -> int:
 
 
 def _others(model: ir.Model, counted: dict[ir.Value, int]) -> Iterator[Unprunable]:
-    """Large matrices of floats that only operators without a place for a weight read."""
+    """Large matrices of floats, not zero, that only operators without a place for a weight read."""
     found = {}
     for value in constants(model):
         tensor = constant_tensor(value)
@@ -279,7 +279,8 @@ def _others(model: ir.Model, counted: dict[ir.Value, int]) -> Iterator[Unprunabl
     for value, size in found.items():
         node, _ = next(iter(value.uses()))
         reason = f"no weights of {node.op_type} are pruned"
-        if size >= least:
+        tensor = constant_tensor(value)
+        if size >= least and tensor is not None and tensor.numpy().any():
             yield Unprunable(node.name or "", node.op_type, value.name or "", reason, size)
 
 

@@ -199,3 +199,16 @@ def test_every_opset_from_7_on_is_pruned(opset):
         assert opset > 24
         return
     assert result.report.layers[0].kept == 24
+
+
+def test_large_matrices_of_other_operators_are_named_but_no_biases_states_or_zeros():
+    text = """g (float[t,n,16] x) => (float[t,1,n,16] y, float[t,n,16] z) {
+        y = LSTM <hidden_size = 16> (x, w, r, b) p = Add (x, table) z = Add (p, zeros)
+    }"""
+    constants = {"w": normal(1, 64, 16), "r": normal(1, 64, 16), "b": normal(1, 128)}
+    constants |= {"table": normal(5, 2, 16), "zeros": np.zeros((5, 2, 16), "f4")}
+    found = find_weights(load(written(text, constants))[0])
+    assert [weight.name for weight in found.prunable] == ["w", "r"]
+    (one,) = found.unprunable
+    assert (one.weight, one.op_type, one.size) == ("table", "Add", 160)
+    assert one.reason == "no weights of Add are pruned"
