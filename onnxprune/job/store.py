@@ -13,7 +13,8 @@ from onnxprune.model.io import Staging
 from onnxprune.model.weights import find_weights
 from onnxprune.reports.record import ANNOTATION_PREFIX
 from onnxprune.sparse.opset import raise_opset
-from onnxprune.sparse.rewrite import Stored, quantized_dense, to_ops
+from onnxprune.sparse.rewrite import to_ops
+from onnxprune.sparse.stored import Stored, quantized_dense
 
 External = bool | None
 Same = Callable[[ir.Model, ir.Model], bool]

@@ -11,6 +11,7 @@ stored block to the next, as `encode.py` counts it; a distance above 255 is brid
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,11 +35,9 @@ class Blocks(NamedTuple):
         return self.values.nbytes + self.gaps.nbytes + self.shape.nbytes
 
 
-def layout_of(shape: tuple[int, ...], input_axis: int) -> np.ndarray:
-    """The numbers of elements before, along and behind the axis of inputs, int64 (3)."""
-    return np.array(
-        [math.prod(shape[:input_axis]), shape[input_axis], math.prod(shape[input_axis + 1 :])], np.int64
-    )
+def layout_of(shape: Sequence[int], input_axis: int) -> tuple[int, int, int]:
+    """The numbers of elements before, along and behind the axis of inputs."""
+    return math.prod(shape[:input_axis]), shape[input_axis], math.prod(shape[input_axis + 1 :])
 
 
 def encode_blocks(weight: np.ndarray, zero: np.ndarray, input_axis: int, block: int) -> Blocks:
@@ -46,7 +45,7 @@ def encode_blocks(weight: np.ndarray, zero: np.ndarray, input_axis: int, block: 
 
     A weight without any gets one block of zero points. What pads inputs is stored as 0 and means nothing.
     """
-    present = _in_blocks(weight != zero, input_axis, block).any(axis=1)
+    present = np.asarray(_in_blocks(weight != zero, input_axis, block).any(axis=1))
     gaps = encode(present).gaps
     values = _in_blocks(weight, input_axis, block)[np.cumsum(gaps, dtype=np.int64) - 1]
     return Blocks(values, gaps, np.array(weight.shape, np.int64))
@@ -58,15 +57,14 @@ def smallest_blocks(weight: np.ndarray, zero: np.ndarray, input_axis: int) -> Bl
     return min(encodings, key=lambda blocks: blocks.nbytes)
 
 
-def decode_blocks(
-    values: np.ndarray, gaps: np.ndarray, shape: np.ndarray, zero: np.ndarray, input_axis: int, name: str
-) -> np.ndarray:
-    """The weight that `encode_blocks` was given; `name` is what errors call it.
+def decode_blocks(blocks: Blocks, zero: np.ndarray, input_axis: int, name: str) -> np.ndarray:
+    """The weight that `encode_blocks` was given, in the same shape; `name` is what errors call it.
 
     Raises:
         ModelFileError: the arrays are no encoding: wrong dtypes, ranks or lengths, another size of blocks, a gap of 0,
             a block beyond the weight, zero points that do not fit it, or a shape that no memory holds.
     """
+    values, gaps, shape = blocks
     if values.dtype not in (np.int8, np.uint8) or zero.dtype != values.dtype:
         raise _broken(
             name, f"its values are {values.dtype} and its zero points {zero.dtype}, not both (u)int8"
@@ -77,7 +75,7 @@ def decode_blocks(
     dims = check_places(gaps, shape, len(values), name)
     if input_axis >= len(dims):
         raise _broken(name, f"its shape {dims} has too few axes")
-    outer, inputs, inner = (int(size) for size in layout_of(tuple(dims), input_axis))
+    outer, inputs, inner = layout_of(dims, input_axis)
     row = -(-inputs // block)
     if (end := int(gaps.sum(dtype=np.int64))) > outer * inner * row:
         raise _broken(name, f"its last block is at position {end - 1} of {outer * inner * row}")
@@ -86,17 +84,28 @@ def decode_blocks(
         whole[...] = zero
     except ValueError:
         raise _broken(name, f"its zero points of shape {list(zero.shape)} do not fit {dims}") from None
-    blocks = _in_blocks(whole, input_axis, block)
-    blocks[np.cumsum(gaps, dtype=np.int64) - 1] = values
-    rows = blocks.reshape(outer, inner, row * block)[:, :, :inputs]
+    filled = _in_blocks(whole, input_axis, block)
+    filled[np.cumsum(gaps, dtype=np.int64) - 1] = values
+    rows = filled.reshape(outer, inner, row * block)[:, :, :inputs]
     return np.ascontiguousarray(rows.swapaxes(1, 2)).reshape(dims)
+
+
+def share_of_fours(blocks: Blocks, input_axis: int) -> float:
+    """Fours of neighboring inputs of which one is stored, in numbers that they hold, as a share of the weight's."""
+    values, gaps, shape = blocks
+    block = values.shape[1]
+    inputs = int(shape[input_axis])
+    positions = np.cumsum(gaps, dtype=np.int64) - 1
+    row, place = np.divmod(positions, -(-inputs // block))
+    fours = np.unique(row * -(-inputs // BLOCK) + place * block // BLOCK)
+    return len(fours) * BLOCK / math.prod(int(dim) for dim in shape)
 
 
 def _in_blocks(array: np.ndarray, input_axis: int, block: int) -> np.ndarray:
     """An array of the weight's shape as (blocks, block), a copy; padded with zeros."""
-    rows = array.reshape(layout_of(array.shape, input_axis)).swapaxes(1, 2)
-    padding = -rows.shape[2] % block
-    return np.pad(rows, ((0, 0), (0, 0), (0, padding))).reshape(-1, block)
+    outer, inputs, inner = layout_of(array.shape, input_axis)
+    rows = array.reshape(outer, inputs, inner).swapaxes(1, 2)
+    return np.pad(rows, ((0, 0), (0, 0), (0, -inputs % block))).reshape(-1, block)
 
 
 def _broken(name: str, what: str) -> ModelFileError:

@@ -10,10 +10,13 @@ import onnx_ir as ir
 from onnxprune.errors import ModelFileError
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.reading import FLOAT_TYPES
+from onnxprune.sparse.blocks import Blocks, decode_blocks
 from onnxprune.sparse.encode import decode, dequantize, unpack_gaps
 from onnxprune.sparse.functions import DECODERS, DEQUANTIZE, DOMAIN, DOMAIN_VERSION, DOMAINS, SPARSE_OPS
 from onnxprune.sparse.fuse import set_inputs, unfuse
 from onnxprune.sparse.parts import add_constant, drop_constant, value_names, weight_name
+from onnxprune.sparse.quantized import restore_quantized, zero_point_of
+from onnxprune.sparse.quantized_functions import QUANTIZED_OPS
 
 
 def from_ops(model: ir.Model) -> None:
@@ -34,14 +37,22 @@ def from_ops(model: ir.Model) -> None:
             )
     taken = value_names(model)
     unfuse(model, taken)
-    weights: dict[tuple[ir.Value, ...], ir.Value] = {}
+    weights: dict[tuple[ir.Value | bytes, ...], ir.Value] = {}
+    parts: set[ir.Value] = set()
     sparse_nodes = [node for node in model.graph.all_nodes() if node.domain in DOMAINS]
     for node in [node for node in sparse_nodes if node.op_type not in DECODERS]:
         constants = _constants(node)
-        if constants not in weights:
-            weights[constants] = _decoded(node, constants, taken)
-        _make_standard(node, weights[constants])
-    _drop_unread(set(_with_what_decodes_to(part for constants in weights for part in constants)))
+        quantized = node.op_type in QUANTIZED_OPS
+        # Nodes that share a weight, but not its zero point, have weights of their own.
+        key = (*constants, zero_point_of(node).tobytes()) if quantized else constants
+        if key not in weights:
+            weights[key] = (_decoded_integers if quantized else _decoded)(node, constants, taken)
+        if quantized:
+            restore_quantized(node, weights[key], taken)
+        else:
+            _make_standard(node, weights[key])
+        parts.update(constants)
+    _drop_unread(set(_with_what_decodes_to(parts)))
     for identifier in [identifier for identifier in model.functions if identifier[0] in DOMAINS]:
         del model.functions[identifier]
     for domain in DOMAINS:
@@ -59,12 +70,12 @@ def _make_standard(node: ir.Node, weight: ir.Value) -> None:
 
 def _constants(node: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value]:
     """The values, gaps and shape of a sparse node, which must be constants."""
-    if node.op_type not in SPARSE_OPS:
+    if node.op_type not in SPARSE_OPS and node.op_type not in QUANTIZED_OPS:
         raise ModelFileError(
             f"node {node.name!r} is a {DOMAIN}::{node.op_type}, which this onnxprune does not know: "
             "use the onnxprune that wrote the model"
         )
-    parts = node.inputs[1:4]
+    parts = node.inputs[3:6] if node.op_type in QUANTIZED_OPS else node.inputs[1:4]
     if len(parts) < 3 or not all(_is_constant(part) for part in parts):
         raise ModelFileError(
             f"the weight of {node.op_type} node {node.name!r} is not constant: "
@@ -90,6 +101,16 @@ def _decoded(node: ir.Node, constants: tuple[ir.Value, ...], taken: set[str]) ->
     weight = decode(values_array, gaps, shape, f"sparse weight {name!r}")
     weight = weight.astype(ir.DataType(dtype).numpy(), copy=False)
     return add_constant(_stored(values), name, "", ir.Tensor(weight, dtype=ir.DataType(dtype), name=name))
+
+
+def _decoded_integers(node: ir.Node, constants: tuple[ir.Value, ...], taken: set[str]) -> ir.Value:
+    """The dense weight of a sparse node of integers, as a constant beside its `values`."""
+    values = constants[0]
+    name = weight_name(values, taken)
+    blocks = Blocks(*(_array(constant) for constant in constants))
+    axis = QUANTIZED_OPS[node.op_type].input_axis
+    weight = decode_blocks(blocks, zero_point_of(node), axis, f"sparse weight {name!r}")
+    return add_constant(_stored(values), name, "", ir.Tensor(weight, name=name))
 
 
 def _is_constant(part: ir.Value | None) -> bool:

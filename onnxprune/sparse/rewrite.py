@@ -4,13 +4,13 @@ A node is changed in place: its name, outputs, metadata and position stay as the
 follows it (fold.py, fuse.py). The dense weight gives way to three constants named after it, `<weight>.values`,
 `<weight>.gaps` and `<weight>.shape`: initializers of the same graph, or Constant nodes where it was one. Where
 values are stored in fp16 or int8, nodes of the functions in front make some of the three of smaller constants.
+
+Quantized operators are in quantized.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -25,7 +25,7 @@ from onnxprune.sparse.encode import (
     pack_gaps,
     quantize,
 )
-from onnxprune.sparse.fold import AFFINE, Folded, Folder
+from onnxprune.sparse.fold import AFFINE, Folder
 from onnxprune.sparse.functions import (
     DECODERS,
     DEQUANTIZE,
@@ -44,35 +44,18 @@ from onnxprune.sparse.functions import (
     standard_opset,
 )
 from onnxprune.sparse.fuse import fuse, set_inputs
-from onnxprune.sparse.parts import add_constant, drop_constant, part_names, value_names
-
-# What two more tensors, with names of some twenty letters in the node and the value_info, take in the file.
-NAMING_BYTES = 256
-
-
-@dataclass(frozen=True)
-class Stored:
-    """How a weight is stored: in which form, in how many bytes, and why not smaller.
-
-    `values` is the type of the stored values, where it is not the weight's own; `kept` the number of those that are
-    not zero, where rounding may have changed it. `folded`: the nodes behind the weight that went into it.
-    """
-
-    name: str
-    format: Literal["ops", "coo", "dense"]
-    bytes: int
-    reason: str | None = None
-    values: str = ""
-    kept: int | None = None
-    folded: tuple[Folded, ...] = ()
+from onnxprune.sparse.parts import drop_constant, value_names
+from onnxprune.sparse.quantized import store_quantized
+from onnxprune.sparse.quantized_functions import QUANTIZED_OPS, quantized_function
+from onnxprune.sparse.stored import Constants, Stored, stored_dense, why_no_gain
 
 
 def to_ops(model: ir.Model, weights: Sequence[Weight], values: str = "fp32") -> list[Stored]:
     """Store weights sparse where that is smaller; `weights` are of this model, and stale afterwards.
 
     `values` in fp32 are the weights' own; in fp16 or int8 they are rounded, and what becomes 0 is not stored. A
-    weight that fp16 or int8 cannot hold keeps its own values. What multiplies and adds constants behind a weight, such
-    as BatchNormalization, goes into it (fold.py).
+    weight that fp16 or int8 cannot hold keeps its own values, and so does a quantized one. What multiplies and adds
+    constants behind a weight, such as BatchNormalization, goes into it (fold.py).
 
     The model's IR version rises to 8 at least. A weight that was also a graph input (a default that callers
     could override) becomes a constant, and a weight's -0.0 becomes 0.0. With graph optimizations on, the
@@ -81,25 +64,16 @@ def to_ops(model: ir.Model, weights: Sequence[Weight], values: str = "fp32") -> 
     opset = standard_opset(model)
     if opset < MIN_OPSET:
         reason = f"sparse nodes need opset {MIN_OPSET}, the model's is {opset}"
-        return [quantized_dense(w) if w.quantized else _dense(w, reason) for w in weights]
+        return [stored_dense(weight, reason) for weight in weights]
     taken = value_names(model)
     # Only shapes tell what is broadcast; no one infers them once there are sparse nodes.
     shapes = infer_shapes(model) if any(_is_affine(weight) for weight in weights) else {}
     folder = Folder(model, shapes, taken)
-    stored = [_store(weight, values, taken, folder) for weight in weights]
+    stored = [_store(weight, values, taken, folder, opset) for weight in weights]
     if any(outcome.format == "ops" for outcome in stored):
         fuse(model, shapes)
         _declare(model, opset)
     return stored
-
-
-def quantized_dense(weight: Weight) -> Stored:
-    """A quantized weight stays as it is: sparse nodes hold floats, and would lose the runtime's integer kernels."""
-    return _dense(weight, _integers(weight))
-
-
-def _integers(weight: Weight) -> str:
-    return f"it is {weight.tensor.dtype.name.lower()}, which sparse nodes do not compute in"
 
 
 def _is_affine(weight: Weight) -> bool:
@@ -107,15 +81,17 @@ def _is_affine(weight: Weight) -> bool:
     return any(reader.op_type in AFFINE for use in weight.uses for reader, _ in use.node.outputs[0].uses())
 
 
-def _store(weight: Weight, values: str, taken: set[str], folder: Folder) -> Stored:
+def _store(weight: Weight, values: str, taken: set[str], folder: Folder, opset: int) -> Stored:
+    if weight.quantized:
+        return store_quantized(weight, taken, opset)
     reason = _why_dense(weight)
     if reason is None:
-        reason = _why_no_gain(encode(weight.array()).nbytes, weight)
+        reason = why_no_gain(encode(weight.array()).nbytes, weight)
     if reason is not None:
-        return _dense(weight, reason)
+        return stored_dense(weight, reason)
     folded = folder.fold(weight, half=values == "fp16" or weight.tensor.dtype == ir.DataType.FLOAT16)
     rounded, scales = _rounded(weight, values)
-    constants = _Constants(weight, taken)
+    constants = Constants(weight, taken)
     encoded = encode(weight.array() if rounded is None else rounded)
     packed = None
     if rounded is not None:
@@ -163,36 +139,8 @@ def _rounded(weight: Weight, values: str) -> tuple[np.ndarray | None, np.ndarray
     return None, None
 
 
-class _Constants:
-    """Makes the constants that store a weight, and the nodes that decode them, beside it and named after it."""
-
-    def __init__(self, weight: Weight, taken: set[str]) -> None:
-        self.nbytes = 0
-        self._beside = weight.value
-        graph = weight.value.graph
-        assert graph is not None
-        self._before = weight.value.producer() or graph[0]
-        self._names = part_names(weight.value.name or "", taken)
-
-    def add(self, part: str, array: np.ndarray, dtype: ir.DataType) -> ir.Value:
-        self.nbytes += array.nbytes
-        name = self._names[part]
-        return add_constant(self._beside, name, f".{part}", ir.Tensor(array, dtype=dtype, name=name))
-
-    def make(self, part: str, decoder_name: str, *inputs: ir.Value) -> ir.Value:
-        """The output of a node of one of the functions in front."""
-        name = self._names[part]
-        node = ir.Node(DOMAIN, decoder_name, inputs, name=name)
-        node.outputs[0].name = name
-        assert self._before.graph is not None
-        self._before.graph.insert_before(self._before, node)
-        return node.outputs[0]
-
-
 def _why_dense(weight: Weight) -> str | None:
     """Why a weight must stay as it is, or None; told without encoding it."""
-    if weight.quantized:
-        return _integers(weight)
     if weight.tensor.dtype == ir.DataType.BFLOAT16:
         return "onnxruntime's CPU provider computes nothing in bfloat16"
     if weight.value.is_graph_output():
@@ -208,23 +156,15 @@ def _why_dense(weight: Weight) -> str | None:
     for node in nodes:
         if node.domain in DOMAINS or nodes.count(node) > 1:
             return f"both operands of node {node.name!r} are weights, and only one can be sparse"
-    return _why_no_gain(encoded_bytes(weight.nonzero(), weight.array().itemsize, len(weight.shape)), weight)
-
-
-def _why_no_gain(encoded: int, weight: Weight) -> str | None:
-    sparse, dense = encoded + NAMING_BYTES, weight.tensor.nbytes
-    return f"sparse it takes {sparse:,} bytes, names included, dense {dense:,}" if sparse >= dense else None
-
-
-def _dense(weight: Weight, reason: str) -> Stored:
-    return Stored(weight.name, "dense", weight.tensor.nbytes, reason)
+    return why_no_gain(encoded_bytes(weight.nonzero(), weight.array().itemsize, len(weight.shape)), weight)
 
 
 def _declare(model: ir.Model, opset: int) -> None:
     """Give the model what its sparse nodes need: functions, opset import, IR version."""
-    names = {node.op_type for node in model.graph.all_nodes() if node.domain == DOMAIN}
+    names = {node.op_type for node in model.graph.all_nodes() if node.domain in DOMAINS}
     definitions = [function(op, opset) for name, op in SPARSE_OPS.items() if name in names]
     definitions += [decoder(name, opset) for name in DECODERS if name in names]
+    definitions += [quantized_function(op, opset) for name, op in QUANTIZED_OPS.items() if name in names]
     for definition in definitions:
         model.functions[definition.identifier()] = definition
     model.opset_imports[DOMAIN] = DOMAIN_VERSION

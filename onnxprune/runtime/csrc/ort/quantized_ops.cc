@@ -21,7 +21,7 @@
 namespace onnxprune {
 namespace {
 
-// The inputs, as sparse/quantized.py has them.
+// The inputs, as sparse/quantized_functions.py has them.
 enum QuantizedInput : size_t {
   kInput,
   kInputScale,
@@ -33,7 +33,8 @@ enum QuantizedInput : size_t {
   kWeightZero,
   kOutputScale,
   kOutputZero,
-  kBias
+  kBias,
+  kBiasScale
 };
 
 constexpr ONNXTensorElementDataType kInt8 = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8;
@@ -126,13 +127,15 @@ class QuantizedConvOp {
   QuantizedConv conv_;
 };
 
-class QuantizedMatMulOp {
+// Of a matrix whose inputs are along `kInputAxis`.
+template <size_t kInputAxis>
+class QuantizedMatrixOp {
  public:
   struct Attributes {
     explicit Attributes(const OrtKernelInfo*) {}
   };
 
-  QuantizedMatMulOp(const Attributes&, const WeightParts& parts)
+  QuantizedMatrixOp(const Attributes&, const WeightParts& parts)
       : gemm_(choose_byte_kernels(), weight_of(parts, decode_matrix)) {}
 
   size_t outputs() const { return gemm_.outputs(); }
@@ -152,7 +155,7 @@ class QuantizedMatMulOp {
  private:
   static ByteWeight decode_matrix(const StoredBytes& stored, std::vector<int64_t> shape, const ZeroPoints& zeros) {
     if (shape.size() != 2) throw Refusal("its shape " + to_string(shape) + " is not that of a matrix");
-    return decode(stored, std::move(shape), 0, zeros);
+    return decode(stored, std::move(shape), kInputAxis, zeros);
   }
 
   QuantizedGemm gemm_;
@@ -211,8 +214,8 @@ class QuantizedNode {
 // A custom operator around `Kernel`. Its functions throw nothing; its errors name the node.
 template <class Kernel>
 struct QuantizedOp : OrtCustomOp {
-  QuantizedOp(std::string op_name, ONNXTensorElementDataType op_type, bool has_bias)
-      : OrtCustomOp{}, name(std::move(op_name)), type(op_type), input_count(kBias + (has_bias ? 1 : 0)) {
+  QuantizedOp(std::string op_name, ONNXTensorElementDataType op_type, size_t inputs)
+      : OrtCustomOp{}, name(std::move(op_name)), type(op_type), input_count(inputs) {
     version = kOrtApiVersion;
     GetName = [](const OrtCustomOp* op) { return self(op).name.c_str(); };
     GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };  // the CPU's
@@ -236,7 +239,8 @@ struct QuantizedOp : OrtCustomOp {
     switch (index) {
       case kInputScale:
       case kWeightScale:
-      case kOutputScale: return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+      case kOutputScale:
+      case kBiasScale: return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
       case kBlocks:
       case kWeightZero: return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;  // int8 or uint8, whatever x is
       case kBlockGaps: return kUint8;
@@ -273,14 +277,29 @@ struct QuantizedOp : OrtCustomOp {
   const size_t input_count;
 };
 
+template <class Kernel>
+void add(const std::string& name, size_t inputs, std::vector<const OrtCustomOp*>& ops) {
+  for (const ONNXTensorElementDataType type : {kUint8, kInt8}) ops.push_back(new QuantizedOp<Kernel>(name, type, inputs));
+}
+
+// With and without a bias, for the QLinear operator and for the QDQ form, in which a bias has a scale: it is that of x
+// times that of the weight, and not read.
+template <class Kernel>
+void add_both(const std::string& q_linear, const std::string& qdq, std::vector<const OrtCustomOp*>& ops) {
+  add<Kernel>("Sparse" + q_linear, kBias + 1, ops);
+  add<Kernel>("Sparse" + q_linear + "NoBias", kBias, ops);
+  add<Kernel>("Sparse" + qdq, kBiasScale + 1, ops);
+  add<Kernel>("Sparse" + qdq + "NoBias", kBias, ops);
+}
+
 }  // namespace
 
 void add_quantized_ops(std::vector<const OrtCustomOp*>& ops) {
-  for (const ONNXTensorElementDataType type : {kUint8, kInt8}) {
-    ops.push_back(new QuantizedOp<QuantizedConvOp>("SparseQLinearConv", type, true));
-    ops.push_back(new QuantizedOp<QuantizedConvOp>("SparseQLinearConvNoBias", type, false));
-    ops.push_back(new QuantizedOp<QuantizedMatMulOp>("SparseQLinearMatMul", type, false));
-  }
+  add_both<QuantizedConvOp>("QLinearConv", "QDQConv", ops);
+  add_both<QuantizedMatrixOp<0>>("QGemm", "QDQGemm", ops);
+  add_both<QuantizedMatrixOp<1>>("QGemmTransB", "QDQGemmTransB", ops);
+  add<QuantizedMatrixOp<0>>("SparseQLinearMatMul", kBias, ops);
+  add<QuantizedMatrixOp<0>>("SparseQDQMatMul", kBias, ops);
 }
 
 }  // namespace onnxprune
