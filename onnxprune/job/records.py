@@ -15,7 +15,7 @@ from onnxprune.model.weights import Weights
 from onnxprune.pruning.allocation import excluded_weights
 from onnxprune.reports.record import FileRecord, LayerRecord, weight_histogram
 from onnxprune.sparse.fold import Folded
-from onnxprune.sparse.rewrite import Stored
+from onnxprune.sparse.stored import Stored
 
 EXCLUDED = "excluded by --exclude"
 

@@ -14,7 +14,8 @@ from onnxprune.model.io import Staging
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.reports.record import ANNOTATION_PREFIX
 from onnxprune.sparse.opset import raise_opset
-from onnxprune.sparse.rewrite import NO_GAIN, Stored, stored_dense, to_ops
+from onnxprune.sparse.rewrite import to_ops
+from onnxprune.sparse.stored import NO_GAIN, Stored, stored_dense
 
 External = bool | None
 Same = Callable[[ir.Model, ir.Model], bool]

@@ -23,7 +23,7 @@ from onnxprune.runtime.timing import Timing
 from onnxprune.sparse.estimate import Estimates
 from onnxprune.sparse.functions import DOMAIN
 from onnxprune.sparse.measure import GraphTimer, time_node
-from onnxprune.sparse.placement import place, sparse_nodes
+from onnxprune.sparse.placement import place, place_quantized, sparse_nodes
 
 # In favour of dense: kernels that gain less are not worth another machine's being slower with them.
 LEAST_SPEEDUP = 1.05
@@ -58,6 +58,7 @@ class Choice:
 
 def choose_portable(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> Choice:
     """Place the model's sparse nodes by what they are estimated to cost on inputs of these shapes."""
+    place_quantized(model)
     nodes = sparse_nodes(model)
     shapes = infer_shapes(model, {name: array.shape for name, array in feeds.items()})
     weights = [(math.prod(weight_shape(model, node)), density(model, node)) for node in nodes]
@@ -84,6 +85,7 @@ def choose_auto(
         DataError: the model does not run on the inputs.
     """
     require_kernels()
+    place_quantized(model)
     nodes = sparse_nodes(model)
     came = {node for node in nodes if node.domain == DOMAIN}
     whole = GraphTimer(model, feeds, threads)

@@ -13,6 +13,7 @@ a byte, the first in the low half; then they are bridged from 15 on.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -150,26 +151,46 @@ def decode(
         ModelFileError: the arrays are no encoding: wrong dtypes, ranks or lengths, a gap of 0, an entry
             beyond the weight, or a shape that no memory holds.
     """
+    if values.ndim != 1:
+        raise _broken(name, "its values, gaps and shape are not one-dimensional")
+    dims = check_places(gaps, shape, len(values), name)
+    if (end := int(gaps.sum(dtype=np.int64))) > math.prod(dims):
+        raise _broken(name, f"its last value is at position {end - 1} of {math.prod(dims)}")
+    flat = new_array(dims, values.dtype, name).reshape(-1)
+    flat[np.cumsum(gaps, dtype=np.int64) - 1] = values
+    return flat.reshape(dims)
+
+
+def check_places(gaps: np.ndarray, shape: np.ndarray, count: int, name: str) -> list[int]:
+    """The shape as a list, where `gaps` and `shape` can belong to `count` values.
+
+    Raises:
+        ModelFileError: wrong dtypes, ranks or lengths, a gap of 0, or a negative dimension.
+    """
     if gaps.dtype != np.uint8 or shape.dtype != np.int64:
         raise _broken(name, f"its gaps are {gaps.dtype} and its shape is {shape.dtype}, not uint8 and int64")
-    if values.ndim != 1 or gaps.ndim != 1 or shape.ndim != 1:
+    if gaps.ndim != 1 or shape.ndim != 1:
         raise _broken(name, "its values, gaps and shape are not one-dimensional")
-    if len(values) != len(gaps):
-        raise _broken(name, f"it has {len(values)} values but {len(gaps)} gaps")
+    if count != len(gaps):
+        raise _broken(name, f"it has {count} values but {len(gaps)} gaps")
     dims = [int(dim) for dim in shape]
-    size = math.prod(dims)
     if min(dims, default=0) < 0:
         raise _broken(name, f"its shape {dims} has a negative dimension")
     if not gaps.all():
         raise _broken(name, f"gap {int(np.argmin(gaps))} is 0, so two values claim one position")
-    if (end := int(gaps.sum(dtype=np.int64))) > size:
-        raise _broken(name, f"its last value is at position {end - 1} of {size}")
+    return dims
+
+
+def new_array(dims: Sequence[int], dtype: np.dtype, name: str) -> np.ndarray:
+    """Zeros of this shape.
+
+    Raises:
+        ModelFileError: no memory holds them.
+    """
     try:
-        flat = np.zeros(size, values.dtype)
+        return np.zeros(dims, dtype)
     except (MemoryError, OverflowError, ValueError):
-        raise _broken(name, f"its shape {dims} is larger than memory") from None
-    flat[np.cumsum(gaps, dtype=np.int64) - 1] = values
-    return flat.reshape(dims)
+        raise _broken(name, f"its shape {list(dims)} is larger than memory") from None
 
 
 def _broken(name: str, what: str) -> ModelFileError:

@@ -59,7 +59,7 @@ MIN_IR_VERSION = 8
 LAST_IR_WITH_LISTED_INITIALIZERS = 3
 
 _GEMM_ATTRIBUTES = {"alpha": "float", "beta": "float", "transA": "int", "transB": "int"}
-_CONV_ATTRIBUTES = {
+CONV_ATTRIBUTES = {
     "auto_pad": "string",
     "dilations": "ints",
     "group": "int",
@@ -157,8 +157,8 @@ _WITH_WEIGHT_RIGHT = (
     # Of two that differ in the number of operands only, the smaller comes first.
     SparseOp("SparseGemm", "Gemm", ("X", "W", "C"), _GEMM_ATTRIBUTES),
     SparseOp("SparseMatMul", "MatMul", ("X", "W")),
-    SparseOp("SparseConvNoBias", "Conv", ("X", "W"), _CONV_ATTRIBUTES),
-    SparseOp("SparseConv", "Conv", ("X", "W", "B"), _CONV_ATTRIBUTES),
+    SparseOp("SparseConvNoBias", "Conv", ("X", "W"), CONV_ATTRIBUTES),
+    SparseOp("SparseConv", "Conv", ("X", "W", "B"), CONV_ATTRIBUTES),
 )
 _WITH_WEIGHT_LEFT = (
     SparseOp("SparseGemmLeft", "Gemm", ("W", "X", "C"), _GEMM_ATTRIBUTES),

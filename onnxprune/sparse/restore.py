@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnxprune.errors import ModelFileError
 from onnxprune.model.constants import constant_tensor, drop_constant
 from onnxprune.model.reading import FLOAT_TYPES
+from onnxprune.sparse.blocks import Blocks, decode_blocks
 from onnxprune.sparse.encode import decode, dequantize, unpack_gaps
 from onnxprune.sparse.functions import (
     DECODERS,
@@ -27,6 +28,8 @@ from onnxprune.sparse.functions import (
 )
 from onnxprune.sparse.fuse import set_inputs, unfuse
 from onnxprune.sparse.parts import add_constant, value_names, weight_name
+from onnxprune.sparse.quantized import restore_quantized, zero_point_of
+from onnxprune.sparse.quantized_functions import QUANTIZED_OPS
 
 
 def from_ops(model: ir.Model) -> None:
@@ -47,19 +50,29 @@ def from_ops(model: ir.Model) -> None:
             )
     taken = value_names(model)
     unfuse(model, taken)
-    weights: dict[tuple[ir.Value, ...], ir.Value] = {}
-    sparse_nodes = [node for node in model.graph.all_nodes() if node.domain in DOMAINS]
+    weights: dict[tuple[ir.Value | bytes, ...], ir.Value] = {}
     parts: set[ir.Value] = set()
+    sparse_nodes = [node for node in model.graph.all_nodes() if node.domain in DOMAINS]
     for node in [node for node in sparse_nodes if node.op_type not in DECODERS]:
         constants = _constants(node)
         parts.update(_with_what_decodes_to(constants))
         if node.op_type == SPARSE_WEIGHT:
             _put_back(node, constants)
             continue
-        if constants not in weights:
+        quantized = node.op_type in QUANTIZED_OPS
+        # Nodes that share a weight, but not its zero point, have weights of their own.
+        key = (*constants, zero_point_of(node).tobytes()) if quantized else constants
+        if key not in weights:
             name = weight_name(constants[0], taken)
-            weights[constants] = _decoded(node, constants, name, FLOAT_TYPES)
-        _make_standard(node, weights[constants])
+            weights[key] = (
+                _decoded_integers(node, constants, name)
+                if quantized
+                else _decoded(node, constants, name, FLOAT_TYPES)
+            )
+        if quantized:
+            restore_quantized(node, weights[key], taken)
+        else:
+            _make_standard(node, weights[key])
     _drop_unread(parts)
     for identifier in [identifier for identifier in model.functions if identifier[0] in DOMAINS]:
         del model.functions[identifier]
@@ -88,13 +101,14 @@ def _put_back(node: ir.Node, constants: tuple[ir.Value, ...]) -> None:
 
 def _constants(node: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value]:
     """The values, gaps and shape of a sparse node, which must be constants."""
-    bare = node.op_type == SPARSE_WEIGHT
-    if not bare and node.op_type not in SPARSE_OPS:
+    bare, quantized = node.op_type == SPARSE_WEIGHT, node.op_type in QUANTIZED_OPS
+    if not (bare or quantized or node.op_type in SPARSE_OPS):
         raise ModelFileError(
             f"node {node.name!r} is a {DOMAIN}::{node.op_type}, which this onnxprune does not know: "
             "use the onnxprune that wrote the model"
         )
-    parts = node.inputs[:3] if bare else node.inputs[1:4]
+    first = 0 if bare else 3 if quantized else 1
+    parts = node.inputs[first : first + 3]
     if len(parts) < 3 or not all(_is_constant(part) for part in parts):
         raise ModelFileError(
             f"the weight of {node.op_type} node {node.name!r} is not constant: "
@@ -121,6 +135,15 @@ def _decoded(
     weight = decode(values_array, gaps, shape, f"sparse weight {name!r}")
     weight = weight.astype(ir.DataType(dtype).numpy(), copy=False)
     return add_constant(_stored(values), name, "", ir.Tensor(weight, dtype=ir.DataType(dtype), name=name))
+
+
+def _decoded_integers(node: ir.Node, constants: tuple[ir.Value, ...], name: str) -> ir.Value:
+    """The dense weight of a sparse node of integers, as a constant of this name beside its `values`."""
+    values = constants[0]
+    blocks = Blocks(*(_array(constant) for constant in constants))
+    axis = QUANTIZED_OPS[node.op_type].input_axis
+    weight = decode_blocks(blocks, zero_point_of(node), axis, f"sparse weight {name!r}")
+    return add_constant(_stored(values), name, "", ir.Tensor(weight, name=name))
 
 
 def _is_constant(part: ir.Value | None) -> bool:

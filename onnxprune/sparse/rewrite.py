@@ -8,13 +8,13 @@ follows it (fold.py, fuse.py). What reads the output of a SparseWeight is not ch
 three constants named after it, `<weight>.values`, `<weight>.gaps` and `<weight>.shape`: initializers of the same graph,
 or Constant nodes where it was one. Where values are stored in fp16 or int8, nodes of the functions in front make some
 of the three of smaller constants.
+
+Quantized operators are in quantized.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -30,7 +30,7 @@ from onnxprune.sparse.encode import (
     pack_gaps,
     quantize,
 )
-from onnxprune.sparse.fold import AFFINE, Folded, Folder
+from onnxprune.sparse.fold import AFFINE, Folder
 from onnxprune.sparse.functions import (
     DECODERS,
     DEQUANTIZE,
@@ -52,36 +52,18 @@ from onnxprune.sparse.functions import (
     weight_function,
 )
 from onnxprune.sparse.fuse import fuse, set_inputs
-from onnxprune.sparse.parts import add_constant, part_names, value_names
-
-# What two more tensors, with names of some twenty letters in the node and the value_info, take in the file.
-NAMING_BYTES = 256
-NO_GAIN = "sparse it takes"
-
-
-@dataclass(frozen=True)
-class Stored:
-    """How a weight is stored: in which form, in how many bytes, and why not smaller.
-
-    `values` is the type of the stored values, where it is not the weight's own; `kept` the number of those that are
-    not zero, where rounding may have changed it. `folded`: the nodes behind the weight that went into it.
-    """
-
-    name: str
-    format: Literal["ops", "coo", "dense"]
-    bytes: int
-    reason: str | None = None
-    values: str = ""
-    kept: int | None = None
-    folded: tuple[Folded, ...] = ()
+from onnxprune.sparse.parts import value_names
+from onnxprune.sparse.quantized import store_quantized
+from onnxprune.sparse.quantized_functions import QUANTIZED_OPS, quantized_function
+from onnxprune.sparse.stored import Constants, Stored, dtype_of, kept_of, stored_dense, why_no_gain
 
 
 def to_ops(model: ir.Model, weights: Sequence[Weight], values: str = "fp32") -> list[Stored]:
     """Store weights sparse where that is smaller; `weights` are of this model, and stale afterwards.
 
     `values` in fp32 are the weights' own; in fp16 or int8 they are rounded, and what becomes 0 is not stored. A
-    weight that fp16 or int8 cannot hold keeps its own values. What multiplies and adds constants behind a weight, such
-    as BatchNormalization, goes into it (fold.py).
+    weight that fp16 or int8 cannot hold keeps its own values, and so does a quantized one. What multiplies and adds
+    constants behind a weight, such as BatchNormalization, goes into it (fold.py).
 
     The model's IR version rises to 8 at least. A weight that was also a graph input (a default that callers
     could override) becomes a constant, and a weight's -0.0 becomes 0.0. With graph optimizations on, the
@@ -95,7 +77,7 @@ def to_ops(model: ir.Model, weights: Sequence[Weight], values: str = "fp32") -> 
     # Only shapes tell what is broadcast; no one infers them once there are sparse nodes.
     shapes = infer_shapes(model) if any(_is_affine(weight) for weight in weights) else {}
     folder = Folder(model, shapes, taken)
-    stored = [_store(weight, values, taken, folder) for weight in weights]
+    stored = [_store(weight, values, taken, folder, opset) for weight in weights]
     if any(outcome.format == "ops" for outcome in stored):
         fuse(model, shapes)
         _declare(model, opset)
@@ -107,18 +89,22 @@ def _is_affine(weight: Weight) -> bool:
     return any(reader.op_type in AFFINE for use in weight.uses for reader, _ in use.node.outputs[0].uses())
 
 
-def _store(weight: Weight, values: str, taken: set[str], folder: Folder) -> Stored:
+def _store(weight: Weight, values: str, taken: set[str], folder: Folder, opset: int) -> Stored:
+    if weight.quantized:
+        outcome = store_quantized(weight, taken, opset)
+        if outcome.format == "ops":
+            return outcome
     reason = _why_dense(weight)
     if reason is None:
-        reason = _why_no_gain(encode(weight.array()).nbytes, weight)
+        reason = why_no_gain(encode(weight.array()).nbytes, weight)
     if reason is not None:
         return stored_dense(weight, reason)
-    quantized = weight.quantized
+    kept = kept_of(weight)
     bare = not _has_sparse_nodes(weight)
     half = values == "fp16" or weight.tensor.dtype == ir.DataType.FLOAT16
     folded = () if bare else folder.fold(weight, half=half)
     rounded, scales = _rounded(weight, values)
-    constants = _Constants(weight, taken)
+    constants = Constants(weight, taken)
     encoded = encode(weight.array() if rounded is None else rounded)
     packed = None
     if rounded is not None:
@@ -151,7 +137,8 @@ def _store(weight: Weight, values: str, taken: set[str], folder: Folder) -> Stor
         for use in weight.uses:
             _make_sparse(use.node, use.index, [stored, gaps, shape], dtype)
         drop_constant(weight.value)
-    kept = int(np.count_nonzero(encoded.values)) if folded or quantized or rounded is not None else None
+    if folded or rounded is not None:
+        kept = int(np.count_nonzero(encoded.values))
     if rounded is None:
         reason = (
             None if values == "fp32" else f"{values} cannot hold its values, which stay {dtype.name.lower()}"
@@ -171,46 +158,6 @@ def _rounded(weight: Weight, values: str) -> tuple[np.ndarray | None, np.ndarray
     return None, None
 
 
-class _Constants:
-    """Makes the constants that store a weight, and the nodes that decode them, beside it and named after it."""
-
-    def __init__(self, weight: Weight, taken: set[str]) -> None:
-        self.nbytes = 0
-        self._beside = weight.value
-        self._weight = weight
-        graph = weight.value.graph
-        assert graph is not None
-        self._before = weight.value.producer() or graph[0]
-        self._names = part_names(weight.value.name or "", taken)
-
-    def add(self, part: str, array: np.ndarray, dtype: ir.DataType) -> ir.Value:
-        self.nbytes += array.nbytes
-        name = self._names[part]
-        return add_constant(self._beside, name, f".{part}", ir.Tensor(array, dtype=dtype, name=name))
-
-    def make(self, part: str, decoder_name: str, *inputs: ir.Value) -> ir.Value:
-        """The output of a node of one of the functions in front."""
-        name = self._names[part]
-        node = ir.Node(DOMAIN, decoder_name, inputs, name=name)
-        node.outputs[0].name = name
-        assert self._before.graph is not None
-        self._before.graph.insert_before(self._before, node)
-        return node.outputs[0]
-
-    def decode(self, *parts: ir.Value) -> None:
-        """Put a SparseWeight node in the place of the weight, under its name."""
-        old, tensor = self._weight.value, self._weight.tensor
-        node = ir.Node(DOMAIN, SPARSE_WEIGHT, parts, [_dtype(tensor.dtype)], name=old.name)
-        made = node.outputs[0]
-        made.type, made.shape = ir.TensorType(tensor.dtype), ir.Shape(self._weight.shape)
-        assert self._before.graph is not None
-        self._before.graph.insert_before(self._before, node)
-        name = old.name
-        old.replace_all_uses_with(made, replace_graph_outputs=True)
-        drop_constant(old)
-        old.name, made.name = None, name
-
-
 def _why_dense(weight: Weight) -> str | None:
     """Why a weight must stay as it is, or None; told without encoding it."""
     dtype = weight.tensor.dtype
@@ -220,7 +167,7 @@ def _why_dense(weight: Weight) -> str | None:
         return f"it is {dtype.name.lower()}" + (
             ", with a zero point that is not 0" if dtype in STORED_INTEGERS else ""
         )
-    return _why_no_gain(encoded_bytes(weight.nonzero(), weight.array().itemsize, len(weight.shape)), weight)
+    return why_no_gain(encoded_bytes(weight.nonzero(), weight.array().itemsize, len(weight.shape)), weight)
 
 
 def _has_sparse_nodes(weight: Weight) -> bool:
@@ -237,24 +184,13 @@ def _has_sparse_nodes(weight: Weight) -> bool:
     )
 
 
-def _why_no_gain(encoded: int, weight: Weight) -> str | None:
-    sparse, dense = encoded + NAMING_BYTES, weight.tensor.nbytes
-    return f"{NO_GAIN} {sparse:,} bytes, names included, dense {dense:,}" if sparse >= dense else None
-
-
-def stored_dense(weight: Weight, reason: str) -> Stored:
-    """A weight that stays as it is, and why."""
-    # Integers have rounded values to zero.
-    kept = weight.nonzero() if weight.quantized else None
-    return Stored(weight.name, "dense", weight.tensor.nbytes, reason, kept=kept)
-
-
 def _declare(model: ir.Model, opset: int) -> None:
     """Give the model what its sparse nodes need: functions, opset import, IR version."""
-    names = {node.op_type for node in model.graph.all_nodes() if node.domain == DOMAIN}
+    names = {node.op_type for node in model.graph.all_nodes() if node.domain in DOMAINS}
     definitions = [function(op, opset) for name, op in SPARSE_OPS.items() if name in names]
     definitions += [decoder(name, opset) for name in DECODERS if name in names]
     definitions += [weight_function(opset)] if SPARSE_WEIGHT in names else []
+    definitions += [quantized_function(op, opset) for name, op in QUANTIZED_OPS.items() if name in names]
     for definition in definitions:
         model.functions[definition.identifier()] = definition
     model.opset_imports[DOMAIN] = DOMAIN_VERSION
@@ -270,8 +206,4 @@ def _make_sparse(node: ir.Node, weight_index: int, constants: Sequence[ir.Value]
     first, *others = (value for index, value in enumerate(node.inputs) if index != weight_index)
     set_inputs(node, [first, *constants, *others])
     node.domain, node.op_type = DOMAIN, op.name
-    node.attributes["dtype"] = _dtype(dtype)
-
-
-def _dtype(dtype: ir.DataType) -> ir.Attr:
-    return ir.AttrInt64("dtype", int(dtype))
+    node.attributes["dtype"] = dtype_of(dtype)

@@ -8,8 +8,11 @@
 #include <utility>
 #include <vector>
 
+#include "byte_weight.h"
 #include "cpu.h"
 #include "csr_matrix.h"
+#include "quantized_conv.h"
+#include "quantized_gemm.h"
 #include "refusal.h"
 #include "sparse_conv.h"
 #include "sparse_gemm.h"
@@ -113,10 +116,73 @@ void convolve(Reader& reader, const SparseWeight& weight) {
   conv.run(x.data(), x_shape, nullptr, y.data(), one_thread(), epilogue_of(reader, addend.data()));
 }
 
+Quantized numbers_of(Reader& reader) {
+  Quantized numbers{};
+  numbers.is_signed = reader.byte() % 2 == 1;
+  numbers.x_zero_point = reader.byte() - (numbers.is_signed ? 128 : 0);
+  numbers.y_zero_point = reader.byte() - (numbers.is_signed ? 128 : 0);
+  numbers.scales = {static_cast<float>(reader.byte()) / 64};
+  return numbers;
+}
+
+void multiply_bytes(Reader& reader, const ByteWeight& weight) {
+  const size_t n = reader.byte() % 20;
+  const Quantized numbers = numbers_of(reader);
+  QuantizedGemm gemm(choose_byte_kernels(), weight);
+  const std::vector<uint8_t> x(n * gemm.inputs(), 200);
+  std::vector<uint8_t> y(n * gemm.outputs());
+  gemm.run(x.data(), n, numbers, y.data(), one_thread());
+}
+
+void convolve_bytes(Reader& reader, const ByteWeight& weight) {
+  const size_t axes = weight.shape.size() < 3 ? 1 : weight.shape.size() - 2;
+  const Quantized numbers = numbers_of(reader);
+  ConvAttributes attributes;
+  if (reader.byte() % 4 == 0) attributes.strides = reader.sizes(axes);
+  if (reader.byte() % 4 == 0) attributes.dilations = reader.sizes(axes);
+  if (reader.byte() % 4 == 0) attributes.pads = reader.sizes(2 * axes);
+  if (reader.byte() % 4 == 0) attributes.group = reader.size();
+  QuantizedConv conv(choose_byte_kernels(), weight, attributes);
+  std::vector<int64_t> x_shape{reader.byte() % 3, weight.shape[1] * attributes.group};
+  for (size_t axis = 0; axis < axes; ++axis) x_shape.push_back(reader.byte() % 12);
+  double outputs = 1;
+  for (const int64_t size : conv.output_shape(x_shape)) outputs *= static_cast<double>(size);
+  if (static_cast<uint64_t>(volume(x_shape)) > kMaxRunElements || outputs > kMaxRunElements) return;
+  const std::vector<uint8_t> x(static_cast<size_t>(volume(x_shape)), 200);
+  std::vector<uint8_t> y(static_cast<size_t>(outputs));
+  conv.run(x.data(), x_shape, numbers, y.data(), one_thread());
+}
+
+// What a file can say of a weight of 8-bit integers.
+void fuzz_bytes(Reader& reader, Reader& settings) {
+  const bool conv = reader.byte() % 2 == 1;
+  const std::vector<int64_t> shape = reader.sizes(reader.byte() % 6);
+  const size_t block = reader.byte() % 6;
+  const bool is_signed = reader.byte() % 2 == 1;
+  const ZeroPoints zeros(reader.byte() % 4 == 0 ? 3 : 1, reader.byte());
+  const size_t count = reader.left() / (block + 1);
+  const std::vector<uint8_t> gaps = reader.rest(count);
+  const std::vector<uint8_t> values = reader.rest(count * block);
+  uint64_t elements = element_count(shape);
+  const ByteWeight weight =
+      decode(StoredBytes{values.data(), is_signed, block, gaps.data(), count}, shape, conv ? 1 : 0, zeros);
+  if (elements > kMaxRunElements) return;
+  if (conv) return convolve_bytes(settings, weight);
+  if (shape.size() == 2) multiply_bytes(settings, weight);
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Reader reader(data, size);
+  if (reader.byte() % 2 == 1) {
+    Reader settings(data, std::min<size_t>(size, 24));
+    try {
+      fuzz_bytes(reader, settings);
+    } catch (const Refusal&) {
+    }
+    return 0;
+  }
   const auto type = static_cast<ValueType>(reader.byte() % 3);
   const bool conv = reader.byte() % 2 == 1;
   const std::vector<int64_t> shape = reader.sizes(reader.byte() % 6);

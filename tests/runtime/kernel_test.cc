@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "aligned_floats.h"
+#include "byte_kernel_test.h"
 #include "cpu.h"
 #include "kernels/kernels.h"
 #include "ort/forms.h"
@@ -728,6 +729,16 @@ int main(int argument_count, char** arguments) {
       failures += tally.failures;
       ++ran;
     }
+  }
+  for (const ByteKernels* const kernels : runnable_byte_kernels()) {
+    // "avx512" tests avx512vnni as well.
+    const std::string name = kernels->words.name;
+    if ((!wanted_case.empty() && wanted_case != "bytes") || name.rfind(wanted_isa, 0) != 0) continue;
+    is_case = true;
+    const size_t failed = test_byte_kernels(*kernels);
+    std::printf("%s bytes: %zu failures\n", name.c_str(), failed);
+    failures += failed;
+    ++ran;
   }
   if (!is_case) {
     std::printf("There is no case '%s'.\n", wanted_case.c_str());

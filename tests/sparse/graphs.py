@@ -10,7 +10,8 @@ import onnxruntime as ort
 from onnx import numpy_helper
 
 from onnxprune.model.weights import find_weights
-from onnxprune.sparse.rewrite import Stored, to_ops
+from onnxprune.sparse.rewrite import to_ops
+from onnxprune.sparse.stored import Stored
 
 
 def sparse_array(*shape: int, density: float = 0.1, dtype: type = np.float32, seed: int = 0) -> np.ndarray:

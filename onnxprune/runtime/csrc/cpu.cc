@@ -30,9 +30,15 @@ constexpr int kAvx2Bit = 1 << 5;
 constexpr int kAvx512FBit = 1 << 16;
 bool has_avx2() { return has_bits(1, 2, kFmaXsaveAvx) && os_saves(0x6) && has_bits(7, 1, kAvx2Bit); }
 bool has_avx512() { return has_avx2() && os_saves(0xe6) && has_bits(7, 1, kAvx512FBit); }
+constexpr int kAvx512BwBit = 1 << 30;
+constexpr int kAvx512VnniBit = 1 << 11;
+bool has_avx512_vnni() { return has_avx512() && has_bits(7, 1, kAvx512BwBit) && has_bits(7, 2, kAvx512VnniBit); }
 #else
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 bool has_avx512() { return has_avx2() && __builtin_cpu_supports("avx512f"); }
+bool has_avx512_vnni() {
+  return has_avx512() && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vnni");
+}
 #endif
 #endif
 
@@ -54,6 +60,24 @@ const Candidate kCandidates[] = {
     {kPortable, always},
 };
 
+struct ByteCandidate {
+  const ByteKernels& kernels;
+  // The instruction set of floats at whose side it works: the name that ONNXPRUNE_ISA may have.
+  const Kernels& side;
+  bool (*runs_here)();
+};
+
+// The fastest first.
+const ByteCandidate kByteCandidates[] = {
+#if defined(ONNXPRUNE_X86)
+    {kAvx512VnniBytes, kAvx512, has_avx512_vnni},
+    {kAvx2Bytes, kAvx2, has_avx2},
+#elif defined(ONNXPRUNE_NEON)
+    {kNeonBytes, kNeon, always},
+#endif
+    {kPortableBytes, kPortable, always},
+};
+
 }  // namespace
 
 std::vector<const Kernels*> runnable_kernels() {
@@ -73,6 +97,24 @@ const Kernels& choose_kernels() {
     names += std::string(names.empty() ? "" : ", ") + kernels->name;
   }
   throw Refusal("ONNXPRUNE_ISA is '" + wanted + "', but this machine has " + names);
+}
+
+std::vector<const ByteKernels*> runnable_byte_kernels() {
+  std::vector<const ByteKernels*> runnable;
+  for (const ByteCandidate& candidate : kByteCandidates) {
+    if (candidate.runs_here()) runnable.push_back(&candidate.kernels);
+  }
+  return runnable;
+}
+
+const ByteKernels& choose_byte_kernels() {
+  const Kernels& wanted = choose_kernels();
+  bool reached = false;
+  for (const ByteCandidate& candidate : kByteCandidates) {
+    reached = reached || &candidate.side == &wanted;
+    if (reached && candidate.runs_here()) return candidate.kernels;
+  }
+  return kPortableBytes;
 }
 
 size_t panel_bytes() {

@@ -14,6 +14,12 @@ std::vector<const Kernels*> runnable_kernels();
 // ONNXPRUNE_ISA names (portable, avx2, avx512, neon). Throws Refusal if this machine does not have it.
 const Kernels& choose_kernels();
 
+// The kernels for 8-bit integers of the instruction set that choose_kernels() takes, or of a narrower one.
+const ByteKernels& choose_byte_kernels();
+
+// Those of every instruction set that this CPU and its operating system have, the fastest first.
+std::vector<const ByteKernels*> runnable_byte_kernels();
+
 // Bytes of a panel that stay in the L1 data cache next to the sums and the weights that stream through it.
 size_t panel_bytes();
 

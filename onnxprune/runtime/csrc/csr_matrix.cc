@@ -4,6 +4,8 @@
 #include <cassert>
 #include <numeric>
 #include <string>
+#include <tuple>
+#include <utility>
 
 #include "refusal.h"
 
@@ -20,6 +22,39 @@ CsrMatrix::CsrMatrix(size_t rows, size_t columns, size_t block_columns)
   assert(block_columns >= 1 && block_columns <= kMaxBlockColumns);
   for (size_t column = 0; column < columns; column += block_columns) {
     blocks_.push_back({column, std::vector<uint32_t>(rows + 1), {}, {}});
+  }
+}
+
+CsrMatrix::CsrMatrix(size_t rows, size_t columns, size_t block_columns, std::vector<CsrEntry> entries)
+    : CsrMatrix(rows, columns, block_columns) {
+  std::sort(entries.begin(), entries.end(),
+            [](const CsrEntry& a, const CsrEntry& b) { return std::tie(a.row, a.column) < std::tie(b.row, b.column); });
+  for (const CsrEntry& entry : entries) {
+    assert(entry.row < rows && entry.column < columns);
+    ++blocks_[entry.column / block_columns].row_start[entry.row + 1];
+  }
+  begin_filling();
+  for (const CsrEntry& entry : entries) {
+    Block& block = blocks_[entry.column / block_columns];
+    const uint32_t slot = block.row_start[entry.row]++;
+    block.columns[slot] = static_cast<uint16_t>(entry.column % block_columns);
+    block.values[slot] = entry.value;
+  }
+  end_filling();
+}
+
+void CsrMatrix::begin_filling() {
+  for (Block& block : blocks_) {
+    std::partial_sum(block.row_start.begin(), block.row_start.end(), block.row_start.begin());
+    block.columns.resize(block.row_start.back());
+    block.values.resize(block.row_start.back());
+  }
+}
+
+void CsrMatrix::end_filling() {
+  for (Block& block : blocks_) {
+    std::rotate(block.row_start.begin(), block.row_start.end() - 1, block.row_start.end());
+    block.row_start.front() = 0;
   }
 }
 
@@ -70,13 +105,7 @@ std::vector<CsrMatrix> to_csr_matrices(const SparseWeight& weight, const MatrixL
   for (const uint64_t position : weight.positions) {
     place(position, [](CsrMatrix::Block& block, size_t row, uint16_t) { ++block.row_start[row + 1]; });
   }
-  for (CsrMatrix& matrix : matrices) {
-    for (CsrMatrix::Block& block : matrix.blocks_) {
-      std::partial_sum(block.row_start.begin(), block.row_start.end(), block.row_start.begin());
-      block.columns.resize(block.row_start.back());
-      block.values.resize(block.row_start.back());
-    }
-  }
+  for (CsrMatrix& matrix : matrices) matrix.begin_filling();
   for (size_t i = 0; i < weight.positions.size(); ++i) {
     const auto value = static_cast<float>(weight.values[i] * scale);
     place(weight.positions[i], [value](CsrMatrix::Block& block, size_t row, uint16_t column) {
@@ -85,13 +114,7 @@ std::vector<CsrMatrix> to_csr_matrices(const SparseWeight& weight, const MatrixL
       block.values[slot] = value;
     });
   }
-  // Filling has moved each row's start to its end, which is the start of the next row: shift them back.
-  for (CsrMatrix& matrix : matrices) {
-    for (CsrMatrix::Block& block : matrix.blocks_) {
-      std::rotate(block.row_start.begin(), block.row_start.end() - 1, block.row_start.end());
-      block.row_start.front() = 0;
-    }
-  }
+  for (CsrMatrix& matrix : matrices) matrix.end_filling();
   return matrices;
 }
 

@@ -20,10 +20,19 @@ struct MatrixLayout {
   size_t groups = 1;
 };
 
+// An element of a matrix; the value may be any word of 32 bits.
+struct CsrEntry {
+  uint32_t row;
+  uint32_t column;
+  float value;
+};
+
 // One matrix in compressed rows, cut into blocks of columns; six bytes an entry.
 class CsrMatrix {
  public:
   CsrMatrix(size_t rows, size_t columns, size_t block_columns);
+  // Of entries in any order; there may be several of one place.
+  CsrMatrix(size_t rows, size_t columns, size_t block_columns, std::vector<CsrEntry> entries);
 
   // Columns from `first_column` on; `columns` are counted from it.
   struct Block {
@@ -44,6 +53,10 @@ class CsrMatrix {
   std::vector<size_t> equal_parts(size_t parts, size_t step = 1) const;
 
  private:
+  // Filling advances each row's start to its end, which is the start of the next row.
+  void begin_filling();
+  void end_filling();
+
   friend std::vector<CsrMatrix> to_csr_matrices(const SparseWeight& weight, const MatrixLayout& layout, double scale,
                                                 size_t block_columns);
 

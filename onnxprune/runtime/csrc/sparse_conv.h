@@ -6,27 +6,15 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <mutex>
-#include <string>
 #include <vector>
 
-#include "conv_shape.h"
+#include "conv_geometry.h"
+#include "conv_plans.h"
 #include "csr_matrix.h"
 #include "kernels/kernels.h"
 #include "threads.h"
 
 namespace onnxprune {
-
-// The attributes of Conv; vectors are empty where the attribute is absent.
-struct ConvAttributes {
-  std::string auto_pad = "NOTSET";
-  std::vector<int64_t> dilations;
-  int64_t group = 1;
-  std::vector<int64_t> kernel_shape;
-  std::vector<int64_t> pads;
-  std::vector<int64_t> strides;
-};
 
 class SparseConv {
  public:
@@ -34,26 +22,21 @@ class SparseConv {
   SparseConv(const Kernels& kernels, const SparseWeight& weight, ConvAttributes attributes);
 
   // Throws Refusal if x does not match the weight.
-  std::vector<int64_t> output_shape(const std::vector<int64_t>& x_shape) const;
-  size_t output_channels() const { return output_channels_; }
+  std::vector<int64_t> output_shape(const std::vector<int64_t>& x_shape) const {
+    return geometry_.output_shape(x_shape);
+  }
+  size_t output_channels() const { return geometry_.output_channels(); }
 
   // Safe to call from several threads at once. `bias` has a float for each output channel, or is null.
   void run(const float* x, const std::vector<int64_t>& x_shape, const float* bias, float* y, const Threads& threads,
            const Epilogue& epilogue);
 
  private:
-  struct Prepared;
-
-  std::shared_ptr<const Prepared> prepared(const std::vector<int64_t>& x_shape);
-  ConvShape resolve(const std::vector<int64_t>& x_shape) const;
+  static CsrMatrix matrix_of(const SparseWeight& weight, const ConvGeometry& geometry);
 
   const Kernels& kernels_;
-  ConvAttributes attributes_;
-  size_t output_channels_;
-  size_t input_channels_;
-  CsrMatrix matrix_;
-  std::mutex mutex_;
-  std::shared_ptr<const Prepared> latest_;
+  ConvGeometry geometry_;
+  ConvPlans plans_;
 };
 
 }  // namespace onnxprune

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cassert>
-#include <limits>
 #include <utility>
 
 #include "tiled_spmm.h"
@@ -21,7 +20,8 @@ constexpr size_t kMinEntries = 32768;
 
 SparseGemm::SparseGemm(const Kernels& kernels, CsrMatrix matrix)
     : kernels_(kernels),
-      rows_(std::move(matrix)),
+      matrix_(kernels, std::move(matrix)),
+      rows_(matrix_.rows()),
       parts_(rows_.equal_parts(std::clamp<size_t>(rows_.entries() / kMinEntries, 1, kMaxParts))) {}
 
 void SparseGemm::run(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads,
@@ -64,44 +64,13 @@ void SparseGemm::run_one_by_one(const DenseRows<float>& x, const float* bias, fl
   });
 }
 
-std::shared_ptr<const SpmmMatrix> SparseGemm::panels(size_t vectors) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  const size_t pitch = vectors * kernels_.lanes;
-  if (!panels_ || panels_->layout().channel_stride != pitch) {
-    const size_t block = block_channels(kernels_, work(vectors));
-    panels_ = std::make_shared<SpmmMatrix>(rows_, PanelLayout{rows_.columns(), block, pitch, {0}});
-  }
-  return panels_;
-}
-
-TileWork SparseGemm::work(size_t vectors) const {
-  return {rows_.rows(), rows_.entries(), rows_.columns(), vectors, vectors, static_cast<double>(vectors)};
-}
-
-// The tile width, in vectors, with the least total cost.
-size_t SparseGemm::tile_vectors(size_t count) const {
-  const size_t vectors = (count + kernels_.lanes - 1) / kernels_.lanes;
-  size_t best = 1;
-  double least = std::numeric_limits<double>::infinity();
-  for (size_t width = 1; width <= std::min(vectors, kernels_.max_vectors); ++width) {
-    const size_t tiles = (vectors + width - 1) / width;
-    const size_t widest = (vectors + tiles - 1) / tiles;
-    const double cycles = static_cast<double>(tiles) * tile_cycles(kernels_, work(widest));
-    if (cycles < least) {
-      least = cycles;
-      best = widest;
-    }
-  }
-  return best;
-}
-
 void SparseGemm::run_panels(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads,
                             const Epilogue& epilogue) {
   const size_t lanes = kernels_.lanes;
   const size_t vectors = (x.count + lanes - 1) / lanes;
-  const size_t widest = tile_vectors(x.count);
+  const size_t widest = matrix_.tile_vectors(x.count);
   const size_t tiles = (vectors + widest - 1) / widest;
-  const std::shared_ptr<const SpmmMatrix> matrix = panels(widest);
+  const std::shared_ptr<const SpmmMatrix> matrix = matrix_.panels(widest);
   const size_t pitch = widest * lanes;
   const size_t outputs = rows_.rows();
   const std::vector<size_t> parts = make_parts(*matrix, tiles, pitch, threads);
@@ -127,7 +96,8 @@ void SparseGemm::run_panels(const DenseRows<float>& x, const float* bias, float*
         kernels_.finish(epilogue, n * outputs + first_row, last_row - first_row, y + n * outputs + first_row);
       }
     };
-    multiply_tile(kernels_, *matrix, tile_vectors, parts[part], parts[part + 1], bias, count % lanes != 0, load, store);
+    multiply_tile(kernels_, *matrix, tile_vectors, parts[part], parts[part + 1], bias,
+                  count % lanes != 0 ? &kZero : nullptr, load, store);
   });
 }
 

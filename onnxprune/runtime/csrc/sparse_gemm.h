@@ -2,14 +2,11 @@
 #pragma once
 
 #include <cstddef>
-#include <memory>
-#include <mutex>
 #include <vector>
 
-#include "cost_model.h"
 #include "csr_matrix.h"
 #include "kernels/kernels.h"
-#include "spmm_matrix.h"
+#include "panel_matrix.h"
 #include "threads.h"
 
 namespace onnxprune {
@@ -35,20 +32,14 @@ class SparseGemm {
  private:
   void run_one_by_one(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads,
                       const Epilogue& epilogue) const;
-  // The cost model's view of one tile that is `vectors` vectors wide.
-  TileWork work(size_t vectors) const;
-  size_t tile_vectors(size_t count) const;
-  std::shared_ptr<const SpmmMatrix> panels(size_t vectors);
   void run_panels(const DenseRows<float>& x, const float* bias, float* y, const Threads& threads,
                   const Epilogue& epilogue);
 
   const Kernels& kernels_;
-  CsrMatrix rows_;
+  PanelMatrix matrix_;
+  const CsrMatrix& rows_;
   // Row boundaries of parts with about the same number of entries, for SpMV.
   std::vector<size_t> parts_;
-  std::mutex mutex_;
-  // Packed for tiles of one width; replaced when another width is asked for.
-  std::shared_ptr<const SpmmMatrix> panels_;
 };
 
 }  // namespace onnxprune

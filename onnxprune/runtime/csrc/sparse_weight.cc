@@ -14,6 +14,17 @@ constexpr uint64_t kMaxElements = uint64_t{1} << 40;
 // Empty rows take memory too, and a damaged file must not allocate all of it.
 constexpr int64_t kMaxDimension = int64_t{1} << 26;
 
+double value_at(const void* values, ValueType type, size_t index) {
+  switch (type) {
+    case ValueType::kFloat: return static_cast<const float*>(values)[index];
+    case ValueType::kFloat16: return half_to_float(static_cast<const uint16_t*>(values)[index]);
+    case ValueType::kDouble: return static_cast<const double*>(values)[index];
+  }
+  return 0;
+}
+
+}  // namespace
+
 uint64_t element_count(const std::vector<int64_t>& shape) {
   uint64_t count = 1;
   for (const int64_t dimension : shape) {
@@ -25,17 +36,6 @@ uint64_t element_count(const std::vector<int64_t>& shape) {
   }
   return count;
 }
-
-double value_at(const void* values, ValueType type, size_t index) {
-  switch (type) {
-    case ValueType::kFloat: return static_cast<const float*>(values)[index];
-    case ValueType::kFloat16: return half_to_float(static_cast<const uint16_t*>(values)[index]);
-    case ValueType::kDouble: return static_cast<const double*>(values)[index];
-  }
-  return 0;
-}
-
-}  // namespace
 
 SparseWeight decode(const void* values, ValueType type, const uint8_t* gaps, size_t count, std::vector<int64_t> shape) {
   assert(count == 0 || (values != nullptr && gaps != nullptr));

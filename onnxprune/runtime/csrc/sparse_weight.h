@@ -14,6 +14,9 @@ struct SparseWeight {
   std::vector<double> values;
 };
 
+// The number of elements of a weight. Throws Refusal for a shape that is negative, empty or larger than memory.
+uint64_t element_count(const std::vector<int64_t>& shape);
+
 enum class ValueType { kFloat, kFloat16, kDouble };
 
 // Decodes `count` values and gaps. Fillers, which bridge distances above 255 with a value of 0, are dropped.

@@ -17,14 +17,17 @@ namespace onnxprune {
 // threads busy, and for the sums of a tile, `pitch` floats a row, to stay in the L2 cache.
 std::vector<size_t> make_parts(const SpmmMatrix& matrix, size_t tiles, size_t pitch, const Threads& threads);
 
+// The padding of floats.
+inline constexpr float kZero = 0;
+
 // Multiplies the rows of chunks [first_chunk, last_chunk) with a tile of `vectors` vectors. `bias` has the initial
 // value of each row's sums; null means zero.
 //
-// load(first_channel, channels, panel) fills the panel with the rows of those channels; with `zero_panel`, what it does
-// not write is zero. store(first_row, last_row, sums) receives the result.
+// load(first_channel, channels, panel) fills the panel with the rows of those channels; what it does not write is
+// `*padding`, or anything where that is null. store(first_row, last_row, sums) receives the result.
 template <class Load, class Store>
 void multiply_tile(const Kernels& kernels, const SpmmMatrix& matrix, size_t vectors, size_t first_chunk,
-                   size_t last_chunk, const float* bias, bool zero_panel, const Load& load, const Store& store) {
+                   size_t last_chunk, const float* bias, const float* padding, const Load& load, const Store& store) {
   assert(vectors >= 1 && vectors <= kernels.max_vectors);
   assert(first_chunk <= last_chunk && last_chunk <= matrix.chunks());
   const size_t pitch = vectors * kernels.lanes;
@@ -40,7 +43,7 @@ void multiply_tile(const Kernels& kernels, const SpmmMatrix& matrix, size_t vect
   static thread_local AlignedFloats sums_memory;
   float* const panel = panel_memory.at_least(panel_floats);
   float* const sums = sums_memory.at_least((last_row - first_row) * pitch);
-  if (zero_panel) std::fill_n(panel, panel_floats, 0.0f);
+  if (padding != nullptr) std::fill_n(panel, panel_floats, *padding);
   if (bias == nullptr) bias = matrix.zeros();
   for (size_t block = 0; block < matrix.blocks(); ++block) {
     bool loaded = false;

@@ -87,9 +87,34 @@ struct Kernels {
   void (*finish)(const Epilogue& epilogue, size_t first, size_t count, float* sums);
 };
 
+// How sums become 8-bit outputs: sum * scale, rounded to the nearest (ties to even), plus `zero_point`, saturated to
+// `low` to `high`.
+struct OutputRange {
+  int32_t zero_point;
+  int32_t low;
+  int32_t high;
+};
+
+// Kernels for 8-bit integers. They work on words, 32 bits where other kernels have a float: four bytes of neighboring
+// inputs, or a sum. A product is exact modulo 2^32; nothing saturates on the way.
+struct ByteKernels {
+  // `copy` and `transpose` move words; `spmm` multiplies words of u8 in the panel by words of s8 in the weight, bytes by
+  // bytes, and adds the four products to the sum. The others are null.
+  Kernels words;
+  // to[i] = the bytes from[row * from_stride + i] for up to four rows, each xor `flip`, the first row in the first byte.
+  void (*interleave)(const uint8_t* from, size_t from_stride, size_t rows, size_t count, uint8_t flip, float* to);
+  // Bytes, u8 or s8 as the range says, of `count` sums.
+  void (*requantize)(const OutputRange& range, float scale, const float* sums, size_t count, uint8_t* to);
+};
+
 extern const Kernels kPortable;
 extern const Kernels kAvx2;
 extern const Kernels kAvx512;
 extern const Kernels kNeon;
+
+extern const ByteKernels kPortableBytes;
+extern const ByteKernels kAvx2Bytes;
+extern const ByteKernels kAvx512VnniBytes;
+extern const ByteKernels kNeonBytes;
 
 }  // namespace onnxprune

@@ -1,3 +1,5 @@
+#include "byte_vector_avx2.h"
+#include "bytes.inl"
 #include "epilogue.inl"
 #include "layout.inl"
 #include "spmm.inl"
@@ -9,6 +11,13 @@ namespace onnxprune {
 const Kernels kAvx2 = {
     "avx2",           Avx2Vector::kLanes,    Avx2Vector::kMaxVectors, spmm<Avx2Vector>,
     spmv<Avx2Vector>, transpose<Avx2Vector>, copy<Avx2Vector>,        finish,
+};
+
+const ByteKernels kAvx2Bytes = {
+    {"avx2", Avx2ByteVector::kLanes, Avx2ByteVector::kMaxVectors, spmm<Avx2ByteVector>, nullptr, transpose<Avx2Vector>,
+     copy<Avx2Vector>, nullptr},
+    interleave,
+    requantize,
 };
 
 }  // namespace onnxprune

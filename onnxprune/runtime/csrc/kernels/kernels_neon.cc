@@ -1,3 +1,5 @@
+#include "byte_vector_portable.h"
+#include "bytes.inl"
 #include "epilogue.inl"
 #include "layout.inl"
 #include "spmm.inl"
@@ -9,6 +11,15 @@ namespace onnxprune {
 const Kernels kNeon = {
     "neon",           NeonVector::kLanes,    NeonVector::kMaxVectors, spmm<NeonVector>,
     spmv<NeonVector>, transpose<NeonVector>, copy<NeonVector>,        finish,
+};
+
+using ByteVector = PortableByteVector<NeonVector::kLanes>;
+
+const ByteKernels kNeonBytes = {
+    {"neon", ByteVector::kLanes, ByteVector::kMaxVectors, spmm<ByteVector>, nullptr, transpose<NeonVector>, copy<NeonVector>,
+     nullptr},
+    interleave,
+    requantize,
 };
 
 }  // namespace onnxprune

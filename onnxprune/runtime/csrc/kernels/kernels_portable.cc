@@ -1,3 +1,5 @@
+#include "byte_vector_portable.h"
+#include "bytes.inl"
 #include "epilogue.inl"
 #include "layout.inl"
 #include "spmm.inl"
@@ -9,6 +11,15 @@ namespace onnxprune {
 const Kernels kPortable = {
     "portable",           PortableVector::kLanes,    PortableVector::kMaxVectors, spmm<PortableVector>,
     spmv<PortableVector>, transpose<PortableVector>, copy<PortableVector>,        finish,
+};
+
+using ByteVector = PortableByteVector<PortableVector::kLanes>;
+
+const ByteKernels kPortableBytes = {
+    {"portable", ByteVector::kLanes, ByteVector::kMaxVectors, spmm<ByteVector>, nullptr, transpose<PortableVector>, copy<PortableVector>,
+     nullptr},
+    interleave,
+    requantize,
 };
 
 }  // namespace onnxprune

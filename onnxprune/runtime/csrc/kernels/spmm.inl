@@ -37,13 +37,13 @@ void spmm_singles(const SpmmRows<SpmmEntry>& block, const float* panel, const fl
       for (const SpmmEntry* const end = entry + whole; entry != end; entry += kUnrolled) {
         for (size_t u = 0; u < kUnrolled; ++u) {
           const float* const from = panel + entry[u].offset;
-          const V value = V::broadcast(&entry[u].value);
+          const auto value = V::factor(&entry[u].value);
           for (size_t i = 0; i < kVectors; ++i) set[u % kSets][i].add_product(value, from + i * V::kLanes);
         }
       }
       for (const SpmmEntry* const end = entry + rest; entry != end; ++entry) {
         const float* const from = panel + entry->offset;
-        const V value = V::broadcast(&entry->value);
+        const auto value = V::factor(&entry->value);
         for (size_t i = 0; i < kVectors; ++i) set[0][i].add_product(value, from + i * V::kLanes);
       }
       for (size_t i = 0; i < kVectors; ++i) {
@@ -74,11 +74,11 @@ void spmm_quads(const SpmmRows<SpmmQuad>& block, const float* panel, const float
         }
       }
       for (const SpmmQuad* const end = entry + run->entries_per_row; entry != end; ++entry) {
-        V factor[kVectors];
-        for (size_t i = 0; i < kVectors; ++i) factor[i] = V::load(panel + entry->offset + i * V::kLanes);
+        V columns[kVectors];
+        for (size_t i = 0; i < kVectors; ++i) columns[i] = V::load(panel + entry->offset + i * V::kLanes);
         for (size_t r = 0; r < kRows; ++r) {
-          const V value = V::broadcast(&entry->values[r]);
-          for (size_t i = 0; i < kVectors; ++i) set[r][i].add_product(value, factor[i]);
+          const auto value = V::factor(&entry->values[r]);
+          for (size_t i = 0; i < kVectors; ++i) set[r][i].add_product(value, columns[i]);
         }
       }
       for (size_t r = 0; r < kRows; ++r) {
@@ -90,7 +90,7 @@ void spmm_quads(const SpmmRows<SpmmQuad>& block, const float* panel, const float
 
 template <class V>
 void spmm(const SpmmBlock& block, size_t vectors, const float* panel, const float* bias, float* sums) {
-  static_assert(V::kMaxVectors == 12, "a case for each width");
+  static_assert(V::kMaxVectors <= 12, "a case for each width");
   assert(vectors >= 1 && vectors <= V::kMaxVectors);
   assert(panel != nullptr && is_aligned(panel));
   assert(sums != nullptr && is_aligned(sums));

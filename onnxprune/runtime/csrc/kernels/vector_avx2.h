@@ -22,6 +22,8 @@ struct Avx2Vector {
   static Avx2Vector zero() { return {_mm256_setzero_ps()}; }
   static Avx2Vector load(const float* from) { return {_mm256_load_ps(from)}; }
   static Avx2Vector broadcast(const float* from) { return {_mm256_broadcast_ss(from)}; }
+  // A value of the weight, as add_product takes it.
+  static Avx2Vector factor(const float* from) { return broadcast(from); }
   static Avx2Vector load_unaligned(const float* from) { return {_mm256_loadu_ps(from)}; }
   static Avx2Vector load_every_other(const float* from) {
     // The second load ends with the last float that is needed, so as not to read beyond the input.

@@ -19,6 +19,8 @@ struct Avx512Vector {
   static Avx512Vector zero() { return {_mm512_setzero_ps()}; }
   static Avx512Vector load(const float* from) { return {_mm512_load_ps(from)}; }
   static Avx512Vector broadcast(const float* from) { return {_mm512_set1_ps(*from)}; }
+  // A value of the weight, as add_product takes it.
+  static Avx512Vector factor(const float* from) { return broadcast(from); }
   static Avx512Vector load_unaligned(const float* from) { return {_mm512_loadu_ps(from)}; }
   static Avx512Vector load_every_other(const float* from) {
     // The second load ends with the last float that is needed. Indices from 16 on select its lanes.

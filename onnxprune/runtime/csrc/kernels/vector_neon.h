@@ -21,6 +21,8 @@ struct NeonVector {
   static NeonVector zero() { return {vdupq_n_f32(0)}; }
   static NeonVector load(const float* from) { return {vld1q_f32(from)}; }
   static NeonVector broadcast(const float* from) { return {vld1q_dup_f32(from)}; }
+  // A value of the weight, as add_product takes it.
+  static NeonVector factor(const float* from) { return broadcast(from); }
   static NeonVector load_unaligned(const float* from) { return {vld1q_f32(from)}; }
   static NeonVector load_every_other(const float* from) {
     // The second load ends with the last float that is needed, so as not to read beyond the input.

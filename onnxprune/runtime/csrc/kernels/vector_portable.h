@@ -27,6 +27,8 @@ struct PortableVector {
     for (size_t i = 0; i < kLanes; ++i) vector.lane[i] = *from;
     return vector;
   }
+  // A value of the weight, as add_product takes it.
+  static PortableVector factor(const float* from) { return broadcast(from); }
   static PortableVector load_unaligned(const float* from) { return load(from); }
   static PortableVector load_every_other(const float* from) {
     PortableVector vector;

@@ -13,25 +13,13 @@
 #include "ort/forms.h"
 #include "ort/gemm_matmul_ops.h"
 #include "ort/operands.h"
+#include "ort/quantized_ops.h"
+#include "ort/refuse.h"
 #include "refusal.h"
 #include "sparse_weight.h"
 
 namespace onnxprune {
 namespace {
-
-OrtStatus* refuse(const std::string& node, const char* what) noexcept {
-  try {
-    return g_ort->CreateStatus(ORT_INVALID_ARGUMENT, (node + " cannot run: " + what).c_str());
-  } catch (...) {
-    return g_ort->CreateStatus(ORT_FAIL, "out of memory");
-  }
-}
-
-Tensor list_of(const OrtValue* value, const char* name) {
-  Tensor tensor = tensor_of(value);
-  if (tensor.shape.size() != 1) throw Refusal("its " + std::string(name) + " are not one-dimensional");
-  return tensor;
-}
 
 ValueType value_type(ONNXTensorElementDataType type) {
   switch (type) {
@@ -179,6 +167,7 @@ const std::vector<const OrtCustomOp*>& custom_ops() {
     // Not in double: onnxruntime has no Conv for it either.
     add_forms<ConvOp, float, Half>("SparseConv", true, ops);
     add_forms<ConvOp, float, Half>("SparseConvNoBias", false, ops);
+    add_quantized_ops(ops);
     return ops;
   }();
   return all;

@@ -1,0 +1,117 @@
+#include "quantized_conv.h"
+
+#include <algorithm>
+#include <array>
+#include <cassert>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#include "aligned_floats.h"
+#include "refusal.h"
+#include "tiled_spmm.h"
+
+namespace onnxprune {
+namespace {
+
+// Sums of a row of a tile at the most.
+constexpr size_t kMostSums = 12 * 16;
+
+// Copies of bytes where those of floats copy floats.
+void copy_bytes(const Copies& copies, size_t lanes, const uint8_t* from, uint8_t* to) {
+  const auto each = [&](CopyKind kind, auto size) {
+    for (size_t i = copies.begin[kind]; i < copies.begin[kind + 1]; ++i) {
+      std::memcpy(to + copies.copies[i].target, from + copies.copies[i].source, size());
+    }
+  };
+  switch (lanes) {
+    case 16: each(kVectors, [] { return std::integral_constant<size_t, 16>{}; }); break;
+    case 8: each(kVectors, [] { return std::integral_constant<size_t, 8>{}; }); break;
+    default: each(kVectors, [lanes] { return lanes; }); break;
+  }
+  each(kEights, [] { return std::integral_constant<size_t, 8>{}; });
+  each(kFours, [] { return std::integral_constant<size_t, 4>{}; });
+  each(kOnes, [] { return std::integral_constant<size_t, 1>{}; });
+}
+
+}  // namespace
+
+QuantizedConv::QuantizedConv(const ByteKernels& kernels, const ByteWeight& weight, ConvAttributes attributes)
+    : kernels_(kernels),
+      geometry_(weight.shape, std::move(attributes)),
+      group_fours_(weight.axes.fours()),
+      plans_(kernels.words, matrix_of(weight), group_fours_ * geometry_.groups()),
+      weight_sums_(
+          output_sums(weight, geometry_.output_channels(), [](const ByteEntry& entry) { return entry.outer; })) {}
+
+CsrMatrix QuantizedConv::matrix_of(const ByteWeight& weight) const {
+  const size_t taps = weight.axes.inner;
+  const size_t group_rows = geometry_.output_channels() / geometry_.groups();
+  const size_t columns = group_fours_ * geometry_.groups() * taps;
+  if (columns > UINT32_MAX) throw Refusal("its shape " + to_string(weight.shape) + " is larger than memory");
+  std::vector<CsrEntry> entries;
+  entries.reserve(weight.entries.size());
+  for (const ByteEntry& entry : weight.entries) {
+    const size_t channel = entry.outer / group_rows * group_fours_ + entry.four;
+    entries.push_back({static_cast<uint32_t>(entry.outer), static_cast<uint32_t>(channel * taps + entry.inner),
+                       entry.word});
+  }
+  return {geometry_.output_channels(), columns, kMaxBlockColumns, std::move(entries)};
+}
+
+void QuantizedConv::interleave(const uint8_t* x, size_t images, size_t pixels, uint8_t flip, float* words,
+                               const Threads& threads) const {
+  const size_t groups = images * geometry_.groups();
+  const size_t channels = geometry_.input_channels() / geometry_.groups();
+  threads.run(groups, [&](size_t group) {
+    for (size_t four = 0; four < group_fours_; ++four) {
+      const size_t first = four * kWordInputs;
+      kernels_.interleave(x + (group * channels + first) * pixels, pixels, std::min(kWordInputs, channels - first),
+                          pixels, flip, words + (group * group_fours_ + four) * pixels);
+    }
+  });
+}
+
+void QuantizedConv::run(const uint8_t* x, const std::vector<int64_t>& x_shape, const Quantized& numbers, uint8_t* y,
+                        const Threads& threads) {
+  const std::vector<int64_t> y_shape = output_shape(x_shape);
+  if (volume(y_shape) == 0) return;
+  const Kernels& moves = kernels_.words;
+  const std::shared_ptr<const ConvPlan> plan = plans_.plan(x_shape, geometry_.resolve(x_shape));
+  const std::vector<ConvTiles::Tile>& tiles = plan->tiles.tiles();
+  const PanelLayout& layout = plan->matrix.layout();
+  const auto images = static_cast<size_t>(x_shape[0]);
+  const auto x_pixels = static_cast<size_t>(volume({x_shape.begin() + 2, x_shape.end()}));
+  const auto y_pixels = static_cast<size_t>(volume({y_shape.begin() + 2, y_shape.end()}));
+  static thread_local AlignedFloats memory;
+  float* const words = memory.at_least(images * layout.channels * x_pixels);
+  interleave(x, images, x_pixels, numbers.flip(), words, threads);
+  const std::vector<float> first_sums = numbers.first_sums(weight_sums_);
+  const OutputRange range = numbers.range();
+  const uint32_t zeros = numbers.zero_byte() * 0x01010101u;
+  float padding;
+  std::memcpy(&padding, &zeros, sizeof padding);
+  assert(plan->widest() * moves.lanes <= kMostSums);
+  const std::vector<size_t> parts = make_parts(plan->matrix, tiles.size(), plan->widest() * moves.lanes, threads);
+  threads.run(tiles.size() * (parts.size() - 1), [&](size_t task) {
+    const ConvTiles::Tile& tile = tiles[task % tiles.size()];
+    const size_t part = task / tiles.size();
+    const Copies loads = plan->tiles.loads(tile);
+    const Copies stores = plan->tiles.stores(tile);
+    const auto load = [&](size_t channel, size_t channels, float* panel) {
+      moves.copy(loads, words + tile.input + channel * x_pixels, x_pixels, channels, panel, layout.channel_stride);
+    };
+    const auto store = [&](size_t first_row, size_t last_row, const float* sums) {
+      const size_t width = tile.vectors * moves.lanes;
+      for (size_t row = first_row; row < last_row; ++row, sums += width) {
+        std::array<uint8_t, kMostSums> bytes;
+        kernels_.requantize(range, numbers.scale(row), sums, width, bytes.data());
+        copy_bytes(stores, moves.lanes, bytes.data(), y + tile.output + row * y_pixels);
+      }
+    };
+    multiply_tile(moves, plan->matrix, tile.vectors, parts[part], parts[part + 1], first_sums.data(),
+                  plan->tiles.has_holes(tile) ? &padding : nullptr, load, store);
+  });
+}
+
+}  // namespace onnxprune

@@ -1,0 +1,197 @@
+"""The operators of domain `onnxprune` that compute in 8-bit integers, as model-local functions in standard operators.
+
+Each is a quantized operator whose weight W comes as the blocks of `sparse/blocks.py`:
+
+    SparseQLinearConv   QLinearConv (x, W, B)                   SparseQDQConv     Conv between DequantizeLinear and
+    SparseQLinearMatMul QLinearMatMul (x, W)                                      QuantizeLinear
+    SparseQGemm         com.microsoft::QGemm (x, W, B)          SparseQDQGemm     Gemm likewise
+    SparseQGemmTransB   the same with transB = 1                SparseQDQGemmTransB
+                                                                SparseQDQMatMul   MatMul likewise
+
+All have the inputs
+
+    x, x_scale, x_zero_point, values, gaps, shape, w_scale, w_zero_point, y_scale, y_zero_point[, B[, B_scale]]
+
+and names of their own where there is no B (SparseQLinearConvNoBias). x and y are uint8, or int8 where W is as well.
+With the graph optimizations of its default, onnxruntime computes the QDQ forms as the others, in integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import onnx.parser
+import onnx_ir as ir
+
+from onnxprune.model.slots import MICROSOFT
+from onnxprune.sparse.functions import CONV_ATTRIBUTES, DOMAIN, MIN_OPSET
+
+# DequantizeLinear along an axis came with it.
+MIN_QDQ_OPSET = 13
+INPUTS = (
+    *("x", "x_scale", "x_zero_point", "values", "gaps", "shape"),
+    *("w_scale", "w_zero_point", "y_scale", "y_zero_point"),
+)
+
+
+@dataclass(frozen=True)
+class QuantizedOp:
+    """An operator of domain `onnxprune`, and the one it stands for: its text makes y of x, W and B."""
+
+    op_type: str
+    domain: str
+    input_axis: int
+    """The axis of inputs of the weight."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """Name -> type of those that nodes may have."""
+    fixed: Mapping[str, int] = field(default_factory=dict)
+    """Those that every node has."""
+    has_bias: bool = False
+    qdq: bool = False
+
+    @property
+    def name(self) -> str:
+        base = f"QDQ{self.op_type}" if self.qdq else self.op_type
+        trans = "".join(f"{name[0].upper()}{name[1:]}" for name in self.fixed)
+        return f"Sparse{base}{trans}{'' if self.has_bias or not self.may_have_bias else 'NoBias'}"
+
+    @property
+    def may_have_bias(self) -> bool:
+        return "MatMul" not in self.op_type
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return INPUTS + ("B",) * self.has_bias + ("B_scale",) * (self.has_bias and self.qdq)
+
+    @property
+    def out_axis(self) -> int:
+        """The axis of outputs of the weight."""
+        return 0 if self.input_axis else 1
+
+    @property
+    def one_zero_point(self) -> bool:
+        """Whether all outputs of the weight have the same zero point: onnxruntime's convolutions demand it."""
+        return "Conv" in self.op_type
+
+    @property
+    def min_opset(self) -> int:
+        return MIN_QDQ_OPSET if self.qdq else MIN_OPSET
+
+    def text(self) -> str:
+        """What makes y of W, in ONNX text."""
+        given = [f"{name}: {kind} = @{name}" for name, kind in self.attributes.items()]
+        given += [f"{name} = {value}" for name, value in self.fixed.items()]
+        passed = f"<{', '.join(given)}>" if given else ""
+        call = f"{self.domain}.{self.op_type}" if self.domain else self.op_type
+        if not self.qdq:
+            weight, ends = "W, w_scale, w_zero_point", "y_scale, y_zero_point"
+            if self.op_type == "QGemm":
+                operands = f"{weight}, {'B' if self.has_bias else ''}, {ends}"
+            else:
+                operands = f"{weight}, {ends}{', B' if self.has_bias else ''}"
+            return f"y = {call} {passed} (x, x_scale, x_zero_point, {operands})"
+        bias = "bf = DequantizeLinear <axis = 0> (B, B_scale)" if self.has_bias else ""
+        return f"""
+            xf = DequantizeLinear (x, x_scale, x_zero_point)
+            wf = DequantizeLinear <axis = {self.out_axis}> (W, w_scale, w_zero_point)
+            {bias}
+            yf = {call} {passed} (xf, wf{", bf" if self.has_bias else ""})
+            y = QuantizeLinear (yf, y_scale, y_zero_point)
+        """
+
+
+def _forms() -> tuple[QuantizedOp, ...]:
+    trans_b = {"transB": 1}
+    bases = (
+        QuantizedOp("QLinearConv", "", 1, CONV_ATTRIBUTES),
+        QuantizedOp("QLinearMatMul", "", 0),
+        QuantizedOp("QGemm", MICROSOFT, 0),
+        QuantizedOp("QGemm", MICROSOFT, 1, fixed=trans_b),
+        QuantizedOp("Conv", "", 1, CONV_ATTRIBUTES, qdq=True),
+        QuantizedOp("MatMul", "", 0, qdq=True),
+        QuantizedOp("Gemm", "", 0, qdq=True),
+        QuantizedOp("Gemm", "", 1, fixed=trans_b, qdq=True),
+    )
+    with_bias = [
+        QuantizedOp(op.op_type, op.domain, op.input_axis, op.attributes, op.fixed, True, op.qdq)
+        for op in bases
+        if op.may_have_bias
+    ]
+    return (*bases, *with_bias)
+
+
+QUANTIZED_OPS = {op.name: op for op in _forms()}
+
+# The blocks lie along the inputs of one output; what lies between outputs is seen as one axis before that of inputs and
+# one behind it.
+_TEMPLATE = """
+<domain: "{domain}", opset_import: [{imports}]>
+{op.name} <{declared}> ({inputs}) => (y)
+{{
+    first = Constant <value = int64[1] {{0}}> ()
+    one = Constant <value = int64[1] {{1}}> ()
+    two = Constant <value = int64[1] {{2}}> ()
+    every = Constant <value = int64[1] {{-1}}> ()
+    {outer}
+    rest = Slice (shape, along, end)
+    inputs = Slice (shape, along, behind)
+    rest_size = ReduceProd (rest)
+    inner = Div (rest_size, inputs)
+    outputs = Mul (outer, inner)
+    values_shape = Shape (values)
+    block = Slice (values_shape, one, two)
+    short = Sub (block, one)
+    ample = Add (inputs, short)
+    row = Div (ample, block)
+    padded = Mul (row, block)
+    zero_column = Constant <value = int64[3] {{-1, 1, 1}}> ()
+    all_zeros = Reshape (w_zero_point, every)
+    {zeros}
+    zero = Reshape (own_zeros, zero_column)
+    place_shape = Concat <axis = 0> (outputs, row, block)
+    spread = Expand (zero, place_shape)
+    block_shape = Concat <axis = 0> (every, block)
+    empty = Reshape (spread, block_shape)
+    distances = Cast <to = 7> (gaps)
+    axis = Constant <value = int64 {{0}}> ()
+    ends = CumSum (distances, axis)
+    positions = Sub (ends, one)
+    column = Constant <value = int64[2] {{-1, 1}}> ()
+    places = Reshape (positions, column)
+    filled = ScatterND (empty, places, values)
+    row_shape = Concat <axis = 0> (outer, inner, padded)
+    rows = Reshape (filled, row_shape)
+    kept = Slice (rows, first, inputs, two)
+    moved = Transpose <perm = [0, 2, 1]> (kept)
+    W = Reshape (moved, shape)
+    {text}
+}}
+"""
+_OUTER_OF_AXIS = {
+    0: "outer = Identity (one) along = Identity (first) behind = Identity (one)",
+    1: "outer = Slice (shape, first, one) along = Identity (one) behind = Identity (two)",
+}
+
+
+def quantized_function(op: QuantizedOp, opset: int) -> ir.Function:
+    """The model-local function of `op` for a model of this opset (`op.min_opset` or later): they must be the same."""
+    imports = f'"": {opset}' + (f', "{op.domain}": 1' if op.domain else "")
+    text = _TEMPLATE.format(
+        domain=DOMAIN,
+        imports=imports,
+        op=op,
+        declared=", ".join(op.attributes),
+        inputs=", ".join(op.inputs),
+        outer=f"{_OUTER_OF_AXIS[op.input_axis]} end = Shape (shape)",
+        zeros="own_zeros = Slice (all_zeros, first, one)"
+        if op.one_zero_point
+        else "own_zeros = Identity (all_zeros)",
+        text=op.text(),
+    ).replace("<> (", "(")
+    parsed = ir.serde.deserialize_function(onnx.parser.parse_function(text))
+    parsed.doc_string = (
+        f"{op.op_type} with a sparse weight: blocks of `values` stand at cumsum(gaps) - 1 of the weight with its "
+        "inputs last, padded and cut into blocks; it is its zero point elsewhere. Written by onnxprune."
+    )
+    return parsed

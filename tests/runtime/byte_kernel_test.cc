@@ -1,0 +1,207 @@
+#include "byte_kernel_test.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <utility>
+#include <vector>
+
+#include "aligned_floats.h"
+
+namespace onnxprune {
+namespace {
+
+constexpr size_t kColumns = 9;
+constexpr size_t kGuard = 64;
+constexpr uint32_t kUntouched = 0x7fa5a5a5;
+
+std::mt19937 g_random(1);
+
+uint32_t below(uint32_t limit) { return std::uniform_int_distribution<uint32_t>(0, limit - 1)(g_random); }
+
+// Words aligned to 64 bytes that end where their memory ends, with guards around those that kernels write.
+class Words {
+ public:
+  explicit Words(size_t count, size_t guard = 0) : count_(count), guard_(guard) {
+    begin_ = memory_.at_least(count + 2 * guard);
+    for (size_t i = 0; i < count + 2 * guard; ++i) put(begin_ + i, kUntouched);
+  }
+  float* data() { return begin_ + guard_; }
+  uint32_t operator[](size_t index) { return get(data() + index); }
+  void set(size_t index, uint32_t word) { put(data() + index, word); }
+  // Extreme bytes among them.
+  void fill() {
+    for (size_t i = 0; i < count_; ++i) set(i, random_word());
+  }
+  static uint32_t random_word() {
+    uint32_t word = 0;
+    for (int i = 0; i < 4; ++i) {
+      constexpr uint32_t kExtremes[] = {0, 0x7f, 0x80, 0xff};
+      word = word << 8 | (below(2) == 0 ? below(256) : kExtremes[below(4)]);
+    }
+    return word;
+  }
+  bool guards_hold() {
+    for (size_t i = 0; i < guard_; ++i) {
+      if (get(begin_ + i) != kUntouched || get(data() + count_ + i) != kUntouched) return false;
+    }
+    return true;
+  }
+
+ private:
+  static uint32_t get(const float* from) {
+    uint32_t word;
+    std::memcpy(&word, from, sizeof word);
+    return word;
+  }
+  static void put(float* to, uint32_t word) { std::memcpy(to, &word, sizeof word); }
+
+  AlignedFloats memory_;
+  size_t count_;
+  size_t guard_;
+  float* begin_;
+};
+
+float as_float(uint32_t word) {
+  float value;
+  std::memcpy(&value, &word, sizeof value);
+  return value;
+}
+
+// The four products of u8 by s8, the first bytes at the lowest addresses.
+uint32_t product(uint32_t panel, uint32_t weight) {
+  uint8_t unsigned_bytes[4];
+  int8_t signed_bytes[4];
+  std::memcpy(unsigned_bytes, &panel, 4);
+  std::memcpy(signed_bytes, &weight, 4);
+  uint32_t sum = 0;
+  for (int i = 0; i < 4; ++i) sum += static_cast<uint32_t>(unsigned_bytes[i] * signed_bytes[i]);
+  return sum;
+}
+
+size_t report(bool holds, const char* isa, const char* what, size_t size, size_t at) {
+  if (!holds) std::printf("%s bytes: %s of %zu is wrong at %zu\n", isa, what, size, at);
+  return holds ? 0 : 1;
+}
+
+// Rows alone with 0 to kColumns entries, then a group of four; the sums start at a bias, or go on.
+size_t test_products(const ByteKernels& kernels, size_t vectors, bool biased) {
+  const char* const isa = kernels.words.name;
+  const size_t pitch = vectors * kernels.words.lanes;
+  Words panel(kColumns * pitch);
+  panel.fill();
+  const size_t rows = kColumns + 1 + 4;
+  Words bias(rows);
+  bias.fill();
+  Words sums(rows * pitch, kGuard);
+  sums.fill();
+  std::vector<uint32_t> expected(rows * pitch);
+  for (size_t i = 0; i < expected.size(); ++i) expected[i] = biased ? bias[i / pitch] : sums[i];
+  std::vector<SpmmRun> runs;
+  std::vector<uint32_t> row_numbers;
+  std::vector<SpmmEntry> entries;
+  const auto add = [&](size_t row, size_t column, uint32_t word) {
+    for (size_t i = 0; i < pitch; ++i) expected[row * pitch + i] += product(panel[column * pitch + i], word);
+  };
+  for (uint32_t row = 0; row <= kColumns; ++row) {
+    runs.push_back({1, row});
+    row_numbers.push_back(row);
+    for (size_t column = 0; column < row; ++column) {
+      const uint32_t word = Words::random_word();
+      entries.push_back({static_cast<uint32_t>(column * pitch), as_float(word)});
+      add(row, column, word);
+    }
+  }
+  const SpmmRun quad_run{1, kColumns};
+  const uint32_t quad_row = kColumns + 1;
+  std::vector<SpmmQuad> quads;
+  for (size_t column = 0; column < kColumns; ++column) {
+    SpmmQuad quad{static_cast<uint32_t>(column * pitch), {}};
+    for (size_t r = 0; r < 4; ++r) {
+      const uint32_t word = Words::random_word();
+      quad.values[r] = as_float(word);
+      add(quad_row + r, column, word);
+    }
+    quads.push_back(quad);
+  }
+  const SpmmBlock block{{runs.data(), runs.size(), row_numbers.data(), entries.data()},
+                        {&quad_run, 1, &quad_row, quads.data()}};
+  kernels.words.spmm(block, vectors, panel.data(), biased ? bias.data() : nullptr, sums.data());
+  size_t failures = report(sums.guards_hold(), isa, "a guard of products", vectors, 0);
+  for (size_t i = 0; i < expected.size() && failures < 10; ++i) {
+    failures += report(sums[i] == expected[i], isa, "a product", vectors, i);
+  }
+  return failures;
+}
+
+size_t test_interleave(const ByteKernels& kernels, size_t rows, size_t count) {
+  const char* const isa = kernels.words.name;
+  const size_t stride = count + 3;
+  std::vector<uint8_t> from((rows - 1) * stride + count);
+  for (uint8_t& byte : from) byte = static_cast<uint8_t>(below(256));
+  size_t failures = 0;
+  for (const uint8_t flip : {uint8_t{0}, uint8_t{0x80}}) {
+    Words to(count, kGuard);
+    kernels.interleave(from.data(), stride, rows, count, flip, to.data());
+    failures += report(to.guards_hold(), isa, "a guard of interleaved rows", count, 0);
+    for (size_t i = 0; i < count; ++i) {
+      const uint32_t word = to[i];
+      uint8_t bytes[4];
+      std::memcpy(bytes, &word, 4);
+      for (size_t row = 0; row < rows; ++row) {
+        failures += report(bytes[row] == (from[row * stride + i] ^ flip), isa, "an interleaved row", count, i);
+      }
+    }
+  }
+  return failures;
+}
+
+size_t test_requantize(const ByteKernels& kernels, const OutputRange& range, float scale, size_t count) {
+  const char* const isa = kernels.words.name;
+  Words sums(count);
+  for (size_t i = 0; i < count; ++i) {
+    const int32_t edges[] = {0, 1, -1, 3, -3, 255, std::numeric_limits<int32_t>::max(),
+                             std::numeric_limits<int32_t>::min()};
+    const uint32_t any[] = {static_cast<uint32_t>(edges[below(8)]), below(1u << 31), below(600) - 300};
+    sums.set(i, any[below(3)]);
+  }
+  std::vector<uint8_t> to(count + 2 * kGuard, 0xa5);
+  kernels.requantize(range, scale, sums.data(), count, to.data() + kGuard);
+  size_t failures = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const float scaled = static_cast<float>(static_cast<int32_t>(sums[i])) * scale;
+    const float low = static_cast<float>(range.low - range.zero_point);
+    const float high = static_cast<float>(range.high - range.zero_point);
+    const float kept = std::isnan(scaled) ? low : std::min(std::max(scaled, low), high);
+    const auto wanted = static_cast<uint8_t>(static_cast<int32_t>(std::nearbyint(kept)) + range.zero_point);
+    failures += report(to[kGuard + i] == wanted, isa, "a requantized sum", count, i);
+  }
+  const bool holds = std::all_of(to.begin(), to.begin() + kGuard, [](uint8_t byte) { return byte == 0xa5; }) &&
+                     std::all_of(to.end() - kGuard, to.end(), [](uint8_t byte) { return byte == 0xa5; });
+  return failures + report(holds, isa, "a guard of requantized sums", count, 0);
+}
+
+}  // namespace
+
+size_t test_byte_kernels(const ByteKernels& kernels) {
+  size_t failures = 0;
+  for (size_t vectors = 1; vectors <= kernels.words.max_vectors; ++vectors) {
+    for (const bool biased : {false, true}) failures += test_products(kernels, vectors, biased);
+  }
+  for (const size_t count : {0, 1, 7, 16, 63, 64, 65, 200}) {
+    for (size_t rows = 1; rows <= 4; ++rows) failures += test_interleave(kernels, rows, count);
+    for (const OutputRange& range : {OutputRange{0, 0, 255}, OutputRange{255, 0, 255}, OutputRange{128, 0, 255},
+                                     OutputRange{-128, -128, 127}, OutputRange{127, -128, 127}}) {
+      for (const float scale : {0.5f, 0.0371f, 1e-9f, 1e30f, std::numeric_limits<float>::infinity(), 0.0f}) {
+        failures += test_requantize(kernels, range, scale, count);
+      }
+    }
+  }
+  return failures;
+}
+
+}  // namespace onnxprune

@@ -1,0 +1,13 @@
+// Tests of the micro-kernels for 8-bit integers against plain loops.
+#pragma once
+
+#include <cstddef>
+
+#include "kernels/kernels.h"
+
+namespace onnxprune {
+
+// The number of failures, the first of which are printed.
+size_t test_byte_kernels(const ByteKernels& kernels);
+
+}  // namespace onnxprune
