@@ -28,6 +28,7 @@ from onnxprune.job.result import ALONE, Context, Progress, Result
 from onnxprune.job.settling import as_settled, settle
 from onnxprune.job.store import store
 from onnxprune.model.io import ModelLike, Source, Staging, staging
+from onnxprune.model.listed import relist
 from onnxprune.reports.record import Report
 from onnxprune.sparse.opening import OpenedModel, open_model
 from onnxprune.surgery import remove_dead_units
@@ -61,6 +62,8 @@ def run(
     with watch("load"):
         opened = open_model(source)
         model, origin = opened.model, opened.origin
+        if config.overridable:
+            relist(model, origin.listed)
         # A model that onnxruntime accepts is valid for all later stages.
         baseline = make_session(origin.file, origin.name)
         weights = usable_weights(model, origin.name, config)
@@ -113,6 +116,7 @@ def run(
                 *warnings,
                 *choices,
                 *notes(config, origin, target, data, records, by_magnitude, surgery),
+                *stage.notes,
             ),
             seconds=watch.seconds,
             histograms=records.histograms,
