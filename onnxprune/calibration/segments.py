@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,11 +14,15 @@ import onnxruntime as ort
 from onnxprune.errors import DataError, first_line
 from onnxprune.evaluation.sessions import make_session, restarted
 from onnxprune.model.constants import constant_tensor
+from onnxprune.model.slots import domain_of
 
-Arrays = dict[ir.Value, np.ndarray]
-"""Arrays of graph values for one batch."""
+Arrays = dict[ir.Value, Any]
+"""Graph values for one batch: arrays; of an output also a list or dict of them, for a sequence or a map."""
 Tensors = Mapping[ir.Value, ir.TensorProtocol]
 """Constants that replace those of the graph."""
+
+# Operators that only read a result off logits.
+_READ_OFF = frozenset({("", "Softmax"), ("", "LogSoftmax"), ("", "ArgMax"), ("ai.onnx.ml", "ZipMap")})
 
 
 class Segment:
@@ -49,7 +54,7 @@ class Segment:
         self._session: ort.InferenceSession | None = None
         self._making = threading.Lock()
 
-    def run(self, arrays: Mapping[ir.Value, np.ndarray]) -> Arrays:
+    def run(self, arrays: Mapping[ir.Value, Any]) -> Arrays:
         """The wanted values that the segment computes, for one batch.
 
         Raises:
@@ -69,14 +74,9 @@ class Segment:
             ) from error
         return dict(zip(self.gives, outputs, strict=True))
 
-    def _proto(self, arrays: Mapping[ir.Value, np.ndarray]) -> onnx.ModelProto:
+    def _proto(self, arrays: Mapping[ir.Value, Any]) -> onnx.ModelProto:
         graph = onnx.GraphProto(name="segment")
-        for value in self.reads:
-            array = arrays[value]
-            kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-            graph.input.append(
-                onnx.helper.make_tensor_value_info(value.name or "", kind, [None] * array.ndim)
-            )
+        graph.input.extend(_info(value, arrays[value]) for value in self.reads)
         graph.output.extend(
             onnx.helper.make_empty_tensor_value_info(value.name or "") for value in self.gives
         )
@@ -93,6 +93,22 @@ class Segment:
         return model
 
 
+def _info(value: ir.Value, given: Any) -> onnx.ValueInfoProto:
+    """The input of a segment that takes what was computed for a value: an array, or a list of them for a sequence."""
+    name = value.name or ""
+    if isinstance(given, list):
+        kind = tensor_type(given[0]) if given else onnx.TensorProto.FLOAT
+        return onnx.helper.make_tensor_sequence_value_info(name, kind, None)
+    return onnx.helper.make_tensor_value_info(name, tensor_type(given), [None] * given.ndim)
+
+
+def tensor_type(array: np.ndarray) -> int:
+    """The ONNX element type of an array; of texts in any of numpy's types, STRING."""
+    if array.dtype.kind in "OSU":
+        return onnx.TensorProto.STRING
+    return int(onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
+
+
 def reads(node: ir.Node) -> Iterator[ir.Value]:
     """The values that a node reads, including those that its subgraphs read from outside."""
     yield from (value for value in node.inputs if value is not None)
@@ -105,19 +121,21 @@ def reads(node: ir.Node) -> Iterator[ir.Value]:
 
 
 def compared(model: ir.Model) -> list[ir.Value]:
-    """For each output of a model, the value that is compared: the output, or the input of its Softmax.
+    """For each output of a model, the value that is compared, each once: the output, or the logits behind it.
 
-    Probabilities near 0 and 1 hide deviations until the arg-max changes.
+    Probabilities near 0 and 1, and class numbers all the more, hide deviations until the arg-max changes.
     """
-    values = (_before_softmax(value) or value for value in model.graph.outputs)
+    values = dict.fromkeys(_logits(value) for value in model.graph.outputs)
     return [value for value in values if constant_tensor(value) is None]
 
 
-def _before_softmax(value: ir.Value) -> ir.Value | None:
-    maker = value.producer()
-    if maker is None or maker.domain not in ("", "ai.onnx") or maker.op_type not in ("Softmax", "LogSoftmax"):
-        return None
-    return maker.inputs[0]
+def _logits(value: ir.Value) -> ir.Value:
+    while (maker := value.producer()) is not None and (domain_of(maker), maker.op_type) in _READ_OFF:
+        before = maker.inputs[0]
+        if before is None:
+            break
+        value = before
+    return value
 
 
 def last_reads(model: ir.Model) -> dict[ir.Value, int]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -17,6 +18,7 @@ from onnxprune.calibration.walk import Visit, batches, walk
 from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import class_axis
 from onnxprune.errors import NotFiniteError
+from onnxprune.evaluation.values import arrays_of
 from onnxprune.model.weights import Weight
 
 # The deviation of outputs that are not finite.
@@ -57,7 +59,7 @@ def measure(
     following = dict(itertools.pairwise([*places, size]))
     outputs = compared(model)
     labels = [batch.labels.get("") for batch in batches(model, data)]
-    dense: list[dict[ir.Value, np.ndarray]] | None = None
+    dense: list[dict[ir.Value, Any]] | None = None
     for visit in walk(model, None, data, by_node.keys()):
         if dense is None:
             rest = Segment(model, visit.place, size, outputs)
@@ -109,7 +111,7 @@ def _by_first_reader(
 def _deviation(
     visit: Visit,
     tail: Segment,
-    dense: Sequence[Mapping[ir.Value, np.ndarray]],
+    dense: Sequence[Mapping[ir.Value, Any]],
     labels: Sequence[np.ndarray | None],
     head: Segment,
 ) -> Deviation:
@@ -119,12 +121,15 @@ def _deviation(
         given = dict(arrays)
         for segment in (head, tail):
             given |= segment.run(given)
-        for value, old in expected.items():
-            if old.dtype.kind == "f":
-                moved += float(np.square(given[value].astype(np.float64) - old).sum())
-                size += float(np.square(old.astype(np.float64)).sum())
+        for value, whole in expected.items():
+            for old, new in zip(arrays_of(whole), arrays_of(given[value]), strict=False):
+                if old.dtype.kind == "f":
+                    moved += _square(new - old) if new.shape == old.shape else np.inf
+                    size += _square(old)
         first = given[next(iter(expected))]
-        axis = None if truth is None or truth.dtype.kind == "f" else class_axis(first.shape, truth.shape)
+        axis = None
+        if truth is not None and truth.dtype.kind != "f" and isinstance(first, np.ndarray):
+            axis = class_axis(first.shape, truth.shape)
         if truth is not None and axis is not None:
             # Negative classes are positions to ignore.
             wrong += int(((first.argmax(axis) != truth) & (truth >= 0)).sum())
@@ -137,3 +142,7 @@ def _deviation(
         )
     deviation = float(np.nan_to_num(moved / size if size else 0.0, nan=LARGEST, posinf=LARGEST))
     return Deviation(deviation, wrong / total if total else None)
+
+
+def _square(array: np.ndarray) -> float:
+    return float(np.square(array.astype(np.float64)).sum())

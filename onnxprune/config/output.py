@@ -34,6 +34,11 @@ class OutputSettings:
         "Type of the stored values with --format ops: unchanged (fp32), fp16, or int8 with one scale per output.",
         choices=VALUES,
     )
+    overridable: bool = setting(
+        False,
+        "Keep initializers that the input model lists among its inputs there, for callers to override; they then keep "
+        "their shapes.",
+    )
     external_data: str = setting(
         "auto",
         "Store the weights in OUT.onnx.data: if the input model has external data or the file would exceed 2 GB "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,10 @@ from onnxprune.evaluation.runs import BATCH_SAMPLES, check_runs, run_batch
 from onnxprune.evaluation.scores import BY_KIND, Metrics, RunningScores, Score
 from onnxprune.evaluation.sessions import drawn, restarted
 from onnxprune.evaluation.significance import drop_error
+from onnxprune.evaluation.values import arrays_of
+
+# Kinds of numpy's types that differences are computed of.
+NUMBERS = "fiub"
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,8 @@ class OutputDifference:
     """One output of both models on the same inputs.
 
     `cosine`: cosine similarity; `absolute`: largest absolute difference; `relative`: the same divided by the largest
-    absolute value; `agreement`: fraction of samples with the same arg-max (None where the output has no class axis);
+    absolute value; `agreement`: fraction of samples with the same arg-max, of integers the fraction of equal ones (None
+    where the output has neither);
     `mismatched`: how many of its `elements` differ by more than the tolerance, all of them if the shapes differ.
     `not_finite`: how many of the baseline's are NaN or infinite; they count in no figure where the pruned model's are
     the same. `lost`: how many of the pruned model's are, and the baseline's are not: `absolute` is infinite then.
@@ -193,25 +199,31 @@ class _Difference:
             self._add(old, new)
 
     def _add(self, old: Any, new: Any) -> None:
-        if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-            for one, other in zip(old, new, strict=True):
-                self.add(one, other)
-            return
-        size = old.size if isinstance(old, np.ndarray) else 1
+        for one, other in zip_longest(arrays_of(old), arrays_of(new), fillvalue=np.empty(0)):
+            self._add_array(one, other)
+
+    def _add_array(self, old: np.ndarray, new: np.ndarray) -> None:
+        size = max(old.size, new.size)
         self.elements += size
-        if not isinstance(old, np.ndarray) or old.dtype.kind not in "fiub":
+        if old.dtype.kind not in NUMBERS or new.dtype.kind not in NUMBERS:
             self.mismatched += 0 if np.array_equal(old, new) else size
             return
+        old64, new64 = old.astype(np.float64).ravel(), new.astype(np.float64).ravel()
+        counted = "f" not in (old.dtype.kind, new.dtype.kind)
+        self.compared += size if counted else 0
         if old.shape != new.shape or old.dtype != new.dtype:
+            # As many boxes as were found, for example.
+            self.norm_old += float(old64 @ old64)
+            self.norm_new += float(new64 @ new64)
             self.absolute = self.largest = np.inf
             self.mismatched += size
             return
+        self.agreeing += int((old == new).sum()) if counted else 0
         axis = self._class_axis(old)
         if axis is not None:
             same = old.argmax(axis) == new.argmax(axis)
             self.agreeing += int(same.sum())
             self.compared += same.size
-        old64, new64 = old.astype(np.float64).ravel(), new.astype(np.float64).ravel()
         same = np.isclose(new64, old64, self.tolerance.relative, self.tolerance.absolute, equal_nan=True)
         self.mismatched += int(np.count_nonzero(~same))
         finite = np.isfinite(old64)

@@ -44,6 +44,11 @@ def notes(
     yield from _on_left(records)
     if origin.inlined:
         yield f"Model-local functions were inlined because they contain weights: {', '.join(origin.inlined)}."
+    if origin.listed and not config.overridable:
+        yield (
+            f"{len(origin.listed):,} initializers that the input model lists among its inputs are plain constants now: "
+            "--overridable keeps them there."
+        )
     if surgery is not None and surgery.units_removed:
         yield (
             f"{surgery.units_removed:,} dead neurons and channels were removed, "

@@ -31,6 +31,7 @@ from onnxprune.job.result import ALONE, Context, Progress, Result
 from onnxprune.job.settling import as_settled, settle
 from onnxprune.job.store import store
 from onnxprune.model.io import ModelLike, Source, Staging, staging
+from onnxprune.model.listed import relist
 from onnxprune.reports.record import Report
 from onnxprune.sparse.opening import OpenedModel, open_model
 from onnxprune.surgery import remove_dead_units
@@ -60,6 +61,8 @@ def run(
     with watch("load"):
         opened = open_model(source)
         model, origin, computed = opened.model, opened.origin, opened.computed
+        if config.overridable:
+            relist(model, origin.listed)
         # A model that onnxruntime accepts is valid for all later stages.
         baseline = make_session(origin.file, origin.name)
         weights = usable_weights(model, origin.name, config)
@@ -121,6 +124,7 @@ def run(
                 *((tuned.diverged,) if tuned.diverged else ()),
                 *not_removed,
                 *notes(config, origin, target, data, records, by_magnitude, surgery, computed),
+                *stage.notes,
             ),
             seconds=watch.seconds,
             histograms=records.histograms,

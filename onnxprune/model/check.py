@@ -26,6 +26,7 @@ MAX_RANK = 64
 # Largest dimension of inputs, outputs and intermediate values; constants are checked against the file size.
 MAX_DIM = 2**30
 _SIZE_UNKNOWN = -1
+Option = onnx.defs.OpSchema.FormalParameterOption
 # The field that an attribute of this type must have; protobuf reads an absent one as an empty message.
 _HOLDERS = {onnx.AttributeProto.TENSOR: "t", onnx.AttributeProto.GRAPH: "g"}
 
@@ -165,8 +166,11 @@ def _check_node(node: onnx.NodeProto, context: _Context) -> None:
         if not least <= len(names) <= most:
             raise _Broken(f"{what} has {len(names)} {kind}, its operator has {least} to {most}")
     for formal, name in zip(schema.inputs, node.input, strict=False):
-        if not name and formal.option == onnx.defs.OpSchema.FormalParameterOption.Single:
+        if not name and formal.option == Option.Single:
             raise _Broken(f"{what} lacks its input {formal.name!r}")
+    counted = bool(schema.outputs) and schema.outputs[-1].option == Option.Variadic
+    if counted and "" in node.output and node.op_type != "If":
+        raise _Broken(f"{what} has an output without a name, on which onnxruntime crashes")
     given = {attribute.name: attribute for attribute in node.attribute}
     for name, wanted in schema.attributes.items():
         attribute = given.get(name)

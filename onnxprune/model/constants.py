@@ -31,9 +31,16 @@ def constants(model: ir.Model) -> Iterator[ir.Value]:
 
 def set_constant(value: ir.Value, array: np.ndarray, dtype: ir.DataType) -> None:
     """Replace the tensor of an initializer or Constant node by `array`, under the same name."""
-    node = value.producer()
-    name = value.name if node is None else node.attributes["value"].as_tensor().name
-    put_tensor(value, ir.Tensor(array, dtype=dtype, name=name))
+    node, old = value.producer(), constant_tensor(value)
+    assert old is not None, value.name
+    new = ir.Tensor(
+        array,
+        dtype=dtype,
+        name=value.name if node is None else old.name,
+        doc_string=old.doc_string,
+        metadata_props=dict(old.metadata_props),
+    )
+    put_tensor(value, new)
     if value.shape is not None or node is None:
         value.shape = ir.Shape(array.shape)
 

@@ -21,11 +21,12 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from onnxprune.errors import ModelFileError, OutputError, first_line
-from onnxprune.model import coo
+from onnxprune.model import aside, coo
 from onnxprune.model.check import check_model, external_place
 from onnxprune.model.constants import constant_tensor, constants, put_tensor
 from onnxprune.model.finite import check_finite
 from onnxprune.model.functions import inline_weighted
+from onnxprune.model.listed import unlist
 from onnxprune.model.protos import all_tensors
 from onnxprune.model.replace import copy, data_names, replace, working_folder
 from onnxprune.model.wire import (
@@ -58,6 +59,8 @@ class Source:
     """The external data files with weights."""
     inlined: tuple[str, ...] = ()
     """The model-local functions that were inlined because they have weights."""
+    listed: tuple[str, ...] = ()
+    """The initializers that the file lists among its inputs, as older exporters do, and that are constants here."""
     original: Path | None = None
     """The file that was given, if `file` is a copy of it on another machine."""
 
@@ -93,7 +96,7 @@ def load(source: ModelLike) -> tuple[ir.Model, Source]:
     """Read an ONNX model from a path, or copy one from memory.
 
     Large tensors are memory-mapped; `sparse_initializer` becomes dense; nodes are sorted topologically; functions with
-    weights are inlined.
+    weights are inlined; initializers that are listed as inputs by habit become constants.
 
     Raises:
         ModelFileError: there is no such file, it is not ONNX, or it is cut short, broken or hostile.
@@ -103,12 +106,13 @@ def load(source: ModelLike) -> tuple[ir.Model, Source]:
         content = given.SerializeToString()
         proto = _parse(content, "the model")
         model, data_files, inlined = _model(proto, Path("model.onnx"), "the model")
-        return model, Source(given, hashlib.sha256(content).hexdigest(), len(content), data_files, inlined)
+        digest, size = hashlib.sha256(content).hexdigest(), len(content)
+        return model, Source(given, digest, size, data_files, inlined, unlist(model))
     file = Path(source)
     proto, digest = _read(file)
     model, data_files, inlined = _model(proto, file, str(file))
     file_bytes = sum(part.stat().st_size for part in {file, *data_files})
-    return model, Source(file, digest, file_bytes, data_files, inlined)
+    return model, Source(file, digest, file_bytes, data_files, inlined, unlist(model))
 
 
 def _read(file: Path) -> tuple[onnx.ModelProto, str]:
@@ -150,8 +154,11 @@ def _model(
     check_model(proto, file, name)
     coo.densify(proto)
     data_files = _resolve(proto, file)
+    aside.trim_outputs(proto)
+    kept = aside.set_aside(proto)
     try:
         model = ir.from_proto(proto)
+        aside.keep(model, kept)
         model.graph.sort()
         inlined = inline_weighted(model)
     except Exception as error:
@@ -209,6 +216,8 @@ class Staging:
         self._source = source
         self.path = folder / (target.name if target else "model.onnx")
         self._data = folder / data_names(self.path)[0]
+        self.notes: tuple[str, ...] = ()
+        """What the last `write` left out."""
 
     def write(
         self, model: ir.Model, *, external: bool | None = None, sparse_names: Container[str] = frozenset()
@@ -229,6 +238,9 @@ class Staging:
                 f"{self.target or 'the model'} would exceed the 2 GB limit of an ONNX file: give --external-data auto "
                 "or always"
             )
+        changed = aside.outgrown(model)
+        if changed:
+            self.notes = (f"training_info was left out: it does not fit the new {', '.join(changed)}.",)
         proto, apart = _outlined(model, bool(external or too_large), self._data.name, sparse_names)
         sparse_bytes = coo.sparsify(proto, sparse_names)
         _drop_initializer_types(proto.graph)
@@ -369,7 +381,7 @@ def _outlined(
                 continue
             replaced.append((value, tensor))
             put_tensor(value, stand_in)
-        return ir.to_proto(model), apart
+        return aside.serialized(model), apart
     finally:
         for value, tensor in replaced:
             put_tensor(value, tensor)

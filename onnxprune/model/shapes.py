@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
+from onnxprune.model.folding import folded_integers
 
 # Constants up to this size may be shapes or axes, whose values inference needs.
 SMALL_TENSOR_BYTES = 1024
@@ -30,10 +31,14 @@ STAND_INS = {
     ("", "SimplifiedLayerNormalization"): ("Identity", (0,)),
     (MICROSOFT, "FusedConv"): ("Conv", (0, 1, 2)),
     (MICROSOFT, "FusedGemm"): ("Gemm", (0, 1, 2)),
+    (MICROSOFT, "BiasAdd"): ("Identity", (0,)),
+    (MICROSOFT, "BiasDropout"): ("Identity", (0,)),
     (MICROSOFT, "BiasGelu"): ("Identity", (0,)),
+    (MICROSOFT, "BiasSoftmax"): ("Identity", (0,)),
     (MICROSOFT, "FastGelu"): ("Identity", (0,)),
     (MICROSOFT, "Gelu"): ("Identity", (0,)),
     (MICROSOFT, "QuickGelu"): ("Identity", (0,)),
+    (MICROSOFT, "RotaryEmbedding"): ("Identity", (0,)),
     (MICROSOFT, "SkipLayerNormalization"): ("Identity", (0,)),
     (MICROSOFT, "SkipSimplifiedLayerNormalization"): ("Identity", (0,)),
     (MICROSOFT, "QGemm"): ("Gemm", (0, 3)),
@@ -94,6 +99,7 @@ class _Flat:
         self.model = model
         self.input_shapes = input_shapes
         self.joins: list[tuple[ir.Value, ir.Value, ir.Value]] = []
+        self.folded = folded_integers(model, list(with_branches(model.graph)))
         self.names: dict[ir.Value, str] = {}
         taken: set[str] = set()
         for graph in with_branches(model.graph):
@@ -161,6 +167,11 @@ class _Flat:
 
     def _add_nodes(self, scope: ir.Graph, graph: onnx.GraphProto, joined: bool) -> None:
         for node in scope:
+            folded = self.folded.get(node.outputs[0]) if node.outputs else None
+            if folded is not None:
+                name = self.names[node.outputs[0]]
+                graph.initializer.append(onnx.numpy_helper.from_array(folded, name))
+                continue
             tensor = constant_tensor(node.outputs[0]) if node.outputs else None
             if tensor is not None and tensor.nbytes > SMALL_TENSOR_BYTES:
                 continue
@@ -208,6 +219,8 @@ def _infer(proto: onnx.ModelProto) -> dict[str, Shape | None]:
         shapes = {name: _shape(info) for name, info in infos.items()}
         shapes.update({name: _shape(info) for name, info in solved.items()})
         shapes.update({tensor.name: tuple(tensor.dims) for tensor in graph.initializer})
+        types = {name: info.type.tensor_type.elem_type for name, info in infos.items()}
+        types.update({tensor.name: tensor.data_type for tensor in graph.initializer})
         before = len(solved)
         values = _Values(graph, shapes)
         for node in graph.node:
@@ -215,9 +228,8 @@ def _infer(proto: onnx.ModelProto) -> dict[str, Shape | None]:
             if solve is None or node.output[0] in solved:
                 continue
             shape = solve(node, values)
-            source = infos.get(node.input[0])
-            if shape is not None and source is not None:
-                element_type = source.type.tensor_type.elem_type
+            element_type = types.get(node.input[TYPED_BY.get(node.op_type, 0)])
+            if shape is not None and element_type is not None:
                 name = node.output[0]
                 solved[name] = onnx.helper.make_tensor_value_info(name, element_type, shape)
         if len(solved) == before:
@@ -333,7 +345,8 @@ def _solve_fused_matmul(node: onnx.NodeProto, values: _Values) -> Shape | None:
 
 def _solve_attention(node: onnx.NodeProto, values: _Values) -> Shape | None:
     """(batch, length, hidden): hidden is the size of the values, which may be part of a packed projection."""
-    data, other = values.shapes.get(node.input[0]), values.shapes.get(node.input[1])
+    data = values.shapes.get(node.input[0])
+    other = values.shapes.get(node.input[1]) if len(node.input) > 1 else None
     if data is None or other is None or len(data) != 3:
         return None
     if node.op_type == "Attention":
@@ -345,12 +358,22 @@ def _solve_attention(node: onnx.NodeProto, values: _Values) -> Shape | None:
     return None if value is None or len(value) != 3 else (data[0], data[1], value[2])
 
 
+def _solve_embedding(node: onnx.NodeProto, values: _Values) -> Shape | None:
+    """(batch, length, hidden): ids (batch, length), word embeddings (words, hidden)."""
+    ids, words = values.shapes.get(node.input[0]), values.shapes.get(node.input[2])
+    return None if ids is None or words is None or len(ids) != 2 else (*ids, words[1])
+
+
 SOLVERS: dict[tuple[str, str], Callable[[onnx.NodeProto, _Values], Shape | None]] = {
     ("", "Reshape"): _solve_reshape,
     (MICROSOFT, "FusedMatMul"): _solve_fused_matmul,
     (MICROSOFT, "Attention"): _solve_attention,
+    (MICROSOFT, "EmbedLayerNormalization"): _solve_embedding,
     (MICROSOFT, "MultiHeadAttention"): _solve_attention,
 }
+
+# Operators whose output has the element type of another input than the first.
+TYPED_BY = {"EmbedLayerNormalization": 2}
 
 
 def _attribute(node: onnx.NodeProto, name: str) -> int:

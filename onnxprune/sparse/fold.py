@@ -195,7 +195,7 @@ class Folder:
         tensor = constant_tensor(source)
         if value is None or source is None or tensor is None:
             return None
-        if not self._fixed(source) or tensor.size not in (1, channels):
+        if not self.fixed(source) or tensor.size not in (1, channels):
             return None
         shape = tuple(tensor.shape.numpy()) if source is value else self._shapes.get(value)
         if shape is None or len(shape) > rank:
@@ -206,7 +206,7 @@ class Folder:
             return None
         return np.broadcast_to(tensor.numpy().reshape(-1).astype(np.float64), (channels,))
 
-    def _fixed(self, value: ir.Value) -> bool:
+    def fixed(self, value: ir.Value) -> bool:
         """Whether callers cannot give another value of a constant."""
         return self._listed or not value.is_graph_input()
 
@@ -247,7 +247,7 @@ class Folder:
             return
         maker = value.producer()
         if constant_tensor(value) is not None:
-            if self._fixed(value):
+            if self.fixed(value):
                 drop_constant(value)
         elif maker is not None and maker.graph is not None and maker.op_type in RESHAPING:
             inputs = tuple(maker.inputs)

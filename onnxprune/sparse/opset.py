@@ -105,6 +105,7 @@ def _mend(original: ir.Graph, converted: ir.Graph) -> None:
                 _mend(attribute.as_graph(), node.attributes[name].as_graph())
     converted.doc_string = original.doc_string
     converted.metadata_props.update(original.metadata_props)
+    converted.meta.update(original.meta)
     old_values = _values(original)
     for key, value in _values(converted).items():
         if key in old_values:

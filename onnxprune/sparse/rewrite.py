@@ -65,9 +65,8 @@ def to_ops(model: ir.Model, weights: Sequence[Weight], values: str = "fp32") -> 
     weight that fp16 or int8 cannot hold keeps its own values, and so does a quantized one. What multiplies and adds
     constants behind a weight, such as BatchNormalization, goes into it (fold.py).
 
-    The model's IR version rises to 8 at least. A weight that was also a graph input (a default that callers
-    could override) becomes a constant, and a weight's -0.0 becomes 0.0. With graph optimizations on, the
-    default, outputs in onnxruntime stay the same to the bit, and to rounding where nodes were folded.
+    The model's IR version rises to 8 at least. A weight's -0.0 becomes 0.0. With graph optimizations on, the default,
+    outputs in onnxruntime stay the same to the bit, and to rounding where nodes were folded.
     """
     opset = standard_opset(model)
     if opset < MIN_OPSET:
@@ -95,6 +94,8 @@ def _store(weight: Weight, values: str, taken: set[str], folder: Folder, opset: 
         if outcome.format == "ops":
             return outcome
     reason = _why_dense(weight)
+    if reason is None and not folder.fixed(weight.value):
+        reason = "it is an input of the graph too, which callers can override"
     if reason is None:
         reason = why_no_gain(encode(weight.array()).nbytes, weight)
     if reason is not None:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
+from onnxprune.model.folding import folded_integers
 from onnxprune.model.shapes import Dim, branches, infer_shapes, with_branches
 from onnxprune.surgery.axes import Axis
 from onnxprune.surgery.connections import Connections
@@ -22,6 +23,7 @@ class Facts:
         self.opset = model.graph.opset_imports.get("", 0)
         self.graphs = frozenset(with_branches(model.graph))
         self._shapes = infer_shapes(model)
+        self._folded = folded_integers(model, list(with_branches(model.graph)))
         self._known: dict[ir.Value, np.ma.MaskedArray] = {}
         self._stored: dict[ir.Value, np.ndarray | None] = {}
         # As bits: booleans would take a quarter of the memory of the weights.
@@ -78,7 +80,7 @@ class Facts:
         """The whole value where it is a constant, stored or computed; else None."""
         if value is None:
             return None
-        stored = self.stored(value)
+        stored = self._folded.get(value) if value in self._folded else self.stored(value)
         if stored is not None:
             return stored
         known = self._known.get(value)
@@ -95,6 +97,10 @@ class Facts:
             mask = mask | ~np.isfinite(known.data)
         if not mask.all():
             self._known[value] = np.ma.array(known.data, mask=mask)
+
+    def folded(self, node: ir.Node) -> bool:
+        """Whether a node computes integers (sizes, axes, pads) from constants."""
+        return any(value in self._folded for value in node.outputs)
 
     def along(self, axis: Axis) -> np.ma.MaskedArray:
         """The constant at each position of a static axis; masked where there is none or it varies along other axes."""

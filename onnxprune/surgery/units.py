@@ -8,7 +8,7 @@ it reaches an input or output of the graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 import onnx_ir as ir
@@ -147,6 +147,9 @@ class Units:
         """Join what the node's rule couples and freeze all other axes; yields its choices, which are made later."""
         if node.outputs and constant_tensor(node.outputs[0]) is not None:
             return
+        if self.facts.folded(node):
+            self._freeze_all(node, "integers are computed from it")
+            return
         rule = CHANNELS.get(key(node))
         claimed: set[Axis] = set()
         for claim in rule(node, self.facts) if rule else ():
@@ -161,18 +164,20 @@ class Units:
                 claimed.update(self._contract(claim))
             elif self._couple(claim):
                 claimed.update((claim.left, claim.right))
-        for value in (*node.inputs, *node.outputs):
-            shape = self.facts.shape(value)
-            if value is not None and shape is not None:
-                for index in range(len(shape)):
-                    if Axis(value, index) not in claimed:
-                        self._freeze(Axis(value, index), _unclaimed(node, rule is not None))
+        self._freeze_all(node, _unclaimed(node, rule is not None), claimed)
         knows = CONSTANTS.get(key(node))
         if knows is not None:
             known = knows(node, self.facts)
             outputs = known if isinstance(known, list) else [known]
             for value, of_value in zip(node.outputs, outputs, strict=False):
                 self.facts.learn(value, of_value)
+
+    def _freeze_all(self, node: ir.Node, reason: str, but: Collection[Axis] = ()) -> None:
+        """Freeze the axes of all inputs and outputs of a node."""
+        for value in (*node.inputs, *node.outputs):
+            for index in range(len(self.facts.shape(value) or ())):
+                if value is not None and Axis(value, index) not in but:
+                    self._freeze(Axis(value, index), reason)
 
     def _contract(self, claim: Contraction) -> tuple[Axis, ...]:
         """Couple the axes of a contraction; returns them, or none if they do not fit."""

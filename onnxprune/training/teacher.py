@@ -11,7 +11,7 @@ from onnxprune.config.training import LossSettings
 from onnxprune.training.distributed import Processes
 from onnxprune.training.features import features
 from onnxprune.training.feed import Feed, in_order
-from onnxprune.training.graph import to_torch
+from onnxprune.training.graph import channels_last, to_torch
 from onnxprune.training.losses import Outputs
 from onnxprune.training.modes import Modes
 from onnxprune.training.norms import fold_norms
@@ -37,7 +37,7 @@ def teacher_module(session: PruningSession, settings: LossSettings) -> nn.Module
     modes = Modes(model, "frozen", ())
     graph = to_torch(modes.prepared(features(model, settings)))
     modes.install(graph)
-    return graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return channels_last(graph)
 
 
 class Teacher:

@@ -5,7 +5,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 import onnxprune
 from onnxprune.calibration.sensitivity import measure
@@ -145,3 +145,24 @@ def test_a_rate_above_the_usual_ladder_is_reached_with_different_rates_by_layer(
 
 def run(model):
     return ort.InferenceSession(model.SerializeToString()).run(None, {"x": X})[0]
+
+
+def test_the_tensors_of_a_sequence_and_what_an_arg_max_reads_are_compared():
+    nodes = [
+        helper.make_node("MatMul", ["x", "w1"], ["h"], "fc1"),
+        helper.make_node("SequenceConstruct", ["h", "x"], ["kept"]),
+        helper.make_node("MatMul", ["h", "w2"], ["y"], "fc2"),
+        helper.make_node("ArgMax", ["y"], ["label"], axis=1),
+    ]
+    kept = helper.make_tensor_sequence_value_info("kept", TensorProto.FLOAT, None)
+    label = helper.make_tensor_value_info("label", TensorProto.INT64, ["N", 1])
+    weights = {"w1": normal(8, 6, seed=1), "w2": normal(6, 4, seed=2)}
+    model = model_of(nodes, [floats("x", "N", 8)], [label, kept], weights)
+    x = normal(32, 8, seed=3)
+    found = onnxprune.sensitivity(model, data={"x": x}, rates=[0.5])
+    w1, w2 = weights.values()
+    pruned = np.where(np.abs(w1) > np.sort(np.abs(w1).ravel())[23], w1, 0)
+    moved = (np.square(x @ pruned @ w2 - x @ w1 @ w2).sum() + np.square(x @ pruned - x @ w1).sum()) / (
+        np.square(x @ w1 @ w2).sum() + np.square(x @ w1).sum() + np.square(x).sum()
+    )
+    assert found.layers["w1"][0.5][0] == pytest.approx(moved, rel=1e-4)

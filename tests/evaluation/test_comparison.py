@@ -176,3 +176,20 @@ def test_agreement_is_along_the_axis_of_the_classes():
         found = _Difference(Tolerance(), form)
         found.add(maps, moved)
         assert found.compared == compared
+
+
+def test_outputs_of_other_sizes_are_not_the_same():
+    difference = _Difference(Tolerance())
+    difference.add(np.ones((5, 3), np.int64), np.ones((2, 3), np.int64))
+    found = difference.result("boxes")
+    assert (found.cosine, found.agreement, found.mismatched) == (0, 0, 15)
+
+
+def test_sequences_and_maps_are_compared_array_by_array():
+    difference = _Difference(Tolerance())
+    difference.add([{0: 0.25, 1: 0.75}, {0: 1.0, 1: 0.0}], [{0: 0.75, 1: 0.25}, {0: 1.0, 1: 0.0}])
+    found = difference.result("maps")
+    assert (found.absolute, found.agreement, found.elements) == (0.5, 0.5, 4)
+    difference = _Difference(Tolerance())
+    difference.add([np.ones(2), np.ones(3)], [np.ones(2)])
+    assert (difference.result("list").mismatched, difference.elements) == (3, 5)

@@ -484,3 +484,43 @@ def test_overlapping_slices_are_rewritten_to_the_positions_that_stay() -> None:
         )
     )  # fmt: skip
     assert shape_of(pruned, "w1")[1] < 8
+
+
+@pytest.mark.parametrize("opset", [13, 17])
+def test_a_shortcut_that_is_padded_by_computed_pads_loses_channels(opset: int) -> None:
+    pruned = prune_channels(
+        model(
+            """(float[1,3,8,8] x) => (float[1,4] y) {
+                c0 = Conv<pads=[1,1,1,1]>(x, w0) r0 = Relu(c0)
+                c1 = Conv<pads=[1,1,1,1], strides=[2,2]>(r0, w1)
+                s = Slice(r0, two_zeros, two_ends, places, two_twos)
+                zeros = ConstantOfShape<value: tensor = int64[1] {0}>(two) flat = Concat<axis=0>(given, zeros)
+                pairs = Reshape(flat, by_two) back = Slice(pairs, minus, least, zero, minus)
+                turned = Transpose<perm=[1,0]>(back) list = Reshape(turned, minus) pads = Cast<to=7>(list)
+                p = Pad(s, pads) a = Add(c1, p) r = Relu(a) g = GlobalAveragePool(r) f = Flatten(g)
+                y = Gemm(f, w2)}""",
+            opset=opset, w0=normal(16, 3, 3, 3), w1=normal(32, 16, 3, 3), w2=normal(32, 4),
+            two_zeros=np.array([0, 0]), two_ends=np.array([99, 99]), places=np.array([2, 3]),
+            two_twos=np.array([2, 2]), two=np.array([2]), given=np.array([0, 0, 0, 0, 8, 8]),
+            by_two=np.array([-1, 2]), minus=np.array([-1]), least=np.array([-(2**31)]), zero=np.array([0]),
+        )
+    )  # fmt: skip
+    assert shape_of(pruned, "w0")[0] < 16 and shape_of(pruned, "w1")[0] < 32
+    assert shape_of(pruned, "w2")[0] == shape_of(pruned, "w1")[0]
+
+
+@pytest.mark.parametrize(
+    "joined", ["j = Add(p, a)", "j = Where(yes, a, p)", "j = Concat<axis=0>(a, p)", "j = Max(a, p)"]
+)
+def test_channels_that_meet_a_value_of_unknown_size_are_frozen(joined: str) -> None:
+    pruned = prune_channels(
+        model(
+            f"""(float[1,8,3,3] x) => (float[one,two,three,four] y) {{
+                sum = ReduceSum<keepdims=0>(x) none = Mul(sum, nothing) zero = Cast<to=7>(none)
+                pads = Expand(zero, eight) a = Conv(x, w1) b = Conv(x, w0) p = Pad(b, pads)
+                {joined} y = Conv(j, w2)}}""",
+            w0=normal(8, 8, 1, 1), w1=normal(8, 8, 1, 1), w2=normal(2, 8, 1, 1), yes=np.array(True),
+            eight=np.array([8]), nothing=np.zeros((), np.float32),
+        )
+    )  # fmt: skip
+    assert shape_of(pruned, "w1")[0] == 8 and "is not known" in frozen(pruned, "w1")

@@ -3,8 +3,9 @@ from types import SimpleNamespace
 import numpy as np
 import onnx_ir as ir
 import pytest
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
+import onnxprune
 from onnxprune.config.settings import PruneConfig
 from onnxprune.config.training import SCHEDULES
 from onnxprune.data.dataset import Dataset
@@ -16,7 +17,7 @@ from onnxprune.job.fine_tune import prune_and_fine_tune
 from onnxprune.job.inputs import JobData
 from onnxprune.job.pruner import make_pruner
 from onnxprune.model.weights import find_weights
-from tests.builders import cnn, mlp
+from tests.builders import cnn, floats, initializer, mlp, model_of, normal
 
 CLASSES = 4
 
@@ -195,3 +196,20 @@ def test_float_labels_are_regression_targets():
     job = Job(mlp(), Dataset.of(data.read().inputs, targets, "targets"), distill=0.0, mixup=False, rate=0.3)
     last = job.history[-1]
     assert last.score == pytest.approx(last.loss) and last.loss < 0.5 * job.history[0].loss
+
+
+def test_a_model_with_a_three_dimensional_convolution_is_trained():
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["a"], "c1", pads=[1] * 6),
+        helper.make_node("Relu", ["a"], ["r"]),
+        helper.make_node("GlobalAveragePool", ["r"], ["g"]),
+        helper.make_node("Flatten", ["g"], ["f"]),
+        helper.make_node("Gemm", ["f", "w2"], ["y"], "fc"),
+    ]
+    weights = {"w1": normal(8, 1, 3, 3, 3), "w2": normal(8, 3)}
+    model = model_of(nodes, [floats("x", "N", 1, 4, 6, 6)], [floats("y", "N", 3)], weights)
+    data = {"x": normal(64, 1, 4, 6, 6), "labels": np.arange(64) % 3}
+    result = onnxprune.prune(model, rate=0.5, data=data, epochs=2, format="dense", remove_dead=False)
+    after = initializer(result.model, "w1")
+    kept = after != 0
+    assert not kept.all() and not np.array_equal(after[kept], weights["w1"][kept])

@@ -12,6 +12,7 @@ import pytest
 import torch
 from onnx import helper
 
+from onnxprune.model.shapes import infer_shapes
 from onnxprune.training.graph import UnsupportedOperatorError, to_torch
 from tests.builders import normal
 
@@ -23,7 +24,9 @@ def model_with(
 ) -> onnx.ModelProto:
     """One com.microsoft node; None stands for an absent operand."""
     operands = [*inputs, *(name if array is not None else "" for name, array in constants.items())]
-    node = helper.make_node(op_type, operands, ["y"], "node", domain="com.microsoft", **attributes)
+    # This one has to have a second output.
+    outputs = ["y", "lengths"] if op_type == "EmbedLayerNormalization" else ["y"]
+    node = helper.make_node(op_type, operands, outputs, "node", domain="com.microsoft", **attributes)
     graph = helper.make_graph(
         [node],
         "one_node",
@@ -75,12 +78,46 @@ CASES: dict[str, tuple[str, dict[str, np.ndarray], dict[str, np.ndarray | None],
         {"g": normal(HIDDEN), "b": normal(HIDDEN, seed=1), "bias": normal(HIDDEN, seed=2)},
         {"epsilon": 1e-4},
     ),
+    # onnxruntime's default epsilon is 1e-12, where small numbers tell.
+    "layer norm of a small sum": (
+        "SkipLayerNormalization",
+        {"x": 1e-4 * sequence(), "skip": 1e-4 * sequence(1)},
+        {"g": normal(HIDDEN), "b": normal(HIDDEN, seed=1)},
+        {},
+    ),
+    "rms norm of a small sum": (
+        "SkipSimplifiedLayerNormalization",
+        {"x": 1e-4 * sequence(), "skip": 1e-4 * sequence(1)},
+        {"g": normal(HIDDEN)},
+        {},
+    ),
+    "embedding with its norm": (
+        "EmbedLayerNormalization",
+        {"ids": np.array([[1, 2, 3, 0, 0], [4, 5, 6, 7, 8]], np.int32), "segments": 1 - KEYS_SEEN},
+        {"words": normal(9, HIDDEN), "places": normal(6, HIDDEN, seed=1), "kinds": normal(2, HIDDEN, seed=2),
+         "g": normal(HIDDEN, seed=3), "b": normal(HIDDEN, seed=4), "m": KEYS_SEEN},
+        {"epsilon": 1e-5},
+    ),
+    "embedding without segments at given places": (
+        "EmbedLayerNormalization",
+        {"ids": np.array([[1, 2, 3, 0, 0], [4, 5, 6, 7, 8]], np.int32)},
+        {"segments": None, "words": normal(9, HIDDEN), "places": normal(6, HIDDEN, seed=1), "kinds": None,
+         "g": normal(HIDDEN, seed=3), "b": normal(HIDDEN, seed=4), "m": None,
+         "at": np.array([[5, 4, 3, 2, 1], [0, 1, 2, 3, 4]], np.int32)},
+        {},
+    ),
     "attention": ("Attention", {"x": sequence()}, PACKED, {"num_heads": HEADS}),
     "attention to some keys": ("Attention", {"x": sequence()}, {**PACKED, "m": KEYS_SEEN}, {"num_heads": HEADS}),
     "attention to the first keys": (
         "Attention",
         {"x": sequence()},
         {**PACKED, "m": np.array([3, 5], np.int32)},
+        {"num_heads": HEADS},
+    ),
+    "attention to the keys between": (
+        "Attention",
+        {"x": sequence()},
+        {**PACKED, "m": np.array([3, 5, 1, 0], np.int32)},
         {"num_heads": HEADS},
     ),
     "attention to the past": ("Attention", {"x": sequence()}, PACKED, {"num_heads": HEADS, "unidirectional": 1}),
@@ -105,7 +142,23 @@ def test_a_fused_operator_equals_that_of_onnxruntime(name: str) -> None:
     model = model_with(op_type, inputs, constants, **attributes)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (result,) = to_torch(ir.from_proto(model))(*map(torch.from_numpy, inputs.values()))
-    np.testing.assert_allclose(result.detach().numpy(), session.run(None, inputs)[0], rtol=1e-3, atol=2e-4)
+    expected = session.run(None, inputs)[0]
+    np.testing.assert_allclose(result.detach().numpy(), expected, rtol=1e-3, atol=2e-4)
+    shapes = {value.name: shape for value, shape in infer_shapes(ir.from_proto(model)).items()}
+    assert shapes["y"] == expected.shape
+
+
+def test_an_embedding_also_gives_the_lengths_and_the_sum_before_its_norm() -> None:
+    ids = np.array([[1, 2, 3, 0, 0], [4, 5, 6, 7, 8]], np.int32)
+    model = model_with("EmbedLayerNormalization", {"ids": ids}, CASES["embedding with its norm"][2])
+    model.graph.node[0].input.insert(1, "")
+    model.graph.node[0].input[4] = ""
+    model.graph.node[0].output.append("sum")
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in ("lengths", "sum"))
+    expected = ort.InferenceSession(model.SerializeToString()).run(None, {"ids": ids})
+    found = to_torch(ir.from_proto(model))(torch.from_numpy(ids))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one.detach().numpy(), other, atol=1e-5)
 
 
 def test_the_packed_projection_of_an_attention_is_trained() -> None:

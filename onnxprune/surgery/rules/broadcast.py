@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import onnx_ir as ir
 
 from onnxprune.surgery.facts import Facts
-from onnxprune.surgery.tables import Axis, Coupling
+from onnxprune.surgery.tables import Axis, Coupling, Stays
 
 
 def couple_broadcast(
@@ -24,6 +24,28 @@ def couple_broadcast(
         out_axis = axis + len(out_shape) - len(shape)
         if out_axis not in skip and isinstance(length, int) and length == out_shape[out_axis]:
             yield Coupling(Axis(value, axis), Axis(out, out_axis))
+
+
+def freeze_unknown(
+    values: Iterable[ir.Value | None], out: ir.Value, facts: Facts, skip: Collection[int] = ()
+) -> Iterator[Stays]:
+    """Freeze each axis of `out` along which the length of an operand is not known: it may be coupled, or stretched."""
+    out_shape = facts.shape(out)
+    if out_shape is None:
+        return
+    for value in values:
+        if value is None:
+            continue
+        shape = facts.shape(value)
+        lengths = (None,) * len(out_shape) if shape is None else shape
+        for axis, length in enumerate(lengths, len(out_shape) - len(lengths)):
+            if (
+                axis >= 0
+                and axis not in skip
+                and not isinstance(length, int)
+                and isinstance(out_shape[axis], int)
+            ):
+                yield Stays(Axis(out, axis), f"the size of {value.name!r} along it is not known")
 
 
 def couple_axes(a: ir.Value, b: ir.Value, axes: Collection[int], facts: Facts) -> Iterator[Coupling]:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from onnxprune.model.shapes import MICROSOFT
 from onnxprune.surgery.constants import add_to_operand
 from onnxprune.surgery.facts import Facts
-from onnxprune.surgery.rules.broadcast import couple_axes
+from onnxprune.surgery.rules.broadcast import couple_axes, freeze_unknown
 from onnxprune.surgery.rules.contraction import contract_constants, on_axis
 from onnxprune.surgery.tables import (
     Axis,
@@ -46,6 +46,7 @@ def conv(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     if bias is not None:
         yield Coupling(Axis(bias, 0), Axis(out, 1))
     if len(node.inputs) > 3 and node.inputs[3] is not None:
+        yield from freeze_unknown(node.inputs[3:4], out, facts)
         yield from couple_axes(node.inputs[3], out, (0, 1), facts)
     if _groups(node) == 1:
         yield Contraction(

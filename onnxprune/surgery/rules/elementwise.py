@@ -12,8 +12,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.surgery.facts import Facts
-from onnxprune.surgery.rules.broadcast import couple_broadcast
-from onnxprune.surgery.tables import Coupling, passes_channels, passes_constants
+from onnxprune.surgery.rules.broadcast import couple_broadcast, freeze_unknown
+from onnxprune.surgery.tables import Claim, passes_channels, passes_constants
 
 # fmt: off
 ELEMENTWISE = (
@@ -29,7 +29,7 @@ MICROSOFT = ("BiasGelu", "FastGelu", "Gelu", "QuickGelu")
 
 
 @passes_channels("Dropout")
-def dropout(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
+def dropout(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     """The identity; one that also drops at inference would draw otherwise for fewer channels."""
     if not _drops(node, facts):
         yield from elementwise(node, facts)
@@ -37,9 +37,10 @@ def dropout(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
 
 @passes_channels(*ELEMENTWISE)
 @passes_channels(*MICROSOFT, domain="com.microsoft")
-def elementwise(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
+def elementwise(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     """Couple each axis of every operand with the output axis that it is broadcast to."""
     for out in node.outputs:
+        yield from freeze_unknown(node.inputs, out, facts)
         for value in node.inputs:
             yield from couple_broadcast(value, out, facts)
 

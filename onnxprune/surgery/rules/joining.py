@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnxprune.surgery.constants import replace_operand
 from onnxprune.surgery.facts import Facts
-from onnxprune.surgery.rules.broadcast import couple_axes
+from onnxprune.surgery.rules.broadcast import couple_axes, freeze_unknown
 from onnxprune.surgery.tables import (
     Axis,
     Claim,
@@ -95,11 +95,12 @@ def split_sizes(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
     replace_operand(node, 1, sizes, ir.DataType.INT64)
 
 
-def _runs(node: ir.Node, whole: ir.Value, parts: list[ir.Value], facts: Facts) -> Iterator[Coupling]:
+def _runs(node: ir.Node, whole: ir.Value, parts: list[ir.Value], facts: Facts) -> Iterator[Claim]:
     shape = facts.shape(whole)
     if shape is None:
         return
     axis = node.attributes.get_int("axis", 0) % len(shape)
+    yield from freeze_unknown(parts, whole, facts)
     for part in parts:
         yield from couple_axes(part, whole, [other for other in range(len(shape)) if other != axis], facts)
     lengths = [facts.length(Axis(part, axis)) for part in parts]

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnxprune.model.shapes import MICROSOFT
 from onnxprune.surgery.constants import add_to_operand, insert_add
 from onnxprune.surgery.facts import Facts
-from onnxprune.surgery.rules.broadcast import couple_broadcast
+from onnxprune.surgery.rules.broadcast import couple_broadcast, freeze_unknown
 from onnxprune.surgery.rules.contraction import contract_constants, on_axis
 from onnxprune.surgery.tables import (
     Axis,
@@ -31,6 +31,7 @@ def gemm(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     product = _product(node, facts)
     if product is not None:
         yield from _claims(product, facts)
+        yield from freeze_unknown([_addend(node)], node.outputs[0], facts)
         yield from couple_broadcast(_addend(node), node.outputs[0], facts)
 
 
@@ -43,6 +44,7 @@ def matmul(node: ir.Node, facts: Facts) -> Iterator[Claim]:
         return
     yield from _claims(product, facts)
     rank = facts.rank(node.outputs[0])
+    yield from freeze_unknown(node.inputs, node.outputs[0], facts, skip=(rank - 2, rank - 1))
     for value in node.inputs:
         yield from couple_broadcast(value, node.outputs[0], facts, skip=(rank - 2, rank - 1))
 

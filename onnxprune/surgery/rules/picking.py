@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.model.constants import constant_tensor
 from onnxprune.surgery.constants import replace_operand
 from onnxprune.surgery.dims import follow_sizes, set_size, trace
 from onnxprune.surgery.facts import Facts
@@ -96,7 +97,8 @@ def gather(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     length = facts.length(Axis(data, axis))
     if picked is not None and picked.ndim == 1 and length is not None and index is not None:
         yield _picked(Axis(data, axis), Axis(out, axis), picked % length)
-        yield Coupling(Axis(index, 0), Axis(out, axis))
+        if constant_tensor(index) is not None:
+            yield Coupling(Axis(index, 0), Axis(out, axis))
 
 
 @rewrites("Gather")
@@ -109,7 +111,7 @@ def gather_places(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
     axis = node.attributes.get_int("axis", 0) % facts.rank(data)
     kept = kept_of(Axis(data, axis))
     if len(kept) and not kept.all():
-        remaining = places[kept_of(Axis(index, 0))] % len(kept)
+        remaining = places[kept[places % len(kept)]] % len(kept)
         renumbered = (np.cumsum(kept) - 1)[remaining].astype(places.dtype)
         replace_operand(node, 1, renumbered, ir.DataType.from_numpy(places.dtype))
 

@@ -131,7 +131,7 @@ def skip_layer_normalization(
     beta: Tensor | None = None,
     bias: Tensor | None = None,
     *,
-    epsilon: float = 1e-5,
+    epsilon: float = 1e-12,
 ) -> tuple[Any, ...]:
     """LayerNormalization of x + skip + bias; the fourth output is that sum (com.microsoft SkipLayerNormalization-1)."""
     total = x + skip if bias is None else x + skip + bias
@@ -140,11 +140,39 @@ def skip_layer_normalization(
 
 @_lowers("SkipSimplifiedLayerNormalization", trains=(2, 3), several=True)
 def skip_simplified_layer_normalization(
-    x: Tensor, skip: Tensor, gamma: Tensor, bias: Tensor | None = None, *, epsilon: float = 1e-5
+    x: Tensor, skip: Tensor, gamma: Tensor, bias: Tensor | None = None, *, epsilon: float = 1e-12
 ) -> tuple[Any, ...]:
     """RMSNormalization of x + skip + bias; the fourth output is that sum."""
     total = x + skip if bias is None else x + skip + bias
     return rms_normalization(total, gamma, epsilon=epsilon), None, None, total
+
+
+@_lowers("EmbedLayerNormalization", trains=(2, 3, 4, 5, 6), several=True)
+@opaque
+def embed_layer_normalization(
+    ids: Tensor,
+    segments: Tensor | None,
+    words: Tensor,
+    positions: Tensor,
+    segment_embedding: Tensor | None,
+    gamma: Tensor,
+    beta: Tensor,
+    mask: Tensor | None = None,
+    position_ids: Tensor | None = None,
+    *,
+    epsilon: float = 1e-12,
+    mask_index_type: int = 0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """LayerNormalization of the sum of word, position and segment embeddings; also the lengths, and that sum.
+
+    ids, segments, mask: (N, S); each embedding: (rows, H) (com.microsoft EmbedLayerNormalization-1).
+    """
+    places = torch.arange(ids.shape[1], device=ids.device) if position_ids is None else position_ids
+    total = F.embedding(ids.long(), words) + F.embedding(places.long(), positions)
+    if segments is not None and segment_embedding is not None:
+        total = total + F.embedding(segments.long(), segment_embedding)
+    lengths = ids.new_zeros(len(ids)) if mask is None else mask.sum(1, dtype=mask.dtype)
+    return F.layer_norm(total, gamma.shape, gamma, beta, epsilon), lengths, total
 
 
 @_lowers("Attention", trains=(1, 2), several=True)
@@ -164,7 +192,7 @@ def attention(
 ) -> tuple[Tensor]:
     """Self-attention of one packed projection (com.microsoft Attention-1); x: (N, S, I), weights: (I, 3H).
 
-    mask: (N, T) or (N, S, T) of ones and zeros, or (N,) lengths.
+    mask: (N, T) or (N, S, T) of ones and zeros, (N,) lengths, or (2N,) ends and starts.
     """
     if past is not None:
         raise NotImplementedError("it reads keys and values of the past")
@@ -234,9 +262,7 @@ def _mask_and_bias(
     """The addend of the scores: the bias, and `hidden` where a key is masked or, if unidirectional, in the future."""
     width, length = query.shape[1], key.shape[1]
     if mask is not None:
-        if mask.dim() == 1:
-            mask = torch.arange(length, device=mask.device) < mask.unsqueeze(1)
-        seen = mask.bool().unsqueeze(1) if mask.dim() == 3 else mask.bool()[:, None, None, :]
+        seen = _seen(mask, len(query), length)
         masked = torch.zeros_like(seen, dtype=query.dtype).masked_fill(~seen, hidden)
         bias = masked if bias is None else bias + masked
     if unidirectional:
@@ -244,3 +270,14 @@ def _mask_and_bias(
         masked = torch.zeros_like(ahead, dtype=query.dtype).masked_fill(ahead, torch.finfo(query.dtype).min)
         bias = masked if bias is None else bias + masked
     return bias
+
+
+def _seen(mask: Tensor, samples: int, length: int) -> Tensor:
+    """Which keys are seen, broadcast to (N, heads, S, T), bool."""
+    if mask.dim() == 1:
+        places = torch.arange(length, device=mask.device)
+        within = places < mask[:samples].unsqueeze(1)
+        if len(mask) == 2 * samples:
+            within = within & (places >= mask[samples:].unsqueeze(1))
+        return within[:, None, None, :]
+    return mask.bool().unsqueeze(1) if mask.dim() == 3 else mask.bool()[:, None, None, :]
