@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from onnxprune.config.data import DataSettings
 from onnxprune.config.declare import AUTO
-from onnxprune.config.output import OutputSettings
+from onnxprune.config.evaluation import EvaluationSettings
+from onnxprune.config.output import KernelSettings, OutputSettings
 from onnxprune.config.pruning import CalibrationSettings, PruningSettings
 from onnxprune.config.training import CheckpointSettings, ScheduleSettings, TrainingSettings
 from onnxprune.config.workers import IN_TURN, WorkerSettings
@@ -27,6 +28,8 @@ def conflicts(
     output: OutputSettings,
     checkpoints: CheckpointSettings,
     workers: WorkerSettings,
+    evaluation: EvaluationSettings,
+    kernels: KernelSettings,
 ) -> Iterator[str]:
     """A message for each contradiction, which says how to fix it."""
     rules = (
@@ -38,6 +41,7 @@ def conflicts(
         *_measured(pruning, calibration, data),
         *_workers(pruning, workers),
         *_times(pruning, data, training),
+        *_not_evaluated(evaluation, data, kernels),
     )
     yield from (message for holds, message in rules if holds)
 
@@ -172,6 +176,22 @@ def _measured(pruning: PruningSettings, calibration: CalibrationSettings, data: 
     yield (
         pruning.allocation == "sensitivity" and data.data is None and calibration.calibration_data is None,
         "--allocation sensitivity runs the model on inputs: give --calibration-data or --data",
+    )
+
+
+def _not_evaluated(evaluation: EvaluationSettings, data: DataSettings, kernels: KernelSettings) -> Rules:
+    skipped = not evaluation.evaluate
+    yield (
+        skipped and (evaluation.max_drop is not None or evaluation.max_loss is not None),
+        "--max-drop and --max-loss are measured by the evaluation: remove --no-evaluate, or give a --rate alone",
+    )
+    yield (
+        skipped and (data.eval_data is not None or data.old_data is not None),
+        "--eval-data and --old-data are for the evaluation: remove them, or --no-evaluate",
+    )
+    yield (
+        skipped and kernels.kernels == "measured",
+        "--kernels measured runs the model: use --kernels estimated, or remove --no-evaluate",
     )
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 
-from onnxprune.errors import ModelFileError, first_line
 from onnxprune.model.protos import all_tensors
+from onnxprune.model.sessions import open_mapped, open_session
 from onnxprune.model.wire import with_data_apart
 
 # Models with at least this much data are memory-mapped.
@@ -24,15 +24,14 @@ def make_session(model: Path | onnx.ModelProto, name: str, threads: int = 0) -> 
     `threads`: number of threads of a run; 0: one for each core.
 
     Raises:
+        MissingOperatorError: onnxruntime does not have an operator of the model.
         ModelFileError: onnxruntime refuses the model.
+        SettingError: a library of --custom-ops cannot be loaded.
     """
     if isinstance(model, Path) and (mapped := _mapped_session(model, threads)) is not None:
         return mapped
-    content = str(model) if isinstance(model, Path) else model.SerializeToString()
-    try:
-        return ort.InferenceSession(content, _session_options(threads), providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ModelFileError(f"onnxruntime cannot load {name}: {first_line(error)}") from error
+    content = model if isinstance(model, Path) else model.SerializeToString()
+    return open_session(content, _session_options(threads), name)
 
 
 def _session_options(threads: int) -> ort.SessionOptions:
@@ -55,10 +54,7 @@ def _mapped_session(file: Path, threads: int) -> ort.InferenceSession | None:
         if sum(sizes) < MAPPED_BYTES:
             return None
         options = _session_options(threads)
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(file.parent)
-        )
         # Prepacked weights would be copies in memory.
         options.add_session_config_entry("session.disable_prepacking", "1")
-        return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return open_mapped(proto, file, options)
     return None

@@ -16,7 +16,7 @@ from onnxprune.sparse.opset import raise_opset
 from onnxprune.sparse.rewrite import Stored, quantized_dense, to_ops
 
 External = bool | None
-Same = Callable[[ir.Model, ir.Model], bool]
+Same = Callable[[ir.Model, ir.Model], bool | None]
 Place = Callable[[ir.Model], None]
 
 

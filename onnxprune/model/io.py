@@ -22,8 +22,9 @@ from google.protobuf.message import DecodeError
 
 from onnxprune.errors import ModelFileError, OutputError, first_line
 from onnxprune.model import coo
-from onnxprune.model.check import check_model, external_place
+from onnxprune.model.check import check_model
 from onnxprune.model.constants import constant_tensor, constants, put_tensor
+from onnxprune.model.external import external_place
 from onnxprune.model.functions import inline_weighted
 from onnxprune.model.protos import all_tensors
 from onnxprune.model.replace import copy, data_names, replace, working_folder

@@ -18,7 +18,7 @@ from typing import IO, Any
 import onnx
 from google.protobuf.message import DecodeError
 
-from onnxprune.model.protos import all_tensors
+from onnxprune.model.protos import locations
 from onnxprune.model.wire import NotProtobufError, with_data_apart
 
 try:
@@ -75,20 +75,15 @@ def _data_of(target: Path) -> str | None:
         proto = with_data_apart(target)
     except (OSError, ValueError, DecodeError, NotProtobufError):
         return None
-    locations = {entry.value for entry in _locations(proto)}
-    return next((name for name in data_names(target) if name in locations), None)
+    named = {entry.value for entry in locations(proto)}
+    return next((name for name in data_names(target) if name in named), None)
 
 
 def _rename_data(model: Path, name: str) -> None:
     proto = onnx.load(model, load_external_data=False)
-    for entry in _locations(proto):
+    for entry in locations(proto):
         entry.value = name
     model.write_bytes(proto.SerializeToString())
-
-
-def _locations(proto: onnx.ModelProto) -> Iterator[onnx.StringStringEntryProto]:
-    for tensor, _ in all_tensors(proto):
-        yield from (entry for entry in tensor.external_data if entry.key == "location")
 
 
 @contextlib.contextmanager
