@@ -12,6 +12,7 @@ from onnxprune.model.weights import Weight, find_weights
 from onnxprune.reports.page import page
 from onnxprune.reports.record import FileRecord, record_of_annotations, value_histogram
 from onnxprune.sparse.opening import open_model
+from onnxprune.system.files import write_text
 from onnxprune.system.trust import Paths, trust
 
 REBUILT = (
@@ -32,7 +33,7 @@ def report(model: str | os.PathLike[str], output: str | os.PathLike[str], *, all
     trust(allow_links)
     content = page(rebuilt(model))
     try:
-        Path(output).write_text(content)
+        write_text(output, content)
     except OSError as error:
         raise OutputError(f"{output} cannot be written: {error.strerror}; name another file") from error
 

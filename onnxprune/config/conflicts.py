@@ -135,6 +135,10 @@ def _budgets(pruning: PruningSettings, output: OutputSettings) -> Rules:
 def _searches(pruning: PruningSettings, data: DataSettings, checkpoints: CheckpointSettings) -> Rules:
     searches = pruning.searches
     yield (
+        checkpoints.checkpoint is not None and str(checkpoints.checkpoint).endswith(".onnx"),
+        f"--checkpoint {checkpoints.checkpoint} is the name of a model: give another file",
+    )
+    yield (
         checkpoints.resume and checkpoints.checkpoint is None and not searches,
         "--resume needs a file to resume from: give --checkpoint FILE",
     )
