@@ -86,6 +86,7 @@ class Outcome:
     @property
     def errors(self) -> tuple[float, float]:
         """Test error of the baseline and of the pruned model, in per cent."""
+        assert self.report.evaluation is not None
         baseline, pruned = (self.report.evaluation[model]["value"] for model in ("baseline", "pruned"))
         return 100 * (1 - baseline), 100 * (1 - pruned)
 

@@ -13,6 +13,10 @@ class ModelFileError(OnnxPruneError):
     """The model file is missing, broken, or not one that onnxruntime runs."""
 
 
+class MissingOperatorError(ModelFileError):
+    """onnxruntime does not have an operator of the model, or not for its types."""
+
+
 class NothingToPruneError(OnnxPruneError):
     """The model has no weight that can be pruned, or every weight is excluded."""
 

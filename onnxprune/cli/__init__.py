@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from onnxprune.errors import OnnxPruneError
 from onnxprune.model.replace import remove_working_folders
 
 STATUS_BAD_INPUT = 2
+# Where a file that no stage expects to fail at cannot be written.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 STATUS_INTERRUPTED = 130
 HELP = ("-h", "--help")
 INTERRUPTED = "interrupted; the output file was not changed"
@@ -59,6 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(
             "out of memory; the output file was not changed: use a machine with more memory", STATUS_BAD_INPUT
         )
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        _fail(f"{error.strerror}; the output file was not changed: free space on the disk", STATUS_BAD_INPUT)
     except (click.Abort, KeyboardInterrupt):
         _fail(INTERRUPTED, STATUS_INTERRUPTED)
 

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from onnxprune.cli.flags import CONTEXT, GroupedCommand, option_of, settings_of
 from onnxprune.cli.report_options import ReportOptions
 from onnxprune.cli.tables.trials import trials_table
-from onnxprune.cli.terminal import console, progress_bar
+from onnxprune.cli.terminal import check_writable, console, progress_bar
 from onnxprune.commands.prune import prune as run_prune
 from onnxprune.commands.retrain import retrain as run_retrain
 from onnxprune.config.checks import parse_fraction
@@ -66,6 +66,7 @@ def prune(
     """Prune an ONNX model, fine-tune it on data, evaluate it in onnxruntime, and write OUT.onnx."""
     config = PruneConfig(**settings)
     reporting.check()
+    check_writable("--save-config", save_config)
     if save_config is not None:
         save_recipe(Path(save_config), config)
     with progress_bar() as progress:

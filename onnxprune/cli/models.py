@@ -16,6 +16,7 @@ from onnxprune.commands.compare import TOLERANCE
 from onnxprune.commands.compare import compare as run_compare
 from onnxprune.commands.inspect import inspect as run_inspect
 from onnxprune.config.data import DataSettings
+from onnxprune.config.model import ModelSettings
 from onnxprune.config.workers import IN_TURN
 from onnxprune.evaluation.comparison import Tolerance
 
@@ -34,11 +35,12 @@ LABEL_OFFSET = click.option(
     context_settings=CONTEXT, short_help="Show weights, density, and what cannot be pruned and why."
 )
 @click.argument("source", metavar="MODEL.onnx")
+@flag_like(ModelSettings, "allow_links")
 @click.option("--json", "json_path", metavar="FILE", help="Also write it as JSON.")
-def inspect(source: str, json_path: str | None) -> None:
+def inspect(source: str, allow_links: tuple[str, ...], json_path: str | None) -> None:
     """Show the weights of an ONNX model: shape, density, and what cannot be pruned and why."""
     check_writable("--json", json_path)
-    found = run_inspect(source)
+    found = run_inspect(source, allow_links=allow_links)
     console().print(inspection_tables(found))
     write_json(json_path, found.to_dict())
 
@@ -48,12 +50,13 @@ def inspect(source: str, json_path: str | None) -> None:
 )
 @click.argument("source", metavar="MODEL.onnx")
 @click.argument("target", metavar="OUT.html")
-def report(source: str, target: str) -> None:
+@flag_like(ModelSettings, "allow_links")
+def report(source: str, target: str, allow_links: tuple[str, ...]) -> None:
     """Rebuild the HTML report of a model that onnxprune wrote, from its weights and its metadata."""
     from onnxprune.commands.report import report
 
     check_writable("OUT.html", target)
-    report(source, target)
+    report(source, target, allow_links=allow_links)
 
 
 @click.command(
@@ -91,6 +94,8 @@ def report(source: str, target: str) -> None:
     help="Absolute tolerance.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random inputs.")
+@flag_like(ModelSettings, "allow_links")
+@flag_like(ModelSettings, "custom_ops")
 @click.option("--json", "json_path", metavar="FILE", help="Also write the results as JSON.")
 def compare(
     first: str,
@@ -104,6 +109,8 @@ def compare(
     check_rtol: float,
     check_atol: float,
     seed: int,
+    allow_links: tuple[str, ...],
+    custom_ops: tuple[str, ...],
     json_path: str | None,
 ) -> None:
     """Run two models on the same inputs. The exit status is 1 if |A - B| > atol + rtol * |A| for any element."""
@@ -120,6 +127,8 @@ def compare(
         postprocess=postprocess,
         tolerance=tolerance,
         seed=seed,
+        allow_links=allow_links,
+        custom_ops=custom_ops,
     )
     console().print(comparison_table(result, tolerance))
     write_json(json_path, result.to_dict() | {"tolerance": asdict(tolerance)})
@@ -165,6 +174,8 @@ def compare(
     metavar="N|ray://HOST:PORT",
     help="Measure the weights at once: in N processes on this machine, or on a Ray cluster.",
 )
+@flag_like(ModelSettings, "allow_links")
+@flag_like(ModelSettings, "custom_ops")
 @click.option(
     "--json", "json_path", metavar="FILE", help="Save the scan here. If the file exists, resume from it."
 )
@@ -178,6 +189,8 @@ def sensitivity(
     rates: tuple[float, ...],
     samples: int,
     workers: str,
+    allow_links: tuple[str, ...],
+    custom_ops: tuple[str, ...],
     json_path: str | None,
     plot: str | None,
 ) -> None:
@@ -200,6 +213,8 @@ def sensitivity(
             samples=samples,
             state=json_path,
             workers=workers,
+            allow_links=allow_links,
+            custom_ops=custom_ops,
             progress=partial(progress, "scan"),
         )
     console().print(scan_table(found))

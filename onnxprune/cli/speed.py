@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from onnxprune.cli.flags import CONTEXT
+from onnxprune.cli.flags import CONTEXT, flag_like
 from onnxprune.cli.terminal import check_writable, console, progress_bar, write_json
+from onnxprune.config.model import ModelSettings
 
 
 @click.command(
@@ -36,20 +37,15 @@ from onnxprune.cli.terminal import check_writable, console, progress_bar, write_
     metavar="S",
     help="Time for trying whole graphs, after every node has been measured.",
 )
-def tune(source: str, target: str, input_shape: tuple[str, ...], threads: int, seconds: float) -> None:
+@flag_like(ModelSettings, "allow_links")
+@flag_like(ModelSettings, "custom_ops")
+def tune(source: str, target: str, **options: Any) -> None:
     """Measure on this machine which nodes the sparse kernels make faster, and write the model with that choice."""
     from onnxprune.cli.tables.tuning import tuning_tables
     from onnxprune.commands.tune import tune
 
     with progress_bar() as progress:
-        tuning = tune(
-            source,
-            target,
-            input_shape=input_shape,
-            threads=threads,
-            seconds=seconds,
-            progress=progress,
-        )
+        tuning = tune(source, target, **options, progress=progress)
     console().print(tuning_tables(tuning))
 
 
@@ -101,6 +97,8 @@ def tune(source: str, target: str, input_shape: tuple[str, ...], threads: int, s
     multiple=True,
     help="Shape of an input of the two files, for example x:1,3,224,224. Repeatable.",
 )
+@flag_like(ModelSettings, "allow_links")
+@flag_like(ModelSettings, "custom_ops")
 @click.option("--json", "json_path", metavar="FILE", help="Also write the results as JSON.")
 def bench(files: tuple[str, ...], suite: str | None, json_path: str | None, **options: Any) -> None:
     """Compare latency and memory of a model and its pruned version, or run a suite of layers or models."""

@@ -8,13 +8,13 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from onnxprune.errors import OutputError
+from onnxprune.system.files import write_text
 
 LOG = logging.getLogger("onnxprune")
 LOG.setLevel(logging.INFO)
@@ -22,6 +22,7 @@ LOG.setLevel(logging.INFO)
 QUIET_SECONDS = 1.0
 # Tables that go to a file or pipe have no terminal to fit.
 PIPED_WIDTH = 120
+MODEL_SUFFIX = ".onnx"
 
 
 def console() -> Console:
@@ -75,8 +76,10 @@ def check_writable(flag: str, path: str | None) -> None:
     """Check before the work that a file can be written.
 
     Raises:
-        OutputError: it is a folder, or its folder does not exist.
+        OutputError: it is a folder, its folder does not exist, or it is a model.
     """
+    if path is not None and path.endswith(MODEL_SUFFIX):
+        raise OutputError(f"{flag} {path} is the name of a model: name another file")
     if path is not None and (os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or ".")):
         raise OutputError(f"{flag} {path} cannot be written: name a file in an existing folder")
 
@@ -89,7 +92,7 @@ def write(flag: str, path: str | None, content: str) -> None:
     if path is None:
         return
     try:
-        Path(path).write_text(content)
+        write_text(path, content)
     except OSError as error:
         raise OutputError(
             f"{flag} {path} cannot be written: {error.strerror}; the other output is complete"

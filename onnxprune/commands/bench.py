@@ -18,6 +18,7 @@ from onnxprune.latency.models import SEARCH_SECONDS, bench_models
 from onnxprune.latency.networks import NETWORKS
 from onnxprune.latency.race import Row
 from onnxprune.sparse.choose import require_kernels
+from onnxprune.system.trust import Paths, trust
 
 
 @dataclass(frozen=True)
@@ -41,18 +42,21 @@ def bench(
     threads: Sequence[int] = (),
     seconds: float = SEARCH_SECONDS,
     progress: Callable[[str, float], None] = lambda row, fraction: None,
+    allow_links: Paths = (),
+    custom_ops: Paths = (),
 ) -> Benchmark:
     """Time two files side by side, or the rows of a `suite` ("layers" or "models") whose names match `only` (globs).
 
     `density` (fractions of the weights kept) and `batch` (sizes) are for layers, `input_shape` is for files. `isa`:
     instruction sets whose kernels are also timed; `threads` of onnxruntime, one run for each (0: its own choice);
-    `seconds` of searching for the fastest kernels of each network.
+    `seconds` of searching for the fastest kernels of each network. `allow_links`, `custom_ops`: as in `prune`.
 
     Raises:
         SettingError: neither two files nor a suite are given, or `only` matches no row.
         OnnxPruneError: what is wrong, and how to fix it.
     """
     require_kernels()
+    trust(allow_links, custom_ops)
     if suite is None:
         if baseline is None or pruned is None:
             raise SettingError("give two files, DENSE.onnx PRUNED.onnx, or --suite layers or models")

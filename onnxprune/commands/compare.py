@@ -18,6 +18,7 @@ from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.model.io import ModelLike, load
 from onnxprune.reports.record import written_transform
+from onnxprune.system.trust import Paths, trust
 
 TOLERANCE = Tolerance(relative=1e-4, absolute=1e-5)
 
@@ -34,17 +35,21 @@ def compare(
     postprocess: str | None = None,
     tolerance: Tolerance = TOLERANCE,
     seed: int = 0,
+    allow_links: Paths = (),
+    custom_ops: Paths = (),
 ) -> Evaluation:
     """Run both models on `data`, as in `prune`, or on random inputs (of the shapes in `input_shape`).
 
     `transform`, `label_offset`, `metric`, `postprocess`: as in `prune`; without `transform`, that of the job that wrote
     one of the models. `mismatched` of an output counts the elements that differ by more than the tolerance.
+    `allow_links`, `custom_ops`: as in `prune`.
 
     Raises:
         ModelFileError: a model is broken, or the models have different inputs or outputs.
         DataError: the data does not fit the first model.
         SettingError: `input_shape` or `transform` does not fit the first model, or there is no such metric.
     """
+    trust(allow_links, custom_ops)
     models = [load(source) for source in (first, second)]
     metrics = Metrics.of(EvaluationSettings(metric=metric, postprocess=postprocess), models[0][0])
     names = [origin.name for _, origin in models]

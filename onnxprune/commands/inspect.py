@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnxprune.model.io import ModelLike
 from onnxprune.model.weights import Unprunable, Weight, find_weights
 from onnxprune.sparse.opening import open_model
+from onnxprune.system.trust import Paths, trust
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,15 @@ class Inspection:
         return asdict(self) | {"weights": weights}
 
 
-def inspect(model: ModelLike) -> Inspection:
+def inspect(model: ModelLike, *, allow_links: Paths = ()) -> Inspection:
     """The weights of a model with their density, and those that cannot be pruned with the reason.
+
+    `allow_links`: as in `prune`.
 
     Raises:
         ModelFileError: there is no such file, it is not ONNX, or it is broken.
     """
+    trust(allow_links)
     opened = open_model(model)
     graph, found = opened.model.graph, find_weights(opened.model)
     inputs = [value for value in graph.inputs if not value.is_initializer()]

@@ -16,6 +16,7 @@ from onnxprune.pruning.criteria import find_criterion
 from onnxprune.pruning.schedule import make_schedule
 from onnxprune.sparse.opening import open_model
 from onnxprune.system.packages import require_package
+from onnxprune.system.trust import trust
 
 if TYPE_CHECKING:
     from onnxprune.training.session import PruningSession
@@ -71,6 +72,7 @@ def pruning_session(model: ModelLike, updates: int, **settings: Any) -> PruningS
         )
     if updates < 1:
         raise SettingError(f"updates is {updates}: it must be 1 or more")
+    trust(config.allow_links, config.custom_ops)
     opened = open_model(model)
     weights = usable_weights(opened.model, opened.origin.name, config).prunable
     pruner = make_pruner(opened.model, weights, config)

@@ -12,6 +12,8 @@ from onnxprune.model.weights import Weight, find_weights
 from onnxprune.reports.page import page
 from onnxprune.reports.record import FileRecord, record_of_annotations, value_histogram
 from onnxprune.sparse.opening import open_model
+from onnxprune.system.files import write_text
+from onnxprune.system.trust import Paths, trust
 
 REBUILT = (
     "This report was rebuilt from the weights and the metadata of {}. Only the report that the job itself writes "
@@ -19,16 +21,19 @@ REBUILT = (
 )
 
 
-def report(model: str | os.PathLike[str], output: str | os.PathLike[str]) -> None:
+def report(model: str | os.PathLike[str], output: str | os.PathLike[str], *, allow_links: Paths = ()) -> None:
     """Write the HTML report of a model that onnxprune wrote, from its weights and its metadata.
+
+    `allow_links`: as in `prune`.
 
     Raises:
         ModelFileError: the file cannot be read, or onnxprune did not write it.
         OutputError: the report cannot be written.
     """
+    trust(allow_links)
     content = page(rebuilt(model))
     try:
-        Path(output).write_text(content)
+        write_text(output, content)
     except OSError as error:
         raise OutputError(f"{output} cannot be written: {error.strerror}; name another file") from error
 

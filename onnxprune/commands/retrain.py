@@ -27,6 +27,7 @@ from onnxprune.model.weights import Weight, find_weights
 from onnxprune.pruning.allocation import included
 from onnxprune.reports.record import record_of_annotations, written_transform
 from onnxprune.sparse.opening import open_model
+from onnxprune.system.trust import trust
 
 # Settings of the job that wrote the model, which the new file keeps, and how images become its inputs.
 INHERITED = ("format", "values", "transform", "include")
@@ -56,6 +57,7 @@ def retrain(
     unknown = sorted(settings.keys() - RetrainSettings.__dataclass_fields__.keys())
     if unknown:
         raise SettingError(f"{unknown[0]} is not a setting of retrain: use prune to prune further")
+    trust(settings.get("allow_links", ()), settings.get("custom_ops", ()))
     opened = open_model(model)
     data = None
     if not (isinstance(source, str) and source == SYNTHETIC):

@@ -23,6 +23,7 @@ from onnxprune.model.io import ModelLike
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.sensitivity import RATES, Scan, scan
 from onnxprune.sparse.opening import open_model
+from onnxprune.system.trust import Paths, trust
 
 
 def sensitivity(
@@ -38,16 +39,19 @@ def sensitivity(
     seed: int = 0,
     workers: str | int = IN_TURN,
     progress: Callable[[float], None] = lambda fraction: None,
+    allow_links: Paths = (),
+    custom_ops: Paths = (),
 ) -> Scan:
     """Prune one weight at a time at each of the rates, and measure the deviation of the outputs.
 
     `data`: as in `prune`; the first `samples` are used, fewer if they would not fit in memory. `input_shape`: shapes of
     synthetic inputs. `transform`, `label_offset`: as in `prune`. `state`: a JSON file to save the scan to and to resume
-    from. `workers`: as in `prune`; each measures a part of the weights.
+    from. `workers`: as in `prune`; each measures a part of the weights. `allow_links`, `custom_ops`: as in `prune`.
 
     Raises:
         OnnxPruneError: what is wrong, and how to fix it.
     """
+    trust(allow_links, custom_ops)
     opened, shapes = open_model(model), input_shapes(input_shape)
     graph, origin = opened.model, opened.origin
     weights = find_weights(graph).prunable

@@ -21,6 +21,7 @@ from onnxprune.sparse.choose import SEARCH_SECONDS, Choice, choose_auto
 from onnxprune.sparse.functions import SPARSE_WEIGHT
 from onnxprune.sparse.placement import sparse_nodes
 from onnxprune.sparse.rewrite import to_ops
+from onnxprune.system.trust import Paths, trust
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,20 @@ def tune(
     threads: int = 0,
     seconds: float = SEARCH_SECONDS,
     progress: Callable[[str, float], None] = lambda stage, fraction: None,
+    allow_links: Paths = (),
+    custom_ops: Paths = (),
 ) -> Tuning:
     """Measure each sparse node and the whole graph, and write the model with the fastest choice for this machine.
 
     `source`: a file that onnxprune wrote; one of `--format dense` or `coo` is written in the `ops` format. Weights keep
     their values and how they are stored; the rest of the model is unchanged. `threads`: of onnxruntime (0: its own
-    choice). `seconds`: time for the search over whole graphs.
+    choice). `seconds`: time for the search over whole graphs. `allow_links`, `custom_ops`: as in `prune`.
 
     Raises:
         OnnxPruneError: what is wrong, and how to fix it; nothing was written.
     """
     progress("load", 0.0)
+    trust(allow_links, custom_ops)
     model, origin = load(source)
     target = Path(target)
     stored = to_ops(model, find_weights(model).prunable)

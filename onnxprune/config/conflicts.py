@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from onnxprune.config.data import DataSettings
 from onnxprune.config.declare import AUTO
-from onnxprune.config.output import OutputSettings
+from onnxprune.config.evaluation import EvaluationSettings
+from onnxprune.config.output import KernelSettings, OutputSettings
 from onnxprune.config.pruning import BLOCKS, CalibrationSettings, PruningSettings
 from onnxprune.config.quantization import QuantizationSettings
 from onnxprune.config.training import CheckpointSettings, ScheduleSettings, TrainingSettings
@@ -29,6 +30,8 @@ def conflicts(
     quantization: QuantizationSettings,
     checkpoints: CheckpointSettings,
     workers: WorkerSettings,
+    evaluation: EvaluationSettings,
+    kernels: KernelSettings,
 ) -> Iterator[str]:
     """A message for each contradiction, which says how to fix it."""
     rules = (
@@ -41,6 +44,7 @@ def conflicts(
         *_workers(pruning, workers),
         *_times(pruning, data, training),
         *_quantized(pruning, output, quantization),
+        *_not_evaluated(evaluation, data, kernels, quantization),
     )
     yield from (message for holds, message in rules if holds)
 
@@ -154,6 +158,10 @@ def _budgets(pruning: PruningSettings, output: OutputSettings) -> Rules:
 def _searches(pruning: PruningSettings, data: DataSettings, checkpoints: CheckpointSettings) -> Rules:
     searches = pruning.searches
     yield (
+        checkpoints.checkpoint is not None and str(checkpoints.checkpoint).endswith(".onnx"),
+        f"--checkpoint {checkpoints.checkpoint} is the name of a model: give another file",
+    )
+    yield (
         checkpoints.resume and checkpoints.checkpoint is None and not searches,
         "--resume needs a file to resume from: give --checkpoint FILE",
     )
@@ -195,6 +203,31 @@ def _measured(pruning: PruningSettings, calibration: CalibrationSettings, data: 
     yield (
         pruning.allocation == "sensitivity" and data.data is None and calibration.calibration_data is None,
         "--allocation sensitivity runs the model on inputs: give --calibration-data or --data",
+    )
+
+
+def _not_evaluated(
+    evaluation: EvaluationSettings,
+    data: DataSettings,
+    kernels: KernelSettings,
+    quantization: QuantizationSettings,
+) -> Rules:
+    skipped = not evaluation.evaluate
+    yield (
+        skipped and quantization.quantizes,
+        "--quantize runs the model to measure its activations: remove --quantize, or --no-evaluate",
+    )
+    yield (
+        skipped and (evaluation.max_drop is not None or evaluation.max_loss is not None),
+        "--max-drop and --max-loss are measured by the evaluation: remove --no-evaluate, or give a --rate alone",
+    )
+    yield (
+        skipped and (data.eval_data is not None or data.old_data is not None),
+        "--eval-data and --old-data are for the evaluation: remove them, or --no-evaluate",
+    )
+    yield (
+        skipped and kernels.kernels == "measured",
+        "--kernels measured runs the model: use --kernels estimated, or remove --no-evaluate",
     )
 
 

@@ -46,6 +46,13 @@ class EvaluationSettings:
         trains=False,
     )
 
+    evaluate: bool = setting(
+        True,
+        "Evaluate both models in onnxruntime. Without it and without data, the model is not run at all, which allows "
+        "operators that onnxruntime does not have: the file says that nothing was evaluated.",
+        trains=False,
+    )
+
     @property
     def metrics(self) -> tuple[str, ...]:
         """The names of `metric`, each once."""

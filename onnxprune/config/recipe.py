@@ -12,6 +12,7 @@ import yaml
 
 from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import OutputError, SettingError, first_line
+from onnxprune.system.files import write_text
 
 
 def load_recipe(path: Path) -> dict[str, Any]:
@@ -64,6 +65,6 @@ def save_recipe(path: Path, config: PruneConfig) -> None:
         OutputError: the file cannot be written.
     """
     try:
-        path.write_text(recipe_text(config.to_dict()))
+        write_text(path, recipe_text(config.to_dict()))
     except OSError as error:
         raise OutputError(f"--save-config {path} cannot be written: {error.strerror}") from error

@@ -11,6 +11,7 @@ from onnxprune.config.conflicts import conflicts
 from onnxprune.config.data import DataSettings
 from onnxprune.config.declare import AUTO, describe_source, setting
 from onnxprune.config.evaluation import EvaluationSettings
+from onnxprune.config.model import ModelSettings
 from onnxprune.config.output import KernelSettings, OutputSettings
 from onnxprune.config.pruning import AMOUNTS, CalibrationSettings, PruningSettings
 from onnxprune.config.quantization import QuantizationSettings
@@ -24,6 +25,7 @@ from onnxprune.config.training import (
 )
 from onnxprune.config.workers import WorkerSettings, parse_workers
 from onnxprune.errors import SettingError
+from onnxprune.system.trust import texts
 
 # In the order of the help.
 PARTS: tuple[type, ...] = (
@@ -38,6 +40,7 @@ PARTS: tuple[type, ...] = (
     OutputSettings,
     QuantizationSettings,
     KernelSettings,
+    ModelSettings,
     WorkerSettings,
 )
 DATA_SOURCES = ("data", "validation_data", "eval_data", "old_data", "calibration_data")
@@ -46,6 +49,7 @@ DATA_SOURCES = ("data", "validation_data", "eval_data", "old_data", "calibration
 # Fields come in the order of the last base first.
 @dataclass(frozen=True)
 class RetrainSettings(
+    ModelSettings,
     KernelSettings,
     OutputSettings,
     FineTuneSettings,
@@ -63,6 +67,7 @@ class RetrainSettings(
 @dataclass(frozen=True)
 class PruneConfig(
     WorkerSettings,
+    ModelSettings,
     KernelSettings,
     QuantizationSettings,
     OutputSettings,
@@ -97,7 +102,7 @@ class PruneConfig(
                 raise SettingError(f"{flag_of(each)} is {value!r}: it must be one of {', '.join(choices)}")
         if self.loss not in LOSSES and ":" not in self.loss:
             raise SettingError(f"--loss is {self.loss!r}: it must be {', '.join(LOSSES)} or MODULE:FUNCTION")
-        for message in conflicts(self, self, self, self, self, self, self, self, self):
+        for message in conflicts(self, self, self, self, self, self, self, self, self, self, self):
             raise SettingError(message)
 
     def _normalize(self) -> None:
@@ -105,6 +110,8 @@ class PruneConfig(
         for name in ("exclude", "include", "quantize_exclude", "distill_features"):
             value = getattr(self, name)
             self._set(name, (value,) if isinstance(value, str) else tuple(value))
+        for name in ("allow_links", "custom_ops"):
+            self._set(name, texts(getattr(self, name)))
         for name in ("checkpoint", "frontier"):
             if getattr(self, name) is not None:
                 self._set(name, os.fspath(getattr(self, name)))
@@ -122,6 +129,11 @@ class PruneConfig(
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
+
+    @property
+    def runs_model(self) -> bool:
+        """Whether the job runs the model in onnxruntime."""
+        return self.evaluate or self.data is not None or self.calibration_data is not None
 
     def training(self) -> dict[str, Any]:
         """The settings that affect the weights of the result, as JSON types."""
@@ -142,6 +154,8 @@ class PruneConfig(
             ],
             "dropout": [list(pair) for pair in self.dropouts],
             "distill_features": list(self.distill_features),
+            "allow_links": list(texts(self.allow_links)),
+            "custom_ops": list(texts(self.custom_ops)),
             **{name: describe_source(settings[name]) for name in DATA_SOURCES},
         }
 

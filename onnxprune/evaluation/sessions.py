@@ -9,9 +9,9 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 
-from onnxprune.errors import ModelFileError, first_line
 from onnxprune.evaluation.draws import DROPOUT, RANDOM, seed_draws
 from onnxprune.model.protos import all_tensors
+from onnxprune.model.sessions import Make, open_mapped, open_session
 from onnxprune.model.wire import with_data_apart
 
 # Models with at least this much data are memory-mapped.
@@ -26,22 +26,23 @@ def make_session(model: Path | onnx.ModelProto, name: str, threads: int = 0) -> 
     One that draws random numbers is a `SeededSession`. `threads`: number of threads of a run; 0: one for each core.
 
     Raises:
+        MissingOperatorError: onnxruntime does not have an operator of the model.
         ModelFileError: onnxruntime refuses the model.
+        SettingError: a library of --custom-ops cannot be loaded.
     """
     if isinstance(model, Path) and (mapped := _mapped_session(model, threads)) is not None:
         return mapped
-    content = str(model) if isinstance(model, Path) else model.SerializeToString()
-    found: dict[str, str] = {}
+    content = model if isinstance(model, Path) else model.SerializeToString()
+    options = _session_options(threads)
     if isinstance(content, bytes) and _may_draw(content):
         seeded = onnx.ModelProto.FromString(content)
         if found := seed_draws(seeded):
-            content = seeded.SerializeToString()
-    try:
-        if found:
-            return SeededSession(content, _session_options(threads), found)
-        return ort.InferenceSession(content, _session_options(threads), providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ModelFileError(f"onnxruntime cannot load {name}: {first_line(error)}") from error
+            return open_session(seeded.SerializeToString(), options, name, make=_seeded(found))
+    return open_session(content, options, name)
+
+
+def _seeded(drawn: Mapping[str, str]) -> Make:
+    return lambda content, options: SeededSession(content, options, drawn)
 
 
 class SeededSession(ort.InferenceSession):
@@ -96,13 +97,9 @@ def _mapped_session(file: Path, threads: int) -> ort.InferenceSession | None:
         if not found and sum(sizes) < MAPPED_BYTES:
             return None
         options = _session_options(threads)
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(file.parent)
-        )
-        content = proto.SerializeToString()
         if found:
-            return SeededSession(content, options, found)
+            return open_mapped(proto, file, options, _seeded(found))
         # Prepacked weights would be copies in memory.
         options.add_session_config_entry("session.disable_prepacking", "1")
-        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return open_mapped(proto, file, options)
     return None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import OutputError
-from onnxprune.model.replace import data_names, replacing, working_folder
+from onnxprune.model.replace import data_files, replacing, working_folder
 
 
 def make_folder(folder: Path, flag: str) -> None:
@@ -53,15 +53,17 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
 
 def read_files(folder: Path, model: str, *others: str) -> dict[str, bytes]:
     """The files of a job that exist, external data before the model that refers to it."""
-    names = (*data_names(Path(model)), model, *others)
-    return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
+    data = (path.name for path in data_files(folder / model))
+    return {
+        name: (folder / name).read_bytes() for name in (*data, model, *others) if (folder / name).exists()
+    }
 
 
 def remove_files(folder: Path, names: Iterable[str]) -> None:
     """Remove files if they exist, those of models with their external data."""
     for name in names:
-        for file in (name, *data_names(Path(name))):
-            (folder / file).unlink(missing_ok=True)
+        for file in (folder / name, *data_files(folder / name)):
+            file.unlink(missing_ok=True)
 
 
 @contextmanager

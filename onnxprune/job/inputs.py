@@ -13,11 +13,12 @@ from onnxprune.calibration.synthetic import NAME as SYNTHETIC
 from onnxprune.calibration.synthetic import synthetic_data
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.dataset import Dataset, class_names
+from onnxprune.data.random import random_data
 from onnxprune.data.request import TRAIN, VALIDATION, Request
 from onnxprune.data.sources import load_data, transform_of
 from onnxprune.data.specs import InputSpec, check_shapes, input_specs, sized
 from onnxprune.errors import DataError
-from onnxprune.evaluation.runs import check_runs, patience, random_inputs
+from onnxprune.evaluation.runs import FREE_SIZES, check_runs, patience, random_inputs
 from onnxprune.evaluation.scores import BY_KIND, Metrics
 from onnxprune.job.losses import check_losses
 from onnxprune.job.requirements import is_calibrated
@@ -49,9 +50,11 @@ class JobData:
 
 
 def read_job_data(
-    model: ir.Model, baseline: ort.InferenceSession, config: PruneConfig, data: Dataset | None = None
+    model: ir.Model, baseline: ort.InferenceSession | None, config: PruneConfig, data: Dataset | None = None
 ) -> JobData:
     """The data of the settings, split and tried on the model; without any, generated inputs.
+
+    `baseline`: None for a job that does not run the model and has no data.
 
     Generated inputs have the shape of --input-shape, else that of the samples of --eval-data. `data`: the data of
     --data, if it has been opened already.
@@ -61,6 +64,10 @@ def read_job_data(
         SettingError: --input-shape does not fit the model.
     """
     specs, metrics = input_specs(model), Metrics.of(config, model, config.loss)
+    if baseline is None:
+        check_shapes(specs, config.input_shapes)
+        shapes = random_data(sized(specs, config.input_shapes), FREE_SIZES[0], config.seed)
+        return JobData(specs, None, None, shapes, None, None, metrics)
     validating = Request(specs, config.transform, config.label_offset, VALIDATION)
     test = None if config.eval_data is None else read_samples(config.eval_data, baseline, validating, metrics)
     asked = config.input_shapes

@@ -35,8 +35,13 @@ def place_kernels(
         choose_portable(model, feeds)
 
 
-def same_outputs(data: JobData, before: ir.Model, after: ir.Model) -> bool:
-    """Whether two forms of a model give the same outputs, up to rounding; False if one does not run."""
+def same_outputs(data: JobData | None, before: ir.Model, after: ir.Model) -> bool | None:
+    """Whether two forms of a model give the same outputs, up to rounding; False if one does not run.
+
+    None: it is not known, because the job runs no model and has no `data`.
+    """
+    if data is None:
+        return None
     try:
         sessions = []
         for model in (before, after):

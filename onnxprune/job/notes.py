@@ -34,6 +34,11 @@ def notes(
     computed: tuple[Computed, ...],
 ) -> Iterator[str]:
     """The notes of a finished job; a search adds its own."""
+    if not config.evaluate:
+        yield (
+            "Not evaluated (--no-evaluate): how far the outputs are from those of the input model is not known. "
+            "Compare both where their operators are: onnxprune compare, with --custom-ops LIBRARY if need be."
+        )
     yield from _on_data(config, origin, target, data)
     if by_magnitude:
         yield (
@@ -67,7 +72,7 @@ def _on_data(config: PruneConfig, origin: Source, target: Path | None, data: Job
         )
     elif config.data == SYNTHETIC:
         yield (f"Fine-tuned by distillation on {data.training.name}: real --data gives better results.")
-    elif config.eval_data is None:
+    elif config.eval_data is None and config.evaluate:
         yield (
             f"Evaluated on the {data.test.name}, which also selected the best epoch: "
             "give --eval-data for an independent evaluation."
@@ -87,7 +92,7 @@ def _on_data(config: PruneConfig, origin: Source, target: Path | None, data: Job
             "without labels."
         )
     yield from dict.fromkeys(note for each in data.given() for note in each.notes)
-    if not data.test.labeled:
+    if config.evaluate and not data.test.labeled:
         yield "There are no labels: the evaluation compares the outputs of both models, it is not an accuracy."
     elif not config.metrics and all(form.kind == "other" for form in label_forms(data.test).values()):
         yield (
@@ -96,8 +101,10 @@ def _on_data(config: PruneConfig, origin: Source, target: Path | None, data: Job
         )
 
 
-def outcome_notes(evaluation: Evaluation, data: JobData) -> Iterator[str]:
+def outcome_notes(evaluation: Evaluation | None, data: JobData) -> Iterator[str]:
     """Where outputs are not finite, and whether only the pruned model is no better than guessing."""
+    if evaluation is None:
+        return
     if evaluation.draws:
         yield evaluation.draws
     for output in evaluation.outputs:

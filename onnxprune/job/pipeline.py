@@ -12,7 +12,7 @@ import onnx
 import onnxruntime as ort
 
 from onnxprune.config.settings import PruneConfig
-from onnxprune.errors import ValidationError
+from onnxprune.errors import MissingOperatorError, ValidationError
 from onnxprune.evaluation.comparison import Evaluation, compare
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.deadline import training_deadline
@@ -30,6 +30,7 @@ from onnxprune.job.requirements import check_requirements
 from onnxprune.job.result import ALONE, Context, Progress, Result
 from onnxprune.job.settling import as_settled, settle
 from onnxprune.job.store import store
+from onnxprune.model.check import check_types
 from onnxprune.model.io import ModelLike, Source, Staging, staging
 from onnxprune.model.listed import relist
 from onnxprune.reports.record import Report
@@ -39,6 +40,7 @@ from onnxprune.system.memory import free_memory
 from onnxprune.system.packages import versions
 from onnxprune.system.processes import is_first_process
 from onnxprune.system.stopwatch import Stopwatch
+from onnxprune.system.trust import trust
 from onnxprune.training.norms import fold_norms
 
 
@@ -55,6 +57,7 @@ def run(
         OnnxPruneError: what is wrong, and how to fix it; nothing was written.
     """
     check_requirements(config)
+    trust(config.allow_links, config.custom_ops)
     target = target if is_first_process() else None
     watch = Stopwatch(progress)
     begun = time.monotonic()
@@ -63,17 +66,18 @@ def run(
         model, origin, computed = opened.model, opened.origin, opened.computed
         if config.overridable:
             relist(model, origin.listed)
-        # A model that onnxruntime accepts is valid for all later stages.
-        baseline = make_session(origin.file, origin.name)
+        baseline = open_baseline(origin, config)
         weights = usable_weights(model, origin.name, config)
         records = Records(weights, config)
     with staging(target, origin) as stage:
         with watch("read data"):
             data = read_job_data(model, baseline, config, context.data)
             sample = sample_shapes(data.test)
-            warnings = look(baseline, data, config) if context.looks and is_first_process() else ()
-            seconds = config.seconds
-            deadline = None if seconds is None else training_deadline(begun, seconds, baseline, data)
+            looks = context.looks and is_first_process()
+            warnings = look(baseline, data, config) if baseline is not None and looks else ()
+            deadline = None
+            if config.seconds is not None and baseline is not None:
+                deadline = training_deadline(begun, config.seconds, baseline, data)
             # Its weights would stay in memory beside those that are pruned.
             del baseline
             free_memory()
@@ -97,15 +101,18 @@ def run(
                 choices = (*choices, quantization)
         with watch("write"):
             place = partial(place_kernels, config=config, data=data, progress=partial(progress, "write"))
-            stored = store(model, stage, config, origin.external, partial(same_outputs, data), place)
+            same = partial(same_outputs, data if config.runs_model else None)
+            stored = store(model, stage, config, origin.external, same, place)
             rounded_away = records.stored(stored)
         with watch("evaluate"):
             curves, by_magnitude = plan.curves, plan.by_magnitude
             # The files are evaluated, so the model in memory is no longer needed.
             del opened, source, model, weights, plan
             free_memory()
-            evaluation, old = evaluate(origin, stage, data, partial(progress, "evaluate"))
-        refuse_worse(evaluation, config, target)
+            evaluation = old = None
+            if config.evaluate:
+                evaluation, old = evaluate(origin, stage, data, partial(progress, "evaluate"))
+                refuse_worse(evaluation, config, target)
         report = Report(
             versions=versions(),
             settings=(context.settings or as_settled(given, config)).to_dict() | data.guessed(config),
@@ -115,7 +122,7 @@ def run(
             layers=tuple(records.layers),
             unprunable=records.unprunable,
             surgery=asdict(surgery) if surgery else {},
-            evaluation=evaluation.to_dict(),
+            evaluation=None if evaluation is None else evaluation.to_dict(),
             fine_tuning=tuned.epochs,
             notes=(
                 *outcome_notes(evaluation, data),
@@ -134,6 +141,24 @@ def run(
             sample=sample,
         )
         return deliver(report, stage, config)
+
+
+def open_baseline(origin: Source, config: PruneConfig) -> ort.InferenceSession | None:
+    """The input model in onnxruntime: what it accepts is valid for all later stages. None if the job does not run it.
+
+    Raises:
+        ModelFileError: onnxruntime refuses the model, or its types and shapes contradict each other.
+    """
+    if not config.runs_model:
+        check_types(origin.file, origin.name)
+        return None
+    try:
+        return make_session(origin.file, origin.name)
+    except MissingOperatorError as error:
+        instead = "--no-evaluate" if config.data is None else "--no-evaluate instead of --data"
+        raise MissingOperatorError(
+            f"{error}, or {instead}, to write the pruned model without running it"
+        ) from None
 
 
 def look(baseline: ort.InferenceSession, data: JobData, config: PruneConfig) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from onnxprune.errors import DataError, OnnxPruneError, SettingError, WorkerErro
 from onnxprune.job.result import Progress
 from onnxprune.job.workers import Part
 from onnxprune.system.packages import require_package
+from onnxprune.system.trust import Trust, trust, trusted
 
 Item = TypeVar("Item")
 Shared = TypeVar("Shared")
@@ -84,7 +85,7 @@ class RayWorkers:
     ) -> Generator[Outcome]:
         """See `onnxprune.job.workers.Workers`; `progress` is told how many of the items are done."""
         common = self._put(shared)
-        origin = (metadata.version("onnxprune"), os.getcwd(), self.here)
+        origin = (metadata.version("onnxprune"), os.getcwd(), self.here, trusted())
         waiting = list(range(len(items)))
         running: dict[Any, int] = {}
         losses: Counter[int] = Counter()
@@ -158,18 +159,20 @@ class RayWorkers:
         self._ray.wait(running, num_returns=len(running), timeout=CANCEL_SECONDS)
 
 
-def _perform(origin: tuple[str, str, bool], part: Callable[..., Any], shared: Any, item: Any) -> Any:
+def _perform(origin: tuple[str, str, bool, Trust], part: Callable[..., Any], shared: Any, item: Any) -> Any:
     """A part, in a worker; an OnnxPruneError is its outcome, as Ray would change the type of what it raises.
 
-    `origin`: the version of onnxprune and the folder where the job was started, and whether that is this machine.
+    `origin`: the version of onnxprune and the folder where the job was started, whether that is this machine, and what
+    the job trusts.
     """
-    version, folder, here = origin
+    version, folder, here, job_trusts = origin
     if version != (installed := metadata.version("onnxprune")):
         return _other_version(installed, version)
     # Paths of data may be relative.
     with contextlib.suppress(OSError):
         os.chdir(folder)
     try:
+        trust(job_trusts.folders, job_trusts.libraries)
         return part(shared, item, _silent)
     except DataError as error:
         if here:

@@ -29,6 +29,7 @@ class Scored:
     def of(cls, report: Report) -> Scored:
         """Without labels, the metric is the agreement with the input model, or the cosine of the outputs."""
         evaluation = report.evaluation
+        assert evaluation is not None, "searches and sweeps evaluate"
         moved = "cosine" if evaluation["outputs"][0]["agreement"] is None else "agreement"
         metric = evaluation["pruned"] or {"name": moved, "value": 1 - evaluation["drop"]}
         return cls(

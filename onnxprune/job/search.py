@@ -50,6 +50,7 @@ from onnxprune.job.trials import (
 from onnxprune.job.workers import Workers
 from onnxprune.model.io import ModelLike, Source
 from onnxprune.system.processes import is_only_process
+from onnxprune.system.trust import trust
 
 # Rates of each round after the first; the last one is trained for all of --epochs.
 ROUNDS = (4, 2, 1)
@@ -66,6 +67,7 @@ def search(source: ModelLike, target: Path | None, config: PruneConfig, progress
         OnnxPruneError: what is wrong, and how to fix it.
     """
     check_requirements(config)
+    trust(config.allow_links, config.custom_ops)
     if not is_only_process():
         raise SettingError("a search runs in one process: start it without torchrun, or give a --rate")
     with ExitStack() as stack:

@@ -18,7 +18,7 @@ from onnxprune.sparse.rewrite import to_ops
 from onnxprune.sparse.stored import NO_GAIN, Stored, stored_dense
 
 External = bool | None
-Same = Callable[[ir.Model, ir.Model], bool]
+Same = Callable[[ir.Model, ir.Model], bool | None]
 Place = Callable[[ir.Model], None]
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.errors import OnnxPruneError, first_line
+from onnxprune.system.trust import Trust, trust, trusted
 
 Feeds = Mapping[str, np.ndarray]
 Run = Callable[[Feeds], list[np.ndarray]]
@@ -48,19 +49,18 @@ class Engine:
 
 
 def _onnxruntime(path: str, threads: int, feeds: Feeds) -> Run:
-    import onnxruntime as ort
-
+    from onnxprune.model.sessions import open_session
     from onnxprune.runtime.timing import session_options
 
-    session = ort.InferenceSession(path, session_options(threads), providers=["CPUExecutionProvider"])
+    session = open_session(Path(path), session_options(threads))
     return lambda inputs: session.run(None, dict(inputs))
 
 
 def _onnxprune(path: str, threads: int, feeds: Feeds) -> Run:
-    from onnxprune import runtime
+    from onnxprune.model.sessions import open_session
     from onnxprune.runtime.timing import session_options
 
-    session = runtime.session(path, session_options(threads))
+    session = open_session(Path(path), session_options(threads), kernels=True)
     return lambda inputs: session.run(None, dict(inputs))
 
 
@@ -134,7 +134,7 @@ class Worker:
     def __init__(self, engine: Engine):
         context = multiprocessing.get_context("spawn")
         self._pipe, other_end = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other_end, engine), daemon=True)
+        self._process = context.Process(target=_serve, args=(other_end, engine, trusted()), daemon=True)
         self._process.start()
         other_end.close()
 
@@ -209,7 +209,8 @@ def _with_own_dtype(array: np.ndarray) -> np.ndarray:
     return fresh
 
 
-def _serve(pipe: Connection, engine: Engine) -> None:
+def _serve(pipe: Connection, engine: Engine, owner_trusts: Trust) -> None:
+    trust(owner_trusts.folders, owner_trusts.libraries)
     os.environ.update(engine.environment)
     server = _Server(engine)
     while True:

@@ -1,14 +1,14 @@
 """Checks of a model file on the protobuf, before anything is allocated or given to onnxruntime.
 
 Names resolve; nodes have the inputs, outputs and attributes of their operators, and can be ordered; the data of tensors
-has the size of their dims; external data lies beside the model. onnxruntime checks types and shapes.
+has the size of their dims; external data lies beside the model, or where links may lead. onnxruntime checks types and
+shapes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,8 +17,10 @@ import onnx
 import onnx_ir as ir
 
 from onnxprune.errors import ModelFileError
+from onnxprune.model.external import BrokenError as _Broken
+from onnxprune.model.external import UnreadableError, check_external, nbytes
 from onnxprune.model.protos import attribute_tensors, bodies
-from onnxprune.model.wire import IN_THIS_FILE
+from onnxprune.model.wire import with_data_apart
 
 # Largest number of nodes after inlining; functions that call each other twice grow exponentially.
 MAX_NODES = 1_000_000
@@ -61,16 +63,22 @@ def check_model(proto: onnx.ModelProto, file: Path, name: str) -> None:
             _check_nodes(function.node, set(function.input), set(), function.output, context, function.name)
     except _Broken as broken:
         raise ModelFileError(f"{name} is broken: {broken}; export it again") from None
+    except UnreadableError as unreadable:
+        raise ModelFileError(f"{name} cannot be read: {unreadable}") from None
 
 
-class _Broken(Exception):
-    """The message says what is wrong with the model, without its name."""
+def check_types(file: Path | onnx.ModelProto, name: str) -> None:
+    """Check the types and shapes of a model that onnxruntime does not load, as far as its operators are known.
 
-
-def external_place(tensor: onnx.TensorProto, file: Path) -> Path:
-    """The file with the data of an external tensor of a checked model; `file` is the model's."""
-    location = {entry.key: entry.value for entry in tensor.external_data}["location"]
-    return file if location == IN_THIS_FILE else file.parent / location
+    Raises:
+        ModelFileError: they contradict each other.
+    """
+    proto = with_data_apart(file) if isinstance(file, Path) else file
+    try:
+        onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
+    except onnx.shape_inference.InferenceError as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise ModelFileError(f"{name} is broken: {lines[-1].strip()}; export it again") from None
 
 
 class _Context:
@@ -296,7 +304,7 @@ def _check_tensor(tensor: onnx.TensorProto, name: str, file: Path) -> None:
     if tensor.HasField("segment"):
         raise _Broken(f"the tensor {name!r} is a segment of another, which no runtime supports")
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        _check_external(tensor, name, file)
+        check_external(tensor, name, file)
         return
     held, wanted, unit = _held_and_wanted(tensor)
     if held != wanted:
@@ -311,53 +319,11 @@ def _held_and_wanted(tensor: onnx.TensorProto) -> tuple[int, int, str]:
     if dtype == ir.DataType.STRING:
         return len(tensor.string_data), size, "texts"
     if tensor.HasField("raw_data"):
-        return len(tensor.raw_data), _nbytes(tensor), "bytes"
+        return len(tensor.raw_data), nbytes(tensor), "bytes"
     if dtype in (ir.DataType.COMPLEX64, ir.DataType.COMPLEX128):
         parts = tensor.float_data if dtype == ir.DataType.COMPLEX64 else tensor.double_data
         return len(parts), 2 * size, "numbers"
     # Types below a byte are packed; each entry of int32_data is a byte of them.
     if dtype not in _TYPED_FIELDS:
-        return len(tensor.int32_data), _nbytes(tensor), "bytes"
+        return len(tensor.int32_data), nbytes(tensor), "bytes"
     return len(getattr(tensor, _TYPED_FIELDS[dtype])), size, "numbers"
-
-
-def _nbytes(tensor: onnx.TensorProto) -> int:
-    return math.ceil(math.prod(tensor.dims) * ir.DataType(tensor.data_type).bitwidth / 8)
-
-
-def _check_external(tensor: onnx.TensorProto, name: str, file: Path) -> None:
-    if tensor.data_type == ir.DataType.STRING:
-        raise _Broken(f"the strings of {name!r} cannot be external data")
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    wanted = _nbytes(tensor)
-    try:
-        offset, length = int(entries.get("offset", 0)), int(entries.get("length", wanted))
-    except ValueError:
-        raise _Broken(f"the offset or length of the external data of {name!r} is not a number") from None
-    location = entries.get("location", "")
-    if location != IN_THIS_FILE:
-        _check_location(location, name, file.parent)
-    path = external_place(tensor, file)
-    if length != wanted:
-        raise _Broken(
-            f"the tensor {name!r} of shape {list(tensor.dims)} has {length:,} bytes in {path} instead of {wanted:,}"
-        )
-    if not os.path.isfile(path):
-        raise _Broken(f"the file {path} with the data of {name!r} is missing: put it beside the model")
-    if offset < 0 or offset + length > path.stat().st_size:
-        raise _Broken(
-            f"the file {path} with the data of {name!r} is cut short: put the complete file beside the model"
-        )
-
-
-def _check_location(location: str, name: str, folder: Path) -> None:
-    """Check that a location is a file in or below the model's folder, without symbolic links."""
-    parts = Path(location).parts
-    if not parts or "\0" in location or os.path.isabs(location) or ".." in parts:
-        raise _Broken(f"the location {location!r} of {name!r} is not a path inside the model's folder")
-    for part in parts:
-        folder = folder / part
-        if os.path.islink(folder):
-            raise _Broken(
-                f"the location {location!r} of {name!r} is a symbolic link: put the file itself there"
-            )

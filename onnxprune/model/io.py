@@ -22,13 +22,14 @@ from google.protobuf.message import DecodeError
 
 from onnxprune.errors import ModelFileError, OutputError, first_line
 from onnxprune.model import aside, coo
-from onnxprune.model.check import check_model, external_place
+from onnxprune.model.check import check_model
 from onnxprune.model.constants import constant_tensor, constants, put_tensor
+from onnxprune.model.external import external_place
 from onnxprune.model.finite import check_finite
 from onnxprune.model.functions import inline_weighted
 from onnxprune.model.listed import unlist
 from onnxprune.model.protos import all_tensors
-from onnxprune.model.replace import copy, data_names, replace, working_folder
+from onnxprune.model.replace import copy, data_names, own_data, readers, replace, working_folder
 from onnxprune.model.wire import (
     IN_THIS_FILE,
     LARGE_BYTES,
@@ -215,7 +216,7 @@ class Staging:
         self.target = target
         self._source = source
         self.path = folder / (target.name if target else "model.onnx")
-        self._data = folder / data_names(self.path)[0]
+        self._data = folder / next(data_names(self.path))
         self.notes: tuple[str, ...] = ()
         """What the last `write` left out."""
 
@@ -324,8 +325,9 @@ def staging(target: Path | None, source: Source | None = None) -> Iterator[Stagi
             folder = stack.enter_context(working_folder(target.parent if target else None))
         except OSError as error:
             raise OutputError(
-                f"{target} cannot be written: {error.strerror} in "
-                f"{target.parent if target else 'the temporary folder'}; give another output file"
+                f"{target} cannot be written: {error.strerror} in {target.parent}; give another output file"
+                if target
+                else f"the temporary folder cannot be written: {error.strerror}; set TMPDIR to another one"
             ) from None
         yield Staging(folder, target, source)
 
@@ -333,19 +335,23 @@ def staging(target: Path | None, source: Source | None = None) -> Iterator[Stagi
 def _check_target(target: Path, source: Source | None) -> None:
     if target.is_dir():
         raise OutputError(f"{target} is a folder: give an output file, for example {target / 'pruned.onnx'}")
+    if target.exists() and not target.is_file():
+        raise OutputError(f"{target} is not a regular file: give an output file, for example pruned.onnx")
     if not target.parent.is_dir():
         raise OutputError(f"{target} cannot be written: there is no folder {target.parent}; create it first")
+    # An empty file, or one that is no model, may be overwritten, but not the weights of a model.
+    if target.is_file() and (others := readers(target)):
+        raise OutputError(f"{target} has the weights of {others[0]}: give another output file")
     if source is None:
         return
     if source.path is not None and _same_file(target, source.path):
         raise OutputError(
             f"{target} is the input itself, which is never overwritten: give another output file"
         )
-    for name in data_names(target):
-        if any(_same_file(target.parent / name, file) for file in source.data_files):
-            raise OutputError(
-                f"{target} would overwrite the weights of the input in {name}: give another output file"
-            )
+    if any(_same_file(target, file) for file in source.data_files):
+        raise OutputError(f"{target} has the weights of the input: give another output file")
+    if any(_same_file(old, file) for old in own_data(target) for file in source.data_files):
+        raise OutputError(f"{target} shares its weights with the input: give another output file")
 
 
 def _same_file(one: Path, other: Path) -> bool:

@@ -54,3 +54,9 @@ def all_tensors(proto: onnx.ModelProto) -> Iterator[tuple[onnx.TensorProto, bool
             constant = in_graph and node.op_type == "Constant"
             yield from ((tensor, constant) for tensor in attribute_tensors(node))
             yield from ((tensor, in_graph) for body in bodies(node) for tensor in body.initializer)
+
+
+def locations(proto: onnx.ModelProto) -> Iterator[onnx.StringStringEntryProto]:
+    """The entries that name the files of external data, one for each tensor with such data."""
+    for tensor, _ in all_tensors(proto):
+        yield from (entry for entry in tensor.external_data if entry.key == "location")

@@ -1,14 +1,17 @@
 """Replacing files atomically, even if the process is killed or another one writes at the same time.
 
-A model with external data has two files, which cannot be renamed together. So new data gets the other one of two names,
-not the one that the current model refers to; then the model is renamed over the old one, and only then the old data is
-deleted. The model in place always refers to complete data.
+A model with external data has two files, which cannot be renamed together. So new data gets a name that no file has;
+then the model is renamed over the old one, and only then the old data is deleted. The model in place always refers to
+complete data, and no file is lost that belongs to something else.
 """
 
 from __future__ import annotations
 
 import contextlib
+import glob
+import itertools
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,7 +21,7 @@ from typing import IO, Any
 import onnx
 from google.protobuf.message import DecodeError
 
-from onnxprune.model.protos import all_tensors
+from onnxprune.model.protos import locations
 from onnxprune.model.wire import NotProtobufError, with_data_apart
 
 try:
@@ -32,28 +35,49 @@ _FOLDER_PREFIX = ".onnxprune-"
 _open_folders: set[Path] = set()
 
 
-def data_names(target: Path) -> tuple[str, str]:
-    """The two possible names of the external data of a target; the first one is used if it is free."""
-    return f"{target.name}.data", f"{target.name}.data2"
+def data_names(target: Path) -> Iterator[str]:
+    """The possible names of the external data of a target; the first one that is free is used."""
+    yield f"{target.name}.data"
+    yield from (f"{target.name}.data{number}" for number in itertools.count(2))
+
+
+def data_files(target: Path) -> list[Path]:
+    """The files beside a target that have one of its `data_names`."""
+    named = re.compile(rf"{re.escape(target.name)}\.data\d*")
+    beside = target.parent.glob(f"{glob.escape(target.name)}.data*")
+    return sorted(path for path in beside if named.fullmatch(path.name))
+
+
+def own_data(target: Path) -> list[Path]:
+    """The files of `data_files` that the model at the target has its weights in."""
+    return [path for path in data_files(target) if path.name in _data_of(target)]
+
+
+def readers(file: Path) -> list[Path]:
+    """The models in the folder of a file that have their weights in it."""
+    models = (path for path in sorted(file.parent.glob("*.onnx")) if path != file)
+    return [path for path in models if file.name in _data_of(path)]
 
 
 def replace(model: Path, data: Path | None, target: Path) -> None:
     """Move a model file and its external data (under the first of `data_names`) to the target.
 
+    The old model's data goes, if it has one of `data_names` and no other model beside it needs it.
+
     Raises:
         OSError: they cannot be moved; the target is complete, either old or new.
     """
-    names = data_names(target)
     with locked(target.parent):
-        in_use = names.index(old) if (old := _data_of(target)) in names else None
+        old = own_data(target)
         if data is not None:
-            name = names[1] if in_use == 0 else names[0]
+            name = next(name for name in data_names(target) if not os.path.lexists(target.parent / name))
             if name != data.name:
                 _rename_data(model, name)
             os.replace(data, target.parent / name)
         os.replace(model, target)
-        if in_use is not None:
-            (target.parent / names[in_use]).unlink(missing_ok=True)
+        for path in old:
+            if not readers(path):
+                path.unlink(missing_ok=True)
 
 
 def copy(source: Path, model: Path, data: Path) -> None:
@@ -63,32 +87,25 @@ def copy(source: Path, model: Path, data: Path) -> None:
         OSError: one of them cannot be read or written.
     """
     shutil.copyfile(source, model)
-    name = _data_of(source)
-    if name is not None:
+    for name in _data_of(source):
         shutil.copyfile(source.parent / name, data)
         _rename_data(model, data.name)
 
 
-def _data_of(target: Path) -> str | None:
-    """The name of the data file that the model at the target refers to; None if there is none."""
+def _data_of(model: Path) -> set[str]:
+    """The locations of the external data of a model file; none if it is no model."""
     try:
-        proto = with_data_apart(target)
+        proto = with_data_apart(model)
     except (OSError, ValueError, DecodeError, NotProtobufError):
-        return None
-    locations = {entry.value for entry in _locations(proto)}
-    return next((name for name in data_names(target) if name in locations), None)
+        return set()
+    return {os.path.normpath(entry.value) for entry in locations(proto)} - {model.name}
 
 
 def _rename_data(model: Path, name: str) -> None:
     proto = onnx.load(model, load_external_data=False)
-    for entry in _locations(proto):
+    for entry in locations(proto):
         entry.value = name
     model.write_bytes(proto.SerializeToString())
-
-
-def _locations(proto: onnx.ModelProto) -> Iterator[onnx.StringStringEntryProto]:
-    for tensor, _ in all_tensors(proto):
-        yield from (entry for entry in tensor.external_data if entry.key == "location")
 
 
 @contextlib.contextmanager

@@ -8,13 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import onnxruntime as ort
-
 from onnxprune import runtime
 from onnxprune.data.random import random_feeds
 from onnxprune.data.specs import input_specs
 from onnxprune.errors import OnnxPruneError, first_line
 from onnxprune.model.io import load
+from onnxprune.model.sessions import open_session
 from onnxprune.runtime.cpu import cpu_name
 from onnxprune.runtime.timing import burst, session_options, take_turns, typical
 
@@ -52,10 +51,7 @@ def latency(baseline: Path, pruned: Path, shapes: Mapping[str, Sequence[int]]) -
 
 
 def _run(path: Path, kernels: bool, feeds: Mapping[str, Any]) -> Callable[[], object]:
-    options = session_options()
-    if kernels:
-        runtime.register(options)
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = open_session(path, session_options(), kernels=kernels)
     return partial(session.run, None, dict(feeds))
 
 

@@ -130,12 +130,12 @@ class FileRecord:
 class Report:
     """The full record of a job; `--json` writes `to_dict()`.
 
-    `baseline` and `pruned`: the two files. `evaluation`: `Evaluation.to_dict()`; `old_evaluation`: the same on
-    --old-data. `surgery`: the `SurgeryReport`. `fine_tuning`: one record per evaluation on validation data. `notes`:
-    sentences for the reader. `seconds`: wall time of each stage. `histograms`: `weight_histogram` of each weight, by
-    name. `trials`: those of a search (`job.frontier.Trial`), with `chosen`. `sensitivity`: (rate, deviation) of each
-    weight, if the allocation is by sensitivity. `sample`: shapes of the inputs of one sample. `output_sha256`: empty
-    if no file was written.
+    `baseline` and `pruned`: the two files. `evaluation`: `Evaluation.to_dict()`, None with --no-evaluate;
+    `old_evaluation`: the same on --old-data. `surgery`: the `SurgeryReport`. `fine_tuning`: one record per evaluation
+    on validation data. `notes`: sentences for the reader. `seconds`: wall time of each stage. `histograms`:
+    `weight_histogram` of each weight, by name. `trials`: those of a search (`job.frontier.Trial`), with `chosen`.
+    `sensitivity`: (rate, deviation) of each weight, if the allocation is by sensitivity. `sample`: shapes of the inputs
+    of one sample. `output_sha256`: empty if no file was written.
     """
 
     versions: dict[str, str]
@@ -146,7 +146,7 @@ class Report:
     layers: tuple[LayerRecord, ...]
     unprunable: tuple[Unprunable, ...]
     surgery: dict[str, Any]
-    evaluation: dict[str, Any]
+    evaluation: dict[str, Any] | None
     fine_tuning: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
     seconds: dict[str, float]
@@ -248,9 +248,10 @@ def record_of_annotations(metadata: Mapping[str, str]) -> dict[str, Any] | None:
         for key, text in metadata.items()
         if key.startswith(ANNOTATION_PREFIX)
     }
-    if not {"settings", "layers", "evaluation"} <= found.keys():
+    if not {"settings", "layers"} <= found.keys():
         return None
-    record = {key: json.loads(found[key]) for key in ANNOTATED if key in found}
+    record: dict[str, Any] = {"evaluation": None}
+    record |= {key: json.loads(found[key]) for key in ANNOTATED if key in found}
     layers = [{"name": name} | layer for name, layer in record["layers"].items()]
     return record | {
         "versions": record.get("versions") or {"onnxprune": found.get("version", "")},

@@ -33,8 +33,7 @@ def _sentence(record: Mapping[str, Any]) -> str:
     baseline, pruned = record.get("baseline"), record.get("pruned")
     if baseline and pruned:
         text += f"; the file is {times(baseline['bytes'], pruned['bytes'])}"
-    evaluation = record["evaluation"]
-    if primary := next(score_texts(evaluation), None):
+    if primary := next(score_texts(record["evaluation"]), None):
         title, old, new = primary
         text += f"; the {title} changes from {old} to {new}"
     speedups = (record.get("latency") or {}).get("speedup") or {}
@@ -67,13 +66,13 @@ def _cards(record: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
             )
     yield from _speed(record.get("latency") or {})
     evaluation = record["evaluation"]
-    on = f"on {evaluation['samples']:,} samples of {evaluation['data']}"
+    on = "" if evaluation is None else f"on {evaluation['samples']:,} samples of {evaluation['data']}"
     for title, old, new in score_texts(evaluation):
         yield title, old, new, on
     if old_data := record.get("old_evaluation"):
         for title, old, new in score_texts(old_data):
             yield f"{title}, old data", old, new, f"on {old_data['samples']:,} samples"
-    for output in evaluation["outputs"]:
+    for output in evaluation["outputs"] if evaluation else ():
         agreement = output["agreement"]
         same = "" if agreement is None else f"same top-1 class for {agreement:.2%}, "
         details = f"pruned model and baseline, {same}{on}"
@@ -113,8 +112,10 @@ def _card(title: str, baseline: str, pruned: str, details: str) -> str:
     )
 
 
-def score_texts(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+def score_texts(evaluation: Mapping[str, Any] | None) -> Iterator[tuple[str, str, str]]:
     """The title and both models' text of each score, the primary one first; older reports have only that."""
+    if evaluation is None:
+        return
     primary = [] if evaluation["baseline"] is None else [evaluation]
     for scores in evaluation.get("scores", primary):
         yield score_title(scores["baseline"]), score_text(scores["baseline"]), score_text(scores["pruned"])

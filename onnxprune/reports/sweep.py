@@ -11,6 +11,7 @@ from onnxprune.config.pruning import AMOUNTS
 from onnxprune.errors import OutputError
 from onnxprune.evaluation.metrics import METRICS
 from onnxprune.reports.spread_chart import Point, spread_chart
+from onnxprune.system.files import write_text
 
 CHART = "tradeoff.svg"
 
@@ -22,7 +23,7 @@ def write_tradeoff(folder: Path, sweep: Mapping[str, Any]) -> None:
         OutputError: it cannot be written.
     """
     try:
-        (folder / CHART).write_text(tradeoff_chart(sweep) + "\n")
+        write_text(folder / CHART, tradeoff_chart(sweep) + "\n")
     except OSError as error:
         raise OutputError(f"{folder / CHART} cannot be written: {error.strerror}") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,10 +12,10 @@ import onnx_ir as ir
 import onnxruntime as ort
 from onnx import helper, numpy_helper
 
-from onnxprune import runtime
-from onnxprune.errors import DataError, ModelFileError, first_line
+from onnxprune.errors import DataError, first_line
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.io import staging
+from onnxprune.model.sessions import open_session
 from onnxprune.model.shapes import Shape
 from onnxprune.runtime.timing import Timing, burst, fastest, session_options, take_turns
 from onnxprune.sparse.functions import DENSE_DOMAIN, DOMAIN, DOMAIN_VERSION
@@ -59,7 +60,7 @@ class GraphTimer:
         place(self._model, by_kernel)
         with staging(None) as stage:
             stage.write(self._model.clone(), external=False)
-            session = _session(str(stage.path), self._threads)
+            session = _session(stage.path, self._threads)
         try:
             session.run(None, self._feeds)
         except Exception as error:
@@ -74,13 +75,8 @@ class GraphTimer:
         return partial(burst, partial(session.run, None, self._feeds), BURST_SECONDS)
 
 
-def _session(model: str | bytes, threads: int) -> ort.InferenceSession:
-    options = session_options(threads)
-    runtime.register(options)
-    try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ModelFileError(f"onnxruntime refuses the sparse model: {first_line(error)}") from error
+def _session(model: Path | bytes, threads: int) -> ort.InferenceSession:
+    return open_session(model, session_options(threads), "the sparse model", kernels=True)
 
 
 def _feeds(node: ir.Node, shapes: Mapping[ir.Value, Shape]) -> dict[str, np.ndarray] | None:

@@ -19,12 +19,12 @@ CONVERTED_TENSOR_BYTES = 1024
 
 
 def raise_opset(
-    model: ir.Model, same: Callable[[ir.Model, ir.Model], bool], needed: int = MIN_OPSET
+    model: ir.Model, same: Callable[[ir.Model, ir.Model], bool | None], needed: int = MIN_OPSET
 ) -> tuple[ir.Model, str | None]:
     """The model at opset 13 where it is below `needed`, and None; or the model as it came, and the reason.
 
     `model` is not changed; the new one shares its tensors. `same` tells whether two models compute the same,
-    the old one and the new one.
+    the old one and the new one, or None if that cannot be known.
     """
     opset = standard_opset(model)
     if opset >= needed:
@@ -37,11 +37,9 @@ def raise_opset(
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return model, f"the model's opset is {opset}, and ONNX cannot convert it to {TARGET_OPSET}: {reason}"
-    if not same(model, converted):
-        return (
-            model,
-            f"the model's opset is {opset}, and converted to {TARGET_OPSET} it computes something else",
-        )
+    if not (computes_the_same := same(model, converted)):
+        outcome = "was not run" if computes_the_same is None else "computes something else"
+        return model, f"the model's opset is {opset}, and converted to {TARGET_OPSET} it {outcome}"
     return converted, None
 
 

@@ -84,11 +84,22 @@ class Checkpoint:
         try:
             with replacing(self._path, "wb") as file:
                 torch.save(state | {"origin": self._origin}, file)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
+            reason = _cause(error)
+            if reason is None:
+                raise
             raise OutputError(
-                f"--checkpoint {self._path} cannot be written: {error.strerror}; give a file in an existing folder"
+                f"--checkpoint {self._path} cannot be written: {reason.strerror}; give a file in an existing folder, "
+                "with enough space on its disk"
             ) from error
         self._last = time.monotonic()
+
+
+def _cause(error: BaseException | None) -> OSError | None:
+    """The system's error: on a full disk, torch.save raises another one while it closes the file."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def digest(tensors: Iterable[torch.Tensor]) -> int:

@@ -117,6 +117,21 @@ BAD = {
         ("in.onnx", "in.onnx/out.onnx", "--rate", "0.5"),
         "no folder in.onnx",
     ),
+    "a record over a model": (
+        None,
+        ("in.onnx", "out.onnx", "--rate", "0.5", "--json", "in.onnx"),
+        "--json in.onnx is the name of a model",
+    ),
+    "a recipe over a model": (
+        None,
+        ("in.onnx", "out.onnx", "--rate", "0.5", "--save-config", "in.onnx"),
+        "--save-config in.onnx is the name of a model",
+    ),
+    "a checkpoint over a model": (
+        None,
+        ("in.onnx", "out.onnx", "--rate", "0.5", "--checkpoint", "in.onnx"),
+        "--checkpoint in.onnx is the name of a model",
+    ),
     "the input as target": (None, ("in.onnx", "in.onnx", "--rate", "0.5"), "is the input itself"),
     "a search without data": (
         None,

@@ -1,6 +1,7 @@
 """A killed job goes on from its checkpoint to the very result of an undisturbed one."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -173,4 +174,19 @@ def test_a_checkpoint_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="state cannot be written: No space left on device"):
         checkpoint.write({"number": 2})
     assert checkpoint.read()["number"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+def test_on_a_full_disk_the_checkpoint_is_as_it_was(tmp_path):
+    state = Checkpoint(str(tmp_path / "state"), 1, {"model": "a"}, writes=True)
+    state.write({"w": torch.zeros(3)})
+    before = (tmp_path / "state").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(OutputError, match=r"--checkpoint .*state cannot be written: File too large"):
+            state.write({"w": torch.zeros(3000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "state").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["state"]

@@ -21,10 +21,9 @@ DEFAULT = "top-1"
 
 def job_summary(report: Report) -> RenderableType:
     """The layers, then the baseline and the pruned model side by side, then the notes."""
-    evaluated = (
-        f"Evaluated in onnxruntime on {report.evaluation['data']}, {report.evaluation['samples']:,} samples."
-    )
-    lines = (evaluated, *report.notes)
+    lines = list(report.notes)
+    if (found := report.evaluation) is not None:
+        lines.insert(0, f"Evaluated in onnxruntime on {found['data']}, {found['samples']:,} samples.")
     return Group(_layers(report), _totals(report), *(f"- {escape(line)}" for line in lines))
 
 
@@ -105,7 +104,8 @@ def _total_rows(report: Report) -> Iterator[tuple[str, str, str, str]]:
         bytes_text(pruned.bytes),
         _times(baseline.bytes, pruned.bytes),
     )
-    yield from _evaluation_rows(report.evaluation)
+    if report.evaluation is not None:
+        yield from _evaluation_rows(report.evaluation)
     if report.old_evaluation is not None:
         for name, *cells in _evaluation_rows(report.old_evaluation):
             yield f"{name}, old data", cells[0], cells[1], cells[2]

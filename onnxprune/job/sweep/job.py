@@ -35,6 +35,7 @@ from onnxprune.job.workers import Workers
 from onnxprune.model.io import ModelLike, Source
 from onnxprune.reports.sweep import write_tradeoff
 from onnxprune.system.processes import is_only_process
+from onnxprune.system.trust import trust
 
 
 def sweep(source: ModelLike, target: Path | None, asked: Mapping[str, Any], progress: Progress) -> Sweep:
@@ -53,8 +54,11 @@ def sweep(source: ModelLike, target: Path | None, asked: Mapping[str, Any], prog
         raise SettingError("a sweep runs in one process: start it without torchrun, and give --workers")
     for config in grid.configs:
         check_requirements(config)
+        if not config.evaluate:
+            raise SettingError("a sweep compares its runs: remove --no-evaluate")
     folder = sweep_folder(source, target, settings)
     first = grid.configs[0]
+    trust(first.allow_links, first.custom_ops)
     origin = check_early(source, target, first)
     with hired(settings.workers, first.device, len(grid.configs)) as workers:
         runs = SweepFolder.begin(folder, _origin(origin, grid), grid.axes, settings.resume)

@@ -18,6 +18,7 @@ from onnxprune.job.inputs import read_samples
 from onnxprune.model.io import Source, staging
 from onnxprune.reports.record import ANNOTATION_PREFIX, COMPACT
 from onnxprune.sparse.opening import open_model
+from onnxprune.system.trust import trust
 
 # The names of a report's evaluations, and the settings that give their data.
 TESTS = {"evaluation": "eval_data", "old_evaluation": "old_data"}
@@ -33,6 +34,7 @@ def write_chosen(
     Raises:
         OnnxPruneError: the data does not fit, or the target cannot be written; it is not changed.
     """
+    trust(config.allow_links, config.custom_ops)
     with staging(target, origin) as stage:
         stage.copy(file)
         tests = {name: data for name, key in TESTS.items() if (data := getattr(config, key)) is not None}
