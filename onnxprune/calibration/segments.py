@@ -109,8 +109,13 @@ def compared(model: ir.Model) -> list[ir.Value]:
 
     Probabilities near 0 and 1 hide deviations until the arg-max changes.
     """
-    values = (_before_softmax(value) or value for value in model.graph.outputs)
+    values = map(compared_value, model.graph.outputs)
     return [value for value in values if constant_tensor(value) is None]
+
+
+def compared_value(output: ir.Value) -> ir.Value:
+    """The value that is compared for an output."""
+    return _before_softmax(output) or output
 
 
 def _before_softmax(value: ir.Value) -> ir.Value | None:

@@ -32,20 +32,24 @@ def compare(
     label_offset: int = 0,
     metric: Names = (),
     postprocess: str | None = None,
+    label_output: str | None = None,
     tolerance: Tolerance = TOLERANCE,
     seed: int = 0,
 ) -> Evaluation:
     """Run both models on `data`, as in `prune`, or on random inputs (of the shapes in `input_shape`).
 
-    `transform`, `label_offset`, `metric`, `postprocess`: as in `prune`; without `transform`, that of the job that wrote
-    one of the models. `mismatched` of an output counts the elements that differ by more than the tolerance.
+    `transform`, `label_offset`, `metric`, `postprocess`, `label_output`: as in `prune`; without `transform`, that of
+    the job that wrote one of the models. `mismatched` of an output counts the elements that differ by more than the
+    tolerance.
 
     Raises:
         ModelFileError: a model is broken, or the models have different inputs or outputs.
         DataError: the data does not fit the first model.
         SettingError: `input_shape` or `transform` does not fit the first model, or there is no such metric.
     """
-    metrics = Metrics.of(EvaluationSettings(metric=metric, postprocess=postprocess))
+    metrics = Metrics.of(
+        EvaluationSettings(metric=metric, postprocess=postprocess, label_output=label_output)
+    )
     models = [load(source) for source in (first, second)]
     names = [origin.name for _, origin in models]
     specs = [input_specs(model) for model, _ in models]

@@ -212,10 +212,14 @@ def _where(wrong: np.ndarray, numbers: Numbers) -> str:
 
 @dataclass(frozen=True)
 class Normalized:
-    """Prepares batches whose labels are in the form of their kind; `forms`: by output, as in `Batch.labels`."""
+    """Prepares batches whose labels are in the form of their kind; `forms`: by output, as in `Batch.labels`.
+
+    `unnamed`: the key of the labels without a name: "" where they are of the first output, else their output's name.
+    """
 
     prepare: Prepare
     forms: Mapping[str, LabelForm]
+    unnamed: str = ""
 
     @property
     def label_names(self) -> Collection[str]:
@@ -231,9 +235,20 @@ class Normalized:
         return replace(batch, labels=self._normalized(batch.labels))
 
     def _normalized(self, labels: Labels) -> Labels:
-        return {key: self.forms[key].normalize(array) for key, array in labels.items()}
+        named = {key or self.unnamed: array for key, array in labels.items()}
+        return {key: self.forms[key].normalize(array) for key, array in named.items()}
 
 
 def label_forms(data: Dataset) -> Mapping[str, LabelForm]:
     """The forms of a dataset's labels, by output; empty without labels, or before `fit_labels`."""
     return data.prepare.forms if isinstance(data.prepare, Normalized) else {}
+
+
+def unnamed_output(data: Dataset) -> str:
+    """The key of the labels without a name, see `Normalized`."""
+    return data.prepare.unnamed if isinstance(data.prepare, Normalized) else ""
+
+
+def label_form(data: Dataset, key: str) -> LabelForm:
+    """The form of labels by the key that the data has for them: "" if they have no name."""
+    return label_forms(data)[key or unnamed_output(data)]

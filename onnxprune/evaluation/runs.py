@@ -19,7 +19,7 @@ from onnxprune.data.random import random_data
 from onnxprune.data.specs import InputSpec, fixed_batch
 from onnxprune.errors import DataError, first_line
 from onnxprune.evaluation.forms import fit_labels
-from onnxprune.evaluation.labels import label_forms
+from onnxprune.evaluation.labels import label_form, label_forms
 from onnxprune.evaluation.scores import BY_KIND, Metrics
 
 BATCH_SAMPLES = 256
@@ -100,7 +100,7 @@ def check_runs(
     for labels in data.labels_alone(LABELS_CHECKED):
         end = start + LABELS_CHECKED
         for key, array in labels.items():
-            label_forms(found)[key].normalize(array, None if numbers is None else numbers[start:end])
+            label_form(found, key).normalize(array, None if numbers is None else numbers[start:end])
         start = end
     return replace(found, group=max(form.group for form in label_forms(found).values()))
 
@@ -116,7 +116,10 @@ def _fitted(
 ) -> Dataset:
     names = [output.name for output in session.get_outputs()]
     made = metrics.processed(dict(zip(names, outputs, strict=True)), samples)
-    return fit_labels(data, some, made, metrics.wanted(), numbers)
+    # What --postprocess makes takes the place of the first output.
+    asked = metrics.output or (names[0] if metrics.postprocess is not None else None)
+    by_sample = {name for name, output in made.items() if data.whole or np.shape(output)[:1] == (samples,)}
+    return fit_labels(data, some, made, metrics.wanted(), numbers, asked, by_sample or set(made))
 
 
 def run_batch(session: ort.InferenceSession, batch: Batch, fixed: int | None) -> list[Any]:

@@ -24,7 +24,8 @@ from onnxprune.system.packages import require_package
 class Metrics:
     """The metrics that the settings name, the first one first, and the function that makes the output they are of.
 
-    Without names, each labeled output has the metric of its kind of labels.
+    `output`: that of labels without a name, where the settings say it. Without names, each labeled output has the
+    metric of its kind of labels.
 
     Raises:
         SettingError: a name is no metric.
@@ -32,11 +33,12 @@ class Metrics:
 
     names: tuple[str, ...] = ()
     postprocess: str | None = None
+    output: str | None = None
 
     @classmethod
     def of(cls, settings: EvaluationSettings) -> Metrics:
-        """Those of --metric and --postprocess."""
-        made = cls(settings.metrics, settings.postprocess)
+        """Those of --metric and --postprocess, and --output."""
+        made = cls(settings.metrics, settings.postprocess, settings.label_output)
         made.named()
         return made
 

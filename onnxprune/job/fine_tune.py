@@ -14,7 +14,7 @@ from onnxprune.config.declare import settled
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.images.augment import Augmentation
 from onnxprune.data.specs import fixed_batch
-from onnxprune.evaluation.labels import label_forms
+from onnxprune.evaluation.labels import label_forms, unnamed_output
 from onnxprune.job.defaults import batch_size
 from onnxprune.job.inputs import JobData
 from onnxprune.job.scorer import Scorer
@@ -83,7 +83,16 @@ def prune_and_fine_tune(
     with joined(config.device) as processes:
         scorer = partial(Scorer, data.metrics, label_forms(data.validation), names)
         tuner = FineTuner(
-            session, batches, validation, config, processes, scorer, trained, config.training(), deadline
+            session,
+            batches,
+            validation,
+            config,
+            processes,
+            scorer,
+            trained,
+            config.training(),
+            deadline,
+            unnamed_output(data.training),
         )
         if start is not None:
             session.start_from(best_module(start))

@@ -49,8 +49,8 @@ class FineTuner:
     """The training loop of a session that is not yet started, in one of the processes of the job.
 
     `make_scorer`: makes what scores the outputs on validation data by the metric of the job; `trained`: the outputs
-    whose labels the loss is of ("" is the first one); `origin`: the settings that affect the weights; a checkpoint is
-    resumed only with the same ones.
+    whose labels the loss is of ("" is the first one), `unnamed` the one that labels without a name are of; `origin`:
+    the settings that affect the weights; a checkpoint is resumed only with the same ones.
 
     `diverged`: after the training, a sentence where it ended early because the loss or a gradient was not finite.
 
@@ -70,6 +70,7 @@ class FineTuner:
         trained: Collection[str],
         origin: Mapping[str, Any],
         deadline: float | None = None,
+        unnamed: str = "",
     ):
         self._session = session
         self._settings = settings
@@ -82,7 +83,7 @@ class FineTuner:
         self._precision = Precision(settings.precision, processes.device)
         self._validation = Validation(validation, training, processes, self._precision, make_scorer)
         self._teacher = Teacher(teacher_module(session, settings), self._precision)
-        self._objective = self._make_objective(trained)
+        self._objective = self._make_objective(trained, unnamed)
         self._parameters = list(session.parameters.values())
         self._optimizer = make_optimizer(self._parameters, settings)
         self._average = Average(session, settings.average, HORIZON * training.an_epoch)
@@ -267,7 +268,7 @@ class FineTuner:
     def _is_finite(self, found: Epoch) -> bool:
         return math.isfinite(found.loss) and self._session.not_finite() is None
 
-    def _make_objective(self, trained: Collection[str]) -> Objective:
+    def _make_objective(self, trained: Collection[str], unnamed: str) -> Objective:
         """The loss; the scales of its parts are the variances of the teacher's outputs on validation data."""
         session, settings = self._session, self._settings
         objective = Objective(
@@ -281,6 +282,7 @@ class FineTuner:
             (),
             load_function(settings.loss) if ":" in settings.loss else None,
             frozenset(trained),
+            unnamed,
         )
         moments: list[Moments] = []
         for samples in self._validation.batches():

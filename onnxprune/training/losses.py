@@ -82,6 +82,8 @@ class Objective:
     custom: Callable[[Outputs, Any], torch.Tensor] | None = None
     trained: frozenset[str] = frozenset({""})
     """The outputs whose labels the loss is of; other labels are for metrics alone."""
+    unnamed: str = ""
+    """The output of the labels that have no name, which a function takes as they are."""
 
     def __call__(self, outputs: Outputs, batch: Samples, teacher: Outputs | None) -> torch.Tensor:
         """Mean loss over the batch, a scalar; `teacher`: the input model's outputs for the same inputs."""
@@ -102,7 +104,7 @@ class Objective:
 
     def _label_loss(self, outputs: Outputs, labels: Labels) -> torch.Tensor:
         if self.custom is not None:
-            given = labels[""] if set(labels) == {""} else labels
+            given = labels[self.unnamed] if set(labels) == {self.unnamed} else labels
             return _checked(self.custom, outputs[: len(self.last_operators)], given)
         losses = [
             self._output_loss(self.names.index(name) if name else 0, outputs, truth)
