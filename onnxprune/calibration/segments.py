@@ -125,11 +125,13 @@ def compared(model: ir.Model) -> list[ir.Value]:
 
     Probabilities near 0 and 1, and class numbers all the more, hide deviations until the arg-max changes.
     """
-    values = dict.fromkeys(_logits(value) for value in model.graph.outputs)
+    values = dict.fromkeys(map(compared_value, model.graph.outputs))
     return [value for value in values if constant_tensor(value) is None]
 
 
-def _logits(value: ir.Value) -> ir.Value:
+def compared_value(output: ir.Value) -> ir.Value:
+    """The value that is compared for an output."""
+    value = output
     while (maker := value.producer()) is not None and (domain_of(maker), maker.op_type) in _READ_OFF:
         before = maker.inputs[0]
         if before is None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.calibration.segments import Segment, compared, last_reads, reads
+from onnxprune.calibration.segments import Segment, compared, compared_value, last_reads, reads
 from onnxprune.calibration.walk import Visit, batches, walk
 from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import class_axis
@@ -58,7 +58,8 @@ def measure(
     places = [place for place, node in enumerate(model.graph) if node in by_node]
     following = dict(itertools.pairwise([*places, size]))
     outputs = compared(model)
-    labels = [batch.labels.get("") for batch in batches(model, data)]
+    scored, key = _labeled(model, data)
+    labels = [batch.labels.get(key) for batch in batches(model, data)]
     dense: list[dict[ir.Value, Any]] | None = None
     for visit in walk(model, None, data, by_node.keys()):
         if dense is None:
@@ -82,7 +83,7 @@ def measure(
                 )
                 for array in arrays.values()
             )
-            deviation = partial(_deviation, visit, tail, dense, labels)
+            deviation = partial(_deviation, visit, tail, dense, labels, scored)
             with ThreadPoolExecutor(max(1, parallel // workers)) as pool:
                 yield weight, dict(zip(arrays, pool.map(deviation, heads), strict=True))
 
@@ -108,11 +109,19 @@ def _by_first_reader(
     return by_node, last_read
 
 
+def _labeled(model: ir.Model, data: Batch) -> tuple[ir.Value, str]:
+    """What is compared with labels, and their key: those of the first output, or of the first one that has some."""
+    outputs = {output.name: output for output in model.graph.outputs}
+    key = next((name for name in ("", *outputs) if name in data.labels), "")
+    return compared_value(outputs[key] if key else model.graph.outputs[0]), key or ""
+
+
 def _deviation(
     visit: Visit,
     tail: Segment,
     dense: Sequence[Mapping[ir.Value, Any]],
     labels: Sequence[np.ndarray | None],
+    scored: ir.Value,
     head: Segment,
 ) -> Deviation:
     moved = size = 0.0
@@ -126,13 +135,12 @@ def _deviation(
                 if old.dtype.kind == "f":
                     moved += _square(new - old) if new.shape == old.shape else np.inf
                     size += _square(old)
-        first = given[next(iter(expected))]
         axis = None
-        if truth is not None and truth.dtype.kind != "f" and isinstance(first, np.ndarray):
-            axis = class_axis(first.shape, truth.shape)
+        if truth is not None and truth.dtype.kind != "f" and isinstance(given.get(scored), np.ndarray):
+            axis = class_axis(given[scored].shape, truth.shape)
         if truth is not None and axis is not None:
             # Negative classes are positions to ignore.
-            wrong += int(((first.argmax(axis) != truth) & (truth >= 0)).sum())
+            wrong += int(((given[scored].argmax(axis) != truth) & (truth >= 0)).sum())
             total += int((truth >= 0).sum())
     if not np.isfinite(size):
         name = next(iter(dense[0])).name

@@ -16,6 +16,7 @@ from onnxprune.commands.compare import TOLERANCE
 from onnxprune.commands.compare import compare as run_compare
 from onnxprune.commands.inspect import inspect as run_inspect
 from onnxprune.config.data import DataSettings
+from onnxprune.config.evaluation import EvaluationSettings
 from onnxprune.config.model import ModelSettings
 from onnxprune.config.workers import IN_TURN
 from onnxprune.evaluation.comparison import Tolerance
@@ -75,6 +76,7 @@ def report(source: str, target: str, allow_links: tuple[str, ...]) -> None:
 )
 @flag_like(DataSettings, "transform")
 @flag_like(DataSettings, "label_offset")
+@flag_like(EvaluationSettings, "label_output")
 @click.option("--metric", multiple=True, metavar="NAME", help="Metric on labeled data, as in prune --metric.")
 @click.option("--postprocess", metavar="MODULE:FUNCTION", help="Makes what metrics score, as in prune.")
 @click.option(
@@ -104,6 +106,7 @@ def compare(
     input_shape: tuple[str, ...],
     transform: str | None,
     label_offset: int,
+    label_output: str | None,
     metric: tuple[str, ...],
     postprocess: str | None,
     check_rtol: float,
@@ -123,6 +126,7 @@ def compare(
         input_shape=input_shape,
         transform=transform,
         label_offset=label_offset,
+        label_output=label_output,
         metric=metric,
         postprocess=postprocess,
         tolerance=tolerance,
@@ -151,6 +155,7 @@ def compare(
 )
 @flag_like(DataSettings, "transform")
 @flag_like(DataSettings, "label_offset")
+@flag_like(EvaluationSettings, "label_output")
 @click.option(
     "--rate",
     "rates",
@@ -186,6 +191,7 @@ def sensitivity(
     input_shape: tuple[str, ...],
     transform: str | None,
     label_offset: int,
+    label_output: str | None,
     rates: tuple[float, ...],
     samples: int,
     workers: str,
@@ -209,6 +215,7 @@ def sensitivity(
             input_shape=input_shape,
             transform=transform,
             label_offset=label_offset,
+            label_output=label_output,
             rates=rates or RATES,
             samples=samples,
             state=json_path,

@@ -33,6 +33,7 @@ def compare(
     label_offset: int = 0,
     metric: Names = (),
     postprocess: str | None = None,
+    label_output: str | None = None,
     tolerance: Tolerance = TOLERANCE,
     seed: int = 0,
     allow_links: Paths = (),
@@ -40,9 +41,9 @@ def compare(
 ) -> Evaluation:
     """Run both models on `data`, as in `prune`, or on random inputs (of the shapes in `input_shape`).
 
-    `transform`, `label_offset`, `metric`, `postprocess`: as in `prune`; without `transform`, that of the job that wrote
-    one of the models. `mismatched` of an output counts the elements that differ by more than the tolerance.
-    `allow_links`, `custom_ops`: as in `prune`.
+    `transform`, `label_offset`, `metric`, `postprocess`, `label_output`: as in `prune`; without `transform`, that of
+    the job that wrote one of the models. `mismatched` of an output counts the elements that differ by more than the
+    tolerance. `allow_links`, `custom_ops`: as in `prune`.
 
     Raises:
         ModelFileError: a model is broken, or the models have different inputs or outputs.
@@ -51,7 +52,8 @@ def compare(
     """
     trust(allow_links, custom_ops)
     models = [load(source) for source in (first, second)]
-    metrics = Metrics.of(EvaluationSettings(metric=metric, postprocess=postprocess), models[0][0])
+    scored = EvaluationSettings(metric=metric, postprocess=postprocess, label_output=label_output)
+    metrics = Metrics.of(scored, models[0][0])
     names = [origin.name for _, origin in models]
     specs = [input_specs(model) for model, _ in models]
     for kind, (first_names, second_names) in (

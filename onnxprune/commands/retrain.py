@@ -65,7 +65,9 @@ def retrain(
         transform = settings.get("transform") or written_transform(opened.model.metadata_props)
         request = Request(input_specs(opened.model), transform, settings.get("label_offset", 0))
         scored = EvaluationSettings(
-            metric=settings.get("metric", ()), postprocess=settings.get("postprocess")
+            metric=settings.get("metric", ()),
+            postprocess=settings.get("postprocess"),
+            label_output=settings.get("label_output"),
         )
         session = make_session(opened.origin.file, opened.origin.name)
         metrics = Metrics.of(scored, opened.model, settings.get("loss", "auto"))

@@ -15,6 +15,7 @@ from onnxprune.config.workers import IN_TURN
 from onnxprune.data.request import Request
 from onnxprune.data.specs import check_shapes, input_specs, sized
 from onnxprune.errors import NothingToPruneError
+from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.hiring import hired
 from onnxprune.job.inputs import read_inputs
@@ -33,6 +34,7 @@ def sensitivity(
     input_shape: ShapesLike = (),
     transform: str | None = None,
     label_offset: int = 0,
+    label_output: str | None = None,
     rates: Sequence[float] = RATES,
     samples: int = 1000,
     state: str | os.PathLike[str] | None = None,
@@ -45,8 +47,9 @@ def sensitivity(
     """Prune one weight at a time at each of the rates, and measure the deviation of the outputs.
 
     `data`: as in `prune`; the first `samples` are used, fewer if they would not fit in memory. `input_shape`: shapes of
-    synthetic inputs. `transform`, `label_offset`: as in `prune`. `state`: a JSON file to save the scan to and to resume
-    from. `workers`: as in `prune`; each measures a part of the weights. `allow_links`, `custom_ops`: as in `prune`.
+    synthetic inputs. `transform`, `label_offset`, `label_output`: as in `prune`. `state`: a JSON file to save the scan
+    to and to resume from. `workers`: as in `prune`; each measures a part of the weights. `allow_links`, `custom_ops`:
+    as in `prune`.
 
     Raises:
         OnnxPruneError: what is wrong, and how to fix it.
@@ -62,7 +65,13 @@ def sensitivity(
     check_shapes(specs, shapes)
     request = Request(specs, transform, label_offset)
     given = read_inputs(
-        data, request, model=graph, baseline=session, seed=seed, generated=sized(specs, shapes)
+        data,
+        request,
+        model=graph,
+        baseline=session,
+        seed=seed,
+        generated=sized(specs, shapes),
+        metrics=Metrics(output=label_output),
     )
     inputs = given.take(slice(0, affordable(graph, given, samples))).read()
     about: dict[str, Any] = {
@@ -70,6 +79,7 @@ def sensitivity(
         "data": describe_source(data),
         "transform": transform,
         "label_offset": label_offset,
+        "label_output": label_output,
         "samples": len(inputs),
         "shapes": {name: list(shape) for name, shape in inputs.shapes().items()},
         "rates": sorted(rates),

@@ -28,6 +28,12 @@ class EvaluationSettings:
         "with one item for each sample, for example decoded texts or detections.",
         metavar="MODULE:FUNCTION",
     )
+    label_output: str | None = setting(
+        None,
+        "The output that labels belong to, where they fit several; `labels.OUTPUT` in the data names it as well.",
+        metavar="NAME",
+        aliases=("--output",),
+    )
     max_drop: float | None = setting(
         None,
         "Largest drop allowed, absolute, in the unit of the first metric: 0.005 or 0.5% of accuracy, 0.3 for 0.3 dB of "

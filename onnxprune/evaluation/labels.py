@@ -250,12 +250,14 @@ def _where(wrong: np.ndarray, numbers: Numbers) -> str:
 class Normalized:
     """Prepares batches whose labels are in the form of their kind; `forms`: by output, as in `Batch.labels`.
 
-    `keeps`: batches have the labels as they were given as well.
+    `keeps`: batches have the labels as they were given as well; `unnamed`: the key of the labels without a name: ""
+    where they are of the first output, else the name of theirs.
     """
 
     prepare: Prepare
     forms: Mapping[str, LabelForm]
     keeps: bool = False
+    unnamed: str = ""
 
     @property
     def label_names(self) -> Collection[str]:
@@ -268,11 +270,13 @@ class Normalized:
 
     def __call__(self, arrays: Arrays) -> Batch:
         batch = self.prepare(arrays)
-        given = {key: self.forms[key].as_given(array) for key, array in batch.labels.items()}
+        named = {key or self.unnamed: array for key, array in batch.labels.items()}
+        given = {key: self.forms[key].as_given(array) for key, array in named.items()}
         return replace(batch, labels=self._normalized(batch.labels), given=given if self.keeps else {})
 
     def _normalized(self, labels: Labels) -> Labels:
-        return {key: self.forms[key].normalize(array) for key, array in labels.items()}
+        named = {key or self.unnamed: array for key, array in labels.items()}
+        return {key: self.forms[key].normalize(array) for key, array in named.items()}
 
 
 def label_forms(data: Dataset) -> Mapping[str, LabelForm]:
@@ -298,3 +302,13 @@ def only_given_labels(data: Dataset) -> Dataset:
     for output, form in label_forms(data).items():
         data = with_form(data, output, replace(form, kind="other"))
     return data
+
+
+def unnamed_output(data: Dataset) -> str:
+    """The key of the labels without a name, see `Normalized`."""
+    return data.prepare.unnamed if isinstance(data.prepare, Normalized) else ""
+
+
+def label_form(data: Dataset, key: str) -> LabelForm:
+    """The form of labels by the key that the data has for them: "" if they have no name."""
+    return label_forms(data)[key or unnamed_output(data)]

@@ -19,7 +19,7 @@ from onnxprune.data.random import random_data
 from onnxprune.data.specs import InputSpec, fixed_batch
 from onnxprune.errors import DataError, OnnxPruneError, first_line
 from onnxprune.evaluation.forms import fit_labels
-from onnxprune.evaluation.labels import LabelForm, label_forms, with_form
+from onnxprune.evaluation.labels import LabelForm, label_form, label_forms, unnamed_output, with_form
 from onnxprune.evaluation.scores import BY_KIND, Metrics, RunningScores
 
 BATCH_SAMPLES = 256
@@ -105,12 +105,14 @@ def check_runs(
         end = start + LABELS_CHECKED
         for key, array in labels.items():
             try:
-                label_forms(found)[key].normalize(array, None if numbers is None else numbers[start:end])
+                label_form(found, key).normalize(array, None if numbers is None else numbers[start:end])
             except DataError:
                 if not metrics.own_loss or metrics.names:
                     raise
-                offset = label_forms(found)[key].offset
-                found = with_form(found, key, LabelForm("other", data.name, offset=offset))
+                offset = label_form(found, key).offset
+                found = with_form(
+                    found, key or unnamed_output(found), LabelForm("other", data.name, offset=offset)
+                )
         start = end
     return replace(found, group=max(form.group for form in label_forms(found).values()))
 
@@ -145,7 +147,10 @@ def _fitted(
     ends = {
         name: end for name, end in metrics.ends.items() if metrics.postprocess is None or name != names[0]
     }
-    return fit_labels(data, some, made, metrics.wanted(), numbers, ends)
+    # What --postprocess makes takes the place of the first output.
+    asked = metrics.output or (names[0] if metrics.postprocess is not None else None)
+    by_sample = {name for name, output in made.items() if data.whole or np.shape(output)[:1] == (samples,)}
+    return fit_labels(data, some, made, metrics.wanted(), numbers, ends, asked, by_sample or set(made))
 
 
 def run_batch(session: ort.InferenceSession, batch: Batch, fixed: int | None) -> list[Any]:

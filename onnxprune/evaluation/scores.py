@@ -28,6 +28,7 @@ class Metrics:
 
     Without names, each labeled output has the metric of its kind of labels. `own_loss`: the loss is a function of the
     user's, so that labels need no form that is known. `ends`: the operator that each output of the model ends in.
+    `output`: that of labels without a name, where the settings say it.
 
     Raises:
         SettingError: a name is no metric.
@@ -37,11 +38,13 @@ class Metrics:
     postprocess: str | None = None
     own_loss: bool = False
     ends: Mapping[str, str] = field(default_factory=dict)
+    output: str | None = None
 
     @classmethod
     def of(cls, settings: EvaluationSettings, model: ir.Model, loss: str = "auto") -> Metrics:
-        """Those of --metric and --postprocess, for the outputs of a model; `loss`: the setting."""
-        made = cls(settings.metrics, settings.postprocess, ":" in loss, last_operators(model))
+        """Those of --metric and --postprocess, and --output, for the outputs of a model; `loss`: the setting."""
+        ends = last_operators(model)
+        made = cls(settings.metrics, settings.postprocess, ":" in loss, ends, settings.label_output)
         made.named()
         return made
 

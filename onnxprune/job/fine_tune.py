@@ -14,7 +14,12 @@ from onnxprune.config.declare import settled
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.images.augment import Augmentation
 from onnxprune.data.specs import fixed_batch
-from onnxprune.evaluation.labels import label_forms, only_given_labels, with_given_labels
+from onnxprune.evaluation.labels import (
+    label_forms,
+    only_given_labels,
+    unnamed_output,
+    with_given_labels,
+)
 from onnxprune.job.defaults import batch_size
 from onnxprune.job.inputs import JobData
 from onnxprune.job.losses import is_own, truths
@@ -85,7 +90,16 @@ def prune_and_fine_tune(
         scorer = partial(Scorer, data.metrics, label_forms(data.validation), names)
         read = truths(data.training, config.loss), truths(data.validation, config.loss)
         tuner = FineTuner(
-            session, batches, validation, config, processes, scorer, *read, config.training(), deadline
+            session,
+            batches,
+            validation,
+            config,
+            processes,
+            scorer,
+            *read,
+            config.training(),
+            deadline,
+            unnamed_output(data.training),
         )
         if start is not None:
             session.start_from(best_module(start))

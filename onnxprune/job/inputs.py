@@ -18,6 +18,7 @@ from onnxprune.data.request import TRAIN, VALIDATION, Request
 from onnxprune.data.sources import load_data, transform_of
 from onnxprune.data.specs import InputSpec, check_shapes, input_specs, sized
 from onnxprune.errors import DataError
+from onnxprune.evaluation.labels import label_forms, unnamed_output
 from onnxprune.evaluation.runs import FREE_SIZES, check_runs, patience, random_inputs
 from onnxprune.evaluation.scores import BY_KIND, Metrics
 from onnxprune.job.losses import check_losses
@@ -93,6 +94,7 @@ def read_job_data(
         calibration = read(config.calibration_data, replace(validating, split=TRAIN))
     found = JobData(specs, training, validation, test, old, calibration, metrics)
     _check_classes([each for each in (training, validation, test) if each is not None])
+    _check_outputs([each for each in (training, validation, test, old) if each is not None])
     for each in (training, validation, test, old):
         # Now, and not after hours of training.
         if each is not None:
@@ -100,6 +102,21 @@ def read_job_data(
     if training is not None and validation is not None:
         check_losses(training, validation, config)
     return found
+
+
+def _check_outputs(given: list[Dataset]) -> None:
+    """Refuse data whose labels seem to belong to other outputs.
+
+    Raises:
+        DataError: they do.
+    """
+    labeled = [data for data in given if unnamed_output(data) in label_forms(data)]
+    for data in labeled[1:]:
+        if unnamed_output(data) != unnamed_output(labeled[0]):
+            raise DataError(
+                f"the labels of {labeled[0].name} and of {data.name} seem to belong to different outputs: give "
+                "--output NAME"
+            )
 
 
 def _check_classes(given: list[Dataset]) -> None:

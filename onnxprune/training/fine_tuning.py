@@ -52,8 +52,8 @@ class FineTuner:
 
     `make_scorer`: makes what scores the outputs on validation data by the metric of the job; `trained` and
     `validated`: the outputs whose labels the loss is of ("" is the first one), and how those of the training and of the
-    validation data are read; `origin`: the settings that affect the weights; a checkpoint is
-    resumed only with the same ones.
+    validation data are read, `unnamed` the one that labels without a name are of; `origin`: the settings that affect
+    the weights; a checkpoint is resumed only with the same ones.
 
     `diverged`: after the training, a sentence where it ended early because the loss or a gradient was not finite.
 
@@ -74,6 +74,7 @@ class FineTuner:
         validated: Mapping[str, Truth],
         origin: Mapping[str, Any],
         deadline: float | None = None,
+        unnamed: str = "",
     ):
         self._session = session
         self._settings = settings
@@ -86,7 +87,7 @@ class FineTuner:
         self._precision = Precision(settings.precision, processes.device)
         self._validation = Validation(validation, training, processes, self._precision, make_scorer)
         self._teacher = Teacher(teacher_module(session, settings), self._precision)
-        self._objective = self._make_objective(trained)
+        self._objective = self._make_objective(trained, unnamed)
         self._validation_objective = replace(self._objective, trained=validated)
         self._parameters = list(session.parameters.values())
         self._optimizer = make_optimizer(self._parameters, settings)
@@ -273,7 +274,7 @@ class FineTuner:
     def _is_finite(self, found: Epoch) -> bool:
         return math.isfinite(found.loss) and self._session.not_finite() is None
 
-    def _make_objective(self, trained: Mapping[str, Truth]) -> Objective:
+    def _make_objective(self, trained: Mapping[str, Truth], unnamed: str) -> Objective:
         """The loss; the scales of its parts are the variances of the teacher's outputs on validation data."""
         session, settings = self._session, self._settings
         objective = Objective(
@@ -287,6 +288,7 @@ class FineTuner:
             (),
             load_function(settings.loss) if ":" in settings.loss else None,
             trained,
+            unnamed,
         )
         moments: list[Moments] = []
         for _, outputs in self._validation.followed(self._teacher) if objective.distill else ():

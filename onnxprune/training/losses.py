@@ -94,6 +94,8 @@ class Objective:
     custom: Callable[[Outputs, Any], torch.Tensor] | None = None
     trained: Mapping[str, Truth] = field(default_factory=dict)
     """The outputs whose labels the loss is of, and how these are read; other labels are for metrics alone."""
+    unnamed: str = ""
+    """The output of the labels that have no name, which a function takes as they are."""
 
     def __call__(self, outputs: Outputs, batch: Samples, teacher: Outputs | None) -> torch.Tensor:
         """Mean loss over the batch, a scalar; `teacher`: the input model's outputs for the same inputs."""
@@ -114,7 +116,7 @@ class Objective:
 
     def _label_loss(self, outputs: Outputs, labels: Labels) -> torch.Tensor:
         if self.custom is not None:
-            given = labels[""] if set(labels) == {""} else labels
+            given = labels[self.unnamed] if set(labels) == {self.unnamed} else labels
             return _checked(self._custom_name, self.custom, outputs[: len(self.last_operators)], given)
         losses = [self._output_loss(name, outputs, truth) for name, truth in labels.items()]
         return torch.stack(losses).mean()

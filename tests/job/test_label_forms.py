@@ -1,7 +1,9 @@
 """Jobs on labels of every form: what is trained on, by which metric the best state is selected, and what is shown."""
 
 import numpy as np
+import onnx
 import pytest
+import torch
 from onnx import helper
 
 import onnxprune
@@ -251,3 +253,81 @@ def test_metrics_of_ones_own_select_the_best_state_and_are_shown(tmp_path, monke
     chosen = onnxprune.prune(one_unit(), data=data, metric=names, **SETTINGS).report.evaluation["scores"]
     assert chosen[0]["pruned"]["value"] == pytest.approx(best, rel=1e-5)
     assert chosen[1]["pruned"]["samples"] == 12
+
+
+def features_and_logits(*widths):
+    """x [N, 8] -> features [N, widths[0]] -> logits [N, widths[1]]; both are outputs."""
+    nodes = [
+        helper.make_node("Gemm", ["x", "w1"], ["features"], name="fc1"),
+        helper.make_node("Relu", ["features"], ["b"]),
+        helper.make_node("Gemm", ["b", "w2"], ["logits"], name="fc2"),
+    ]
+    weights = {"w1": normal(8, widths[0]), "w2": normal(*widths)}
+    outputs = [floats(name, "N", width) for name, width in zip(("features", "logits"), widths, strict=True)]
+    return model_of(nodes, [floats("x", "N", 8)], outputs, weights)
+
+
+DATA = {"x": X, "labels": CLASSES}
+
+
+@pytest.mark.parametrize("widths", [(64, 10), (4, 4), (10, 64)])
+def test_labels_that_fit_several_outputs_are_asked_about(widths):
+    model = features_and_logits(*widths)
+    message = (
+        r"fit several outputs, features \[N, \d+\] and logits \[N, \d+\]: .* --output logits.*labels\.logits"
+    )
+    for job in (
+        lambda **given: onnxprune.prune(model, data=DATA, **SETTINGS, **given),
+        lambda **given: onnxprune.prune(model, rate=0.3, eval_data=DATA, **given),
+        lambda **given: onnxprune.compare(model, model, data=DATA, **given),
+        lambda **given: onnxprune.sensitivity(model, DATA, rates=[0.5], **given),
+    ):
+        with pytest.raises(onnxprune.OnnxPruneError, match=message):
+            job()
+        job(label_output="logits")
+    with pytest.raises(
+        onnxprune.OnnxPruneError, match="--output y is no output of the model: give one of features"
+    ):
+        onnxprune.prune(model, data=DATA, **SETTINGS, label_output="y")
+
+
+def test_the_output_that_is_named_is_trained_and_scored():
+    model = features_and_logits(64, 4)
+    settings = SETTINGS | {"epochs": 3, "distill": 0.0, "mixup": False, "learning_rate": 1e-3}
+    asked = onnxprune.prune(model, data=DATA, **settings, label_output="logits")
+    named = onnxprune.prune(model, data={"x": X, "labels.logits": CLASSES}, **settings)
+    assert asked.report.fine_tuning == named.report.fine_tuning
+    assert asked.report.evaluation["baseline"]["output"] == "logits"
+    assert asked.report.fine_tuning[-1]["loss"] < asked.report.fine_tuning[0]["loss"]
+
+
+def cross_entropy(outputs, labels):
+    return torch.nn.functional.cross_entropy(outputs[1], labels)
+
+
+def test_a_loss_function_gets_the_labels_that_have_no_name_as_they_are():
+    settings = {"loss": f"{__name__}:cross_entropy", "label_output": "logits"}
+    report = onnxprune.prune(features_and_logits(64, 10), data=DATA, **SETTINGS, **settings).report
+    assert np.isfinite(report.fine_tuning[-1]["loss"])
+
+
+def test_labels_belong_to_the_only_output_that_they_fit():
+    # Class 3 is none of two.
+    swapped = features_and_logits(2, 4)
+    report = onnxprune.prune(swapped, data=DATA, **SETTINGS).report
+    assert report.evaluation["baseline"]["output"] == "logits"
+    numbers = {"x": X, "labels": normal(120, 4)}
+    report = onnxprune.prune(features_and_logits(64, 4), data=numbers, **SETTINGS).report
+    score = report.evaluation["baseline"]
+    assert (score["name"], score["output"]) == ("mse", "logits")
+
+
+def test_the_classes_that_a_model_computes_itself_are_not_trained_but_their_probabilities():
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["p"], name="fc"),
+        helper.make_node("ArgMax", ["p"], ["label"], axis=1, keepdims=0),
+    ]
+    label = helper.make_tensor_value_info("label", onnx.TensorProto.INT64, ["N"])
+    model = model_of(nodes, [floats("x", "N", 8)], [label, floats("p", "N", 4)], {"w": normal(8, 4)})
+    report = onnxprune.prune(model, data=DATA, **SETTINGS).report
+    assert (report.evaluation["baseline"]["name"], report.evaluation["baseline"]["output"]) == ("top-1", "p")

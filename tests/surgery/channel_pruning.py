@@ -43,6 +43,7 @@ def prune_channels(whole: Whole, rate: float = 0.5, round_to: int = 1) -> Pruned
     pruned = ir.from_proto(onnx.ModelProto.FromString(proto.SerializeToString()))
     start = time.perf_counter()
     groups = unit_groups(pruned)
+    size = sum(array.size for array in groups.weights.values())
     choice = choose_channels(groups.positions, groups.weights, rate, round_to=round_to)
     zero_units(pruned, groups, choice.chosen)
     zeroed = ir.to_proto(pruned)
@@ -58,7 +59,7 @@ def prune_channels(whole: Whole, rate: float = 0.5, round_to: int = 1) -> Pruned
     )
     return PrunedModel(
         after,
-        choice.total,
+        size,
         sum(array.size for array in unit_groups(pruned).weights.values()),
         sum(multiply_adds(before, shapes).values()),
         sum(multiply_adds(pruned, shapes).values()),

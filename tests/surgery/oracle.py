@@ -75,7 +75,8 @@ def prune_channels(
     after = ir.to_proto(model)
     assert_same(zeroed, after, tolerance)
     left = sum(array.size for array in unit_groups(model).weights.values())
-    assert left == choice.kept or not alone, "what was chosen is gone, and nothing else"
+    kept = choice.kept + sum(choice.stuck.values())
+    assert left == kept or not alone, "what was chosen is gone, and nothing else"
     assert set(masks) >= {name for index in choice.chosen for name, _ in groups.positions[index]}
     return Pruned(after, groups, choice, report)
 
