@@ -40,11 +40,12 @@ def fit_labels(
     wanted: Collection[str] = (),
     numbers: Numbers = None,
     ends: Mapping[str, str] | None = None,
+    own_loss: bool = False,
 ) -> Dataset:
     """The dataset with its labels in the form of their kind, which those of `some` show.
 
     `outputs`: for some samples, by name, in the order of the graph; `numbers`: of the samples of `some`; `ends`: the
-    operator that each output ends in, see `last_operators`.
+    operator that each output ends in, see `last_operators`; `own_loss`: labels may have names that are no outputs.
 
     Raises:
         DataError: labels do not fit, or belong to no output.
@@ -53,6 +54,9 @@ def fit_labels(
     forms = {}
     for key, labels in some.labels.items():
         if key and key not in outputs:
+            if own_loss:
+                forms[key] = LabelForm("other", data.name)
+                continue
             raise DataError(
                 f"{data.name} has labels of {key!r}, which is no output: give one of {', '.join(outputs)}"
             )
@@ -64,7 +68,7 @@ def fit_labels(
         offset = data.label_offset
         forms[key] = find_form(labels, outputs[key or first], data.name, wanted, numbers, offset, end)
     # The first metric, that of the first output, is the one that choices are made by.
-    forms = {key: forms[key] for key in ("", *outputs) if key in forms}
+    forms = {key: forms[key] for key in dict.fromkeys(("", *outputs, *forms)) if key in forms}
     if data.label_offset and forms and not any(form.offset for form in forms.values()):
         form = next(iter(forms.values()))
         raise DataError(
@@ -185,13 +189,14 @@ def _pair(labels: np.ndarray, output: np.ndarray, end: str) -> tuple[int, int] |
     values = set(np.unique(labels).tolist()) - {IGNORED}
     if output.ndim <= 2 and values == {-1, 1} and end != "Tanh":
         return -1, 1
+    if output.ndim > 2 and {1, VOID} <= values:
+        values -= {VOID}
     if output.ndim > 2 and labels.dtype.kind in "iu":
         if -1 in values and 0 not in values:
             return None
         values = {value for value in values if value >= 0}
         if values == {0, VOID}:
             return 0, VOID
-        values -= {VOID}
     return (0, 1) if values <= {0, 1} else None
 
 
