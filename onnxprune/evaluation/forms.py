@@ -44,12 +44,14 @@ def fit_labels(
     ends: Mapping[str, str] | None = None,
     asked: str | None = None,
     by_sample: Collection[str] | None = None,
+    own_loss: bool = False,
 ) -> Dataset:
     """The dataset with its labels in the form of their kind, which those of `some` show.
 
     `outputs`: for some samples, by name, in the order of the graph; `numbers`: of the samples of `some`; `ends`: the
     operator that each output ends in, see `last_operators`; `asked`: the output of the labels without a name, see
-    `owner`; `by_sample`: the outputs with a row for each sample, by default all.
+    `owner`; `by_sample`: the outputs with a row for each sample, by default all; `own_loss`: labels may have names that
+    are no outputs.
 
     Raises:
         DataError: labels do not fit, or belong to no output, or it is not clear to which.
@@ -57,6 +59,8 @@ def fit_labels(
     first = next(iter(outputs))
     for key in some.labels:
         if key and key not in outputs:
+            if own_loss:
+                continue
             raise DataError(
                 f"{data.name} has labels of {key!r}, which is no output: give one of {', '.join(outputs)}"
             )
@@ -73,12 +77,15 @@ def fit_labels(
     forms = {}
     for given, labels in some.labels.items():
         key = given or unnamed
+        if key and key not in outputs:
+            forms[key] = LabelForm("other", data.name)
+            continue
         end = (ends or {}).get(key or first, "")
         forms[key] = find_form(
             labels, outputs[key or first], data.name, wanted, numbers, data.label_offset, end
         )
     # The first metric, that of the first output, is the one that choices are made by.
-    forms = {key: forms[key] for key in ("", *outputs) if key in forms}
+    forms = {key: forms[key] for key in dict.fromkeys(("", *outputs, *forms)) if key in forms}
     if data.label_offset and forms and not any(form.offset for form in forms.values()):
         form = next(iter(forms.values()))
         raise DataError(
@@ -253,13 +260,14 @@ def _pair(labels: np.ndarray, output: np.ndarray, end: str) -> tuple[int, int] |
     values = set(np.unique(labels).tolist()) - {IGNORED}
     if output.ndim <= 2 and values == {-1, 1} and end != "Tanh":
         return -1, 1
+    if output.ndim > 2 and {1, VOID} <= values:
+        values -= {VOID}
     if output.ndim > 2 and labels.dtype.kind in "iu":
         if -1 in values and 0 not in values:
             return None
         values = {value for value in values if value >= 0}
         if values == {0, VOID}:
             return 0, VOID
-        values -= {VOID}
     return (0, 1) if values <= {0, 1} else None
 
 

@@ -157,8 +157,10 @@ def _classes(form: LabelForm, labels: np.ndarray, numbers: Numbers) -> np.ndarra
 def _zeros_and_ones(form: LabelForm, labels: np.ndarray, numbers: Numbers) -> np.ndarray:
     check_finite({"labels": labels}, form.data, numbers)
     ignored = labels == IGNORED
-    if labels.dtype.kind in "iu" and form.shape is not None and len(form.shape) > 1:
-        ignored |= (labels < 0) | (labels == VOID if form.high != VOID else False)
+    if form.shape is not None and len(form.shape) > 1:
+        ignored |= (labels == VOID) & (form.high != VOID)
+        if labels.dtype.kind in "iu":
+            ignored |= labels < 0
     wrong = (labels != form.low) & (labels != form.high) & ~ignored
     if wrong.any():
         raise DataError(

@@ -13,13 +13,13 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
-from onnxprune.data.batch import Batch
+from onnxprune.data.batch import IGNORED, Batch
 from onnxprune.data.dataset import Dataset
 from onnxprune.data.random import random_data
 from onnxprune.data.specs import InputSpec, fixed_batch
 from onnxprune.errors import DataError, OnnxPruneError, first_line
 from onnxprune.evaluation.forms import fit_labels
-from onnxprune.evaluation.labels import LabelForm, label_form, label_forms, unnamed_output, with_form
+from onnxprune.evaluation.labels import LabelForm, label_forms, unnamed_output, with_form
 from onnxprune.evaluation.scores import BY_KIND, Metrics, RunningScores
 
 BATCH_SAMPLES = 256
@@ -28,6 +28,8 @@ LABELS_READ = 32
 LABELS_CHECKED = 4096
 # Kinds of labels for which outputs are compared with a threshold.
 THRESHOLD_KINDS = ("binary", "multi-label")
+# Kinds of labels that can be ignored.
+IGNORING_KINDS = ("classes", "positions", "binary", "multi-label")
 # Sizes to try for dynamic axes other than the first.
 FREE_SIZES = (16, 64, 224, 512, 1)
 # Time limit of a run on generated inputs, with which a Loop may never end.
@@ -100,21 +102,37 @@ def check_runs(
     if metrics.own_loss and not metrics.names:
         found = _scorable(found, ran, dict(zip(_names(session), outputs, strict=True)), metrics)
     metrics.chosen(label_forms(found))
-    start, numbers = 0, None if data.whole else data.numbers()
+    found = _all_checked(data, found, metrics)
+    return replace(found, group=max(form.group for form in label_forms(found).values()))
+
+
+def _all_checked(data: Dataset, fitted: Dataset, metrics: Metrics) -> Dataset:
+    """The fitted dataset, after a check of all labels of `data` where they can be read alone.
+
+    Those that do not fit are left to the user's own loss, if there is one and no metric is named.
+    """
+    start, counted = 0, dict.fromkeys(label_forms(fitted), False)
+    numbers = None if data.whole else data.numbers()
     for labels in data.labels_alone(LABELS_CHECKED):
         end = start + LABELS_CHECKED
         for key, array in labels.items():
+            name = key or unnamed_output(fitted)
+            form = label_forms(fitted)[name]
             try:
-                label_form(found, key).normalize(array, None if numbers is None else numbers[start:end])
+                found = form.normalize(array, None if numbers is None else numbers[start:end])
             except DataError:
                 if not metrics.own_loss or metrics.names:
                     raise
-                offset = label_form(found, key).offset
-                found = with_form(
-                    found, key or unnamed_output(found), LabelForm("other", data.name, offset=offset)
-                )
+                own = LabelForm("other", data.name, offset=form.offset)
+                fitted = with_form(fitted, name, own)
+                found = array
+            counted[name] |= form.kind not in IGNORING_KINDS or bool((found != IGNORED).any())
         start = end
-    return replace(found, group=max(form.group for form in label_forms(found).values()))
+    if start and not metrics.own_loss and not all(counted.values()):
+        raise DataError(
+            f"all labels of {data.name} are ignored, as {IGNORED} is: give labels for some samples"
+        )
+    return fitted
 
 
 def _scorable(data: Dataset, some: Batch, outputs: dict[str, Any], metrics: Metrics) -> Dataset:
@@ -150,7 +168,17 @@ def _fitted(
     # What --postprocess makes takes the place of the first output.
     asked = metrics.output or (names[0] if metrics.postprocess is not None else None)
     by_sample = {name for name, output in made.items() if data.whole or np.shape(output)[:1] == (samples,)}
-    return fit_labels(data, some, made, metrics.wanted(), numbers, ends, asked, by_sample or set(made))
+    return fit_labels(
+        data,
+        some,
+        made,
+        metrics.wanted(),
+        numbers,
+        ends,
+        asked,
+        by_sample or set(made),
+        own_loss=metrics.own_loss,
+    )
 
 
 def run_batch(session: ort.InferenceSession, batch: Batch, fixed: int | None) -> list[Any]:

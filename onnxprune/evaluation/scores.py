@@ -76,6 +76,10 @@ class Metrics:
             return dict(outputs)
         return {**outputs, next(iter(outputs)): postprocessed(self.postprocess, outputs, samples)}
 
+    def _scores(self, output: str) -> bool:
+        """Whether labels of this name are of an output; those for a loss of the user's own may have any."""
+        return not output or not self.own_loss or output in self.ends
+
     def chosen(self, forms: Mapping[str, LabelForm]) -> list[tuple[str, Metric, str]]:
         """The metrics for labels of these forms, by output: name, metric and output, the primary one first.
 
@@ -87,7 +91,7 @@ class Metrics:
         """
         found: list[tuple[str, Metric, str]] = []
         for name, metric in self.named().items():
-            fitting = [key for key, form in forms.items() if form.kind in metric.takes]
+            fitting = [key for key, form in forms.items() if form.kind in metric.takes and self._scores(key)]
             if forms and not fitting:
                 raise DataError(_unfit(name, metric, forms))
             found += [(name, metric, key) for key in fitting]
@@ -116,9 +120,10 @@ def _metric(name: str) -> Metric:
 def _unfit(name: str, metric: Metric, forms: Mapping[str, LabelForm]) -> str:
     form = next(iter(forms.values()))
     others = [other for other, each in METRICS.items() if form.kind in each.takes]
+    instead = " or ".join([", ".join(others), "MODULE:FUNCTION"] if others else ["MODULE:FUNCTION"])
     return (
         f"--metric {name} is for {kinds_text(metric.takes)}, but the labels of {form.data} are "
-        f"{kinds_text((form.kind,))}: use {', '.join(others)} or MODULE:FUNCTION"
+        f"{kinds_text((form.kind,))}: use {instead}"
     )
 
 

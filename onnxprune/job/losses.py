@@ -58,10 +58,11 @@ def _family(truth: Truth) -> str:
 def loss_notes(data: Dataset, settings: LossSettings) -> Iterator[str]:
     """Which loss is used on the labels, for the summary."""
     forms = label_forms(data)
+    if is_own(settings.loss) and forms:
+        yield f"The loss on the labels (as they are) is {settings.loss}."
+        return
     for output, truth in truths(data, settings.loss).items():
         form = forms[output]
-        read = "as they are" if is_own(settings.loss) else KINDS[form.kind]
-        if truth.low:
-            read = f"{form.low} or {form.high}"
+        read = f"{form.low} or {form.high}" if truth.low else KINDS[form.kind]
         of = f" of {output}" if output else ""
         yield f"The loss on the labels{of} ({read}) is {loss_name(truth, settings.loss)}."

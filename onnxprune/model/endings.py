@@ -33,13 +33,19 @@ def last_operators(model: ir.Model) -> dict[str, str]:
 
 
 def _maker(value: ir.Value | None) -> str:
+    node = _producer(value)
+    if node is None:
+        return ""
+    if node.op_type == "Add":
+        makers = {maker.op_type for operand in node.inputs if (maker := _producer(operand)) is not None}
+        return min(makers & PRODUCTS, default="Add")
+    return node.op_type
+
+
+def _producer(value: ir.Value | None) -> ir.Node | None:
+    """The node that computes a value, before all that moves it."""
     node = None if value is None else value.producer()
     while node is not None and node.op_type in _PASSED and node.domain in ("", "ai.onnx"):
         value = node.inputs[0] if node.inputs else None
         node = None if value is None else value.producer()
-    if node is None:
-        return ""
-    if node.op_type == "Add":
-        makers = {_maker(operand) for operand in node.inputs} & PRODUCTS
-        return min(makers, default="Add")
-    return node.op_type
+    return node

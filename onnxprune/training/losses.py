@@ -57,7 +57,8 @@ def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor, smoothing: float)
 
 def _cosine(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """1 - the mean cosine of the angle between samples."""
-    return 1 - F.cosine_similarity(output.flatten(1), target.flatten(1), dim=1).mean()
+    count = len(output)
+    return 1 - F.cosine_similarity(output.reshape(count, -1), target.reshape(count, -1), dim=1).mean()
 
 
 _TARGET_LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
@@ -220,11 +221,13 @@ def _checked(
             else type(found).__name__
         )
         raise DataError(f"{name} returned {given}: return one number, a float tensor, for example its mean")
-    if torch.is_grad_enabled() and any(each.requires_grad for each in outputs) and not found.requires_grad:
+    if torch.is_grad_enabled() and any(each.requires_grad for each in outputs) and found.grad_fn is None:
         raise DataError(
             f"{name} returned a number that the outputs cannot be trained by: compute it from them by functions of "
             "torch, without detach, numpy or argmax"
         )
+    if not found.isfinite():
+        raise DataError(f"{name} returned {float(found.detach()):g} for a batch: correct it, or the labels")
     return found.reshape(())
 
 

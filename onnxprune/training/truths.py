@@ -50,21 +50,20 @@ def check_truths(truths: Mapping[str, Truth], loss: str) -> None:
     Raises:
         DataError: it needs classes and the labels are targets, or vice versa.
     """
-    for truth in truths.values():
+    for output, truth in truths.items():
+        labels = f"labels of {output}" if output else "labels"
         if loss in CLASS_LOSSES and truth.kind == NUMBERS:
             raise DataError(
-                f"--loss {loss} needs integer labels, but the labels are floats: use --loss mse, l1 or huber"
+                f"--loss {loss} needs integer labels, but the {labels} are floats: use --loss mse, l1 or huber"
             )
         if loss in TARGET_LOSSES and truth.kind == "classes":
             raise DataError(
-                f"--loss {loss} needs float labels, but the labels are integers: use --loss cross-entropy"
+                f"--loss {loss} needs float labels, but the {labels} are integers: use --loss cross-entropy"
             )
 
 
 def loss_name(truth: Truth, loss: str) -> str:
-    """What a loss is on such labels, in words; `loss`: the setting."""
-    if truth.kind == OTHER:
-        return loss
+    """What a loss is on such labels, in words; `loss`: the setting, which is no function of the user's."""
     if loss in TARGET_LOSSES or truth.kind == NUMBERS:
         return _LOSS_NAMES["mse" if loss == "auto" else loss]
     read = "probabilities" if truth.probabilities else "logits"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -41,7 +42,8 @@ class Epoch:
 
     def better_than(self, other: Epoch) -> bool:
         """Whether the score is better, or equal at a smaller loss; without labels, whether the loss is smaller."""
-        if self.score is None or other.score is None:
+        # It is NaN where all labels are ignored.
+        if self.score is None or other.score is None or math.isnan(self.score) or math.isnan(other.score):
             return self.loss < other.loss
         sign = 1 if self.higher_is_better else -1
         return (sign * self.score, -self.loss) > (sign * other.score, -other.loss)

@@ -116,10 +116,12 @@ def test_masks_of_0_and_255_are_binary_for_one_unit_and_ambiguous_for_two():
         find_form(given, normal(1, 2, 2, 2), "samples")
 
 
-@pytest.mark.parametrize("void", [255, -1, -100])
+@pytest.mark.parametrize(
+    ("void", "dtype"), [(255, np.int16), (255, np.float32), (-1, np.int16), (-100, np.int16)]
+)
 @pytest.mark.parametrize("shape", [(1, 2, 2), (1, 1, 2, 2), (1, 2, 2, 1)])
-def test_masks_of_one_unit_ignore_pixels_that_are_neither_0_nor_1(void, shape):
-    given = np.array([0, 1, void, 1], np.int16).reshape(shape)
+def test_masks_of_one_unit_ignore_pixels_that_are_neither_0_nor_1(void, dtype, shape):
+    given = np.array([0, 1, void, 1], dtype).reshape(shape)
     form, found = normalized(given, normal(1, 1, 2, 2))
     assert form.kind == "binary" and found.ravel().tolist() == [0, 1, IGNORED, 1]
 

@@ -27,6 +27,7 @@ SPECS = [InputSpec("x", np.dtype(np.float32), (None, 8))]
         (np.full(50, -1), "have the class -1, at sample 0"),
         (np.zeros((50, 3)), r"the labels of samples .* do not fit the output \[2, 4\]"),
         (np.zeros((50, 2), int), "fewer classes"),
+        (np.full(50, -100), "all labels of samples are ignored, as -100 is: give labels for some samples"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused_before_the_work(labels, message):

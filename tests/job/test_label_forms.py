@@ -124,6 +124,10 @@ def size(outputs, labels):
     seen.append(labels)
     return (outputs[0].mean(1) - labels.float().mean((1, 2))).square().mean() - 1000
 
+def named(outputs, labels):
+    seen.append(labels)
+    return (outputs[0] - labels["boxes"].mean(1)).square().mean()
+
 def several(outputs, labels):
     seen.append(labels)
     return binary_cross_entropy_with_logits(outputs[0], labels.float())
@@ -160,6 +164,21 @@ def test_a_loss_of_ones_own_sees_labels_of_any_form_as_they_are(own):
     assert report.evaluation["scores"] == [] and report.fine_tuning[-1]["metric"] is None
     # A loss may be negative.
     assert report.fine_tuning[-1]["loss"] < 0
+
+
+def test_a_loss_of_ones_own_takes_labels_of_any_names(own):
+    boxes, data = normal(120, 4), {"x": X, "labels": CLASSES, "labels.boxes": normal(120, 2, 4)}
+    report = onnxprune.prune(mlp(), data=data, loss="own_losses:named", **SETTINGS).report
+    import own_losses
+
+    assert all(set(labels) == {"", "boxes"} for labels in own_losses.seen)
+    assert report.fine_tuning[-1]["metric"] == "top-1"
+    del data["labels"]
+    report = onnxprune.prune(mlp(), data=data, loss="own_losses:named", **SETTINGS).report
+    assert report.fine_tuning[-1]["metric"] is None
+    data = {"x": X, "labels.boxes": boxes}
+    with pytest.raises(onnxprune.OnnxPruneError, match="labels of 'boxes', which is no output"):
+        onnxprune.prune(mlp(), data=data, **SETTINGS)
 
 
 def test_labels_are_unchanged_for_a_loss_of_ones_own_and_read_by_the_metric(own):
