@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 SAMPLE := models/mnist-sample
 
-BENCHMARKS := bench-backend bench-channels bench-hard-cases bench-large bench-networks bench-one-shot bench-real-models \
-	bench-sensitivity bench-tasks bench-training bench-training-graphs
+BENCHMARKS := bench-backend bench-channels bench-hard-cases bench-large bench-networks bench-one-shot bench-packages \
+	bench-real-models bench-sensitivity bench-tasks bench-training bench-training-graphs
 
 .PHONY: setup demo test test-long test-asan bench $(BENCHMARKS) lint mnist cifar reproduce models clean
 setup: .venv/ready
@@ -50,7 +50,8 @@ bench: setup
 	$(BIN)/onnxprune bench --suite models
 
 # Tables of figures, each of minutes to hours: make bench-channels ARGS=SqueezeNet. Each says which package it lacks.
-bench-backend bench-channels bench-hard-cases bench-networks bench-one-shot bench-real-models bench-tasks bench-training-graphs: setup
+bench-backend bench-channels bench-hard-cases bench-networks bench-one-shot bench-packages bench-real-models bench-tasks \
+bench-training-graphs: setup
 	$(BIN)/python -m tests.benchmarks.$(subst -,_,$(@:bench-%=%)) $(ARGS)
 # Needs room for 9 GB.
 bench-large: setup

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.reading import FLOAT_TYPES
 from onnxprune.model.shapes import with_branches
+from onnxprune.model.slots import slots
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,15 @@ def _is_vector(value: ir.Value) -> bool:
         and len(value.uses()) > 1
         and tensor.dtype in FLOAT_TYPES
         and sum(length > 1 for length in tensor.shape.numpy()) == 1
+        and not any(_is_weight(use.node, use.idx) for use in value.uses())
         and not value.is_graph_input()
         and not value.is_graph_output()
     )
+
+
+def _is_weight(node: ir.Node, index: int) -> bool:
+    """Whether a node reads a weight there: some have one axis that is longer than 1, such as filters of a signal."""
+    return any(slot.input_index == index for slot in slots(node))
 
 
 def _copy(value: ir.Value, number: int, taken: set[str | None]) -> ir.Value:

@@ -5,8 +5,6 @@ import pytest
 from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import SettingError
 from onnxprune.evaluation.scores import Metrics
-from onnxprune.sparse.opening import open_model
-from tests.builders import mlp
 
 
 @pytest.mark.parametrize(
@@ -24,10 +22,6 @@ def test_no_metric_or_auto_is_the_one_of_the_labels():
 
 def test_a_metric_that_there_is_not_and_a_loss_out_of_range_are_refused():
     with pytest.raises(SettingError, match="--metric is 'f2': it must be top-1, top-5"):
-<<<<<<< HEAD
-        Metrics.of(PruneConfig(rate=0.5, metric="f2"), open_model(mlp()).model)
-=======
         Metrics(PruneConfig(rate=0.5, metric="f2").metrics).named()
->>>>>>> labels
     with pytest.raises(SettingError, match=r"--max-loss is 1.5: it must be in \[0, 1\)"):
         PruneConfig(rate=0.5, max_loss=1.5)

@@ -486,6 +486,7 @@ def test_overlapping_slices_are_rewritten_to_the_positions_that_stay() -> None:
     assert shape_of(pruned, "w1")[1] < 8
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize("opset", [13, 17])
 def test_a_shortcut_that_is_padded_by_computed_pads_loses_channels(opset: int) -> None:
     pruned = prune_channels(
@@ -524,3 +525,15 @@ def test_channels_that_meet_a_value_of_unknown_size_are_frozen(joined: str) -> N
         )
     )  # fmt: skip
     assert shape_of(pruned, "w1")[0] == 8 and "is not known" in frozen(pruned, "w1")
+=======
+def test_a_filter_that_several_convolutions_share_stays_shared() -> None:
+    pruned = prune_channels(
+        model(
+            """(float[N,1,1,20] x) => (float[N,2,1,12] y) {
+                a = Conv(x, filter) b = Conv(a, filter) c = Conv(b, w1) r = Relu(c) y = Conv(r, w2)}""",
+            filter=normal(1, 1, 1, 5), w1=normal(8, 1, 1, 1), w2=normal(2, 8, 1, 1),
+        )
+    )  # fmt: skip
+    assert shape_of(pruned, "w1")[0] < 8
+    assert [node.input[1] for node in pruned.model.graph.node if node.op_type == "Conv"][:2] == ["filter"] * 2
+>>>>>>> files
