@@ -18,7 +18,7 @@ from onnxprune.model.weights import find_weights
 from onnxprune.reports.record import ANNOTATION_PREFIX
 from onnxprune.runtime.cpu import cpu_name
 from onnxprune.sparse.choose import SEARCH_SECONDS, Choice, choose_auto
-from onnxprune.sparse.placement import sparse_nodes
+from onnxprune.sparse.placement import quantized_nodes, sparse_nodes
 from onnxprune.sparse.rewrite import to_ops
 
 
@@ -55,6 +55,11 @@ def tune(
     target = Path(target)
     stored = to_ops(model, find_weights(model).prunable)
     if not sparse_nodes(model):
+        if quantized_nodes(model):
+            raise NothingToPruneError(
+                f"the sparse nodes of {origin.name} compute in 8-bit integers, which tune does not measure: use the "
+                "file as it is"
+            )
         reason = next((f": {outcome.name}: {outcome.reason}" for outcome in stored), "")
         raise NothingToPruneError(
             f"{origin.name} has no weight that is smaller when stored sparse{reason}; prune it first: onnxprune "
