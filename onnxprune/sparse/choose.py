@@ -58,9 +58,9 @@ class Choice:
 
 def choose_portable(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> Choice:
     """Place the model's sparse nodes by what they are estimated to cost on inputs of these shapes."""
-    place_quantized(model)
     nodes = sparse_nodes(model)
     shapes = infer_shapes(model, {name: array.shape for name, array in feeds.items()})
+    place_quantized(model, shapes)
     weights = [(math.prod(weight_shape(model, node)), density(model, node)) for node in nodes]
     estimates = Estimates(nodes, shapes, weights)
     places = search(estimates.gains(LEAST_SPEEDUP), estimates.speedup, lambda: False)
@@ -85,12 +85,12 @@ def choose_auto(
         DataError: the model does not run on the inputs.
     """
     require_kernels()
-    place_quantized(model)
     nodes = sparse_nodes(model)
+    shapes = infer_shapes(model, {name: array.shape for name, array in feeds.items()})
+    place_quantized(model, shapes)
     came = {node for node in nodes if node.domain == DOMAIN}
     whole = GraphTimer(model, feeds, threads)
     before = whole(came)
-    shapes = infer_shapes(model, {name: array.shape for name, array in feeds.items()})
     timings = []
     for done, node in enumerate(nodes):
         timings.append(time_node(model, node, shapes, threads))

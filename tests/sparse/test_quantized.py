@@ -11,12 +11,13 @@ import pytest
 
 import onnxprune
 from onnxprune.errors import ModelFileError
+from onnxprune.model.shapes import infer_shapes
 from onnxprune.model.weights import find_weights
 from onnxprune.sparse.blocks import share_of_fours, smallest_blocks
 from onnxprune.sparse.functions import DENSE_DOMAIN, DOMAIN
 from onnxprune.sparse.opening import open_model
 from onnxprune.sparse.parts import value_names
-from onnxprune.sparse.placement import MOST_FOURS, place_quantized
+from onnxprune.sparse.placement import MOST_FOURS, MOST_FOURS_OF_FEW_ROWS, place_quantized
 from onnxprune.sparse.quantized import store_quantized
 from onnxprune.sparse.quantized_functions import QUANTIZED_OPS
 from onnxprune.sparse.rewrite import to_ops
@@ -232,17 +233,26 @@ def test_what_has_no_sparse_form_of_its_own_tells_the_reason(name, old, new, cha
     assert re.search(reason, stored.reason or ""), stored.reason
 
 
-@pytest.mark.parametrize(("density", "domain"), [(0.05, DOMAIN), (0.3, DENSE_DOMAIN)])
-def test_kernels_take_the_nodes_of_which_enough_is_zero(density, domain):
+@pytest.mark.parametrize(
+    ("density", "rows", "domain"),
+    [
+        (0.05, 128, DOMAIN),
+        (0.05, 1, DOMAIN),
+        (0.1, 128, DOMAIN),
+        (0.1, 1, DENSE_DOMAIN),
+        (0.3, 128, DENSE_DOMAIN),
+    ],
+)
+def test_kernels_take_the_nodes_of_which_enough_is_zero(density, rows, domain):
     model = ir.from_proto(model_of("SparseQLinearMatMul", density=density))
     to_ops(model, find_weights(model).prunable)
-    place_quantized(model)
+    place_quantized(model, infer_shapes(model, {"x": (rows, 40)}))
     (node,) = (node for node in model.graph if node.op_type in QUANTIZED_OPS)
     assert node.domain == domain
     assert {identifier[0] for identifier in model.functions} == {domain}
     weight = sparse_integers((40, 32), density, 0, seed=3)
     share = share_of_fours(smallest_blocks(weight, np.int8(0), 0), 0)
-    assert (share <= MOST_FOURS) == (domain == DOMAIN)
+    assert (share <= (MOST_FOURS if rows > 1 else MOST_FOURS_OF_FEW_ROWS)) == (domain == DOMAIN)
     proto = ir.to_proto(model)
     x = x_of(proto)
     assert np.array_equal(run(proto, x=x)[0], run(model_of("SparseQLinearMatMul", density=density), x=x)[0])

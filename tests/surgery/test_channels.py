@@ -486,7 +486,6 @@ def test_overlapping_slices_are_rewritten_to_the_positions_that_stay() -> None:
     assert shape_of(pruned, "w1")[1] < 8
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("opset", [13, 17])
 def test_a_shortcut_that_is_padded_by_computed_pads_loses_channels(opset: int) -> None:
     pruned = prune_channels(
@@ -525,7 +524,8 @@ def test_channels_that_meet_a_value_of_unknown_size_are_frozen(joined: str) -> N
         )
     )  # fmt: skip
     assert shape_of(pruned, "w1")[0] == 8 and "is not known" in frozen(pruned, "w1")
-=======
+
+
 def test_a_filter_that_several_convolutions_share_stays_shared() -> None:
     pruned = prune_channels(
         model(
@@ -536,4 +536,3 @@ def test_a_filter_that_several_convolutions_share_stays_shared() -> None:
     )  # fmt: skip
     assert shape_of(pruned, "w1")[0] < 8
     assert [node.input[1] for node in pruned.model.graph.node if node.op_type == "Conv"][:2] == ["filter"] * 2
->>>>>>> files

@@ -11,35 +11,47 @@
 namespace onnxprune {
 namespace {
 
-// Elements that are worked on together, in arrays of their own, so that the compiler sees that nothing overlaps.
-constexpr size_t kByteBlock = 64;
+// Elements that are worked on together, in arrays of their own, so that the compiler sees that nothing overlaps, and of
+// constant size, so that copies are loads and stores. What is left over is brought to the smaller size.
+constexpr size_t kWideBlock = 64;
+constexpr size_t kNarrowBlock = 16;
+
+template <size_t kRows, size_t kBlock>
+void interleave_block(const uint8_t* from, size_t from_stride, uint32_t flips, float* to) {
+  uint8_t rows[kRows][kBlock];
+  uint32_t words[kBlock];
+  for (size_t row = 0; row < kRows; ++row) memcpy(rows[row], from + row * from_stride, kBlock);
+  for (size_t i = 0; i < kBlock; ++i) {
+    uint32_t word = 0;
+    for (size_t row = 0; row < kRows; ++row) {
+      // The first row in the byte at the lowest address.
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+      word |= static_cast<uint32_t>(rows[row][i]) << (24 - 8 * row);
+#else
+      word |= static_cast<uint32_t>(rows[row][i]) << (8 * row);
+#endif
+    }
+    words[i] = word ^ flips;
+  }
+  memcpy(to, words, sizeof words);
+}
 
 template <size_t kRows>
 void interleave_rows(const uint8_t* from, size_t from_stride, size_t count, uint8_t flip, float* to) {
   const uint32_t flips = flip * 0x01010101u;
-  for (size_t first = 0; first < count; first += kByteBlock) {
-    const size_t block = count - first < kByteBlock ? count - first : kByteBlock;
-    uint8_t rows[4][kByteBlock] = {};
-    uint8_t words[4 * kByteBlock];
-    if (block == kByteBlock) {
-      for (size_t row = 0; row < kRows; ++row) memcpy(rows[row], from + row * from_stride + first, kByteBlock);
-    } else {
-      for (size_t row = 0; row < kRows; ++row) memcpy(rows[row], from + row * from_stride + first, block);
-    }
-    for (size_t i = 0; i < kByteBlock; ++i) {
-      // The first row in the byte at the lowest address.
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-      const uint32_t word = static_cast<uint32_t>(rows[0][i]) << 24 | static_cast<uint32_t>(rows[1][i]) << 16 |
-                            static_cast<uint32_t>(rows[2][i]) << 8 | rows[3][i];
-#else
-      const uint32_t word = rows[0][i] | static_cast<uint32_t>(rows[1][i]) << 8 |
-                            static_cast<uint32_t>(rows[2][i]) << 16 | static_cast<uint32_t>(rows[3][i]) << 24;
-#endif
-      const uint32_t flipped = word ^ flips;
-      memcpy(words + 4 * i, &flipped, sizeof flipped);
-    }
-    memcpy(to + first, words, 4 * block);
+  size_t i = 0;
+  for (; i + kWideBlock <= count; i += kWideBlock) {
+    interleave_block<kRows, kWideBlock>(from + i, from_stride, flips, to + i);
   }
+  for (; i + kNarrowBlock <= count; i += kNarrowBlock) {
+    interleave_block<kRows, kNarrowBlock>(from + i, from_stride, flips, to + i);
+  }
+  if (i == count) return;
+  uint8_t rest[kRows][kNarrowBlock] = {};
+  float words[kNarrowBlock];
+  for (size_t row = 0; row < kRows; ++row) memcpy(rest[row], from + row * from_stride + i, count - i);
+  interleave_block<kRows, kNarrowBlock>(rest[0], kNarrowBlock, flips, words);
+  memcpy(to + i, words, sizeof(float) * (count - i));
 }
 
 inline void interleave(const uint8_t* from, size_t from_stride, size_t rows, size_t count, uint8_t flip, float* to) {
@@ -53,27 +65,37 @@ inline void interleave(const uint8_t* from, size_t from_stride, size_t rows, siz
   }
 }
 
-inline void requantize(const OutputRange& range, float scale, const float* sums, size_t count, uint8_t* to) {
-  assert(count == 0 || (sums != nullptr && to != nullptr));
+template <size_t kBlock>
+void requantize_block(const OutputRange& range, float scale, const float* sums, uint8_t* to) {
   const auto low = static_cast<float>(range.low - range.zero_point);
   const auto high = static_cast<float>(range.high - range.zero_point);
   // 1.5 * 2^23: adding it rounds a small number to an integer, which is then in the low bits.
   constexpr float kRounder = 12582912.0f;
   const int32_t offset = range.zero_point - bit_cast<int32_t>(kRounder);
-  for (size_t first = 0; first < count; first += kByteBlock) {
-    const size_t block = count - first < kByteBlock ? count - first : kByteBlock;
-    int32_t words[kByteBlock] = {};
-    uint8_t bytes[kByteBlock];
-    memcpy(words, sums + first, sizeof(int32_t) * block);
-    for (size_t i = 0; i < kByteBlock; ++i) {
-      const float scaled = static_cast<float>(words[i]) * scale;
-      // NaN, which only a scale can bring, becomes the lowest, as in onnxruntime.
-      const float raised = scaled > low ? scaled : low;
-      const float kept = raised < high ? raised : high;
-      bytes[i] = static_cast<uint8_t>(bit_cast<int32_t>(kept + kRounder) + offset);
-    }
-    memcpy(to + first, bytes, block);
+  int32_t words[kBlock];
+  uint8_t bytes[kBlock];
+  memcpy(words, sums, sizeof words);
+  for (size_t i = 0; i < kBlock; ++i) {
+    const float scaled = static_cast<float>(words[i]) * scale;
+    // NaN, which only a scale can bring, becomes the lowest, as in onnxruntime.
+    const float raised = scaled > low ? scaled : low;
+    const float kept = raised < high ? raised : high;
+    bytes[i] = static_cast<uint8_t>(bit_cast<int32_t>(kept + kRounder) + offset);
   }
+  memcpy(to, bytes, sizeof bytes);
+}
+
+inline void requantize(const OutputRange& range, float scale, const float* sums, size_t count, uint8_t* to) {
+  assert(count == 0 || (sums != nullptr && to != nullptr));
+  size_t i = 0;
+  for (; i + kWideBlock <= count; i += kWideBlock) requantize_block<kWideBlock>(range, scale, sums + i, to + i);
+  for (; i + kNarrowBlock <= count; i += kNarrowBlock) requantize_block<kNarrowBlock>(range, scale, sums + i, to + i);
+  if (i == count) return;
+  float rest[kNarrowBlock] = {};
+  uint8_t bytes[kNarrowBlock];
+  memcpy(rest, sums + i, sizeof(float) * (count - i));
+  requantize_block<kNarrowBlock>(range, scale, rest, bytes);
+  memcpy(to + i, bytes, count - i);
 }
 
 }  // namespace
