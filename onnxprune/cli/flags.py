@@ -79,7 +79,7 @@ def option_of(setting: Field[Any]) -> click.Option:
 
 
 def flag_like(config: type, name: str) -> Callable[[Any], Any]:
-    """A decorator that gives another command the flag of a setting that is a text or a whole number."""
+    """A decorator that gives another command the flag of a setting that is a text, several, or a whole number."""
     setting = next(setting for setting in fields(config) if setting.name == name)
     default = setting.default
     return click.option(
@@ -87,7 +87,8 @@ def flag_like(config: type, name: str) -> Callable[[Any], Any]:
         metavar=setting.metadata["metavar"],
         default=default,
         type=type(default) if isinstance(default, int) else None,
-        show_default=default is not None,
+        multiple=isinstance(default, tuple),
+        show_default=default not in (None, ()),
         help=help_of(setting),
     )
 

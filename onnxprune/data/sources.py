@@ -18,7 +18,7 @@ from onnxprune.data.images.transforms import Transform, candidates
 from onnxprune.data.objects import open_object
 from onnxprune.data.readers import read_text
 from onnxprune.data.request import Request
-from onnxprune.data.source import Arrays, WholeSource
+from onnxprune.data.source import Arrays, Source
 from onnxprune.data.specs import InputSpec
 from onnxprune.data.values import found_labels
 from onnxprune.errors import DataError
@@ -46,13 +46,15 @@ def load_data(source: Any, request: Request) -> Dataset:
     first = opened.read(numbers)
     labels = found_labels(first, {spec.name for spec in request.specs})
     notes = [*opened.notes]
-    whole = isinstance(opened, WholeSource)
-    for spec in request.specs if request.transform is not None and not whole else ():
+    axes = request.batch_axes()
+    for spec in request.specs if request.transform is not None and not axes.whole else ():
         if spec.name in first and first[spec.name].dtype == np.uint8 and spec.dtype.kind == "f":
             opened = ArrayImages(opened, Transform.parse(request.transform or "", spec), labels)
             first = opened.read(numbers)
     fit = Fit.of(first, labels, name, request)
-    batch = fit(first)
+    data = Dataset(opened, name, fit, bool(labels), axes=axes, label_offset=request.label_offset)
+    data.as_batch(first)
+    fit.check_shapes(opened)
     if unused := sorted(set(first) - set(fit.names) - set(labels)):
         notes.append(
             f"These arrays of {name} are not inputs of the model and were not used: {', '.join(unused)}."
@@ -62,10 +64,7 @@ def load_data(source: Any, request: Request) -> Dataset:
             f"The shape of the input decided how the images of {name} become inputs: {guessed.text()}. If the model "
             "was trained otherwise, give --transform."
         )
-    offset = request.label_offset
-    return Dataset(
-        opened, name, fit, bool(batch.labels), whole=whole, notes=tuple(notes), label_offset=offset
-    )
+    return replace(data, notes=tuple(notes))
 
 
 def transform_of(data: Dataset) -> Transform | None:
@@ -126,7 +125,7 @@ class Fit:
         return [spec.name for spec in self.request.specs]
 
     def __call__(self, arrays: Arrays) -> Batch:
-        """The batch.
+        """The batch of samples of one shape.
 
         Raises:
             DataError: a type or shape does not fit.
@@ -161,19 +160,31 @@ class Fit:
                 f"array {name!r} of {self.name} has the type {array.dtype}, the input takes {spec.dtype}: {images}"
                 "preprocess it as in the training of the model"
             )
-        fits = array.ndim == len(spec.shape) and all(
-            not isinstance(want, int) or have == want
-            for have, want in zip(array.shape[1:], spec.shape[1:], strict=True)
+        self._check_shape(array.shape[1:], spec)
+        return array.astype(spec.dtype, copy=False)
+
+    def check_shapes(self, source: Source) -> None:
+        """Check the shapes of samples that are known before they are read.
+
+        Raises:
+            DataError: one does not fit.
+        """
+        for spec in self.request.specs:
+            for shape in source.sample_shapes(spec.name):
+                self._check_shape(shape, spec)
+
+    def _check_shape(self, shape: Sequence[int], spec: InputSpec) -> None:
+        wanted = self.request.batch_axes().sample_dims(spec)
+        fits = len(shape) == len(wanted) and all(
+            not isinstance(want, int) or have == want for have, want in zip(shape, wanted, strict=True)
         )
         if not fits:
-            wanted = ", ".join(
-                ["N" if spec.shape else "", *("any" if d is None else str(d) for d in spec.shape[1:])]
-            )
-            have = ", ".join(["N" if array.shape else "", *map(str, array.shape[1:])])
+            takes = ", ".join(["N", *("any" if dim is None else str(dim) for dim in wanted)])
+            images = ", give --transform with resize or crop," if len(shape) > 2 else ""
             raise DataError(
-                f"array {name!r} of {self.name} has shape [{have}], the input takes [{wanted}]: reshape it"
+                f"array {spec.name!r} of {self.name} has shape [{', '.join(['N', *map(str, shape)])}], the input takes "
+                f"[{takes}] (N: samples): reshape it{images} or say where the samples lie by --batch-axis"
             )
-        return array.astype(spec.dtype, copy=False)
 
 
 def _quoted(names: set[str]) -> str:

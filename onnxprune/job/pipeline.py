@@ -17,6 +17,7 @@ from onnxprune.evaluation.comparison import Evaluation, compare
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.fine_tune import prune_and_fine_tune
 from onnxprune.job.first_look import first_look
+from onnxprune.job.freeing import accumulation_notes, free_batch
 from onnxprune.job.inputs import JobData, read_job_data, sample_shapes
 from onnxprune.job.kernels import place_kernels, same_outputs
 from onnxprune.job.measure import make_plan
@@ -70,10 +71,11 @@ def run(
             data = read_job_data(model, baseline, config, context.data)
             sample = sample_shapes(data.test)
             warnings = look(baseline, data, config) if context.looks and is_first_process() else ()
+            dense = records.baseline(model, origin, sample)
+            freed, data, sizes = free_batch(model, baseline, data)
             # Its weights would stay in memory beside those that are pruned.
             del baseline
             free_memory()
-            dense = records.baseline(model, origin, sample)
         with watch("rehearse"):
             given = config
             config, choices = settle(model, origin, data, config, dense, partial(progress, "rehearse"))
@@ -82,6 +84,8 @@ def run(
             advance = partial(progress, "prune")
             epochs = prune_and_fine_tune(model, plan.pruner, data, config, advance, context.start, deadline)
             fold_norms(model)
+            if freed is not None:
+                freed.restore()
             records.pruned()
         with watch("remove dead units"):
             surgery = remove_dead_units(model) if config.remove_dead else None
@@ -112,6 +116,8 @@ def run(
                 *outcome_notes(evaluation, data),
                 *warnings,
                 *choices,
+                *sizes,
+                *accumulation_notes(data, config),
                 *notes(config, origin, target, data, records, by_magnitude, surgery),
             ),
             seconds=watch.seconds,
@@ -135,7 +141,7 @@ def evaluate(
 ) -> tuple[Evaluation, Evaluation | None]:
     """Both models, as their files are, on the test data, and on the old data where there are any."""
     sessions = make_session(origin.file, origin.name), make_session(stage.path, "the pruned model")
-    scored = partial(compare, *sessions, specs=data.specs, metrics=data.metrics)
+    scored = partial(compare, *sessions, metrics=data.metrics)
     return scored(data=data.test, progress=progress), None if data.old is None else scored(data=data.old)
 
 

@@ -13,6 +13,7 @@ from onnxprune.config.settings import PruneConfig
 from onnxprune.data.images.augment import NONE
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.defaults import RULES, Facts, by_rule, chosen, is_open
+from onnxprune.job.freeing import free_batch
 from onnxprune.job.inputs import JobData, read_job_data, sample_shapes
 from onnxprune.job.invariances import safe_augmentation
 from onnxprune.job.norms import restore
@@ -67,6 +68,7 @@ def settled_beforehand(source: ModelLike, config: PruneConfig) -> PruneConfig:
     data = read_job_data(model, session, replace(config, eval_data=None, old_data=None))
     records = Records(usable_weights(model, origin.name, config), config)
     dense = records.baseline(model, origin, sample_shapes(data.test))
+    _, data, _ = free_batch(model, session, data)
     return settle(model, origin, data, config, dense, lambda fraction: None)[0]
 
 

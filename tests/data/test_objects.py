@@ -109,7 +109,11 @@ REFUSED = {
         ONE,
         "failed at one of the samples 0 to 9: OSError: cannot read image",
     ),
-    "samples of several shapes": (Ragged(), ONE, r"samples of several shapes, \(3,\) and \(4,\)"),
+    "samples of a shape that the input does not take": (
+        Ragged(),
+        ONE,
+        r"has shape \[N, 4\], the input takes \[N, 3\]",
+    ),
     "too many values": (
         TensorDataset(*[torch.zeros(4, 3)] * 3),
         ONE,

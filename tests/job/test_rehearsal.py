@@ -128,6 +128,6 @@ def test_a_model_that_minds_mirrors_is_not_trained_on_them(axis, safe):
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     pixels, labels = images(axis)
     specs = input_specs(open_model(model).model)
-    data = check_runs(session, Dataset.of({"x": pixels}, labels, name="halves"), specs)
+    data = check_runs(session, Dataset.of({"x": pixels}, labels, name="halves"))
     found = safe_augmentation(session, data, specs)
     assert ("flip" in found) == safe

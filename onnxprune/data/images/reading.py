@@ -24,8 +24,8 @@ def read_augmented(
 ) -> Batch:
     """The samples with these numbers, each changed as its seed says."""
     if hasattr(data.source, "read_augmented"):
-        return data.batch(data.source.read_augmented(numbers, augmentation, seeds))
-    return augmented(data.batch(data.source.read(numbers)), augmentation, seeds, specs)
+        return data.as_batch(data.source.read_augmented(numbers, augmentation, seeds))
+    return augmented(data.as_batch(data.source.read(numbers)), augmentation, seeds, specs)
 
 
 def augmented(
