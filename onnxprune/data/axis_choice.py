@@ -25,11 +25,11 @@ def is_plain_batch(specs: Sequence[InputSpec]) -> bool:
     (first,) = firsts
     if isinstance(first, int):
         return first == 1
+    if any(spec.shape.count(first) > 1 for spec in specs if first is not None):
+        return False
     alone = sum(bool(spec.shape) for spec in specs) == 1
-    named = any(_is_batch(dim) for spec in specs for dim in spec.shape[1:]) or any(
-        spec.shape.count(first) > 1 for spec in specs
-    )
-    return _is_batch(first) or (not named and is_nameless(first) and alone)
+    named = any(_is_batch(dim) for spec in specs for dim in spec.shape[1:])
+    return _is_batch(first) or (alone and is_nameless(first) and not named)
 
 
 def candidates(specs: Sequence[InputSpec], asked: Choice) -> list[BatchAxes]:
@@ -90,15 +90,21 @@ def _by_name(specs: Sequence[InputSpec]) -> list[Choice]:
 
 
 def _by_size(specs: Sequence[InputSpec]) -> list[Choice]:
-    """Fixed axes by their sizes: those of most inputs first, of equal ones the first axes, then those of size 1."""
+    """Fixed axes by their sizes: those of most inputs first, of equal ones the first axes; 1 fits many an axis."""
     sizes = {dim for spec in specs for dim in spec.shape if isinstance(dim, int)}
     places = {
         size: {spec.name: spec.shape.index(size) for spec in specs if size in spec.shape} for size in sizes
     }
-    ranked = sorted(sizes, key=lambda size: (-len(places[size]), sum(places[size].values()), size != 1, size))
-    return [
-        places[size] for size in ranked if size == 1 or 0 in places[size].values() or len(places[size]) > 1
+    by_time = {spec.shape[1] for spec in specs if len(spec.shape) == 3}
+    likely = [
+        size
+        for size in sizes
+        if size == 1 or size in by_time or 0 in places[size].values() or len(places[size]) > 1
     ]
+    ranked = sorted(
+        likely, key=lambda size: (-len(places[size]), size == 1, sum(places[size].values()), size)
+    )
+    return [places[size] for size in ranked]
 
 
 def _by_product(specs: Sequence[InputSpec]) -> list[Choice]:

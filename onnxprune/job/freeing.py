@@ -13,6 +13,7 @@ import onnxruntime as ort
 
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.axes import Axis, BatchAxes
+from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
 from onnxprune.errors import OnnxPruneError
 from onnxprune.evaluation.runs import run_batch
@@ -46,7 +47,7 @@ def free_batch(
         freed = FreedBatch(
             model, {name: axis for name, axis in axes.inputs.items() if axis is not None}, size
         )
-        if _same(model, baseline, some, axes):
+        if _same(model, baseline, some, axes, trains=data.training is not None):
             note = (
                 f"{samples}. For training and calibration its batch axis was freed, with equal outputs for "
                 f"{len(some)} samples; the output fixes it again."
@@ -82,20 +83,45 @@ def _ways(axes: BatchAxes, data: JobData) -> Iterator[BatchAxes]:
             yield BatchAxes(inputs, axes.outputs, axes.labels)
 
 
-def _same(model: ir.Model, baseline: ort.InferenceSession, some: Dataset, axes: BatchAxes) -> bool:
-    """Whether the freed model gives for all samples at once what the model gives run by run."""
+def _same(
+    model: ir.Model, baseline: ort.InferenceSession, some: Dataset, axes: BatchAxes, *, trains: bool
+) -> bool:
+    """Whether the freed model gives for all samples at once what the model gives run by run.
+
+    `trains`: the torch module that is made of it has to, as well.
+    """
     try:
         with staging(None) as stage:
             stage.write(model.clone())
             session = make_session(stage.path, "the model with a free batch size")
             runs = [run_batch(baseline, batch) for batch in some.batches(len(some))]
-            together = [run_batch(session, batch) for batch in replace(some, freed=axes).batches(len(some))]
-    except OnnxPruneError:
+            batches = list(replace(some, freed=axes).batches(len(some)))
+            forms = [[run_batch(session, batch) for batch in batches]]
+        if trains:
+            forms.append([_torch_outputs(model, batch) for batch in batches])
+    except (OnnxPruneError, RuntimeError, IndexError, ValueError):
+        # The latter are what torch raises for shapes that do not fit.
         return False
-    return len(together) < len(runs) and all(
+    return len(batches) < len(runs) and all(
         _equal(one, several)
+        for together in forms
         for one, several in zip(zip(*runs, strict=True), zip(*together, strict=True), strict=True)
     )
+
+
+def _torch_outputs(model: ir.Model, batch: Batch) -> list[np.ndarray]:
+    """The outputs of the model as a torch module, samples along the first axis."""
+    import torch
+
+    from onnxprune.training.graph import to_torch
+
+    module, feeds = to_torch(model), batch.feeds()
+    with torch.no_grad():
+        outputs = module(*(torch.from_numpy(feeds[name].copy()) for name in module.meta["inputs"]))
+    return [
+        batch.axes.samples(name, output.numpy(), len(batch))
+        for name, output in zip(module.meta["outputs"], outputs, strict=True)
+    ]
 
 
 def _equal(runs: tuple[Any, ...], together: tuple[Any, ...]) -> bool:

@@ -81,7 +81,8 @@ def _augmentation(origin: Source, data: JobData) -> str:
     held = data.validation
     if held is None or not held.labeled or not any(len(spec.shape) == 4 for spec in data.specs):
         return NONE
-    return safe_augmentation(make_session(origin.file, origin.name), held, data.specs)
+    # The file is as it was, whatever the model is freed of.
+    return safe_augmentation(make_session(origin.file, origin.name), replace(held, freed=None), data.specs)
 
 
 def _resumed(config: PruneConfig) -> dict[str, Any]:
