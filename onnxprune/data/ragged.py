@@ -6,7 +6,7 @@ repeated as a view, which takes the memory of one row.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -101,6 +101,11 @@ def sample_shapes(array: Rows) -> set[tuple[int, ...]]:
     return {array.shape[1:]}
 
 
+def first_shape(array: np.ndarray) -> tuple[int, ...]:
+    """The shape of the first row."""
+    return np.shape(array[0])
+
+
 def alike(
     arrays: Mapping[str, np.ndarray], shared: Collection[str], *, ordered: bool = True
 ) -> Iterator[np.ndarray | None]:
@@ -139,6 +144,17 @@ def alike(
 def dense(array: np.ndarray) -> np.ndarray:
     """The rows of one shape as a plain array."""
     return np.stack(list(array)) if is_ragged(array) else array
+
+
+def by_shape(function: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> np.ndarray:
+    """What a function makes of the rows of each shape, in the order of the rows."""
+    if not is_ragged(array):
+        return function(array)
+    found: dict[int, np.ndarray] = {}
+    for index in alike({"": array}, (), ordered=False):
+        assert index is not None
+        found |= zip(index.tolist(), function(dense(array[index])), strict=True)
+    return as_rows([found[place] for place in range(len(array))])
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> bool:

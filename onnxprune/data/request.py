@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from onnxprune.data.axes import BatchAxes
 from onnxprune.data.axis_choice import declared_axes
-from onnxprune.data.specs import InputSpec
+from onnxprune.data.specs import Dim, InputSpec
 
 TRAIN, VALIDATION = "train", "val"
 
@@ -35,6 +36,17 @@ class Request:
         """The batch axes, those that the dims make likely where none were given."""
         assert self.axes is not None
         return self.axes
+
+    @cached_property
+    def row_specs(self) -> list[InputSpec]:
+        """The inputs with their samples along the first axis, as data that has a row for each sample gives them."""
+        axes = self.batch_axes()
+
+        def first(spec: InputSpec) -> Dim:
+            axis = axes.of(spec.name)
+            return None if axis is None else spec.shape[axis]
+
+        return [replace(spec, shape=(first(spec), *axes.sample_dims(spec))) for spec in self.specs]
 
     def rows(self, arrays: Mapping[str, Any], count: int | None = None) -> dict[str, Any]:
         """Arrays as the model takes them with samples along the first axis, see `BatchAxes.rows`."""

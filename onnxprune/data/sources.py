@@ -46,13 +46,14 @@ def load_data(source: Any, request: Request) -> Dataset:
     first = opened.read(numbers)
     labels = found_labels(first, {spec.name for spec in request.specs})
     notes = [*opened.notes]
-    axes = request.batch_axes()
-    for spec in request.specs if request.transform is not None and not axes.whole else ():
+    for spec in request.row_specs if request.transform is not None else ():
         if spec.name in first and first[spec.name].dtype == np.uint8 and spec.dtype.kind == "f":
             opened = ArrayImages(opened, Transform.parse(request.transform or "", spec), labels)
             first = opened.read(numbers)
     fit = Fit.of(first, labels, name, request)
-    data = Dataset(opened, name, fit, bool(labels), axes=axes, label_offset=request.label_offset)
+    data = Dataset(
+        opened, name, fit, bool(labels), axes=request.batch_axes(), label_offset=request.label_offset
+    )
     data.as_batch(first)
     fit.check_shapes(opened)
     if unused := sorted(set(first) - set(fit.names) - set(labels)):
