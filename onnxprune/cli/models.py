@@ -73,6 +73,7 @@ def report(source: str, target: str, allow_links: tuple[str, ...]) -> None:
     metavar="NAME:DIMS",
     help="Shape of a random input, for example x:1,3,224,224. Repeatable.",
 )
+@flag_like(DataSettings, "batch_axis")
 @flag_like(DataSettings, "transform")
 @flag_like(DataSettings, "label_offset")
 @click.option("--metric", multiple=True, metavar="NAME", help="Metric on labeled data, as in prune --metric.")
@@ -102,6 +103,7 @@ def compare(
     second: str,
     data: str | None,
     input_shape: tuple[str, ...],
+    batch_axis: tuple[str, ...],
     transform: str | None,
     label_offset: int,
     metric: tuple[str, ...],
@@ -121,6 +123,7 @@ def compare(
         second,
         data=data,
         input_shape=input_shape,
+        batch_axis=batch_axis,
         transform=transform,
         label_offset=label_offset,
         metric=metric,
@@ -149,6 +152,7 @@ def compare(
     metavar="NAME:DIMS",
     help="Shape of a synthetic input, for example x:1,3,224,224. Repeatable.",
 )
+@flag_like(DataSettings, "batch_axis")
 @flag_like(DataSettings, "transform")
 @flag_like(DataSettings, "label_offset")
 @click.option(
@@ -184,6 +188,7 @@ def sensitivity(
     source: str,
     data: str,
     input_shape: tuple[str, ...],
+    batch_axis: tuple[str, ...],
     transform: str | None,
     label_offset: int,
     rates: tuple[float, ...],
@@ -207,6 +212,7 @@ def sensitivity(
             source,
             data,
             input_shape=input_shape,
+            batch_axis=batch_axis,
             transform=transform,
             label_offset=label_offset,
             rates=rates or RATES,

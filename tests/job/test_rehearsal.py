@@ -146,7 +146,7 @@ def test_a_rehearsal_with_too_little_time_says_so(monkeypatch):
 def test_the_training_leaves_time_to_write_and_to_evaluate_both_models(monkeypatch, second, kept):
     now = [100.0]
 
-    def run_batch(session, batch, fixed):
+    def run_batch(session, batch):
         assert len(batch) == BATCH_SAMPLES
         now[0] += second
 
@@ -187,6 +187,6 @@ def test_a_model_that_minds_mirrors_is_not_trained_on_them(axis, safe):
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     pixels, labels = images(axis)
     specs = input_specs(open_model(model).model)
-    data = check_runs(session, Dataset.of({"x": pixels}, labels, name="halves"), specs)
+    data = check_runs(session, Dataset.of({"x": pixels}, labels, name="halves"))
     found = safe_augmentation(session, data, specs)
     assert ("flip" in found) == safe
