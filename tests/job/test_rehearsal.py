@@ -115,9 +115,7 @@ def test_rehearsals_share_their_time_and_too_little_of_it_chooses_nothing(monkey
     model = open_model(mlp()).model
     config = PruneConfig(rate=0.5, epochs=100, batch_size=16, optimizer="adam")
     specs = input_specs(model)
-    data = check_runs(
-        ort.InferenceSession(mlp().SerializeToString()), Dataset.of({"x": DATA["x"]}, LABELS), specs
-    )
+    data = check_runs(ort.InferenceSession(mlp().SerializeToString()), Dataset.of({"x": DATA["x"]}, LABELS))
     given = JobData(specs, data, data, data, None, None)
     dense = SimpleNamespace(multiply_adds=10**6, parameters=100)
     found = rehearsal.rehearsed(model, "mlp", given, config, dense, lambda fraction: None, deadline=114.0)
