@@ -121,14 +121,22 @@ class Dataset:
         """What the source read, in order, in batches of at most `most` that the model can be run on."""
         return self.as_batch(arrays).runs(most)
 
-    def labels_alone(self, size: int) -> Iterator[Labels]:
-        """The labels of all samples, as those of `batches`, where they can be had without the inputs; else nothing."""
+    def labels_alone(self, size: int) -> Iterator[tuple[np.ndarray, Labels]]:
+        """The labels of all samples, of one shape each time, with the numbers of the samples in the source.
+
+        Nothing, where they cannot be had without the inputs.
+        """
         numbers = self.numbers()
         for start in range(0, len(numbers), size):
-            arrays = self.source.read_alone(self.prepare.label_names, numbers[start : start + size])
-            if arrays is None:
+            some = numbers[start : start + size]
+            arrays = self.source.read_alone(self.prepare.label_names, some)
+            if not arrays:
                 return
-            yield self.prepare.labels_of(arrays)
+            for index in alike(arrays, ()):
+                if index is None:
+                    yield some, self.prepare.labels_of(arrays)
+                else:
+                    yield some[index], self.prepare.labels_of(parts_at(arrays, index))
 
     def _batch(self, arrays: Arrays) -> Batch:
         """What the source read, samples of one shape, as a batch of this dataset."""

@@ -16,7 +16,6 @@ import onnxruntime as ort
 from onnxprune.data.axes import BatchAxes
 from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
-from onnxprune.data.ragged import is_ragged
 from onnxprune.data.random import random_data
 from onnxprune.data.specs import InputSpec
 from onnxprune.errors import DataError, first_line
@@ -97,13 +96,9 @@ def check_runs(session: ort.InferenceSession, data: Dataset, metrics: Metrics = 
         outputs = [_joined(column) for column in zip(*runs, strict=True)]
         found = _fitted(session, data, _labels_of(parts), outputs, len(some), metrics, numbers)
     metrics.chosen(label_forms(found))
-    start, numbers = 0, data.numbers()
-    for labels in data.labels_alone(LABELS_CHECKED):
-        end = start + LABELS_CHECKED
+    for numbers, labels in data.labels_alone(LABELS_CHECKED):
         for key, array in labels.items():
-            if not is_ragged(array):
-                label_forms(found)[key].normalize(array, numbers[start:end])
-        start = end
+            label_forms(found)[key].normalize(array, numbers)
     return replace(found, group=max(form.group for form in label_forms(found).values()))
 
 
