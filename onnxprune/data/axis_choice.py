@@ -109,7 +109,7 @@ def _by_size(specs: Sequence[InputSpec]) -> list[Choice]:
         if size == 1 or size in by_time or 0 in places[size].values() or len(places[size]) > 1
     ]
     ranked = sorted(
-        likely, key=lambda size: (-len(places[size]), size == 1, sum(places[size].values()), size)
+        likely, key=lambda size: (-len(places[size]), sum(places[size].values()), size == 1, size)
     )
     return [places[size] for size in ranked]
 

@@ -126,14 +126,22 @@ class Dataset:
         for place, each in enumerate(ahead(arrays) if self.source.costly else arrays):
             yield self.as_batch(each, numbers[place * size : (place + 1) * size])
 
-    def labels_alone(self, size: int) -> Iterator[Labels]:
-        """The labels of all samples, as those of `batches`, where they can be had without the inputs; else nothing."""
+    def labels_alone(self, size: int) -> Iterator[tuple[np.ndarray, Labels]]:
+        """The labels of all samples, of one shape each time, with the numbers of the samples in the source.
+
+        Nothing, where they cannot be had without the inputs.
+        """
         numbers = self.numbers()
         for start in range(0, len(numbers), size):
-            arrays = self.source.read_alone(self.prepare.label_names, numbers[start : start + size])
-            if arrays is None:
+            some = numbers[start : start + size]
+            arrays = self.source.read_alone(self.prepare.label_names, some)
+            if not arrays:
                 return
-            yield self.prepare.labels_of(arrays)
+            for index in alike(arrays, ()):
+                if index is None:
+                    yield some, self.prepare.labels_of(arrays)
+                else:
+                    yield some[index], self.prepare.labels_of(parts_at(arrays, index))
 
     def check(self) -> None:
         """Read all samples once, where that is cheap: arrays in memory, and rows of files.

@@ -16,7 +16,7 @@ import onnxruntime as ort
 from onnxprune.data.axes import BatchAxes
 from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
-from onnxprune.data.ragged import is_ragged, joined_rows
+from onnxprune.data.ragged import joined_rows
 from onnxprune.data.random import random_data
 from onnxprune.data.specs import InputSpec
 from onnxprune.errors import DataError, OnnxPruneError, first_line
@@ -101,20 +101,15 @@ def check_runs(session: ort.InferenceSession, data: Dataset, metrics: Metrics = 
     if metrics.own_loss and not metrics.names:
         found = _scorable(found, ran, dict(zip(_names(session), outputs, strict=True)), metrics)
     metrics.chosen(label_forms(found))
-    start, all_numbers = 0, data.numbers()
-    for labels in data.labels_alone(LABELS_CHECKED):
-        end = start + LABELS_CHECKED
+    for samples, labels in data.labels_alone(LABELS_CHECKED):
         for key, array in labels.items():
-            if is_ragged(array):
-                continue
             try:
-                label_forms(found)[key].normalize(array, all_numbers[start:end])
+                label_forms(found)[key].normalize(array, samples)
             except DataError:
                 if not metrics.own_loss or metrics.names:
                     raise
                 offset = label_forms(found)[key].offset
                 found = with_form(found, key, LabelForm("other", data.name, offset=offset))
-        start = end
     return replace(found, group=max(form.group for form in label_forms(found).values()))
 
 

@@ -14,13 +14,17 @@ import onnx_ir as ir
 
 from onnxprune.config.declare import AUTO, settled
 from onnxprune.config.settings import PruneConfig, flag_of
+from onnxprune.data.dataset import Dataset
 from onnxprune.data.images.augment import NONE
+from onnxprune.data.ragged import is_ragged
 from onnxprune.evaluation.labels import label_forms
 from onnxprune.job.inputs import JobData
 from onnxprune.job.requirements import is_calibrated
 from onnxprune.training.norms import restored_norms
 
 BATCH, SMALLEST_BATCH = 128, 16
+# Samples that show whether sizes differ.
+SEEN = 8
 # A batch is halved until an epoch has so many updates.
 FEWEST_UPDATES = 32
 EPOCHS, MOST_EPOCHS = 20, 100
@@ -41,7 +45,7 @@ class Facts:
 
     `samples`: for training; `labeled`: with labels that a loss can be of; `norms`: whether there is BatchNormalization,
     put back or the model's own; `work`: multiply-adds a sample, or where they are not
-    known, parameters; `run`: how many samples the model takes at a time, where it fixes that.
+    known, parameters; `run`: how many samples the model is run on at a time, where that is not the batch.
     """
 
     samples: int
@@ -61,8 +65,16 @@ class Facts:
             any(form.trains for form in forms.values()),
             own or bool(restored_norms(model)),
             work,
-            data.training.run_axes.size,
+            run_of(data.training),
         )
+
+
+def run_of(data: Dataset) -> int | None:
+    """How many samples the model is run on at a time: what it fixes, one where sizes differ; None: any number."""
+    if data.run_axes.size is not None:
+        return data.run_axes.size
+    some = data.take(slice(0, SEEN)) if data.source.sequential else data.spread(SEEN)
+    return 1 if any(map(is_ragged, some.read().inputs.values())) else None
 
 
 def batch_size(config: PruneConfig, samples: int) -> int:

@@ -29,6 +29,9 @@ LIKELY = {
     "adjacency": ({"x": ("V", 5), "adj": ("V", "V")}, {"x": None, "adj": None}, 1),
     "a fixed batch": ({"x": (4, 10, 5), "h": (1, 4, 8)}, {"x": 0, "h": 1}, 4),
     "a fixed batch of one": ({"x": (1, 10, 5), "h": (1, 1, 8)}, {"x": 0, "h": 0}, 1),
+    "one sequence": ({"x": (1, 4, 16)}, {"x": 0}, 1),
+    "one image": ({"x": (1, 3, 8, 8)}, {"x": 0}, 1),
+    "a row and a scale": ({"x": (4, 5), "scale": (1,)}, {"x": 0, "scale": None}, 4),
     "one sample of a time-major input": ({"x": (10, 1, 5), "h": (1, 1, 8)}, {"x": 1, "h": 0}, 1),
 }
 

@@ -166,7 +166,7 @@ def test_bytes_that_are_images_go_through_the_transform_and_labels_are_read_with
     data = load_data(given, Request([spec], transform="unit"))
     expected = pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255
     np.testing.assert_allclose(data.read().inputs["image"], expected, rtol=1e-6)
-    assert [labels[""].tolist() for labels in data.labels_alone(4)] == [[0, 1, 2, 3], [4, 5]]
+    assert [labels[""].tolist() for _, labels in data.labels_alone(4)] == [[0, 1, 2, 3], [4, 5]]
     others = dict(other_transforms(data, [spec]))
     assert "unit" not in others
     np.testing.assert_allclose(others["raw"].read().inputs["image"], 255 * expected, rtol=1e-6)

@@ -2,11 +2,15 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from onnxprune.config.settings import PruneConfig
+from onnxprune.data.axes import BatchAxes
+from onnxprune.data.dataset import Dataset
+from onnxprune.data.ragged import as_rows
 from onnxprune.job import defaults
-from onnxprune.job.defaults import Facts, batch_size, by_rule, chosen
+from onnxprune.job.defaults import Facts, batch_size, by_rule, chosen, run_of
 
 MANY = Facts(samples=50_000, labeled=True, norms=False, work=1_000, run=None)
 
@@ -56,6 +60,13 @@ def test_a_batch_is_halved_while_an_epoch_has_few_updates(samples, size):
 
 def test_a_given_batch_stays():
     assert batch_size(PruneConfig(rate=0.5, batch_size=256), 20) == 256
+
+
+def test_samples_of_several_sizes_are_counted_as_run_one_by_one():
+    plain = Dataset.of({"x": np.zeros((20, 3), np.float32)})
+    several = Dataset.of({"x": as_rows([np.zeros(3 + place % 2, np.float32) for place in range(20)])})
+    fixed = Dataset.of({"x": np.zeros((20, 3), np.float32)}, axes=BatchAxes({"x": 0}, size=4))
+    assert [run_of(data) for data in (plain, several, fixed)] == [None, 1, 4]
 
 
 def test_samples_that_are_run_one_by_one_are_not_mixed():
