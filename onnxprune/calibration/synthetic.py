@@ -8,9 +8,11 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.calibration.walk import walk
+from onnxprune.data.axes import BatchAxes
 from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
-from onnxprune.data.random import random_data
+from onnxprune.data.ragged import repeated
+from onnxprune.data.random import random_shapes
 from onnxprune.data.specs import InputSpec
 from onnxprune.model.constants import constant_tensor
 
@@ -24,25 +26,31 @@ RANGES = ((0.0, 1.0), (-1.0, 1.0), (-2.2, 2.7), (0.0, 255.0))
 CELLS = (2, 3, 5, 9)
 
 
-def synthetic_data(model: ir.Model, specs: Sequence[InputSpec], free_size: int, seed: int) -> Dataset:
-    """Synthetic inputs: images, uniform token ids, masks of ones; normal noise for all others.
+def synthetic_data(
+    model: ir.Model, specs: Sequence[InputSpec], axes: BatchAxes, free_size: int, seed: int
+) -> Dataset:
+    """Synthetic inputs of `SAMPLES` samples: images, uniform token ids, masks of ones; normal noise for all others.
 
-    Half of the images are smooth, a quarter have edges, a quarter are noise. Dynamic axes have `free_size` positions,
-    the first one `SAMPLES`. The images have the range of `RANGES` that fits the statistics of BatchNormalization best;
+    Half of the images are smooth, a quarter have edges, a quarter are noise. Other open axes have `free_size`
+    positions. The images have the range of `RANGES` that fits the statistics of BatchNormalization best;
     without BatchNormalization, [0, 1].
     """
     random = np.random.default_rng(seed)
-    pattern = random_data(list(specs), free_size, seed).read()
     arrays = {}
-    for spec in specs:
-        shape = pattern.inputs[spec.name].shape
-        if shape and not pattern.whole and not isinstance(spec.shape[0], int):
-            shape = (SAMPLES, *shape[1:])
-        arrays[spec.name] = _values(model, spec, shape, random)
-    data = Batch(arrays, whole=pattern.whole)
-    images = [spec.name for spec in specs if _channel_axis(spec, arrays[spec.name].shape) is not None]
+    for name, shape in random_shapes(specs, axes, free_size, SAMPLES).items():
+        spec = next(spec for spec in specs if spec.name == name)
+        if axes.of(name) is None and not axes.whole:
+            arrays[name] = repeated(_values(model, spec, (1, *shape[1:]), random)[0], shape[0])
+        else:
+            arrays[name] = _values(model, spec, shape, random)
+    data = Batch(arrays, axes=axes)
+    images = [
+        spec.name
+        for spec in specs
+        if axes.of(spec.name) == 0 and _channel_axis(spec, arrays[spec.name].shape) is not None
+    ]
     data = _in_range(model, data, images) if images else data
-    return Dataset.of(data.inputs, name="synthetic inputs, generated from the model", whole=data.whole)
+    return Dataset.of(data.inputs, name="synthetic inputs, generated from the model", axes=axes)
 
 
 def _values(
@@ -119,7 +127,7 @@ def _in_range(model: ir.Model, data: Batch, images: Sequence[str]) -> Batch:
         moved = {
             name: (low + (high - low) * some.inputs[name]).astype(some.inputs[name].dtype) for name in images
         }
-        return Batch(some.inputs | moved, whole=some.whole)
+        return Batch(some.inputs | moved, axes=some.axes)
 
     some = data.take(slice(0, TRIED))
     best = min(RANGES, key=lambda ends: _mismatch(model, scaled(some, *ends), norms)) if norms else RANGES[0]

@@ -12,7 +12,6 @@ import onnx_ir as ir
 from onnxprune.calibration.segments import Arrays, Segment, Tensors, last_reads
 from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
-from onnxprune.data.specs import fixed_batch, input_specs
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.shapes import infer_shapes
 
@@ -71,28 +70,23 @@ def walk(model: ir.Model, dense: Tensors | None, data: Batch, nodes: Collection[
 
 def affordable(model: ir.Model, data: Dataset, most: int) -> int:
     """The number of samples of a walk: at most `most`, fewer if a wide graph would need too much memory."""
-    first = data.take(slice(0, fixed_batch(input_specs(model)) or 1)).read()
-    size = _fixed(model, first) or 1
-    return max(size, min(most, len(data), int(WALK_BYTES / (ALIVE * _widest_bytes(model, first)))))
+    run = data.run_axes.size or 1
+    first = data.take(slice(0, run)).read()
+    return max(run, min(most, len(data), int(WALK_BYTES / (ALIVE * _widest_bytes(model, first)))))
 
 
 def batches(model: ir.Model, data: Batch) -> Iterator[Batch]:
-    """Batches of the model's fixed batch size, dropping the rest; if it is dynamic, of a few samples."""
-    fixed = _fixed(model, data)
+    """Batches of the model's fixed batch size, dropping the rest; if it is dynamic, of a few samples of one shape."""
+    fixed = data.axes.size
     size = fixed or min(BATCH_SAMPLES, max(1, int(BATCH_BYTES / _widest_bytes(model, data))))
-    for start in range(0, len(data) // size * size if fixed else len(data), size):
-        yield data.take(slice(start, start + size))
-
-
-def _fixed(model: ir.Model, data: Batch) -> int | None:
-    return None if data.whole else fixed_batch(input_specs(model))
+    return (batch for batch in data.runs(size) if fixed is None or len(batch) == fixed)
 
 
 def _widest_bytes(model: ir.Model, data: Batch) -> float:
     """The approximate bytes per sample of the largest computed value."""
-    size = min(_fixed(model, data) or 1, len(data))
-    one = data.take(slice(0, size))
-    shapes = infer_shapes(model, {name: array.shape for name, array in one.inputs.items()})
+    size = min(data.axes.size or 1, len(data))
+    one = data.at(slice(0, size))
+    shapes = infer_shapes(model, {name: array.shape for name, array in one.feeds().items()})
     sizes = [
         math.prod(dim for dim in shape if isinstance(dim, int))
         for value, shape in shapes.items()
@@ -103,4 +97,4 @@ def _widest_bytes(model: ir.Model, data: Batch) -> float:
 
 def _inputs(model: ir.Model, batch: Batch) -> Arrays:
     named = {value.name: value for value in model.graph.inputs}
-    return {named[name]: array for name, array in batch.inputs.items()}
+    return {named[name]: array for name, array in batch.feeds().items()}

@@ -74,6 +74,7 @@ def report(source: str, target: str, allow_links: tuple[str, ...]) -> None:
     metavar="NAME:DIMS",
     help="Shape of a random input, for example x:1,3,224,224. Repeatable.",
 )
+@flag_like(DataSettings, "batch_axis")
 @flag_like(DataSettings, "transform")
 @flag_like(DataSettings, "label_offset")
 @flag_like(EvaluationSettings, "label_output")
@@ -104,6 +105,7 @@ def compare(
     second: str,
     data: str | None,
     input_shape: tuple[str, ...],
+    batch_axis: tuple[str, ...],
     transform: str | None,
     label_offset: int,
     label_output: str | None,
@@ -124,6 +126,7 @@ def compare(
         second,
         data=data,
         input_shape=input_shape,
+        batch_axis=batch_axis,
         transform=transform,
         label_offset=label_offset,
         label_output=label_output,
@@ -153,6 +156,7 @@ def compare(
     metavar="NAME:DIMS",
     help="Shape of a synthetic input, for example x:1,3,224,224. Repeatable.",
 )
+@flag_like(DataSettings, "batch_axis")
 @flag_like(DataSettings, "transform")
 @flag_like(DataSettings, "label_offset")
 @flag_like(EvaluationSettings, "label_output")
@@ -189,6 +193,7 @@ def sensitivity(
     source: str,
     data: str,
     input_shape: tuple[str, ...],
+    batch_axis: tuple[str, ...],
     transform: str | None,
     label_offset: int,
     label_output: str | None,
@@ -213,6 +218,7 @@ def sensitivity(
             source,
             data,
             input_shape=input_shape,
+            batch_axis=batch_axis,
             transform=transform,
             label_offset=label_offset,
             label_output=label_output,

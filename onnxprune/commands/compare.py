@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-from onnxprune.config.checks import input_shapes
-from onnxprune.config.declare import DataSource, Names, ShapesLike
+from onnxprune.config.checks import batch_axes, input_shapes
+from onnxprune.config.declare import AxesLike, DataSource, Names, ShapesLike
 from onnxprune.config.evaluation import EvaluationSettings
+from onnxprune.data.random import RANDOM_SAMPLES, random_data
 from onnxprune.data.request import VALIDATION, Request
 from onnxprune.data.sources import load_data
 from onnxprune.data.specs import fix_shapes, input_specs
 from onnxprune.errors import ModelFileError
 from onnxprune.evaluation import comparison
+from onnxprune.evaluation.batch_axes import find_axes
 from onnxprune.evaluation.comparison import Evaluation, Tolerance
 from onnxprune.evaluation.runs import check_runs, patience, random_inputs
 from onnxprune.evaluation.scores import Metrics
@@ -29,6 +32,7 @@ def compare(
     *,
     data: DataSource = None,
     input_shape: ShapesLike = (),
+    batch_axis: AxesLike = (),
     transform: str | None = None,
     label_offset: int = 0,
     metric: Names = (),
@@ -41,9 +45,9 @@ def compare(
 ) -> Evaluation:
     """Run both models on `data`, as in `prune`, or on random inputs (of the shapes in `input_shape`).
 
-    `transform`, `label_offset`, `metric`, `postprocess`, `label_output`: as in `prune`; without `transform`, that of
-    the job that wrote one of the models. `mismatched` of an output counts the elements that differ by more than the
-    tolerance. `allow_links`, `custom_ops`: as in `prune`.
+    `batch_axis`, `transform`, `label_offset`, `metric`, `postprocess`, `label_output`: as in `prune`; without
+    `transform`, that of the job that wrote one of the models. `mismatched` of an output counts the elements that
+    differ by more than the tolerance. `allow_links`, `custom_ops`: as in `prune`.
 
     Raises:
         ModelFileError: a model is broken, or the models have different inputs or outputs.
@@ -66,17 +70,22 @@ def compare(
                 "give two models with the same inputs and outputs"
             )
     sessions = [make_session(origin.file, origin.name) for _, origin in models]
-    fixed = fix_shapes(specs[0], input_shapes(input_shape))
+    shapes = input_shapes(input_shape)
+    fixed = fix_shapes(specs[0], shapes)
+    limit = patience(models[0][0]) or patience(models[1][0])
+    axes = find_axes(sessions[0], specs[0], batch_axes(batch_axis), shapes, limit).of_size(fixed)
     if data is None:
-        limit = patience(models[0][0]) or patience(models[1][0])
-        samples = random_inputs(sessions[0], fixed, seed, patience=limit)
+        # As many samples as were asked for.
+        count = axes.size if shapes and axes.size else RANDOM_SAMPLES
+        make = partial(random_data, samples=count)
+        samples = random_inputs(sessions[0], fixed, axes, seed, make, limit)
     else:
         written = (written_transform(model.metadata_props) for model, _ in models)
         chosen = transform or next((text for text in written if text is not None), None)
-        samples = load_data(data, Request(fixed, chosen, label_offset, VALIDATION))
-    samples = check_runs(sessions[0], samples, fixed, metrics)
+        samples = load_data(data, Request(fixed, chosen, label_offset, VALIDATION, axes))
+    samples = check_runs(sessions[0], samples, metrics)
     metrics.check_labeled(samples)
-    return comparison.compare(sessions[0], sessions[1], samples, fixed, tolerance=tolerance, metrics=metrics)
+    return comparison.compare(sessions[0], sessions[1], samples, tolerance=tolerance, metrics=metrics)
 
 
 def _list(names: Sequence[str | None]) -> str:

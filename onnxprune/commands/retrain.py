@@ -10,12 +10,15 @@ import onnx_ir as ir
 
 from onnxprune.calibration.synthetic import NAME as SYNTHETIC
 from onnxprune.commands.keywords import takes
+from onnxprune.config.checks import batch_axes, input_shapes
 from onnxprune.config.evaluation import EvaluationSettings
 from onnxprune.config.pruning import BLOCKS
 from onnxprune.config.settings import PruneConfig, RetrainSettings
 from onnxprune.data.request import Request
 from onnxprune.data.specs import input_specs
 from onnxprune.errors import SettingError
+from onnxprune.evaluation.batch_axes import find_axes
+from onnxprune.evaluation.runs import patience
 from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.inputs import read_samples
@@ -63,13 +66,16 @@ def retrain(
     if not (isinstance(source, str) and source == SYNTHETIC):
         # The labels decide the default of distill.
         transform = settings.get("transform") or written_transform(opened.model.metadata_props)
-        request = Request(input_specs(opened.model), transform, settings.get("label_offset", 0))
         scored = EvaluationSettings(
             metric=settings.get("metric", ()),
             postprocess=settings.get("postprocess"),
             label_output=settings.get("label_output"),
         )
-        session = make_session(opened.origin.file, opened.origin.name)
+        session, specs = make_session(opened.origin.file, opened.origin.name), input_specs(opened.model)
+        shapes = input_shapes(settings.get("input_shape", ()))
+        asked = batch_axes(settings.get("batch_axis", ()))
+        axes = find_axes(session, specs, asked, shapes, patience(opened.model))
+        request = Request(specs, transform, settings.get("label_offset", 0), axes=axes)
         metrics = Metrics.of(scored, opened.model, settings.get("loss", "auto"))
         data = read_samples(source, session, request, metrics)
     trained = data is not None and bool(truths(data, settings.get("loss", "auto")))

@@ -9,12 +9,15 @@ from typing import Any
 
 from onnxprune.calibration.segments import compared
 from onnxprune.calibration.walk import affordable
-from onnxprune.config.checks import input_shapes
-from onnxprune.config.declare import DataSource, ShapesLike, describe_source
+from onnxprune.config.checks import batch_axes, input_shapes
+from onnxprune.config.declare import AxesLike, DataSource, ShapesLike, describe_source
 from onnxprune.config.workers import IN_TURN
+from onnxprune.data.axes import sized
 from onnxprune.data.request import Request
-from onnxprune.data.specs import check_shapes, input_specs, sized
+from onnxprune.data.specs import check_shapes, input_specs
 from onnxprune.errors import NothingToPruneError
+from onnxprune.evaluation.batch_axes import find_axes
+from onnxprune.evaluation.runs import patience
 from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.hiring import hired
@@ -32,6 +35,7 @@ def sensitivity(
     data: DataSource,
     *,
     input_shape: ShapesLike = (),
+    batch_axis: AxesLike = (),
     transform: str | None = None,
     label_offset: int = 0,
     label_output: str | None = None,
@@ -47,9 +51,9 @@ def sensitivity(
     """Prune one weight at a time at each of the rates, and measure the deviation of the outputs.
 
     `data`: as in `prune`; the first `samples` are used, fewer if they would not fit in memory. `input_shape`: shapes of
-    synthetic inputs. `transform`, `label_offset`, `label_output`: as in `prune`. `state`: a JSON file to save the scan
-    to and to resume from. `workers`: as in `prune`; each measures a part of the weights. `allow_links`, `custom_ops`:
-    as in `prune`.
+    synthetic inputs. `batch_axis`, `transform`, `label_offset`, `label_output`: as in `prune`. `state`: a JSON file to
+    save the scan to and to resume from. `workers`: as in `prune`; each measures a part of the weights. `allow_links`,
+    `custom_ops`: as in `prune`.
 
     Raises:
         OnnxPruneError: what is wrong, and how to fix it.
@@ -63,14 +67,15 @@ def sensitivity(
     session = make_session(origin.file, origin.name)
     specs = input_specs(graph)
     check_shapes(specs, shapes)
-    request = Request(specs, transform, label_offset)
+    axes = find_axes(session, specs, batch_axes(batch_axis), shapes, patience(graph))
+    request = Request(specs, transform, label_offset, axes=axes)
     given = read_inputs(
         data,
         request,
         model=graph,
         baseline=session,
         seed=seed,
-        generated=sized(specs, shapes),
+        generated=sized(specs, shapes, axes),
         metrics=Metrics(output=label_output),
     )
     inputs = given.take(slice(0, affordable(graph, given, samples))).read()

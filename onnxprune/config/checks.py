@@ -172,3 +172,26 @@ def _input_shape(pair: Any) -> tuple[str, tuple[int, ...]]:
             f"--input-shape {pair!r} is not a name with dims: write NAME:DIMS, for example x:1,3,224,224"
         )
     return name, tuple(map(int, numbers))
+
+
+def batch_axes(given: Any) -> dict[str, int | None]:
+    """Batch axes by name, from a mapping, pairs, or texts such as "x:1" and "scale:none".
+
+    Raises:
+        SettingError: a text has no name, or its axis is no number from 0 and not none.
+    """
+    if isinstance(given, str):
+        given = (given,)
+    pairs = given.items() if isinstance(given, Mapping) else map(_batch_axis, given)
+    return {str(name): None if axis is None else int(axis) for name, axis in pairs}
+
+
+def _batch_axis(pair: Any) -> tuple[str, int | None]:
+    if not isinstance(pair, str):
+        return pair
+    name, _, axis = pair.rpartition(":")
+    if not name or not (axis.isdecimal() or axis == "none"):
+        raise SettingError(
+            f"--batch-axis {pair!r} is not a name with an axis: write NAME:AXIS, for example x:1, or NAME:none"
+        )
+    return name, None if axis == "none" else int(axis)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxprune.config.checks import AT_LEAST_0, PART, input_shapes
-from onnxprune.config.declare import DataSource, ShapesLike, setting
+from onnxprune.config.checks import AT_LEAST_0, PART, batch_axes, input_shapes
+from onnxprune.config.declare import AxesLike, DataSource, ShapesLike, setting
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,18 @@ class DataSettings:
         "choosing kernels. Repeatable.",
         metavar="NAME:DIMS",
     )
+
+    batch_axis: AxesLike = setting(
+        (),
+        "Axis of an input, an output or labels along which samples lie, counted from 0, for example x:1; or none, for "
+        "an input that goes with every sample. Repeatable.  [default: found out by names, sizes and trial runs]",
+        metavar="NAME:AXIS",
+    )
+
+    @property
+    def batch_axes(self) -> dict[str, int | None]:
+        """`batch_axis` as axes by name."""
+        return batch_axes(self.batch_axis)
 
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -12,6 +12,7 @@ PathLike = str | os.PathLike[str]
 Names = str | Sequence[str]
 PairsLike = str | Mapping[str, float] | Sequence[str | tuple[str, float]]
 ShapesLike = str | Mapping[str, Sequence[int]] | Sequence[str | tuple[str, Sequence[int]]]
+AxesLike = str | Mapping[str, int | None] | Sequence[str | tuple[str, int | None]]
 AUTO = "auto"
 """The value of a setting that the job chooses; numbers and switches are None then."""
 

@@ -120,6 +120,7 @@ class PruneConfig(
         self._set("layer_rate", self.layer_rates)
         self._set("dropout", self.dropouts)
         self._set("input_shape", tuple(self.input_shapes.items()))
+        self._set("batch_axis", tuple(self.batch_axes.items()))
         if self.time is not None:
             self._set("time", f"{parse_time('--time', self.time):g}s")
         if self.augment == AUTO:
@@ -151,6 +152,9 @@ class PruneConfig(
             "layer_rate": [list(pair) for pair in self.layer_rates],
             "input_shape": [
                 f"{name}:{','.join(map(str, shape))}" for name, shape in self.input_shapes.items()
+            ],
+            "batch_axis": [
+                f"{name}:{'none' if axis is None else axis}" for name, axis in self.batch_axes.items()
             ],
             "dropout": [list(pair) for pair in self.dropouts],
             "distill_features": list(self.distill_features),

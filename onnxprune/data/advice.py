@@ -71,7 +71,8 @@ def _other(sides: Shape, dims: Dims, wanted: str) -> str:
             return f"resize the images to {wanted}, {AS_TRAINED}; image files, and bytes with --transform, are resized"
     if len(sides) == len(dims) == 1:
         return f"give the {dims[0]} values of a sample that the model was trained on"
-    return f"give samples of that shape, {AS_TRAINED}"
+    elsewhere = ", or say by --batch-axis where they lie" if len(sides) == len(dims) else ""
+    return f"give samples of that shape, {AS_TRAINED}{elsewhere}"
 
 
 def type_advice(array: np.ndarray, dtype: np.dtype) -> str:

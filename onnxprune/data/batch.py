@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+
+from onnxprune.data.axes import FIRST_AXES, BatchAxes
+from onnxprune.data.ragged import alike, dense, taken
 
 Labels = Mapping[str, np.ndarray]
 """Labels by the output that they belong to; "" is the first output. Samples along the first axis."""
@@ -18,32 +21,58 @@ IGNORED = -100
 class Batch:
     """Samples along the first axis of every array: one array per input, and labels if there are any.
 
-    A scalar belongs to every sample. `name`: of the data that they are from; `whole`: the arrays have no common first
-    axis and form one sample; `patience`: seconds after which a run of a model on them is stopped; None: never.
-    `given`: the labels as they were given, where a loss needs them beside those that metrics take.
+    Samples may be of several shapes, see `ragged`; `runs` splits them. `name`: of the data that they are from; `axes`:
+    of the model; `patience`: seconds after which a run of a model on them is stopped; None: never. `given`: the labels
+    as they were given, where a loss needs them beside those that metrics take.
     """
 
     inputs: dict[str, np.ndarray]
     labels: Labels = field(default_factory=dict)
     name: str = ""
-    whole: bool = False
+    axes: BatchAxes = FIRST_AXES
     patience: float | None = None
     given: Labels = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return 1 if self.whole else next(len(array) for array in self.inputs.values() if array.ndim)
+        return len(next(iter(self.inputs.values())))
 
     def take(self, index: np.ndarray | slice) -> Batch:
         """The samples at `index`."""
-        if self.whole:
-            return self
-        inputs = {key: array[index] if array.ndim else array for key, array in self.inputs.items()}
-        labels, given = (
-            {key: array[index] for key, array in each.items()} for each in (self.labels, self.given)
-        )
-        return replace(self, inputs=inputs, labels=labels, given=given)
+        return self._each(lambda array: taken(array, index))
+
+    def places(self, most: int, *, ordered: bool = True) -> Iterator[np.ndarray | slice]:
+        """The samples of batches of at most `most` that a model can be run on; the last one may be too small.
+
+        `ordered`: in their order, so that only neighbors of one shape are together.
+        """
+        size = self.axes.size or most
+        labels = {f"label {key}": array for key, array in self.labels.items()}
+        given = {f"given {key}": array for key, array in self.given.items()}
+        for index in alike(self.inputs | labels | given, self.axes.shared(), ordered=ordered):
+            count = len(self) if index is None else len(index)
+            parts = (slice(start, min(start + size, count)) for start in range(0, count, size))
+            yield from parts if index is None else (index[part] for part in parts)
+
+    def at(self, index: np.ndarray | slice) -> Batch:
+        """The samples at `index`, which are of one shape."""
+        return self._each(lambda array: dense(taken(array, index)))
+
+    def runs(self, most: int) -> Iterator[Batch]:
+        """The batches of `places`."""
+        return map(self.at, self.places(most))
+
+    def feeds(self) -> dict[str, np.ndarray]:
+        """The arrays that the model takes, of samples that one run is for."""
+        return self.axes.feeds(self.inputs)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of the inputs for one sample."""
-        shapes = {name: array.shape for name, array in self.inputs.items()}
-        return shapes if self.whole else {name: (1, *shape[1:]) for name, shape in shapes.items() if shape}
+        """The shapes of the arrays that the model takes, for the first sample."""
+        return {name: array.shape for name, array in self.at(slice(0, 1)).feeds().items()}
+
+    def _each(self, change: Callable[[np.ndarray], np.ndarray]) -> Batch:
+        """The batch with every array changed."""
+        inputs, labels, given = (
+            {key: change(array) for key, array in arrays.items()}
+            for arrays in (self.inputs, self.labels, self.given)
+        )
+        return replace(self, inputs=inputs, labels=labels, given=given)

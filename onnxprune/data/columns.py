@@ -11,6 +11,7 @@ import numpy as np
 
 from onnxprune.data.dataset import LABELS
 from onnxprune.data.labels import LABEL_NAMES, class_note, read_labels
+from onnxprune.data.ragged import as_rows, is_ragged
 from onnxprune.data.source import Arrays
 from onnxprune.data.specs import InputSpec, dims_text
 from onnxprune.errors import DataError
@@ -34,6 +35,8 @@ class InputColumns:
         """
         arrays = [array_of(batch.column(name), name, self.spec, path, first) for name in self.columns]
         values = np.stack(arrays, 1) if len(self.columns) > 1 else arrays[0]
+        if is_ragged(values):
+            return values
         wanted = self.spec.shape[1:]
         fixed = [dim for dim in wanted if isinstance(dim, int)]
         if len(fixed) < len(wanted):
@@ -189,6 +192,8 @@ def array_of(chunk: Any, name: str, spec: InputSpec | None, path: str, first: in
 
     dims: list[int] = []
     chunk = without_nulls(chunk, name, path, first)
+    if spec is not None and len(spec.shape) > 1 and not isinstance(spec.shape[1], int) and _differ(chunk):
+        return _lists(chunk, name, spec, path, first)
     while (
         types.is_list(chunk.type) or types.is_large_list(chunk.type) or types.is_fixed_size_list(chunk.type)
     ):
@@ -220,6 +225,29 @@ def array_of(chunk: Any, name: str, spec: InputSpec | None, path: str, first: in
         _refuse(int(np.flatnonzero(values % 1)[0]), "no whole number", name, path, first, math.prod(dims))
     values = values.reshape(-1, *dims)
     return values if spec is None else values.astype(spec.dtype, copy=False)
+
+
+def _differ(chunk: Any) -> bool:
+    """Whether a column has lists of several lengths."""
+    from pyarrow import compute, types
+
+    listed = types.is_list(chunk.type) or types.is_large_list(chunk.type)
+    return listed and len(compute.unique(compute.list_value_length(chunk))) > 1
+
+
+def _lists(chunk: Any, name: str, spec: InputSpec, path: str, first: int) -> np.ndarray:
+    """A column of lists of several lengths, as ragged rows."""
+    from pyarrow import compute
+
+    ends = np.cumsum(compute.list_value_length(chunk).to_numpy(zero_copy_only=False))
+    inner = InputSpec(spec.name, spec.dtype, spec.shape[1:])
+    try:
+        return as_rows(np.split(array_of(chunk.flatten(), name, inner, path, first), ends[:-1]))
+    except DataError:
+        # Row by row, to tell the number of the row.
+        for place in range(len(chunk)):
+            array_of(chunk.slice(place, 1), name, spec, path, first + place)
+        raise
 
 
 def without_nulls(chunk: Any, name: str, path: str, first: int | None, width: int = 1) -> Any:

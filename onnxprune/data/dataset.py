@@ -8,9 +8,11 @@ from typing import Protocol
 
 import numpy as np
 
+from onnxprune.data.axes import FIRST_AXES, BatchAxes, relaid
 from onnxprune.data.batch import Batch, Labels
 from onnxprune.data.finite import check_finite
-from onnxprune.data.source import Arrays, ArraySource, Source, WholeSource, ahead, checksum
+from onnxprune.data.ragged import alike, bytes_of, dense, joined_rows, taken
+from onnxprune.data.source import Arrays, ArraySource, Source, ahead, checksum
 from onnxprune.errors import DataError
 
 LABELS = "labels"
@@ -19,7 +21,7 @@ CHECKED_BYTES = 2**24
 
 
 class Prepare(Protocol):
-    """Makes a batch of what a source reads."""
+    """Makes a batch of what a source reads, of samples of one shape."""
 
     @property
     def label_names(self) -> Collection[str]:
@@ -36,8 +38,9 @@ class Dataset:
     """Samples of a source: all of them, or those with the numbers of `index`, ascending.
 
     `prepare`: makes a batch of what the source reads; it checks names, types and shapes. `labeled`: whether there are
-    labels. `whole` and `patience` as in `Batch`. `notes`: sentences about the data for the summary of a job. `group`:
-    so many samples in a row belong together, for example pairs. `label_offset`: the setting, for class numbers.
+    labels. `axes` and `patience` as in `Batch`; `freed`: the axes of the model while it takes any number of samples.
+    `notes`: sentences about the data for the summary of a job. `group`: so many samples in a row belong together, for
+    example pairs. `label_offset`: the setting, for class numbers.
     """
 
     source: Source
@@ -45,7 +48,8 @@ class Dataset:
     prepare: Prepare
     labeled: bool = False
     index: np.ndarray | None = None
-    whole: bool = False
+    axes: BatchAxes = FIRST_AXES
+    freed: BatchAxes | None = None
     patience: float | None = None
     notes: tuple[str, ...] = ()
     group: int = 1
@@ -57,16 +61,15 @@ class Dataset:
         inputs: Mapping[str, np.ndarray],
         labels: np.ndarray | Labels | None = None,
         name: str = "samples",
-        whole: bool = False,
-        patience: float | None = None,
+        axes: BatchAxes = FIRST_AXES,
     ) -> Dataset:
-        """Arrays in memory; `labels`: of the first output, or by output."""
+        """Arrays in memory, samples along the first axis; `labels`: of the first output, or by output."""
         by_output: Labels = (
             {} if labels is None else {"": labels} if isinstance(labels, np.ndarray) else labels
         )
         named = {label_name(output): array for output, array in by_output.items()}
-        source = WholeSource(inputs) if whole else ArraySource({**inputs, **named}, name)
-        return cls(source, name, Unchanged(tuple(named)), bool(by_output), whole=whole, patience=patience)
+        source = ArraySource({**inputs, **named}, name)
+        return cls(source, name, Unchanged(tuple(named)), bool(by_output), axes=axes)
 
     def __len__(self) -> int:
         return len(self.source) if self.index is None else len(self.index)
@@ -77,8 +80,6 @@ class Dataset:
 
     def take(self, index: np.ndarray | slice, name: str | None = None) -> Dataset:
         """The samples at `index`, ascending; nothing is read."""
-        if self.whole:
-            return self
         return replace(self, index=self.numbers()[index], name=name or self.name)
 
     def spread(self, count: int) -> Dataset:
@@ -91,14 +92,15 @@ class Dataset:
 
     def read(self) -> Batch:
         """All samples, in memory."""
-        return next(self.batches(max(len(self), 1)))
+        numbers = self.numbers()
+        return self.as_batch(next(self.source.scan(numbers, max(len(self), 1))), numbers)
 
     def held(self, most: int) -> Dataset:
         """The same samples, in memory if their source is sequential and they have at most `most` bytes in all."""
         if not self.source.sequential or not len(self):
             return self
         first = self.source.read(self.numbers()[:1])
-        if len(self) * sum(array.nbytes for array in first.values()) > most:
+        if len(self) * sum(map(bytes_of, first.values())) > most:
             return self
         return replace(self, source=ArraySource(self.source.read(self.numbers()), self.name), index=None)
 
@@ -106,31 +108,40 @@ class Dataset:
         """A checksum that tells datasets apart, without reading all samples."""
         return checksum({"numbers": self.numbers()}, self.source.identity())
 
+    @property
+    def run_axes(self) -> BatchAxes:
+        """The axes of the model as it is now."""
+        return self.axes if self.freed is None else self.freed
+
     def batches(self, size: int) -> Iterator[Batch]:
-        """All samples in order, in batches of `size`; the last one may be smaller."""
+        """All samples in order, in batches of at most `size` that the model can be run on, see `Batch.runs`."""
+        fixed = self.run_axes.size
+        for batch in self._scanned(size if fixed is None else max(size // fixed, 1) * fixed):
+            yield from batch.runs(size)
+
+    def _scanned(self, size: int) -> Iterator[Batch]:
+        """All samples in order, `size` at a time, of one or several shapes."""
         numbers = self.numbers()
         arrays = self.source.scan(numbers, size)
         for place, each in enumerate(ahead(arrays) if self.source.costly else arrays):
-            yield self.batch(each, None if self.whole else numbers[place * size : (place + 1) * size])
+            yield self.as_batch(each, numbers[place * size : (place + 1) * size])
 
-    def labels_alone(self, size: int) -> Iterator[Labels]:
-        """The labels of all samples, as those of `batches`, where they can be had without the inputs; else nothing."""
+    def labels_alone(self, size: int) -> Iterator[tuple[np.ndarray, Labels]]:
+        """The labels of all samples, of one shape each time, with the numbers of the samples in the source.
+
+        Nothing, where they cannot be had without the inputs.
+        """
         numbers = self.numbers()
         for start in range(0, len(numbers), size):
-            arrays = self.source.read_alone(self.prepare.label_names, numbers[start : start + size])
-            if arrays is None:
+            some = numbers[start : start + size]
+            arrays = self.source.read_alone(self.prepare.label_names, some)
+            if not arrays:
                 return
-            yield self.prepare.labels_of(arrays)
-
-    def batch(self, arrays: Arrays, numbers: np.ndarray | None = None) -> Batch:
-        """What the source read, as a batch of this dataset; `numbers`: of the samples, where they are known.
-
-        Raises:
-            DataError: an input holds NaN or infinity.
-        """
-        made = self.prepare(arrays)
-        check_finite(made.inputs, self.name, numbers, arrays)
-        return replace(made, name=self.name, whole=self.whole, patience=self.patience)
+            for index in alike(arrays, ()):
+                if index is None:
+                    yield some, self.prepare.labels_of(arrays)
+                else:
+                    yield some[index], self.prepare.labels_of(parts_at(arrays, index))
 
     def check(self) -> None:
         """Read all samples once, where that is cheap: arrays in memory, and rows of files.
@@ -139,9 +150,43 @@ class Dataset:
             DataError: one holds NaN or infinity.
         """
         if isinstance(self.source, ArraySource) and len(self):
-            sizes = [array.nbytes for array in self.source.read(self.numbers()[:1]).values()]
-            for _ in self.batches(max(1, CHECKED_BYTES // max(1, sum(sizes)))):
+            first = self.source.read(self.numbers()[:1])
+            for _ in self._scanned(max(1, CHECKED_BYTES // max(1, sum(map(bytes_of, first.values()))))):
                 pass
+
+    def as_batch(self, arrays: Arrays, numbers: np.ndarray | None = None) -> Batch:
+        """What the source read as one batch, of samples of one or several shapes; `numbers`: of them, where known.
+
+        Raises:
+            DataError: an input holds NaN or infinity.
+        """
+        parts = [
+            self._batch(arrays, numbers)
+            if index is None
+            else self._batch(parts_at(arrays, index), None if numbers is None else numbers[index])
+            for index in alike(arrays, ())
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        inputs, labels, given = (
+            {
+                key: joined_rows([getattr(part, kind)[key] for part in parts])
+                for key in getattr(parts[0], kind)
+            }
+            for kind in ("inputs", "labels", "given")
+        )
+        return replace(parts[0], inputs=inputs, labels=labels, given=given)
+
+    def _batch(self, arrays: Arrays, numbers: np.ndarray | None) -> Batch:
+        """What the source read, samples of one shape, as a batch of this dataset."""
+        batch = self.prepare(arrays)
+        inputs = batch.inputs
+        check_finite(inputs, self.name, numbers, arrays)
+        if self.freed is not None and self.freed.inputs != self.axes.inputs:
+            inputs = {
+                name: relaid(rows, self.axes.of(name), self.freed.of(name)) for name, rows in inputs.items()
+            }
+        return replace(batch, inputs=inputs, name=self.name, axes=self.run_axes, patience=self.patience)
 
     def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
         """A random split into (training, validation): `fraction` of the groups, but at least one, are for validation.
@@ -162,6 +207,11 @@ class Dataset:
     def _groups(self, numbers: np.ndarray) -> np.ndarray:
         """The samples of groups with these numbers, ascending."""
         return np.sort((numbers[:, None] * self.group + np.arange(self.group)).ravel())
+
+
+def parts_at(arrays: Arrays, index: np.ndarray) -> Arrays:
+    """The samples at `index`, which are of one shape."""
+    return {key: dense(taken(array, index)) for key, array in arrays.items()}
 
 
 def class_names(data: Dataset) -> tuple[str, ...]:

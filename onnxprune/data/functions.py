@@ -38,7 +38,7 @@ def open_function(text: str, request: Request) -> Source:
 
     given = call(0)
     if isinstance(given, Iterator):
-        return StreamSource(call, text)
+        return StreamSource(call, text, request.rows)
     if given is None or not (hasattr(given, "__getitem__") or isinstance(given, Iterable | Source)):
         raise DataError(f"{text} returned {type(given).__name__}: it must yield batches or return a dataset")
     return open_object(given, text, request)

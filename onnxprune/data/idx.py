@@ -44,7 +44,7 @@ def _open(images: Path, labels: Path | None, request: Request) -> Source:
         raise DataError(
             f"{images} has one input, the model has {len(request.specs)}: give an .npz file with all of them"
         )
-    spec = request.specs[0]
+    spec = request.row_specs[0]
     pixels = read_idx(images)
     if pixels.ndim < 2 or pixels.dtype != np.uint8:
         raise DataError(

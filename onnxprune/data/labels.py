@@ -10,6 +10,11 @@ import numpy as np
 LABEL_NAMES = ("labels", "label", "y", "target", "targets", "class")
 
 
+def is_label(name: str) -> bool:
+    """Whether an array of this name, which no input has, is of labels."""
+    return name.strip().lower() in LABEL_NAMES or name.startswith(f"{LABEL_NAMES[0]}.")
+
+
 def read_labels(texts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """Labels as whole numbers (int64), numbers (float32), or places of sorted names (int64) and those names."""
     if all(text.removeprefix("-").isdecimal() for text in texts):

@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxprune.data.request import Request
 from onnxprune.data.rows import RowFile
-from onnxprune.data.source import Arrays, ArraySource, Source, WholeSource, stack
+from onnxprune.data.source import Arrays, ArraySource, Source, stack
 from onnxprune.data.stream import StreamSource, as_arrays, guarded, join, to_array
 from onnxprune.data.values import sample_arrays
 from onnxprune.errors import DataError
@@ -45,12 +45,12 @@ def open_object(source: Any, name: str, request: Request) -> Source:
     if dataset is not None and isinstance(source, dataset):
         return ItemSource(source, name, request)
     if isinstance(source, Sequence) and not isinstance(source, str):
-        return _open_batches(source, name)
+        return open_batches(source, name, request)
     if isinstance(source, Iterator):
         # It can be read once: what it yields has to be kept.
-        return _open_batches(source, name)
+        return open_batches(source, name, request)
     if isinstance(source, Iterable):
-        return StreamSource(lambda epoch: source, name)
+        return StreamSource(lambda epoch: source, name, request.rows)
     raise DataError(f"data of type {type(source).__name__} cannot be read: give {WORDS}, or a path")
 
 
@@ -64,12 +64,9 @@ def open_mapping(source: Mapping[str, Any], name: str, request: Request) -> Sour
 
 
 def arrays_source(arrays: Mapping[str, Any], name: str, request: Request) -> Source:
-    """Arrays of one length; arrays of several lengths are one sample, where the inputs have no common batch axis."""
-    lengths = {len(array) for key, array in arrays.items() if array.ndim}
+    """Arrays as the model takes them, of one number of samples."""
+    source = ArraySource(request.rows(arrays), name)
     named = {spec.name for spec in request.specs}
-    if len(lengths) > 1 and not request.common_batch() and set(arrays) <= named:
-        return WholeSource(arrays)
-    source = ArraySource(arrays, name)
     if request.transform is not None and all(arrays[key].dtype != np.uint8 for key in named & set(arrays)):
         source.notes = (
             f"--transform was not used for {name}, whose arrays hold no bytes: values stay as they are.",
@@ -77,12 +74,12 @@ def arrays_source(arrays: Mapping[str, Any], name: str, request: Request) -> Sou
     return source
 
 
-def _open_batches(batches: Iterable[Any], name: str) -> Source:
+def open_batches(batches: Iterable[Any], name: str, request: Request) -> Source:
     """Batches that are in memory, or can be read only once."""
     found: list[Arrays] = []
     names: set[str] = set()
     for count, batch in enumerate(guarded(lambda epoch: batches, 0, name)):
-        found.append(as_arrays(batch, names, f"batch {count} of {name}"))
+        found.append(as_arrays(batch, names, f"batch {count} of {name}", request.rows))
         names = set(found[-1])
     if not found:
         raise DataError(f"{name} yields no batch: give at least 2 samples")
@@ -121,7 +118,7 @@ class ItemSource(Source):
                 f"{type(error).__name__}: {error}"
             ) from error
         if batch is not None:
-            return sample_arrays(batch, self._name, self._request)
+            return self._request.rows(sample_arrays(batch, self._name, self._request), len(index))
         return stack([sample_arrays(sample, self._name, self._request) for sample in samples], self._name)
 
 
@@ -160,7 +157,7 @@ def _open_loader(loader: Any, name: str, request: Request) -> Source:
         batches = _in_one_order(loader, sampler) if hasattr(sampler, "generator") else loader
         yield from (sample_arrays(batch, name, request) for batch in batches)
 
-    return StreamSource(passes, name)
+    return StreamSource(passes, name, request.rows)
 
 
 def _in_one_order(loader: Any, sampler: Any) -> Iterator[Any]:

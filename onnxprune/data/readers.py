@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from onnxprune.data.functions import names_function, open_function
 from onnxprune.data.idx import open_idx, open_idx_pair
 from onnxprune.data.images.files import EXTENSIONS
 from onnxprune.data.images.folder import is_image_folder, read_image_folder
 from onnxprune.data.images.yolo import is_yolo, read_yolo
-from onnxprune.data.objects import arrays_source
+from onnxprune.data.objects import arrays_source, open_batches
 from onnxprune.data.request import Request
-from onnxprune.data.rows import Rows, open_npy, open_npz
+from onnxprune.data.rows import KEPT_BYTES, Rows, open_npy, open_npz
 from onnxprune.data.source import Source
+from onnxprune.data.stream import StreamSource
 from onnxprune.data.tables import is_table, read_table
 from onnxprune.errors import DataError
 
@@ -103,6 +106,21 @@ def _open_file(text: str, request: Request) -> Source:
     return open_idx(text, request)
 
 
+def _open_npz_folder(text: str, request: Request) -> Source:
+    """A sample or a batch in each file; they are read again at every pass, unless they are small."""
+    files = sorted(Path(text).glob("*.npz"))
+
+    def passes(epoch: int) -> Iterator[dict[str, np.ndarray]]:
+        for file in files:
+            yield {
+                name: array[:] if array.ndim else np.asarray(array) for name, array in open_npz(file).items()
+            }
+
+    if sum(file.stat().st_size for file in files) <= KEPT_BYTES:
+        return open_batches(passes(0), text, request)
+    return StreamSource(passes, text, request.rows)
+
+
 def _suffix(text: str) -> str:
     return Path(text).suffix.lower()
 
@@ -119,6 +137,7 @@ READERS = (
         lambda text: _suffix(text) == ".npy" and Path(text).is_file(),
         _open_npy,
     ),
+    Reader("a folder of .npz files", lambda text: any(Path(text).glob("*.npz")), _open_npz_folder),
     Reader("a folder of .npy files", lambda text: any(Path(text).glob("*.npy")), _open_npy_folder),
     Reader(
         "a folder of images (in a folder for each class, or with labels.csv)",

@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from onnxprune.data.ragged import as_rows, is_ragged, sample_shapes, taken
 from onnxprune.data.rows import Rows
 from onnxprune.errors import DataError
 
 Arrays = dict[str, np.ndarray]
-"""Arrays by name: inputs, and labels under "labels" or "labels.OUTPUT"; samples along the first axis."""
+"""Arrays by name: inputs, and labels under "labels" or "labels.OUTPUT"; samples along the first axis, see `ragged`."""
 
 # Samples that identify a source.
 PROBED = 16
@@ -56,6 +57,10 @@ class Source(ABC):
         for start in range(0, len(index), size):
             yield self.read(index[start : start + size])
 
+    def sample_shapes(self, name: str) -> set[tuple[int, ...]]:
+        """The shapes of the samples of an array, as far as they are known without reading them."""
+        return set()
+
     def identity(self) -> int:
         """A checksum of the length and of some samples, without reading all of them."""
         some = np.unique(np.linspace(0, len(self) - 1, PROBED).astype(int))
@@ -63,7 +68,7 @@ class Source(ABC):
 
 
 class ArraySource(Source):
-    """Arrays in memory or rows of files, of one length; scalars belong to every sample.
+    """Arrays in memory or rows of files, of one length.
 
     Raises:
         DataError: the lengths differ.
@@ -71,7 +76,7 @@ class ArraySource(Source):
 
     def __init__(self, arrays: Mapping[str, Rows], name: str):
         self.arrays = dict(arrays)
-        self._count = common_length({key: len(array) for key, array in arrays.items() if array.ndim}, name)
+        self._count = common_length({key: len(array) for key, array in arrays.items()}, name)
 
     def __len__(self) -> int:
         return self._count
@@ -81,21 +86,10 @@ class ArraySource(Source):
 
     def read_alone(self, names: Collection[str], index: np.ndarray) -> Arrays:
         part = _as_slice(index)
-        arrays = {key: self.arrays[key] for key in names}
-        return {key: array[part] if array.ndim else np.asarray(array) for key, array in arrays.items()}
+        return {key: taken(self.arrays[key], part) for key in names}
 
-
-class WholeSource(Source):
-    """Arrays without a common first axis, which form one sample."""
-
-    def __init__(self, arrays: Mapping[str, np.ndarray]):
-        self.arrays = dict(arrays)
-
-    def __len__(self) -> int:
-        return 1
-
-    def read(self, index: np.ndarray) -> Arrays:
-        return self.arrays
+    def sample_shapes(self, name: str) -> set[tuple[int, ...]]:
+        return sample_shapes(self.arrays[name])
 
 
 def ahead(batches: Iterator[Arrays]) -> Iterator[Arrays]:
@@ -126,6 +120,9 @@ def checksum(arrays: Mapping[str, np.ndarray], *numbers: int) -> int:
     found = zlib.crc32(repr(numbers).encode())
     for key, array in sorted(arrays.items()):
         found = zlib.crc32(f"{key} {array.dtype} {array.shape}".encode(), found)
+        if is_ragged(array):
+            found = checksum({str(place): sample for place, sample in enumerate(array)}, found)
+            continue
         content = np.ascontiguousarray(array) if array.dtype != object else str(array.tolist()).encode()
         found = zlib.crc32(content.tobytes() if isinstance(content, np.ndarray) else content, found)
     return found
@@ -135,7 +132,7 @@ def stack(samples: Sequence[Mapping[str, np.ndarray]], name: str) -> Arrays:
     """Samples {name: array without a first axis} as arrays with one.
 
     Raises:
-        DataError: their names or shapes differ.
+        DataError: their names or numbers of axes differ.
     """
     names = set(samples[0])
     if any(set(sample) != names for sample in samples):
@@ -143,12 +140,11 @@ def stack(samples: Sequence[Mapping[str, np.ndarray]], name: str) -> Arrays:
     arrays = {}
     for key in samples[0]:
         try:
-            arrays[key] = np.stack([np.asarray(sample[key]) for sample in samples])
+            arrays[key] = as_rows([np.asarray(sample[key]) for sample in samples])
         except ValueError:
-            shapes = sorted({np.shape(sample[key]) for sample in samples})
+            ranks = sorted({np.ndim(sample[key]) for sample in samples})
             raise DataError(
-                f"{key!r} of {name} has samples of several shapes, {shapes[0]} and {shapes[-1]}: give samples of one "
-                "shape, images by --transform with resize or crop, boxes and sequences padded with -1 or -100"
+                f"{key!r} of {name} has samples of {ranks[0]} and of {ranks[-1]} axes: give all of them the same number"
             ) from None
     return arrays
 

@@ -19,7 +19,7 @@ from onnxprune.data.images.transforms import Transform, candidates
 from onnxprune.data.objects import open_object
 from onnxprune.data.readers import read_text
 from onnxprune.data.request import Request
-from onnxprune.data.source import Arrays, WholeSource
+from onnxprune.data.source import Arrays, Source
 from onnxprune.data.specs import InputSpec
 from onnxprune.data.values import found_labels
 from onnxprune.errors import DataError
@@ -47,13 +47,16 @@ def load_data(source: Any, request: Request) -> Dataset:
     first = opened.read(numbers)
     labels = found_labels(first, {spec.name for spec in request.specs})
     notes = [*opened.notes]
-    whole = isinstance(opened, WholeSource)
-    for spec in request.specs if request.transform is not None and not whole else ():
+    for spec in request.row_specs if request.transform is not None else ():
         if spec.name in first and first[spec.name].dtype == np.uint8 and spec.dtype.kind == "f":
             opened = ArrayImages(opened, Transform.parse(request.transform or "", spec), labels)
             first = opened.read(numbers)
     fit = Fit.of(first, labels, name, request)
-    batch = fit(first)
+    data = Dataset(
+        opened, name, fit, bool(labels), axes=request.batch_axes(), label_offset=request.label_offset
+    )
+    data.as_batch(first)
+    fit.check_shapes(opened)
     if unused := sorted(set(first) - set(fit.names) - set(labels)):
         notes.append(
             f"These arrays of {name} are not inputs of the model and were not used: {', '.join(unused)}."
@@ -67,10 +70,7 @@ def load_data(source: Any, request: Request) -> Dataset:
             f"The shape of the input decided how the images of {name} become inputs: {guessed.text()}. If the model "
             "was trained otherwise, give --transform."
         )
-    offset = request.label_offset
-    return Dataset(
-        opened, name, fit, bool(batch.labels), whole=whole, notes=tuple(notes), label_offset=offset
-    )
+    return replace(data, notes=tuple(notes))
 
 
 def transform_of(data: Dataset) -> Transform | None:
@@ -131,7 +131,7 @@ class Fit:
         return [spec.name for spec in self.request.specs]
 
     def __call__(self, arrays: Arrays) -> Batch:
-        """The batch.
+        """The batch of samples of one shape.
 
         Raises:
             DataError: a type or shape does not fit.
@@ -172,13 +172,7 @@ class Fit:
                 f"array {name!r} of {self.name} has the type {array.dtype}, the input takes {spec.dtype}: "
                 f"{type_advice(array, spec.dtype)}"
             )
-        if not (fits(array.shape[1:], spec.shape[1:]) and array.ndim == len(spec.shape)):
-            have = dims_of(array.shape[1:]) if array.shape else "[]"
-            wanted = dims_of(spec.shape[1:]) if spec.shape else "[]"
-            raise DataError(
-                f"array {name!r} of {self.name} has shape {have}, the input takes {wanted}: "
-                f"{shape_advice(array.shape, spec)}"
-            )
+        self._check_shape(array.shape, name)
         # `check_finite` refuses what overflows.
         with np.errstate(over="ignore"):
             made = array.astype(spec.dtype, copy=False)
@@ -189,6 +183,24 @@ class Fit:
                 "hold: give numbers in its range"
             )
         return made
+
+    def check_shapes(self, source: Source) -> None:
+        """Check the shapes of samples that are known before they are read.
+
+        Raises:
+            DataError: one does not fit.
+        """
+        for name in self.names:
+            for shape in source.sample_shapes(name):
+                self._check_shape((len(source), *shape), name)
+
+    def _check_shape(self, shape: Sequence[int], name: str) -> None:
+        spec = next(spec for spec in self.request.row_specs if spec.name == name)
+        if not fits(shape[1:], spec.shape[1:]):
+            raise DataError(
+                f"array {name!r} of {self.name} has shape {dims_of(shape[1:])}, the input takes "
+                f"{dims_of(spec.shape[1:])}: {shape_advice(shape, spec)}"
+            )
 
 
 def _saved(names: set[str]) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxprune.errors import SettingError
+
+Dim = int | str | None
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class InputSpec:
 
     name: str
     dtype: np.dtype
-    shape: tuple[int | str | None, ...]
+    shape: tuple[Dim, ...]
 
 
 def input_specs(model: ir.Model) -> list[InputSpec]:
@@ -34,16 +35,11 @@ def input_specs(model: ir.Model) -> list[InputSpec]:
     return specs
 
 
-def _dim(dim: int | ir.SymbolicDim) -> int | str | None:
+def _dim(dim: int | ir.SymbolicDim) -> Dim:
     """A dim of a spec; PaddlePaddle writes an unknown one as -1."""
     if isinstance(dim, int):
         return dim if dim > 0 else None
     return dim.value
-
-
-def fixed_batch(specs: list[InputSpec]) -> int | None:
-    """The fixed batch size of the model; None if it is dynamic."""
-    return next((spec.shape[0] for spec in specs if spec.shape and isinstance(spec.shape[0], int)), None)
 
 
 def fix_shapes(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) -> list[InputSpec]:
@@ -76,31 +72,6 @@ def check_shapes(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]
             raise SettingError(
                 f"--input-shape {spec.name}:{wanted} does not fit the input: its dims are {dims_text(spec)}"
             )
-
-
-def sized(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) -> list[InputSpec]:
-    """The inputs with their dynamic axes, except the batch axis, as in `shapes`, by name."""
-    batch = batch_names(specs)
-
-    def size(axis: int, dim: int | str | None, asked: int) -> int | str | None:
-        return dim if isinstance(dim, int) or counts_samples(axis, dim, batch) else asked
-
-    return [
-        replace(spec, shape=tuple(map(size, count(), spec.shape, shapes[spec.name])))
-        if spec.name in shapes
-        else spec
-        for spec in specs
-    ]
-
-
-def batch_names(specs: Sequence[InputSpec]) -> set[int | str | None]:
-    """The symbolic names of the first axes of the inputs."""
-    return {spec.shape[0] for spec in specs if spec.shape}
-
-
-def counts_samples(axis: int, dim: int | str | None, batch: set[int | str | None]) -> bool:
-    """Whether a dynamic axis is a batch axis: the first one, or one with the name of a first axis."""
-    return axis == 0 or (dim is not None and dim in batch)
 
 
 def dims_text(spec: InputSpec) -> str:

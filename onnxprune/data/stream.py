@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.data.axes import FIRST_AXES
+from onnxprune.data.ragged import as_rows, joined_rows, put_rows, sample_shapes, taken
 from onnxprune.data.source import Arrays, Source, checksum, common_length
 from onnxprune.errors import DataError
 
@@ -16,12 +18,15 @@ PROBED = 16
 PARTS = 64
 
 Batches = Iterable[Mapping[str, Any]]
+ToRows = Callable[[Arrays], dict[str, Any]]
+"""Makes arrays with samples along the first axis of those of a batch."""
 
 
 class StreamSource(Source):
     """Samples of code that yields batches {name: array}; every pass over them calls it anew.
 
     `passes(epoch)`: starts a pass; passes of one epoch must yield the same. One pass is made at once, to count them.
+    `to_rows`: for batches whose samples lie otherwise.
 
     Raises:
         DataError: there are no batches, they do not fit together, or the code fails.
@@ -30,12 +35,19 @@ class StreamSource(Source):
     sequential = True
     repeats = False
 
-    def __init__(self, passes: Callable[[int], Batches], name: str):
+    def __init__(self, passes: Callable[[int], Batches], name: str, to_rows: ToRows = FIRST_AXES.rows):
         self._passes = passes
         self._name = name
-        batches = self._checked(0)
-        first = next(batches)
-        self._count = _length(first) + sum(map(_length, batches))
+        self._to_rows = to_rows
+        self._count = 0
+        self._shapes: dict[str, set[tuple[int, ...]]] = {}
+        first = None
+        for batch in self._checked(0):
+            first = batch if first is None else first
+            self._count += _length(batch)
+            for key, array in batch.items():
+                self._shapes.setdefault(key, set()).update(sample_shapes(array))
+        assert first is not None
         if checksum(first) != checksum(next(self._checked(0))):
             self.notes = (
                 f"{name} gave other samples in a second pass: a validation split of it may hold training samples, and "
@@ -45,11 +57,14 @@ class StreamSource(Source):
     def __len__(self) -> int:
         return self._count
 
+    def sample_shapes(self, name: str) -> set[tuple[int, ...]]:
+        return self._shapes.get(name, set())
+
     def read(self, index: np.ndarray) -> Arrays:
         order = np.argsort(index, kind="stable")
         found = next(self.scan(index[order], len(index)))
         back = np.argsort(order, kind="stable")
-        return {key: array[back] if array.ndim else array for key, array in found.items()}
+        return _part(found, back)
 
     def scan(self, index: np.ndarray, size: int, epoch: int = 0) -> Iterator[Arrays]:
         yield from regrouped(self._chosen(index, epoch), size)
@@ -71,7 +86,7 @@ class StreamSource(Source):
             end = int(np.searchsorted(index, seen + length))
             part = index[taken:end] - seen
             if len(part):
-                yield {key: array[part] if array.ndim else array for key, array in batch.items()}
+                yield _part(batch, part)
             seen, taken = seen + length, end
         if taken < len(index):
             raise DataError(
@@ -84,14 +99,16 @@ class StreamSource(Source):
         names: set[str] = set()
         count = 0
         for count, batch in enumerate(guarded(self._passes, epoch, self._name), 1):
-            yield as_arrays(batch, names, f"batch {count - 1} of {self._name}")
+            yield as_arrays(batch, names, f"batch {count - 1} of {self._name}", self._to_rows)
             names = set(map(str, batch))
         if not count:
             raise DataError(f"{self._name} yields no batch: give at least 2 samples")
 
 
-def as_arrays(batch: Any, names: set[str], what: str) -> Arrays:
-    """A batch that a caller gave, as arrays; `names`: of the batches before it, if there were any.
+def as_arrays(batch: Any, names: set[str], what: str, to_rows: ToRows) -> Arrays:
+    """A batch that a caller gave, as arrays with samples along the first axis, which `to_rows` makes of its own.
+
+    `names`: of the batches before it, if there were any.
 
     Raises:
         DataError: it is not a mapping, has other names, or its arrays have different lengths.
@@ -103,13 +120,13 @@ def as_arrays(batch: Any, names: set[str], what: str) -> Arrays:
             f"{what} has the names {sorted(map(str, batch))}, the first batch {sorted(names)}: "
             "use the same names in all batches"
         )
-    arrays = {str(key): to_array(values, str(key), what) for key, values in batch.items()}
-    common_length({key: len(array) for key, array in arrays.items() if array.ndim} or {"": 1}, what)
+    arrays = to_rows({str(key): to_array(values, str(key), what) for key, values in batch.items()})
+    common_length({key: len(array) for key, array in arrays.items()}, what)
     return arrays
 
 
 def to_array(values: Any, key: str, name: str) -> np.ndarray:
-    """An array, a tensor or nested lists as an array.
+    """An array, a tensor or nested lists as an array; a list of samples of several sizes is ragged.
 
     Raises:
         DataError: it is none of them.
@@ -117,11 +134,24 @@ def to_array(values: Any, key: str, name: str) -> np.ndarray:
     try:
         if hasattr(values, "detach"):
             values = values.detach().cpu()
-        return np.asarray(values)
+        array = _rows_of(values)
+        return as_rows([to_array(sample, key, name) for sample in values]) if array is None else array
     except (ValueError, TypeError) as error:
         raise DataError(
             f"{key!r} of {name} is not an array: {error}; models that take sequences are not supported"
         ) from None
+
+
+def _rows_of(values: Any) -> np.ndarray | None:
+    """An array of values; None where they are arrays or lists of samples, which it cannot hold."""
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        if not hasattr(values, "__len__"):
+            raise
+        return None
+    holds = array.dtype == object and array.ndim == 1 and len(array) > 0
+    return None if holds and isinstance(array[0], np.ndarray | list | tuple) else array
 
 
 def guarded(passes: Callable[[int], Batches], epoch: int, name: str) -> Iterator[Any]:
@@ -151,22 +181,20 @@ def regrouped(batches: Iterable[Arrays], size: int) -> Iterator[Arrays]:
 
 
 def join(batches: list[Arrays]) -> Arrays:
-    """Batches along the first axis; scalars are those of the first one.
+    """The samples of batches; those of several shapes become ragged.
 
     Raises:
-        DataError: their shapes differ beyond the first axis.
+        DataError: their numbers of axes differ.
     """
-    if len(batches) == 1:
-        return batches[0]
-    try:
-        return {
-            key: np.concatenate([batch[key] for batch in batches]) if first.ndim else first
-            for key, first in batches[0].items()
-        }
-    except ValueError as error:
-        raise DataError(
-            f"the batches do not fit together: {error}; use the same shapes but for the first axis"
-        ) from None
+    arrays = {}
+    for key in batches[0]:
+        try:
+            arrays[key] = joined_rows([batch[key] for batch in batches])
+        except ValueError as error:
+            raise DataError(
+                f"the batches do not fit together: {key!r} has arrays whose {error}: give all of them the same number"
+            ) from None
+    return arrays
 
 
 def shuffled(
@@ -192,15 +220,13 @@ def _drawn(batches: Iterator[Arrays], random: np.random.Generator, kept: int) ->
     for batch in batches:
         places = random.permutation(held)[: _length(batch)]
         yield _part(pool, places)
-        for key, array in batch.items():
-            if array.ndim:
-                pool[key][places] = array
+        pool = {key: put_rows(array, places, batch[key]) for key, array in pool.items()}
     yield from (_part(pool, places) for places in np.array_split(random.permutation(held), PARTS))
 
 
 def _part(batch: Arrays, index: np.ndarray | slice) -> Arrays:
-    return {key: array[index] if array.ndim else array for key, array in batch.items()}
+    return {key: taken(array, index) for key, array in batch.items()}
 
 
 def _length(batch: Arrays) -> int:
-    return next((len(array) for array in batch.values() if array.ndim), 1)
+    return len(next(iter(batch.values())))

@@ -26,6 +26,7 @@ from onnxprune.data.columns import (
     without_nulls,
 )
 from onnxprune.data.labels import class_count
+from onnxprune.data.ragged import bytes_of, joined_rows
 from onnxprune.data.request import Request
 from onnxprune.data.source import Arrays, ArraySource, Source
 from onnxprune.errors import DataError, first_line
@@ -76,18 +77,14 @@ class ParquetSource(Source):
 
     def read(self, index: np.ndarray) -> Arrays:
         groups = np.searchsorted(self.starts, index, side="right") - 1
-        arrays: Arrays = {}
+        order, parts = [], []
         for group in np.unique(groups):
-            rows = np.flatnonzero(groups == group)
-            for key, array in self._group(int(group)).items():
-                whole = arrays.setdefault(key, np.empty((len(index), *array.shape[1:]), array.dtype))
-                if whole.shape[1:] != array.shape[1:]:
-                    raise DataError(
-                        f"{self.path} has rows of {key!r} of the shapes {whole.shape[1:]} and {array.shape[1:]}: make "
-                        "them equal"
-                    )
-                whole[rows] = array[index[rows] - self.starts[group]]
-        return arrays
+            places = np.flatnonzero(groups == group)
+            order.append(places)
+            rows = index[places] - self.starts[group]
+            parts.append({key: array[rows] for key, array in self._group(int(group)).items()})
+        back = np.argsort(np.concatenate(order), kind="stable")
+        return {key: array[back] for key, array in _join(parts, self.path).items()}
 
     def _group(self, group: int) -> Arrays:
         import pyarrow.parquet
@@ -136,7 +133,7 @@ def _read_csv(path: str, request: Request) -> TableSource:
     if len(set(schema.names)) < len(schema.names):
         twice = next(name for name in schema.names if schema.names.count(name) > 1)
         raise DataError(f"{path} has several columns {twice!r}: rename them")
-    columns = choose_columns(schema, request.specs, path)
+    columns = choose_columns(schema, request.row_specs, path)
     # As texts, since a label of a later block may be a name after numbers.
     types = {name: pyarrow.string() for name in columns.labels.values()}
     for array in columns.inputs:
@@ -182,7 +179,7 @@ def _read_parquet(path: str, request: Request) -> TableSource | ParquetSource:
 
     with pyarrow.parquet.ParquetFile(path) as file:
         schema = file.schema_arrow
-        columns = choose_columns(schema, request.specs, path)
+        columns = choose_columns(schema, request.row_specs, path)
         texts = {
             key: _texts(file, name, path)
             for key, name in columns.labels.items()
@@ -235,13 +232,13 @@ def _convert(batches: Iterable[Any], columns: Columns, code: LabelCode, path: st
 
 def _join(parts: Sequence[Arrays], path: str) -> Arrays:
     try:
-        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        return {key: joined_rows([part[key] for part in parts]) for key in parts[0]}
     except ValueError as error:
         raise DataError(f"rows of {path} differ in length ({first_line(error)}): make them equal") from None
 
 
 def _bytes(arrays: Arrays) -> int:
-    return sum(array.nbytes for array in arrays.values())
+    return sum(map(bytes_of, arrays.values()))
 
 
 def _suffix(text: str) -> str:

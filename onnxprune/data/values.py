@@ -68,7 +68,7 @@ def _is_row(sample: Any) -> bool:
 
 
 def _value(value: Any, key: str, name: str, request: Request) -> np.ndarray:
-    spec = next((spec for spec in request.specs if spec.name == key), None)
+    spec = next((spec for spec in request.row_specs if spec.name == key), None)
     if spec is not None and hasattr(value, "getbands"):
         transform = (
             Transform.default(spec) if request.transform is None else Transform.parse(request.transform, spec)

@@ -11,7 +11,6 @@ import numpy as np
 import onnxruntime as ort
 
 from onnxprune.data.dataset import Dataset
-from onnxprune.data.specs import InputSpec, fixed_batch
 from onnxprune.evaluation.labels import LabelForm, label_forms
 from onnxprune.evaluation.runs import BATCH_SAMPLES, check_runs, run_batch
 from onnxprune.evaluation.scores import BY_KIND, Metrics, RunningScores, Score
@@ -132,7 +131,6 @@ def compare(
     baseline: ort.InferenceSession,
     pruned: ort.InferenceSession,
     data: Dataset,
-    specs: list[InputSpec],
     progress: Callable[[float], None] = lambda fraction: None,
     tolerance: Tolerance = Tolerance(),
     metrics: Metrics = BY_KIND,
@@ -145,17 +143,16 @@ def compare(
     names = [output.name for output in baseline.get_outputs()]
     metrics.check_labeled(data)
     if not label_forms(data):
-        data = check_runs(baseline, data, specs, metrics)
+        data = check_runs(baseline, data, metrics)
     # Runs before have drawn.
     baseline, pruned = restarted(baseline), restarted(pruned)
-    fixed = None if data.whole else fixed_batch(specs)
     forms = label_forms(data)
     labeled = {key or names[0]: form for key, form in forms.items()}
     differences = [_Difference(tolerance, labeled.get(name)) for name in names]
     running = [RunningScores(metrics, forms, names) for _ in range(2)]
     done = 0
-    for batch in data.batches(fixed or BATCH_SAMPLES):
-        results = [run_batch(session, batch, fixed) for session in (baseline, pruned)]
+    for batch in data.batches(BATCH_SAMPLES):
+        results = [run_batch(session, batch) for session in (baseline, pruned)]
         for difference, old, new in zip(differences, *results, strict=True):
             difference.add(old, new)
         for each, outputs in zip(running, results, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -104,7 +105,26 @@ class LabelForm:
         return shifted(labels, self.offset, self.kind) if self.offset else labels
 
     def shaped(self, labels: np.ndarray) -> np.ndarray:
-        return labels if self.shape is None else labels.reshape(len(labels), *self.shape)
+        """Labels with the axes of `shape`, which is that of one sample; those of other samples may be longer.
+
+        Raises:
+            DataError: they have other axes.
+        """
+        if self.shape is None or labels.shape[1:] == self.shape:
+            return labels
+        sides, own = ([side for side in shape if side != 1] for shape in (labels.shape[1:], self.shape))
+        flat = min(labels.ndim - 1, len(self.shape)) == 1 and math.prod(sides) == math.prod(own)
+        if sides == own or (flat and len(sides) != len(own)):
+            return labels.reshape(len(labels), *self.shape)
+        if len(sides) == len(own):
+            left = iter(sides)
+            return labels.reshape(len(labels), *(1 if side == 1 else next(left) for side in self.shape))
+        if labels.ndim - 1 == len(self.shape):
+            return labels
+        raise DataError(
+            f"the labels of {self.data} have the shapes {list(self.shape)} and {list(labels.shape[1:])} in two "
+            "samples: give all of them the same number of axes"
+        )
 
 
 def shifted(labels: np.ndarray, offset: int, kind: str) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -13,16 +13,20 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
+from onnxprune.data.axes import BatchAxes
 from onnxprune.data.batch import IGNORED, Batch
 from onnxprune.data.dataset import Dataset
+from onnxprune.data.ragged import joined_rows
 from onnxprune.data.random import random_data
-from onnxprune.data.specs import InputSpec, fixed_batch
+from onnxprune.data.specs import InputSpec
 from onnxprune.errors import DataError, OnnxPruneError, first_line
 from onnxprune.evaluation.forms import fit_labels
 from onnxprune.evaluation.labels import LabelForm, label_forms, unnamed_output, with_form
 from onnxprune.evaluation.scores import BY_KIND, Metrics, RunningScores
 
 BATCH_SAMPLES = 256
+# Samples that a model is tried on.
+FIRST = 2
 # Samples whose labels show their form, spread over the data.
 LABELS_READ = 32
 LABELS_CHECKED = 4096
@@ -39,8 +43,9 @@ LOOP_SECONDS = 3.0
 def random_inputs(
     session: ort.InferenceSession,
     specs: list[InputSpec],
+    axes: BatchAxes,
     seed: int,
-    make: Callable[[list[InputSpec], int, int], Dataset] = random_data,
+    make: Callable[[list[InputSpec], BatchAxes, int, int], Dataset] = random_data,
     patience: float | None = None,
 ) -> Dataset:
     """Generated inputs that the model runs on; sizes for dynamic axes are tried. For `patience` see `Dataset`.
@@ -51,8 +56,8 @@ def random_inputs(
     failures = []
     for size in FREE_SIZES:
         try:
-            data = replace(make(specs, size, seed), patience=patience)
-            check_runs(session, data, specs)
+            data = replace(make(specs, axes, size, seed), patience=patience)
+            check_runs(session, data)
             return data
         except EndlessError:
             raise
@@ -68,9 +73,7 @@ def patience(model: ir.Model) -> float | None:
     return LOOP_SECONDS if any(node.op_type == "Loop" for node in nodes) else None
 
 
-def check_runs(
-    session: ort.InferenceSession, data: Dataset, specs: list[InputSpec], metrics: Metrics = BY_KIND
-) -> Dataset:
+def check_runs(session: ort.InferenceSession, data: Dataset, metrics: Metrics = BY_KIND) -> Dataset:
     """Run a model on the first samples before any long work; the dataset with its labels as they fit the outputs.
 
     `metrics`: of the job, which decide where labels can be read in several ways. All labels are checked where
@@ -81,24 +84,22 @@ def check_runs(
         SettingError: there is no such metric.
         MissingPackageError: a package that a metric needs is not installed.
     """
-    fixed = None if data.whole else fixed_batch(specs)
-    first = data.take(slice(0, fixed or 2)).read()
-    outputs = run_batch(session, first, fixed)
+    size = data.axes.size or FIRST
+    first = next(data.take(slice(0, size)).batches(size))
+    outputs = run_batch(session, first)
     if not first.labels or label_forms(data):
         return data
-    some = data.spread(LABELS_READ)
-    batch, numbers = some.read(), None if data.whole else some.numbers()
-    found = _fitted(session, data, batch, outputs, len(first), metrics, numbers)
+    parts, numbers = _labeled_alike(data.spread(LABELS_READ))
+    found = _fitted(session, data, _together(parts), outputs, len(first), metrics, np.concatenate(numbers))
     ran = first
     if any(form.kind in THRESHOLD_KINDS for form in label_forms(found).values()):
         # Probabilities and logits look alike on few samples.
-        parts = [run_batch(session, part, fixed) for part in some.batches(fixed or len(some))]
-        outputs = [
-            np.concatenate(column) if isinstance(column[0], np.ndarray) and column[0].ndim else column[0]
-            for column in zip(*parts, strict=True)
-        ]
-        found = _fitted(session, data, batch, outputs, len(batch), metrics, numbers)
-        ran = batch
+        runs = [run_batch(session, part) for part in parts]
+        same = [place for place, run in enumerate(runs) if _row_shapes(run) == _row_shapes(runs[0])]
+        outputs = [_joined(column) for column in zip(*(runs[place] for place in same), strict=True)]
+        ran = _together([parts[place] for place in same])
+        known = np.concatenate([numbers[place] for place in same])
+        found = _fitted(session, data, ran, outputs, len(ran), metrics, known)
     if metrics.own_loss and not metrics.names:
         found = _scorable(found, ran, dict(zip(_names(session), outputs, strict=True)), metrics)
     metrics.chosen(label_forms(found))
@@ -111,15 +112,14 @@ def _all_checked(data: Dataset, fitted: Dataset, metrics: Metrics) -> Dataset:
 
     Those that do not fit are left to the user's own loss, if there is one and no metric is named.
     """
-    start, counted = 0, dict.fromkeys(label_forms(fitted), False)
-    numbers = None if data.whole else data.numbers()
-    for labels in data.labels_alone(LABELS_CHECKED):
-        end = start + LABELS_CHECKED
+    read, counted = False, dict.fromkeys(label_forms(fitted), False)
+    for samples, labels in data.labels_alone(LABELS_CHECKED):
+        read = True
         for key, array in labels.items():
             name = key or unnamed_output(fitted)
             form = label_forms(fitted)[name]
             try:
-                found = form.normalize(array, None if numbers is None else numbers[start:end])
+                found = form.normalize(array, samples)
             except DataError:
                 if not metrics.own_loss or metrics.names:
                     raise
@@ -127,12 +127,39 @@ def _all_checked(data: Dataset, fitted: Dataset, metrics: Metrics) -> Dataset:
                 fitted = with_form(fitted, name, own)
                 found = array
             counted[name] |= form.kind not in IGNORING_KINDS or bool((found != IGNORED).any())
-        start = end
-    if start and not metrics.own_loss and not all(counted.values()):
+    if read and not metrics.own_loss and not all(counted.values()):
         raise DataError(
             f"all labels of {data.name} are ignored, as {IGNORED} is: give labels for some samples"
         )
     return fitted
+
+
+def _labeled_alike(some: Dataset) -> tuple[list[Batch], list[np.ndarray]]:
+    """The runs whose labels have the shapes of the first one's, and the numbers of their samples."""
+    parts = list(some.batches(LABELS_READ))
+    numbers = np.split(some.numbers(), np.cumsum([len(part) for part in parts])[:-1])
+    shapes = [_row_shapes(part.labels.values()) for part in parts]
+    chosen = [place for place, each in enumerate(shapes) if each == shapes[0]]
+    return [parts[place] for place in chosen], [numbers[place] for place in chosen]
+
+
+def _row_shapes(arrays: Iterable[Any]) -> list[tuple[int, ...]]:
+    return [array.shape[1:] for array in arrays if isinstance(array, np.ndarray)]
+
+
+def _together(parts: Sequence[Batch]) -> Batch:
+    """The samples of several runs as one batch."""
+    inputs, labels = (
+        {key: joined_rows([getattr(part, kind)[key] for part in parts]) for key in getattr(parts[0], kind)}
+        for kind in ("inputs", "labels")
+    )
+    return replace(parts[0], inputs=inputs, labels=labels)
+
+
+def _joined(outputs: Sequence[Any]) -> Any:
+    """An output of several runs, of one shape, as that of one."""
+    first = outputs[0]
+    return np.concatenate(outputs) if isinstance(first, np.ndarray) and first.ndim else first
 
 
 def _scorable(data: Dataset, some: Batch, outputs: dict[str, Any], metrics: Metrics) -> Dataset:
@@ -167,7 +194,9 @@ def _fitted(
     }
     # What --postprocess makes takes the place of the first output.
     asked = metrics.output or (names[0] if metrics.postprocess is not None else None)
-    by_sample = {name for name, output in made.items() if data.whole or np.shape(output)[:1] == (samples,)}
+    by_sample = {
+        name for name, output in made.items() if data.axes.whole or np.shape(output)[:1] == (samples,)
+    }
     return fit_labels(
         data,
         some,
@@ -181,30 +210,42 @@ def _fitted(
     )
 
 
-def run_batch(session: ort.InferenceSession, batch: Batch, fixed: int | None) -> list[Any]:
-    """The outputs for a batch; for a fixed batch size, the last batch is padded and its outputs are sliced."""
-    samples, inputs = len(batch), batch.inputs
-    if fixed and samples < fixed:
-        inputs = {
-            name: np.resize(array, (fixed, *array.shape[1:])) if array.ndim else array
-            for name, array in inputs.items()
-        }
+def run_batch(session: ort.InferenceSession, batch: Batch) -> list[Any]:
+    """The outputs for a batch that one run is for, samples along the first axis; one that is too small is padded."""
+    count, size = len(batch), batch.axes.size
+    if size and count < size:
+        batch = batch.take(np.resize(np.arange(count), size))
+    outputs = run_feeds(session, batch.feeds(), batch.name, batch.patience)
+    names = _names(session)
+    found = [
+        batch.axes.samples(name, output, len(batch)) for name, output in zip(names, outputs, strict=True)
+    ]
+    if len(batch) == count:
+        return found
+    return [
+        output[:count] if isinstance(output, np.ndarray) and output.shape[:1] == (size,) else output
+        for output in found
+    ]
+
+
+def run_feeds(
+    session: ort.InferenceSession, feeds: Mapping[str, np.ndarray], name: str, patience: float | None = None
+) -> list[Any]:
+    """The outputs of a run; `name`: of the data; for `patience` see `Batch`.
+
+    Raises:
+        DataError: the model does not run on it, or not within the time limit.
+    """
     try:
-        with _stopped_after(batch.patience) as options:
-            outputs = session.run(None, inputs, options)
+        with _stopped_after(patience) as options:
+            return session.run(None, feeds, options)
     except Exception as error:
         if options is not None and options.terminate:
             raise EndlessError(
-                f"a run of the model on {batch.name} had not ended after {batch.patience:g} s, perhaps because of its "
+                f"a run of the model on {name} had not ended after {patience:g} s, perhaps because of its "
                 "Loop: give data on which it ends"
             ) from None
-        raise DataError(f"onnxruntime cannot run the model on {batch.name}: {first_line(error)}") from error
-    return [
-        output[:samples]
-        if fixed and isinstance(output, np.ndarray) and output.shape[:1] == (fixed,)
-        else output
-        for output in outputs
-    ]
+        raise DataError(f"onnxruntime cannot run the model on {name}: {first_line(error)}") from error
 
 
 class EndlessError(DataError):

@@ -6,7 +6,6 @@ import time
 
 import onnxruntime as ort
 
-from onnxprune.data.specs import fixed_batch
 from onnxprune.evaluation.runs import BATCH_SAMPLES, run_batch
 from onnxprune.job.inputs import JobData
 
@@ -21,11 +20,10 @@ def training_deadline(begun: float, seconds: float, session: ort.InferenceSessio
 
     The input model is run on the first test samples, which tells how long both models will take for all of them.
     """
-    fixed = fixed_batch(data.specs)
-    first = next(iter(data.test.batches(fixed or BATCH_SAMPLES)))
-    run_batch(session, first, fixed)
+    first = next(data.test.batches(BATCH_SAMPLES))
+    run_batch(session, first)
     started = time.monotonic()
-    run_batch(session, first, fixed)
+    run_batch(session, first)
     evaluation = 2 * (time.monotonic() - started) * len(data.test) / len(first)
     for_the_end = WRITING * seconds + min(evaluation, MOST_EVALUATING * seconds)
     return begun + seconds - for_the_end

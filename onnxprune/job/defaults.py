@@ -14,14 +14,17 @@ import onnx_ir as ir
 
 from onnxprune.config.declare import AUTO, settled
 from onnxprune.config.settings import PruneConfig, flag_of
+from onnxprune.data.dataset import Dataset
 from onnxprune.data.images.augment import NONE
-from onnxprune.data.specs import fixed_batch
+from onnxprune.data.ragged import is_ragged
 from onnxprune.evaluation.labels import label_forms
 from onnxprune.job.inputs import JobData
 from onnxprune.job.requirements import is_calibrated
 from onnxprune.training.norms import restored_norms
 
 BATCH, SMALLEST_BATCH = 128, 16
+# Samples that show whether sizes differ.
+SEEN = 8
 # A batch is halved until an epoch has so many updates.
 FEWEST_UPDATES = 32
 EPOCHS, MOST_EPOCHS = 20, 100
@@ -42,14 +45,14 @@ class Facts:
 
     `samples`: for training; `labeled`: with labels that a loss can be of; `norms`: whether there is BatchNormalization,
     put back or the model's own; `work`: multiply-adds a sample, or where they are not
-    known, parameters; `batch`: the fixed batch size of the model.
+    known, parameters; `run`: how many samples the model is run on at a time, where that is not the batch.
     """
 
     samples: int
     labeled: bool
     norms: bool
     work: int
-    batch: int | None
+    run: int | None
 
     @classmethod
     def of(cls, model: ir.Model, data: JobData, work: int) -> Facts:
@@ -62,14 +65,20 @@ class Facts:
             any(form.trains for form in forms.values()),
             own or bool(restored_norms(model)),
             work,
-            fixed_batch(data.specs),
+            run_of(data.training),
         )
 
 
-def batch_size(config: PruneConfig, samples: int, fixed: int | None) -> int:
+def run_of(data: Dataset) -> int | None:
+    """How many samples the model is run on at a time: what it fixes, one where sizes differ; None: any number."""
+    if data.run_axes.size is not None:
+        return data.run_axes.size
+    some = data.take(slice(0, SEEN)) if data.source.sequential else data.spread(SEEN)
+    return 1 if any(map(is_ragged, some.read().inputs.values())) else None
+
+
+def batch_size(config: PruneConfig, samples: int) -> int:
     """The number of samples of an update."""
-    if fixed is not None:
-        return fixed
     if config.batch_size is not None:
         return config.batch_size
     size = BATCH
@@ -78,9 +87,14 @@ def batch_size(config: PruneConfig, samples: int, fixed: int | None) -> int:
     return size
 
 
+def run_size(config: PruneConfig, samples: int, run: int | None) -> int:
+    """The number of samples that statistics of a batch are of."""
+    return min(batch_size(config, samples), samples) if run is None else run
+
+
 def _an_epoch(config: PruneConfig, facts: Facts) -> int:
     """The updates of an epoch."""
-    return max(1, facts.samples // batch_size(config, facts.samples, facts.batch))
+    return max(1, facts.samples // batch_size(config, facts.samples))
 
 
 def _schedule(config: PruneConfig) -> str:
@@ -96,7 +110,7 @@ def _epochs(config: PruneConfig, facts: Facts) -> int:
 
 def _batch_norm(config: PruneConfig, facts: Facts) -> str:
     enough = facts.samples >= NORM_SAMPLES
-    batch = batch_size(config, facts.samples, facts.batch)
+    batch = run_size(config, facts.samples, facts.run)
     return "train" if facts.norms and enough and batch >= NORM_BATCH else "frozen"
 
 
@@ -106,7 +120,9 @@ def _optimizer(config: PruneConfig, facts: Facts) -> str:
 
 def _mixup(config: PruneConfig, facts: Facts) -> bool:
     small = config.rate is not None and config.rate >= MIXUP_RATE
-    return facts.labeled and config.augment == NONE and not small and config.optimizer != "sgd"
+    # Samples are mixed with others of their run.
+    alone = facts.run == 1
+    return facts.labeled and config.augment == NONE and not small and not alone and config.optimizer != "sgd"
 
 
 def _precision(config: PruneConfig, facts: Facts) -> str:
@@ -124,7 +140,7 @@ def _warmup(config: PruneConfig, facts: Facts) -> int:
 # In the order in which they are chosen: a rule may read those before it.
 RULES: Mapping[str, Callable[[PruneConfig, Any], Any]] = {
     "schedule": lambda config, facts: _schedule(config),
-    "batch_size": lambda config, facts: batch_size(config, facts.samples, facts.batch),
+    "batch_size": lambda config, facts: batch_size(config, facts.samples),
     "epochs": _epochs,
     "warmup": _warmup,
     "batch_norm": _batch_norm,

@@ -7,6 +7,8 @@ from pathlib import Path
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.request import VALIDATION, Request
 from onnxprune.data.specs import input_specs
+from onnxprune.evaluation.batch_axes import find_axes
+from onnxprune.evaluation.runs import patience
 from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.inputs import read_samples
@@ -22,8 +24,9 @@ def check_early(source: ModelLike, target: Path | None, config: PruneConfig) -> 
     """
     opened = open_model(source)
     origin = opened.origin
-    request = Request(input_specs(opened.model), config.transform, config.label_offset, VALIDATION)
-    session = make_session(origin.file, origin.name)
+    session, specs = make_session(origin.file, origin.name), input_specs(opened.model)
+    axes = find_axes(session, specs, config.batch_axes, config.input_shapes, patience(opened.model))
+    request = Request(specs, config.transform, config.label_offset, VALIDATION, axes)
     for data in (config.eval_data, config.old_data):
         if data is not None:
             read_samples(data, session, request, Metrics.of(config, opened.model, config.loss))

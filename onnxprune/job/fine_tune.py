@@ -13,7 +13,6 @@ import onnx_ir as ir
 from onnxprune.config.declare import settled
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.images.augment import Augmentation
-from onnxprune.data.specs import fixed_batch
 from onnxprune.evaluation.labels import (
     label_forms,
     only_given_labels,
@@ -72,18 +71,17 @@ def prune_and_fine_tune(
     training, held = data.training, data.validation
     if is_own(config.loss):
         training, held = only_given_labels(training), with_given_labels(held)
-    size, names = fixed_batch(data.specs), [output.name or "" for output in model.graph.outputs]
+    names = [output.name or "" for output in model.graph.outputs]
     batches = Feed(
         training,
         data.specs,
-        batch_size(config, len(data.training), size),
+        batch_size(config, len(data.training)),
         config.seed,
-        fixed_size=size,
         augmentation=Augmentation.of(config.augment),
         workers=config.data_workers,
     )
     # A pass over a stream for each evaluation would read all of it.
-    validation = whole_batches(held, size).held(HELD_BYTES)
+    validation = whole_batches(held).held(HELD_BYTES)
     schedule = make_schedule(config, settled(config.epochs) * batches.an_epoch, pruner.families)
     session = PruningSession(model, pruner, schedule, config)
     with joined(config.device) as processes:

@@ -12,7 +12,7 @@ import onnxruntime as ort
 from onnxprune.data.batch import IGNORED, Batch
 from onnxprune.data.dataset import Dataset
 from onnxprune.data.sources import other_transforms
-from onnxprune.data.specs import InputSpec, fixed_batch
+from onnxprune.data.specs import InputSpec
 from onnxprune.evaluation.labels import LabelForm, label_forms
 from onnxprune.evaluation.runs import run_batch
 from onnxprune.evaluation.scores import Metrics, RunningScores
@@ -74,7 +74,7 @@ def first_look(
     some = data.spread(LOOKED_AT)
     key = next(iter(forms))
     guesses = []
-    for batch, outputs in _outputs(session, some, specs):
+    for batch, outputs in _outputs(session, some):
         scores.add(outputs, batch)
         guesses.append(_guesses(session, batch, outputs, key, forms[key]))
     if shown := ", ".join(f"{score.title} {score.text}" for score in scores.results()):
@@ -85,12 +85,9 @@ def first_look(
     return warnings
 
 
-def _outputs(
-    session: ort.InferenceSession, data: Dataset, specs: list[InputSpec]
-) -> Iterator[tuple[Batch, list[np.ndarray]]]:
-    fixed = None if data.whole else fixed_batch(specs)
-    for batch in data.batches(fixed or BATCH_SAMPLES):
-        yield batch, run_batch(session, batch, fixed)
+def _outputs(session: ort.InferenceSession, data: Dataset) -> Iterator[tuple[Batch, list[np.ndarray]]]:
+    for batch in data.batches(BATCH_SAMPLES):
+        yield batch, run_batch(session, batch)
 
 
 def _guesses(
@@ -160,23 +157,18 @@ def _better_transform(
 ) -> tuple[str, float] | None:
     """The transform with which the model is right far more often, and how often; None: no other."""
     least = guesses.right() + FAR_BETTER
-    first = {
-        name: _right(session, other, specs, key)
-        for name, other in other_transforms(data.spread(TRIED), specs)
-    }
+    first = {name: _right(session, other, key) for name, other in other_transforms(data.spread(TRIED), specs)}
     # Of a dozen transforms on few samples, one may seem to be better, and two alike.
     better = sorted((name for name in first if first[name] > least), key=lambda name: -first[name])
     some = dict(other_transforms(data.spread(TRIED_AGAIN), specs))
-    again = {name: _right(session, some[name], specs, key) for name in first if name in better[:MOST_LIKELY]}
+    again = {name: _right(session, some[name], key) for name in first if name in better[:MOST_LIKELY]}
     best = max(again, key=lambda name: again[name], default=None)
     return None if best is None or again[best] <= least else (best, again[best])
 
 
-def _right(session: ort.InferenceSession, data: Dataset, specs: list[InputSpec], key: str) -> float:
+def _right(session: ort.InferenceSession, data: Dataset, key: str) -> float:
     """The share of samples whose class is the label."""
     form = label_forms(data)[key]
-    parts = [
-        _guesses(session, batch, outputs, key, form) for batch, outputs in _outputs(session, data, specs)
-    ]
+    parts = [_guesses(session, batch, outputs, key, form) for batch, outputs in _outputs(session, data)]
     joined = _joined(parts)
     return 0.0 if joined is None else joined.right()

@@ -12,12 +12,15 @@ import onnxruntime as ort
 from onnxprune.calibration.synthetic import NAME as SYNTHETIC
 from onnxprune.calibration.synthetic import synthetic_data
 from onnxprune.config.settings import PruneConfig
+from onnxprune.data.axes import sized
+from onnxprune.data.axis_choice import declared_axes
 from onnxprune.data.dataset import Dataset, class_names
 from onnxprune.data.random import random_data
 from onnxprune.data.request import TRAIN, VALIDATION, Request
 from onnxprune.data.sources import load_data, transform_of
-from onnxprune.data.specs import InputSpec, check_shapes, input_specs, sized
+from onnxprune.data.specs import InputSpec, check_shapes, input_specs
 from onnxprune.errors import DataError
+from onnxprune.evaluation.batch_axes import find_axes
 from onnxprune.evaluation.labels import label_forms, unnamed_output
 from onnxprune.evaluation.runs import FREE_SIZES, check_runs, patience, random_inputs
 from onnxprune.evaluation.scores import BY_KIND, Metrics
@@ -65,16 +68,18 @@ def read_job_data(
         SettingError: --input-shape does not fit the model.
     """
     specs, metrics = input_specs(model), Metrics.of(config, model, config.loss)
-    if baseline is None:
-        check_shapes(specs, config.input_shapes)
-        shapes = random_data(sized(specs, config.input_shapes), FREE_SIZES[0], config.seed)
-        return JobData(specs, None, None, shapes, None, None, metrics)
-    validating = Request(specs, config.transform, config.label_offset, VALIDATION)
-    test = None if config.eval_data is None else read_samples(config.eval_data, baseline, validating, metrics)
     asked = config.input_shapes
     # Checked now: otherwise the choice of kernels would refuse them, after the training.
     check_shapes(specs, asked)
-    generated = sized(specs, asked if test is None else sample_shapes(test) | asked)
+    if baseline is None:
+        axes = declared_axes(specs, config.batch_axes, [output.name or "" for output in model.graph.outputs])
+        shapes = random_data(sized(specs, asked, axes), axes, FREE_SIZES[0], config.seed)
+        return JobData(specs, None, None, shapes, None, None, metrics)
+    limit = patience(model)
+    axes = find_axes(baseline, specs, config.batch_axes, asked, limit)
+    validating = Request(specs, config.transform, config.label_offset, VALIDATION, axes)
+    test = None if config.eval_data is None else read_samples(config.eval_data, baseline, validating, metrics)
+    generated = sized(specs, asked if test is None else sample_shapes(test) | asked, axes)
     read = partial(
         read_inputs, model=model, baseline=baseline, seed=config.seed, generated=generated, metrics=metrics
     )
@@ -86,7 +91,7 @@ def read_job_data(
         else:
             training, validation = everything, read(config.validation_data, validating)
     if test is None:
-        test = validation or random_inputs(baseline, generated, config.seed, patience=patience(model))
+        test = validation or random_inputs(baseline, generated, axes, config.seed, patience=limit)
     old = None if config.old_data is None else read_samples(config.old_data, baseline, validating, metrics)
     measured = is_calibrated(config) or config.allocation == "sensitivity" or config.quantizes
     calibration = training if measured else None
@@ -152,7 +157,8 @@ def read_inputs(
         DataError: it cannot be read, or the model does not run on it.
     """
     if isinstance(source, str) and source == SYNTHETIC:
-        return random_inputs(baseline, generated, seed, partial(synthetic_data, model), patience(model))
+        make = partial(synthetic_data, model)
+        return random_inputs(baseline, generated, request.batch_axes(), seed, make, patience(model))
     return read_samples(source, baseline, request, metrics)
 
 
@@ -165,7 +171,7 @@ def read_samples(
         DataError: it cannot be read, or the model does not run on it.
     """
     data = source if isinstance(source, Dataset) else load_data(source, request)
-    return check_runs(baseline, data, list(request.specs), metrics)
+    return check_runs(baseline, data, metrics)
 
 
 def sample_shapes(data: Dataset) -> dict[str, tuple[int, ...]]:

@@ -13,7 +13,7 @@ from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
 from onnxprune.data.images.augment import NONE, Augmentation
 from onnxprune.data.images.reading import image_input, read_augmented
-from onnxprune.data.specs import InputSpec, fixed_batch
+from onnxprune.data.specs import InputSpec
 from onnxprune.errors import OnnxPruneError
 from onnxprune.evaluation.labels import label_forms
 from onnxprune.evaluation.runs import run_batch
@@ -32,7 +32,7 @@ def safe_augmentation(session: ort.InferenceSession, data: Dataset, specs: list[
     It is tried on labeled images, one class for each.
     """
     forms = label_forms(data)
-    if not forms or data.source.sequential or data.whole:
+    if not forms or data.source.sequential or data.axes.whole:
         return NONE
     key, form = next(iter(forms.items()))
     if form.kind != "classes" or form.axis != 1:
@@ -64,20 +64,19 @@ def _right(
 ) -> float:
     """The share of samples whose class is right."""
     names = [output.name for output in session.get_outputs()]
-    right, fixed = 0, fixed_batch(specs)
-    for batch in _batches(data, specs, fixed or BATCH_SAMPLES, augmentation):
-        output = run_batch(session, batch, fixed)[names.index(key) if key else 0]
+    right = 0
+    for batch in _batches(data, specs, augmentation):
+        output = run_batch(session, batch)[names.index(key) if key else 0]
         right += int((output.argmax(1).reshape(-1) == batch.labels[key].reshape(-1)).sum())
     return right / len(data)
 
 
-def _batches(
-    data: Dataset, specs: list[InputSpec], size: int, augmentation: Augmentation | None
-) -> Iterator[Batch]:
+def _batches(data: Dataset, specs: list[InputSpec], augmentation: Augmentation | None) -> Iterator[Batch]:
     if augmentation is None:
-        yield from data.batches(size)
+        yield from data.batches(BATCH_SAMPLES)
         return
     numbers = data.numbers()
-    for start in range(0, len(numbers), size):
-        part = numbers[start : start + size]
-        yield read_augmented(data, part, augmentation, [int(number) for number in part], specs)
+    for start in range(0, len(numbers), BATCH_SAMPLES):
+        part = numbers[start : start + BATCH_SAMPLES]
+        changed = read_augmented(data, part, augmentation, [int(number) for number in part], specs)
+        yield from changed.runs(BATCH_SAMPLES)

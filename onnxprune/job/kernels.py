@@ -8,7 +8,6 @@ import onnx_ir as ir
 
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.random import random_feeds
-from onnxprune.data.specs import fixed_batch
 from onnxprune.errors import DataError, ModelFileError
 from onnxprune.evaluation.comparison import compare
 from onnxprune.evaluation.runs import BATCH_SAMPLES
@@ -25,7 +24,8 @@ def place_kernels(
     model: ir.Model, config: PruneConfig, data: JobData, progress: Callable[[float], None]
 ) -> None:
     """Choose for each sparse node between sparse kernel and dense, for one test sample or the shapes asked for."""
-    feeds = data.test.take(slice(0, fixed_batch(data.specs) or 1)).read().inputs
+    run = data.test.axes.size or 1
+    feeds = next(data.test.take(slice(0, run)).batches(run)).feeds()
     if config.input_shape:
         shapes = {name: array.shape for name, array in feeds.items()} | config.input_shapes
         feeds = random_feeds(data.specs, shapes, config.seed)
@@ -49,6 +49,6 @@ def same_outputs(data: JobData | None, before: ir.Model, after: ir.Model) -> boo
                 stage.write(model.clone())
                 sessions.append(make_session(stage.path, "the converted model"))
         some = data.test.take(slice(0, BATCH_SAMPLES))
-        return compare(sessions[0], sessions[1], some, data.specs).relative() <= ROUNDING
+        return compare(sessions[0], sessions[1], some).relative() <= ROUNDING
     except (ModelFileError, DataError):
         return False

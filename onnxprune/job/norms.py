@@ -5,9 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxprune.config.settings import PruneConfig
-from onnxprune.data.specs import fixed_batch
 from onnxprune.errors import SettingError
-from onnxprune.job.defaults import batch_size
+from onnxprune.job.defaults import run_of, run_size
 from onnxprune.job.inputs import JobData
 from onnxprune.system.processes import process_count
 from onnxprune.training.norms import lacks_norms, restore_norms
@@ -22,10 +21,7 @@ def restore(model: ir.Model, data: JobData, config: PruneConfig) -> tuple[str, .
     if data.training is None or config.restore_norms == "never":
         return ()
     asked = config.restore_norms == "always"
-    batch = (
-        min(batch_size(config, len(data.training), fixed_batch(data.specs)), len(data.training))
-        // process_count()
-    )
+    batch = run_size(config, len(data.training), run_of(data.training)) // process_count()
     if not asked and not lacks_norms(model, len(data.training), batch):
         return ()
     if batch < 2:

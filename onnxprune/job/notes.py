@@ -40,6 +40,8 @@ def notes(
             "Compare both where their operators are: onnxprune compare, with --custom-ops LIBRARY if need be."
         )
     yield from _on_data(config, origin, target, data)
+    if config.runs_model:
+        yield from _on_axes(data)
     if by_magnitude:
         yield (
             f"These weights cannot be calibrated and were pruned by magnitude: {', '.join(by_magnitude)} "
@@ -99,6 +101,22 @@ def _on_data(config: PruneConfig, origin: Source, target: Path | None, data: Job
             f"No metric knows the labels of {data.test.name}: the evaluation compares the outputs of both models. "
             "--metric MODULE:FUNCTION can score them."
         )
+
+
+def _on_axes(data: JobData) -> Iterator[str]:
+    """Where samples lie, unless it is the first axis of all inputs."""
+    axes, inputs = data.test.axes, [spec.name for spec in data.specs if spec.shape]
+    if axes.whole and inputs:
+        yield (
+            "No input has a batch axis, so every sample is a run of its own. If that is wrong, give --batch-axis "
+            f"{inputs[0]}:AXIS."
+        )
+    elif any(axes.of(name) != 0 for name in inputs):
+        named = ((name, "none" if axes.of(name) is None else axes.of(name)) for name in inputs)
+        flags = " ".join(f"--batch-axis {name}:{axis}" for name, axis in named)
+        alone = [name for name in inputs if axes.of(name) is None]
+        shared = f"; {', '.join(alone)} go{'es' * (len(alone) == 1)} with every sample" if alone else ""
+        yield f"Samples lie along these axes{shared}: {flags}."
 
 
 def outcome_notes(evaluation: Evaluation | None, data: JobData) -> Iterator[str]:

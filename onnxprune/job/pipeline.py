@@ -18,6 +18,7 @@ from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.deadline import training_deadline
 from onnxprune.job.fine_tune import prune_and_fine_tune
 from onnxprune.job.first_look import LOG, first_look
+from onnxprune.job.freeing import accumulation_notes, free_batch
 from onnxprune.job.inputs import JobData, read_job_data, sample_shapes
 from onnxprune.job.kernels import place_kernels, same_outputs
 from onnxprune.job.losses import loss_notes
@@ -78,19 +79,22 @@ def run(
             deadline = None
             if config.seconds is not None and baseline is not None:
                 deadline = training_deadline(begun, config.seconds, baseline, data)
+            dense = records.baseline(model, origin, sample)
+            freed, fitting, sizes = free_batch(model, baseline, data)
             # Its weights would stay in memory beside those that are pruned.
             del baseline
             free_memory()
-            dense = records.baseline(model, origin, sample)
         with watch("rehearse"):
             given = config
-            config, choices = settle(model, origin, data, config, dense, partial(progress, "rehearse"))
-            plan = make_plan(model, weights.prunable, data, config, dense)
+            config, choices = settle(model, origin, fitting, config, dense, partial(progress, "rehearse"))
+            plan = make_plan(model, weights.prunable, fitting, config, dense)
         with watch("prune"):
             advance = partial(progress, "prune")
-            tuned = prune_and_fine_tune(model, plan.pruner, data, config, advance, context.start, deadline)
+            tuned = prune_and_fine_tune(model, plan.pruner, fitting, config, advance, context.start, deadline)
             fold_norms(model)
             not_removed = tuple(plan.pruner.notes())
+            if freed is not None:
+                freed.restore()
             records.pruned()
         with watch("remove dead units"):
             surgery = remove_dead_units(model) if config.remove_dead else None
@@ -128,6 +132,8 @@ def run(
                 *outcome_notes(evaluation, data),
                 *warnings,
                 *choices,
+                *sizes,
+                *accumulation_notes(fitting, config),
                 *((tuned.diverged,) if tuned.diverged else ()),
                 *not_removed,
                 *notes(config, origin, target, data, records, by_magnitude, surgery, computed),
@@ -178,7 +184,7 @@ def evaluate(
 ) -> tuple[Evaluation, Evaluation | None]:
     """Both models, as their files are, on the test data, and on the old data where there are any."""
     sessions = make_session(origin.file, origin.name), make_session(stage.path, "the pruned model")
-    scored = partial(compare, *sessions, specs=data.specs, metrics=data.metrics)
+    scored = partial(compare, *sessions, metrics=data.metrics)
     return scored(data=data.test, progress=progress), None if data.old is None else scored(data=data.old)
 
 

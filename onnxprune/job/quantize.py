@@ -14,7 +14,6 @@ from onnxprune.config.declare import AUTO
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
-from onnxprune.data.specs import fixed_batch
 from onnxprune.errors import ModelFileError, NothingToPruneError
 from onnxprune.evaluation.runs import run_batch
 from onnxprune.evaluation.sessions import make_session
@@ -50,7 +49,7 @@ class Quantization:
         self._data = data
         self._name = name
         self._config = config
-        self._fixed = None if inputs.whole else fixed_batch(data.specs)
+        self._fixed = inputs.run_axes.size
         self._model = model
 
     def run(self) -> tuple[ir.Model, list[Folded], str]:
@@ -138,17 +137,17 @@ class Quantization:
         return quantized(model, self._feeds(inputs), ranges, excluded)
 
     def _batches(self, inputs: Dataset) -> Iterator[Batch]:
-        for batch in inputs.batches(self._fixed or BATCH_SAMPLES):
-            if inputs.whole or self._fixed is None or len(batch) == self._fixed:
+        for batch in inputs.batches(BATCH_SAMPLES):
+            if self._fixed is None or len(batch) == self._fixed:
                 yield batch
 
     def _feeds(self, inputs: Dataset) -> Iterator[Mapping[str, np.ndarray]]:
-        return (batch.inputs for batch in self._batches(inputs))
+        return (batch.feeds() for batch in self._batches(inputs))
 
     def _kept_bytes(self, model: ir.Model) -> float:
         """The approximate bytes of the activations of a sample."""
         first = next(self._batches(self._inputs))
-        shapes = infer_shapes(model, {name: array.shape for name, array in first.inputs.items()})
+        shapes = infer_shapes(model, {name: array.shape for name, array in first.feeds().items()})
         sizes = (math.prod(dim for dim in shape if isinstance(dim, int)) for shape in shapes.values())
         return max(1.0, 4.0 * sum(sizes) / max(len(first), 1))
 
@@ -157,7 +156,7 @@ class Quantization:
         sessions = [_session(each) for each in (model, made)]
         squares = distance = 0.0
         for batch in self._batches(inputs or self._inputs):
-            whole, rounded = (run_batch(session, batch, self._fixed) for session in sessions)
+            whole, rounded = (run_batch(session, batch) for session in sessions)
             for one, other in zip(whole, rounded, strict=True):
                 if isinstance(one, np.ndarray) and one.dtype.kind == "f":
                     squares += float(np.square(one, dtype=np.float64).sum())

@@ -13,6 +13,7 @@ from onnxprune.config.settings import PruneConfig
 from onnxprune.data.images.augment import NONE
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.defaults import RULES, Facts, by_rule, chosen, is_open
+from onnxprune.job.freeing import free_batch
 from onnxprune.job.inputs import JobData, read_job_data, sample_shapes
 from onnxprune.job.invariances import safe_augmentation
 from onnxprune.job.norms import restore
@@ -67,6 +68,7 @@ def settled_beforehand(source: ModelLike, config: PruneConfig) -> PruneConfig:
     data = read_job_data(model, session, replace(config, eval_data=None, old_data=None))
     records = Records(usable_weights(model, origin.name, config), config)
     dense = records.baseline(model, origin, sample_shapes(data.test))
+    _, data, _ = free_batch(model, session, data)
     return settle(model, origin, data, config, dense, lambda fraction: None)[0]
 
 
@@ -79,7 +81,8 @@ def _augmentation(origin: Source, data: JobData) -> str:
     held = data.validation
     if held is None or not held.labeled or not any(len(spec.shape) == 4 for spec in data.specs):
         return NONE
-    return safe_augmentation(make_session(origin.file, origin.name), held, data.specs)
+    # The file is as it was, whatever the model is freed of.
+    return safe_augmentation(make_session(origin.file, origin.name), replace(held, freed=None), data.specs)
 
 
 def _resumed(config: PruneConfig) -> dict[str, Any]:

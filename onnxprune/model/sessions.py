@@ -85,7 +85,10 @@ def _with_data_of(
     onnxruntime itself follows no link out of the model's folder. Those that there are have been checked.
     """
     places = [(entry, os.path.realpath(file.parent / entry.value)) for entry in locations(proto)]
-    folder = os.path.commonpath([os.path.dirname(place) for _, place in places])
+    # A model that draws is opened in this way also where it has no external data.
+    folder = os.path.commonpath(
+        [os.path.dirname(place) for _, place in places] or [os.path.realpath(file.parent)]
+    )
     for entry, place in places:
         entry.value = os.path.relpath(place, folder)
     options.add_session_config_entry(DATA_FOLDER, folder)

@@ -24,8 +24,12 @@ class BatchNorm(nn.Module):
         return super().train(mode and self.learns)
 
     def forward(self, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        """x: (N, C, ...); mean and variance (C,) are updated in place while training."""
-        return F.batch_norm(x, mean, variance, scale, bias, self.training, self.momentum, self.epsilon)
+        """x: (N, C, ...); mean and variance (C,) are updated in place while training.
+
+        One value for each channel, of a run of one sample, has no statistics.
+        """
+        training = self.training and x.numel() > x.shape[1]
+        return F.batch_norm(x, mean, variance, scale, bias, training, self.momentum, self.epsilon)
 
 
 def re_estimate(norms: Sequence[BatchNorm], batches: Iterable[tuple[Tensor, ...]], module: nn.Module) -> None:

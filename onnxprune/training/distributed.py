@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,16 +25,17 @@ class Processes:
     rank: int
     device: torch.device
 
-    def part(self, samples: int) -> slice:
-        """This process's share of a batch.
+    def part(self, samples: int, run: int = 1) -> slice:
+        """This process's share of a batch, in whole runs of `run` samples.
 
         Raises:
             SettingError: the batch cannot be divided equally; unequal shares would have another mean gradient.
         """
-        if samples % self.count:
+        if samples % (self.count * run):
+            runs = f" in runs of {run}" if run > 1 else ""
             raise SettingError(
-                f"a batch of {samples} samples cannot be divided equally among {self.count} processes: "
-                f"give a --batch-size that is a multiple of {self.count}"
+                f"a batch of {samples} samples cannot be divided equally among {self.count} processes{runs}: "
+                f"give a --batch-size that is a multiple of {self.count * run}"
             )
         size = samples // self.count
         return slice(self.rank * size, (self.rank + 1) * size)
@@ -46,6 +47,10 @@ class Processes:
         # The branch that an If does not run has no gradient; buffers change only in pruning steps, which broadcast
         # them with `same_everywhere`.
         return DistributedDataParallel(module, find_unused_parameters=True, broadcast_buffers=False)
+
+    def alone(self, module: nn.Module, alone: bool) -> AbstractContextManager[None]:
+        """Whether a backward pass leaves the gradients in this process, to be summed with those of later ones."""
+        return module.no_sync() if alone and isinstance(module, DistributedDataParallel) else nullcontext()
 
     def share(self, samples: int, group: int = 1) -> slice:
         """This process's share of samples in order, in whole groups; shares differ by at most one group."""

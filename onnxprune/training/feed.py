@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,11 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
 from onnxprune.data.images.augment import Augmentation
 from onnxprune.data.images.reading import augmented, read_augmented
+from onnxprune.data.ragged import bytes_of
 from onnxprune.data.specs import InputSpec
 from onnxprune.data.stream import shuffled
 from onnxprune.errors import DataError, OnnxPruneError
@@ -28,12 +30,16 @@ MOST_WORKERS = 8
 SHUFFLED_BYTES = 2**28
 
 
+Runs = tuple[Samples, ...]
+"""The samples of a batch, in parts that the model can be run on: of one shape, and of the size that it fixes."""
+
+
 class Feed:
     """The training batches of one process: a part of every batch, without an incomplete last batch of an epoch.
 
     A batch depends on the seed and the number of its update alone, so that a training can be resumed at any update.
-    `fixed_size`: the fixed batch size of the model, if it has one; `part`: which samples of a batch are this process's;
-    `workers`: as in the setting `data_workers`.
+    `size`: of a batch, as near to the one asked for as the model and the data allow; `part`: which samples of a batch
+    are this process's; `workers`: as in the setting `data_workers`.
 
     Raises:
         DataError: there are fewer samples than one batch of the model's fixed size.
@@ -46,13 +52,12 @@ class Feed:
         size: int,
         seed: int,
         *,
-        fixed_size: int | None = None,
         augmentation: Augmentation | None = None,
         workers: int | None = None,
     ):
-        self.data = data = whole_batches(data, fixed_size)
-        self.fixed_size = fixed_size
-        self.size = min(fixed_size or size, len(data))
+        self.data = data = whole_batches(data)
+        run = data.run_axes.size or 1
+        self.size = min(max(size // run, 1) * run, len(data))
         self.an_epoch = len(data) // self.size
         self.part = slice(0, self.size)
         self.specs = list(specs)
@@ -60,7 +65,7 @@ class Feed:
         self._seed = seed
         self._augmentation = augmentation
 
-    def from_update(self, update: int, updates: int) -> Iterator[Samples]:
+    def from_update(self, update: int, updates: int) -> Iterator[Runs]:
         """This process's part of the batches from one update, counted from 0, to before another."""
         if self.data.source.sequential:
             return self._streamed(update, updates)
@@ -68,7 +73,7 @@ class Feed:
             self._keys(update, updates), worker_count(self.workers, self.data, self._augmentation)
         )
 
-    def some(self, update: int, count: int) -> Iterator[Samples]:
+    def some(self, update: int, count: int) -> Iterator[Runs]:
         """This process's part of `count` batches from an update on; of a stream, those at the begin of its epoch."""
         if self.data.source.sequential:
             epoch = update // self.an_epoch
@@ -89,58 +94,81 @@ class Feed:
     @property
     def repeats(self) -> bool:
         """Whether a sample is the same in every epoch."""
-        return self._augmentation is None and self.data.source.repeats and not self.data.whole
+        return self._augmentation is None and self.data.source.repeats
 
-    def _loaded(self, keys: Iterator[_Key], workers: int) -> Iterator[Samples]:
+    def _loaded(self, keys: Iterator[_Key], workers: int) -> Iterator[Runs]:
         reading = _Reading(self.data, self.specs, self._augmentation, self._seed, numbered=self.repeats)
         return _load(reading, keys, workers)
 
-    def _streamed(self, update: int, updates: int) -> Iterator[Samples]:
+    def _streamed(self, update: int, updates: int) -> Iterator[Runs]:
         epoch, skipped = divmod(update, self.an_epoch)
         while update < updates:
-            for samples in islice(self._pass(epoch, skipped), min(self.an_epoch - skipped, updates - update)):
-                yield samples
+            for runs in islice(self._pass(epoch, skipped), min(self.an_epoch - skipped, updates - update)):
+                yield runs
                 update += 1
             epoch, skipped = epoch + 1, 0
 
-    def _pass(self, epoch: int, skipped: int = 0) -> Iterator[Samples]:
+    def _pass(self, epoch: int, skipped: int = 0) -> Iterator[Runs]:
         """The batches of a pass over a stream."""
         source = self.data.source
         some = source.read(self.data.numbers()[:1])
-        kept = max(self.size, int(SHUFFLED_BYTES / max(1, sum(array.nbytes for array in some.values()))))
+        kept = max(self.size, int(SHUFFLED_BYTES / max(1, sum(map(bytes_of, some.values())))))
         batches = shuffled(source, self.data.numbers(), self.size, epoch, self._seed, kept)
         for position, arrays in enumerate(islice(batches, skipped, None), skipped):
-            batch = self.data.batch(arrays).take(self.part)
+            batch = self.data.as_batch(arrays).take(self.part)
             if self._augmentation is not None:
                 places = range(*self.part.indices(self.size))
                 seeds = [random_seed(self._seed, AUGMENTATION, epoch, position, place) for place in places]
                 batch = augmented(batch, self._augmentation, seeds, self.specs)
-            yield Samples.of(batch, self.specs)
+            yield _runs(batch, self.specs)
 
 
 def in_order(data: Dataset, specs: Sequence[InputSpec], size: int, workers: int | None) -> Iterator[Samples]:
-    """All samples in order, in batches of `size`; the last one may be smaller."""
+    """All samples in order, in batches of about `size`; the last one may be smaller."""
     if data.source.sequential:
         return (Samples.of(batch, specs) for batch in data.batches(size))
-    starts = range(0, len(data), size)
-    keys = (_Key(0, np.arange(start, min(start + size, len(data)))) for start in starts)
-    return _load(_Reading(data, list(specs), None, 0), keys, worker_count(workers, data, None))
+    run = data.run_axes.size or 1
+    step = max(size // run, 1) * run
+    starts = range(0, len(data), step)
+    keys = (_Key(0, np.arange(start, min(start + step, len(data)))) for start in starts)
+    reading = _Reading(data, list(specs), None, 0, ordered=True)
+    return chain.from_iterable(_load(reading, keys, worker_count(workers, data, None)))
 
 
-def whole_batches(data: Dataset, fixed_size: int | None) -> Dataset:
+def whole_batches(data: Dataset) -> Dataset:
     """The data without an incomplete last batch, if the model has a fixed batch size.
 
     Raises:
         DataError: there are fewer samples than one batch.
     """
-    if fixed_size is None:
+    fixed = data.run_axes.size
+    if fixed is None:
         return data
-    if len(data) < fixed_size:
+    if len(data) < fixed:
         raise DataError(
-            f"{data.name} has {len(data)} samples, and the model has a fixed batch size of {fixed_size}: give more "
-            "samples"
+            f"{data.name} has {len(data)} samples, and the model has a fixed batch size of {fixed}: give more samples"
         )
-    return data.take(slice(0, len(data) // fixed_size * fixed_size))
+    return data.take(slice(0, len(data) // fixed * fixed))
+
+
+def _runs(
+    batch: Batch, specs: Sequence[InputSpec], positions: np.ndarray | None = None, *, ordered: bool = False
+) -> Runs:
+    """The runs of a batch; `positions`: of its samples in the dataset.
+
+    Raises:
+        DataError: samples of one shape are fewer than the model takes.
+    """
+    found = []
+    for index in batch.places(max(len(batch), 1), ordered=ordered):
+        part = batch.at(index)
+        if batch.axes.size is not None and len(part) < batch.axes.size:
+            raise DataError(
+                f"{batch.name} has samples of several shapes, and the model has a fixed batch size of "
+                f"{batch.axes.size}: give samples of one shape"
+            )
+        found.append(Samples.of(part, specs, None if positions is None else positions[index]))
+    return tuple(found)
 
 
 def worker_count(asked: int | None, data: Dataset, augmentation: Augmentation | None) -> int:
@@ -151,7 +179,7 @@ def worker_count(asked: int | None, data: Dataset, augmentation: Augmentation | 
     return max(1, min(MOST_WORKERS, (os.cpu_count() or 1) // processes)) if asked is None else asked
 
 
-def _load(reading: _Reading, keys: Iterator[_Key], workers: int) -> Iterator[Samples]:
+def _load(reading: _Reading, keys: Iterator[_Key], workers: int) -> Iterator[Runs]:
     """The batches with these keys, read by torch's DataLoader."""
     loader = DataLoader(
         reading,
@@ -165,10 +193,10 @@ def _load(reading: _Reading, keys: Iterator[_Key], workers: int) -> Iterator[Sam
         generator=random(0),
     )
     try:
-        for samples in loader:
-            if isinstance(samples, OnnxPruneError):
-                raise samples
-            yield samples
+        for runs in loader:
+            if isinstance(runs, OnnxPruneError):
+                raise runs
+            yield runs
     except (RuntimeError, OSError, EOFError) as error:
         # A worker that dies while it sends a batch closes the connection.
         if not workers or (isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)):
@@ -207,6 +235,7 @@ class _Reading(TorchDataset):
         seed: int,
         *,
         numbered: bool = False,
+        ordered: bool = False,
     ):
         self.name = data.name
         self._data = data
@@ -215,22 +244,24 @@ class _Reading(TorchDataset):
         self._augmentation = augmentation
         self._seed = seed
         self._numbered = numbered
+        self._ordered = ordered
 
-    def __getitem__(self, key: _Key) -> Samples | OnnxPruneError:
+    def __getitem__(self, key: _Key) -> Runs | OnnxPruneError:
         numbers = self._numbers[key.positions]
         try:
             if self._augmentation is None:
-                batch = self._data.batch(self._data.source.read(numbers), numbers)
+                batch = self._data.as_batch(self._data.source.read(numbers), numbers)
             else:
                 seeds = [random_seed(self._seed, AUGMENTATION, key.epoch, int(number)) for number in numbers]
                 batch = read_augmented(self._data, numbers, self._augmentation, seeds, self._specs)
-            return Samples.of(batch, self._specs, key.positions if self._numbered else None)
+            positions = key.positions if self._numbered else None
+            return _runs(batch, self._specs, positions, ordered=self._ordered)
         except OnnxPruneError as error:
             return error
 
 
-def _unchanged(samples: Any) -> Any:
-    return samples
+def _unchanged(runs: Any) -> Any:
+    return runs
 
 
 def _use_one_thread(worker: int) -> None:

@@ -24,7 +24,7 @@ from onnxprune.training.averaging import HORIZON, Average
 from onnxprune.training.batch_norm import standardize
 from onnxprune.training.checkpoint import Checkpoint, State, digest
 from onnxprune.training.distributed import Processes
-from onnxprune.training.feed import Feed
+from onnxprune.training.feed import Feed, Runs
 from onnxprune.training.losses import Objective, load_function
 from onnxprune.training.moments import Moments
 from onnxprune.training.optimization import learning_rate, make_optimizer, penalize
@@ -79,12 +79,13 @@ class FineTuner:
         self._session = session
         self._settings = settings
         self._processes = processes
-        training.part = processes.part(training.size)
+        training.part = processes.part(training.size, training.data.run_axes.size or 1)
         self._batches = training
         self._pace = Pace(settled(settings.epochs) * training.an_epoch, deadline)
         self._pruned = [step.update for step in session.steps]
         session.module.to(processes.device)
-        self._precision = Precision(settings.precision, processes.device)
+        names = tuple(output.name or "" for output in session.model.graph.outputs)
+        self._precision = Precision(settings.precision, processes.device, names)
         self._validation = Validation(validation, training, processes, self._precision, make_scorer)
         self._teacher = Teacher(teacher_module(session, settings), self._precision)
         self._objective = self._make_objective(trained, unnamed)
@@ -137,8 +138,8 @@ class FineTuner:
             self._teacher.keep(self._batches, self._processes)
         module = self._processes.wrap(session.module)
         self._pace.begin()
-        for samples in self._batches.from_update(session.updates, self._last_update()):
-            self._losses.append(self._update(module, samples))
+        for runs in self._batches.from_update(session.updates, self._last_update()):
+            self._losses.append(self._update(module, runs))
             self._pace.move()
             session.advance(self._pace.position)
             self._average.follow()
@@ -163,20 +164,23 @@ class FineTuner:
         """The update before which the batches end; how many fit a time budget is not known."""
         return self._pace.length if self._pace.deadline is None else sys.maxsize
 
-    def _update(self, module: torch.nn.Module, samples: Samples) -> float:
+    def _update(self, module: torch.nn.Module, runs: Runs) -> float:
         """One update of the optimizer on a batch; returns the loss without the L1 penalty."""
         update = self._session.updates
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self._settings, self._pace.position, self._pace.length, self._pruned)
-        mixed = mix(samples, random(self._settings.seed, MIXTURE, update)) if self._mixes else samples
-        batch = mixed.to(self._processes.device)
         if self._session.modes.dropouts:
             torch.manual_seed(random_seed(self._settings.seed, DROPOUT, update, self._processes.rank))
         self._session.module.train()
-        teacher = self._teacher(batch) if self._objective.distill > 0 else None
-        loss = self._objective(self._precision.outputs(module, batch), batch, teacher)
         self._optimizer.zero_grad()
-        loss.backward()
+        mixture = random(self._settings.seed, MIXTURE, update)
+        loss, count = 0.0, sum(map(len, runs))
+        for place, samples in enumerate(runs, 1):
+            # Gradients are summed over the runs of a batch; processes exchange them with the last one.
+            with self._processes.alone(module, place < len(runs)):
+                part = len(samples) / count * self._loss(module, samples, mixture)
+                part.backward()
+            loss += float(part.detach())
         self._check_finite(loss)
         self._session.observe()
         if self._settings.clip_norm is not None:
@@ -184,9 +188,15 @@ class FineTuner:
             torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.clip_norm)
         penalize(self._parameters, self._settings)
         self._optimizer.step()
-        return float(loss.detach())
+        return loss
 
-    def _check_finite(self, loss: torch.Tensor) -> None:
+    def _loss(self, module: torch.nn.Module, samples: Samples, mixture: torch.Generator) -> torch.Tensor:
+        """The mean loss of samples that the model can be run on, a scalar."""
+        batch = (mix(samples, mixture) if self._mixes else samples).to(self._processes.device)
+        teacher = self._teacher(batch) if self._objective.distill > 0 else None
+        return self._objective(self._precision.outputs(module, batch), batch, teacher)
+
+    def _check_finite(self, loss: float) -> None:
         """Check the loss and its gradients, before they change a weight; the same in every process.
 
         Raises:
@@ -194,11 +204,9 @@ class FineTuner:
         """
         gradients: Any = [each.grad for each in self._parameters if each.grad is not None and each.numel()]
         largest = torch._foreach_norm(gradients, torch.inf) if gradients else ()
-        sizes = torch.stack([each.detach().double() for each in (loss, *largest)])
-        if self._processes.total(float(not sizes.isfinite().all())):
-            found = (
-                f"the loss is {float(loss.detach()):g}" if not loss.isfinite() else "a gradient is not finite"
-            )
+        finite = not len(largest) or bool(torch.stack([each.double() for each in largest]).isfinite().all())
+        if self._processes.total(float(not (finite and math.isfinite(loss)))):
+            found = "a gradient is not finite" if math.isfinite(loss) else f"the loss is {loss:g}"
             raise self._diverged(f"at update {self._session.updates + 1:,} {found}")
 
     def _diverged(self, found: str) -> NotFiniteError:
@@ -222,9 +230,13 @@ class FineTuner:
         objective = replace(self._objective, distill=0.0)
         self._optimizer.zero_grad()
         self._session.module.eval()
-        for each in self._batches.some(self._session.updates, SCORING_BATCHES):
-            samples = each.to(self._processes.device)
-            objective(self._session.module(*samples.inputs), samples, None).backward()
+        exact = replace(self._precision, name="float32")
+        for runs in self._batches.some(self._session.updates, SCORING_BATCHES):
+            count = sum(map(len, runs))
+            for each in runs:
+                samples = each.to(self._processes.device)
+                loss = objective(exact.outputs(self._session.module, samples), samples, None)
+                (len(samples) / count * loss).backward()
         gradients = {
             value: self._processes.mean_of(parameter.grad).cpu().contiguous().numpy()
             for value, parameter in self._session.parameters.items()

@@ -13,16 +13,21 @@ from onnxprune.training.samples import Samples
 
 @dataclass(frozen=True)
 class Precision:
-    """float32, or bfloat16 by torch's autocast: weights, sums and losses stay float32."""
+    """float32, or bfloat16 by torch's autocast: weights, sums and losses stay float32.
+
+    `names`: the names of the graph's outputs, in order.
+    """
 
     name: str
     device: torch.device
+    names: tuple[str, ...] = ()
 
     def outputs(self, module: nn.Module, samples: Samples) -> Outputs:
-        """A module's outputs; bfloat16 ones as float32, in which the losses are computed."""
+        """A module's outputs, samples along the first axis; bfloat16 ones as float32, for the losses."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.name == "bfloat16"):
-            outputs = module(*samples.inputs)
-        return tuple(output.float() if output.dtype == torch.bfloat16 else output for output in outputs)
+            outputs = module(*samples.feeds())
+        rows = samples.rows(outputs, self.names)
+        return tuple(output.float() if output.dtype == torch.bfloat16 else output for output in rows)
 
 
 def multiplies_bfloat16() -> bool:

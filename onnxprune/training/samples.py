@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from onnxprune.data.axes import FIRST_AXES, BatchAxes
 from onnxprune.data.batch import Batch
+from onnxprune.data.ragged import repeated
 from onnxprune.data.specs import InputSpec
 
 # The uses of random numbers; each has its own seeds.
@@ -21,11 +23,11 @@ Labels = dict[str, Any]
 
 @dataclass(frozen=True)
 class Samples:
-    """Inputs in the model's order, samples along the first axis, and labels if there are any.
+    """Inputs in the model's order, and labels if there are any.
 
-    After mixup, the inputs are share * a + (1 - share) * b, with the labels of both. `scored`: the labels for
-    metrics, where those for the loss are others. `numbers`: which samples of the training data these are, if their
-    inputs are the same in every epoch.
+    Samples lie along the first axis, but for inputs that go with every sample, as `axes` says. After mixup, the inputs
+    are share * a + (1 - share) * b, with the labels of both. `scored`: the labels for metrics, where those for the loss
+    are others. `numbers`: which samples of the training data these are, if their inputs are the same in every epoch.
     """
 
     inputs: tuple[torch.Tensor, ...]
@@ -34,22 +36,57 @@ class Samples:
     share: float = 1.0
     scored: Mapping[str, np.ndarray] = field(default_factory=dict)
     numbers: np.ndarray | None = None
+    axes: BatchAxes = FIRST_AXES
+    names: tuple[str, ...] = ()
+    """Of the inputs."""
 
     @classmethod
     def of(cls, batch: Batch, specs: Sequence[InputSpec], numbers: np.ndarray | None = None) -> Samples:
-        """A batch as tensors that share its memory."""
-        inputs = tuple(_tensor(batch.inputs[spec.name]) for spec in specs)
+        """A batch that one run is for, as tensors that share its memory."""
+        names = tuple(spec.name for spec in specs)
+        inputs = tuple(
+            _tensor(np.asarray(batch.inputs[name][0]) if batch.axes.of(name) is None else batch.inputs[name])
+            for name in names
+        )
         labels = {key: _label_tensor(array) for key, array in (batch.given or batch.labels).items()}
-        return cls(inputs, labels, scored=batch.labels if batch.given else {}, numbers=numbers)
+        scored = batch.labels if batch.given else {}
+        return cls(inputs, labels, scored=scored, numbers=numbers, axes=batch.axes, names=names)
 
-    def batch(self, specs: Sequence[InputSpec], name: str) -> Batch:
+    def batch(self, name: str) -> Batch:
         """As arrays again, for a metric."""
-        inputs = {spec.name: tensor.cpu().numpy() for spec, tensor in zip(specs, self.inputs, strict=True)}
+        arrays = zip(self.names, (tensor.cpu().numpy() for tensor in self.inputs), strict=True)
+        inputs = {
+            key: repeated(array, len(self)) if self.axes.of(key) is None else array for key, array in arrays
+        }
         labels = {key: _array(labels) for key, labels in self.labels.items()}
-        return Batch(inputs, self.scored or labels, name)
+        return Batch(inputs, self.scored or labels, name, self.axes)
 
     def __len__(self) -> int:
-        return next(len(tensor) for tensor in self.inputs if tensor.ndim)
+        batched = (tensor for key, tensor in zip(self.names, self.inputs, strict=True) if self._counts(key))
+        return next((len(tensor) for tensor in batched), 1)
+
+    def _counts(self, name: str) -> bool:
+        return self.axes.of(name) is not None
+
+    def feeds(self) -> tuple[torch.Tensor, ...]:
+        """The tensors that the model takes."""
+        return tuple(
+            tensor.movedim(0, axis) if (axis := self.axes.of(key)) else tensor
+            for key, tensor in zip(self.names, self.inputs, strict=True)
+        )
+
+    def rows(self, outputs: Sequence[torch.Tensor], names: Sequence[str]) -> tuple[torch.Tensor, ...]:
+        """The outputs of the model with samples along the first axis; further values are as they are."""
+        if self.axes.whole:
+            return tuple(output[None] for output in outputs)
+        axes = [
+            self.axes.output_axis(name, output.shape, len(self))
+            for name, output in zip(names, outputs, strict=False)
+        ]
+        moved = (
+            output.movedim(axis, 0) if axis else output for axis, output in zip(axes, outputs, strict=False)
+        )
+        return (*moved, *outputs[len(axes) :])
 
     def to(self, device: torch.device) -> Samples:
         """On a device."""
@@ -68,13 +105,14 @@ def mix(batch: Samples, random: torch.Generator) -> Samples:
     share = float(torch.rand((), generator=random))
     other = torch.randperm(len(batch), generator=random)
     inputs = tuple(
-        torch.lerp(tensor[other], tensor, share) if tensor.ndim else tensor for tensor in batch.inputs
+        torch.lerp(tensor[other], tensor, share) if batch._counts(key) else tensor
+        for key, tensor in zip(batch.names, batch.inputs, strict=True)
     )
     others = {
         key: labels[other if isinstance(labels, torch.Tensor) else other.numpy()]
         for key, labels in batch.labels.items()
     }
-    return Samples(inputs, batch.labels, others, share)
+    return Samples(inputs, batch.labels, others, share, axes=batch.axes, names=batch.names)
 
 
 def random(*seeds: int) -> torch.Generator:

@@ -71,10 +71,9 @@ class Teacher:
 
     def _outputs_of_part(self, training: Feed, processes: Processes) -> list[Outputs] | None:
         """The outputs for this process's part of the training data, by batch; None if they cannot be kept."""
-        data = training.data.take(processes.share(len(training.data), training.fixed_size or 1))
-        size = training.fixed_size or FORWARD_SAMPLES
+        data = training.data.take(processes.share(len(training.data), training.data.run_axes.size or 1))
         found: list[Outputs] = []
-        for samples in in_order(data, training.specs, size, training.workers):
+        for samples in in_order(data, training.specs, FORWARD_SAMPLES, training.workers):
             outputs = self(samples.to(self._precision.device))
             by_sample = all(output.shape[:1] == (len(samples),) for output in outputs)
             alike = not found or [each.shape[1:] for each in outputs] == [each.shape[1:] for each in found[0]]

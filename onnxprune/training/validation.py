@@ -66,7 +66,7 @@ class Validation:
         self._processes = processes
         self._precision = precision
         self._make_scorer = make_scorer
-        self._kept = KeptInOrder(data.source.repeats and not data.whole)
+        self._kept = KeptInOrder(data.source.repeats)
 
     def followed(self, teacher: Teacher) -> Iterator[tuple[Samples, Outputs]]:
         """This process's part of the data, with the teacher's outputs, which are kept while they fit in memory."""
@@ -75,14 +75,14 @@ class Validation:
 
     def batches(self) -> Iterator[Samples]:
         """This process's part of the data."""
-        size = self._training.fixed_size or FORWARD_SAMPLES
-        for samples in in_order(self._data, self._training.specs, size, self._training.workers):
+        training = self._training
+        for samples in in_order(self._data, training.specs, FORWARD_SAMPLES, training.workers):
             yield samples.to(self._processes.device)
 
     def statistics_inputs(self) -> Iterator[tuple[torch.Tensor, ...]]:
         """The inputs that statistics of norms are measured on: this process's part of batches of the first epoch."""
         some = self._training.some(0, min(ESTIMATION_BATCHES, self._training.an_epoch))
-        return (batch.to(self._processes.device).inputs for batch in some)
+        return (samples.to(self._processes.device).feeds() for runs in some for samples in runs)
 
     def evaluate(
         self,
@@ -108,7 +108,7 @@ class Validation:
             loss += len(samples) * float(objective(outputs, samples, followed))
             count += len(samples)
             arrays = [output.cpu().numpy() for output in outputs[: len(session.model.graph.outputs)]]
-            scorer.add(arrays, samples.batch(self._training.specs, self._data.name))
+            scorer.add(arrays, samples.batch(self._data.name))
         total, samples_of_all = self._processes.total(loss), self._processes.total(count)
         result = scorer.merged(self._processes.gather(scorer.records()))
         epoch = session.updates / self._training.an_epoch

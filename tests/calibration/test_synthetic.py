@@ -6,6 +6,7 @@ from onnx import TensorProto, helper
 import onnxprune
 from onnxprune.calibration.synthetic import SAMPLES, synthetic_data
 from onnxprune.config.settings import PruneConfig
+from onnxprune.data.axis_choice import declared_axes
 from onnxprune.data.specs import input_specs
 from onnxprune.errors import SettingError
 from onnxprune.evaluation.sessions import make_session
@@ -15,7 +16,8 @@ from tests.builders import cnn, floats, mlp, model_of, normal, open_conv
 
 def synthetic(proto, size=16):
     model = ir.from_proto(proto)
-    return synthetic_data(model, input_specs(model), size, 0)
+    specs = input_specs(model)
+    return synthetic_data(model, specs, declared_axes(specs), size, 0)
 
 
 def test_synthetic_images_are_in_the_range_of_the_first_batch_normalization():

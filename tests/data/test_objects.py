@@ -109,7 +109,11 @@ REFUSED = {
         ONE,
         "failed at one of the samples 0 to 9: OSError: cannot read image",
     ),
-    "samples of several shapes": (Ragged(), ONE, r"samples of several shapes, \(3,\) and \(4,\)"),
+    "samples of a shape that the input does not take": (
+        Ragged(),
+        ONE,
+        r"has shape \[N, 4\], the input takes \[N, 3\]",
+    ),
     "labels of fewer samples in a batch": (
         [{"x": X[:4], "y": Y[:3]}],
         ONE,
@@ -118,7 +122,7 @@ REFUSED = {
     "one label for all samples": (
         {"x": X, "labels": np.array(1)},
         ONE,
-        "labels for a single one of 2 samples",
+        r"the arrays of <dict> have different lengths \(x 10, labels 1\)",
     ),
     "labels that a loader makes for fewer samples": (
         DataLoader(PAIRS, 4, collate_fn=lambda pairs: (torch.stack([x for x, _ in pairs]), torch.zeros(1))),

@@ -6,6 +6,8 @@ import sys
 import numpy as np
 import pytest
 
+from onnxprune.data.axes import BatchAxes
+from onnxprune.data.axis_choice import declared_axes
 from onnxprune.data.random import random_data
 from onnxprune.data.request import Request
 from onnxprune.data.sources import load_data, other_transforms
@@ -113,26 +115,46 @@ def test_pickled_arrays_are_never_loaded(tmp_path):
         load_data(tmp_path / "d.npz", Request(SPECS))
 
 
-def test_inputs_without_a_common_first_axis_are_one_sample():
+def test_samples_lie_along_the_axis_that_inputs_share_by_name():
     float32 = np.dtype(np.float32)
     specs = [
         InputSpec("x", float32, ("N", 8)),
         InputSpec("state", float32, (2, "N", 4)),
         InputSpec("rate", np.dtype(np.int64), ()),
     ]
-    data = random_data(specs, 4, seed=0)
-    assert data.whole and len(data) == 1
-    assert data.read().inputs["state"].shape == (2, 16, 4) and data.read().inputs["rate"].shape == ()
-    assert load_data(data.read().inputs, Request(specs)).whole
+    data = random_data(specs, declared_axes(specs), 4, seed=0)
+    given = data.read().feeds()
+    assert len(data) == 16 and {name: array.shape for name, array in given.items()} == {
+        "x": (16, 8),
+        "state": (2, 16, 4),
+        "rate": (),
+    }
+    # Arrays as the model takes them, or with samples along the first axis.
+    for state in (given["state"], np.moveaxis(given["state"], 1, 0)):
+        some = load_data(given | {"state": state}, Request(specs)).take(np.array([3, 5])).read().feeds()
+        np.testing.assert_array_equal(some["state"], given["state"][:, [3, 5]])
+        np.testing.assert_array_equal(some["x"], given["x"][[3, 5]])
+
+
+def test_inputs_without_a_batch_axis_are_one_sample():
+    float32 = np.dtype(np.float32)
+    specs = [InputSpec("x", float32, (5, 8)), InputSpec("neighbors", float32, (5, 5))]
+    axes = BatchAxes({"x": None, "neighbors": None}, size=1)
+    graph = {"x": samples(5), "neighbors": samples(5)[:, :5], "labels": np.arange(5)}
+    data = load_data(graph, Request(specs, axes=axes))
+    assert len(data) == 1 and data.read().labels[""].tolist() == [[0, 1, 2, 3, 4]]
+    np.testing.assert_array_equal(data.read().feeds()["x"], graph["x"])
     with pytest.raises(DataError, match="has 1 sample: give at least 2"):
-        load_data(data.read().inputs, Request(specs)).split(0.1, seed=0)
+        data.split(0.1, seed=0)
+    several = load_data([graph, graph, graph], Request(specs, axes=axes))
+    assert [len(run) for run in several.batches(8)] == [1, 1, 1]
 
 
 def test_an_input_without_axes_goes_with_every_sample():
     specs = [*SPECS, InputSpec("rate", np.dtype(np.int64), ())]
     batches = [{"x": samples(4), "rate": np.array(16000)}, {"x": samples(2), "rate": np.array(16000)}]
     part = load_data(batches, Request(specs)).take(slice(0, 5))
-    assert len(part) == 5 and part.read().inputs["rate"] == 16000
+    assert len(part) == 5 and part.read().feeds()["rate"] == 16000
 
 
 def test_bytes_that_are_images_go_through_the_transform_and_labels_are_read_without_them():
@@ -144,7 +166,7 @@ def test_bytes_that_are_images_go_through_the_transform_and_labels_are_read_with
     data = load_data(given, Request([spec], transform="unit"))
     expected = pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255
     np.testing.assert_allclose(data.read().inputs["image"], expected, rtol=1e-6)
-    assert [labels[""].tolist() for labels in data.labels_alone(4)] == [[0, 1, 2, 3], [4, 5]]
+    assert [labels[""].tolist() for _, labels in data.labels_alone(4)] == [[0, 1, 2, 3], [4, 5]]
     others = dict(other_transforms(data, [spec]))
     assert "unit" not in others
     np.testing.assert_allclose(others["raw"].read().inputs["image"], 255 * expected, rtol=1e-6)

@@ -1,14 +1,15 @@
 """Two models compared on data: metrics on labels, and differences of outputs."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from onnx import helper
 
+from onnxprune.data.axes import BatchAxes
 from onnxprune.data.dataset import Dataset
-from onnxprune.data.specs import InputSpec
 from onnxprune.errors import DataError
 from onnxprune.evaluation import significance
 from onnxprune.evaluation.comparison import Tolerance, _Difference, compare
@@ -21,8 +22,6 @@ from tests.builders import floats, mlp, model_of, normal
 
 import_torchvision("a test")
 from torchmetrics.functional import f1_score  # noqa: E402
-
-SPECS = [InputSpec("x", np.dtype(np.float32), (None, 8))]
 
 
 def linear(weight, batch="N"):
@@ -42,7 +41,7 @@ def test_top_1_counts_the_samples_that_are_right():
     weight = normal(8, 4, seed=1)
     right = (normal(600, 8) @ weight).argmax(1)
     right[:30] = (right[:30] + 1) % 4
-    result = compare(session(linear(weight)), session(linear(-weight)), dataset(600, right), SPECS)
+    result = compare(session(linear(weight)), session(linear(-weight)), dataset(600, right))
     assert result.baseline.value == 570 / 600 and result.pruned.value < 0.5
     assert result.drop() == result.baseline.value - result.pruned.value
     assert result.loss() == result.drop() / result.baseline.value
@@ -51,7 +50,7 @@ def test_top_1_counts_the_samples_that_are_right():
 def test_float_labels_are_evaluated_by_mean_squared_error():
     weight = normal(8, 3, seed=1)
     target = normal(40, 8) @ weight
-    result = compare(session(linear(weight)), session(linear(weight * 0)), dataset(40, target), SPECS)
+    result = compare(session(linear(weight)), session(linear(weight * 0)), dataset(40, target))
     assert result.baseline.value == pytest.approx(0, abs=1e-10)
     assert result.pruned.value == pytest.approx((target**2).mean(), rel=1e-5)
 
@@ -61,11 +60,11 @@ def test_the_error_of_the_drop_counts_only_samples_that_the_models_differ_on():
     worse = weight + normal(8, 4, seed=2) / 2
     x = normal(600, 8)
     labels = (x @ (weight + normal(8, 4, seed=3) / 2)).argmax(1)
-    result = compare(session(linear(weight)), session(linear(worse)), dataset(600, labels), SPECS)
+    result = compare(session(linear(weight)), session(linear(worse)), dataset(600, labels))
     lost = ((x @ weight).argmax(1) == labels) * 1.0 - ((x @ worse).argmax(1) == labels)
     assert result.drop() == pytest.approx(lost.mean())
     assert result.drop_error == pytest.approx(lost.std() / np.sqrt(600))
-    same = compare(session(linear(weight)), session(linear(weight)), dataset(600, labels), SPECS)
+    same = compare(session(linear(weight)), session(linear(weight)), dataset(600, labels))
     assert same.drop() == 0 and same.drop_error == pytest.approx(1 / 600)
 
 
@@ -92,7 +91,7 @@ def test_the_error_of_a_drop_is_that_of_resampling(name):
     labels = normal(400, 8) @ weight + normal(400, 4, seed=3) * 2
     labels = labels if name == "mse" else labels.argmax(1)
     result = compare(
-        session(linear(weight)), session(linear(worse)), dataset(400, labels), SPECS, metrics=Metrics((name,))
+        session(linear(weight)), session(linear(worse)), dataset(400, labels), metrics=Metrics((name,))
     )
     assert result.drop_error == pytest.approx(errors_by_resampling(labels, weight, worse, name), rel=0.15)
 
@@ -103,13 +102,13 @@ def test_the_error_of_many_samples_is_that_of_a_part_of_them_scaled(monkeypatch)
     errors = []
     for drawn in (5000, 500):
         monkeypatch.setattr(significance, "MOST_DRAWN", drawn)
-        errors.append(compare(*models, dataset(2000, labels), SPECS, metrics=Metrics(("f1",))).drop_error)
+        errors.append(compare(*models, dataset(2000, labels), metrics=Metrics(("f1",))).drop_error)
     assert errors[1] == pytest.approx(errors[0], rel=0.2)
 
 
 def test_a_drop_is_absolute_and_a_loss_relative_to_the_baseline():
     weight, labels = normal(8, 3, seed=1), normal(40, 3, seed=5)
-    result = compare(session(linear(weight)), session(linear(weight * 2)), dataset(40, labels), SPECS)
+    result = compare(session(linear(weight)), session(linear(weight * 2)), dataset(40, labels))
     old, new = (((normal(40, 8) @ each - labels) ** 2).mean() for each in (weight, weight * 2))
     assert result.drop() == pytest.approx(new - old, rel=1e-5)
     assert result.loss() == pytest.approx(new / old - 1, rel=1e-5)
@@ -118,7 +117,7 @@ def test_a_drop_is_absolute_and_a_loss_relative_to_the_baseline():
 def test_all_metrics_are_in_the_json_and_the_first_one_counts():
     weight, labels = normal(8, 4, seed=1), np.arange(60) % 4
     models = session(linear(weight)), session(linear(-weight))
-    result = compare(*models, dataset(60, labels), SPECS, metrics=Metrics(("f1", "top-1")))
+    result = compare(*models, dataset(60, labels), metrics=Metrics(("f1", "top-1")))
     record = json.loads(json.dumps(result.to_dict()))
     assert [pair["baseline"]["name"] for pair in record["scores"]] == ["f1", "top-1"]
     assert record["baseline"] == record["scores"][0]["baseline"] and record["baseline"]["title"] == "F1"
@@ -139,12 +138,12 @@ def test_records_written_before_there_were_several_scores_are_shown():
 def test_a_metric_without_labels_is_refused():
     models = session(mlp()), session(mlp())
     with pytest.raises(DataError, match="--metric f1 needs labels, but samples has none"):
-        compare(*models, dataset(8), SPECS, metrics=Metrics(("f1",)))
+        compare(*models, dataset(8), metrics=Metrics(("f1",)))
 
 
 def test_differences_are_those_of_the_outputs():
     weight = normal(8, 4, seed=1)
-    output = compare(session(linear(weight)), session(linear(weight * 0.5)), dataset(50), SPECS).outputs[0]
+    output = compare(session(linear(weight)), session(linear(weight * 0.5)), dataset(50)).outputs[0]
     full = normal(50, 8) @ weight
     assert output.cosine == pytest.approx(1) and output.agreement == 1
     assert output.absolute == pytest.approx(np.abs(full).max() / 2, rel=1e-5)
@@ -152,15 +151,15 @@ def test_differences_are_those_of_the_outputs():
 
 
 def test_equal_models_do_not_differ():
-    output = compare(session(mlp()), session(mlp()), dataset(50), SPECS).outputs[0]
+    output = compare(session(mlp()), session(mlp()), dataset(50)).outputs[0]
     assert (output.absolute, output.relative, output.agreement) == (0, 0, 1)
 
 
 def test_a_fixed_batch_evaluates_every_sample_once():
     weight = normal(8, 4, seed=1)
-    fixed = [InputSpec("x", np.dtype(np.float32), (16, 8))]
     labels = (normal(50, 8) @ weight).argmax(1)
-    result = compare(session(linear(weight, 16)), session(linear(weight, 16)), dataset(50, labels), fixed)
+    data = replace(dataset(50, labels), axes=BatchAxes(size=16))
+    result = compare(session(linear(weight, 16)), session(linear(weight, 16)), data)
     assert result.samples == result.baseline.samples == 50 and result.baseline.value == 1
 
 

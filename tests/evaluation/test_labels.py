@@ -9,7 +9,7 @@ import pytest
 from onnxprune.data.dataset import Dataset
 from onnxprune.errors import DataError
 from onnxprune.evaluation.forms import find_form, fit_labels
-from onnxprune.evaluation.labels import IGNORED, label_forms
+from onnxprune.evaluation.labels import IGNORED, LabelForm, label_forms
 from tests.builders import normal
 
 FOUR = normal(6, 4)
@@ -360,3 +360,30 @@ def test_as_many_named_classes_as_outputs_are_needed(names, offset, fits):
         return
     with pytest.raises(DataError, match=r"has 3 classes \(a to c\), but the output has 4"):
         fit_labels(data, data.read(), {"y": FOUR})
+
+
+@pytest.mark.parametrize(
+    ("shape", "given", "wanted"),
+    [
+        ((4, 6), (4, 6), (4, 6)),
+        ((4, 6), (1, 4, 6), (4, 6)),
+        # Masks of another size keep their own sides, also where they have as many pixels.
+        ((4, 6), (6, 4), (6, 4)),
+        ((4, 6), (1, 6, 4), (6, 4)),
+        ((1, 4, 6), (6, 4), (1, 6, 4)),
+        ((5,), (8,), (8,)),
+        ((1,), (8,), (8,)),
+        ((), (1,), ()),
+        ((4, 6), (24,), (4, 6)),
+        ((24,), (4, 6), (24,)),
+    ],
+)
+def test_labels_of_samples_of_other_sizes_keep_their_sides(shape, given, wanted):
+    labels = np.arange(2 * np.prod(given)).reshape(2, *given)
+    made = LabelForm("targets", "d", shape).shaped(labels)
+    assert made.shape == (2, *wanted) and made.ravel().tolist() == labels.ravel().tolist()
+
+
+def test_labels_with_other_axes_in_some_samples_are_refused():
+    with pytest.raises(DataError, match=r"have the shapes \[4, 6\] and \[5\] in two samples"):
+        LabelForm("positions", "d", (4, 6)).shaped(np.zeros((2, 5)))

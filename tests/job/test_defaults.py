@@ -2,13 +2,17 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from onnxprune.config.settings import PruneConfig
+from onnxprune.data.axes import BatchAxes
+from onnxprune.data.dataset import Dataset
+from onnxprune.data.ragged import as_rows
 from onnxprune.job import defaults
-from onnxprune.job.defaults import Facts, batch_size, by_rule, chosen
+from onnxprune.job.defaults import Facts, batch_size, by_rule, chosen, run_of
 
-MANY = Facts(samples=50_000, labeled=True, norms=False, work=1_000, batch=None)
+MANY = Facts(samples=50_000, labeled=True, norms=False, work=1_000, run=None)
 
 
 def settled(facts, **settings):
@@ -27,7 +31,7 @@ def test_trained_norms_take_sgd_without_mixup():
     assert (config.optimizer, config.batch_norm, config.mixup) == ("sgd", "train", False)
 
 
-@pytest.mark.parametrize("facts", [{"samples": 999}, {"batch": 8}])
+@pytest.mark.parametrize("facts", [{"samples": 999}, {"run": 8}])
 def test_statistics_of_few_samples_or_small_batches_are_not_trained(facts):
     config = settled(replace(MANY, norms=True, **facts))
     assert (config.optimizer, config.batch_norm) == ("adam", "frozen")
@@ -51,12 +55,26 @@ def test_little_data_is_passed_over_more_often_in_smaller_batches():
 
 @pytest.mark.parametrize(("samples", "size"), [(4_096, 128), (4_095, 64), (1_024, 32), (20, 16)])
 def test_a_batch_is_halved_while_an_epoch_has_few_updates(samples, size):
-    assert batch_size(PruneConfig(rate=0.5), samples, None) == size
+    assert batch_size(PruneConfig(rate=0.5), samples) == size
 
 
-def test_a_given_or_fixed_batch_stays():
-    assert batch_size(PruneConfig(rate=0.5, batch_size=256), 20, None) == 256
-    assert batch_size(PruneConfig(rate=0.5, batch_size=256), 20, 4) == 4
+def test_a_given_batch_stays():
+    assert batch_size(PruneConfig(rate=0.5, batch_size=256), 20) == 256
+
+
+def test_samples_of_several_sizes_are_counted_as_run_one_by_one():
+    plain = Dataset.of({"x": np.zeros((20, 3), np.float32)})
+    several = Dataset.of({"x": as_rows([np.zeros(3 + place % 2, np.float32) for place in range(20)])})
+    fixed = Dataset.of({"x": np.zeros((20, 3), np.float32)}, axes=BatchAxes({"x": 0}, size=4))
+    assert [run_of(data) for data in (plain, several, fixed)] == [None, 1, 4]
+
+
+def test_samples_that_are_run_one_by_one_are_not_mixed():
+    assert (
+        settled(MANY).mixup
+        and not settled(replace(MANY, run=1)).mixup
+        and settled(replace(MANY, run=8)).mixup
+    )
 
 
 @pytest.mark.parametrize(

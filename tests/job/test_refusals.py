@@ -10,14 +10,14 @@ from onnxprune.evaluation.comparison import compare
 from onnxprune.evaluation.scores import Metrics
 from onnxprune.job.pipeline import refuse_worse
 from tests.builders import normal
-from tests.evaluation.test_comparison import SPECS, linear, session
+from tests.evaluation.test_comparison import linear, session
 
 
 def evaluation(name, labels, factor):
     weight = normal(8, 4, seed=1)
     models = session(linear(weight)), session(linear(weight * factor))
     data = Dataset.of({"x": normal(100, 8)}, labels)
-    return compare(*models, data, SPECS, metrics=Metrics((name,)))
+    return compare(*models, data, metrics=Metrics((name,)))
 
 
 RIGHT = (normal(100, 8) @ normal(8, 4, seed=1)).argmax(1)

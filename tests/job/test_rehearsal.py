@@ -115,9 +115,7 @@ def test_rehearsals_share_their_time_and_too_little_of_it_chooses_nothing(monkey
     model = open_model(mlp()).model
     config = PruneConfig(rate=0.5, epochs=100, batch_size=16, optimizer="adam")
     specs = input_specs(model)
-    data = check_runs(
-        ort.InferenceSession(mlp().SerializeToString()), Dataset.of({"x": DATA["x"]}, LABELS), specs
-    )
+    data = check_runs(ort.InferenceSession(mlp().SerializeToString()), Dataset.of({"x": DATA["x"]}, LABELS))
     given = JobData(specs, data, data, data, None, None)
     dense = SimpleNamespace(multiply_adds=10**6, parameters=100)
     found = rehearsal.rehearsed(model, "mlp", given, config, dense, lambda fraction: None, deadline=114.0)
@@ -146,7 +144,7 @@ def test_a_rehearsal_with_too_little_time_says_so(monkeypatch):
 def test_the_training_leaves_time_to_write_and_to_evaluate_both_models(monkeypatch, second, kept):
     now = [100.0]
 
-    def run_batch(session, batch, fixed):
+    def run_batch(session, batch):
         assert len(batch) == BATCH_SAMPLES
         now[0] += second
 
@@ -187,6 +185,6 @@ def test_a_model_that_minds_mirrors_is_not_trained_on_them(axis, safe):
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     pixels, labels = images(axis)
     specs = input_specs(open_model(model).model)
-    data = check_runs(session, Dataset.of({"x": pixels}, labels, name="halves"), specs)
+    data = check_runs(session, Dataset.of({"x": pixels}, labels, name="halves"))
     found = safe_augmentation(session, data, specs)
     assert ("flip" in found) == safe

@@ -2,11 +2,13 @@
 
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from onnxprune.data.axes import BatchAxes
 from onnxprune.data.dataset import Dataset
 from onnxprune.data.request import Request
 from onnxprune.data.sources import load_data
@@ -48,8 +50,14 @@ def feed(source=None, **settings):
     return Feed(data, SPECS, settings.pop("size", 8), seed=settings.pop("seed", 0), **settings)
 
 
-def numbers(samples):
-    return [batch.inputs[0][:, 0].int().tolist() for batch in samples]
+def alone(updates):
+    """The only run of each update."""
+    for (samples,) in updates:
+        yield samples
+
+
+def numbers(updates):
+    return [[int(row) for samples in runs for row in samples.inputs[0][:, 0]] for runs in updates]
 
 
 @pytest.mark.parametrize("source", [None, Items(), Stream()], ids=["arrays", "items", "a stream"])
@@ -72,15 +80,17 @@ def test_batches_depend_on_the_seed_and_the_update_alone(source):
 def test_worker_processes_read_the_same_batches():
     with_workers = list(feed(Items(), workers=2).from_update(3, 15))
     assert numbers(with_workers) == numbers(feed(Items(), workers=0).from_update(3, 15))
-    pids = {int(pid) for batch in with_workers for pid in batch.labels[""]}
+    pids = {int(pid) for batch in alone(with_workers) for pid in batch.labels[""]}
     assert len(pids) == 2 and os.getpid() not in pids
 
 
 def test_arrays_need_no_workers_and_items_have_some():
     here = feed(Items(), workers=0)
-    assert {int(pid) for batch in here.from_update(0, 6) for pid in batch.labels[""]} == {os.getpid()}
+    assert {int(pid) for batch in alone(here.from_update(0, 6)) for pid in batch.labels[""]} == {os.getpid()}
     default = feed(Items())
-    assert os.getpid() not in {int(pid) for batch in default.from_update(0, 2) for pid in batch.labels[""]}
+    assert os.getpid() not in {
+        int(pid) for batch in alone(default.from_update(0, 2)) for pid in batch.labels[""]
+    }
 
 
 def test_processes_read_disjoint_parts_of_the_batches_of_one(tmp_path):
@@ -96,7 +106,7 @@ def test_processes_read_disjoint_parts_of_the_batches_of_one(tmp_path):
 def test_validation_is_read_in_order_with_the_rest():
     data = load_data(Items(), Request(SPECS))
     for workers in (0, 2):
-        read = numbers(in_order(data, SPECS, 8, workers))
+        read = numbers((batch,) for batch in in_order(data, SPECS, 8, workers))
         assert [number for batch in read for number in batch] == list(range(50))
 
 
@@ -117,10 +127,44 @@ def test_a_worker_that_dies_or_a_sample_that_fails_ends_in_one_line():
 
 
 def test_a_fixed_batch_size_drops_the_rest_and_needs_one_batch():
-    assert feed(size=128, fixed_size=20).an_epoch == 2
+    data = load_data({"x": ROWS}, Request(SPECS))
+
+    def fixed(run, size):
+        return Feed(replace(data, axes=BatchAxes({"x": 0}, size=run)), SPECS, size, 0)
+
+    each = fixed(20, 128)
+    assert (each.an_epoch, each.size) == (1, 40)
+    ((first, second),) = each.from_update(0, 1)
+    assert len(first) == len(second) == 20
+    assert [fixed(4, size).size for size in (1, 4, 10, 12)] == [4, 4, 8, 12]
     with pytest.raises(DataError, match="has 50 samples, and the model has a fixed batch size of 60"):
-        feed(fixed_size=60)
+        fixed(60, 128)
     assert feed(size=128).size == 50
+
+
+@pytest.mark.parametrize("kind", ["a list", "a stream"])
+def test_samples_of_several_sizes_are_run_in_parts_of_one_size(kind):
+    given = [np.full(2 + number % 3, number, np.float32) for number in range(50)]
+    labels = np.arange(50)
+
+    class Mixed:
+        def __iter__(self):
+            yield from ({"x": [row], "labels": labels[place : place + 1]} for place, row in enumerate(given))
+
+    specs = [InputSpec("x", np.dtype(np.float32), ("N", "T"))]
+    source = {"x": given, "labels": labels} if kind == "a list" else Mixed()
+    data = load_data(source, Request(specs))
+    each = Feed(data, specs, 10, 0)
+    seen = []
+    for runs in each.from_update(0, 5):
+        assert sum(map(len, runs)) == 10 and len({samples.inputs[0].shape for samples in runs}) == len(runs)
+        for samples in runs:
+            assert (samples.inputs[0][:, 0] == samples.labels[""]).all()
+            seen += samples.labels[""].tolist()
+    assert sorted(seen) == list(range(50))
+    ordered = list(in_order(data, specs, 16, 0))
+    assert [int(label) for samples in ordered for label in samples.labels[""]] == list(range(50))
+    assert {samples.inputs[0].shape for samples in ordered} == {(1, 2), (1, 3), (1, 4)}
 
 
 def test_labels_of_every_kind_become_tensors_of_their_kind():
@@ -130,5 +174,5 @@ def test_labels_of_every_kind_become_tensors_of_their_kind():
         (ROWS > 3, torch.bool),
     ):
         data = Dataset.of({"x": ROWS}, labels)
-        (batch,) = Feed(data, SPECS, 50, 0).from_update(0, 1)
+        ((batch,),) = Feed(data, SPECS, 50, 0).from_update(0, 1)
         assert batch.labels[""].dtype == kind

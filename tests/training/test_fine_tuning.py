@@ -60,7 +60,7 @@ class Job:
         self.weights = find_weights(self.model).prunable
         self.before = {weight.name: weight.array().copy() for weight in self.weights}
         specs = input_specs(self.model)
-        training, validation = check_runs(make_session(proto, "a model"), data, specs).split(0.1, seed=0)
+        training, validation = check_runs(make_session(proto, "a model"), data).split(0.1, seed=0)
         data = JobData(specs, training, validation, validation, None, None)
         pruner = make_pruner(self.model, self.weights, self.config)
         self.history = [

@@ -65,7 +65,7 @@ def test_outputs_of_training_samples_are_computed_once_and_given_by_number():
     feed, teacher, fresh = feed_of(images(300)), teacher_of(folded()), folded().eval()
     teacher.keep(feed, ALONE)
     assert teacher.seen == 300
-    for samples in feed.from_update(0, 20):
+    for (samples,) in feed.from_update(0, 20):
         with torch.no_grad():
             torch.testing.assert_close(teacher(samples), fresh(*samples.inputs), rtol=1e-5, atol=1e-5)
     assert teacher.seen == 300
@@ -74,7 +74,7 @@ def test_outputs_of_training_samples_are_computed_once_and_given_by_number():
 def test_mixed_samples_and_those_of_other_data_are_computed():
     feed, teacher, fresh = feed_of(images(300)), teacher_of(folded()), folded().eval()
     teacher.keep(feed, ALONE)
-    mixed = mix(next(feed.from_update(0, 1)), random(0))
+    mixed = mix(next(feed.from_update(0, 1))[0], random(0))
     with torch.no_grad():
         assert torch.equal(teacher(mixed)[0], fresh(*mixed.inputs)[0])
     assert teacher.seen == 332
@@ -93,7 +93,7 @@ def test_inputs_that_may_change_have_no_kept_outputs(feed):
     made, teacher = feed(), teacher_of(torch.nn.Flatten())
     teacher.keep(made, ALONE)
     assert teacher.seen == 0
-    assert all(samples.numbers is None for samples in made.from_update(0, 3))
+    assert all(samples.numbers is None for (samples,) in made.from_update(0, 3))
 
 
 def test_large_outputs_are_not_kept(monkeypatch):
@@ -101,13 +101,16 @@ def test_large_outputs_are_not_kept(monkeypatch):
     feed, teacher = feed_of(images(300)), teacher_of(folded())
     teacher.keep(feed, ALONE)
     before = teacher.seen
-    teacher(next(feed.from_update(0, 1)))
+    teacher(next(feed.from_update(0, 1))[0])
     assert teacher.seen == before + 32
 
 
 def test_validation_outputs_are_kept_in_order_while_they_fit(monkeypatch):
     monkeypatch.setattr(teachers, "KEPT_BYTES", 2 * 32 * 4 * 4)
-    teacher, batches = teacher_of(folded()), list(feed_of(images(300)).from_update(0, 4))
+    teacher, batches = (
+        teacher_of(folded()),
+        [samples for (samples,) in feed_of(images(300)).from_update(0, 4)],
+    )
     kept, changing = KeptInOrder(repeats=True), KeptInOrder(repeats=False)
     first = [kept.outputs(number, samples, teacher) for number, samples in enumerate(batches)]
     assert teacher.seen == 4 * 32

@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
-from onnxprune.data.images.augment import Augmentation
+from onnxprune.data.images.augment import Augmentation, augment
 from onnxprune.data.images.transforms import Transform
+from onnxprune.data.ragged import by_shape
 from onnxprune.data.source import Arrays, Source
 
 
@@ -37,12 +38,13 @@ class ArrayImages(Source):
     def read_augmented(self, index: np.ndarray, augmentation: Augmentation, seeds: Sequence[int]) -> Arrays:
         """The samples with these numbers, each changed at random by its seed before its values are scaled."""
         arrays = self._source.read(index)
-        images = self.transform.images(arrays[self.transform.input])
-        images, labels = augmentation.images(images, seeds, {name: arrays[name] for name in self._labels})
-        return {**arrays, **labels, self.transform.input: self.transform.values(images)}
+        images = by_shape(self.transform.images, arrays[self.transform.input])
+        images, labels = augment(augmentation, images, seeds, {name: arrays[name] for name in self._labels})
+        return {**arrays, **labels, self.transform.input: by_shape(self.transform.values, images)}
 
     def identity(self) -> int:
         return self._source.identity()
 
     def _changed(self, arrays: Arrays) -> Arrays:
-        return {**arrays, self.transform.input: self.transform.arrays(arrays[self.transform.input])}
+        name = self.transform.input
+        return {**arrays, name: by_shape(self.transform.arrays, arrays[name])}

@@ -12,6 +12,7 @@ import numpy as np
 
 from onnxprune.data.batch import IGNORED
 from onnxprune.data.images.geometry import Size, boxes_of, corners_of, size_text
+from onnxprune.data.ragged import alike, as_rows, dense
 from onnxprune.data.source import Arrays
 from onnxprune.errors import DataError, SettingError, first_line
 from onnxprune.system.packages import import_torchvision
@@ -338,3 +339,27 @@ def _step(token: str, text: str) -> tuple[str, float]:
             f"{name}:{kind.number or max(kind.least, min(kind.most, 4)):g} ({kind.help})"
         )
     return name, number
+
+
+def augment(
+    augmentation: Augmentation,
+    images: np.ndarray,
+    seeds: Sequence[int] | np.ndarray,
+    labels: Mapping[str, np.ndarray],
+) -> tuple[np.ndarray, Arrays]:
+    """`Augmentation.images` of images, or masks among their labels, that may be of several sizes."""
+    arrays = {"": images, **labels}
+    parts = list(alike(arrays, (), ordered=False))
+    if parts == [None]:
+        return augmentation.images(images, seeds, labels)
+    rows: dict[str, dict[int, np.ndarray]] = {key: {} for key in arrays}
+    for index in parts:
+        assert index is not None
+        some = {key: dense(array[index]) for key, array in labels.items()}
+        changed, moved = augmentation.images(dense(images[index]), np.asarray(seeds)[index], some)
+        for key, array in {"": changed, **moved}.items():
+            rows[key] |= zip(index.tolist(), array, strict=True)
+    found = {
+        key: as_rows([np.asarray(made[place]) for place in range(len(images))]) for key, made in rows.items()
+    }
+    return found.pop(""), found

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxprune.data.images.geometry import Size, size_text
+from onnxprune.data.images.geometry import Size
 from onnxprune.data.images.transforms import Transform
 from onnxprune.errors import DataError, first_line
 
@@ -65,14 +65,14 @@ def walk(folder: str | Path, above: tuple[str, ...] = ()) -> Iterator[str]:
 
 
 def check_images(files: Sequence[str], transform: Transform, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The numbers of the files that are whole images, and a note about the others; only headers and ends are read.
+    """The numbers of the files that are whole images, and notes; only headers and ends are read.
 
     Raises:
-        DataError: too many are broken, or images of several sizes would stay so.
+        DataError: too many are broken, or one does not get the input's size.
     """
     kept: list[int] = []
     broken: list[str] = []
-    first: tuple[str, Size] | None = None
+    sizes: set[Size] = set()
     for number, file in enumerate(files):
         size = image_size(file)
         if size is None:
@@ -80,23 +80,22 @@ def check_images(files: Sequence[str], transform: Transform, name: str) -> tuple
             continue
         kept.append(number)
         try:
-            size = transform.output_size(size)
+            sizes.add(transform.output_size(size))
         except DataError as error:
             raise DataError(f"{file}: {error}") from None
-        if first is not None and size != first[1]:
-            raise DataError(
-                f"{name} has mixed sizes without a resize, {first[0]} {size_text(first[1])} and {file} "
-                f"{size_text(size)}: give --transform with resize and crop, or letterbox"
-            )
-        first = first or (file, size)
     if len(broken) > BROKEN_SHARE * len(files):
         raise DataError(
             f"{len(broken)} of {len(files)} images in {name} are broken or cut short, first {broken[0]}: replace them "
             "or remove them"
         )
     some = some_of([os.path.basename(file) for file in broken])
-    notes = (f"{len(broken)} broken images of {name} were skipped: {some}.",) if broken else ()
-    return np.array(kept, np.int64), notes
+    notes = [f"{len(broken)} broken images of {name} were skipped: {some}."] if broken else []
+    if len(sizes) > 1:
+        notes.append(
+            f"The images of {name} are of {len(sizes)} sizes and stay so, in runs of one size each; --transform with "
+            "resize and crop, or letterbox, makes them one."
+        )
+    return np.array(kept, np.int64), tuple(notes)
 
 
 def image_size(file: str) -> Size | None:

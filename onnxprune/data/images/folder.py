@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune.data.dataset import LABELS
-from onnxprune.data.images.augment import Augmentation
+from onnxprune.data.images.augment import Augmentation, augment
 from onnxprune.data.images.files import EXTENSIONS, check_images, entries, is_image, some_of, walk
 from onnxprune.data.images.geometry import Size
 from onnxprune.data.images.inputs import check_takes_images, image_spec
 from onnxprune.data.images.transforms import Transform
 from onnxprune.data.labels import class_count, class_note, read_labels
+from onnxprune.data.ragged import as_rows, by_shape
 from onnxprune.data.request import Request
 from onnxprune.data.source import Arrays, Source
 from onnxprune.errors import DataError, first_line
@@ -65,7 +66,7 @@ class ImageSource(Source):
 
     def read(self, index: np.ndarray) -> Arrays:
         images, labels = self._pixels(index)
-        return {self.transform.input: self.transform.values(images), **labels}
+        return {self.transform.input: by_shape(self.transform.values, images), **labels}
 
     def read_alone(self, names: Collection[str], index: np.ndarray) -> Arrays | None:
         return None if self.labels is None else {LABELS: self.labels[index]}
@@ -79,15 +80,15 @@ class ImageSource(Source):
             DataError: one cannot be read, or the augmentation does not fit.
         """
         images, labels = self._pixels(index)
-        images, labels = augmentation.images(images, seeds, labels)
-        return {self.transform.input: self.transform.values(images), **labels}
+        images, labels = augment(augmentation, images, seeds, labels)
+        return {self.transform.input: by_shape(self.transform.values, images), **labels}
 
     def _pixels(self, index: np.ndarray) -> tuple[np.ndarray, Arrays]:
-        """Images (n, height, width, channels) after the geometry, uint8, and their labels."""
+        """Images (n, height, width, channels) after the geometry, uint8, ragged where sizes differ, and labels."""
         pictures, sizes = zip(
             *(read_image(self.files[number], self.transform) for number in index), strict=True
         )
-        return np.stack(pictures), self._labels(index, sizes)
+        return as_rows(pictures), self._labels(index, sizes)
 
     def _labels(self, index: np.ndarray, sizes: Sequence[Size]) -> Arrays:
         """The labels of samples whose images have these sizes before the geometry."""
@@ -109,7 +110,7 @@ def read_image_folder(text: str, request: Request) -> ImageSource:
     """
     require_package("PIL", "reading images")
     folder = Path(text)
-    spec = image_spec(request.specs, text)
+    spec = image_spec(request.row_specs, text)
     # What a folder has comes first: there may be no images.
     files, labels, names, notes = _from_table(folder) if (folder / TABLE).is_file() else _from_folders(folder)
     check_takes_images(spec, text)

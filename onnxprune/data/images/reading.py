@@ -9,8 +9,9 @@ import numpy as np
 
 from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
-from onnxprune.data.images.augment import Augmentation
+from onnxprune.data.images.augment import Augmentation, augment
 from onnxprune.data.images.pixels import COUNTS
+from onnxprune.data.ragged import by_shape, first_shape
 from onnxprune.data.specs import InputSpec
 from onnxprune.errors import SettingError
 
@@ -24,8 +25,8 @@ def read_augmented(
 ) -> Batch:
     """The samples with these numbers, each changed as its seed says."""
     if hasattr(data.source, "read_augmented"):
-        return data.batch(data.source.read_augmented(numbers, augmentation, seeds), numbers)
-    return augmented(data.batch(data.source.read(numbers), numbers), augmentation, seeds, specs)
+        return data.as_batch(data.source.read_augmented(numbers, augmentation, seeds), numbers)
+    return augmented(data.as_batch(data.source.read(numbers), numbers), augmentation, seeds, specs)
 
 
 def augmented(
@@ -37,9 +38,14 @@ def augmented(
         SettingError: no input, or more than one, looks like images.
     """
     spec, axis = image_input(batch, specs)
-    images = np.moveaxis(batch.inputs[spec.name], axis, -1)
-    changed, labels = augmentation.images(images, seeds, dict(batch.labels))
-    changed = np.ascontiguousarray(np.moveaxis(changed, -1, axis)).astype(images.dtype, copy=False)
+    given = batch.inputs[spec.name]
+    images = by_shape(lambda rows: np.moveaxis(rows, axis, -1), given)
+    changed, labels = augment(augmentation, images, seeds, batch.labels)
+
+    def moved_back(rows: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(np.moveaxis(rows, -1, axis)).astype(spec.dtype, copy=False)
+
+    changed = by_shape(moved_back, changed)
     return replace(batch, inputs=batch.inputs | {spec.name: changed}, labels=labels)
 
 
@@ -52,8 +58,8 @@ def image_input(batch: Batch, specs: Sequence[InputSpec]) -> tuple[InputSpec, in
     found = [
         (spec, axis)
         for spec in specs
-        if batch.inputs[spec.name].ndim == 4
-        and (axis := next((axis for axis in (1, 3) if batch.inputs[spec.name].shape[axis] in COUNTS), None))
+        if len(shape := (len(batch), *first_shape(batch.inputs[spec.name]))) == 4
+        and (axis := next((axis for axis in (1, 3) if shape[axis] in COUNTS), None))
     ]
     if len(found) != 1:
         raise SettingError(

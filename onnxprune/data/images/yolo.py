@@ -95,7 +95,7 @@ def read_yolo(text: str, request: Request) -> BoxSource:
     require_package("PIL", "reading images")
     name, part = _split_name(text)
     data = read_yaml(Path(name))
-    spec = image_spec(request.specs, name)
+    spec = image_spec(request.row_specs, name)
     transform = Transform.parse(request.transform or "yolo", spec)
     part = part or request.split
     files = _images(data, part)

@@ -11,7 +11,9 @@ import onnx
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.request import VALIDATION, Request
 from onnxprune.data.specs import input_specs
+from onnxprune.evaluation.batch_axes import find_axes
 from onnxprune.evaluation.comparison import compare
+from onnxprune.evaluation.runs import patience
 from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.inputs import read_samples
@@ -42,11 +44,12 @@ def write_chosen(
         if tests:
             model = open_model(origin.file).model
             specs, metrics = input_specs(model), Metrics.of(config, model, config.loss)
-            request = Request(specs, config.transform, config.label_offset, VALIDATION)
             sessions = make_session(origin.file, origin.name), make_session(stage.path, "the pruned model")
+            axes = find_axes(sessions[0], specs, config.batch_axes, config.input_shapes, patience(model))
+            request = Request(specs, config.transform, config.label_offset, VALIDATION, axes)
             for name, data in tests.items():
                 samples = read_samples(data, sessions[0], request, metrics)
-                found[name] = compare(*sessions, samples, specs, metrics=metrics).to_dict()
+                found[name] = compare(*sessions, samples, metrics=metrics).to_dict()
         _annotate(stage.path, config, found, notes)
         stage.commit()
     return found

@@ -9,8 +9,10 @@ from PIL import Image
 
 from onnxprune.data.images.augment import Augmentation
 from onnxprune.data.images.folder import read_image_folder
+from onnxprune.data.images.reading import read_augmented
 from onnxprune.data.images.transforms import Transform
 from onnxprune.data.request import Request
+from onnxprune.data.sources import load_data
 from onnxprune.data.specs import InputSpec
 from onnxprune.errors import DataError, SettingError
 
@@ -228,12 +230,16 @@ def test_folders_that_cannot_be_read_are_refused_in_one_line(tmp_path, files, wo
     assert "\n" not in str(caught.value)
 
 
-def test_sizes_must_be_one_where_nothing_resizes(tmp_path):
+def test_images_of_several_sizes_stay_so_where_nothing_resizes_and_the_input_is_open(tmp_path):
     any_size = InputSpec("x", np.dtype(np.float32), ("N", 3, "h", "w"))
     write(tmp_path / "a.png", height=20)
     write(tmp_path / "b.png", width=30)
-    with pytest.raises(DataError, match=r"mixed sizes without a resize, .*a.png 20x16 and .*b.png 16x30"):
-        opened(tmp_path, "unit", [any_size])
+    data = load_data(tmp_path, Request([any_size], "unit"))
+    assert [batch.inputs["x"].shape for batch in data.batches(8)] == [(1, 3, 20, 16), (1, 3, 16, 30)]
+    assert any("are of 2 sizes and stay so" in note for note in data.notes)
+    flipped = read_augmented(data, np.arange(2), Augmentation.parse("flip:1"), [0, 1], [any_size])
+    for plain, changed in zip(data.read().inputs["x"], flipped.inputs["x"], strict=True):
+        np.testing.assert_array_equal(changed, plain[..., ::-1])
     assert everything(opened(tmp_path, "unit,resize:8x8", [any_size]))["x"].shape == (2, 3, 8, 8)
     with pytest.raises(DataError, match=r"a.png: an image of 20x16 becomes 20x16, the input 'x' takes 16x16"):
         opened(tmp_path, "unit,resize:16")
