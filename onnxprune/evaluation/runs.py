@@ -164,10 +164,11 @@ def _joined(outputs: Sequence[Any]) -> Any:
 
 def _scorable(data: Dataset, some: Batch, outputs: dict[str, Any], metrics: Metrics) -> Dataset:
     """The dataset; labels that the metric of their kind cannot be computed with are left to the user's own loss."""
+    labels = {key or unnamed_output(data): array for key, array in some.labels.items()}
     for key, form in label_forms(data).items():
         try:
             scores = RunningScores(metrics, {key: form}, list(outputs))
-            scores.add(outputs, replace(some, labels={key: form.normalize(some.labels[key])}))
+            scores.add(outputs, replace(some, labels={key: form.normalize(labels[key])}))
             scores.results()
         except OnnxPruneError:
             data = with_form(data, key, LabelForm("other", data.name, offset=form.offset))

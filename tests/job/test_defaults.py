@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import onnxprune
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.axes import BatchAxes
 from onnxprune.data.dataset import Dataset
 from onnxprune.data.ragged import as_rows
 from onnxprune.job import defaults
 from onnxprune.job.defaults import Facts, batch_size, by_rule, chosen, run_of
+from tests.builders import mlp
 
 MANY = Facts(samples=50_000, labeled=True, norms=False, work=1_000, run=None)
 
@@ -106,3 +108,29 @@ def test_what_is_given_stays_and_what_was_chosen_is_told_as_flags():
 def test_auto_is_a_word_for_every_open_setting():
     words = dict.fromkeys(("epochs", "batch_size", "learning_rate", "warmup", "mixup", "augment"), "auto")
     assert PruneConfig(rate=0.5, **words) == PruneConfig(rate=0.5)
+
+
+@pytest.mark.rehearses
+@pytest.mark.parametrize(
+    ("settings", "allocation"),
+    [
+        ({"rate": 0.5}, "erk"),
+        ({"rate": 0.5, "pattern": "1x4"}, "erk"),
+        ({"rate": 0.5, "pattern": "2:4"}, "uniform"),
+        ({"rate": 0.5, "pattern": "channel"}, "uniform"),
+        ({"std_threshold": 1.0}, "uniform"),
+    ],
+)
+def test_without_training_small_layers_are_spared(settings, allocation):
+    result = onnxprune.prune(mlp(), **settings)
+    assert result.report.settings["allocation"] == allocation
+
+
+@pytest.mark.rehearses
+def test_a_network_loses_little_where_one_rate_for_all_layers_loses_much():
+    test = "models/mnist-sample/t10k-images-idx3-ubyte.gz"
+    errors = {}
+    for allocation in ("auto", "uniform"):
+        result = onnxprune.prune("models/lenet-5.onnx", rate=0.5, allocation=allocation, eval_data=test)
+        errors[allocation] = 1 - result.report.evaluation["pruned"]["value"]
+    assert errors["auto"] < 0.01 < 0.03 < errors["uniform"]

@@ -4,6 +4,7 @@ import pytest
 from onnx import helper
 
 import onnxprune
+from onnxprune.errors import NothingToPruneError
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.model.io import load
 from tests.builders import cnn, initializer, normal
@@ -36,7 +37,9 @@ def test_initializers_that_are_all_listed_are_constants(pattern):
 
 
 def test_a_flag_keeps_them_overridable_in_their_shapes():
-    result = onnxprune.prune(listing(), rate=0.4, pattern="channel", overridable=True)
+    with pytest.raises(NothingToPruneError, match="a caller can override its values"):
+        onnxprune.prune(listing(), rate=0.4, pattern="channel", overridable=True)
+    result = onnxprune.prune(listing(), rate=0.4, overridable=True, format="dense")
     names = [tensor.name for tensor in cnn().graph.initializer]
     assert sorted(inputs_of(result)) == sorted([*inputs_of(onnxprune.prune(cnn(), rate=0)), *names])
     x = {"x": normal(2, *(d.dim_value for d in cnn().graph.input[0].type.tensor_type.shape.dim[1:]))}

@@ -1,7 +1,5 @@
 """The loss on labels of every kind, by hand."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -160,9 +158,6 @@ def test_a_loss_of_ones_own_gets_all_labels_and_must_depend_on_the_outputs():
     )
     with pytest.raises(DataError, match="--loss my_losses:still returned a number that the outputs cannot"):
         objective((LOGITS.clone().requires_grad_(),), samples, None)
-    endless = replace(objective, custom=lambda outputs, labels: outputs[0].mean() / 0)
-    with pytest.raises(DataError, match="--loss my_losses:still returned inf for a batch"):
-        endless((LOGITS,), samples, None)
 
 
 @pytest.mark.parametrize(
