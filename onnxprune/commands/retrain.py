@@ -33,7 +33,7 @@ from onnxprune.sparse.opening import open_model
 from onnxprune.system.trust import trust
 
 # Settings of the job that wrote the model, which the new file keeps, and how images become its inputs.
-INHERITED = ("format", "values", "transform", "include")
+INHERITED = ("format", "values", "transform", "include", "batch_axis")
 
 
 @takes(RetrainSettings)
@@ -71,7 +71,7 @@ def retrain(
         )
         session, specs = make_session(opened.origin.file, opened.origin.name), input_specs(opened.model)
         shapes = input_shapes(settings.get("input_shape", ()))
-        asked = batch_axes(settings.get("batch_axis", ()))
+        asked = batch_axes(settings.get("batch_axis") or _written(opened.model).get("batch_axis", ()))
         axes = find_axes(session, specs, asked, shapes, patience(opened.model))
         request = Request(specs, transform, settings.get("label_offset", 0), axes=axes)
         metrics = Metrics.of(scored, opened.model, settings.get("loss", "auto"))
@@ -90,8 +90,7 @@ def _config(model: ir.Model, name: str, trained: bool, regrow: bool, settings: d
     Raises:
         SettingError: the model has a pattern that cannot regrow.
     """
-    record = record_of_annotations(model.metadata_props)
-    written: dict[str, Any] = {} if record is None else record["settings"]
+    written = _written(model)
     defaults: dict[str, Any] = {key: written[key] for key in INHERITED if key in written}
     if trained:
         defaults["distill"] = 0.0
@@ -119,3 +118,9 @@ def _config(model: ir.Model, name: str, trained: bool, regrow: bool, settings: d
 def _zeros(weight: Weight) -> float:
     """The rate at which as many elements are removed as are zero; below 1 even where all are, as a rate must be."""
     return min(1 - weight.nonzero() / weight.size, 1 - 0.25 / weight.size)
+
+
+def _written(model: ir.Model) -> dict[str, Any]:
+    """The settings of the job that wrote a model; none where it was another program."""
+    record = record_of_annotations(model.metadata_props)
+    return {} if record is None else record["settings"]

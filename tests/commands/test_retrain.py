@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+from onnx import helper
 
 import onnxprune
 from onnxprune.errors import SettingError
 from onnxprune.model.io import load
 from onnxprune.model.weights import find_weights
 from onnxprune.sparse.restore import from_ops
-from tests.builders import cnn, mlp, normal
+from tests.builders import cnn, floats, mlp, model_of, normal
 
 
 def quadrants(count, seed):
@@ -118,3 +119,13 @@ def test_labels_that_no_loss_takes_are_for_the_metric_and_the_model_is_distilled
     result = onnxprune.retrain(pruned, **settings)
     assert result.report.settings["distill"] is None
     assert any("for the metric alone" in note for note in result.report.notes)
+
+
+def test_the_batch_axes_that_were_given_stay_with_the_file(tmp_path):
+    # Every row is independent, so that the first axis would do as well.
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    proto = model_of(nodes, [floats("x", "a", "b", 8)], [floats("y", "a", "b", 40)], {"w": normal(8, 40)})
+    onnxprune.prune(proto, tmp_path / "pruned.onnx", rate=0.5, batch_axis={"x": 1}, remove_dead=False)
+    data = {"x": normal(3, 20, 8)}
+    report = onnxprune.retrain(tmp_path / "pruned.onnx", data=data, epochs=1, batch_size=4).report
+    assert report.settings["batch_axis"] == ["x:1"] and report.sample["x"] == (3, 1, 8)
