@@ -111,17 +111,11 @@ def _same(
 
 def _torch_outputs(model: ir.Model, batch: Batch) -> list[np.ndarray]:
     """The outputs of the model as a torch module, samples along the first axis."""
-    import torch
+    # Only training needs torch, whose import takes long.
+    from onnxprune.training.graph import torch_outputs
 
-    from onnxprune.training.graph import to_torch
-
-    module, feeds = to_torch(model), batch.feeds()
-    with torch.no_grad():
-        outputs = module(*(torch.from_numpy(feeds[name].copy()) for name in module.meta["inputs"]))
-    return [
-        batch.axes.samples(name, output.numpy(), len(batch))
-        for name, output in zip(module.meta["outputs"], outputs, strict=True)
-    ]
+    outputs = torch_outputs(model, batch.feeds())
+    return [batch.axes.samples(name, output, len(batch)) for name, output in outputs.items()]
 
 
 def _equal(runs: tuple[Any, ...], together: tuple[Any, ...]) -> bool:
