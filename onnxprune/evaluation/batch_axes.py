@@ -100,8 +100,8 @@ class _Trial:
     def verdict(self) -> _Verdict:
         size = self.axes.size
         if size == 1:
-            # A run is one sample, wherever it lies.
-            return _Verdict(True, {})
+            # A run is one sample, wherever it lies; axes that cannot be told come before none.
+            return _Verdict(None if self.axes.whole else True, {})
         specs = sized(self.specs, self.shapes, self.axes)
         for free in FREE_SIZES:
             try:

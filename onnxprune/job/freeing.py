@@ -111,12 +111,11 @@ def _same(
 
 def _torch_outputs(model: ir.Model, batch: Batch) -> list[np.ndarray]:
     """The outputs of the model as a torch module, samples along the first axis."""
-    from onnxprune.training.forward import module_outputs
+    # Only training needs torch, whose import takes long.
+    from onnxprune.training.graph import torch_outputs
 
-    return [
-        batch.axes.samples(name, output, len(batch))
-        for name, output in module_outputs(model, batch.feeds()).items()
-    ]
+    outputs = torch_outputs(model, batch.feeds())
+    return [batch.axes.samples(name, output, len(batch)) for name, output in outputs.items()]
 
 
 def _equal(runs: tuple[Any, ...], together: tuple[Any, ...]) -> bool:

@@ -94,7 +94,9 @@ def _on_data(config: PruneConfig, origin: Source, target: Path | None, data: Job
             "without labels."
         )
     yield from dict.fromkeys(note for each in data.given() for note in each.notes)
-    if config.evaluate and not data.test.labeled:
+    if not config.evaluate:
+        return
+    if not data.test.labeled:
         yield "There are no labels: the evaluation compares the outputs of both models, it is not an accuracy."
     elif not config.metrics and all(form.kind == "other" for form in label_forms(data.test).values()):
         yield (

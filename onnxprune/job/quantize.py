@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 
 import numpy as np
@@ -134,6 +134,7 @@ class Quantization:
         inputs = self._inputs
         if ranges in KEEPING:
             inputs = inputs.spread(max(self._fixed or 1, int(KEPT_BYTES / self._kept_bytes(model))))
+            return quantized(model, _alike(self._feeds(inputs)), ranges, excluded)
         return quantized(model, self._feeds(inputs), ranges, excluded)
 
     def _batches(self, inputs: Dataset) -> Iterator[Batch]:
@@ -163,6 +164,14 @@ class Quantization:
                     distance += float(np.square(one.astype(np.float64) - other).sum())
         error = distance / squares if squares else 0.0
         return error if math.isfinite(error) else math.inf
+
+
+def _alike(feeds: Iterable[Mapping[str, np.ndarray]]) -> list[Mapping[str, np.ndarray]]:
+    """Those of the shapes that most have: a calibrator that keeps activations stacks them."""
+    by_shape: dict[tuple[tuple[int, ...], ...], list[Mapping[str, np.ndarray]]] = {}
+    for each in feeds:
+        by_shape.setdefault(tuple(array.shape for array in each.values()), []).append(each)
+    return max(by_shape.values(), key=len)
 
 
 def _session(model: ir.Model) -> ort.InferenceSession:

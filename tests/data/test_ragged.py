@@ -1,5 +1,7 @@
 """Samples of several sizes: kept apart at rest, and given to a model in batches of one size."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,6 +11,7 @@ import torch
 from onnxprune.data import readers, tables
 from onnxprune.data.axes import BatchAxes
 from onnxprune.data.batch import Batch
+from onnxprune.data.dataset import Dataset
 from onnxprune.data.ragged import (
     alike,
     as_rows,
@@ -24,6 +27,7 @@ from onnxprune.data.request import Request
 from onnxprune.data.sources import load_data
 from onnxprune.data.specs import InputSpec
 from onnxprune.errors import DataError
+from onnxprune.evaluation.labels import LabelForm, Normalized, with_given_labels
 
 LENGTHS = [3, 3, 2, 5, 2, 2, 3]
 ROWS = [np.arange(length) + 10 * place for place, length in enumerate(LENGTHS)]
@@ -98,6 +102,27 @@ def test_samples_of_several_sizes_come_in_order_in_batches_of_one_size(tmp_path,
     some = data.take(np.array([1, 3, 6])).read()
     assert [row.tolist() for row in some.inputs["ids"]] == [ROWS[place].tolist() for place in (1, 3, 6)]
     assert data.identity() == load_data(give(tmp_path), IDS).identity()
+
+
+def test_the_sample_that_is_not_finite_is_named_in_samples_of_several_sizes_and_small_runs():
+    rows = [row.astype(np.float32) for row in ROWS]
+    rows[4][0] = np.nan
+    several = Dataset.of({"x": as_rows(rows)}, None, "d")
+    ones = Dataset.of({"x": np.array([row[:1] for row in rows])}, None, "d", BatchAxes({"x": 0}, size=1))
+    for data in (several, ones):
+        chosen = data.take(slice(2, None))
+        for read in (chosen.check, chosen.read, lambda data=chosen: list(data.batches(2))):
+            with pytest.raises(DataError, match="array 'x' of d has nan in sample 4"):
+                read()
+
+
+def test_labels_as_they_were_given_go_along_with_samples_of_several_sizes():
+    data = Dataset.of({"ids": as_rows(ROWS)}, LABELS)
+    data = with_given_labels(replace(data, prepare=Normalized(data.prepare, {"": LabelForm("targets", "d")})))
+    runs = list(data.batches(8))
+    for kind in ("given", "labels"):
+        assert [label for run in runs for label in getattr(run, kind)[""]] == LABELS.tolist()
+    assert runs[0].given[""].dtype == LABELS.dtype and runs[0].labels[""].dtype == np.float32
 
 
 def test_neighbors_of_one_size_are_together_and_in_training_all_of_one_size():

@@ -8,6 +8,7 @@ from onnxprune.data.specs import InputSpec
 from onnxprune.evaluation.batch_axes import find_axes
 from onnxprune.evaluation.sessions import make_session
 from tests.builders import floats, model_of, normal
+from tests.evaluation.test_draws import noisy
 
 node = helper.make_node
 
@@ -126,3 +127,11 @@ def test_given_axes_come_first_and_tell_where_labels_lie():
     assert found.labels["labels"] == 0 and found.labels["labels.states"] == 2
     alone = find_axes(make_session(model, "a test model"), specs_of(model), {"x": None, "lens": None}, {})
     assert alone.whole and alone.size == 1
+
+
+def test_a_model_that_draws_random_numbers_has_the_axes_that_its_dims_declare():
+    model = noisy("RandomNormalLike")
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 4
+    found = find_axes(make_session(model, "a test model"), specs_of(model), {}, {})
+    assert found.inputs == {"x": 0} and found.size == 4

@@ -57,6 +57,14 @@ def test_probabilities_are_told_from_logits_by_more_than_the_first_samples(batch
     assert next(data.batches(3)).labels[""][:3].tolist() == [[False], [True], [False]]
 
 
+def test_the_labels_of_many_samples_tell_their_form_where_a_model_takes_one_at_a_time():
+    labels = np.random.default_rng(0).integers(0, 2, (50, 3))
+    labels[0] = [0, 1, 0]
+    model = make_session(linear(normal(8, 3), 1), "a test model")
+    data = check_runs(model, Dataset.of({"x": normal(50, 8)}, labels, axes=BatchAxes(size=1)))
+    assert label_forms(data)[""].kind == "multi-label"
+
+
 def test_a_dataset_that_was_checked_is_not_fitted_again():
     session = make_session(mlp(), "a test model")
     data = check_runs(session, Dataset.of({"x": normal(50, 8)}, np.arange(50) % 4))

@@ -6,6 +6,7 @@ import pytest
 from onnx import helper
 
 import onnxprune
+from onnxprune.errors import SettingError
 from tests.builders import cnn, floats, initializer, mlp, model_of, normal
 
 FAST = {
@@ -95,6 +96,26 @@ def test_as_many_synthetic_samples_are_calibrated_on_as_were_asked_for(free, fix
     assert all(result.report.evaluation["samples"] == 16 for result in results)
     for name, array in weights(results[0]).items():
         np.testing.assert_allclose(weights(results[1])[name], array, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_freed_model_is_quantized_as_one_that_was_free(size):
+    settings = FAST | {"epochs": 1, "quantize": "int8", "quantize_ranges": "minmax", "batch_size": 8}
+    free, fixed = (onnxprune.prune(each, data=DATA, **settings) for each in (cnn(), with_batch(cnn(), size)))
+    assert fixed.model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == size
+    found = weights(fixed)
+    assert any(array.dtype == np.int8 for array in found.values())
+    for name, array in weights(free).items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-6 if array.dtype.kind == "f" else 0)
+
+
+def test_a_job_that_does_not_run_the_model_takes_the_axes_that_are_given():
+    axes = ("x:1", "h:1", "c:1")
+    report = onnxprune.prune(recurrent(), rate=0.5, evaluate=False, batch_axis=axes).report
+    assert report.sample == {"x": (16, 1, 5), "h": (1, 1, 8), "c": (1, 1, 8)}
+    assert not any("labels" in note or "Samples lie" in note for note in report.notes)
+    with pytest.raises(SettingError, match="--batch-axis z: the model has no such input or output"):
+        onnxprune.prune(recurrent(), rate=0.5, evaluate=False, batch_axis="z:0")
 
 
 def recurrent():

@@ -191,3 +191,13 @@ def test_refusals():
         onnxprune.prune(once.model, rate=0.6, quantize="int8", calibration_data=CALIBRATION)
     with pytest.raises(NothingToPruneError, match=r"nothing of .* can be quantized"):
         onnxprune.prune(mlp(), rate=0.5, quantize="int8", quantize_exclude="*", calibration_data=CALIBRATION)
+
+
+@pytest.mark.parametrize("ranges", ["percentile", "auto"])
+def test_samples_that_are_no_whole_batches_are_measured_too(ranges):
+    given = {"x": normal(36, 8)}
+    result = onnxprune.prune(
+        mlp(), rate=0.3, calibration_data=given, quantize="int8", quantize_ranges=ranges, format="dense"
+    )
+    floating = onnxprune.prune(mlp(), rate=0.3, format="dense")
+    assert near(run(floating.model, given), run(result.model, given)) < 0.01
