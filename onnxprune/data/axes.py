@@ -42,11 +42,6 @@ class BatchAxes:
         """Whether no input has a batch axis, so that every sample is a run."""
         return bool(self.inputs) and all(axis is None for axis in self.inputs.values())
 
-    @property
-    def plain(self) -> bool:
-        """Whether all inputs with axes have their samples along the first one."""
-        return all(axis == 0 for axis in self.inputs.values())
-
     def of(self, name: str) -> Axis:
         """The batch axis of an input."""
         return self.inputs.get(name, 0)

@@ -13,7 +13,6 @@ import onnxruntime as ort
 
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.axes import Axis, BatchAxes
-from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
 from onnxprune.errors import OnnxPruneError
 from onnxprune.evaluation.runs import run_batch
@@ -98,7 +97,10 @@ def _same(
             batches = list(replace(some, freed=axes).batches(len(some)))
             forms = [[run_batch(session, batch) for batch in batches]]
         if trains:
-            forms.append([_torch_outputs(model, batch) for batch in batches])
+            # torch is needed for training alone.
+            from onnxprune.training.outputs import torch_outputs
+
+            forms.append([torch_outputs(model, batch) for batch in batches])
     except (OnnxPruneError, RuntimeError, IndexError, ValueError):
         # The latter are what torch raises for shapes that do not fit.
         return False
@@ -107,15 +109,6 @@ def _same(
         for together in forms
         for one, several in zip(zip(*runs, strict=True), zip(*together, strict=True), strict=True)
     )
-
-
-def _torch_outputs(model: ir.Model, batch: Batch) -> list[np.ndarray]:
-    """The outputs of the model as a torch module, samples along the first axis."""
-    # Only training needs torch, whose import takes long.
-    from onnxprune.training.graph import torch_outputs
-
-    outputs = torch_outputs(model, batch.feeds())
-    return [batch.axes.samples(name, output, len(batch)) for name, output in outputs.items()]
 
 
 def _equal(runs: tuple[Any, ...], together: tuple[Any, ...]) -> bool:

@@ -68,18 +68,6 @@ def to_torch(model: ir.Model, embeddings: Collection[str] = ()) -> fx.GraphModul
     return module
 
 
-def torch_outputs(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The outputs by name of the graph as a torch module, for inputs by name.
-
-    Raises:
-        UnsupportedOperatorError: an operator, or a use of one, has no entry in the table.
-    """
-    module = to_torch(model)
-    with torch.no_grad():
-        outputs = module(*(torch.from_numpy(feeds[name].copy()) for name in module.meta["inputs"]))
-    return dict(zip(module.meta["outputs"], (output.numpy() for output in outputs), strict=True))
-
-
 def channels_last(module: fx.GraphModule) -> fx.GraphModule:
     """The module with the channels of its weights of 2-D convolutions (rank 4) last in memory, in place.
 

@@ -62,10 +62,11 @@ class Samples:
         return Batch(inputs, self.scored or labels, name, self.axes)
 
     def __len__(self) -> int:
-        batched = (tensor for key, tensor in zip(self.names, self.inputs, strict=True) if self._counts(key))
+        batched = (tensor for key, tensor in zip(self.names, self.inputs, strict=True) if self.counts(key))
         return next((len(tensor) for tensor in batched), 1)
 
-    def _counts(self, name: str) -> bool:
+    def counts(self, name: str) -> bool:
+        """Whether an input has an axis of samples."""
         return self.axes.of(name) is not None
 
     def feeds(self) -> tuple[torch.Tensor, ...]:
@@ -105,7 +106,7 @@ def mix(batch: Samples, random: torch.Generator) -> Samples:
     share = float(torch.rand((), generator=random))
     other = torch.randperm(len(batch), generator=random)
     inputs = tuple(
-        torch.lerp(tensor[other], tensor, share) if batch._counts(key) else tensor
+        torch.lerp(tensor[other], tensor, share) if batch.counts(key) else tensor
         for key, tensor in zip(batch.names, batch.inputs, strict=True)
     )
     others = {
