@@ -17,6 +17,7 @@ from onnxprune.model.constants import constant_tensor
 from onnxprune.model.shapes import Shape
 from onnxprune.sparse.blocks import Blocks, share_of_fours
 from onnxprune.sparse.functions import DENSE_DOMAIN, DOMAIN, DOMAIN_VERSION, DOMAINS, SPARSE_OPS
+from onnxprune.sparse.quantized_estimate import paying
 from onnxprune.sparse.quantized_functions import QUANTIZED_OPS
 
 # Kernels read four neighboring inputs at once, whether one of them is not zero or all are. Above this share of fours,
@@ -53,6 +54,7 @@ def place_quantized(model: ir.Model, shapes: Mapping[ir.Value, Shape]) -> None:
 
     `shapes` are those of the model's values, as far as they are known.
     """
+    convolutions: dict[ir.Node, float] = {}
     for node in quantized_nodes(model):
         op = QUANTIZED_OPS[node.op_type]
         values, gaps, shape = (constant_tensor(value) for value in node.inputs[3:6])
@@ -61,6 +63,10 @@ def place_quantized(model: ir.Model, shapes: Mapping[ir.Value, Shape]) -> None:
         share = share_of_fours(Blocks(values.numpy(), gaps.numpy(), shape.numpy()), op.input_axis)
         most = MOST_FOURS_OF_FEW_ROWS if not op.one_zero_point and _has_few_rows(node, shapes) else MOST_FOURS
         node.domain = DOMAIN if share <= most else DENSE_DOMAIN
+        if op.one_zero_point and node.domain == DOMAIN:
+            convolutions[node] = share
+    for node in convolutions.keys() - paying(convolutions, shapes):
+        node.domain = DENSE_DOMAIN
     _give_functions(model)
 
 

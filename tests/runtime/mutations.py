@@ -17,6 +17,7 @@ from onnxprune.model.weights import find_weights
 from onnxprune.sparse.rewrite import to_ops
 from tests.runtime.sessions import kernel_session
 from tests.sparse.test_fuse import SUMS, TAILS, followed
+from tests.sparse.test_quantized import model_of, x_of
 
 NUMBERS = (-(2**63), -(2**31), -1, 0, 1, 2, 3, 16, 255, 4097, 2**31, 2**62)
 SPECIALS = (np.nan, np.inf, -np.inf, 0.0, -1.0, 1e38, 1e-42)
@@ -36,6 +37,11 @@ def whole_models():
                 model = ir.from_proto(dense)
                 to_ops(model, find_weights(model).prunable, values)
                 yield ir.to_proto(model), inputs
+    for name in ("SparseQLinearConv", "SparseQDQConv") * 6:
+        dense = model_of(name)
+        model = ir.from_proto(dense)
+        to_ops(model, find_weights(model).prunable)
+        yield ir.to_proto(model), {"x": x_of(dense)}
 
 
 def mutate(model: onnx.ModelProto, rng: np.random.Generator) -> None:

@@ -297,3 +297,33 @@ def test_a_node_that_lacks_inputs_is_refused():
     del node.input[9:]
     with pytest.raises(ModelFileError, match="lacks inputs"):
         open_model(made)
+
+
+@pytest.mark.parametrize(("kernel", "domain"), [(1, DENSE_DOMAIN), (3, DOMAIN)])
+def test_kernels_among_dense_convolutions_must_save_more_than_transposing_costs(kernel, domain):
+    """A depthwise convolution between two: 32 or 288 multiply-adds an output, and two values to transpose."""
+    pads = f"<pads = [{', '.join([str(kernel // 2)] * 4)}]>"
+    nodes = f"""
+        p = QLinearConv {pads} (xq, xs, xz, w, ws, wz, xs, xz)
+        q = QLinearConv <group = 32, pads = [1, 1, 1, 1]> (p, xs, xz, d, ws, wz, xs, xz)
+        yq = QLinearConv {pads} (q, xs, xz, v, ws, wz, ys, yz)
+    """
+    constants = {
+        "w": sparse_integers((32, 32, kernel, kernel), 0.07, 0, seed=1),
+        "v": sparse_integers((32, 32, kernel, kernel), 0.07, 0, seed=2),
+        "d": np.ones((32, 1, 3, 3), np.int8),
+        "ws": np.float32(0.02),
+        "wz": np.int8(0),
+        "xs": np.float32(0.02),
+        "xz": np.uint8(128),
+        "ys": np.float32(0.1),
+        "yz": np.uint8(99),
+    }
+    graph = f"g (float[N,32,9,9] x) => (float[N,32,9,9] y) {{ {START} {nodes} {END} }}"
+    dense = written(graph, constants, opset=17, ir_version=8)
+    model = ir.from_proto(dense)
+    assert [each.format for each in to_ops(model, find_weights(model).prunable)] == ["ops", "dense", "ops"]
+    place_quantized(model, infer_shapes(model, {"x": (1, 32, 9, 9)}))
+    assert [node.domain for node in model.graph if "Conv" in node.op_type] == [domain, "", domain]
+    x = x_of(dense)
+    assert np.array_equal(run(ir.to_proto(model), x=x)[0], run(dense, x=x)[0])

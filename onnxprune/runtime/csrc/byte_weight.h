@@ -1,6 +1,6 @@
 // A sparse weight of 8-bit integers as the model file stores it (sparse/encode.py), decoded and checked.
 //
-// The file has the weight's axes as (outer, inner, inputs), inputs last, cut into blocks of 1 or 4 inputs, of which some
+// The file has the weight's axes as (outer, inner, inputs), inputs last, cut into blocks of 1 or 4 inputs; some
 // are stored. Here it is fours of neighboring inputs, as the kernels multiply them.
 #pragma once
 

@@ -16,8 +16,8 @@ const Kernels kNeon = {
 using ByteVector = PortableByteVector<NeonVector::kLanes>;
 
 const ByteKernels kNeonBytes = {
-    {"neon", ByteVector::kLanes, ByteVector::kMaxVectors, spmm<ByteVector>, nullptr, transpose<NeonVector>, copy<NeonVector>,
-     nullptr},
+    {"neon", ByteVector::kLanes, ByteVector::kMaxVectors, spmm<ByteVector>, nullptr, transpose<NeonVector>,
+     copy<NeonVector>, nullptr},
     interleave,
     requantize,
 };

@@ -16,8 +16,8 @@ const Kernels kPortable = {
 using ByteVector = PortableByteVector<PortableVector::kLanes>;
 
 const ByteKernels kPortableBytes = {
-    {"portable", ByteVector::kLanes, ByteVector::kMaxVectors, spmm<ByteVector>, nullptr, transpose<PortableVector>, copy<PortableVector>,
-     nullptr},
+    {"portable", ByteVector::kLanes, ByteVector::kMaxVectors, spmm<ByteVector>, nullptr, transpose<PortableVector>,
+     copy<PortableVector>, nullptr},
     interleave,
     requantize,
 };

@@ -279,7 +279,9 @@ struct QuantizedOp : OrtCustomOp {
 
 template <class Kernel>
 void add(const std::string& name, size_t inputs, std::vector<const OrtCustomOp*>& ops) {
-  for (const ONNXTensorElementDataType type : {kUint8, kInt8}) ops.push_back(new QuantizedOp<Kernel>(name, type, inputs));
+  for (const ONNXTensorElementDataType type : {kUint8, kInt8}) {
+    ops.push_back(new QuantizedOp<Kernel>(name, type, inputs));
+  }
 }
 
 // With and without a bias, for the QLinear operator and for the QDQ form, in which a bias has a scale: it is that of x
