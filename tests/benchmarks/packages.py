@@ -35,6 +35,7 @@ PACKAGES = (
 SHAPES: Mapping[str, tuple[str, ...]] = {
     "ch_PP-OCRv4_det_infer": ("x:1,3,320,320",),
     "ch_PP-OCRv4_rec_infer": ("x:1,3,48,320",),
+    "silero_vad": ("input:1,288",),
     "ch_ppocr_mobile_v2.0_cls_infer": ("x:1,3,48,192",),
 }
 JOBS: Mapping[str, tuple[str, ...]] = {
