@@ -67,7 +67,7 @@ class PruningSettings:
         common="Sparsity pattern",
     )
     criterion: str = setting(
-        "magnitude",
+        AUTO,
         "Importance criterion.",
         table="criteria",
         common="Importance criterion",

@@ -38,6 +38,8 @@ MIXUP_RATE = 0.95
 BFLOAT16_WORK = 10_000_000
 WARMUP, WARMUP_SHARE = 100, 0.1
 UNTRIED_ALLOCATION = "erk"
+# With fewer samples, and no labels, layers are fitted to their inputs before the training.
+FEW_SAMPLES = 1_000
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Facts:
 
     `samples`: for training; `labeled`: with labels that a loss can be of; `norms`: whether there is BatchNormalization,
     put back or the model's own; `work`: multiply-adds a sample, or where they are not
-    known, parameters; `run`: how many samples the model is run on at a time, where that is not the batch.
+    known, parameters; `run`: how many samples the model is run on at a time, where that is not the batch; `streamed`:
+    whether the data can only be read in order.
     """
 
     samples: int
@@ -54,6 +57,7 @@ class Facts:
     norms: bool
     work: int
     run: int | None
+    streamed: bool = False
 
     @classmethod
     def of(cls, model: ir.Model, data: JobData, work: int) -> Facts:
@@ -67,6 +71,7 @@ class Facts:
             own or bool(restored_norms(model)),
             work,
             run_of(data.training),
+            data.training.source.sequential,
         )
 
 
@@ -98,7 +103,26 @@ def _an_epoch(config: PruneConfig, facts: Facts) -> int:
     return max(1, facts.samples // batch_size(config, facts.samples))
 
 
-def _schedule(config: PruneConfig) -> str:
+def _criterion(config: PruneConfig, facts: Facts | None) -> str:
+    """Second-order for few inputs without labels: too few to train the network anew, they can fit its layers."""
+    fits = (
+        config.pattern in ("unstructured", "2:4")
+        and bool(config.rate)
+        and config.selection == "threshold"
+        and config.schedule in (AUTO, "one-shot", "iterative")
+        and not config.alternate
+    )
+    few = (
+        config.calibration_data is not None
+        if facts is None
+        else not facts.labeled and not facts.streamed and facts.samples < FEW_SAMPLES
+    )
+    return "second-order" if fits and few else "magnitude"
+
+
+def _schedule(config: PruneConfig, facts: Facts | None) -> str:
+    if is_calibrated(config) and facts is not None and facts.samples < FEW_SAMPLES:
+        return "one-shot"
     # Each step of these is slow, or each step's result is trained for long.
     rewinds = config.learning_rate_schedule == "rewind"
     few = is_calibrated(config) or config.alternate or config.pattern == "2:4" or rewinds
@@ -140,7 +164,8 @@ def _warmup(config: PruneConfig, facts: Facts) -> int:
 
 # In the order in which they are chosen: a rule may read those before it.
 RULES: Mapping[str, Callable[[PruneConfig, Any], Any]] = {
-    "schedule": lambda config, facts: _schedule(config),
+    "criterion": _criterion,
+    "schedule": _schedule,
     "batch_size": lambda config, facts: batch_size(config, facts.samples),
     "epochs": _epochs,
     "warmup": _warmup,
@@ -162,8 +187,9 @@ def untried_allocation(config: PruneConfig) -> str:
 
 # Without training data of the job these are all that is read; a loop of the user's own has a schedule too.
 UNTRAINED: Mapping[str, Callable[[PruneConfig, Any], Any]] = {
+    "criterion": _criterion,
     "allocation": lambda config, facts: untried_allocation(config),
-    "schedule": lambda config, facts: _schedule(config),
+    "schedule": _schedule,
     "batch_norm": lambda config, facts: "frozen",
 }
 

@@ -11,6 +11,7 @@ import onnxruntime as ort
 
 from onnxprune.calibration.synthetic import NAME as SYNTHETIC
 from onnxprune.calibration.synthetic import synthetic_data
+from onnxprune.config.declare import AUTO
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.axes import sized
 from onnxprune.data.axis_choice import declared_axes
@@ -25,7 +26,7 @@ from onnxprune.evaluation.labels import label_forms, unnamed_output
 from onnxprune.evaluation.runs import FREE_SIZES, check_runs, patience, random_inputs
 from onnxprune.evaluation.scores import BY_KIND, Metrics
 from onnxprune.job.losses import check_losses
-from onnxprune.job.requirements import is_calibrated
+from onnxprune.job.requirements import reads_calibration
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ def read_job_data(
     if test is None:
         test = validation or random_inputs(baseline, generated, axes, config.seed, patience=limit)
     old = None if config.old_data is None else read_samples(config.old_data, baseline, validating, metrics)
-    measured = is_calibrated(config) or config.allocation == "sensitivity" or config.quantizes
+    # A criterion that is open may need them.
+    measured = reads_calibration(config) or config.criterion == AUTO
     calibration = training if measured else None
     if measured and config.calibration_data is not None:
         calibration = read(config.calibration_data, replace(validating, split=TRAIN))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import onnxruntime as ort
 
 from onnxprune.data.batch import Batch
@@ -22,6 +23,8 @@ SAMPLES = 400
 BATCH_SAMPLES = 64
 # A change is safe where the model is wrong for so much more of the samples at most.
 MOST_WORSE = 0.03
+# Without labels, what the model takes an image for may change for so many of them.
+MOST_CHANGED = 0.1
 # Crops move by up to this share of the side.
 MOVED = 1 / 8
 
@@ -29,13 +32,13 @@ MOVED = 1 / 8
 def safe_augmentation(session: ort.InferenceSession, data: Dataset, specs: list[InputSpec]) -> str:
     """The text of the augmentation that the model is indifferent to, "none" where nothing can be said.
 
-    It is tried on labeled images, one class for each.
+    It is tried on images of one class each: that of the labels, or without labels what the model takes them for.
     """
     forms = label_forms(data)
-    if not forms or data.source.sequential or data.axes.whole:
+    if data.source.sequential or data.axes.whole:
         return NONE
-    key, form = next(iter(forms.items()))
-    if form.kind != "classes" or form.axis != 1:
+    key, form = next(iter(forms.items()), ("", None))
+    if form is not None and (form.kind != "classes" or form.axis != 1):
         return NONE
     some = data.spread(SAMPLES)
     try:
@@ -43,32 +46,49 @@ def safe_augmentation(session: ort.InferenceSession, data: Dataset, specs: list[
         spec, axis = image_input(first, specs)
         # The height: colors are before it or behind the width.
         side = first.inputs[spec.name].shape[2 if axis == 1 else 1]
-        plain = _right(session, some, specs, key, None)
-        found = [
-            text
-            for text in ("flip", f"crop:{max(1, round(MOVED * side))}")
-            if _right(session, some, specs, key, Augmentation.parse(text)) >= plain - MOST_WORSE
-        ]
+        plain = _classes(session, some, specs, key, None)
+        if plain is None:
+            return NONE
+        truth = (
+            plain
+            if form is None
+            else np.concatenate([batch.labels[key] for batch in some.batches(len(some))])
+        )
+        least = np.mean(plain == truth.reshape(-1)) - (MOST_CHANGED if form is None else MOST_WORSE)
+        found = []
+        for text in ("flip", f"crop:{max(1, round(MOVED * side))}"):
+            classes = _classes(session, some, specs, key, Augmentation.parse(text))
+            if classes is not None and np.mean(classes == truth.reshape(-1)) >= least:
+                found.append(text)
     except OnnxPruneError:
         # No image input, or no torchvision: the model is trained on the images as they are.
         return NONE
     return ",".join(found) or NONE
 
 
-def _right(
+def _classes(
     session: ort.InferenceSession,
     data: Dataset,
     specs: list[InputSpec],
     key: str,
     augmentation: Augmentation | None,
-) -> float:
-    """The share of samples whose class is right."""
+) -> np.ndarray | None:
+    """The class that the model finds in each sample; None where the output is no row of classes."""
     names = [output.name for output in session.get_outputs()]
-    right = 0
+    found = []
     for batch in _batches(data, specs, augmentation):
         output = run_batch(session, batch)[names.index(key) if key else 0]
-        right += int((output.argmax(1).reshape(-1) == batch.labels[key].reshape(-1)).sum())
-    return right / len(data)
+        if (
+            not isinstance(output, np.ndarray)
+            or output.dtype.kind != "f"
+            or output.ndim < 2
+            or output.shape[1] < 2
+        ):
+            return None
+        if output.size != len(batch) * output.shape[1]:
+            return None
+        found.append(output.argmax(1).reshape(-1))
+    return np.concatenate(found)
 
 
 def _batches(data: Dataset, specs: list[InputSpec], augmentation: Augmentation | None) -> Iterator[Batch]:

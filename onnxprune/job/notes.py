@@ -14,6 +14,7 @@ from onnxprune.job.first_look import CHANCE_ERRORS
 from onnxprune.job.inputs import JobData
 from onnxprune.job.losses import is_own, loss_notes
 from onnxprune.job.records import EXCLUDED, Records
+from onnxprune.job.requirements import reads_calibration
 from onnxprune.model.computed import Computed
 from onnxprune.model.io import Source
 from onnxprune.sparse.fold import folding_notes
@@ -88,7 +89,7 @@ def _on_data(config: PruneConfig, origin: Source, target: Path | None, data: Job
             f"The labels of --data ({kinds}) are for the metric alone: the model was fine-tuned towards the outputs of "
             "the input model. --loss MODULE:FUNCTION can use them."
         )
-    if data.training is None and data.calibration is not None:
+    if data.training is None and data.calibration is not None and reads_calibration(config):
         yield (
             f"Calibrated on at most {config.calibration_samples:,} samples of {data.calibration.name}, "
             "without labels."

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.config.declare import AUTO
 from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import ModelFileError, NothingToPruneError
 from onnxprune.job.calibrated import Calibration, prune_by_magnitude
@@ -122,7 +123,7 @@ def _weight_score(config: PruneConfig, gradients: Arrays) -> Callable[[Weight], 
     """
     criterion = find_criterion(config.criterion)
     # Magnitude itself has a version that takes less memory.
-    if criterion.needs == "inputs" or config.criterion == "magnitude":
+    if criterion.needs == "inputs" or config.criterion in (AUTO, "magnitude"):
         return magnitude
 
     def score(weight: Weight) -> np.ndarray:

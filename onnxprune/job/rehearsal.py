@@ -197,7 +197,8 @@ def _untried(config: PruneConfig, data: JobData) -> Iterator[tuple[str, Any]]:
         or config.pattern == "2:4"
     ):
         yield "allocation", untried_allocation(config)
-    if is_open(config, "learning_rate") and streamed:
+    fitted = is_calibrated(config) and config.schedule == "one-shot"
+    if is_open(config, "learning_rate") and (streamed or fitted):
         yield "learning_rate", FALLBACKS["learning_rate"](config)
 
 

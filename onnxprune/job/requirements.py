@@ -27,6 +27,11 @@ def is_calibrated(config: PruneConfig) -> bool:
     )
 
 
+def reads_calibration(config: PruneConfig) -> bool:
+    """Whether something of the job is measured on calibration inputs."""
+    return is_calibrated(config) or config.allocation == "sensitivity" or config.quantizes
+
+
 def check_requirements(config: PruneConfig) -> None:
     """Refuse settings that a criterion, what is measured on inputs, or this machine cannot work with.
 

@@ -79,7 +79,7 @@ def as_settled(given: PruneConfig, config: PruneConfig) -> PruneConfig:
 
 def _augmentation(origin: Source, data: JobData) -> str:
     held = data.validation
-    if held is None or not held.labeled or not any(len(spec.shape) == 4 for spec in data.specs):
+    if held is None or not any(len(spec.shape) == 4 for spec in data.specs):
         return NONE
     # The file is as it was, whatever the model is freed of.
     return safe_augmentation(make_session(origin.file, origin.name), replace(held, freed=None), data.specs)

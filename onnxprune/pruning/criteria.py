@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from onnxprune.config.declare import AUTO
 from onnxprune.errors import SettingError
 from onnxprune.model.weights import Weight
 from onnxprune.pruning.layerwise import Choose, Problem, second_order
@@ -71,6 +72,12 @@ def _movement(weights: np.ndarray, moved: np.ndarray) -> np.ndarray:
 
 
 CRITERIA: Mapping[str, Criterion] = {
+    # Where the job has not chosen one, it is magnitude.
+    AUTO: Criterion(
+        "second-order for few unlabeled inputs (less than 1,000), else magnitude",
+        _absolute,
+        channel_norm="l2",
+    ),
     "magnitude": Criterion("absolute value, or L2 norm of a channel", _absolute, channel_norm="l2"),
     "l1": Criterion("L1 norm of a channel", _absolute, single_weights=False, channel_norm="l1"),
     "wanda": Criterion("absolute value times the norm of the input", _wanda, needs="inputs"),

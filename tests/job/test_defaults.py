@@ -100,8 +100,8 @@ def test_what_is_given_stays_and_what_was_chosen_is_told_as_flags():
     config = replace(by_rule(given, MANY), allocation="global", learning_rate=3e-3)
     assert (config.optimizer, config.epochs, config.mixup) == ("adamw", 3, False)
     assert chosen(given, config) == (
-        "--allocation global --schedule gradual --batch-size 128 --learning-rate 0.003 --warmup 100 "
-        "--batch-norm frozen --precision float32"
+        "--allocation global --criterion magnitude --schedule gradual --batch-size 128 --learning-rate 0.003 "
+        "--warmup 100 --batch-norm frozen --precision float32"
     )
 
 
@@ -134,3 +134,38 @@ def test_a_network_loses_little_where_one_rate_for_all_layers_loses_much():
         result = onnxprune.prune("models/lenet-5.onnx", rate=0.5, allocation=allocation, eval_data=test)
         errors[allocation] = 1 - result.report.evaluation["pruned"]["value"]
     assert errors["auto"] < 0.01 < 0.03 < errors["uniform"]
+
+
+@pytest.mark.rehearses
+def test_few_inputs_without_labels_fit_the_layers():
+    rows = np.random.default_rng(0).standard_normal((64, 8)).astype(np.float32)
+    result = onnxprune.prune(mlp(), rate=0.5, calibration_data={"x": rows})
+    assert result.report.settings["criterion"] == "second-order"
+    trained = onnxprune.prune(mlp(), rate=0.5, data={"x": rows}, epochs=1).report
+    names = ("criterion", "schedule", "allocation", "learning_rate")
+    assert [trained.settings[name] for name in names] == ["second-order", "one-shot", "erk", 1e-4]
+    assert any("--criterion second-order" in note for note in trained.notes)
+
+
+@pytest.mark.rehearses
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"pattern": "channel"},
+        {"pattern": "1x4"},
+        {"selection": "probability"},
+        {"schedule": "gradual"},
+        {"criterion": "magnitude"},
+    ],
+)
+def test_few_inputs_are_not_fitted_where_nothing_can_be(settings):
+    rows = np.random.default_rng(0).standard_normal((64, 8)).astype(np.float32)
+    report = onnxprune.prune(mlp(), rate=0.5, data={"x": rows}, epochs=1, **settings).report
+    assert report.settings["criterion"] == "magnitude"
+
+
+@pytest.mark.rehearses
+def test_labeled_data_trains_from_magnitude():
+    rows = np.random.default_rng(0).standard_normal((64, 8)).astype(np.float32)
+    data = {"x": rows, "labels": np.arange(64) % 4}
+    assert onnxprune.prune(mlp(), rate=0.5, data=data, epochs=1).report.settings["criterion"] == "magnitude"

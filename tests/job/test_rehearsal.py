@@ -81,7 +81,7 @@ def test_rehearsals_leave_the_model_and_choose_the_better_candidate(monkeypatch)
 def test_a_short_training_is_not_rehearsed(monkeypatch):
     monkeypatch.setattr(rehearsal.Rehearsal, "run", lambda self, config, deadline: pytest.fail("a rehearsal"))
     settings = onnxprune.prune(mlp(), rate=0.5, data=DATA, epochs=1).report.settings
-    assert (settings["allocation"], settings["learning_rate"]) == ("global", 1e-3)
+    assert (settings["allocation"], settings["learning_rate"]) == ("erk", 1e-3)
 
 
 @pytest.mark.rehearses
@@ -121,7 +121,7 @@ def test_rehearsals_share_their_time_and_too_little_of_it_chooses_nothing(monkey
     found = rehearsal.rehearsed(model, "mlp", given, config, dense, lambda fraction: None, deadline=114.0)
     # Three allocations and four learning rates in 14 seconds.
     assert deadlines == [102.0, 104.0, 106.0]
-    assert (found.allocation, found.learning_rate) == ("global", rehearsal.MIDDLE["adam"])
+    assert (found.allocation, found.learning_rate) == ("erk", rehearsal.MIDDLE["adam"])
 
 
 @pytest.mark.rehearses
@@ -137,7 +137,7 @@ def test_a_rehearsal_with_too_little_time_says_so(monkeypatch):
     settings = onnxprune.prune(mlp(), rate=0.5, data=DATA, epochs=100).report.settings
     assert len(losses) == 1
     assert math.isnan(losses[0])
-    assert settings["allocation"] == "global"
+    assert settings["allocation"] == "erk"
 
 
 @pytest.mark.parametrize(("second", "kept"), [(0.5, 10 + 20), (20.0, 10 + 250)])

@@ -91,7 +91,9 @@ CALIBRATION = {"x": normal(64, 8)}
 
 
 def test_a_job_quantizes_what_it_pruned_and_says_so():
-    result = onnxprune.prune(mlp(), rate=0.5, calibration_data=CALIBRATION, quantize="int8")
+    result = onnxprune.prune(
+        mlp(), rate=0.5, calibration_data=CALIBRATION, criterion="magnitude", quantize="int8"
+    )
     weights = find_weights(ir.from_proto(result.model)).prunable
     assert all(weight.quantized for weight in weights)
     assert any(note.startswith("Quantized to int8: ") for note in result.report.notes)
@@ -116,7 +118,9 @@ def test_batch_normalization_goes_into_weights_before():
         {"w": normal(8, 3, 3, 3), **{name: np.abs(normal(8, seed=i)) + 0.5 for i, name in enumerate(names)}},
     )
     data = {"x": normal(32, 3, 6, 6)}
-    result = onnxprune.prune(model, rate=0.3, calibration_data=data, quantize="int8", format="dense")
+    result = onnxprune.prune(
+        model, rate=0.3, calibration_data=data, criterion="magnitude", quantize="int8", format="dense"
+    )
     assert [node.op_type for node in result.model.graph.node] == [
         "QuantizeLinear",
         "QLinearConv",
@@ -197,7 +201,13 @@ def test_refusals():
 def test_samples_that_are_no_whole_batches_are_measured_too(ranges):
     given = {"x": normal(36, 8)}
     result = onnxprune.prune(
-        mlp(), rate=0.3, calibration_data=given, quantize="int8", quantize_ranges=ranges, format="dense"
+        mlp(),
+        rate=0.3,
+        calibration_data=given,
+        criterion="magnitude",
+        quantize="int8",
+        quantize_ranges=ranges,
+        format="dense",
     )
     floating = onnxprune.prune(mlp(), rate=0.3, format="dense")
     assert near(run(floating.model, given), run(result.model, given)) < 0.01
