@@ -27,7 +27,8 @@ print("begun", flush=True)
 for turn in itertools.count():
     for source in sys.argv[1:]:
         data = "never" if turn % 3 == 2 else "always"
-        prune(source, "out.onnx", rate=0.5, format="ops" if turn % 2 else "dense", external_data=data)
+        form = "ops" if turn % 2 else "dense"
+        prune(source, "out.onnx", rate=0.5, allocation="uniform", format=form, external_data=data)
 """
 # Imports once, which takes seconds, and forks a job for each line of arguments. Prints its number, and after another
 # line, so that it is there to be killed until then, how it ended.
@@ -95,7 +96,7 @@ def expected():
     from onnxprune import prune
 
     for name in ("a", "b"):
-        prune(f"{name}.onnx", f"{name}-pruned.onnx", rate=0.5, format="dense")
+        prune(f"{name}.onnx", f"{name}-pruned.onnx", rate=0.5, allocation="uniform", format="dense")
     return [outputs(f"{name}-pruned.onnx") for name in ("a", "b")]
 
 
