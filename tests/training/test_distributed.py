@@ -43,7 +43,7 @@ def test_two_processes_train_the_model_of_one_and_only_the_first_writes(tmp_path
         "dense",
     ]
     # Each process mixes the samples of its own part.
-    flags += ["--schedule", *schedule.split(), "--no-mixup"]
+    flags += ["--schedule", *schedule.split(), "--no-mixup", "--allocation", "uniform"]
     monkeypatch.chdir(tmp_path)
     cli.main(["in.onnx", "one.onnx", *flags])
     # --standalone takes a free port of its own.
