@@ -163,7 +163,8 @@ def test_two_processes_share_kept_outputs_and_average_the_same_weights(tmp_path,
     np.savez(tmp_path / "data.npz", x=x, labels=labels)
     (tmp_path / "job.py").write_text(SCRIPT)
     flags = (
-        "--rate 0.8 --data data.npz --epochs 6 --batch-size 30 --format dense --schedule gradual --no-mixup"
+        "--rate 0.8 --data data.npz --epochs 6 --batch-size 30 --format dense --schedule gradual --no-mixup "
+        "--allocation uniform"
     )
     command = [
         "in.onnx",
