@@ -163,7 +163,11 @@ def test_wanda_ranks_the_weights_of_each_output_by_what_the_dense_model_reads():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"criterion": "second-order"}, {"reconstruct": True}, {"criterion": "wanda", "bias_correction": True}],
+    [
+        {"criterion": "second-order"},
+        {"criterion": "magnitude", "reconstruct": True},
+        {"criterion": "wanda", "bias_correction": True},
+    ],
     ids=str,
 )
 def test_fine_tuning_starts_from_the_weights_that_calibration_updated(settings):
