@@ -8,7 +8,7 @@ from onnxprune.config.data import DataSettings
 from onnxprune.config.declare import AUTO
 from onnxprune.config.output import OutputSettings
 from onnxprune.config.pruning import CalibrationSettings, PruningSettings
-from onnxprune.config.training import CheckpointSettings, ScheduleSettings, TrainingSettings
+from onnxprune.config.training import CheckpointSettings, LossSettings, ScheduleSettings, TrainingSettings
 from onnxprune.config.workers import IN_TURN, WorkerSettings
 
 CHANNEL_ALLOCATIONS = (AUTO, "uniform", "global")
@@ -27,6 +27,7 @@ def conflicts(
     output: OutputSettings,
     checkpoints: CheckpointSettings,
     workers: WorkerSettings,
+    losses: LossSettings,
 ) -> Iterator[str]:
     """A message for each contradiction, which says how to fix it."""
     rules = (
@@ -38,6 +39,7 @@ def conflicts(
         *_measured(pruning, calibration, data),
         *_workers(pruning, workers),
         *_times(pruning, data, training),
+        *_losses(data, losses),
     )
     yield from (message for holds, message in rules if holds)
 
@@ -165,6 +167,13 @@ def _times(pruning: PruningSettings, data: DataSettings, training: TrainingSetti
     yield (
         timed and pruning.searches,
         "--time is for a job with a given rate: give --rate, or --epochs for the search",
+    )
+
+
+def _losses(data: DataSettings, losses: LossSettings) -> Rules:
+    yield (
+        losses.train_until is not None and data.data is None,
+        "--train-until is for fine-tuning: give --data as well, or remove it",
     )
 
 

@@ -17,7 +17,7 @@ MAX_RANDOM_BYTES = 2**30
 
 
 def random_data(specs: list[InputSpec], free_size: int, seed: int) -> Dataset:
-    """Random inputs: floats uniform in [0, 1), integers and booleans 0 or 1.
+    """Random inputs: floats uniform in [0, 1), integers and booleans 0 or 1, texts "0" or "1".
 
     A dynamic first axis has `RANDOM_SAMPLES` positions, other dynamic axes `free_size`.
 
@@ -37,8 +37,9 @@ def random_data(specs: list[InputSpec], free_size: int, seed: int) -> Dataset:
         shape = [size(axis, dim) for axis, dim in enumerate(spec.shape)]
         if math.prod(shape) * spec.dtype.itemsize > MAX_RANDOM_BYTES:
             raise DataError(f"random inputs {spec.name!r} of shape {shape} would be too large: give data")
-        values = rng.integers(0, 2, shape) if spec.dtype.kind in "iub" else rng.random(shape)
-        inputs[spec.name] = np.asarray(values).astype(spec.dtype)
+        values = rng.integers(0, 2, shape) if spec.dtype.kind in "iubO" else rng.random(shape)
+        array = np.asarray(values)
+        inputs[spec.name] = (array.astype(str) if spec.dtype.kind == "O" else array).astype(spec.dtype)
     whole = len({array.shape[:1] for array in inputs.values()}) > 1 or not any(spec.shape for spec in specs)
     return Dataset.of(inputs, name="random inputs", whole=whole)
 

@@ -238,6 +238,27 @@ class Normalized:
         return {key: self.forms[key].normalize(array) for key, array in labels.items()}
 
 
+@dataclass(frozen=True)
+class Redirected(Normalized):
+    """Normalized labels that are read as those of other outputs; those without a new name in `names` are left out."""
+
+    names: Mapping[str, str]
+
+    def _normalized(self, labels: Labels) -> Labels:
+        return {
+            self.names[key]: self.forms[self.names[key]].normalize(array)
+            for key, array in labels.items()
+            if key in self.names
+        }
+
+
+def redirected(data: Dataset, found: Mapping[str, tuple[str, LabelForm]]) -> Dataset:
+    """The dataset with the labels in `found`: by output, as before, the output that they are of now and their form."""
+    forms = dict(found.values())
+    names = {key: name for key, (name, _) in found.items()}
+    return replace(data, prepare=Redirected(data.prepare, forms, names), labeled=bool(forms))
+
+
 def label_forms(data: Dataset) -> Mapping[str, LabelForm]:
     """The forms of a dataset's labels, by output; empty without labels, or before `fit_labels`."""
     return data.prepare.forms if isinstance(data.prepare, Normalized) else {}

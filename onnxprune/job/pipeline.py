@@ -15,6 +15,7 @@ from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import ValidationError
 from onnxprune.evaluation.comparison import Evaluation, compare
 from onnxprune.evaluation.sessions import make_session
+from onnxprune.job.aiming import labels_fit
 from onnxprune.job.fine_tune import prune_and_fine_tune
 from onnxprune.job.first_look import first_look
 from onnxprune.job.inputs import JobData, read_job_data, sample_shapes
@@ -83,7 +84,7 @@ def run(
             plan = make_plan(model, weights.prunable, data, config, dense)
         with watch("prune"):
             advance = partial(progress, "prune")
-            epochs = prune_and_fine_tune(model, plan.pruner, data, config, advance, context.start, deadline)
+            trained = prune_and_fine_tune(model, plan.pruner, data, config, advance, context.start, deadline)
             fold_norms(model)
             records.pruned()
         with watch("remove dead units"):
@@ -110,11 +111,12 @@ def run(
             unprunable=records.unprunable,
             surgery=asdict(surgery) if surgery else {},
             evaluation=evaluation.to_dict(),
-            fine_tuning=epochs,
+            fine_tuning=trained.epochs,
             notes=(
                 *outcome_notes(evaluation, data),
                 *warnings,
                 *choices,
+                *trained.notes,
                 *notes(config, origin, target, data, records, by_magnitude, surgery),
                 *stage.notes,
             ),
@@ -131,6 +133,8 @@ def run(
 def look(baseline: ort.InferenceSession, data: JobData, config: PruneConfig) -> tuple[str, ...]:
     """Tell how good the input model is on labeled data; returns warnings."""
     given = data.test if data.test.labeled or data.training is None else data.training
+    if not labels_fit(given, [output.name for output in baseline.get_outputs()]):
+        return ()
     return first_look(baseline, given, data.specs, data.metrics, config.label_offset)
 
 

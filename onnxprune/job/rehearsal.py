@@ -94,8 +94,8 @@ class Rehearsal:
         model = self._model.clone()
         weights = usable_weights(model, self._name, config)
         plan = make_plan(model, weights.prunable, self._data, config, self._dense)
-        records = prune_and_fine_tune(model, plan.pruner, self._data, config, lambda fraction: None)
-        loss = records[-1]["loss"]
+        trained = prune_and_fine_tune(model, plan.pruner, self._data, config, lambda fraction: None)
+        loss = trained.epochs[-1]["loss"]
         return loss if math.isfinite(loss) else math.inf
 
 

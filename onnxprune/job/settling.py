@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.images.augment import NONE
 from onnxprune.evaluation.sessions import make_session
+from onnxprune.job.aiming import labels_fit
 from onnxprune.job.defaults import RULES, Facts, by_rule, chosen, is_open
 from onnxprune.job.inputs import JobData, read_job_data, sample_shapes
 from onnxprune.job.invariances import safe_augmentation
@@ -79,7 +80,10 @@ def _augmentation(origin: Source, data: JobData) -> str:
     held = data.validation
     if held is None or not held.labeled or not any(len(spec.shape) == 4 for spec in data.specs):
         return NONE
-    return safe_augmentation(make_session(origin.file, origin.name), held, data.specs)
+    session = make_session(origin.file, origin.name)
+    if not labels_fit(held, [output.name for output in session.get_outputs()]):
+        return NONE
+    return safe_augmentation(session, held, data.specs)
 
 
 def _resumed(config: PruneConfig) -> dict[str, Any]:

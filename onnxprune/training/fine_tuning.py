@@ -28,6 +28,7 @@ from onnxprune.training.moments import Moments
 from onnxprune.training.optimization import learning_rate, make_optimizer, penalize
 from onnxprune.training.pace import Pace
 from onnxprune.training.precision import Precision
+from onnxprune.training.running import run
 from onnxprune.training.samples import DROPOUT, MIXTURE, Samples, mix, random, random_seed
 from onnxprune.training.scoring import MakeScorer
 from onnxprune.training.session import PruningSession
@@ -178,7 +179,7 @@ class FineTuner:
         self._session.module.eval()
         for each in self._batches.some(self._session.updates, SCORING_BATCHES):
             samples = each.to(self._processes.device)
-            objective(self._session.module(*samples.inputs), samples, None).backward()
+            objective(run(self._session.module, samples.inputs), samples, None).backward()
         gradients = {
             value: self._processes.mean_of(parameter.grad).cpu().contiguous().numpy()
             for value, parameter in self._session.parameters.items()
@@ -219,8 +220,8 @@ class FineTuner:
         objective = Objective(
             _distill_share(bool(trained), settings),
             settings.temperature,
-            tuple(output.name or "" for output in session.model.graph.outputs),
-            tuple(_producer_type(output) for output in session.model.graph.outputs),
+            session.ends.names,
+            session.ends.operators,
             settings.loss,
             settings.label_smoothing,
             settings.distill_loss,
@@ -289,11 +290,3 @@ def _distill_share(labeled: bool, settings: FineTuneSettings) -> float:
             "could use: add 'labels' to the data, or remove --distill"
         )
     return 1.0
-
-
-def _producer_type(output: ir.Value) -> str:
-    """The type of the operator that produces an output, before any Identity."""
-    producer = output.producer()
-    while producer is not None and producer.op_type == "Identity" and producer.inputs[0] is not None:
-        producer = producer.inputs[0].producer()
-    return "" if producer is None else producer.op_type

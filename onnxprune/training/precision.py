@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from onnxprune.training.losses import Outputs
+from onnxprune.training.running import run
 from onnxprune.training.samples import Samples
 
 
@@ -21,7 +22,7 @@ class Precision:
     def outputs(self, module: nn.Module, samples: Samples) -> Outputs:
         """A module's outputs; bfloat16 ones as float32, in which the losses are computed."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.name == "bfloat16"):
-            outputs = module(*samples.inputs)
+            outputs = run(module, samples.inputs)
         return tuple(output.float() if output.dtype == torch.bfloat16 else output for output in outputs)
 
 

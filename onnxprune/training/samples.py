@@ -17,16 +17,20 @@ ORDER, MIXTURE, DROPOUT, AUGMENTATION = range(4)
 Labels = dict[str, torch.Tensor]
 """By output, "" for the first one: int64 (classes), bool (yes or no for each class), or float32 (targets)."""
 
+Input = torch.Tensor | np.ndarray
+
 
 @dataclass(frozen=True)
 class Samples:
     """Inputs in the model's order, samples along the first axis, and labels if there are any; `texts` are labels too.
 
+    Inputs of texts stay arrays.
+
     After mixup, the inputs are share * a + (1 - share) * b, with the labels of both. `numbers`: which samples of the
     training data these are, if their inputs are the same in every epoch.
     """
 
-    inputs: tuple[torch.Tensor, ...]
+    inputs: tuple[Input, ...]
     labels: Labels = field(default_factory=dict)
     other_labels: Labels = field(default_factory=dict)
     share: float = 1.0
@@ -36,7 +40,8 @@ class Samples:
     @classmethod
     def of(cls, batch: Batch, specs: Sequence[InputSpec], numbers: np.ndarray | None = None) -> Samples:
         """A batch as tensors that share its memory."""
-        inputs = tuple(_tensor(batch.inputs[spec.name]) for spec in specs)
+        given = (batch.inputs[spec.name] for spec in specs)
+        inputs = tuple(array if array.dtype.kind in "OSU" else _tensor(array) for array in given)
         labels = {
             key: _label_tensor(array) for key, array in batch.labels.items() if array.dtype.kind in "biuf"
         }
@@ -45,7 +50,7 @@ class Samples:
 
     def batch(self, specs: Sequence[InputSpec], name: str) -> Batch:
         """As arrays again, for a metric."""
-        inputs = {spec.name: tensor.cpu().numpy() for spec, tensor in zip(specs, self.inputs, strict=True)}
+        inputs = {spec.name: _array(given) for spec, given in zip(specs, self.inputs, strict=True)}
         labels = {key: tensor.cpu().numpy() for key, tensor in self.labels.items()}
         return Batch(inputs, labels | self.texts, name)
 
@@ -60,7 +65,8 @@ class Samples:
         labels, others = (
             {key: change(tensor) for key, tensor in each.items()} for each in (self.labels, self.other_labels)
         )
-        return replace(self, inputs=tuple(map(change, self.inputs)), labels=labels, other_labels=others)
+        inputs = tuple(change(each) if isinstance(each, torch.Tensor) else each for each in self.inputs)
+        return replace(self, inputs=inputs, labels=labels, other_labels=others)
 
 
 def mix(batch: Samples, random: torch.Generator) -> Samples:
@@ -68,7 +74,8 @@ def mix(batch: Samples, random: torch.Generator) -> Samples:
     share = float(torch.rand((), generator=random))
     other = torch.randperm(len(batch), generator=random)
     inputs = tuple(
-        torch.lerp(tensor[other], tensor, share) if tensor.ndim else tensor for tensor in batch.inputs
+        torch.lerp(each[other], each, share) if isinstance(each, torch.Tensor) and each.ndim else each
+        for each in batch.inputs
     )
     others = {key: labels[other] for key, labels in batch.labels.items()}
     return Samples(inputs, batch.labels, others, share)
@@ -82,6 +89,10 @@ def random(*seeds: int) -> torch.Generator:
 def random_seed(*seeds: int) -> int:
     """One seed made of several numbers."""
     return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _array(given: Input) -> np.ndarray:
+    return given.cpu().numpy() if isinstance(given, torch.Tensor) else given
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

@@ -9,15 +9,13 @@ from torch import nn
 
 from onnxprune.config.training import LossSettings
 from onnxprune.training.distributed import Processes
-from onnxprune.training.features import features
 from onnxprune.training.feed import Feed, in_order
-from onnxprune.training.graph import channels_last, to_torch
 from onnxprune.training.losses import Outputs
 from onnxprune.training.modes import Modes
 from onnxprune.training.norms import fold_norms
 from onnxprune.training.precision import Precision
 from onnxprune.training.samples import Samples
-from onnxprune.training.session import PruningSession
+from onnxprune.training.session import PruningSession, training_graph
 
 # Samples in a forward pass without gradients.
 FORWARD_SAMPLES = 256
@@ -35,9 +33,7 @@ def teacher_module(session: PruningSession, settings: LossSettings) -> nn.Module
     model = session.model.clone()
     fold_norms(model)
     modes = Modes(model, "frozen", ())
-    graph = to_torch(modes.prepared(features(model, settings)))
-    modes.install(graph)
-    return channels_last(graph)
+    return training_graph(model, modes, settings)[0]
 
 
 class Teacher:

@@ -65,7 +65,9 @@ class Job:
         pruner = make_pruner(self.model, self.weights, self.config)
         self.history = [
             SimpleNamespace(**record)
-            for record in prune_and_fine_tune(self.model, pruner, data, self.config, lambda fraction: None)
+            for record in prune_and_fine_tune(
+                self.model, pruner, data, self.config, lambda fraction: None
+            ).epochs
         ]
 
     def array(self, name):
