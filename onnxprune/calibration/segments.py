@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
@@ -14,6 +13,7 @@ import onnxruntime as ort
 from onnxprune.errors import DataError, first_line
 from onnxprune.evaluation.sessions import make_session, restarted
 from onnxprune.model.constants import constant_tensor
+from onnxprune.model.excerpt import reads, typed_input
 from onnxprune.model.slots import domain_of
 
 Arrays = dict[ir.Value, Any]
@@ -70,13 +70,14 @@ class Segment:
             outputs = restarted(self._session).run([value.name for value in self.gives], feeds)
         except Exception as error:
             raise DataError(
-                f"onnxruntime cannot run the model layer by layer: {first_line(error)}; use --criterion magnitude"
+                f"onnxruntime cannot run the model layer by layer: {first_line(error)}; check the data, or use "
+                "--criterion magnitude and no --allocation sensitivity"
             ) from error
         return dict(zip(self.gives, outputs, strict=True))
 
     def _proto(self, arrays: Mapping[ir.Value, Any]) -> onnx.ModelProto:
         graph = onnx.GraphProto(name="segment")
-        graph.input.extend(_info(value, arrays[value]) for value in self.reads)
+        graph.input.extend(typed_input(value.name or "", arrays[value]) for value in self.reads)
         graph.output.extend(
             onnx.helper.make_empty_tensor_value_info(value.name or "") for value in self.gives
         )
@@ -91,33 +92,6 @@ class Segment:
         model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=self._model.ir_version)
         model.functions.extend(ir.to_proto(function) for function in self._model.functions.values())
         return model
-
-
-def _info(value: ir.Value, given: Any) -> onnx.ValueInfoProto:
-    """The input of a segment that takes what was computed for a value: an array, or a list of them for a sequence."""
-    name = value.name or ""
-    if isinstance(given, list):
-        kind = tensor_type(given[0]) if given else onnx.TensorProto.FLOAT
-        return onnx.helper.make_tensor_sequence_value_info(name, kind, None)
-    return onnx.helper.make_tensor_value_info(name, tensor_type(given), [None] * given.ndim)
-
-
-def tensor_type(array: np.ndarray) -> int:
-    """The ONNX element type of an array; of texts in any of numpy's types, STRING."""
-    if array.dtype.kind in "OSU":
-        return onnx.TensorProto.STRING
-    return int(onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
-
-
-def reads(node: ir.Node) -> Iterator[ir.Value]:
-    """The values that a node reads, including those that its subgraphs read from outside."""
-    yield from (value for value in node.inputs if value is not None)
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            body = attribute.as_graph()
-            inner = {*body.inputs, *body.initializers.values(), *(v for n in body for v in n.outputs)}
-            outer = [*(value for node in body for value in reads(node)), *body.outputs]
-            yield from (value for value in outer if value not in inner)
 
 
 def compared(model: ir.Model) -> list[ir.Value]:

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.calibration.segments import Segment, compared, compared_value, last_reads, reads
+from onnxprune.calibration.segments import Segment, compared, compared_value, last_reads
 from onnxprune.calibration.walk import Visit, batches, walk
 from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import class_axis
 from onnxprune.errors import NotFiniteError
 from onnxprune.evaluation.values import arrays_of
+from onnxprune.model.excerpt import reads
 from onnxprune.model.weights import Weight
 
 # The deviation of outputs that are not finite.

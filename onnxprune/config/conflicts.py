@@ -10,7 +10,7 @@ from onnxprune.config.evaluation import EvaluationSettings
 from onnxprune.config.output import KernelSettings, OutputSettings
 from onnxprune.config.pruning import BLOCKS, CalibrationSettings, PruningSettings
 from onnxprune.config.quantization import QuantizationSettings
-from onnxprune.config.training import CheckpointSettings, ScheduleSettings, TrainingSettings
+from onnxprune.config.training import CheckpointSettings, LossSettings, ScheduleSettings, TrainingSettings
 from onnxprune.config.workers import IN_TURN, WorkerSettings
 
 CHANNEL_ALLOCATIONS = (AUTO, "uniform", "global")
@@ -32,6 +32,7 @@ def conflicts(
     workers: WorkerSettings,
     evaluation: EvaluationSettings,
     kernels: KernelSettings,
+    losses: LossSettings,
 ) -> Iterator[str]:
     """A message for each contradiction, which says how to fix it."""
     rules = (
@@ -45,6 +46,7 @@ def conflicts(
         *_times(pruning, data, training),
         *_quantized(pruning, output, quantization),
         *_not_evaluated(evaluation, data, kernels, quantization),
+        *_losses(data, losses),
     )
     yield from (message for holds, message in rules if holds)
 
@@ -196,6 +198,13 @@ def _times(pruning: PruningSettings, data: DataSettings, training: TrainingSetti
     yield (
         timed and pruning.searches,
         "--time is for a job with a given rate: give --rate, or --epochs for the search",
+    )
+
+
+def _losses(data: DataSettings, losses: LossSettings) -> Rules:
+    yield (
+        losses.train_until is not None and data.data is None,
+        "--train-until is for fine-tuning: give --data as well, or remove it",
     )
 
 

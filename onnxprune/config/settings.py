@@ -102,7 +102,7 @@ class PruneConfig(
                 raise SettingError(f"{flag_of(each)} is {value!r}: it must be one of {', '.join(choices)}")
         if self.loss not in LOSSES and ":" not in self.loss:
             raise SettingError(f"--loss is {self.loss!r}: it must be {', '.join(LOSSES)} or MODULE:FUNCTION")
-        for message in conflicts(self, self, self, self, self, self, self, self, self, self, self):
+        for message in conflicts(self, self, self, self, self, self, self, self, self, self, self, self):
             raise SettingError(message)
 
     def _normalize(self) -> None:

@@ -215,6 +215,12 @@ class LossSettings:
         "type, or auto for the ends of stages or blocks. Repeatable.",
         metavar="SELECTOR",
     )
+    train_until: str | None = setting(
+        None,
+        "Train only what is before the outputs of this node, or before this value: they follow those of the input "
+        "model, and labels that fit them. What is behind is pruned, not trained.",
+        metavar="NODE",
+    )
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ MAX_RANDOM_BYTES = 2**30
 def random_data(
     specs: Sequence[InputSpec], axes: BatchAxes, free_size: int, seed: int, samples: int = RANDOM_SAMPLES
 ) -> Dataset:
-    """Random inputs of about so many samples: floats uniform in [0, 1), integers and booleans 0 or 1.
+    """Random inputs of about so many samples: floats uniform in [0, 1), integers and booleans 0 or 1, texts "0" or "1".
 
     Open axes have `free_size` positions; those with the name of the batch axis as many as there are samples.
 
@@ -89,5 +89,5 @@ def random_feeds(
 
 
 def _random(shape: tuple[int, ...], dtype: np.dtype, rng: np.random.Generator) -> np.ndarray:
-    values = rng.integers(0, 2, shape) if dtype.kind in "iub" else rng.random(shape)
-    return np.asarray(values).astype(dtype)
+    values = np.asarray(rng.integers(0, 2, shape) if dtype.kind in "iubO" else rng.random(shape))
+    return (values.astype(str) if dtype.kind == "O" else values).astype(dtype)

@@ -273,13 +273,15 @@ class Normalized:
     """Prepares batches whose labels are in the form of their kind; `forms`: by output, as in `Batch.labels`.
 
     `keeps`: batches have the labels as they were given as well; `unnamed`: the key of the labels without a name: ""
-    where they are of the first output, else the name of theirs.
+    where they are of the first output, else the name of theirs. `names`: where labels are read as those of other
+    outputs, these by the key that they would have; labels that have none are left out.
     """
 
     prepare: Prepare
     forms: Mapping[str, LabelForm]
     keeps: bool = False
     unnamed: str = ""
+    names: Mapping[str, str] | None = None
 
     @property
     def label_names(self) -> Collection[str]:
@@ -292,13 +294,33 @@ class Normalized:
 
     def __call__(self, arrays: Arrays) -> Batch:
         batch = self.prepare(arrays)
-        named = {key or self.unnamed: array for key, array in batch.labels.items()}
-        given = {key: self.forms[key].as_given(array) for key, array in named.items()}
+        given = {key: self.forms[key].as_given(array) for key, array in self._named(batch.labels).items()}
         return replace(batch, labels=self._normalized(batch.labels), given=given if self.keeps else {})
 
     def _normalized(self, labels: Labels) -> Labels:
-        named = {key or self.unnamed: array for key, array in labels.items()}
-        return {key: self.forms[key].normalize(array) for key, array in named.items()}
+        return {key: self.forms[key].normalize(array) for key, array in self._named(labels).items()}
+
+    def _named(self, labels: Labels) -> Labels:
+        """Labels by the output that they are of."""
+        found = {key or self.unnamed: array for key, array in labels.items()}
+        if self.names is None:
+            return found
+        return {self.names[key]: array for key, array in found.items() if key in self.names}
+
+
+def redirected(data: Dataset, found: Mapping[str, tuple[str, LabelForm]]) -> Dataset:
+    """The dataset with the labels in `found`: by output, as before, the output that they are of now and their form."""
+    if not isinstance(data.prepare, Normalized):
+        return data
+    before = data.prepare.names or {key: key for key in data.prepare.forms}
+    names = {key: found[name][0] for key, name in before.items() if name in found}
+    forms = dict(found.values())
+    return replace(data, prepare=replace(data.prepare, forms=forms, names=names), labeled=bool(forms))
+
+
+def is_redirected(data: Dataset) -> bool:
+    """Whether labels are read as those of other outputs, see `redirected`."""
+    return isinstance(data.prepare, Normalized) and data.prepare.names is not None
 
 
 def label_forms(data: Dataset) -> Mapping[str, LabelForm]:
@@ -328,7 +350,10 @@ def only_given_labels(data: Dataset) -> Dataset:
 
 def unnamed_output(data: Dataset) -> str:
     """The key of the labels without a name, see `Normalized`."""
-    return data.prepare.unnamed if isinstance(data.prepare, Normalized) else ""
+    if not isinstance(data.prepare, Normalized):
+        return ""
+    unnamed = data.prepare.unnamed
+    return unnamed if data.prepare.names is None else data.prepare.names.get(unnamed, unnamed)
 
 
 def label_form(data: Dataset, key: str) -> LabelForm:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
 from onnxprune.config.declare import settled
 from onnxprune.config.settings import PruneConfig
+from onnxprune.data.dataset import Dataset
 from onnxprune.data.images.augment import Augmentation
 from onnxprune.evaluation.labels import (
     label_forms,
@@ -19,12 +20,17 @@ from onnxprune.evaluation.labels import (
     unnamed_output,
     with_given_labels,
 )
+from onnxprune.evaluation.metrics import kinds_text
+from onnxprune.job.aiming import aimed
 from onnxprune.job.defaults import batch_size
 from onnxprune.job.inputs import JobData
-from onnxprune.job.losses import is_own, truths
+from onnxprune.job.losses import check_losses, is_own, loss_notes, truths
 from onnxprune.job.scorer import Scorer
 from onnxprune.pruning.pruner import Pruner
 from onnxprune.pruning.schedule import ONE_SHOT, make_schedule
+
+if TYPE_CHECKING:
+    from onnxprune.training.session import PruningSession
 
 # Validation samples of a stream are kept in memory up to this size.
 HELD_BYTES = 2**28
@@ -32,10 +38,15 @@ HELD_BYTES = 2**28
 
 @dataclass(frozen=True)
 class FineTuned:
-    """`epochs`: a record of each evaluation on validation data; `diverged`: a sentence if the training ended early."""
+    """What a training gave: nothing without data.
+
+    `epochs`: a record of each evaluation on validation data; `diverged`: a sentence if the training ended early;
+    `notes`: for the summary.
+    """
 
     epochs: tuple[dict[str, Any], ...] = ()
     diverged: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def prune_and_fine_tune(
@@ -68,38 +79,64 @@ def prune_and_fine_tune(
     from onnxprune.training.fine_tuning import FineTuner
     from onnxprune.training.session import PruningSession
 
-    training, held = data.training, data.validation
-    if is_own(config.loss):
-        training, held = only_given_labels(training), with_given_labels(held)
-    names = [output.name or "" for output in model.graph.outputs]
     batches = Feed(
-        training,
+        data.training,
         data.specs,
         batch_size(config, len(data.training)),
         config.seed,
         augmentation=Augmentation.of(config.augment),
         workers=config.data_workers,
     )
-    # A pass over a stream for each evaluation would read all of it.
-    validation = whole_batches(held).held(HELD_BYTES)
     schedule = make_schedule(config, settled(config.epochs) * batches.an_epoch, pruner.families)
     session = PruningSession(model, pruner, schedule, config)
+    own = is_own(config.loss)
+    aims = [aimed(session, each, custom=own) for each in (batches.data, whole_batches(data.validation))]
+    training, held = (aim.data for aim in aims)
+    check_losses(training, held, config)
+    notes = tuple(_notes(session, data.training, training, config))
+    scored = aims[1].scored()
+    if session.ends.cut and data.metrics.postprocess is not None:
+        # It is a function of the model's own outputs.
+        scored = {}
+    metrics = replace(data.metrics, ends=dict(zip(session.ends.names, session.ends.operators, strict=True)))
+    batches.data = only_given_labels(training) if own else training
+    # A pass over a stream for each evaluation would read all of it.
+    validation = (with_given_labels(held) if own else held).held(HELD_BYTES)
     with joined(config.device) as processes:
-        scorer = partial(Scorer, data.metrics, label_forms(data.validation), names)
-        read = truths(data.training, config.loss), truths(data.validation, config.loss)
         tuner = FineTuner(
             session,
             batches,
             validation,
             config,
             processes,
-            scorer,
-            *read,
+            partial(Scorer, metrics, scored, session.ends.names),
+            truths(training, config.loss),
+            truths(held, config.loss),
             config.training(),
             deadline,
-            unnamed_output(data.training),
+            unnamed_output(training),
         )
         if start is not None:
             session.start_from(best_module(start))
         epochs = tuner.fit(progress)
-    return FineTuned(tuple(asdict(epoch) for epoch in epochs), tuner.diverged)
+    return FineTuned(tuple(asdict(epoch) for epoch in epochs), tuner.diverged, notes)
+
+
+def _notes(session: PruningSession, given: Dataset, training: Dataset, config: PruneConfig) -> Iterator[str]:
+    """Where the training ends, and the loss on labels, if any; `training`: the data `given` as it is trained on."""
+    ends, forms = session.ends, label_forms(given)
+    if config.train_until is not None:
+        behind = " What is behind it was pruned and not trained." if ends.weights_behind else ""
+        yield f"Fine-tuned until {config.train_until}.{behind}"
+    elif ends.left_out:
+        yield (
+            f"{', '.join(ends.left_out)} cannot be fine-tuned through, and is as it was: fine-tuned until "
+            f"{', '.join(name for name in ends.names if name not in ends.stand_ins)}."
+        )
+    yield from loss_notes(training, config)
+    if forms and not truths(training, config.loss):
+        kinds = kinds_text(tuple(dict.fromkeys(form.kind for form in forms.values())))
+        yield (
+            f"The labels of --data ({kinds}) are for the metric alone: the model was fine-tuned towards the outputs of "
+            "the input model. --loss MODULE:FUNCTION can use them."
+        )

@@ -22,9 +22,10 @@ from onnxprune.data.sources import load_data, transform_of
 from onnxprune.data.specs import InputSpec, check_shapes, input_specs
 from onnxprune.errors import DataError
 from onnxprune.evaluation.batch_axes import find_axes
-from onnxprune.evaluation.labels import label_forms, unnamed_output
+from onnxprune.evaluation.labels import is_redirected, label_forms, redirected, unnamed_output
 from onnxprune.evaluation.runs import FREE_SIZES, check_runs, patience, random_inputs
 from onnxprune.evaluation.scores import BY_KIND, Metrics
+from onnxprune.job.aiming import check_scores, labels_fit, session_until
 from onnxprune.job.losses import check_losses
 from onnxprune.job.requirements import reads_calibration
 
@@ -86,13 +87,17 @@ def read_job_data(
     )
     training = validation = None
     if config.data is not None:
-        everything = read(config.data if data is None else data, replace(validating, split=TRAIN))
+        aimed = partial(_read_aimed, read, model, config.train_until)
+        everything = aimed(config.data if data is None else data, replace(validating, split=TRAIN))
         if config.validation_data is None:
             training, validation = everything.split(config.validation_split, config.seed)
         else:
-            training, validation = everything, read(config.validation_data, validating)
+            training, validation = everything, aimed(config.validation_data, validating)
+    if test is None and validation is not None:
+        names = [output.name for output in baseline.get_outputs()]
+        test = validation if labels_fit(validation, names) else redirected(validation, {})
     if test is None:
-        test = validation or random_inputs(baseline, generated, axes, config.seed, patience=limit)
+        test = random_inputs(baseline, generated, axes, config.seed, patience=limit)
     old = None if config.old_data is None else read_samples(config.old_data, baseline, validating, metrics)
     # A criterion that is open may need them.
     measured = reads_calibration(config) or config.criterion == AUTO
@@ -117,13 +122,35 @@ def _check_outputs(given: list[Dataset]) -> None:
     Raises:
         DataError: they do.
     """
-    labeled = [data for data in given if unnamed_output(data) in label_forms(data)]
+    labeled = [
+        data for data in given if unnamed_output(data) in label_forms(data) and not is_redirected(data)
+    ]
     for data in labeled[1:]:
         if unnamed_output(data) != unnamed_output(labeled[0]):
             raise DataError(
                 f"the labels of {labeled[0].name} and of {data.name} seem to belong to different outputs: give "
                 "--output NAME"
             )
+
+
+def _read_aimed(
+    read: partial[Dataset], model: ir.Model, until: str | None, source: Any, request: Request
+) -> Dataset:
+    """Data for training, with labels of the model's outputs, or else of the values that --train-until names."""
+    if until is None:
+        return read(source, request)
+    try:
+        data = read(source, request)
+        check_scores(read.keywords["baseline"], data, read.keywords["metrics"])
+        return data
+    except DataError as error:
+        session = session_until(model, until)
+        try:
+            data = read(source, request, baseline=session)
+        except DataError:
+            raise error from None
+        name = session.get_outputs()[0].name
+        return redirected(data, {key: (key or name, form) for key, form in label_forms(data).items()})
 
 
 def _check_classes(given: list[Dataset]) -> None:

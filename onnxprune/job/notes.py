@@ -9,10 +9,8 @@ from onnxprune.calibration.synthetic import NAME as SYNTHETIC
 from onnxprune.config.settings import PruneConfig
 from onnxprune.evaluation.comparison import Evaluation
 from onnxprune.evaluation.labels import label_forms
-from onnxprune.evaluation.metrics import kinds_text
 from onnxprune.job.first_look import CHANCE_ERRORS
 from onnxprune.job.inputs import JobData
-from onnxprune.job.losses import is_own, loss_notes
 from onnxprune.job.records import EXCLUDED, Records
 from onnxprune.job.requirements import reads_calibration
 from onnxprune.model.computed import Computed
@@ -79,15 +77,6 @@ def _on_data(config: PruneConfig, origin: Source, target: Path | None, data: Job
         yield (
             f"Evaluated on the {data.test.name}, which also selected the best epoch: "
             "give --eval-data for an independent evaluation."
-        )
-    forms = {} if data.training is None else label_forms(data.training)
-    if data.training is not None:
-        yield from loss_notes(data.training, config)
-    if forms and not any(form.trains or is_own(config.loss) for form in forms.values()):
-        kinds = kinds_text(tuple(dict.fromkeys(form.kind for form in forms.values())))
-        yield (
-            f"The labels of --data ({kinds}) are for the metric alone: the model was fine-tuned towards the outputs of "
-            "the input model. --loss MODULE:FUNCTION can use them."
         )
     if data.training is None and data.calibration is not None and reads_calibration(config):
         yield (

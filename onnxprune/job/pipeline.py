@@ -15,6 +15,7 @@ from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import MissingOperatorError, ValidationError
 from onnxprune.evaluation.comparison import Evaluation, compare
 from onnxprune.evaluation.sessions import make_session
+from onnxprune.job.aiming import labels_fit
 from onnxprune.job.deadline import training_deadline
 from onnxprune.job.fine_tune import prune_and_fine_tune
 from onnxprune.job.first_look import LOG, first_look
@@ -135,6 +136,7 @@ def run(
                 *sizes,
                 *accumulation_notes(fitting, config),
                 *((tuned.diverged,) if tuned.diverged else ()),
+                *tuned.notes,
                 *not_removed,
                 *notes(config, origin, target, data, records, by_magnitude, surgery, computed),
                 *stage.notes,
@@ -170,9 +172,12 @@ def open_baseline(origin: Source, config: PruneConfig) -> ort.InferenceSession |
 def look(baseline: ort.InferenceSession, data: JobData, config: PruneConfig) -> tuple[str, ...]:
     """Tell how good the input model is on labeled data, and which loss is used; returns warnings."""
     given = data.test if data.test.labeled or data.training is None else data.training
-    warnings = first_look(baseline, given, data.specs, data.metrics, config.label_offset)
+    warnings: tuple[str, ...] = ()
+    if labels_fit(given, [output.name for output in baseline.get_outputs()]):
+        warnings = first_look(baseline, given, data.specs, data.metrics, config.label_offset)
     if data.training is not None:
-        for note in loss_notes(data.training, config):
+        # What the labels are of is not known yet where the training ends before the model does.
+        for note in loss_notes(data.training, config) if config.train_until is None else ():
             LOG.info(note)
         for note in () if data.training.labeled else data.training.notes:
             LOG.warning(note)

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.images.augment import NONE
 from onnxprune.evaluation.sessions import make_session
+from onnxprune.job.aiming import labels_fit
 from onnxprune.job.defaults import RULES, Facts, by_rule, chosen, is_open
 from onnxprune.job.freeing import free_batch
 from onnxprune.job.inputs import JobData, read_job_data, sample_shapes
@@ -81,8 +82,11 @@ def _augmentation(origin: Source, data: JobData) -> str:
     held = data.validation
     if held is None or not any(len(spec.shape) == 4 for spec in data.specs):
         return NONE
+    session = make_session(origin.file, origin.name)
+    if not labels_fit(held, [output.name for output in session.get_outputs()]):
+        return NONE
     # The file is as it was, whatever the model is freed of.
-    return safe_augmentation(make_session(origin.file, origin.name), replace(held, freed=None), data.specs)
+    return safe_augmentation(session, replace(held, freed=None), data.specs)
 
 
 def _resumed(config: PruneConfig) -> dict[str, Any]:

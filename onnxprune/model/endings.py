@@ -29,10 +29,11 @@ def last_operators(model: ir.Model) -> dict[str, str]:
 
     Operators that only move, copy or resample numbers are passed over, and the Add of a bias behind a product.
     """
-    return {output.name or "": _maker(output) for output in model.graph.outputs}
+    return {output.name or "": last_operator(output) for output in model.graph.outputs}
 
 
-def _maker(value: ir.Value | None) -> str:
+def last_operator(value: ir.Value) -> str:
+    """That of one value."""
     node = _producer(value)
     if node is None:
         return ""

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from onnxprune.training.running import run
+
 
 class BatchNorm(nn.Module):
     """ONNX BatchNormalization that in training uses the statistics of the batch and updates the running ones."""
@@ -32,7 +34,7 @@ class BatchNorm(nn.Module):
         return F.batch_norm(x, mean, variance, scale, bias, training, self.momentum, self.epsilon)
 
 
-def re_estimate(norms: Sequence[BatchNorm], batches: Iterable[tuple[Tensor, ...]], module: nn.Module) -> None:
+def re_estimate(norms: Sequence[BatchNorm], batches: Iterable[tuple[Any, ...]], module: nn.Module) -> None:
     """Set the statistics of norms to their mean over batches of inputs."""
     if not norms:
         return
@@ -41,7 +43,7 @@ def re_estimate(norms: Sequence[BatchNorm], batches: Iterable[tuple[Tensor, ...]
         for count, inputs in enumerate(batches, 1):
             for norm in norms:
                 norm.momentum, norm.training = 1 / count, True
-            module(*inputs)
+            run(module, inputs)
     for norm, (momentum, learns) in zip(norms, before, strict=True):
         norm.momentum, norm.learns, norm.training = momentum, learns, False
 
@@ -63,7 +65,7 @@ class _Moments:
 def standardize(
     module: nn.Module,
     norms: Sequence[tuple[BatchNorm, Sequence[str]]],
-    batches: Iterable[tuple[Tensor, ...]],
+    batches: Iterable[tuple[Any, ...]],
     mean_of: Callable[[Tensor], Tensor],
 ) -> None:
     """Give norms the statistics of their inputs over batches; scale and bias change so that the function does not.
@@ -78,7 +80,7 @@ def standardize(
     module.eval()
     with torch.no_grad():
         for inputs in batches:
-            module(*inputs)
+            run(module, inputs)
         for hook in hooks:
             hook.remove()
         tensors = dict(module.named_parameters()) | dict(module.named_buffers())

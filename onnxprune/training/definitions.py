@@ -13,6 +13,9 @@ from onnxprune.training.ops import find_lowering
 # Operators whose translation needs the rank or type of an operand, which the file may lack.
 _ASK_FOR_TYPES = frozenset({"Shape", "QuantizeLinear"})
 
+# A domain whose operators ONNX does not know.
+_UNKNOWN = "onnxprune.unknown"
+
 
 def inline_functions(model: ir.Model) -> None:
     """Inline, in place, model-local functions and the definitions of operators without an entry in the table.
@@ -20,7 +23,6 @@ def inline_functions(model: ir.Model) -> None:
     Raises:
         ValueError: a function imports another opset than the model.
     """
-    infer = ShapeInferencePass(check_type=False, strict_mode=False)
     InlinePass()(model)
     while undefined := _undefined(model):
         infer(model)
@@ -35,6 +37,17 @@ def inline_functions(model: ir.Model) -> None:
         InlinePass()(model)
     if any(node.op_type in _ASK_FOR_TYPES for node in model.graph.all_nodes()):
         infer(model)
+
+
+def infer(model: ir.Model) -> None:
+    """Infer shapes and types, in place; not of maps, which onnx_ir has no type for."""
+    makers = [node for node in model.graph.all_nodes() if node.op_type == "ZipMap"]
+    domains = [node.domain for node in makers]
+    for node in makers:
+        node.domain = _UNKNOWN
+    ShapeInferencePass(check_type=False, strict_mode=False)(model)
+    for node, domain in zip(makers, domains, strict=True):
+        node.domain = domain
 
 
 def _undefined(model: ir.Model) -> list[ir.Node]:

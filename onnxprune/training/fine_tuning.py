@@ -19,7 +19,6 @@ from onnxprune.config.declare import settled
 from onnxprune.config.training import FineTuneSettings
 from onnxprune.data.dataset import Dataset
 from onnxprune.errors import DataError, NotFiniteError
-from onnxprune.model.endings import last_operators
 from onnxprune.training.averaging import HORIZON, Average
 from onnxprune.training.batch_norm import standardize
 from onnxprune.training.checkpoint import Checkpoint, State, digest
@@ -84,8 +83,7 @@ class FineTuner:
         self._pace = Pace(settled(settings.epochs) * training.an_epoch, deadline)
         self._pruned = [step.update for step in session.steps]
         session.module.to(processes.device)
-        names = tuple(output.name or "" for output in session.model.graph.outputs)
-        self._precision = Precision(settings.precision, processes.device, names)
+        self._precision = Precision(settings.precision, processes.device, session.ends.names)
         self._validation = Validation(validation, training, processes, self._precision, make_scorer)
         self._teacher = Teacher(teacher_module(session, settings), self._precision)
         self._objective = self._make_objective(trained, unnamed)
@@ -292,8 +290,8 @@ class FineTuner:
         objective = Objective(
             _distill_share(bool(trained), settings),
             settings.temperature,
-            tuple(output.name or "" for output in session.model.graph.outputs),
-            tuple(last_operators(session.model).values()),
+            session.ends.names,
+            session.ends.operators,
             settings.loss,
             settings.label_smoothing,
             settings.distill_loss,

@@ -10,17 +10,19 @@ import onnx_ir as ir
 import torch
 from torch import fx, nn
 
-from onnxprune.errors import OnnxPruneError, first_line
+from onnxprune.errors import first_line
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.reading import dequantized
 from onnxprune.training import sizes
 from onnxprune.training.control import Branches, Repetition
-from onnxprune.training.definitions import inline_functions
+from onnxprune.training.definitions import infer, inline_functions
+from onnxprune.training.ends import FIX, Flow, UnsupportedOperatorError, needed, unsupported
 from onnxprune.training.fusion import fuse
 from onnxprune.training.names import ModuleNames
 from onnxprune.training.ops import Lowering, find_lowering
 from onnxprune.training.ops.quantization import to_steps
 from onnxprune.training.ops.types import WIDENED_TYPES, to_tensor, torch_dtype
+from onnxprune.training.outside import Outside
 from onnxprune.training.sizes import Sizes
 from onnxprune.training.trainable import trained_constants, unique_names
 
@@ -28,14 +30,11 @@ from onnxprune.training.trainable import trained_constants, unique_names
 Known = torch.Tensor | Sizes | fx.Proxy
 
 _ONNX_DOMAINS = ("", "ai.onnx")
-_FIX = "prune without --data, which does not fine-tune"
 
 
-class UnsupportedOperatorError(OnnxPruneError):
-    """The model has an operator, or a use of one, that cannot be fine-tuned."""
-
-
-def to_torch(model: ir.Model, embeddings: Collection[str] = ()) -> fx.GraphModule:
+def to_torch(
+    model: ir.Model, embeddings: Collection[str] = (), trained_outputs: Sequence[str] | None = None
+) -> fx.GraphModule:
     """The graph as a torch module that takes the graph's inputs in order and returns a tuple of its outputs.
 
     Parameters are the constants that the table of operators declares as trained, and these `embeddings`, under their
@@ -48,22 +47,31 @@ def to_torch(model: ir.Model, embeddings: Collection[str] = ()) -> fx.GraphModul
     DequantizeLinear are dequantized parameters, which every run rounds (straight-through gradient). Dropout is
     the identity, batch normalization uses its given statistics. The model is not changed; weights are copied once.
 
+    `trained_outputs`: for training, the names of the first outputs, those that a loss can be of. Those without a
+    gradient are replaced by what they are made of, and `module.meta["ends"]` tells which, see ends.py; nodes without an
+    entry that no weight leads to are run by onnxruntime.
+
     Raises:
         UnsupportedOperatorError: an operator, or a use of one, has no entry in the table.
     """
+    known_names = {*(node.name for node in model.graph), *(v.name for n in model.graph for v in n.outputs)}
     model = model.clone()
     try:
         inline_functions(model)
     except ValueError as error:
         raise UnsupportedOperatorError(
-            f"the model's functions cannot be inlined: {first_line(error)}; {_FIX}"
+            f"the model's functions cannot be inlined: {first_line(error)}; {FIX}"
         ) from error
+    if trained_outputs is not None and not all(_has_entry(node, model) for node in model.graph):
+        infer(model)  # what onnxruntime runs needs types
     names = ModuleNames()
     trained = {value: names.give(value.name or "") for value in trained_constants(model, embeddings)}
     inputs = [value for value in model.graph.inputs if not value.is_initializer()]
-    module = _Builder(model, trained, names, None).module(model.graph, inputs)
+    builder = _Builder(model, trained, names, None)
+    if trained_outputs is not None:
+        builder.flow = Flow(trained, inputs, known_names)
+    module = builder.module(model.graph, inputs, trained_outputs)
     module.meta["inputs"] = [value.name for value in inputs]
-    module.meta["outputs"] = [value.name for value in model.graph.outputs]
     module.meta["parameters"] = dict(zip(unique_names(trained), trained.values(), strict=True))
     return module
 
@@ -77,13 +85,6 @@ def channels_last(module: fx.GraphModule) -> fx.GraphModule:
         if tensor.dim() == 4:
             tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
     return module
-
-
-def _unsupported(node: ir.Node, reason: str) -> UnsupportedOperatorError:
-    operator = node.op_type if node.domain in _ONNX_DOMAINS else f"{node.domain}::{node.op_type}"
-    return UnsupportedOperatorError(
-        f"{operator} (node {node.name or node.outputs[0].name!r}) cannot be fine-tuned: {reason}; {_FIX}"
-    )
 
 
 class _Builder:
@@ -102,19 +103,29 @@ class _Builder:
         self._known: dict[ir.Value, Known] = {}
         self._held: dict[ir.Value, fx.Proxy] = {}
         self.captured: list[ir.Value] = []
+        self.flow: Flow | None = None
 
-    def module(self, graph: ir.Graph, inputs: Sequence[ir.Value]) -> fx.GraphModule:
+    def module(
+        self, graph: ir.Graph, inputs: Sequence[ir.Value], trained_outputs: Sequence[str] | None = None
+    ) -> fx.GraphModule:
         """The whole graph as a module that takes `inputs`, then the outer values in `captured`."""
         for value in inputs:
             self._known[value] = self._placeholder(value)
+        wanted = needed(graph.outputs) if self._outer is None else None
         for node in graph:
-            self._lower(node)
+            if wanted is None or node in wanted:
+                self._build(node)
         if self._outer is None:
             for value in self._trained:  # a weight that no output needs is a parameter all the same
                 self.known(value)
-        self._graph.output(tuple(self._at_run_time(value).node for value in graph.outputs))
+        outputs, ends = list(graph.outputs), None
+        if self.flow is not None and trained_outputs is not None:
+            given, ends = self.flow.ends(dict(zip(outputs, trained_outputs, strict=False)))
+            outputs = [*given, *outputs[len(trained_outputs) :]]
+        self._graph.output(tuple(self._at_run_time(value).node for value in outputs))
         fuse(self._root, self._graph)
         module = fx.GraphModule(self._root, self._graph)
+        module.meta["outputs"], module.meta["ends"] = [value.name for value in outputs], ends
         if module.graph.eliminate_dead_code():
             module.recompile()
         return module
@@ -125,23 +136,51 @@ class _Builder:
         proxy = fx.Proxy(node, self._tracer)
         return proxy.to(torch_dtype(value.dtype)) if value.dtype in WIDENED_TYPES else proxy
 
-    def _lower(self, node: ir.Node) -> None:
-        if node.domain in _ONNX_DOMAINS and node.op_type in _CONTROL:
-            results = _CONTROL[node.op_type](self, node)
-        else:
-            opset = self._model.opset_imports.get(node.domain, 1)
-            lowering = find_lowering(node.domain, node.op_type, opset)
-            if lowering is None:
-                raise _unsupported(node, f"it is not supported in opset {opset}")
-            try:
+    def _build(self, node: ir.Node) -> None:
+        """Build a node; for training, one that cannot be built is run by onnxruntime, or left out."""
+        if self.flow is None:
+            self._lower(node)
+            return
+        if (blocking := self.flow.blocking(node)) is not None:
+            self.flow.block(node, blocking)
+            return
+        try:
+            _check_types(node)
+            self.flow.note(node, self._lower(node))
+        except UnsupportedOperatorError as error:
+            if self.flow.is_front(node):
+                self._leave_outside(node)
+                self.flow.note(node, None, apart=True)
+            else:
+                self.flow.block(node, error)
+
+    def _leave_outside(self, node: ir.Node) -> None:
+        module = Outside(node, self._model)
+        operands = [self._at_run_time(value) for value in module.reads]
+        results: Any = self._call_module(node, module, *operands)
+        named = [value for value in node.outputs if value.name]
+        for index, output in enumerate(named):
+            self._known[output] = results[index]
+
+    def _lower(self, node: ir.Node) -> Lowering | None:
+        """Record a node; returns its entry in the table, None for those that hold values or graphs."""
+        lowering = None
+        try:
+            if _is_control(node):
+                results = _CONTROL[node.op_type](self, node)
+            else:
+                opset = self._model.opset_imports.get(node.domain, 1)
+                lowering = find_lowering(node.domain, node.op_type, opset)
+                if lowering is None:
+                    raise unsupported(node, f"it is not supported in opset {opset}")
                 results = self._call(node, lowering, _attributes(node, lowering))
-            except NotImplementedError as error:
-                raise _unsupported(node, str(error)) from error
-            if not lowering.several:
-                results = (results,)
+                results = results if lowering.several else (results,)
+        except NotImplementedError as error:
+            raise unsupported(node, str(error)) from error
         for index, output in enumerate(node.outputs):
             if isinstance(results, fx.Proxy) or index < len(results):
                 self._known[output] = results[index]
+        return lowering
 
     def _call(self, node: ir.Node, lowering: Lowering, attributes: dict[str, Any]) -> Any:
         """The results of an operator: computed now if all operands are known, else recorded in the graph."""
@@ -242,7 +281,7 @@ class _Builder:
         if name in ("value_float", "value_floats"):
             return (torch.tensor(attribute.value, dtype=torch.float32),)
         if name != "value":
-            raise _unsupported(node, f"torch has no constants of type {name}")
+            raise unsupported(node, f"torch has no constants of type {name}")
         return (self.known(node.outputs[0]),)
 
     def _if(self, node: ir.Node) -> tuple[Known, ...] | fx.Proxy:
@@ -278,6 +317,14 @@ class _Builder:
         return self._tracer.create_proxy("call_module", name, operands, {})
 
 
+def _check_types(node: ir.Node) -> None:
+    """Refuse nodes that read or make texts."""
+    if any(
+        value is not None and value.dtype == ir.DataType.STRING for value in (*node.inputs, *node.outputs)
+    ):
+        raise unsupported(node, "torch has no texts")
+
+
 # Operators that are not functions of tensors: they have values or graphs as attributes.
 _CONTROL: dict[str, Callable[[_Builder, ir.Node], Any]] = {
     "Constant": _Builder._constant,
@@ -286,12 +333,21 @@ _CONTROL: dict[str, Callable[[_Builder, ir.Node], Any]] = {
 }
 
 
+def _is_control(node: ir.Node) -> bool:
+    return node.domain in _ONNX_DOMAINS and node.op_type in _CONTROL
+
+
+def _has_entry(node: ir.Node, model: ir.Model) -> bool:
+    opset = model.opset_imports.get(node.domain, 1)
+    return _is_control(node) or find_lowering(node.domain, node.op_type, opset) is not None
+
+
 def _attributes(node: ir.Node, lowering: Lowering) -> dict[str, Any]:
     """The node's attributes as keywords; also the number of `outputs` and the input `types`, if asked for."""
     attributes: dict[str, Any] = {}
     for name, attribute in node.attributes.items():
         if not lowering.takes(name):
-            raise _unsupported(node, f"its attribute {name} is not supported")
+            raise unsupported(node, f"its attribute {name} is not supported")
         if attribute.type == ir.AttributeType.TENSOR:
             attributes[name] = to_tensor(attribute.as_tensor())
         else:
@@ -300,6 +356,8 @@ def _attributes(node: ir.Node, lowering: Lowering) -> dict[str, Any]:
             )
     if lowering.asks_for("outputs"):
         attributes["outputs"] = len(node.outputs)
+    if lowering.asks_for("name"):
+        attributes["name"] = node.outputs[0].name or ""
     if lowering.asks_for("types"):
         attributes["types"] = tuple(None if value is None else value.dtype for value in node.inputs)
     return attributes

@@ -63,9 +63,15 @@ class Modes:
         self.restored: list[tuple[BatchNorm, list[str]]] = []
         self.dropouts: list[tuple[nn.Dropout, Drop]] = []
 
-    def prepared(self, values: Sequence[str] = ()) -> ir.Model:
-        """A copy of the model with these nodes moved to `DOMAIN`, and some intermediate values as further outputs."""
+    def prepared(self, values: Sequence[str] = (), ends: Sequence[str] = ()) -> ir.Model:
+        """A copy of the model with these nodes moved to `DOMAIN`, and some intermediate values as further outputs.
+
+        `ends`: the values that are outputs in the place of the model's own.
+        """
         copy = self._model.clone()
+        if ends:
+            made = {value.name: value for node in copy.graph for value in node.outputs}
+            copy.graph.outputs[:] = [made[name] for name in ends]
         copy.opset_imports[DOMAIN] = 1
         pairs = list(zip(self._model.graph, copy.graph, strict=True))
         for node, twin in pairs:

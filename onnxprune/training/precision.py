@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from onnxprune.training.losses import Outputs
+from onnxprune.training.running import run
 from onnxprune.training.samples import Samples
 
 
@@ -25,7 +26,7 @@ class Precision:
     def outputs(self, module: nn.Module, samples: Samples) -> Outputs:
         """A module's outputs, samples along the first axis; bfloat16 ones as float32, for the losses."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.name == "bfloat16"):
-            outputs = module(*samples.feeds())
+            outputs = run(module, samples.feeds())
         rows = samples.rows(outputs, self.names)
         return tuple(output.float() if output.dtype == torch.bfloat16 else output for output in rows)
 

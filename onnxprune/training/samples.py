@@ -20,6 +20,8 @@ ORDER, MIXTURE, DROPOUT, AUGMENTATION = range(4)
 Labels = dict[str, Any]
 """By output, "" for the first one: int64, float32 or bool tensors, and arrays of texts."""
 
+Input = torch.Tensor | np.ndarray
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -28,9 +30,10 @@ class Samples:
     Samples lie along the first axis, but for inputs that go with every sample, as `axes` says. After mixup, the inputs
     are share * a + (1 - share) * b, with the labels of both. `scored`: the labels for metrics, where those for the loss
     are others. `numbers`: which samples of the training data these are, if their inputs are the same in every epoch.
+    Inputs of texts stay arrays.
     """
 
-    inputs: tuple[torch.Tensor, ...]
+    inputs: tuple[Input, ...]
     labels: Labels = field(default_factory=dict)
     other_labels: Labels = field(default_factory=dict)
     share: float = 1.0
@@ -45,7 +48,7 @@ class Samples:
         """A batch that one run is for, as tensors that share its memory."""
         names = tuple(spec.name for spec in specs)
         inputs = tuple(
-            _tensor(np.asarray(batch.inputs[name][0]) if batch.axes.of(name) is None else batch.inputs[name])
+            _given(np.asarray(batch.inputs[name][0]) if batch.axes.of(name) is None else batch.inputs[name])
             for name in names
         )
         labels = {key: _label_tensor(array) for key, array in (batch.given or batch.labels).items()}
@@ -54,7 +57,7 @@ class Samples:
 
     def batch(self, name: str) -> Batch:
         """As arrays again, for a metric."""
-        arrays = zip(self.names, (tensor.cpu().numpy() for tensor in self.inputs), strict=True)
+        arrays = zip(self.names, map(_array, self.inputs), strict=True)
         inputs = {
             key: repeated(array, len(self)) if self.axes.of(key) is None else array for key, array in arrays
         }
@@ -69,11 +72,11 @@ class Samples:
         """Whether an input has an axis of samples."""
         return self.axes.of(name) is not None
 
-    def feeds(self) -> tuple[torch.Tensor, ...]:
-        """The tensors that the model takes."""
+    def feeds(self) -> tuple[Input, ...]:
+        """The tensors, and arrays of texts, that the model takes."""
         return tuple(
-            tensor.movedim(0, axis) if (axis := self.axes.of(key)) else tensor
-            for key, tensor in zip(self.names, self.inputs, strict=True)
+            _moved(given, axis) if (axis := self.axes.of(key)) else given
+            for key, given in zip(self.names, self.inputs, strict=True)
         )
 
     def rows(self, outputs: Sequence[torch.Tensor], names: Sequence[str]) -> tuple[torch.Tensor, ...]:
@@ -98,7 +101,8 @@ class Samples:
             {key: change(part) if isinstance(part, torch.Tensor) else part for key, part in each.items()}
             for each in (self.labels, self.other_labels)
         )
-        return replace(self, inputs=tuple(map(change, self.inputs)), labels=labels, other_labels=others)
+        inputs = tuple(change(each) if isinstance(each, torch.Tensor) else each for each in self.inputs)
+        return replace(self, inputs=inputs, labels=labels, other_labels=others)
 
 
 def mix(batch: Samples, random: torch.Generator) -> Samples:
@@ -106,8 +110,8 @@ def mix(batch: Samples, random: torch.Generator) -> Samples:
     share = float(torch.rand((), generator=random))
     other = torch.randperm(len(batch), generator=random)
     inputs = tuple(
-        torch.lerp(tensor[other], tensor, share) if batch.counts(key) else tensor
-        for key, tensor in zip(batch.names, batch.inputs, strict=True)
+        torch.lerp(each[other], each, share) if isinstance(each, torch.Tensor) and batch.counts(key) else each
+        for key, each in zip(batch.names, batch.inputs, strict=True)
     )
     others = {
         key: labels[other if isinstance(labels, torch.Tensor) else other.numpy()]
@@ -126,13 +130,21 @@ def random_seed(*seeds: int) -> int:
     return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1)
 
 
+def _moved(given: Input, axis: int) -> Input:
+    return given.movedim(0, axis) if isinstance(given, torch.Tensor) else np.moveaxis(given, 0, axis)
+
+
+def _array(given: Input) -> np.ndarray:
+    return given.cpu().numpy() if isinstance(given, torch.Tensor) else given
+
+
+def _given(array: np.ndarray) -> Input:
+    return array if array.dtype.kind in "OSU" else _tensor(array)
+
+
 def _tensor(array: np.ndarray) -> torch.Tensor:
     # torch warns of arrays that it must not write to, such as broadcast or mapped ones.
     return torch.from_numpy(array if array.flags.writeable else array.copy())
-
-
-def _array(labels: torch.Tensor | np.ndarray) -> np.ndarray:
-    return labels.cpu().numpy() if isinstance(labels, torch.Tensor) else labels
 
 
 def _label_tensor(labels: np.ndarray) -> torch.Tensor | np.ndarray:

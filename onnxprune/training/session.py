@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
+from torch import fx
 
-from onnxprune.config.training import FineTuneSettings, TrainingSettings
+from onnxprune.config.training import FineTuneSettings, LossSettings, TrainingSettings
+from onnxprune.data.batch import Batch
+from onnxprune.data.specs import input_specs
 from onnxprune.errors import NotFiniteError, SettingError
 from onnxprune.model.aside import serialized
 from onnxprune.pruning.pruner import Arrays, Pruner
 from onnxprune.pruning.schedule import PruningStep, Schedule
 from onnxprune.pruning.selectors import select
 from onnxprune.training.distributed import same_everywhere
+from onnxprune.training.ends import Ends, until
 from onnxprune.training.exchange import borrowed, give_back, take
 from onnxprune.training.features import features
 from onnxprune.training.graph import channels_last, to_torch
@@ -23,6 +29,8 @@ from onnxprune.training.masking import Gradients, Masking, Returned
 from onnxprune.training.modes import Modes, shrunk
 from onnxprune.training.norms import restored_norms
 from onnxprune.training.optimization import forget
+from onnxprune.training.running import run
+from onnxprune.training.samples import Samples
 
 # Positions on the schedule are sums of fractions.
 EXACT = 1e-6
@@ -31,19 +39,18 @@ EXACT = 1e-6
 class PruningSession:
     """A model as a torch module that is pruned on a schedule while a training loop updates the remaining weights.
 
-    `module` takes the graph's inputs in order and returns a tuple of its outputs; its parameters and masks have the
+    `module` takes the graph's inputs in order and returns a tuple of its outputs; those without a gradient are replaced
+    by what leads to them, see `ends`. Its parameters and masks have the
     names of the initializers (`fc1.weight`, `fc1.weight_mask`). Call `start()` before the training, `step()` after
     every step of the optimizer, and `finish()` at the end. The model is pruned in place.
     """
 
     def __init__(self, model: ir.Model, pruner: Pruner, schedule: Schedule, settings: FineTuneSettings):
         modes = Modes(model, settings.batch_norm, _dropouts(pruner, settings))
-        pruned = {weight.value.name or "" for weight in pruner.weights}
-        graph = to_torch(modes.prepared(features(model, settings)), pruned)
-        modes.install(graph)
-        self.module = channels_last(graph)
+        self.embeddings = {weight.value.name or "" for weight in pruner.weights}
+        self.module, self.ends = training_graph(model, modes, settings, self.embeddings)
         self.modes = modes
-        self.parameters = borrowed(self.module, model, pruned)
+        self.parameters = borrowed(self.module, model, self.embeddings)
         for norm in restored_norms(model):
             # The norm takes the mean away, and with it the bias.
             self.parameters[norm.layer.bias].requires_grad_(False)
@@ -120,6 +127,14 @@ class PruningSession:
     def _tensors(self) -> dict[str, torch.Tensor]:
         state = self.module.state_dict()
         return {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
+
+    def outputs_of(self, batch: Batch) -> list[np.ndarray]:
+        """The outputs of the module, as it is, for samples that one run is for; these are along the first axis."""
+        specs = input_specs(self.model)
+        with torch.no_grad():
+            samples = Samples.of(batch, specs)
+            outputs = samples.rows(run(self.module, samples.feeds()), self.ends.names)
+        return [output.cpu().numpy() for output in outputs]
 
     @property
     def settled(self) -> bool:
@@ -222,6 +237,38 @@ class PruningSession:
                 dropout.p = shrunk(drop.ratio, self._masking.density(drop.weight))
         if self.settled:
             self._masking.settle()
+
+
+def training_graph(
+    model: ir.Model, modes: Modes, settings: LossSettings, embeddings: Collection[str]
+) -> tuple[fx.GraphModule, Ends]:
+    """The module of a model for training, and what it gives; --distill-features follow. `embeddings`: see `to_torch`.
+
+    Raises:
+        UnsupportedOperatorError: an operator between the weights has no entry in the table.
+        SettingError: --train-until names nothing, or what no gradient comes from.
+    """
+    name = settings.train_until
+    named = [] if name is None else until(model, name)
+    prepared = modes.prepared(features(model, settings), [value.name or "" for value in named])
+    graph = to_torch(prepared, embeddings, [value.name or "" for value in named or model.graph.outputs])
+    modes.install(graph)
+    ends: Ends = graph.meta["ends"]
+    if name is None:
+        return channels_last(graph), ends
+    if ends.stand_ins:
+        raise SettingError(
+            f"--train-until {name}: it has no gradient; give a node before it, such as the one that makes "
+            f"{', '.join(each for found in ends.stand_ins.values() for each in found) or 'its inputs'}"
+        )
+    used = {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
+    behind = not used.issuperset(graph.meta["parameters"].values())
+    # Labels of an output with weights before it are not those of what these weights read.
+    stand_ins: tuple[str, ...] = () if behind else ends.names
+    replaced = {
+        output.name or "": stand_ins for output in model.graph.outputs if output.name not in ends.names
+    }
+    return channels_last(graph), replace(ends, stand_ins=replaced, weights_behind=behind)
 
 
 def _possible(schedule: Schedule, pruner: Pruner) -> tuple[PruningStep, ...]:

@@ -9,15 +9,13 @@ from torch import nn
 
 from onnxprune.config.training import LossSettings
 from onnxprune.training.distributed import Processes
-from onnxprune.training.features import features
 from onnxprune.training.feed import Feed, in_order
-from onnxprune.training.graph import channels_last, to_torch
 from onnxprune.training.losses import Outputs
 from onnxprune.training.modes import Modes
 from onnxprune.training.norms import fold_norms
 from onnxprune.training.precision import Precision
 from onnxprune.training.samples import Samples
-from onnxprune.training.session import PruningSession
+from onnxprune.training.session import PruningSession, training_graph
 
 # Samples in a forward pass without gradients.
 FORWARD_SAMPLES = 256
@@ -35,9 +33,7 @@ def teacher_module(session: PruningSession, settings: LossSettings) -> nn.Module
     model = session.model.clone()
     fold_norms(model)
     modes = Modes(model, "frozen", ())
-    graph = to_torch(modes.prepared(features(model, settings)))
-    modes.install(graph)
-    return channels_last(graph)
+    return training_graph(model, modes, settings, session.embeddings)[0]
 
 
 class Teacher:
@@ -47,6 +43,11 @@ class Teacher:
         self._module = module.to(precision.device).requires_grad_(False).eval()
         self._precision = precision
         self._kept: Outputs = ()
+
+    @property
+    def device(self) -> torch.device:
+        """Where its outputs are."""
+        return self._precision.device
 
     def __call__(self, samples: Samples) -> Outputs:
         """The outputs for a batch, without gradients; for training samples those that are kept."""
@@ -94,7 +95,7 @@ class KeptInOrder:
     def outputs(self, number: int, samples: Samples, teacher: Teacher) -> Outputs:
         """The outputs for the batch with this number, counted from 0."""
         if number < len(self._kept):
-            return tuple(output.to(samples.inputs[0].device) for output in self._kept[number])
+            return tuple(output.to(teacher.device) for output in self._kept[number])
         outputs = teacher(samples)
         if number == len(self._kept) and _bytes(outputs) <= self._room:
             self._room -= _bytes(outputs)

@@ -14,7 +14,7 @@ from onnxprune.training.distributed import Processes
 from onnxprune.training.feed import Feed, in_order
 from onnxprune.training.losses import Objective, Outputs
 from onnxprune.training.precision import Precision
-from onnxprune.training.samples import Samples
+from onnxprune.training.samples import Input, Samples
 from onnxprune.training.scoring import MakeScorer
 from onnxprune.training.session import PruningSession
 from onnxprune.training.teacher import FORWARD_SAMPLES, KeptInOrder, Teacher
@@ -79,7 +79,7 @@ class Validation:
         for samples in in_order(self._data, training.specs, FORWARD_SAMPLES, training.workers):
             yield samples.to(self._processes.device)
 
-    def statistics_inputs(self) -> Iterator[tuple[torch.Tensor, ...]]:
+    def statistics_inputs(self) -> Iterator[tuple[Input, ...]]:
         """The inputs that statistics of norms are measured on: this process's part of batches of the first epoch."""
         some = self._training.some(0, min(ESTIMATION_BATCHES, self._training.an_epoch))
         return (samples.to(self._processes.device).feeds() for runs in some for samples in runs)
@@ -107,7 +107,7 @@ class Validation:
             followed = self._kept.outputs(number, samples, teacher) if objective.distill > 0 else None
             loss += len(samples) * float(objective(outputs, samples, followed))
             count += len(samples)
-            arrays = [output.cpu().numpy() for output in outputs[: len(session.model.graph.outputs)]]
+            arrays = [output.cpu().numpy() for output in outputs[: len(session.ends.names)]]
             scorer.add(arrays, samples.batch(self._data.name))
         total, samples_of_all = self._processes.total(loss), self._processes.total(count)
         result = scorer.merged(self._processes.gather(scorer.records()))

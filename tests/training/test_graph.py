@@ -451,3 +451,30 @@ def test_a_weight_that_no_output_needs_is_a_parameter_without_a_gradient() -> No
     assert parameters(module) == ["w", "idle"]
     module(torch.from_numpy(normal(2, 4)))[0].sum().backward()
     assert module.get_parameter("idle").grad is None
+
+
+@pytest.mark.parametrize("op_type", ["RandomNormalLike", "RandomUniformLike"])
+def test_noise_is_the_same_in_every_run_and_other_for_each_node(op_type: str) -> None:
+    settings = {"mean": 1.0, "scale": 2.0} if op_type == "RandomNormalLike" else {"low": -1.0, "high": 3.0}
+    nodes = [
+        node("MatMul", "x w", "h"),
+        node(op_type, "h", "one", **settings),
+        node(op_type, "h", "other", **settings),
+        node("Sub", "one other", "noise"),
+        node("Mul", "h one", "y"),
+    ]
+    weights = {"w": normal(4, 300)}
+    model = model_of(
+        nodes, [floats("x", "N", 4)], [floats(name, "N", 300) for name in ("y", "one", "noise")], weights
+    )
+    module = to_torch(ir.from_proto(model))
+    x = torch.from_numpy(normal(50, 4, seed=1))
+    y, one, noise = module(x)
+    for first, again in zip((y, one, noise), module(x), strict=True):
+        assert torch.equal(first, again)
+    assert noise.abs().mean() > 0.5
+    assert abs(float(one.mean()) - 1) < 0.1
+    deviation = 2 if op_type == "RandomNormalLike" else 4 / 12**0.5
+    assert abs(float(one.std()) - deviation) < 0.1
+    y.sum().backward()
+    torch.testing.assert_close(module.w.grad, x.t() @ one)

@@ -15,7 +15,7 @@ from onnxprune.training.ops.indexing import gather, scatter_nd, slice_axes
 from onnxprune.training.ops.linear import gemm
 from onnxprune.training.ops.normalization import layer_normalization, local_response_normalization
 from onnxprune.training.ops.padding import pad
-from onnxprune.training.ops.pooling import average_pool, lp_pool, max_pool
+from onnxprune.training.ops.pooling import average_pool, lp_pool, max_pool, max_unpool
 from onnxprune.training.ops.quantization import dequantize_linear, quantize_linear
 from onnxprune.training.ops.recurrent import gru, lstm
 from onnxprune.training.ops.resizing import resize
@@ -48,6 +48,10 @@ CASES: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
         (doubles(1, 1, 5, 5),),
     ),
     "lp pool": (lambda x: lp_pool(x, kernel_shape=(2, 2), p=3), (doubles(1, 1, 4, 4),)),
+    "max unpool": (
+        lambda x: max_unpool(x, torch.tensor([[[[0, 3], [9, 14]]]]), kernel_shape=(2, 2), strides=(2, 2)),
+        (doubles(1, 1, 2, 2),),
+    ),
     "prelu": (prelu, (doubles(2, 3, 2), doubles(3, 1))),
     "softmax of opset 11": (lambda x: softmax_of_matrix(x, axis=1), (doubles(2, 3, 2),)),
     "layer norm": (lambda x, s, b: layer_normalization(x, s, b)[0], (doubles(3, 4), doubles(4), doubles(4))),

@@ -113,7 +113,7 @@ def log_softmax(x: Tensor, *, axis: int = -1) -> Tensor:
     return torch.log_softmax(x, axis)
 
 
-@lowers("Hardmax", since=13)
+@lowers("Hardmax", since=13, gradients=())
 @opaque
 def hardmax(x: Tensor, *, axis: int = -1) -> Tensor:
     """1 at the first maximum along one axis, else 0 (ONNX Hardmax-13)."""
@@ -132,7 +132,7 @@ def log_softmax_of_matrix(x: Tensor, *, axis: int = 1) -> Tensor:
     return torch.log_softmax(_matrix(x, axis), -1).reshape(x.shape)
 
 
-@lowers("Hardmax", since=1)
+@lowers("Hardmax", since=1, gradients=())
 def hardmax_of_matrix(x: Tensor, *, axis: int = 1) -> Tensor:
     """Hardmax over all axes from `axis` on (ONNX Hardmax-11)."""
     return hardmax(_matrix(x, axis)).reshape(x.shape)

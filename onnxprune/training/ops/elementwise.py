@@ -58,8 +58,14 @@ _SAME_IN_TORCH: dict[tuple[str, int], Any] = {
     ("Xor", 7): torch.logical_xor,
 }
 
+# Those whose gradient is zero or none.
+_STEPS = frozenset(
+    {"And", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Ceil", "Equal", "Floor", "Greater"}
+    | {"GreaterOrEqual", "IsNaN", "Less", "LessOrEqual", "Not", "Or", "Round", "Sign", "Xor"}
+)
+
 for (_op_type, _since), _function in _SAME_IN_TORCH.items():
-    lowers(_op_type, since=_since)(_function)
+    lowers(_op_type, since=_since, gradients=() if _op_type in _STEPS else None)(_function)
 
 
 @lowers("Div", since=7)
@@ -82,7 +88,7 @@ def power(base: Tensor, exponent: Tensor) -> Tensor:
     return torch.pow(base, exponent).to(base.dtype)
 
 
-@lowers("BitShift", since=11)
+@lowers("BitShift", since=11, gradients=())
 @opaque
 def bit_shift(a: Tensor, b: Tensor, *, direction: str) -> Tensor:
     """a << b or a >> b of unsigned integers (ONNX BitShift-11), in int64: torch shifts few unsigned types."""
@@ -90,7 +96,7 @@ def bit_shift(a: Tensor, b: Tensor, *, direction: str) -> Tensor:
     return shift(a.to(torch.int64), b.to(torch.int64)).to(a.dtype)
 
 
-@lowers("IsInf", since=10)
+@lowers("IsInf", since=10, gradients=())
 def is_infinite(x: Tensor, *, detect_negative: int = 1, detect_positive: int = 1) -> Tensor:
     """Whether an element is infinite, of the signs asked for (ONNX IsInf-20)."""
     if detect_negative and detect_positive:
@@ -148,7 +154,7 @@ def cast_like(x: Tensor, target: Tensor, *, saturate: int = 1, round_mode: str =
     return x.to(target.dtype)
 
 
-@lowers("Dropout", since=7, several=True)
+@lowers("Dropout", since=7, several=True, gradients=(0,))
 def dropout(
     x: Tensor, ratio: float = 0.5, training_mode: Tensor | None = None, *, seed: int = 0
 ) -> tuple[Tensor, Tensor]:

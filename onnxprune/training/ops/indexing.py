@@ -115,7 +115,7 @@ def one_hot(indices: Tensor, depth: Any, values: Tensor, *, axis: int = -1) -> T
     return torch.where(hot, values[1], values[0])
 
 
-@lowers("NonZero", since=9)
+@lowers("NonZero", since=9, gradients=())
 def non_zero(x: Tensor) -> Tensor:
     """The places of the non-zero elements, (rank, count) int64 (ONNX NonZero-13)."""
     return torch.nonzero(x).t()

@@ -16,7 +16,7 @@ _MAX_POOLS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _AVERAGE_POOLS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
-@lowers("MaxPool", since=1, several=True)
+@lowers("MaxPool", since=1, several=True, gradients=(0,))
 def max_pool(
     x: Tensor,
     *,
@@ -80,6 +80,34 @@ def _max_pool_of_padded(
         flat = flat * size + place
     planes = torch.arange(x.shape[0] * x.shape[1], device=x.device) * sizes.numel()
     return largest, flat + planes.reshape(x.shape[0], x.shape[1], *(1,) * len(kernel))
+
+
+@lowers("MaxUnpool", since=9, static=(2,))
+@opaque
+def max_unpool(
+    x: Tensor,
+    places: Tensor,
+    output_shape: Sequence[int] | None = None,
+    *,
+    kernel_shape: Sequence[int],
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> Tensor:
+    """Elements back at their places in the flattened input of a MaxPool, 0 elsewhere (ONNX MaxUnpool-22).
+
+    With `output_shape`, places are those in the flattened output, as in onnxruntime.
+    """
+    rank = len(kernel_shape)
+    strides, pads = strides or (1,) * rank, pads or (0,) * 2 * rank
+    sizes = [
+        (size - 1) * stride + kernel - begin - end
+        for size, stride, kernel, begin, end in zip(
+            x.shape[2:], strides, kernel_shape, pads[:rank], pads[rank:], strict=True
+        )
+    ]
+    shape = list(output_shape or (*x.shape[:2], *sizes))
+    flat = torch.zeros(math.prod(shape), dtype=x.dtype, device=x.device)
+    return flat.scatter(0, places.flatten(), x.flatten()).reshape(shape)
 
 
 @lowers("AveragePool", since=7)

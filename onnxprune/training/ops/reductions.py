@@ -116,14 +116,14 @@ def reduce_log_sum_exp(
     return torch.logsumexp(*_over(x, axes, keepdims, noop_with_empty_axes))
 
 
-@lowers("ArgMax", since=1)
+@lowers("ArgMax", since=1, gradients=())
 @opaque
 def arg_max(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
     """The place of the maximum along one axis, the first or the last of equals (ONNX ArgMax-13)."""
     return _place(torch.argmax, x, axis, keepdims, select_last_index)
 
 
-@lowers("ArgMin", since=1)
+@lowers("ArgMin", since=1, gradients=())
 @opaque
 def arg_min(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
     """The place of the minimum along one axis, the first or the last of equals (ONNX ArgMin-13)."""
@@ -160,8 +160,8 @@ def cumulative_product(x: Tensor, axis: Any, *, exclusive: int = 0, reverse: int
     return products.flip(axis) if reverse else products
 
 
-@lowers("TopK", since=1, several=True)
-@lowers("TopK", since=10, static=(1,), several=True)
+@lowers("TopK", since=1, several=True, gradients=(0,))
+@lowers("TopK", since=10, static=(1,), several=True, gradients=(0,))
 def top_k(x: Tensor, k: Any, *, axis: int = -1, largest: int = 1, sorted: int = 1) -> tuple[Tensor, Tensor]:
     """The k largest or smallest elements along one axis and their places, of equals the first (ONNX TopK-11)."""
     ordered = torch.sort(x, dim=axis, descending=bool(largest), stable=True)

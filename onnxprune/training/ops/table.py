@@ -21,8 +21,9 @@ class Lowering:
     as keywords; an attribute that became an input in a later opset is one parameter for both.
     `trains` are the input indices whose constants are trained, `static` those that the function reads as
     Python numbers or lists. `moves`: the output has the first input's elements, reordered or reshaped.
+    `gradients`: the outputs that have a gradient, all by default.
     `several`: the function returns a tuple, one element per output. A parameter `outputs` receives the number
-    of outputs, `types` the ONNX types of the inputs (None where unknown).
+    of outputs, `types` the ONNX types of the inputs (None where unknown), `name` the name of the first output.
     """
 
     function: Function
@@ -31,6 +32,7 @@ class Lowering:
     static: tuple[int, ...]
     moves: bool
     several: bool
+    gradients: tuple[int, ...] | None = None
 
     @functools.cached_property
     def _parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -61,12 +63,13 @@ def lowers(
     static: tuple[int, ...] = (),
     moves: bool = False,
     several: bool = False,
+    gradients: tuple[int, ...] | None = None,
 ) -> Callable[[Function], Function]:
     """Register a function as the translation of `op_type` from opset `since` on."""
 
     def enter(function: Function) -> Function:
         entries = _LOWERINGS.setdefault((domain, op_type), [])
-        entries.append(Lowering(function, since, trains, static, moves, several))
+        entries.append(Lowering(function, since, trains, static, moves, several, gradients))
         entries.sort(key=lambda entry: entry.since)
         return function
 
