@@ -5,7 +5,7 @@ Mirrored digits are wrong, mirrored cats are not. The model itself knows which d
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import onnxruntime as ort
@@ -46,19 +46,15 @@ def safe_augmentation(session: ort.InferenceSession, data: Dataset, specs: list[
         spec, axis = image_input(first, specs)
         # The height: colors are before it or behind the width.
         side = first.inputs[spec.name].shape[2 if axis == 1 else 1]
-        plain = _classes(session, some, specs, key, None)
+        plain = _answers(session, some.batches(BATCH_SAMPLES), key)
         if plain is None:
             return NONE
-        truth = (
-            plain
-            if form is None
-            else np.concatenate([batch.labels[key] for batch in some.batches(len(some))])
-        )
-        least = np.mean(plain == truth.reshape(-1)) - (MOST_CHANGED if form is None else MOST_WORSE)
+        classes, truth = plain
+        least = np.mean(classes == truth) - (MOST_CHANGED if form is None else MOST_WORSE)
         found = []
         for text in ("flip", f"crop:{max(1, round(MOVED * side))}"):
-            classes = _classes(session, some, specs, key, Augmentation.parse(text))
-            if classes is not None and np.mean(classes == truth.reshape(-1)) >= least:
+            changed = _answers(session, _augmented(some, specs, Augmentation.parse(text)), key)
+            if changed is not None and np.mean(changed[0] == truth) >= least:
                 found.append(text)
     except OnnxPruneError:
         # No image input, or no torchvision: the model is trained on the images as they are.
@@ -66,35 +62,26 @@ def safe_augmentation(session: ort.InferenceSession, data: Dataset, specs: list[
     return ",".join(found) or NONE
 
 
-def _classes(
-    session: ort.InferenceSession,
-    data: Dataset,
-    specs: list[InputSpec],
-    key: str,
-    augmentation: Augmentation | None,
-) -> np.ndarray | None:
-    """The class that the model finds in each sample; None where the output is no row of classes."""
+def _answers(
+    session: ort.InferenceSession, batches: Iterable[Batch], key: str
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The class that the model finds in each sample, and the class of its label, or without labels the same.
+
+    None where the output is no row of classes.
+    """
     names = [output.name for output in session.get_outputs()]
-    found = []
-    for batch in _batches(data, specs, augmentation):
+    found, labels = [], []
+    for batch in batches:
         output = run_batch(session, batch)[names.index(key) if key else 0]
-        if (
-            not isinstance(output, np.ndarray)
-            or output.dtype.kind != "f"
-            or output.ndim < 2
-            or output.shape[1] < 2
-        ):
-            return None
-        if output.size != len(batch) * output.shape[1]:
+        rows = isinstance(output, np.ndarray) and output.dtype.kind == "f" and output.ndim > 1
+        if not rows or output.shape[1] < 2 or output.size != len(batch) * output.shape[1]:
             return None
         found.append(output.argmax(1).reshape(-1))
-    return np.concatenate(found)
+        labels.append(batch.labels[key].reshape(-1) if batch.labels else found[-1])
+    return np.concatenate(found), np.concatenate(labels)
 
 
-def _batches(data: Dataset, specs: list[InputSpec], augmentation: Augmentation | None) -> Iterator[Batch]:
-    if augmentation is None:
-        yield from data.batches(BATCH_SAMPLES)
-        return
+def _augmented(data: Dataset, specs: list[InputSpec], augmentation: Augmentation) -> Iterator[Batch]:
     numbers = data.numbers()
     for start in range(0, len(numbers), BATCH_SAMPLES):
         part = numbers[start : start + BATCH_SAMPLES]
