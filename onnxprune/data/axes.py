@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.data.labels import is_label
+from onnxprune.data.padding import Padding
 from onnxprune.data.ragged import is_ragged, repeated
 from onnxprune.data.rows import RowFile, Rows
 from onnxprune.data.specs import Dim, InputSpec
@@ -29,13 +30,14 @@ class BatchAxes:
 
     An input without one goes with every sample of a run. Of an input or labels that are not named it is the first axis,
     of an output the first one that has as many positions as the run has samples. `size`: of how many samples every run
-    is, where the model fixes it; None: any number.
+    is, where the model fixes it; None: any number. `padding`: what is cut off of the samples of a run.
     """
 
     inputs: Choice = field(default_factory=dict)
     outputs: Choice = field(default_factory=dict)
     labels: Choice = field(default_factory=dict)
     size: int | None = None
+    padding: Padding | None = None
 
     @property
     def whole(self) -> bool:

@@ -43,19 +43,31 @@ class Batch:
     def places(self, most: int, *, ordered: bool = True) -> Iterator[np.ndarray | slice]:
         """The samples of batches of at most `most` that a model can be run on; the last one may be too small.
 
-        `ordered`: in their order, so that only neighbors of one shape are together.
+        `ordered`: in their order, so that only neighbors of one shape are together; else sequences of similar length.
         """
         size = self.axes.size or most
         labels = {f"label {key}": array for key, array in self.labels.items()}
         given = {f"given {key}": array for key, array in self.given.items()}
-        for index in alike(self.inputs | labels | given, self.axes.shared(), ordered=ordered):
+        for index in self._alike(self.inputs | labels | given, ordered):
             count = len(self) if index is None else len(index)
             parts = (slice(start, min(start + size, count)) for start in range(0, count, size))
             yield from parts if index is None else (index[part] for part in parts)
 
+    def _alike(self, arrays: Mapping[str, np.ndarray], ordered: bool) -> Iterator[np.ndarray | None]:
+        padding = self.axes.padding
+        for index in alike(arrays, self.axes.shared(), ordered=ordered):
+            if padding is None or ordered:
+                yield index
+                continue
+            every = np.arange(len(self)) if index is None else index
+            inputs = {padding.mask: dense(taken(self.inputs[padding.mask], every))}
+            yield from (every[part] for part in padding.by_length(inputs))
+
     def at(self, index: np.ndarray | slice) -> Batch:
-        """The samples at `index`, which are of one shape."""
-        return self._each(lambda array: dense(taken(array, index)))
+        """The samples at `index`, which are of one shape, without the padding that all of them have."""
+        batch = self._each(lambda array: dense(taken(array, index)))
+        padding = self.axes.padding
+        return batch if padding is None else replace(batch, inputs=padding.cut(batch.inputs))
 
     def runs(self, most: int) -> Iterator[Batch]:
         """The batches of `places`."""

@@ -25,6 +25,7 @@ from onnxprune.job.kernels import place_kernels, same_outputs
 from onnxprune.job.losses import loss_notes
 from onnxprune.job.measure import make_plan
 from onnxprune.job.notes import notes, outcome_notes
+from onnxprune.job.padding import cut_padding
 from onnxprune.job.pruner import usable_weights
 from onnxprune.job.quantize import Quantization
 from onnxprune.job.records import Records
@@ -82,6 +83,7 @@ def run(
                 deadline = training_deadline(begun, config.seconds, baseline, data)
             dense = records.baseline(model, origin, sample)
             freed, fitting, sizes = free_batch(model, baseline, data)
+            fitting, lengths = cut_padding(model, baseline, fitting)
             # Its weights would stay in memory beside those that are pruned.
             del baseline
             free_memory()
@@ -134,6 +136,7 @@ def run(
                 *warnings,
                 *choices,
                 *sizes,
+                *lengths,
                 *accumulation_notes(fitting, config),
                 *((tuned.diverged,) if tuned.diverged else ()),
                 *tuned.notes,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from onnxprune.config.training import LossSettings
+from onnxprune.data.dataset import Dataset
 from onnxprune.training.distributed import Processes
 from onnxprune.training.feed import Feed, in_order
 from onnxprune.training.losses import Outputs
@@ -78,10 +80,23 @@ class Teacher:
             outputs = self(samples.to(self._precision.device))
             by_sample = all(output.shape[:1] == (len(samples),) for output in outputs)
             alike = not found or [each.shape[1:] for each in outputs] == [each.shape[1:] for each in found[0]]
+            if not found and self._has_positions(samples, data):
+                return None
             if not by_sample or not alike or _bytes(outputs) / len(samples) * len(training.data) > KEPT_BYTES:
                 return None
             found.append(tuple(output.cpu() for output in outputs))
         return found
+
+    def _has_positions(self, samples: Samples, data: Dataset) -> bool:
+        """Whether the shapes of the outputs follow those of a run whose padding is cut off."""
+        padding = data.run_axes.padding
+        if padding is None:
+            return False
+        inputs = dict(zip(samples.names, samples.inputs, strict=True))
+        shorter = replace(samples, inputs=tuple(padding.first(inputs, 1).values()))
+        runs = [self(each.to(self._precision.device)) for each in (samples, shorter)]
+        whole, cut = ([output.shape for output in outputs] for outputs in runs)
+        return inputs[padding.mask].shape[padding.axes[padding.mask]] == 1 or whole != cut
 
 
 class KeptInOrder:

@@ -1,0 +1,102 @@
+"""The padding of sequences is cut off for training and calibration where the model does not mind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+
+from onnxprune.data.batch import Batch
+from onnxprune.data.dataset import Dataset
+from onnxprune.data.padding import Padding, paddings
+from onnxprune.data.ragged import is_ragged
+from onnxprune.errors import OnnxPruneError
+from onnxprune.evaluation.runs import run_batch
+from onnxprune.job.inputs import JobData
+
+SAMPLES = 64
+# With more of the positions left, cutting does not pay.
+MOST_LEFT = 0.9
+# The largest difference, as a part of the largest value: other sizes are computed in another order.
+TOLERANCE = 1e-3
+
+
+def cut_padding(
+    model: ir.Model, baseline: ort.InferenceSession | None, data: JobData
+) -> tuple[JobData, tuple[str, ...]]:
+    """The data of a job that cuts padding off its runs, if there is training or calibration, and notes.
+
+    Where there are norms they measure what they are given, so padding stays; also where labels are of its positions.
+    """
+    given = data.training or data.calibration
+    norms = any(node.op_type == "BatchNormalization" for node in model.graph)
+    if baseline is None or given is None or given.source.sequential or given.axes.whole or norms:
+        return data, ()
+    some = given.spread(SAMPLES)
+    batch = some.read()
+    if any(map(is_ragged, (*batch.inputs.values(), *batch.labels.values()))):
+        return data, ()
+    for padding in paddings(data.specs, given.axes, batch.inputs):
+        left = float(padding.lengths(batch.inputs).mean() / _positions(batch, padding))
+        if left > MOST_LEFT or _labels_positions(batch, padding) or not _same(baseline, some, padding):
+            continue
+        note = (
+            f"Padding was cut off for training and calibration where {padding.mask!r} is zero, with equal outputs for "
+            f"{len(batch)} samples: {left:.0%} of the positions are left."
+        )
+        return _with(data, padding), (note,)
+    return data, ()
+
+
+def _positions(batch: Batch, padding: Padding) -> int:
+    return batch.inputs[padding.mask].shape[padding.axes[padding.mask]]
+
+
+def _labels_positions(batch: Batch, padding: Padding) -> bool:
+    """Whether labels may be of single positions."""
+    labels = (*batch.labels.values(), *batch.given.values())
+    return any(_positions(batch, padding) in array.shape[1:] for array in labels)
+
+
+def _same(baseline: ort.InferenceSession, some: Dataset, padding: Padding) -> bool:
+    """Whether the outputs are equal without padding; outputs of single positions, for those that are left."""
+    cut = replace(some, axes=replace(some.axes, padding=padding), freed=None)
+    whole = replace(some, freed=None)
+    try:
+        return all(
+            _equal(np.asarray(one), np.asarray(other))
+            for each in _single_runs(whole, cut)
+            for one, other in zip(*(run_batch(baseline, batch) for batch in each), strict=True)
+        )
+    except OnnxPruneError:
+        return False
+
+
+def _single_runs(whole: Dataset, cut: Dataset) -> Iterator[tuple[Batch, Batch]]:
+    """Each sample, or each run of a fixed size, as it is and without its padding."""
+    size = whole.axes.size or 1
+    return zip(whole.batches(size), cut.batches(size), strict=True)
+
+
+def _equal(one: np.ndarray, other: np.ndarray) -> bool:
+    if one.ndim != other.ndim or one.dtype.kind not in "iubf":
+        return False
+    same = one[tuple(slice(0, size) for size in other.shape)]
+    if same.shape != other.shape:
+        return False
+    if one.dtype.kind != "f":
+        return bool((same == other).all())
+    largest = float(np.abs(one).max(initial=0))
+    return bool(np.allclose(same, other, rtol=0, atol=TOLERANCE * largest, equal_nan=True))
+
+
+def _with(data: JobData, padding: Padding) -> JobData:
+    def cut(each: Dataset | None) -> Dataset | None:
+        return None if each is None else replace(each, freed=replace(each.run_axes, padding=padding))
+
+    return replace(
+        data, training=cut(data.training), validation=cut(data.validation), calibration=cut(data.calibration)
+    )
