@@ -195,10 +195,6 @@ def _times(pruning: PruningSettings, data: DataSettings, training: TrainingSetti
         timed and training.epochs is not None,
         "--time and --epochs both say how long to train: remove one",
     )
-    yield (
-        timed and pruning.searches,
-        "--time is for a job with a given rate: give --rate, or --epochs for the search",
-    )
 
 
 def _losses(data: DataSettings, losses: LossSettings) -> Rules:

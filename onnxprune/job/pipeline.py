@@ -79,8 +79,9 @@ def run(
             looks = context.looks and is_first_process()
             warnings = look(baseline, data, config) if baseline is not None and looks else ()
             deadline = None
-            if config.seconds is not None and baseline is not None:
-                deadline = training_deadline(begun, config.seconds, baseline, data)
+            seconds = config.seconds or context.seconds
+            if seconds is not None and baseline is not None:
+                deadline = training_deadline(begun, seconds, baseline, data)
             dense = records.baseline(model, origin, sample)
             freed, fitting, sizes = free_batch(model, baseline, data)
             fitting, lengths = cut_padding(model, baseline, fitting)

@@ -41,13 +41,14 @@ class Context:
     """The context of a job.
 
     In a search: its `settings`, its `trials` so far, and `start`, the checkpoint of a trial at a lower rate, whose
-    weights and masks this job starts from. `data`: the data of --data, if it has been read already. `looks`:
-    whether the job tells how good the input model is before it starts.
+    weights and masks this job starts from, and `seconds`, the part of --time that is this job's. `data`: the data of
+    --data, if it has been read already. `looks`: whether the job tells how good the input model is before it starts.
     """
 
     settings: PruneConfig | None = None
     trials: tuple[dict[str, Any], ...] = ()
     start: Path | None = None
+    seconds: float | None = None
     data: Dataset | None = None
     looks: bool = True
 

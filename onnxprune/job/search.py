@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -37,7 +38,7 @@ from onnxprune.job.parcel import sendable
 from onnxprune.job.pipeline import run
 from onnxprune.job.requirements import check_requirements
 from onnxprune.job.result import Context, Progress, Result
-from onnxprune.job.settling import settled_beforehand
+from onnxprune.job.settling import as_settled, settled_beforehand
 from onnxprune.job.trials import (
     Attempt,
     Experiment,
@@ -54,6 +55,9 @@ from onnxprune.system.trust import trust
 
 # Rates of each round after the first; the last one is trained for all of --epochs.
 ROUNDS = (4, 2, 1)
+# Of --time, the part for the trials: what is left writes and evaluates the model.
+TRIALS_PART = 0.95
+LEAST_SECONDS = 1.0
 # The first round tries this range of halvings of the weights, and stops after `MOST_FAILURES` failures in a row.
 FIRST_HALVINGS, LAST_HALVINGS = 2, 10
 MOST_FAILURES = 2
@@ -66,6 +70,7 @@ def search(source: ModelLike, target: Path | None, config: PruneConfig, progress
         ValidationError: none does; the target is not changed.
         OnnxPruneError: what is wrong, and how to fix it.
     """
+    begun = time.monotonic()
     check_requirements(config)
     trust(config.allow_links, config.custom_ops)
     if not is_only_process():
@@ -86,11 +91,13 @@ def search(source: ModelLike, target: Path | None, config: PruneConfig, progress
             "--max-drop": config.max_drop,
             "--max-loss": config.max_loss,
         }
-        config = settled_beforehand(source, config)
+        config, settings = settled_beforehand(source, config), config
         helpers = stack.enter_context(hired(config.workers, config.device, max(ROUNDS)))
         frontier = Frontier.begin(folder, about, config.resume)
         try:
-            result = _Searcher(source, origin, config, frontier, helpers, progress).find(target)
+            deadline = None if settings.seconds is None else begun + TRIALS_PART * settings.seconds
+            searcher = _Searcher(source, origin, config, frontier, helpers, progress, deadline)
+            result = searcher.find(target, as_settled(settings, config))
         finally:
             if not frontier.trials:
                 frontier.discard()
@@ -101,7 +108,10 @@ def search(source: ModelLike, target: Path | None, config: PruneConfig, progress
 
 
 class _Searcher:
-    """One search; rates are given as halvings h of the weights: the rate is 1 - 2^-h."""
+    """One search; rates are given as halvings h of the weights: the rate is 1 - 2^-h.
+
+    `deadline`: of the trials, by `time.monotonic()`.
+    """
 
     def __init__(
         self,
@@ -111,9 +121,11 @@ class _Searcher:
         frontier: Frontier,
         workers: Workers,
         progress: Progress,
+        deadline: float | None = None,
     ):
         self._source = source
         self._config = config
+        self._deadline = deadline
         # Known once the first trial tells how good the input model is.
         self._max_drop = math.inf
         self._frontier = frontier
@@ -131,10 +143,11 @@ class _Searcher:
         # The drop after one epoch of training without any pruning, at most.
         self._training_drop = 0.0
 
-    def find(self, target: Path | None) -> Result:
+    def find(self, target: Path | None, given: PruneConfig) -> Result:
+        """Search, and write the best model; `given`: the settings that it records."""
         lower, upper = self._descend()
-        for round_, rates in enumerate(ROUNDS, 1):
-            lower, upper = self._round(lower, upper, rates, self._epochs(round_))
+        for round_ in range(1, len(ROUNDS) + 1):
+            lower, upper = self._round(lower, upper, round_)
         chosen = best_within(self._trials, self._max_drop)
         if chosen is None or not chosen.rate:
             raise self._none_within(target)
@@ -145,7 +158,7 @@ class _Searcher:
         )
         settings = replace(settings, eval_data=self._config.eval_data, old_data=self._config.old_data)
         result = run(
-            self._source, target, settings, self._progress, Context(recorded_settings(self._config), trials)
+            self._source, target, settings, self._progress, Context(recorded_settings(given), trials)
         )
         self._frontier.finish()
         report = result.report
@@ -155,13 +168,13 @@ class _Searcher:
 
     def _descend(self) -> tuple[float, float]:
         """The first round: the most halvings that look possible, and the most that were tried."""
-        epochs = self._epochs(0)
-        (control,) = self._wave([0.0], epochs)
+        tried = range(FIRST_HALVINGS, LAST_HALVINGS + 1)
+        (control,) = self._wave([0.0], 0, len(tried) + 1)
         self._max_drop = self._limit(control.baseline)
-        self._training_drop = max(0.0, control.drop) * epochs
+        self._training_drop = max(0.0, control.drop) * control.epochs
         lower, chain = 0.0, []
-        for halvings in range(FIRST_HALVINGS, LAST_HALVINGS + 1):
-            chain += self._wave([halvings], epochs)
+        for halvings in tried:
+            chain += self._wave([halvings], 0, tried.stop - halvings)
             failures = self._failures(chain)
             if not failures:
                 lower = halvings
@@ -175,8 +188,9 @@ class _Searcher:
         limits = [drop, None if loss is None else loss * abs(baseline)]
         return min(limit for limit in limits if limit is not None)
 
-    def _round(self, lower: float, upper: float, rates: int, epochs: int) -> tuple[float, float]:
+    def _round(self, lower: float, upper: float, round_: int) -> tuple[float, float]:
         """A round of rates between one that looks possible and one that does not; returns both bounds, updated."""
+        rates = ROUNDS[round_ - 1]
         reached = best_within(self._trials, self._max_drop)
         possible = 0.0 if reached is None else _halvings(reached.rate)
         if possible >= lower - ROUNDING:
@@ -185,7 +199,12 @@ class _Searcher:
             # The lower bound only looks possible: it is tried again with longer training.
             steps = np.linspace(lower, upper, rates + 1)[:-1]
         most = max(1, rates // 2)
-        tried = self._wave(steps.tolist(), epochs, lambda trials: self._failures(trials) == most)
+        tried = self._wave(
+            steps.tolist(),
+            round_,
+            math.ceil(rates / self._workers.count),
+            lambda trials: self._failures(trials) == most,
+        )
         promising = [step for step, trial in zip(steps, tried, strict=False) if self._promising(trial)]
         possible = float(promising[-1]) if promising else possible
         return possible, float(steps[len(tried) - 1]) if self._failures(tried) == most else upper
@@ -204,13 +223,16 @@ class _Searcher:
     def _wave(
         self,
         steps: Sequence[float],
-        epochs: int,
+        round_: int,
+        turns: int,
         enough: Callable[[Sequence[Trial]], bool] = lambda trials: False,
     ) -> list[Trial]:
         """Try rates, all from trials before this wave; those after the first one at which it is `enough` do not count.
 
-        A trial that an interrupted run has recorded is looked up.
+        `turns`: how often the time of one trial passes until the round ends. A trial that an interrupted run has
+        recorded is looked up.
         """
+        epochs = self._epochs(round_)
         first = len(self._trials)
         attempts = [self._attempt(number, _rate(step), epochs) for number, step in enumerate(steps, first)]
         for attempt in attempts:
@@ -222,7 +244,11 @@ class _Searcher:
                 return self._trials[first:]
         if len(self._trials) == first + len(attempts):
             return self._trials[first:]
-        left = [self._packed(attempt) for attempt in attempts[len(self._trials) - first :]]
+        seconds = self._seconds(round_, turns)
+        left = [
+            self._packed(replace(attempt, seconds=seconds))
+            for attempt in attempts[len(self._trials) - first :]
+        ]
         outcomes = self._workers.perform(perform, self._experiment, left, self._progress, self._receive)
         with closing(outcomes):
             for performed in outcomes:
@@ -266,6 +292,16 @@ class _Searcher:
     def _epochs(self, round_: int) -> int:
         return max(1, round(settled(self._config.epochs) / 2 ** (len(ROUNDS) - round_)))
 
+    def _seconds(self, round_: int, turns: int) -> float | None:
+        """The time of each trial of a round, of what is left: in each round, twice that of the one before."""
+        if self._deadline is None:
+            return None
+        of_rounds = [
+            math.ceil(rates / self._workers.count) * 2**later for later, rates in enumerate(ROUNDS, 1)
+        ]
+        parts = turns * 2**round_ + sum(of_rounds[round_:])
+        return max(LEAST_SECONDS, (self._deadline - time.monotonic()) * 2**round_ / parts)
+
     def _notes(self, chosen: Trial) -> list[str]:
         text = partial(drop_text, chosen.metric)
         error = "" if chosen.drop_error is None else f" (standard error {text(chosen.drop_error)})"
@@ -288,10 +324,11 @@ class _Searcher:
     def _none_within(self, target: Path | None) -> ValidationError:
         nearest = min((trial for trial in self._trials if trial.rate), key=lambda trial: trial.drop)
         text = partial(drop_text, nearest.metric)
+        more = "--epochs" if self._deadline is None else "--time"
         return ValidationError(
             f"no trial has a drop of at most {text(self._max_drop)}: the closest of {len(self._trials)} has a drop of "
             f"{text(nearest.drop)} at a rate of {nearest.rate:.2%}; {target or 'no file'} was not written: give more "
-            "--epochs, a larger --max-drop, or --validation-data that the input model was not trained on"
+            f"{more}, a larger --max-drop, or --validation-data that the input model was not trained on"
         )
 
 

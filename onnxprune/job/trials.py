@@ -51,12 +51,16 @@ def threads_for(workers: Workers) -> int | None:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A trial to perform, and the states that it needs if it cannot read the frontier, by their names."""
+    """A trial to perform, and the states that it needs if it cannot read the frontier, by their names.
+
+    `seconds`: of its job, where the search has a time.
+    """
 
     number: int
     rate: float
     epochs: int
     start: int | None
+    seconds: float | None = None
     states: dict[str, bytes] = field(default_factory=dict, repr=False)
 
 
@@ -88,7 +92,12 @@ def perform(experiment: Experiment, attempt: Attempt, progress: Progress) -> Per
             folder / model_name(attempt.number),
             settings,
             report_progress,
-            Context(recorded_settings(experiment.config), start=start, looks=attempt.number == 0),
+            Context(
+                recorded_settings(experiment.config),
+                start=start,
+                seconds=attempt.seconds,
+                looks=attempt.number == 0,
+            ),
         ).report
         trial = _trial(attempt, report, time.perf_counter() - begun)
         names = model_name(attempt.number), state_name(attempt.number)

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -13,6 +15,8 @@ import onnxprune
 from onnxprune.commands.pick import pick
 from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import SettingError, ValidationError
+from onnxprune.job import search as search_module
+from onnxprune.job import trials
 from onnxprune.job.frontier import Frontier
 from onnxprune.job.pipeline import run
 from onnxprune.job.result import Context
@@ -83,6 +87,31 @@ def test_each_round_trains_half_as_many_rates_twice_as_long(searched):
     epochs = [trial["epochs"] for trial in searched[1].trials]
     assert sorted(set(epochs)) == [1, 2, 4, 8] and epochs == sorted(epochs)
     assert epochs.count(2) <= 4 and epochs.count(4) <= 2 and epochs.count(8) == 1
+
+
+def test_a_time_is_shared_among_the_trials_as_epochs_are(searched, tmp_path, monkeypatch):
+    clock, given = SimpleNamespace(now=0.0), []
+
+    def timed(experiment, attempt, progress):
+        clock.now += attempt.seconds
+        given.append((attempt.epochs, attempt.seconds))
+        return trials.perform(experiment, replace(attempt, seconds=None), progress)
+
+    monkeypatch.setattr(search_module, "perform", timed)
+    monkeypatch.setattr(search_module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    # Shares of the time stay those of the epochs; 5 % of it is left for the result.
+    report = search(searched[0], tmp_path / "out.onnx", time="1000s", epochs=None, batch_size=5).report
+    assert report.settings["time"] == "1000s" and report.settings["epochs"] is None
+    assert 900 < clock.now <= 950 + 1e-6
+    epochs, seconds = map(np.array, zip(*given, strict=True))
+    assert seconds[0] == pytest.approx(950 / 34) and (np.diff(seconds) >= -1e-9).all()
+    last, longest = seconds[-1], epochs.max()
+    assert last == pytest.approx(950 - seconds[:-1].sum()) and epochs[-1] == longest
+
+
+def test_a_search_with_a_time_ends(searched, tmp_path):
+    report = search(searched[0], tmp_path / "out.onnx", time="4s", epochs=None).report
+    assert any(trial["chosen"] for trial in report.trials)
 
 
 def test_a_trial_keeps_no_connection_that_its_starting_trial_removed(searched, tmp_path):
