@@ -9,6 +9,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "onnxprune"
 # From the top down: a room imports those of the floors below it.
 FLOORS = (
+    ("plugins",),
     ("cli",),
     ("commands",),
     ("job",),
