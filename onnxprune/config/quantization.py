@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnxprune.config.checks import AT_LEAST_0
 from onnxprune.config.declare import AUTO, Names, setting
 
 NO_QUANTIZATION = "none"
 QUANTIZATIONS = (NO_QUANTIZATION, "int8")
+QUANTIZATION_FORMS = ("qoperator", "qdq")
 QUANTIZATION_RANGES = (AUTO, "minmax", "percentile", "entropy")
 
 
@@ -36,6 +38,22 @@ class QuantizationSettings:
         (),
         "With --quantize: weights that stay in floats, as for --exclude. Repeatable.",
         metavar="SELECTOR",
+        trains=False,
+    )
+
+    quantize_form: str = setting(
+        "qoperator",
+        "With --quantize: operators of integers, such as QLinearConv (qoperator), which onnxruntime runs; or float "
+        "operators between QuantizeLinear and DequantizeLinear (qdq), which other runtimes read too.",
+        choices=QUANTIZATION_FORMS,
+        trains=False,
+    )
+    quantize_epochs: int | None = setting(
+        None,
+        "With --quantize and --data: passes over the training data with simulated quantization, after the others; 0 "
+        "for none.  [default: 15% of the --epochs, or of the --time]",
+        metavar="N",
+        within=AT_LEAST_0,
         trains=False,
     )
 

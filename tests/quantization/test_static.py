@@ -10,6 +10,7 @@ from onnx import helper, numpy_helper
 import onnxprune
 from onnxprune.errors import ModelFileError, NothingToPruneError, SettingError
 from onnxprune.model.weights import find_weights
+from onnxprune.quantization.ranges import measured
 from onnxprune.quantization.static import quantized
 from tests.builders import cnn, floats, mlp, model_of, normal
 
@@ -37,7 +38,7 @@ def test_weights_keep_names_and_zeros_and_outputs_are_near(ranges):
         dense[weight.name] = weight.numbers()
     inputs = [value.name for value in model.graph.inputs]
     feeds = batches(8, 1, 8, 8, name=inputs[0])
-    made = quantized(model, feeds, ranges)
+    made = quantized(model, measured(model, feeds, ranges))
     found = {weight.name: weight for weight in find_weights(made).prunable}
     assert found.keys() == dense.keys()
     for name, weight in found.items():
@@ -59,7 +60,8 @@ def test_scales_are_of_output_channels():
         [floats("y", "N", 3)],
         {"w": weight},
     )
-    made = quantized(ir.from_proto(model), batches(16, 8), "minmax")
+    ours = ir.from_proto(model)
+    made = quantized(ours, measured(ours, batches(16, 8), "minmax"))
     numbers = find_weights(made).prunable[0].numbers()
     largest = np.abs(weight).max(1, keepdims=True)
     assert (np.abs(numbers - weight) <= largest / 254 * 1.001).all()
@@ -82,7 +84,7 @@ def test_nodes_without_names_and_weights_of_constant_nodes_are_quantized():
         node.name = ""
     ours = ir.from_proto(model)
     last = list(ours.graph)[-1]
-    made = quantized(ours, batches(8, 8), "minmax", [last])
+    made = quantized(ours, measured(ours, batches(8, 8), "minmax"), excluded=[last])
     kinds = {weight.name: weight.quantized for weight in find_weights(made).prunable}
     assert kinds == {"w": True, "v": False}
 
