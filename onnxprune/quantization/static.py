@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.io import staging
+from onnxprune.quantization.equalization import JOINED
 from onnxprune.quantization.ranges import Ranges, prepared, quantizing
 
 # Operators of integers, or float operators between pairs of QuantizeLinear and DequantizeLinear.
@@ -119,7 +120,7 @@ def _quantized(
                 load_model_with_shape_infer,
             )
 
-            further = dict(options) | {"TensorQuantOverrides": dict(_overrides(steps))}
+            further = dict(options) | {"TensorQuantOverrides": dict(_overrides(_completed(steps, model)))}
             shared: list[Any] = [
                 quantization.QuantType.QInt8,
                 quantization.QuantType.QUInt8,
@@ -148,6 +149,13 @@ def _operators(form: str) -> list[str]:
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
     return sorted({*QLinearOpsRegistry, *(QDQRegistry if form == QDQ else ())})
+
+
+def _completed(steps: Mapping[str, Steps], model: ir.Model) -> dict[str, Steps]:
+    """With steps of what a joined activation reads: those of what it gives, after which the other form names them."""
+    joined = [node for node in model.graph if node.op_type in JOINED]
+    pairs = {node.inputs[0].name or "": node.outputs[0].name for node in joined if node.inputs[0] is not None}
+    return {name: steps[given] for name, given in pairs.items() if given in steps} | dict(steps)
 
 
 def _overrides(steps: Mapping[str, Steps]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
