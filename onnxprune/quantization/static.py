@@ -140,6 +140,8 @@ def _quantized(
             quantizer.model.save_model_to_file(str(made), False)
             found = ir.from_proto(onnx.load(made))
     _restore_names(found)
+    # The quantizer's own is of its stages.
+    found.metadata_props.clear()
     found.metadata_props.update(model.metadata_props)
     return found
 
@@ -154,7 +156,9 @@ def _operators(form: str) -> list[str]:
 def _completed(steps: Mapping[str, Steps], model: ir.Model) -> dict[str, Steps]:
     """With steps of what a joined activation reads: those of what it gives, after which the other form names them."""
     joined = [node for node in model.graph if node.op_type in JOINED]
-    pairs = {node.inputs[0].name or "": node.outputs[0].name for node in joined if node.inputs[0] is not None}
+    pairs = {
+        node.inputs[0].name or "": node.outputs[0].name or "" for node in joined if node.inputs[0] is not None
+    }
     return {name: steps[given] for name, given in pairs.items() if given in steps} | dict(steps)
 
 
