@@ -44,7 +44,7 @@ def conflicts(
         *_measured(pruning, calibration, data),
         *_workers(pruning, workers),
         *_times(pruning, data, training),
-        *_quantized(pruning, output, quantization),
+        *_quantized(pruning, output, quantization, data),
         *_not_evaluated(evaluation, data, kernels, quantization),
         *_losses(data, losses),
     )
@@ -54,7 +54,9 @@ def conflicts(
 Rules = Iterator[tuple[bool, str]]
 
 
-def _quantized(pruning: PruningSettings, output: OutputSettings, quantization: QuantizationSettings) -> Rules:
+def _quantized(
+    pruning: PruningSettings, output: OutputSettings, quantization: QuantizationSettings, data: DataSettings
+) -> Rules:
     yield (
         quantization.quantizes and output.values != "fp32",
         f"--quantize and --values {output.values} both round the weights: remove --values",
@@ -66,6 +68,14 @@ def _quantized(pruning: PruningSettings, output: OutputSettings, quantization: Q
     yield (
         bool(quantization.quantize_exclude) and not quantization.quantizes,
         "--quantize-exclude needs --quantize int8",
+    )
+    yield (
+        quantization.quantize_epochs is not None and not quantization.quantizes,
+        "--quantize-epochs needs --quantize int8",
+    )
+    yield (
+        bool(quantization.quantize_epochs) and data.data is None,
+        "--quantize-epochs needs --data to train on",
     )
 
 

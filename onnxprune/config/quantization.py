@@ -10,6 +10,7 @@ from onnxprune.config.declare import AUTO, Names, setting
 NO_QUANTIZATION = "none"
 QUANTIZATIONS = (NO_QUANTIZATION, "int8")
 QUANTIZATION_FORMS = ("qoperator", "qdq")
+ACTIVATIONS = ("uint8", "int8")
 QUANTIZATION_RANGES = (AUTO, "minmax", "percentile", "entropy")
 
 
@@ -46,6 +47,13 @@ class QuantizationSettings:
         "With --quantize: operators of integers, such as QLinearConv (qoperator), which onnxruntime runs; or float "
         "operators between QuantizeLinear and DequantizeLinear (qdq), which other runtimes read too.",
         choices=QUANTIZATION_FORMS,
+        trains=False,
+    )
+    quantize_activations: str = setting(
+        "uint8",
+        "With --quantize: the type of activations, uint8 with a zero point, or int8 with zero points of 0, which are "
+        "the only ones that TensorRT takes.",
+        choices=ACTIVATIONS,
         trains=False,
     )
     quantize_epochs: int | None = setting(

@@ -20,7 +20,7 @@ from onnxprune.model.shapes import infer_shapes
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.pruning.selectors import select
 from onnxprune.quantization.ranges import KEEPING, Ranges, measured
-from onnxprune.quantization.static import OPSET, Steps, is_quantized, quantized, simulated
+from onnxprune.quantization.static import OPSET, Form, Steps, is_quantized, quantized, simulated
 from onnxprune.sparse.fold import Folded, fold_all
 from onnxprune.sparse.opset import raise_opset
 
@@ -59,6 +59,7 @@ class Quantization:
         self._deadline = deadline
         self._model = model
         self._steps: dict[str, Steps] = {}
+        self._form = Form(config.quantize_form, config.quantize_activations == "int8")
 
     def run(self) -> tuple[ir.Model, list[Folded], tuple[str, ...]]:
         """The quantized model, the nodes that went into weights before, and notes.
@@ -107,9 +108,7 @@ class Quantization:
 
     def _made(self) -> ir.Model:
         """The model in int8 as it would be now."""
-        return quantized(
-            self._model, self._ranges, self._config.quantize_form, excluded=self._excluded, steps=self._steps
-        )
+        return quantized(self._model, self._ranges, self._form, excluded=self._excluded, steps=self._steps)
 
     def _choose_ranges(self) -> None:
         asked = self._config.quantize_ranges
@@ -152,9 +151,7 @@ class Quantization:
         before, best = self._error, tensors(self._model)
         means = Means(self._model, self._measuring, self._excluded)
         for _ in range(ROUNDS):
-            if not means.restore(
-                simulated(self._model, self._ranges, self._config.quantize_form, self._excluded)
-            ):
+            if not means.restore(simulated(self._model, self._ranges, self._form, self._excluded)):
                 break
             error = self._errors.of(self._made())
             if error < self._error:
@@ -192,11 +189,13 @@ class Quantization:
 
     def _alone(self, weight: Weight) -> ir.Model:
         """The model with one layer in int8."""
-        return quantized(self._model, self._ranges, excluded=self._excluded, only=weight.uses[0].node)
+        return quantized(
+            self._model, self._ranges, self._form, excluded=self._excluded, only=weight.uses[0].node
+        )
 
     def _trained(self) -> str:
         """Fine-tune with simulated quantization, where there is data for it; a note."""
-        made = simulated(self._model, self._ranges, self._config.quantize_form, self._excluded)
+        made = simulated(self._model, self._ranges, self._form, self._excluded)
         outcome = train(self._model, made, self._data, self._config, self._progress, self._deadline)
         self._steps = outcome.steps
         return outcome.note

@@ -22,6 +22,20 @@ OPSET = 13
 SUFFIX, SCALE = "_quantized", "_scale"
 
 
+class Form(NamedTuple):
+    """What a model becomes.
+
+    `name`: QOPERATOR, with operators of integers where onnxruntime has them (QLinearConv, QGemm, ...), or QDQ.
+    `symmetric`: activations are int8 with zero points of 0, and not uint8.
+    """
+
+    name: str = QOPERATOR
+    symmetric: bool = False
+
+
+FORM = Form()
+
+
 class Steps(NamedTuple):
     """How a value becomes integers: scale and zero point, one or one for each slice of `axis`."""
 
@@ -33,7 +47,7 @@ class Steps(NamedTuple):
 def quantized(
     model: ir.Model,
     ranges: Ranges,
-    form: str = QOPERATOR,
+    form: Form = FORM,
     *,
     excluded: Collection[ir.Node] = (),
     only: ir.Node | None = None,
@@ -41,10 +55,9 @@ def quantized(
 ) -> ir.Model:
     """The model in int8; `model` stays as it is.
 
-    Weights become int8 with a scale for each output channel and zero point 0, activations uint8, biases int32. Weights
-    keep their names. `ranges`: of the activations, see `measured`. `form`: QOPERATOR, with operators of integers where
-    onnxruntime has them (QLinearConv, QGemm, ...), or QDQ. `excluded`: nodes that stay in floats; `only`: the single
-    node that does not. `steps`: of values, by their names, in place of what follows from `ranges`.
+    Weights become int8 with a scale for each output channel and zero point 0, activations uint8 or int8, biases int32.
+    Weights keep their names. `ranges`: of the activations, see `measured`. `excluded`: nodes that stay in floats;
+    `only`: the single node that does not. `steps`: of values, by their names, in place of what follows from `ranges`.
 
     Raises:
         ModelFileError: onnxruntime cannot quantize the model.
@@ -53,14 +66,14 @@ def quantized(
 
 
 def simulated(
-    model: ir.Model, ranges: Ranges, form: str = QOPERATOR, excluded: Collection[ir.Node] = ()
+    model: ir.Model, ranges: Ranges, form: Form = FORM, excluded: Collection[ir.Node] = ()
 ) -> ir.Model:
     """The model with pairs of QuantizeLinear and DequantizeLinear where `quantized` would have integers, for training.
 
     Its weights and biases are those of the model, in floats, under their names; weights are rounded by such pairs too.
     """
     options = {"AddQDQPairToWeight": True, "QuantizeBias": False}
-    return _quantized(model, ranges, QDQ, excluded, None, {}, options, _operators(form))
+    return _quantized(model, ranges, form, excluded, None, {}, options)
 
 
 def steps_of(model: ir.Model) -> dict[str, Steps]:
@@ -100,12 +113,11 @@ def is_quantized(model: ir.Model) -> bool:
 def _quantized(
     model: ir.Model,
     ranges: Ranges,
-    form: str,
+    form: Form,
     excluded: Collection[ir.Node],
     only: ir.Node | None,
     steps: Mapping[str, Steps],
     options: Mapping[str, Any],
-    operators: list[str] | None = None,
 ) -> ir.Model:
     copy, names = prepared(model)
     with staging(None) as stage:
@@ -120,20 +132,24 @@ def _quantized(
                 load_model_with_shape_infer,
             )
 
-            further = dict(options) | {"TensorQuantOverrides": dict(_overrides(_completed(steps, model)))}
+            further = {
+                **options,
+                "ActivationSymmetric": form.symmetric,
+                "TensorQuantOverrides": dict(_overrides(_completed(steps, model))),
+            }
             shared: list[Any] = [
                 quantization.QuantType.QInt8,
-                quantization.QuantType.QUInt8,
+                quantization.QuantType.QInt8 if form.symmetric else quantization.QuantType.QUInt8,
                 ranges,
                 [] if only is None else [names[only]],
                 [names[node] for node in excluded],
-                operators or _operators(form),
+                _operators(form.name),
                 further,
             ]
             proto = load_model_with_shape_infer(stage.path)
             quantizer = (
                 QDQQuantizer(proto, True, False, *shared)
-                if form == QDQ
+                if form.name == QDQ or options
                 else ONNXQuantizer(proto, True, False, QuantizationMode.QLinearOps, True, *shared)
             )
             quantizer.quantize_model()

@@ -14,6 +14,7 @@ from onnxprune.quantization.ranges import measured
 from onnxprune.quantization.static import (
     QDQ,
     QOPERATOR,
+    Form,
     quantized,
     scales_of_activations,
     simulated,
@@ -35,7 +36,7 @@ def run(model, feeds):
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-@pytest.mark.parametrize("form", [QOPERATOR, QDQ])
+@pytest.mark.parametrize("form", [Form(QOPERATOR), Form(QDQ), Form(QOPERATOR, True), Form(QDQ, True)])
 def test_the_module_computes_what_the_file_does_with_learned_scales(name, form):
     model = ir.from_proto(BUILDERS[name]())
     feeds = {model.graph.inputs[0].name: normal(*SHAPES[name])}
