@@ -14,7 +14,7 @@ from onnxprune.errors import ModelFileError, NothingToPruneError
 from onnxprune.job.inputs import JobData
 from onnxprune.job.kernels import same_outputs
 from onnxprune.job.quantize_training import train
-from onnxprune.job.quantized_layers import Means, equalize_channels, restore, tensors
+from onnxprune.job.quantized_layers import correct_biases, equalize_channels, restore, tensors
 from onnxprune.job.quantized_outputs import Errors, Inputs, alike
 from onnxprune.model.shapes import infer_shapes
 from onnxprune.model.weights import Weight, find_weights
@@ -33,8 +33,6 @@ NEAR = 0.01
 # More layers than this part of all, or one, are not spared, and only where the error falls to this part of what it was.
 MOST_SPARED, WORTH_SPARING = 0.15, 0.5
 SCANNED_SAMPLES = 32
-# Biases are corrected so many times, each time by what is still missing.
-ROUNDS = 3
 
 
 class Quantization:
@@ -148,16 +146,16 @@ class Quantization:
 
     def _corrected(self) -> str:
         """Correct biases where the outputs come nearer to those in floats; a note."""
-        before, best = self._error, tensors(self._model)
-        means = Means(self._model, self._measuring, self._excluded)
-        for _ in range(ROUNDS):
-            if not means.restore(simulated(self._model, self._ranges, self._form, self._excluded)):
-                break
-            error = self._errors.of(self._made())
-            if error < self._error:
-                self._error, best = error, tensors(self._model)
-        restore(best)
-        return f"Biases were corrected: {_fall(before, self._error)}" if self._error < before else ""
+        kept, before = tensors(self._model), self._error
+        made = simulated(self._model, self._ranges, self._form, self._excluded)
+        if not correct_biases(self._model, made, self._measuring):
+            return ""
+        self._error = self._errors.of(self._made())
+        if self._error < before:
+            return f"Biases were corrected: {_fall(before, self._error)}"
+        restore(kept)
+        self._error = before
+        return ""
 
     def _spared(self) -> list[str]:
         """The fewest layers that have to stay in floats for outputs near those in floats; they are excluded.

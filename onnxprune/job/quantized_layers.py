@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
-import numpy as np
 import onnx_ir as ir
 
 from onnxprune.calibration.corrections import bias_of
 from onnxprune.job.quantized_outputs import Inputs
 from onnxprune.model.constants import constant_tensor, constants, put_tensor, set_constant
-from onnxprune.model.shapes import infer_shapes
-from onnxprune.model.weights import Weight, find_weights
+from onnxprune.model.shapes import Shape, infer_shapes
+from onnxprune.model.weights import find_weights
 from onnxprune.quantization.equalization import equalize, regions
-from onnxprune.quantization.probes import Probe, place
+from onnxprune.quantization.probes import Probe, with_ranges, with_rounding_errors
 
 # The axis of channels of what Conv and Gemm give.
 CHANNELS = 1
@@ -36,63 +35,47 @@ def restore(kept: Kept) -> None:
 
 def equalize_channels(model: ir.Model, inputs: Inputs) -> int:
     """Make the ranges of channels alike in place, by what they are on the inputs; the number of regions changed."""
-    first = next(inputs.batches())
-    shapes = infer_shapes(model, {name: array.shape for name, array in first.feeds().items()})
+    shapes = _shapes(model, inputs)
     found = [
-        (region, [Probe(value.name or "", len(shapes[value]), CHANNELS) for value in region.rounded()])
+        region
         for region in regions(model, shapes)
-        if all(value in shapes and len(shapes[value]) > CHANNELS for value in region.rounded())
+        if all(value in shapes and len(shapes[value]) > CHANNELS for value in region.values)
     ]
-    probes = [probe for _, each in found for probe in each]
-    largest = dict(zip(probes, inputs.probe(model, probes, "largest"), strict=True)) if probes else {}
-    return sum(
-        equalize(region, np.max([largest[probe] for probe in each], axis=0)) for region, each in found if each
-    )
+    probes = [Probe(value, len(shapes[value]), CHANNELS) for region in found for value in region.values]
+    if not probes:
+        return 0
+    measured = inputs.probe(with_ranges(model, probes), "largest")
+    largest = {probe.value: each for probe, each in zip(probes, measured, strict=True)}
+    return sum(equalize(region, largest) for region in found)
 
 
-class Means:
-    """The means of what layers give in floats, and biases that restore them in the quantized model."""
+def correct_biases(model: ir.Model, made: ir.Model, inputs: Inputs) -> bool:
+    """Shift biases in place by the mean of what rounding changes in their layers; whether there are any.
 
-    def __init__(self, model: ir.Model, inputs: Inputs, excluded: Collection[ir.Node]):
-        first = next(inputs.batches())
-        shapes = infer_shapes(model, {name: array.shape for name, array in first.feeds().items()})
-        self._inputs = inputs
-        self._layers: dict[ir.Value, tuple[ir.Value, Probe]] = {}
-        for weight in find_weights(model).prunable:
-            node = weight.uses[0].node
-            bias = bias_of(weight)
-            if bias is None or node in excluded or node.graph is not model.graph:
-                continue
-            value = _biased(weight, node)
-            if (shape := shapes.get(value)) is not None:
-                axis = CHANNELS if node.op_type == "Conv" else len(shape) - 1
-                self._layers[bias] = value, Probe(value.name or "", len(shape), axis)
-        probes = [probe for _, probe in self._layers.values()]
-        self._means = inputs.probe(model, probes, "mean") if probes else []
-
-    def restore(self, made: ir.Model) -> bool:
-        """Shift the biases of the model in floats by what `made`, the simulated model, misses; whether there are any.
-
-        All are shifted at once, each as if those before it were not, so that it takes several rounds.
-        """
-        probes = {
-            bias: probe._replace(name=name)
-            for bias, (value, probe) in self._layers.items()
-            if (name := place(value, made)) is not None
-        }
-        if not probes:
-            return False
-        rounded = dict(zip(probes, self._inputs.probe(made, list(probes.values()), "mean"), strict=True))
-        for bias, whole in zip(self._layers, self._means, strict=True):
-            tensor = constant_tensor(bias)
-            if bias in rounded and tensor is not None:
-                array = tensor.numpy()
-                shifted = array + (whole - rounded[bias]).reshape(array.shape)
-                set_constant(bias, shifted.astype(array.dtype), tensor.dtype)
-        return True
+    `made`: the simulated model. What is measured is each layer's own error, not those of the layers before it, so that
+    all biases can be shifted at once.
+    """
+    shapes = _shapes(model, inputs)
+    probes: dict[ir.Value, Probe] = {}
+    for weight in find_weights(model).prunable:
+        use, bias = weight.uses[0], bias_of(weight)
+        shape = shapes.get(use.node.outputs[0])
+        if bias is not None and shape is not None and use.node.graph is model.graph and use.index == 1:
+            axis = CHANNELS if use.node.op_type == "Conv" else len(shape) - 1
+            probes[bias] = Probe(use.node.outputs[0], len(shape), axis)
+    probed, rounded = with_rounding_errors(model, made, list(probes.values()))
+    if not rounded:
+        return False
+    errors = dict(zip(rounded, inputs.probe(probed, "mean"), strict=True))
+    for bias, probe in probes.items():
+        tensor = constant_tensor(bias)
+        if probe in errors and tensor is not None:
+            array = tensor.numpy()
+            shifted = array - errors[probe].reshape(array.shape)
+            set_constant(bias, shifted.astype(array.dtype), tensor.dtype)
+    return True
 
 
-def _biased(weight: Weight, node: ir.Node) -> ir.Value:
-    """What a layer gives with its bias."""
-    output = node.outputs[0]
-    return next(iter(output.uses())).node.outputs[0] if node.op_type == "MatMul" else output
+def _shapes(model: ir.Model, inputs: Inputs) -> dict[ir.Value, Shape]:
+    first = next(inputs.batches())
+    return infer_shapes(model, {name: array.shape for name, array in first.feeds().items()})

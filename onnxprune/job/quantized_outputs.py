@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from onnxprune.data.dataset import Dataset
 from onnxprune.evaluation.runs import run_batch, run_feeds
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.model.io import staging
-from onnxprune.quantization.probes import Measure, Probe, probed
+from onnxprune.quantization.probes import Measure
 
 BATCH_SAMPLES = 32
 # Inputs, and outputs in floats, are kept up to this size: they are needed many times.
@@ -67,9 +67,9 @@ class Inputs:
         """The inputs by name."""
         return (batch.feeds() for batch in self.batches())
 
-    def probe(self, model: ir.Model, probes: Sequence[Probe], measure: Measure) -> list[np.ndarray]:
-        """For each probe the mean or the largest magnitude of each channel, over all inputs, in float64."""
-        session = session_of(probed(model, probes, measure))
+    def probe(self, probed: ir.Model, measure: Measure) -> list[np.ndarray]:
+        """The outputs of a probed model over all inputs: their mean, or the largest, in float64."""
+        session = session_of(probed)
         found: list[np.ndarray] = []
         total = 0
         for batch in self.batches():

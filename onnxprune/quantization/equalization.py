@@ -6,11 +6,14 @@ divided by its factor, and those that read it multiplied: the function is unchan
 2019, arXiv 1906.04721). Each output channel of a weight has a scale of its own here, so it is the ranges of the
 activations, which share one, that become more alike; the paper makes those of weights alike.
 
-Clip is no such function: what it clips at would have to be scaled too.
+Clip(0, c) passes the factor s of a channel on only while it clips neither x nor x / s. So a channel that comes near c
+on the inputs is left as it is, and others grow to at most a part of c: the function is unchanged on all that stays
+within a multiple of the ranges that were measured.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -38,6 +41,8 @@ PASSING = frozenset(
 SUMS = frozenset({"Add", "Sum"})
 # Activations that the quantizer takes into the layer before them, so that what they read is not rounded.
 JOINED = frozenset({"Relu", "Clip"})
+# A channel behind Clip may become so many times larger than on the inputs before it is clipped.
+MARGIN = 2.0
 # Channels whose range is smaller than this part of the largest are scaled as if it were so large.
 LEAST_RANGE = 1e-3
 
@@ -49,6 +54,8 @@ class Region:
     values: list[ir.Value] = field(default_factory=list)
     writers: list[ir.Node] = field(default_factory=list)
     readers: list[ir.Node] = field(default_factory=list)
+    clipped: list[tuple[ir.Value, float]] = field(default_factory=list)
+    """What a Clip(0, c) gives, and c."""
     blocked: bool = False
 
     def rounded(self) -> list[ir.Value]:
@@ -69,7 +76,9 @@ def regions(model: ir.Model, shapes: Mapping[ir.Value, Shape]) -> list[Region]:
             _region(found, operands[:1]).readers.append(node)
             _region(found, node.outputs).writers.append(node)
         elif _passes(node, operands, shapes):
-            _region(found, (*operands, node.outputs[0]))
+            region = _region(found, (*operands, node.outputs[0]))
+            if (limit := _limit(node)) is not None:
+                region.clipped.append((node.outputs[0], limit))
         else:
             for value in (*operands, *node.outputs):
                 _region(found, (value,)).blocked = True
@@ -85,27 +94,31 @@ def regions(model: ir.Model, shapes: Mapping[ir.Value, Shape]) -> list[Region]:
     return [region for region in distinct if not region.blocked and region.writers and region.readers]
 
 
-def equalize(region: Region, largest: np.ndarray) -> bool:
-    """Scale a region in place; `largest`: the largest magnitude of each channel, (channels,). Whether it could be."""
+def equalize(region: Region, largest: Mapping[ir.Value, np.ndarray]) -> bool:
+    """Scale a region in place; `largest`: the largest magnitudes (channels,) of its values. Whether it changed."""
+    used = np.max([largest[value] for value in region.rounded()], axis=0).astype(np.float64)
     channels = {_writes(node) for node in region.writers} | {_reads(node) for node in region.readers}
-    if channels != {len(largest)} or not np.isfinite(largest).all() or not largest.any():
+    if channels != {len(used)} or not np.isfinite(used).all() or not used.any():
         return False
-    ranges = np.maximum(largest.astype(np.float64), LEAST_RANGE * largest.max())
-    columns = np.zeros(len(largest))
+    ranges = np.maximum(used, LEAST_RANGE * used.max())
+    columns = np.zeros(len(used))
     for node in region.readers:
         if not _is_depthwise(node):
             columns = np.maximum(columns, _columns(node))
     # Only depthwise layers read it: their weights have a scale for each channel anyway.
     scales = np.sqrt(ranges / np.maximum(columns, LEAST_RANGE * columns.max())) if columns.any() else ranges
-    used = largest > 0
-    scales = np.where(used, scales / np.exp(np.log(scales[used]).mean()), 1.0)
+    scales = scales / (scales.max() if region.clipped else np.exp(np.log(scales[used > 0]).mean()))
+    for value, limit in region.clipped:
+        least = MARGIN * largest[value] / limit
+        scales = np.where(least < 1, np.maximum(scales, least), 1.0)
+    scales = np.where(used > 0, scales, 1.0)
     for node in region.writers:
         _scale(node.inputs[1], 1 / scales, _out_axis(node))
         if len(node.inputs) > 2 and node.inputs[2] is not None:
             _scale(node.inputs[2], 1 / scales, -1)
     for node in region.readers:
         _scale_inputs(node, scales)
-    return True
+    return bool((scales != 1).any())
 
 
 def _region(found: dict[ir.Value, Region], values: Iterable[ir.Value]) -> Region:
@@ -119,6 +132,7 @@ def _region(found: dict[ir.Value, Region], values: Iterable[ir.Value]) -> Region
         joined.values += old.values
         joined.writers += old.writers
         joined.readers += old.readers
+        joined.clipped += old.clipped
         joined.blocked |= old.blocked
         for each in old.values:
             found[each] = joined
@@ -153,13 +167,24 @@ def _is_vector(value: ir.Value, size: int) -> bool:
 def _passes(node: ir.Node, operands: list[ir.Value], shapes: Mapping[ir.Value, Shape]) -> bool:
     if domain_of(node) or not operands:
         return False
-    if node.op_type in PASSING:
+    if node.op_type in PASSING or _limit(node) is not None:
         return operands[0] is node.inputs[0]
     if node.op_type not in SUMS or len(operands) != len(node.inputs):
         return False
     found = [shapes.get(value) for value in operands]
     sizes = {(len(shape), shape[1]) for shape in found if shape is not None and len(shape) > 1}
     return len(sizes) == 1 and all(shape is not None and len(shape) > 1 for shape in found)
+
+
+def _limit(node: ir.Node) -> float | None:
+    """The number that a Clip from 0 clips at."""
+    if domain_of(node) or node.op_type != "Clip":
+        return None
+    ends = [node.attributes.get_float(name, math.nan) for name in ("min", "max")]
+    for place, value in enumerate(node.inputs[1:3]):
+        tensor = constant_tensor(value)
+        ends[place] = math.nan if tensor is None or tensor.size != 1 else float(tensor.numpy().reshape(()))
+    return ends[1] if ends[0] == 0 and ends[1] > 0 and math.isfinite(ends[1]) else None
 
 
 def _weight(node: ir.Node) -> np.ndarray:
