@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import onnx_ir as ir
 
@@ -14,7 +15,7 @@ from onnxprune.errors import ModelFileError, NothingToPruneError
 from onnxprune.job.inputs import JobData
 from onnxprune.job.kernels import same_outputs
 from onnxprune.job.quantize_training import train
-from onnxprune.job.quantized_layers import correct_biases, equalize_channels, restore, tensors
+from onnxprune.job.quantized_layers import Kept, correct_biases, equalize_channels, restore, tensors
 from onnxprune.job.quantized_outputs import Errors, Inputs, alike
 from onnxprune.model.shapes import infer_shapes
 from onnxprune.model.weights import Weight, find_weights
@@ -33,6 +34,18 @@ NEAR = 0.01
 # More layers than this part of all, or one, are not spared, and only where the error falls to this part of what it was.
 MOST_SPARED, WORTH_SPARING = 0.15, 0.5
 SCANNED_SAMPLES = 32
+
+
+class _Tried(NamedTuple):
+    """A way to quantize, and the error of the outputs; `rounded` and `plain`: before biases were corrected."""
+
+    error: float
+    rounded: float
+    way: str
+    ranges: Ranges
+    plain: Kept
+    constants: Kept
+    places: int
 
 
 class Quantization:
@@ -86,35 +99,60 @@ class Quantization:
         # It is of the model as it is now, before its weights are changed.
         self._errors = Errors(model.clone(), held)
         self._measuring = measuring
-        self._choose_ranges()
+        adjusted = self._adjust()
         if not any(weight.quantized for weight in find_weights(self._made()).prunable):
             raise NothingToPruneError(
                 f"nothing of {self._name} can be quantized to int8: onnxruntime has no integer form of its operators, "
                 "or --quantize-exclude names all of them"
             )
-        notes = [self._equalized(), self._corrected()]
         spared = self._spared()
-        if spared:
-            notes[1] = self._corrected() or notes[1]
-        notes.append(self._trained())
+        trained = self._trained()
         made = self._made()
         count = sum(weight.quantized for weight in find_weights(made).prunable)
         note = f"Quantized to int8: {count} of {len(self._weights)} weights, --quantize-ranges {self._way}."
         if spared:
             note += f" Those that cost most stay in floats: {', '.join(spared)}."
-        return made, folded, (note, *(each for each in notes if each))
+        return made, folded, tuple(each for each in (note, adjusted, trained) if each)
 
     def _made(self) -> ir.Model:
         """The model in int8 as it would be now."""
         return quantized(self._model, self._ranges, self._form, excluded=self._excluded, steps=self._steps)
 
-    def _choose_ranges(self) -> None:
+    def _adjust(self) -> str:
+        """Choose the ranges, and adjust weights and biases, for the outputs nearest to those in floats; a note."""
         asked = self._config.quantize_ranges
-        found: list[tuple[float, str, Ranges]] = []
-        for way in TRIED if asked == AUTO else (asked,):
-            self._ranges = self._measured(way)
-            found.append((self._errors.of(self._made()), way, self._ranges))
-        self._error, self._way, self._ranges = min(found, key=lambda each: each[0])
+        tried = [self._try(way) for way in (TRIED if asked == AUTO else (asked,))]
+        plain = min(each.rounded for each in tried)
+        places = equalize_channels(self._model, self._measuring)
+        if places:
+            tried.append(self._try(min(tried, key=_error).way, places))
+        best = min(tried, key=_error)
+        self._error, self._way, self._ranges = best.error, best.way, best.ranges
+        self._plain = best.plain
+        restore(best.constants)
+        done = [f"channels were equalized at {best.places} places"] if best.places else []
+        done += ["biases were corrected"] if best.error < best.rounded else []
+        return f"{' and '.join(done).capitalize()}: {_fall(plain, best.error)}" if done else ""
+
+    def _try(self, way: str, places: int = 0) -> _Tried:
+        """The model as it is with ranges found in a way, and with corrected biases; its constants are put back."""
+        kept = tensors(self._model)
+        self._ranges = self._measured(way)
+        self._error = rounded = self._errors.of(self._made())
+        self._correct()
+        found = _Tried(self._error, rounded, way, self._ranges, kept, tensors(self._model), places)
+        restore(kept)
+        return found
+
+    def _correct(self) -> None:
+        """Correct biases where the outputs come nearer to those in floats."""
+        kept, before = tensors(self._model), self._error
+        made = simulated(self._model, self._ranges, self._form, self._excluded)
+        if correct_biases(self._model, made, self._measuring):
+            self._error = self._errors.of(self._made())
+            if self._error >= before:
+                restore(kept)
+                self._error = before
 
     def _measured(self, way: str) -> Ranges:
         inputs = self._inputs
@@ -130,32 +168,15 @@ class Quantization:
         sizes = (math.prod(dim for dim in shape if isinstance(dim, int)) for shape in shapes.values())
         return max(1.0, 4.0 * sum(sizes) / max(len(first), 1))
 
-    def _equalized(self) -> str:
-        """Equalize channels where the outputs come nearer to those in floats; a note."""
-        kept, ranges, error = tensors(self._model), self._ranges, self._error
-        count = equalize_channels(self._model, self._measuring)
-        if not count:
-            return ""
-        self._ranges = self._measured(self._way)
-        self._error = self._errors.of(self._made())
-        if self._error < error:
-            return f"The channels between layers were equalized ({count} places): {_fall(error, self._error)}"
-        restore(kept)
-        self._ranges, self._error = ranges, error
-        return ""
-
-    def _corrected(self) -> str:
-        """Correct biases where the outputs come nearer to those in floats; a note."""
+    def _correct_again(self) -> None:
+        """Correct biases without those of layers that are in floats now, where that is nearer."""
         kept, before = tensors(self._model), self._error
-        made = simulated(self._model, self._ranges, self._form, self._excluded)
-        if not correct_biases(self._model, made, self._measuring):
-            return ""
+        restore(self._plain)
         self._error = self._errors.of(self._made())
-        if self._error < before:
-            return f"Biases were corrected: {_fall(before, self._error)}"
-        restore(kept)
-        self._error = before
-        return ""
+        self._correct()
+        if self._error >= before:
+            restore(kept)
+            self._error = before
 
     def _spared(self) -> list[str]:
         """The fewest layers that have to stay in floats for outputs near those in floats; they are excluded.
@@ -180,6 +201,7 @@ class Quantization:
             self._excluded = excluded | {use.node for weight in worst[:count] for use in weight.uses}
             self._error = self._errors.of(self._made())
             if self._error <= max(NEAR, WORTH_SPARING * before):
+                self._correct_again()
                 return [weight.name for weight in worst[:count]]
             count *= 2
         self._excluded, self._error = excluded, before
@@ -199,5 +221,9 @@ class Quantization:
         return outcome.note
 
 
+def _error(tried: _Tried) -> float:
+    return tried.error
+
+
 def _fall(before: float, after: float) -> str:
-    return f"squared error of the outputs {before:.2g} -> {after:.2g} of their squares, on inputs held out."
+    return f"the squared error of the outputs, as a part of their squares, is {before:.2g} -> {after:.2g}."
