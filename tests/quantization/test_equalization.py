@@ -7,11 +7,17 @@ import pytest
 from onnx import helper
 
 import onnxprune
+from onnxprune.data.request import Request
+from onnxprune.data.sources import load_data
+from onnxprune.data.specs import input_specs
+from onnxprune.job.quantized_layers import correct_biases
+from onnxprune.job.quantized_outputs import Inputs
+from onnxprune.model.constants import constant_tensor
 from onnxprune.model.shapes import infer_shapes
 from onnxprune.model.weights import find_weights
-from onnxprune.quantization.equalization import equalize, regions
+from onnxprune.quantization.equalization import MARGIN, equalize, regions
 from onnxprune.quantization.ranges import measured
-from onnxprune.quantization.static import quantized
+from onnxprune.quantization.static import quantized, simulated
 from tests.builders import floats, model_of, normal
 
 SPREAD = np.geomspace(0.01, 10, 8).astype(np.float32)
@@ -29,22 +35,25 @@ def layer(name, out, into, size=3):
     return {f"{name}.w": normal(out, into, size, size), f"{name}.b": normal(out)}
 
 
-def uneven(act="Relu", residual=False):
-    """Conv -> act -> depthwise Conv -> act -> Conv, the channels between them of sizes from 0.01 to 10."""
+def uneven(act="Relu", residual=False, ends=()):
+    """Conv -> act -> depthwise Conv -> act -> Conv, the channels between them of sizes from 0.01 to 10.
+
+    `ends`: further inputs of the activation, by their names.
+    """
     first, depthwise, last = layer("one", 8, 3), layer("two", 8, 1), layer("three", 4, 8, 1)
     first["one.w"] *= SPREAD[:, None, None, None]
     first["one.b"] *= SPREAD
     depthwise["two.w"] /= SPREAD[:, None, None, None]
     nodes = [
         conv("one", "x", "a", pads=[1] * 4),
-        helper.make_node(act, ["a"], ["b"]),
+        helper.make_node(act, ["a", *dict(ends)], ["b"]),
         conv("two", "b", "c", pads=[1] * 4, group=8),
-        helper.make_node(act, ["c"], ["d"]),
+        helper.make_node(act, ["c", *dict(ends)], ["d"]),
     ]
     if residual:
         nodes.append(helper.make_node("Add", ["b", "d"], ["e"]))
     nodes.append(conv("three", "e" if residual else "d", "y"))
-    constants = first | depthwise | last
+    constants = first | depthwise | last | dict(ends)
     return ir.from_proto(model_of(nodes, [floats("x", "N", 3, 8, 8)], [floats("y", "N", 4, 8, 8)], constants))
 
 
@@ -109,3 +118,45 @@ def test_a_job_equalizes_and_corrects_where_that_brings_outputs_nearer():
         for each in (before, ir.from_proto(result.model))
     ]
     assert errors[1] < 0.5 * errors[0]
+
+
+def test_channels_behind_clip_grow_no_further_than_it_lets_them():
+    limit = 6.0
+    model = uneven("Clip", ends={"low": np.float32(0), "high": np.float32(limit)})
+    x = normal(4, 3, 8, 8)
+    before, values = run(model, x), run_all(model, x)
+    places = found(model)
+    assert len(places) == 2
+    ranges = {value: np.abs(values[value.name]).max((0, 2, 3)) for each in places for value in each.values}
+    # Almost all channels of the second are clipped.
+    assert [equalize(region, ranges) for region in places] == [True, False]
+    np.testing.assert_allclose(run(model, x), before, rtol=1e-3, atol=1e-3)
+    was, now = (each["b"].max((0, 2, 3)) for each in (values, run_all(model, x)))
+    # A channel that is clipped, or might be, stays.
+    near = was > limit / MARGIN
+    assert near.any() and (was[~near] > 0).any()
+    np.testing.assert_allclose(now[near], was[near], rtol=1e-3)
+    assert now[~near].max() <= limit / MARGIN * 1.001
+    assert (now[~near] > was[~near])[was[~near] > 0].all()
+
+
+def test_biases_are_corrected_by_the_mean_error_of_their_own_layer():
+    weight = normal(4, 16) * 0.01
+    weight[:, 0] = 1
+    nodes = [
+        helper.make_node("Gemm", ["x", "one", "b"], ["h"], "one", transB=1),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("Gemm", ["r", "two", "c"], ["y"], "two", transB=1),
+    ]
+    constants = {"one": weight, "b": normal(4) + 10, "two": normal(4, 4), "c": normal(4)}
+    model = ir.from_proto(model_of(nodes, [floats("x", "N", 16)], [floats("y", "N", 4)], constants))
+    # Inputs of one sign: what rounding takes from small weights does not cancel out.
+    x = np.abs(normal(64, 16)) + 1
+    whole, data = run(model, x), Inputs(load_data({"x": x}, Request(input_specs(model))))
+    ranges = measured(model, [{"x": x}], "minmax")
+    before = run(quantized(model, ranges), x)
+    assert correct_biases(model, simulated(model, ranges), data)
+    after = run(quantized(model, ranges), x)
+    errors = [np.abs((each - whole).mean(0)).max() for each in (before, after)]
+    assert errors[1] < 0.3 * errors[0]
+    assert not np.array_equal(constant_tensor(model.graph.initializers["b"]).numpy(), constants["b"])

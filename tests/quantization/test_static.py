@@ -190,6 +190,10 @@ def test_refusals():
         onnxprune.prune(mlp(), rate=0.5, quantize="int8", values="fp16", calibration_data=CALIBRATION)
     with pytest.raises(SettingError, match="cannot be combined with --quantize"):
         onnxprune.prune(mlp(), bytes="10k", quantize="int8", calibration_data=CALIBRATION)
+    with pytest.raises(SettingError, match="--quantize-epochs needs --quantize int8"):
+        onnxprune.prune(mlp(), rate=0.5, quantize_epochs=1, calibration_data=CALIBRATION)
+    with pytest.raises(SettingError, match="--quantize-epochs needs --data"):
+        onnxprune.prune(mlp(), rate=0.5, quantize="int8", quantize_epochs=1, calibration_data=CALIBRATION)
     with pytest.raises(SettingError, match="--quantize-exclude needs --quantize int8"):
         onnxprune.prune(mlp(), rate=0.5, quantize_exclude="fc1", calibration_data=CALIBRATION)
     once = onnxprune.prune(mlp(), rate=0.5, quantize="int8", calibration_data=CALIBRATION)
