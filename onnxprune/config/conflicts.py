@@ -9,7 +9,7 @@ from onnxprune.config.declare import AUTO
 from onnxprune.config.evaluation import EvaluationSettings
 from onnxprune.config.output import KernelSettings, OutputSettings
 from onnxprune.config.pruning import BLOCKS, CalibrationSettings, PruningSettings
-from onnxprune.config.quantization import QuantizationSettings
+from onnxprune.config.quantization import QOPERATOR, UINT8, QuantizationSettings
 from onnxprune.config.training import CheckpointSettings, LossSettings, ScheduleSettings, TrainingSettings
 from onnxprune.config.workers import IN_TURN, WorkerSettings
 
@@ -72,6 +72,11 @@ def _quantized(
     yield (
         quantization.quantize_epochs is not None and not quantization.quantizes,
         "--quantize-epochs needs --quantize int8",
+    )
+    changed = quantization.quantize_form != QOPERATOR or quantization.quantize_activations != UINT8
+    yield (
+        changed and not quantization.quantizes,
+        "--quantize-form and --quantize-activations need --quantize int8",
     )
     yield (
         bool(quantization.quantize_epochs) and data.data is None,

@@ -9,8 +9,9 @@ from onnxprune.config.declare import AUTO, Names, setting
 
 NO_QUANTIZATION = "none"
 QUANTIZATIONS = (NO_QUANTIZATION, "int8")
-QUANTIZATION_FORMS = ("qoperator", "qdq")
-ACTIVATIONS = ("uint8", "int8")
+QOPERATOR, UINT8 = "qoperator", "uint8"
+QUANTIZATION_FORMS = (QOPERATOR, "qdq")
+ACTIVATIONS = (UINT8, "int8")
 QUANTIZATION_RANGES = (AUTO, "minmax", "percentile", "entropy")
 
 
@@ -43,14 +44,14 @@ class QuantizationSettings:
     )
 
     quantize_form: str = setting(
-        "qoperator",
+        QOPERATOR,
         "With --quantize: operators of integers, such as QLinearConv (qoperator), which onnxruntime runs; or float "
         "operators between QuantizeLinear and DequantizeLinear (qdq), which other runtimes read too.",
         choices=QUANTIZATION_FORMS,
         trains=False,
     )
     quantize_activations: str = setting(
-        "uint8",
+        UINT8,
         "With --quantize: the type of activations, uint8 with a zero point, or int8 with zero points of 0, which are "
         "the only ones that TensorRT takes.",
         choices=ACTIVATIONS,

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import onnx_ir as ir
 
 from onnxprune.config.declare import AUTO
+from onnxprune.config.quantization import UINT8
 from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import ModelFileError, NothingToPruneError
 from onnxprune.job.inputs import JobData
@@ -70,7 +71,7 @@ class Quantization:
         self._deadline = deadline
         self._model = model
         self._steps: dict[str, Steps] = {}
-        self._form = Form(config.quantize_form, config.quantize_activations == "int8")
+        self._form = Form(config.quantize_form, config.quantize_activations != UINT8)
 
     def run(self) -> tuple[ir.Model, list[Folded], tuple[str, ...]]:
         """The quantized model, the nodes that went into weights before, and notes.
@@ -130,7 +131,11 @@ class Quantization:
         self._error, self._way, self._ranges = best.error, best.way, best.ranges
         self._plain = best.plain
         restore(best.constants)
-        done = [f"channels were equalized at {best.places} places"] if best.places else []
+        done = (
+            [f"channels of {best.places} place{'s' * (best.places > 1)} were equalized"]
+            if best.places
+            else []
+        )
         done += ["biases were corrected"] if best.error < best.rounded else []
         return f"{' and '.join(done).capitalize()}: {_fall(plain, best.error)}" if done else ""
 
@@ -168,16 +173,6 @@ class Quantization:
         sizes = (math.prod(dim for dim in shape if isinstance(dim, int)) for shape in shapes.values())
         return max(1.0, 4.0 * sum(sizes) / max(len(first), 1))
 
-    def _correct_again(self) -> None:
-        """Correct biases without those of layers that are in floats now, where that is nearer."""
-        kept, before = tensors(self._model), self._error
-        restore(self._plain)
-        self._error = self._errors.of(self._made())
-        self._correct()
-        if self._error >= before:
-            restore(kept)
-            self._error = before
-
     def _spared(self) -> list[str]:
         """The fewest layers that have to stay in floats for outputs near those in floats; they are excluded.
 
@@ -193,17 +188,22 @@ class Quantization:
         ]
         if self._error <= NEAR:
             return []
-        scan = Errors(self._model, self._errors.inputs.some(SCANNED_SAMPLES))
+        kept, excluded, before = tensors(self._model), self._excluded, self._error
+        # Corrected biases are for layers that are all in int8.
+        restore(self._plain)
+        scan = self._errors.some(SCANNED_SAMPLES)
         costs = {weight: scan.of(self._alone(weight)) for weight in layers}
         worst = sorted(layers, key=lambda weight: -costs[weight])
-        count, excluded, before = 1, self._excluded, self._error
+        count = 1
         while count <= max(1, int(MOST_SPARED * len(layers))):
+            restore(self._plain)
             self._excluded = excluded | {use.node for weight in worst[:count] for use in weight.uses}
             self._error = self._errors.of(self._made())
+            self._correct()
             if self._error <= max(NEAR, WORTH_SPARING * before):
-                self._correct_again()
                 return [weight.name for weight in worst[:count]]
             count *= 2
+        restore(kept)
         self._excluded, self._error = excluded, before
         return []
 

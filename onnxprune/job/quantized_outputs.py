@@ -89,14 +89,18 @@ class Errors:
 
     def __init__(self, model: ir.Model, inputs: Inputs):
         self._model = model
-        self.inputs = inputs
+        self._inputs = inputs
         self._kept: list[list[Any]] | None = None
+
+    def some(self, count: int) -> Errors:
+        """The same on fewer inputs."""
+        return Errors(self._model, self._inputs.some(count))
 
     def of(self, made: ir.Model) -> float:
         """That of a model; NaN counts as infinite."""
         session = session_of(made)
         squares = distance = 0.0
-        for batch, whole in zip(self.inputs.batches(), self._whole(), strict=True):
+        for batch, whole in zip(self._inputs.batches(), self._whole(), strict=True):
             for one, other in zip(whole, run_batch(session, batch), strict=True):
                 if isinstance(one, np.ndarray) and one.dtype.kind == "f":
                     squares += float(np.square(one, dtype=np.float64).sum())
@@ -112,7 +116,7 @@ class Errors:
         session = session_of(self._model)
         kept: list[list[Any]] | None = []
         size = 0
-        for batch in self.inputs.batches():
+        for batch in self._inputs.batches():
             outputs = run_batch(session, batch)
             yield outputs
             size += sum(getattr(output, "nbytes", KEPT_BYTES) for output in outputs)

@@ -6,6 +6,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
+from onnx import numpy_helper
 
 import onnxprune
 from onnxprune.model.constants import constant_tensor, set_constant
@@ -124,6 +125,25 @@ def test_patterns_hold_in_int8(pattern, form, format):
         return
     for weight in weights:
         assert PATTERNS[pattern](weight.channels_last(weight.present()))
+
+
+@pytest.mark.parametrize("activations", ["uint8", "int8"])
+@pytest.mark.parametrize("form", [QOPERATOR, QDQ])
+def test_kernels_give_what_stock_onnxruntime_gives(form, activations, tmp_path):
+    x, path = normal(16, 1, 8, 8), tmp_path / "out.onnx"
+    settings = {"rate": 0.8, "pattern": "1x4", "calibration_data": {"x": x}, "criterion": "magnitude"}
+    settings |= {"quantize_form": form, "quantize_activations": activations}
+    result = onnxprune.prune(cnn(), path, quantize="int8", **settings)
+    assert any("Sparse" in node.op_type for node in result.model.graph.node)
+    zeros = [
+        numpy_helper.to_array(each)
+        for each in result.model.graph.initializer
+        if each.name.endswith("_zero_point") and not each.dims
+    ]
+    assert any(zero for zero in zeros) == (activations == "uint8")
+    assert {zero.dtype.name for zero in zeros} == {activations}
+    kernels = onnxprune.runtime.session(path).run(None, {"x": x})[0]
+    np.testing.assert_array_equal(kernels, run(result.model, {"x": x}))
 
 
 @pytest.mark.parametrize("form", [QOPERATOR, QDQ])
