@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 # The learning rate of a scale, as a part of the scale and of the learning rate of the weights.
-PACE = 1.0
+PACE = 10.0
 # A scale stays above this part of what it was.
 LEAST = 0.1
 
