@@ -132,6 +132,28 @@ def test_batch_normalization_goes_into_weights_before():
     assert near(run(floating.model, data), run(result.model, data)) < 0.01
 
 
+def test_convolutions_say_only_what_is_no_default():
+    node = helper.make_node(
+        "Conv",
+        ["x", "w"],
+        ["y"],
+        auto_pad="NOTSET",
+        dilations=[1, 2],
+        group=1,
+        pads=[0] * 4,
+        strides=[1, 1],
+        kernel_shape=[3, 3],
+    )
+    model = ir.from_proto(
+        model_of([node], [floats("x", "N", 2, 8, 8)], [floats("y", "N", 4, 6, 4)], {"w": normal(4, 2, 3, 3)})
+    )
+    feeds = batches(8, 2, 8, 8)
+    made = quantized(model, measured(model, feeds, "minmax"))
+    (convolution,) = (node for node in made.graph if node.op_type == "QLinearConv")
+    assert set(convolution.attributes) == {"dilations", "kernel_shape"}
+    assert near(run(model, feeds[0]), run(made, feeds[0])) < 0.01
+
+
 def test_excluded_weights_stay_in_floats_and_ranges_can_be_given():
     result = onnxprune.prune(
         cnn(),
