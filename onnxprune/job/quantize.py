@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +13,7 @@ import onnx_ir as ir
 from onnxprune.config.declare import AUTO
 from onnxprune.config.quantization import UINT8
 from onnxprune.config.settings import PruneConfig
-from onnxprune.errors import ModelFileError, NothingToPruneError
+from onnxprune.errors import ModelFileError, NothingToPruneError, OnnxPruneError
 from onnxprune.job.inputs import JobData
 from onnxprune.job.kernels import same_outputs
 from onnxprune.job.quantize_training import train
@@ -124,7 +125,10 @@ class Quantization:
         asked = self._config.quantize_ranges
         tried = [self._try(way) for way in (TRIED if asked == AUTO else (asked,))]
         plain = min(each.rounded for each in tried)
-        places = equalize_channels(self._model, self._measuring)
+        places = 0
+        # What can be measured in one model need not be in another: these steps are not needed for a valid file.
+        with contextlib.suppress(OnnxPruneError):
+            places = equalize_channels(self._model, self._measuring)
         if places:
             tried.append(self._try(min(tried, key=_error).way, places))
         best = min(tried, key=_error)
@@ -152,8 +156,11 @@ class Quantization:
     def _correct(self) -> None:
         """Correct biases where the outputs come nearer to those in floats."""
         kept, before = tensors(self._model), self._error
-        made = simulated(self._model, self._ranges, self._form, self._excluded)
-        if correct_biases(self._model, made, self._measuring):
+        found = False
+        with contextlib.suppress(OnnxPruneError):
+            made = simulated(self._model, self._ranges, self._form, self._excluded)
+            found = correct_biases(self._model, made, self._measuring)
+        if found:
             self._error = self._errors.of(self._made())
             if self._error >= before:
                 restore(kept)
@@ -215,8 +222,8 @@ class Quantization:
 
     def _trained(self) -> str:
         """Fine-tune with simulated quantization, where there is data for it; a note."""
-        made = simulated(self._model, self._ranges, self._form, self._excluded)
-        outcome = train(self._model, made, self._data, self._config, self._progress, self._deadline)
+        make = partial(simulated, self._model, self._ranges, self._form, self._excluded)
+        outcome = train(self._model, make, self._data, self._config, self._progress, self._deadline)
         self._steps = outcome.steps
         return outcome.note
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from onnxprune.config.declare import settled
 from onnxprune.config.settings import PruneConfig
-from onnxprune.errors import NotFiniteError
+from onnxprune.errors import OnnxPruneError
 from onnxprune.job.fine_tune import prune_and_fine_tune
 from onnxprune.job.freeing import free_batch
 from onnxprune.job.inputs import JobData
@@ -51,13 +51,13 @@ def floats_deadline(deadline: float | None, config: PruneConfig) -> float | None
 
 def train(
     model: ir.Model,
-    made: ir.Model,
+    make: Callable[[], ir.Model],
     data: JobData,
     config: PruneConfig,
     progress: Callable[[float], None],
     deadline: float | None,
 ) -> Outcome:
-    """Fine-tune the model in floats through `made`, the simulated one; its weights and biases are changed in place.
+    """Fine-tune the model in floats through the simulated one that `make` makes, in place.
 
     The outputs of the model in floats, as it is before, are followed. Zeros stay zeros.
     """
@@ -66,19 +66,21 @@ def train(
         return Outcome()
     if config.train_until is not None:
         return Outcome(note="Not fine-tuned in int8: --train-until names a node of the model in floats.")
-    from onnxprune.training.ends import UnsupportedOperatorError
     from onnxprune.training.simulation import Simulation
     from onnxprune.training.validation import Epoch
 
-    weights = find_weights(made).prunable
-    pruner = Pruner(lambda step, gradients: NonZero(list(weights)), weights)
-    simulation = Simulation(model.clone(), tuple(scales_of_activations(made)))
-    freed, fitting, _ = free_batch(made, session_of(made), data)
+    freed = None
     try:
+        made = make()
+        weights = find_weights(made).prunable
+        pruner = Pruner(lambda step, gradients: NonZero(list(weights)), weights)
+        simulation = Simulation(model.clone(), tuple(scales_of_activations(made)))
+        freed, fitting, _ = free_batch(made, session_of(made), data)
         tuned = prune_and_fine_tune(
             made, pruner, fitting, _settings(config), progress, None, deadline, simulation
         )
-    except (NotFiniteError, UnsupportedOperatorError) as error:
+    # The model in floats is trained already, and can be written without this.
+    except OnnxPruneError as error:
         return Outcome(note=f"Not fine-tuned in int8: {error}.")
     finally:
         if freed is not None:

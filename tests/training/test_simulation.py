@@ -19,7 +19,7 @@ def test_scales_move_by_parts_of_themselves_and_stay_positive():
         for scale in scales:
             scale.fill_(-1)
     learned.hold()
-    assert [float(scale) for scale in scales] == pytest.approx([LEAST * value for value in values])
+    assert [scale.item() for scale in scales] == pytest.approx([LEAST * value for value in values])
 
 
 def test_the_gradient_of_a_scale_is_that_of_learned_step_sizes():
