@@ -9,7 +9,7 @@ from onnxprune.config.declare import AUTO
 from onnxprune.config.evaluation import EvaluationSettings
 from onnxprune.config.output import KernelSettings, OutputSettings
 from onnxprune.config.pruning import BLOCKS, CalibrationSettings, PruningSettings
-from onnxprune.config.quantization import QuantizationSettings
+from onnxprune.config.quantization import QOPERATOR, UINT8, QuantizationSettings
 from onnxprune.config.training import CheckpointSettings, LossSettings, ScheduleSettings, TrainingSettings
 from onnxprune.config.workers import IN_TURN, WorkerSettings
 
@@ -44,7 +44,7 @@ def conflicts(
         *_measured(pruning, calibration, data),
         *_workers(pruning, workers),
         *_times(pruning, data, training),
-        *_quantized(pruning, output, quantization),
+        *_quantized(pruning, output, quantization, data),
         *_not_evaluated(evaluation, data, kernels, quantization),
         *_losses(data, losses),
     )
@@ -54,7 +54,9 @@ def conflicts(
 Rules = Iterator[tuple[bool, str]]
 
 
-def _quantized(pruning: PruningSettings, output: OutputSettings, quantization: QuantizationSettings) -> Rules:
+def _quantized(
+    pruning: PruningSettings, output: OutputSettings, quantization: QuantizationSettings, data: DataSettings
+) -> Rules:
     yield (
         quantization.quantizes and output.values != "fp32",
         f"--quantize and --values {output.values} both round the weights: remove --values",
@@ -66,6 +68,19 @@ def _quantized(pruning: PruningSettings, output: OutputSettings, quantization: Q
     yield (
         bool(quantization.quantize_exclude) and not quantization.quantizes,
         "--quantize-exclude needs --quantize int8",
+    )
+    yield (
+        quantization.quantize_epochs is not None and not quantization.quantizes,
+        "--quantize-epochs needs --quantize int8",
+    )
+    changed = quantization.quantize_form != QOPERATOR or quantization.quantize_activations != UINT8
+    yield (
+        changed and not quantization.quantizes,
+        "--quantize-form and --quantize-activations need --quantize int8",
+    )
+    yield (
+        bool(quantization.quantize_epochs) and data.data is None,
+        "--quantize-epochs needs --data to train on",
     )
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnxprune.config.checks import AT_LEAST_0
 from onnxprune.config.declare import AUTO, Names, setting
 
 NO_QUANTIZATION = "none"
 QUANTIZATIONS = (NO_QUANTIZATION, "int8")
+QOPERATOR, UINT8 = "qoperator", "uint8"
+QUANTIZATION_FORMS = (QOPERATOR, "qdq")
+ACTIVATIONS = (UINT8, "int8")
 QUANTIZATION_RANGES = (AUTO, "minmax", "percentile", "entropy")
 
 
@@ -36,6 +40,29 @@ class QuantizationSettings:
         (),
         "With --quantize: weights that stay in floats, as for --exclude. Repeatable.",
         metavar="SELECTOR",
+        trains=False,
+    )
+
+    quantize_form: str = setting(
+        QOPERATOR,
+        "With --quantize: operators of integers, such as QLinearConv (qoperator), which onnxruntime runs; or float "
+        "operators between QuantizeLinear and DequantizeLinear (qdq), which other runtimes read too.",
+        choices=QUANTIZATION_FORMS,
+        trains=False,
+    )
+    quantize_activations: str = setting(
+        UINT8,
+        "With --quantize: the type of activations, uint8 with a zero point, or int8 with zero points of 0, which are "
+        "the only ones that TensorRT takes.",
+        choices=ACTIVATIONS,
+        trains=False,
+    )
+    quantize_epochs: int | None = setting(
+        None,
+        "With --quantize and --data: passes over the training data with simulated quantization, after the others; 0 "
+        "for none.  [default: 15% of the --epochs, or of the --time]",
+        metavar="N",
+        within=AT_LEAST_0,
         trains=False,
     )
 

@@ -31,6 +31,7 @@ from onnxprune.pruning.schedule import ONE_SHOT, make_schedule
 
 if TYPE_CHECKING:
     from onnxprune.training.session import PruningSession
+    from onnxprune.training.simulation import Simulation
 
 # Validation samples of a stream are kept in memory up to this size.
 HELD_BYTES = 2**28
@@ -57,12 +58,13 @@ def prune_and_fine_tune(
     progress: Callable[[float], None],
     start: Path | None = None,
     deadline: float | None = None,
+    simulation: Simulation | None = None,
 ) -> FineTuned:
     """Prune a model in place, and fine-tune it if there is data.
 
     `start`: the checkpoint of a training of this model at a lower rate, whose weights and masks are the starting point.
     The teacher of the distillation is the model itself in any case. `deadline`: by `time.monotonic()`, when the
-    training has to be finished.
+    training has to be finished. `simulation`: for a model in which integers are simulated.
 
     Raises:
         DataError: no labels and no distillation, or fewer samples than the fixed batch size of the model.
@@ -88,7 +90,7 @@ def prune_and_fine_tune(
         workers=config.data_workers,
     )
     schedule = make_schedule(config, settled(config.epochs) * batches.an_epoch, pruner.families)
-    session = PruningSession(model, pruner, schedule, config)
+    session = PruningSession(model, pruner, schedule, config, simulation)
     own = is_own(config.loss)
     aims = [aimed(session, each, custom=own) for each in (batches.data, whole_batches(data.validation))]
     training, held = (aim.data for aim in aims)

@@ -28,6 +28,7 @@ from onnxprune.job.notes import notes, outcome_notes
 from onnxprune.job.padding import cut_padding
 from onnxprune.job.pruner import usable_weights
 from onnxprune.job.quantize import Quantization
+from onnxprune.job.quantize_training import floats_deadline
 from onnxprune.job.records import Records
 from onnxprune.job.requirements import check_requirements
 from onnxprune.job.result import ALONE, Context, Progress, Result
@@ -94,7 +95,8 @@ def run(
             plan = make_plan(model, weights.prunable, fitting, config, dense)
         with watch("prune"):
             advance = partial(progress, "prune")
-            tuned = prune_and_fine_tune(model, plan.pruner, fitting, config, advance, context.start, deadline)
+            end = floats_deadline(deadline, config)
+            tuned = prune_and_fine_tune(model, plan.pruner, fitting, config, advance, context.start, end)
             fold_norms(model)
             not_removed = tuple(plan.pruner.notes())
             if freed is not None:
@@ -105,8 +107,10 @@ def run(
             pruned = records.reduced(model, target, sample)
         if config.quantizes:
             with watch("quantize"):
-                model, records.folded, quantization = Quantization(model, origin.name, data, config).run()
-                choices = (*choices, quantization)
+                advance = partial(progress, "quantize")
+                quantization = Quantization(model, origin.name, data, config, advance, deadline)
+                model, records.folded, quantized = quantization.run()
+                choices = (*choices, *quantized)
         with watch("write"):
             place = partial(place_kernels, config=config, data=data, progress=partial(progress, "write"))
             same = partial(same_outputs, data if config.runs_model else None)

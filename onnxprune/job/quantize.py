@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
-import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 
 from onnxprune.config.declare import AUTO
+from onnxprune.config.quantization import UINT8
 from onnxprune.config.settings import PruneConfig
-from onnxprune.data.batch import Batch
-from onnxprune.data.dataset import Dataset
-from onnxprune.errors import ModelFileError, NothingToPruneError
-from onnxprune.evaluation.runs import run_batch
-from onnxprune.evaluation.sessions import make_session
+from onnxprune.errors import ModelFileError, NothingToPruneError, OnnxPruneError
 from onnxprune.job.inputs import JobData
 from onnxprune.job.kernels import same_outputs
-from onnxprune.model.io import staging
+from onnxprune.job.quantize_training import train
+from onnxprune.job.quantized_layers import Kept, correct_biases, equalize_channels, restore, tensors
+from onnxprune.job.quantized_outputs import Errors, Inputs, alike
 from onnxprune.model.shapes import infer_shapes
-from onnxprune.model.weights import find_weights
+from onnxprune.model.weights import Weight, find_weights
 from onnxprune.pruning.selectors import select
-from onnxprune.quantization.static import KEEPING, OPSET, is_quantized, quantized
+from onnxprune.quantization.ranges import KEEPING, Ranges, measured
+from onnxprune.quantization.static import OPSET, Form, Steps, is_quantized, quantized, simulated
 from onnxprune.sparse.fold import Folded, fold_all
 from onnxprune.sparse.opset import raise_opset
 
-BATCH_SAMPLES = 32
 # What activations of all samples may take, where the calibrator keeps them.
 KEPT_BYTES = 1 << 30
 # Those tried by `auto`, the first of equals.
@@ -39,21 +38,44 @@ MOST_SPARED, WORTH_SPARING = 0.15, 0.5
 SCANNED_SAMPLES = 32
 
 
+class _Tried(NamedTuple):
+    """A way to quantize, and the error of the outputs; `rounded` and `plain`: before biases were corrected."""
+
+    error: float
+    rounded: float
+    way: str
+    ranges: Ranges
+    plain: Kept
+    constants: Kept
+    places: int
+
+
 class Quantization:
     """The quantization of a pruned model with the inputs of a job."""
 
-    def __init__(self, model: ir.Model, name: str, data: JobData, config: PruneConfig):
+    def __init__(
+        self,
+        model: ir.Model,
+        name: str,
+        data: JobData,
+        config: PruneConfig,
+        progress: Callable[[float], None] = lambda fraction: None,
+        deadline: float | None = None,
+    ):
         inputs = data.calibration or data.training
         assert inputs is not None
-        self._inputs: Dataset = inputs.spread(config.calibration_samples)
+        self._inputs = Inputs(inputs.spread(config.calibration_samples))
         self._data = data
         self._name = name
         self._config = config
-        self._fixed = inputs.run_axes.size
+        self._progress = progress
+        self._deadline = deadline
         self._model = model
+        self._steps: dict[str, Steps] = {}
+        self._form = Form(config.quantize_form, config.quantize_activations != UINT8)
 
-    def run(self) -> tuple[ir.Model, list[Folded], str]:
-        """The quantized model, the nodes that went into weights before, and a note.
+    def run(self) -> tuple[ir.Model, list[Folded], tuple[str, ...]]:
+        """The quantized model, the nodes that went into weights before, and notes.
 
         Raises:
             ModelFileError: the model is quantized already, or onnxruntime cannot quantize it.
@@ -67,114 +89,148 @@ class Quantization:
         if reason is not None:
             raise ModelFileError(f"--quantize needs opset {OPSET}: {reason}")
         folded = fold_all(model, find_weights(model).prunable)
-        weights = find_weights(model).prunable
-        excluded = {
+        self._model = model
+        self._weights = find_weights(model).prunable
+        self._excluded = {
             use.node
             for selector in self._config.quantize_exclude
-            for weight in select(selector, weights)
+            for weight in select(selector, self._weights)
             for use in weight.uses
         }
-        ranges, made = self._best_ranges(model, excluded)
-        if not any(weight.quantized for weight in find_weights(made).prunable):
+        measuring, held = self._inputs.split(self._config.seed)
+        # It is of the model as it is now, before its weights are changed.
+        self._errors = Errors(model.clone(), held)
+        self._measuring = measuring
+        adjusted = self._adjust()
+        if not any(weight.quantized for weight in find_weights(self._made()).prunable):
             raise NothingToPruneError(
                 f"nothing of {self._name} can be quantized to int8: onnxruntime has no integer form of its operators, "
                 "or --quantize-exclude names all of them"
             )
-        spared, made = self._sparing(model, ranges, made, excluded)
+        spared = self._spared()
+        trained = self._trained()
+        made = self._made()
         count = sum(weight.quantized for weight in find_weights(made).prunable)
-        note = f"Quantized to int8: {count} of {len(weights)} weights, --quantize-ranges {ranges}."
+        note = f"Quantized to int8: {count} of {len(self._weights)} weights, --quantize-ranges {self._way}."
         if spared:
             note += f" Those that cost most stay in floats: {', '.join(spared)}."
-        return made, folded, note
+        return made, folded, tuple(each for each in (note, adjusted, trained) if each)
 
-    def _best_ranges(self, model: ir.Model, excluded: set[ir.Node]) -> tuple[str, ir.Model]:
+    def _made(self) -> ir.Model:
+        """The model in int8 as it would be now."""
+        return quantized(self._model, self._ranges, self._form, excluded=self._excluded, steps=self._steps)
+
+    def _adjust(self) -> str:
+        """Choose the ranges, and adjust weights and biases, for the outputs nearest to those in floats; a note."""
         asked = self._config.quantize_ranges
-        if asked != AUTO:
-            return asked, self._quantized(model, asked, excluded)
-        made = {ranges: self._quantized(model, ranges, excluded) for ranges in TRIED}
-        errors = {ranges: self._error(model, each) for ranges, each in made.items()}
-        best = min(errors, key=lambda ranges: errors[ranges])
-        return best, made[best]
+        tried = [self._try(way) for way in (TRIED if asked == AUTO else (asked,))]
+        plain = min(each.rounded for each in tried)
+        places = 0
+        # What can be measured in one model need not be in another: these steps are not needed for a valid file.
+        with contextlib.suppress(OnnxPruneError):
+            places = equalize_channels(self._model, self._measuring)
+        if places:
+            tried.append(self._try(min(tried, key=_error).way, places))
+        best = min(tried, key=_error)
+        self._error, self._way, self._ranges = best.error, best.way, best.ranges
+        self._plain = best.plain
+        restore(best.constants)
+        done = (
+            [f"channels of {best.places} place{'s' * (best.places > 1)} were equalized"]
+            if best.places
+            else []
+        )
+        done += ["biases were corrected"] if best.error < best.rounded else []
+        return f"{' and '.join(done).capitalize()}: {_fall(plain, best.error)}" if done else ""
 
-    def _sparing(
-        self, model: ir.Model, ranges: str, made: ir.Model, excluded: set[ir.Node]
-    ) -> tuple[list[str], ir.Model]:
-        """The fewest layers that have to stay in floats for outputs near those in floats, and the model with them.
+    def _try(self, way: str, places: int = 0) -> _Tried:
+        """The model as it is with ranges found in a way, and with corrected biases; its constants are put back."""
+        kept = tensors(self._model)
+        self._ranges = self._measured(way)
+        self._error = rounded = self._errors.of(self._made())
+        self._correct()
+        found = _Tried(self._error, rounded, way, self._ranges, kept, tensors(self._model), places)
+        restore(kept)
+        return found
+
+    def _correct(self) -> None:
+        """Correct biases where the outputs come nearer to those in floats."""
+        kept, before = tensors(self._model), self._error
+        found = False
+        with contextlib.suppress(OnnxPruneError):
+            made = simulated(self._model, self._ranges, self._form, self._excluded)
+            found = correct_biases(self._model, made, self._measuring)
+        if found:
+            self._error = self._errors.of(self._made())
+            if self._error >= before:
+                restore(kept)
+                self._error = before
+
+    def _measured(self, way: str) -> Ranges:
+        inputs = self._inputs
+        if way in KEEPING:
+            some = inputs.some(KEPT_BYTES / self._kept_bytes())
+            return measured(self._model, alike(some.feeds()), way)
+        return measured(self._model, inputs.feeds(), way)
+
+    def _kept_bytes(self) -> float:
+        """The approximate bytes of the activations of a sample."""
+        first = next(self._inputs.batches())
+        shapes = infer_shapes(self._model, {name: array.shape for name, array in first.feeds().items()})
+        sizes = (math.prod(dim for dim in shape if isinstance(dim, int)) for shape in shapes.values())
+        return max(1.0, 4.0 * sum(sizes) / max(len(first), 1))
+
+    def _spared(self) -> list[str]:
+        """The fewest layers that have to stay in floats for outputs near those in floats; they are excluded.
 
         Layers are spared by the error that each makes if it alone is quantized. None is where the outputs are near
         already, or sparing a few gains little.
         """
-        error = self._error(model, made)
         layers = [
             weight
-            for weight in find_weights(model).prunable
-            if not any(use.node in excluded or use.node.graph is not model.graph for use in weight.uses)
-        ]
-        if error <= NEAR:
-            return [], made
-        some = self._inputs.spread(max(self._fixed or 1, SCANNED_SAMPLES))
-        costs = {
-            weight: self._error(
-                model, quantized(model, self._feeds(some), "minmax", excluded, weight.uses[0].node), some
+            for weight in self._weights
+            if not any(
+                use.node in self._excluded or use.node.graph is not self._model.graph for use in weight.uses
             )
-            for weight in layers
-        }
+        ]
+        if self._error <= NEAR:
+            return []
+        kept, excluded, before = tensors(self._model), self._excluded, self._error
+        # Corrected biases are for layers that are all in int8.
+        restore(self._plain)
+        scan = self._errors.some(SCANNED_SAMPLES)
+        costs = {weight: scan.of(self._alone(weight)) for weight in layers}
         worst = sorted(layers, key=lambda weight: -costs[weight])
         count = 1
         while count <= max(1, int(MOST_SPARED * len(layers))):
-            left = {use.node for weight in worst[:count] for use in weight.uses}
-            found = self._quantized(model, ranges, excluded | left)
-            left_error = self._error(model, found)
-            if left_error <= max(NEAR, WORTH_SPARING * error):
-                return [weight.name for weight in worst[:count]], found
+            restore(self._plain)
+            self._excluded = excluded | {use.node for weight in worst[:count] for use in weight.uses}
+            self._error = self._errors.of(self._made())
+            self._correct()
+            if self._error <= max(NEAR, WORTH_SPARING * before):
+                return [weight.name for weight in worst[:count]]
             count *= 2
-        return [], made
+        restore(kept)
+        self._excluded, self._error = excluded, before
+        return []
 
-    def _quantized(self, model: ir.Model, ranges: str, excluded: set[ir.Node]) -> ir.Model:
-        inputs = self._inputs
-        if ranges in KEEPING:
-            inputs = inputs.spread(max(self._fixed or 1, int(KEPT_BYTES / self._kept_bytes(model))))
-            return quantized(model, _alike(self._feeds(inputs)), ranges, excluded)
-        return quantized(model, self._feeds(inputs), ranges, excluded)
+    def _alone(self, weight: Weight) -> ir.Model:
+        """The model with one layer in int8."""
+        return quantized(
+            self._model, self._ranges, self._form, excluded=self._excluded, only=weight.uses[0].node
+        )
 
-    def _batches(self, inputs: Dataset) -> Iterator[Batch]:
-        for batch in inputs.batches(BATCH_SAMPLES):
-            if self._fixed is None or len(batch) == self._fixed:
-                yield batch
-
-    def _feeds(self, inputs: Dataset) -> Iterator[Mapping[str, np.ndarray]]:
-        return (batch.feeds() for batch in self._batches(inputs))
-
-    def _kept_bytes(self, model: ir.Model) -> float:
-        """The approximate bytes of the activations of a sample."""
-        first = next(self._batches(self._inputs))
-        shapes = infer_shapes(model, {name: array.shape for name, array in first.feeds().items()})
-        sizes = (math.prod(dim for dim in shape if isinstance(dim, int)) for shape in shapes.values())
-        return max(1.0, 4.0 * sum(sizes) / max(len(first), 1))
-
-    def _error(self, model: ir.Model, made: ir.Model, inputs: Dataset | None = None) -> float:
-        """The squared distance of the outputs to those in floats, relative to their squares; NaN counts as infinite."""
-        sessions = [_session(each) for each in (model, made)]
-        squares = distance = 0.0
-        for batch in self._batches(inputs or self._inputs):
-            whole, rounded = (run_batch(session, batch) for session in sessions)
-            for one, other in zip(whole, rounded, strict=True):
-                if isinstance(one, np.ndarray) and one.dtype.kind == "f":
-                    squares += float(np.square(one, dtype=np.float64).sum())
-                    distance += float(np.square(one.astype(np.float64) - other).sum())
-        error = distance / squares if squares else 0.0
-        return error if math.isfinite(error) else math.inf
+    def _trained(self) -> str:
+        """Fine-tune with simulated quantization, where there is data for it; a note."""
+        make = partial(simulated, self._model, self._ranges, self._form, self._excluded)
+        outcome = train(self._model, make, self._data, self._config, self._progress, self._deadline)
+        self._steps = outcome.steps
+        return outcome.note
 
 
-def _alike(feeds: Iterable[Mapping[str, np.ndarray]]) -> list[Mapping[str, np.ndarray]]:
-    """Those of the shapes that most have: a calibrator that keeps activations stacks them."""
-    by_shape: dict[tuple[tuple[int, ...], ...], list[Mapping[str, np.ndarray]]] = {}
-    for each in feeds:
-        by_shape.setdefault(tuple(array.shape for array in each.values()), []).append(each)
-    return max(by_shape.values(), key=len)
+def _error(tried: _Tried) -> float:
+    return tried.error
 
 
-def _session(model: ir.Model) -> ort.InferenceSession:
-    with staging(None) as stage:
-        stage.write(model.clone())
-        return make_session(stage.path, "the quantized model")
+def _fall(before: float, after: float) -> str:
+    return f"the squared error of the outputs, as a part of their squares, is {before:.2g} -> {after:.2g}."

@@ -1,71 +1,110 @@
-"""Static quantization to int8 by onnxruntime's own quantizer: operators of integers, whose weights keep their zeros."""
+"""Static quantization to int8 by onnxruntime's own quantizers, whose weights keep their zeros."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
-from onnxprune.errors import ModelFileError, first_line
+from onnxprune.model.constants import constant_tensor
 from onnxprune.model.io import staging
+from onnxprune.quantization.equalization import JOINED
+from onnxprune.quantization.ranges import Ranges, prepared, quantizing
 
-Feeds = Mapping[str, np.ndarray]
-
-# The calibrators of onnxruntime, by the names of its `CalibrationMethod`.
-RANGES: Mapping[str, str] = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
-# They keep every activation of all samples, for histograms.
-KEEPING = ("percentile", "entropy")
+# Operators of integers, or float operators between pairs of QuantizeLinear and DequantizeLinear.
+QOPERATOR, QDQ = "qoperator", "qdq"
 # Per-channel scales and zero points need it (QuantizeLinear-13).
 OPSET = 13
-# What the quantizer appends to the name of a weight.
-SUFFIX = "_quantized"
+# What the quantizer appends to the names of weights and of their scales.
+SUFFIX, SCALE = "_quantized", "_scale"
+# What attributes of a convolution are where a node does not have them (Conv-11).
+DEFAULTS = {"auto_pad": "NOTSET", "dilations": 1, "group": 1, "pads": 0, "strides": 1}
+
+
+class Form(NamedTuple):
+    """What a model becomes.
+
+    `name`: QOPERATOR, with operators of integers where onnxruntime has them (QLinearConv, QGemm, ...), or QDQ.
+    `symmetric`: activations are int8 with zero points of 0, and not uint8.
+    """
+
+    name: str = QOPERATOR
+    symmetric: bool = False
+
+
+FORM = Form()
+
+
+class Steps(NamedTuple):
+    """How a value becomes integers: scale and zero point, one or one for each slice of `axis`."""
+
+    scale: np.ndarray
+    zero_point: np.ndarray
+    axis: int | None = None
 
 
 def quantized(
     model: ir.Model,
-    samples: Iterable[Feeds],
-    ranges: str,
+    ranges: Ranges,
+    form: Form = FORM,
+    *,
     excluded: Collection[ir.Node] = (),
     only: ir.Node | None = None,
+    steps: Mapping[str, Steps] | None = None,
 ) -> ir.Model:
-    """The model with integer operators (QLinearConv, QGemm, ...) where onnxruntime has them; `model` stays as it is.
+    """The model in int8; `model` stays as it is.
 
-    Weights become int8 with a scale for each output channel and zero point 0, activations uint8, biases int32. Weights
-    keep their names. `samples`: batches of inputs by name, from which the ranges of activations are measured.
-    `ranges`: one of `RANGES`. `excluded`: nodes that stay in floats; `only`: the single node that
-    does not.
+    Weights become int8 with a scale for each output channel and zero point 0, activations uint8 or int8, biases int32.
+    Weights keep their names. `ranges`: of the activations, see `measured`. `excluded`: nodes that stay in floats;
+    `only`: the single node that does not. `steps`: of values, by their names, in place of what follows from `ranges`.
 
     Raises:
         ModelFileError: onnxruntime cannot quantize the model.
     """
-    left = [number for number, node in enumerate(model.graph) if node in excluded]
-    chosen = [number for number, node in enumerate(model.graph) if node is only]
-    model = model.clone()
-    nodes = list(model.graph)
-    _name(nodes)
-    names, chosen_names = ([nodes[number].name or "" for number in each] for each in (left, chosen))
-    LiftConstantsToInitializersPass(lift_all_constants=False)(model)
-    with staging(None) as stage:
-        stage.write(model)
-        made = stage.path.with_name("quantized.onnx")
-        try:
-            with _silence():
-                _quantize(stage.path, made, samples, ranges, names, chosen_names)
-            found = ir.from_proto(onnx.load(made))
-        # The quantizer reports by many classes, KeyError and ValueError among them.
-        except Exception as error:
-            raise ModelFileError(f"onnxruntime cannot quantize the model: {first_line(error)}") from error
-    _restore_names(found)
-    found.metadata_props.update(model.metadata_props)
+    return _quantized(model, ranges, form, excluded, only, steps or {}, {})
+
+
+def simulated(
+    model: ir.Model, ranges: Ranges, form: Form = FORM, excluded: Collection[ir.Node] = ()
+) -> ir.Model:
+    """The model with pairs of QuantizeLinear and DequantizeLinear where `quantized` would have integers, for training.
+
+    Its weights and biases are those of the model, in floats, under their names; weights are rounded by such pairs too.
+    """
+    options = {"AddQDQPairToWeight": True, "QuantizeBias": False}
+    return _quantized(model, ranges, form, excluded, None, {}, options)
+
+
+def steps_of(model: ir.Model) -> dict[str, Steps]:
+    """The steps of a simulated model's values and weights, by their names in the model that it was made of."""
+    found = {}
+    for node in model.graph:
+        if node.op_type == "QuantizeLinear" and (scale := constant_tensor(node.inputs[1])) is not None:
+            zero = constant_tensor(node.inputs[2])
+            assert zero is not None
+            axis = node.attributes.get_int("axis", 1) if scale.size > 1 else None
+            found[scale_value(node).removesuffix(SCALE)] = Steps(scale.numpy(), zero.numpy(), axis)
     return found
+
+
+def scales_of_activations(model: ir.Model) -> list[str]:
+    """The names of the scales of a simulated model's activations."""
+    nodes = [
+        node
+        for node in model.graph
+        if node.op_type == "QuantizeLinear" and constant_tensor(node.inputs[0]) is None
+    ]
+    return list(dict.fromkeys(map(scale_value, nodes)))
+
+
+def scale_value(node: ir.Node) -> str:
+    """The name of the scale that a QuantizeLinear node reads."""
+    value = node.inputs[1]
+    assert value is not None
+    return value.name or ""
 
 
 def is_quantized(model: ir.Model) -> bool:
@@ -73,48 +112,99 @@ def is_quantized(model: ir.Model) -> bool:
     return any("Quantize" in node.op_type or node.op_type.startswith("QLinear") for node in model.graph)
 
 
-def _quantize(
-    source: Path,
-    target: Path,
-    samples: Iterable[Feeds],
-    ranges: str,
-    excluded: Sequence[str],
-    only: Sequence[str],
-) -> None:
-    # It takes a second to import.
-    from onnxruntime import quantization
+def _quantized(
+    model: ir.Model,
+    ranges: Ranges,
+    form: Form,
+    excluded: Collection[ir.Node],
+    only: ir.Node | None,
+    steps: Mapping[str, Steps],
+    options: Mapping[str, Any],
+) -> ir.Model:
+    copy, names = prepared(model)
+    with staging(None) as stage:
+        stage.write(copy)
+        made = stage.path.with_name("quantized.onnx")
+        with quantizing():
+            from onnxruntime import quantization
+            from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
+            from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+            from onnxruntime.quantization.quant_utils import (
+                QuantizationMode,
+                load_model_with_shape_infer,
+            )
 
-    class Reader(quantization.CalibrationDataReader):
-        def __init__(self) -> None:
-            self._left = iter(samples)
+            further = {
+                **options,
+                "ActivationSymmetric": form.symmetric,
+                "TensorQuantOverrides": dict(_overrides(_completed(steps, model))),
+            }
+            shared: list[Any] = [
+                quantization.QuantType.QInt8,
+                quantization.QuantType.QInt8 if form.symmetric else quantization.QuantType.QUInt8,
+                ranges,
+                [] if only is None else [names[only]],
+                [names[node] for node in excluded],
+                _operators(form.name),
+                further,
+            ]
+            proto = load_model_with_shape_infer(stage.path)
+            quantizer = (
+                QDQQuantizer(proto, True, False, *shared)
+                if form.name == QDQ or options
+                else ONNXQuantizer(proto, True, False, QuantizationMode.QLinearOps, True, *shared)
+            )
+            quantizer.quantize_model()
+            quantizer.model.save_model_to_file(str(made), False)
+            found = ir.from_proto(onnx.load(made))
+    _restore_names(found)
+    _shorten(found)
+    # The quantizer's own is of its stages.
+    found.metadata_props.clear()
+    found.metadata_props.update(model.metadata_props)
+    return found
 
-        def get_next(self) -> Any:
-            batch = next(self._left, None)
-            return None if batch is None else dict(batch)
 
-    quantization.quantize_static(
-        source,
-        target,
-        Reader(),
-        quant_format=quantization.QuantFormat.QOperator,
-        per_channel=True,
-        activation_type=quantization.QuantType.QUInt8,
-        weight_type=quantization.QuantType.QInt8,
-        nodes_to_quantize=only,
-        nodes_to_exclude=excluded,
-        calibrate_method=quantization.CalibrationMethod[RANGES[ranges]],
-    )
+def _operators(form: str) -> list[str]:
+    """The operators that a form has integers for: those of the one form may be fewer than those of the other."""
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    return sorted({*QLinearOpsRegistry, *(QDQRegistry if form == QDQ else ())})
 
 
-def _name(nodes: Iterable[ir.Node]) -> None:
-    """Give every node a name of its own: the quantizer knows nodes by their names."""
-    taken: set[str] = set()
-    for number, node in enumerate(nodes):
-        if not node.name or node.name in taken:
-            node.name = f"{node.op_type}_{number}"
-        while node.name in taken:
-            node.name += "_"
-        taken.add(node.name)
+def _completed(steps: Mapping[str, Steps], model: ir.Model) -> dict[str, Steps]:
+    """With steps of what a joined activation reads: those of what it gives, after which the other form names them."""
+    joined = [node for node in model.graph if node.op_type in JOINED]
+    pairs = {
+        node.inputs[0].name or "": node.outputs[0].name or "" for node in joined if node.inputs[0] is not None
+    }
+    return {name: steps[given] for name, given in pairs.items() if given in steps} | dict(steps)
+
+
+def _overrides(steps: Mapping[str, Steps]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Steps in the form that the quantizers take, for each value a dict, or one for each slice."""
+    from onnxruntime.quantization import QuantType
+
+    for name, each in steps.items():
+        kind = QuantType.QInt8 if each.zero_point.dtype == np.int8 else QuantType.QUInt8
+        common = {"quant_type": kind} | ({} if each.axis is None else {"axis": each.axis})
+        yield (
+            name,
+            [
+                common | {"scale": np.array(scale), "zero_point": np.array(zero)}
+                for scale, zero in zip(np.atleast_1d(each.scale), np.atleast_1d(each.zero_point), strict=True)
+            ],
+        )
+
+
+def _shorten(model: ir.Model) -> None:
+    """Drop attributes of the quantizer's convolutions that say what holds without them: some 70 bytes a node."""
+    for node in model.graph:
+        for name, default in DEFAULTS.items() if node.op_type == "QLinearConv" else ():
+            attribute = node.attributes.get(name)
+            found = () if attribute is None else np.ravel(np.array(attribute.value)).tolist()
+            if attribute is not None and all(each == default for each in found):
+                del node.attributes[name]
 
 
 def _restore_names(model: ir.Model) -> None:
@@ -125,15 +215,3 @@ def _restore_names(model: ir.Model) -> None:
             del model.graph.initializers[value.name or ""]
             value.name = name
             model.graph.initializers[name] = value
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """The quantizer prints what it does, and advises to prepare the model, which is done."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)

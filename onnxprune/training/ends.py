@@ -10,6 +10,7 @@ What is left out is not changed in the model. An operator without an entry betwe
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -26,6 +27,12 @@ from onnxprune.training.ops import Lowering
 from onnxprune.training.ops.types import torch_dtype
 
 FIX = "prune without --data, which does not fine-tune"
+# Names of operators that compute in integers begin or end so.
+INTEGERS = re.compile(r"QLinear|QGemm|QAttention|.*Integer(ToFloat)?$")
+FLOATS = (
+    "integers have no gradient; fine-tune the model in floats with --quantize int8, or a model of QuantizeLinear and "
+    "DequantizeLinear (--quantize-form qdq)"
+)
 CLOSE_NAMES = 3
 
 
@@ -36,6 +43,7 @@ class UnsupportedOperatorError(OnnxPruneError):
 def unsupported(node: ir.Node, reason: str, fix: str = FIX) -> UnsupportedOperatorError:
     """The error for a node that cannot be fine-tuned."""
     operator = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
+    reason = FLOATS if INTEGERS.match(node.op_type) else reason
     return UnsupportedOperatorError(
         f"{operator} (node {_name(node)!r}) cannot be fine-tuned: {reason}; {fix}"
     )

@@ -89,7 +89,7 @@ class FineTuner:
         self._objective = self._make_objective(trained, unnamed)
         self._validation_objective = replace(self._objective, trained=validated)
         self._parameters = list(session.parameters.values())
-        self._optimizer = make_optimizer(self._parameters, settings)
+        self._optimizer = make_optimizer(session.trained(), settings, session.scales.groups())
         self._average = Average(session, settings.average, HORIZON * training.an_epoch)
         self._mixes = bool(settings.mixup) and all(spec.dtype.kind == "f" for spec in training.specs)
         self._checkpoint = self._open_checkpoint(origin, validation)
@@ -166,7 +166,8 @@ class FineTuner:
         """One update of the optimizer on a batch; returns the loss without the L1 penalty."""
         update = self._session.updates
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(self._settings, self._pace.position, self._pace.length, self._pruned)
+            rate = learning_rate(self._settings, self._pace.position, self._pace.length, self._pruned)
+            group["lr"] = rate * group.get("share", 1.0)
         if self._session.modes.dropouts:
             torch.manual_seed(random_seed(self._settings.seed, DROPOUT, update, self._processes.rank))
         self._session.module.train()

@@ -18,12 +18,18 @@ STEP_FACTOR = 0.1
 REWIND_WARMUP = 10
 
 
-def make_optimizer(parameters: Sequence[nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
-    """The optimizer of the settings, with L2 on weights only; decoupled for AdamW (Loshchilov & Hutter 2019)."""
+def make_optimizer(
+    parameters: Sequence[nn.Parameter], settings: TrainingSettings, further: Sequence[dict] = ()
+) -> torch.optim.Optimizer:
+    """The optimizer of the settings, with L2 on weights only; decoupled for AdamW (Loshchilov & Hutter 2019).
+
+    `further`: groups of other parameters, whose `share` multiplies the learning rate.
+    """
     decay = settings.weight_decay if settings.regularization == "l2" else 0.0
     groups = [
         {"params": [each for each in parameters if is_weight(each)], "weight_decay": decay},
         {"params": [each for each in parameters if not is_weight(each)], "weight_decay": 0.0},
+        *further,
     ]
     peak = settled(settings.learning_rate)
     return _OPTIMIZERS[settings.optimizer]([group for group in groups if group["params"]], peak, settings)

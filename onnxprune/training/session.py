@@ -31,6 +31,7 @@ from onnxprune.training.norms import restored_norms
 from onnxprune.training.optimization import forget
 from onnxprune.training.running import run
 from onnxprune.training.samples import Samples
+from onnxprune.training.simulation import Scales, Simulation
 
 # Positions on the schedule are sums of fractions.
 EXACT = 1e-6
@@ -45,15 +46,26 @@ class PruningSession:
     every step of the optimizer, and `finish()` at the end. The model is pruned in place.
     """
 
-    def __init__(self, model: ir.Model, pruner: Pruner, schedule: Schedule, settings: FineTuneSettings):
+    def __init__(
+        self,
+        model: ir.Model,
+        pruner: Pruner,
+        schedule: Schedule,
+        settings: FineTuneSettings,
+        simulation: Simulation | None = None,
+    ):
         modes = Modes(model, settings.batch_norm, _dropouts(pruner, settings))
-        self.embeddings = {weight.value.name or "" for weight in pruner.weights}
+        self.simulation = simulation
+        learned = () if simulation is None else simulation.scales
+        self.embeddings = {weight.value.name or "" for weight in pruner.weights} | set(learned)
         self.module, self.ends = training_graph(model, modes, settings, self.embeddings)
         self.modes = modes
         self.parameters = borrowed(self.module, model, self.embeddings)
         for norm in restored_norms(model):
             # The norm takes the mean away, and with it the bias.
             self.parameters[norm.layer.bias].requires_grad_(False)
+        self._scaling = {value: each for value, each in self.parameters.items() if value.name in learned}
+        self.scales = Scales(list(self._scaling.values()))
         self.steps = _possible(schedule, pruner)
         self.updates = 0
         self._position = 0.0
@@ -153,6 +165,7 @@ class PruningSession:
         before, self._position = self._position, self.updates if position is None else position
         self._stride = self._position - before
         self._masking.hold()
+        self.scales.hold()
 
     @property
     def prunes_next(self) -> bool:
@@ -174,6 +187,10 @@ class PruningSession:
     def mask_gradients(self) -> None:
         """Zero the gradients of permanently removed weights, so that gradient clipping ignores them."""
         self._masking.mask_gradients()
+
+    def trained(self) -> list[torch.nn.Parameter]:
+        """The parameters, without scales of activations."""
+        return [each for value, each in self.parameters.items() if value not in self._scaling]
 
     def give_back(self) -> None:
         """Write the weights into the model."""

@@ -20,7 +20,7 @@ def trained_constants(model: ir.Model, embeddings: Collection[str] = ()) -> list
     These are operands that the table declares (`trains`), seen through operators that only move or quantize elements,
     and constants of bias Adds: with more than one element, added to the result of a node with a trained weight, which
     may be moved or scaled by constants. So constants that normalize the model's input, and masks that are added to
-    attention scores, are not trained.
+    attention scores, are not trained. `embeddings` may name scales of QuantizeLinear too.
     """
     trained: dict[ir.Value, None] = {}
     for node in model.graph.all_nodes():
@@ -33,6 +33,9 @@ def trained_constants(model: ir.Model, embeddings: Collection[str] = ()) -> list
             source = _source(_operand(node, slot.input_index), model)
             if source is not None and source.name in embeddings and _is_trainable(source):
                 trained[source] = None
+        scale = _operand(node, 1) if node.op_type == "QuantizeLinear" else None
+        if scale is not None and scale.name in embeddings and _is_float(scale):
+            trained[scale] = None
         bias = _bias(node, model, trained)
         if bias is not None:
             trained[bias] = None

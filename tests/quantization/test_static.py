@@ -10,6 +10,7 @@ from onnx import helper, numpy_helper
 import onnxprune
 from onnxprune.errors import ModelFileError, NothingToPruneError, SettingError
 from onnxprune.model.weights import find_weights
+from onnxprune.quantization.ranges import measured
 from onnxprune.quantization.static import quantized
 from tests.builders import cnn, floats, mlp, model_of, normal
 
@@ -37,7 +38,7 @@ def test_weights_keep_names_and_zeros_and_outputs_are_near(ranges):
         dense[weight.name] = weight.numbers()
     inputs = [value.name for value in model.graph.inputs]
     feeds = batches(8, 1, 8, 8, name=inputs[0])
-    made = quantized(model, feeds, ranges)
+    made = quantized(model, measured(model, feeds, ranges))
     found = {weight.name: weight for weight in find_weights(made).prunable}
     assert found.keys() == dense.keys()
     for name, weight in found.items():
@@ -59,7 +60,8 @@ def test_scales_are_of_output_channels():
         [floats("y", "N", 3)],
         {"w": weight},
     )
-    made = quantized(ir.from_proto(model), batches(16, 8), "minmax")
+    ours = ir.from_proto(model)
+    made = quantized(ours, measured(ours, batches(16, 8), "minmax"))
     numbers = find_weights(made).prunable[0].numbers()
     largest = np.abs(weight).max(1, keepdims=True)
     assert (np.abs(numbers - weight) <= largest / 254 * 1.001).all()
@@ -82,7 +84,7 @@ def test_nodes_without_names_and_weights_of_constant_nodes_are_quantized():
         node.name = ""
     ours = ir.from_proto(model)
     last = list(ours.graph)[-1]
-    made = quantized(ours, batches(8, 8), "minmax", [last])
+    made = quantized(ours, measured(ours, batches(8, 8), "minmax"), excluded=[last])
     kinds = {weight.name: weight.quantized for weight in find_weights(made).prunable}
     assert kinds == {"w": True, "v": False}
 
@@ -128,6 +130,28 @@ def test_batch_normalization_goes_into_weights_before():
     ]
     floating = onnxprune.prune(model, rate=0.3, format="dense")
     assert near(run(floating.model, data), run(result.model, data)) < 0.01
+
+
+def test_convolutions_say_only_what_is_no_default():
+    node = helper.make_node(
+        "Conv",
+        ["x", "w"],
+        ["y"],
+        auto_pad="NOTSET",
+        dilations=[1, 2],
+        group=1,
+        pads=[0] * 4,
+        strides=[1, 1],
+        kernel_shape=[3, 3],
+    )
+    model = ir.from_proto(
+        model_of([node], [floats("x", "N", 2, 8, 8)], [floats("y", "N", 4, 6, 4)], {"w": normal(4, 2, 3, 3)})
+    )
+    feeds = batches(8, 2, 8, 8)
+    made = quantized(model, measured(model, feeds, "minmax"))
+    (convolution,) = (node for node in made.graph if node.op_type == "QLinearConv")
+    assert set(convolution.attributes) == {"dilations", "kernel_shape"}
+    assert near(run(model, feeds[0]), run(made, feeds[0])) < 0.01
 
 
 def test_excluded_weights_stay_in_floats_and_ranges_can_be_given():
@@ -188,6 +212,10 @@ def test_refusals():
         onnxprune.prune(mlp(), rate=0.5, quantize="int8", values="fp16", calibration_data=CALIBRATION)
     with pytest.raises(SettingError, match="cannot be combined with --quantize"):
         onnxprune.prune(mlp(), bytes="10k", quantize="int8", calibration_data=CALIBRATION)
+    with pytest.raises(SettingError, match="--quantize-epochs needs --quantize int8"):
+        onnxprune.prune(mlp(), rate=0.5, quantize_epochs=1, calibration_data=CALIBRATION)
+    with pytest.raises(SettingError, match="--quantize-epochs needs --data"):
+        onnxprune.prune(mlp(), rate=0.5, quantize="int8", quantize_epochs=1, calibration_data=CALIBRATION)
     with pytest.raises(SettingError, match="--quantize-exclude needs --quantize int8"):
         onnxprune.prune(mlp(), rate=0.5, quantize_exclude="fc1", calibration_data=CALIBRATION)
     once = onnxprune.prune(mlp(), rate=0.5, quantize="int8", calibration_data=CALIBRATION)
