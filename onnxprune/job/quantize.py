@@ -222,9 +222,22 @@ class Quantization:
 
     def _trained(self) -> str:
         """Fine-tune with simulated quantization, where there is data for it; a note."""
+        kept = tensors(self._model)
         make = partial(simulated, self._model, self._ranges, self._form, self._excluded)
         outcome = train(self._model, make, self._data, self._config, self._progress, self._deadline)
         self._steps = outcome.steps
+        training = self._data.training
+        if not outcome.steps or training is None or training.labeled:
+            return outcome.note
+        # A loss that compares distributions does not see all that changes in the outputs.
+        error = self._errors.of(self._made())
+        if error > self._error:
+            restore(kept)
+            self._steps = {}
+            return (
+                "Fine-tuning with simulated quantization was undone: the squared error of the outputs, as a part of "
+                f"their squares, rose from {self._error:.2g} to {error:.2g}."
+            )
         return outcome.note
 
 
