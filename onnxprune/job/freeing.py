@@ -19,7 +19,7 @@ from onnxprune.evaluation.runs import run_batch
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.inputs import JobData
 from onnxprune.model.freeing import FreedBatch
-from onnxprune.model.io import staging
+from onnxprune.model.staging import staging
 
 # Runs of the model as it is that one run of the freed model must equal.
 RUNS = 4

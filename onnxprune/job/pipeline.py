@@ -33,8 +33,9 @@ from onnxprune.job.result import ALONE, Context, Progress, Result
 from onnxprune.job.settling import as_settled, settle
 from onnxprune.job.store import store
 from onnxprune.model.check import check_types
-from onnxprune.model.io import ModelLike, Source, Staging, staging
+from onnxprune.model.io import ModelLike, Source
 from onnxprune.model.listed import relist
+from onnxprune.model.staging import Staging, staging
 from onnxprune.reports.record import Report
 from onnxprune.sparse.opening import OpenedModel, open_model
 from onnxprune.surgery import remove_dead_units

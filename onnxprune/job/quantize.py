@@ -19,8 +19,8 @@ from onnxprune.evaluation.runs import run_batch
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.inputs import JobData
 from onnxprune.job.kernels import same_outputs
-from onnxprune.model.io import staging
 from onnxprune.model.shapes import infer_shapes
+from onnxprune.model.staging import staging
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.selectors import select
 from onnxprune.quantization.static import KEEPING, OPSET, is_quantized, quantized

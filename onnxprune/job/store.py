@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnxprune.config.output import OutputSettings
 from onnxprune.errors import SettingError
 from onnxprune.model.coo import SPARSE_TYPES
-from onnxprune.model.io import Staging
+from onnxprune.model.staging import Staging
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.reports.record import ANNOTATION_PREFIX
 from onnxprune.sparse.opset import raise_opset
