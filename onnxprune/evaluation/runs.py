@@ -20,7 +20,7 @@ from onnxprune.data.ragged import joined_rows
 from onnxprune.data.random import random_data
 from onnxprune.data.specs import InputSpec
 from onnxprune.errors import DataError, OnnxPruneError, first_line
-from onnxprune.evaluation.forms import fit_labels
+from onnxprune.evaluation.fitting import fit_labels
 from onnxprune.evaluation.labels import LabelForm, label_forms, unnamed_output, with_form
 from onnxprune.evaluation.scores import BY_KIND, Metrics, RunningScores
 
