@@ -195,9 +195,7 @@ def _fitted(
     }
     # What --postprocess makes takes the place of the first output.
     asked = metrics.output or (names[0] if metrics.postprocess is not None else None)
-    by_sample = {
-        name for name, output in made.items() if data.axes.whole or np.shape(output)[:1] == (samples,)
-    }
+    by_sample = {name for name, output in made.items() if data.axes.whole or _rows(output) == samples}
     return fit_labels(
         data,
         some,
@@ -209,6 +207,11 @@ def _fitted(
         by_sample or set(made),
         own_loss=metrics.own_loss,
     )
+
+
+def _rows(output: Any) -> int | None:
+    """The length of an array's first axis, of a list such as of a Map for each sample; None of a scalar."""
+    return len(output) if isinstance(output, list) or np.ndim(output) else None
 
 
 def run_batch(session: ort.InferenceSession, batch: Batch) -> list[Any]:

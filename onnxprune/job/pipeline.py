@@ -207,6 +207,11 @@ def refuse_worse(evaluation: Evaluation, config: PruneConfig, target: Path | Non
             f"output {lost!r} of the pruned model is NaN or infinite on {evaluation.data}, where that of the input "
             f"model is not; {target or 'no file'} was not written: lower --rate, or fine-tune more (--data, --epochs)"
         )
+    if not evaluation.compares and (config.max_drop is not None or config.max_loss is not None):
+        raise ValidationError(
+            f"no output has elements on {evaluation.data}, so that no drop can be measured; {target or 'no file'} was "
+            "not written: give --eval-data on which there are some"
+        )
     limits = (
         ("--max-drop", worse[0], config.max_drop, evaluation.drop_text, "absolute"),
         ("--max-loss", worse[1], config.max_loss, "{:.2%}".format, "relative"),

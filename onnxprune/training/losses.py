@@ -172,9 +172,12 @@ class Objective:
         losses = [
             self._distance(index, student, target)
             for index, (student, target) in enumerate(zip(outputs, teacher, strict=True))
-            if student.is_floating_point()
+            if student.is_floating_point() and student.numel()
         ]
-        return torch.stack(losses).mean() if losses else outputs[0].new_zeros(())
+        # Of outputs without elements, so that there is a gradient.
+        return (
+            torch.stack(losses).mean() if losses else torch.stack([each.sum() for each in outputs]).sum() * 0
+        )
 
     def _distance(self, index: int, student: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         classes = index < len(self.last_operators) and student.ndim == 2 and student.shape[1] > 1

@@ -3,6 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
+from onnx import TensorProto, helper
 
 from onnxprune.data.axes import BatchAxes
 from onnxprune.data.axis_choice import declared_axes
@@ -16,7 +17,7 @@ from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
 from tests.builders import mlp, normal
 from tests.evaluation.test_comparison import linear
-from tests.fuzz.models import MODELS
+from tests.fuzz.models import MODELS, written
 
 SPECS = [InputSpec("x", np.dtype(np.float32), (None, 8))]
 
@@ -86,3 +87,13 @@ def test_a_loop_that_may_never_end_on_random_inputs_is_stopped(monkeypatch):
     with pytest.raises(DataError, match="had not ended"):
         random_inputs(make_session(model, "a test model"), SPECS, declared_axes(SPECS), 0, patience=limit)
     assert patience(ir.from_proto(mlp())) is None
+
+
+@pytest.mark.parametrize("made", ["SequenceConstruct (a, x)", "SplitToSequence (a)"])
+def test_labels_of_an_output_that_is_a_sequence_are_refused(made):
+    text = f"g (float[N,8] x) => (float[N,4] y) {{ a = MatMul (x, w) y = {made} }}"
+    model = written(text, {"w": normal(8, 4)})
+    model.graph.output[0].CopyFrom(helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None))
+    data = Dataset.of({"x": normal(50, 8)}, np.arange(50) % 4)
+    with pytest.raises(DataError, match="do not fit the output of no single array"):
+        check_runs(make_session(model, "a test model"), data)
