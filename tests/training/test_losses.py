@@ -156,6 +156,11 @@ def test_outputs_without_elements_have_no_part_in_the_distance_from_the_teacher(
     assert loss(None, (none, LOGITS), (none, moved), distill=1.0, scales=(0.0, 1.0), distance="mse") == alone
 
 
+def test_rows_that_one_model_selects_and_the_other_does_not_are_refused():
+    with pytest.raises(DataError, match=r"output 'y' has the shape \[2, 3\].* \[1, 3\].*--train-until"):
+        loss(None, (LOGITS,), (LOGITS[:1],), distill=1.0, scales=(1.0,))
+
+
 def test_a_training_towards_outputs_that_have_no_elements_is_refused():
     model = written(
         "g (float[N,8] x) => (float[N,0] y) { a = MatMul (x, w) y = Slice (a, zero, zero, one) }",
