@@ -38,6 +38,7 @@ IGNORING_KINDS = ("classes", "positions", "binary", "multi-label")
 FREE_SIZES = (16, 64, 224, 512, 1)
 # Time limit of a run on generated inputs, with which a Loop may never end.
 LOOP_SECONDS = 3.0
+CHECK = "; check the inputs, such as token ids beyond the vocabulary"
 
 
 def random_inputs(
@@ -63,7 +64,7 @@ def random_inputs(
             raise
         except DataError as error:
             failures.append(str(error))
-    raise DataError(f"{failures[0]}; give data that fits the model")
+    raise DataError(f"{failures[0].removesuffix(CHECK)}; give data that fits the model")
 
 
 def patience(model: ir.Model) -> float | None:
@@ -249,7 +250,7 @@ def run_feeds(
                 f"a run of the model on {name} had not ended after {patience:g} s, perhaps because of its "
                 "Loop: give data on which it ends"
             ) from None
-        raise DataError(f"onnxruntime cannot run the model on {name}: {first_line(error)}") from error
+        raise DataError(f"onnxruntime cannot run the model on {name}: {first_line(error)}{CHECK}") from error
 
 
 class EndlessError(DataError):
