@@ -31,7 +31,7 @@ from onnxprune.job.records import Records
 from onnxprune.job.requirements import check_requirements
 from onnxprune.job.result import ALONE, Context, Progress, Result
 from onnxprune.job.settling import as_settled, settle
-from onnxprune.job.store import store
+from onnxprune.job.store import store, unwritten
 from onnxprune.model.check import check_types
 from onnxprune.model.io import ModelLike, Source
 from onnxprune.model.listed import relist
@@ -205,12 +205,12 @@ def refuse_worse(evaluation: Evaluation, config: PruneConfig, target: Path | Non
     if lost is not None and (config.data is not None or config.eval_data is not None):
         raise ValidationError(
             f"output {lost!r} of the pruned model is NaN or infinite on {evaluation.data}, where that of the input "
-            f"model is not; {target or 'no file'} was not written: lower --rate, or fine-tune more (--data, --epochs)"
+            f"model is not; {unwritten(target)}: lower --rate, or fine-tune more (--data, --epochs)"
         )
     if not evaluation.compares and (config.max_drop is not None or config.max_loss is not None):
         raise ValidationError(
-            f"no output has elements on {evaluation.data}, so that no drop can be measured; {target or 'no file'} was "
-            "not written: give --eval-data on which there are some"
+            f"no output has elements on {evaluation.data}, so that no drop can be measured; {unwritten(target)}: "
+            "give --eval-data on which there are some"
         )
     limits = (
         ("--max-drop", worse[0], config.max_drop, evaluation.drop_text, "absolute"),
@@ -222,7 +222,7 @@ def refuse_worse(evaluation: Evaluation, config: PruneConfig, target: Path | Non
             continue
         raise ValidationError(
             f"the pruned model is worse by {text(value)} ({kind}, {evaluation.measured()}) on {evaluation.data}, "
-            f"{flag} allows {text(limit)}; {target or 'no file'} was not written: lower --rate, or fine-tune more "
+            f"{flag} allows {text(limit)}; {unwritten(target)}: lower --rate, or fine-tune more "
             "(--data, --epochs, --steps)"
         )
 

@@ -38,6 +38,7 @@ from onnxprune.job.pipeline import run
 from onnxprune.job.requirements import check_requirements
 from onnxprune.job.result import Context, Progress, Result
 from onnxprune.job.settling import settled_beforehand
+from onnxprune.job.store import unwritten
 from onnxprune.job.trials import (
     Attempt,
     Experiment,
@@ -290,7 +291,7 @@ class _Searcher:
         text = partial(drop_text, nearest.metric)
         return ValidationError(
             f"no trial has a drop of at most {text(self._max_drop)}: the closest of {len(self._trials)} has a drop of "
-            f"{text(nearest.drop)} at a rate of {nearest.rate:.2%}; {target or 'no file'} was not written: give more "
+            f"{text(nearest.drop)} at a rate of {nearest.rate:.2%}; {unwritten(target)}: give more "
             "--epochs, a larger --max-drop, or --validation-data that the input model was not trained on"
         )
 
