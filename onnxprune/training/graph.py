@@ -195,10 +195,8 @@ class _Builder:
     def _call(self, node: ir.Node, lowering: Lowering, attributes: dict[str, Any]) -> Any:
         """The results of an operator: computed now if all operands are known, else recorded in the graph."""
         known = [None if value is None else self.known(value) for value in node.inputs]
-        if (
-            node.op_type in ("Conv", "ConvTranspose")
-            and isinstance(known[1], torch.Tensor)
-            and not known[1].numel()
+        if "Conv" in node.op_type and any(
+            isinstance(operand, torch.Tensor) and not operand.numel() for operand in known[1:2]
         ):
             raise unsupported(node, "torch has no convolutions without channels")
         kinds = {type(operand) for operand in known if operand is not None}
