@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 import onnxprune.surgery.rules  # noqa: F401  (fills the tables)
 from onnxprune.model.constants import constant_tensor
+from onnxprune.model.slots import slots
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.tables import (
     CHANNELS,
@@ -150,7 +151,7 @@ class Units:
         if self.facts.folded(node):
             self._freeze_all(node, "integers are computed from it")
             return
-        if any(self._is_void(value) for value in (*node.inputs, *node.outputs)):
+        if slots(node) and any(self._is_void(value) for value in (*node.inputs, *node.outputs)):
             self._freeze_all(node, f"{node.op_type} has an operand or a result without elements")
             return
         rule = CHANNELS.get(key(node))
