@@ -28,6 +28,8 @@ SAMPLES = 3
 # The largest difference, as a part of what differs between samples.
 TOLERANCE = 0.05
 WHAT = "random inputs"
+# How onnxruntime begins the type of an input that is an array.
+TENSOR = "tensor("
 
 
 def find_axes(
@@ -43,7 +45,14 @@ def find_axes(
 
     Raises:
         SettingError: the given axes do not fit the model.
+        DataError: an input is no tensor.
     """
+    for value in session.get_inputs():
+        if not value.type.startswith(TENSOR):
+            raise DataError(
+                f"input {value.name!r} is a {value.type}, of which data has no form: give --no-evaluate, which writes "
+                "the pruned model without a run, or a model of tensors"
+            )
     outputs = [output.name for output in session.get_outputs()]
     check_asked(asked, specs, outputs)
     choices = candidates(specs, asked)

@@ -85,8 +85,18 @@ class Evaluation:
         if self.scores:
             baseline, pruned = self.scores[0]
             return baseline.metric.drop(baseline.value, pruned.value)
-        first = self.outputs[0]
+        first = self._first
         return 1 - (first.cosine if first.agreement is None else first.agreement)
+
+    @property
+    def compares(self) -> bool:
+        """Whether there is a score, or an output with elements."""
+        return bool(self.scores) or self._first.elements > 0
+
+    @property
+    def _first(self) -> OutputDifference:
+        """The first output with elements, which one of no boxes or of no columns has not."""
+        return next((output for output in self.outputs if output.elements), self.outputs[0])
 
     def loss(self) -> float:
         """`drop()` relative to the baseline's value."""
@@ -103,7 +113,7 @@ class Evaluation:
         """The name of what the drop is of."""
         if self.scores:
             return self.scores[0][0].metric.measured
-        return "cosine similarity" if self.outputs[0].agreement is None else "agreement with the input model"
+        return "cosine similarity" if self._first.agreement is None else "agreement with the input model"
 
     def relative(self) -> float:
         """The largest relative difference of any output."""

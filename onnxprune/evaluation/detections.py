@@ -132,7 +132,10 @@ def detections(outputs: Outputs) -> list[Detections]:
         found = read(outputs)
         if found is not None:
             return found
-    shapes = ", ".join(f"{name} {list(np.shape(array))}" for name, array in outputs.items())
+    shapes = ", ".join(
+        f"{name} {list(array.shape) if isinstance(array, np.ndarray) else 'of no single array'}"
+        for name, array in outputs.items()
+    )
     raise DataError(
         f"--metric map cannot read the outputs {shapes}: it reads {', '.join(FORMS)}; for others, give --postprocess "
         "MODULE:FUNCTION that makes one dict(boxes, scores, labels) for each sample"

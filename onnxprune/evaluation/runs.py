@@ -20,7 +20,7 @@ from onnxprune.data.ragged import joined_rows
 from onnxprune.data.random import random_data
 from onnxprune.data.specs import InputSpec
 from onnxprune.errors import DataError, OnnxPruneError, first_line
-from onnxprune.evaluation.forms import fit_labels
+from onnxprune.evaluation.fitting import fit_labels
 from onnxprune.evaluation.labels import LabelForm, label_forms, unnamed_output, with_form
 from onnxprune.evaluation.scores import BY_KIND, Metrics, RunningScores
 
@@ -38,6 +38,7 @@ IGNORING_KINDS = ("classes", "positions", "binary", "multi-label")
 FREE_SIZES = (16, 64, 224, 512, 1)
 # Time limit of a run on generated inputs, with which a Loop may never end.
 LOOP_SECONDS = 3.0
+CHECK = "; check the inputs, such as token ids beyond the vocabulary"
 
 
 def random_inputs(
@@ -63,7 +64,7 @@ def random_inputs(
             raise
         except DataError as error:
             failures.append(str(error))
-    raise DataError(f"{failures[0]}; give data that fits the model")
+    raise DataError(f"{failures[0].removesuffix(CHECK)}; give data that fits the model")
 
 
 def patience(model: ir.Model) -> float | None:
@@ -195,9 +196,7 @@ def _fitted(
     }
     # What --postprocess makes takes the place of the first output.
     asked = metrics.output or (names[0] if metrics.postprocess is not None else None)
-    by_sample = {
-        name for name, output in made.items() if data.axes.whole or np.shape(output)[:1] == (samples,)
-    }
+    by_sample = {name for name, output in made.items() if data.axes.whole or _rows(output) == samples}
     return fit_labels(
         data,
         some,
@@ -209,6 +208,11 @@ def _fitted(
         by_sample or set(made),
         own_loss=metrics.own_loss,
     )
+
+
+def _rows(output: Any) -> int | None:
+    """The length of an array's first axis, of a list such as of a Map for each sample; None of a scalar."""
+    return len(output) if isinstance(output, list) or np.ndim(output) else None
 
 
 def run_batch(session: ort.InferenceSession, batch: Batch) -> list[Any]:
@@ -246,7 +250,7 @@ def run_feeds(
                 f"a run of the model on {name} had not ended after {patience:g} s, perhaps because of its "
                 "Loop: give data on which it ends"
             ) from None
-        raise DataError(f"onnxruntime cannot run the model on {name}: {first_line(error)}") from error
+        raise DataError(f"onnxruntime cannot run the model on {name}: {first_line(error)}{CHECK}") from error
 
 
 class EndlessError(DataError):

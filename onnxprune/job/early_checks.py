@@ -12,7 +12,8 @@ from onnxprune.evaluation.runs import patience
 from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.inputs import read_samples
-from onnxprune.model.io import ModelLike, Source, staging
+from onnxprune.model.io import ModelLike, Source
+from onnxprune.model.staging import staging
 from onnxprune.sparse.opening import open_model
 
 

@@ -119,6 +119,8 @@ def outcome_notes(evaluation: Evaluation | None, data: JobData) -> Iterator[str]
         yield evaluation.draws
     for output in evaluation.outputs:
         count = f"of {output.elements:,} numbers of output {output.output!r}"
+        if not output.elements:
+            yield f"Output {output.output!r} has no elements on {evaluation.data}, so that it is not compared."
         if output.not_finite:
             yield f"{output.not_finite:,} {count} of the input model are not finite on {evaluation.data}."
         if output.lost:

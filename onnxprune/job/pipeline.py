@@ -33,10 +33,11 @@ from onnxprune.job.records import Records
 from onnxprune.job.requirements import check_requirements
 from onnxprune.job.result import ALONE, Context, Progress, Result
 from onnxprune.job.settling import as_settled, settle
-from onnxprune.job.store import store
+from onnxprune.job.store import store, unwritten
 from onnxprune.model.check import check_types
-from onnxprune.model.io import ModelLike, Source, Staging, staging
+from onnxprune.model.io import ModelLike, Source
 from onnxprune.model.listed import relist
+from onnxprune.model.staging import Staging, staging
 from onnxprune.reports.record import Report
 from onnxprune.sparse.opening import OpenedModel, open_model
 from onnxprune.surgery import remove_dead_units
@@ -212,7 +213,12 @@ def refuse_worse(evaluation: Evaluation, config: PruneConfig, target: Path | Non
     if lost is not None and (config.data is not None or config.eval_data is not None):
         raise ValidationError(
             f"output {lost!r} of the pruned model is NaN or infinite on {evaluation.data}, where that of the input "
-            f"model is not; {target or 'no file'} was not written: lower --rate, or fine-tune more (--data, --epochs)"
+            f"model is not; {unwritten(target)}: lower --rate, or fine-tune more (--data, --epochs)"
+        )
+    if not evaluation.compares and (config.max_drop is not None or config.max_loss is not None):
+        raise ValidationError(
+            f"no output has elements on {evaluation.data}, so that no drop can be measured; {unwritten(target)}: "
+            "give --eval-data on which there are some"
         )
     limits = (
         ("--max-drop", worse[0], config.max_drop, evaluation.drop_text, "absolute"),
@@ -224,7 +230,7 @@ def refuse_worse(evaluation: Evaluation, config: PruneConfig, target: Path | Non
             continue
         raise ValidationError(
             f"the pruned model is worse by {text(value)} ({kind}, {evaluation.measured()}) on {evaluation.data}, "
-            f"{flag} allows {text(limit)}; {target or 'no file'} was not written: lower --rate, or fine-tune more "
+            f"{flag} allows {text(limit)}; {unwritten(target)}: lower --rate, or fine-tune more "
             "(--data, --epochs, --steps)"
         )
 

@@ -39,6 +39,7 @@ from onnxprune.job.pipeline import run
 from onnxprune.job.requirements import check_requirements
 from onnxprune.job.result import Context, Progress, Result
 from onnxprune.job.settling import as_settled, settled_beforehand
+from onnxprune.job.store import unwritten
 from onnxprune.job.trials import (
     Attempt,
     Experiment,
@@ -327,7 +328,7 @@ class _Searcher:
         more = "--epochs" if self._deadline is None else "--time"
         return ValidationError(
             f"no trial has a drop of at most {text(self._max_drop)}: the closest of {len(self._trials)} has a drop of "
-            f"{text(nearest.drop)} at a rate of {nearest.rate:.2%}; {target or 'no file'} was not written: give more "
+            f"{text(nearest.drop)} at a rate of {nearest.rate:.2%}; {unwritten(target)}: give more "
             f"{more}, a larger --max-drop, or --validation-data that the input model was not trained on"
         )
 

@@ -12,7 +12,7 @@ from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import SettingError
 from onnxprune.job.pruner import make_pruner
 from onnxprune.job.store import store
-from onnxprune.model.io import staging
+from onnxprune.model.staging import staging
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.pruning.allocation import included
 from onnxprune.pruning.budget import HIGHEST, lowest_rate

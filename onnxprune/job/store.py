@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import onnx_ir as ir
 
 from onnxprune.config.output import OutputSettings
 from onnxprune.errors import SettingError
 from onnxprune.model.coo import SPARSE_TYPES
-from onnxprune.model.io import Staging
+from onnxprune.model.staging import Staging
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.reports.record import ANNOTATION_PREFIX
 from onnxprune.sparse.opset import raise_opset
@@ -105,3 +106,8 @@ FORMATS: Mapping[str, Format] = {
     "dense": Format("the same graph with zeros in place", _write_dense),
     "coo": Format("ONNX sparse_initializer", _write_coo),
 }
+
+
+def unwritten(target: Path | None) -> str:
+    """What a refusal says of the output file."""
+    return f"{target} was not written" if target else "nothing was written"

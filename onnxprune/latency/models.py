@@ -14,7 +14,7 @@ from onnxprune.data.specs import input_specs
 from onnxprune.latency.engines import DENSE, KERNELS, OTHERS, Engine, Feeds, Worker
 from onnxprune.latency.networks import NETWORKS, Network
 from onnxprune.latency.race import Entrant, Row, race
-from onnxprune.model.io import staging
+from onnxprune.model.staging import staging
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.allocation import Pool
 from onnxprune.pruning.masks import apply_masks, make_masks

@@ -106,12 +106,12 @@ def encoding_of(use: Use, value: ir.Value) -> Encoding | str:
 
 
 def dequantized(value: ir.Value) -> Encoding | None:
-    """The encoding of a constant that only DequantizeLinear nodes read, all with the same encoding; else None."""
+    """The encoding of integers that only DequantizeLinear nodes read, all with the same encoding; else None."""
     tensor = constant_tensor(value)
     readers = [node for node, _ in value.uses()]
-    if tensor is None or any(
-        node.op_type != "DequantizeLinear" or _parameter(node, 1) is None for node in readers
-    ):
+    if tensor is None or tensor.dtype not in QUANTIZED_TYPES:
+        return None
+    if any(node.op_type != "DequantizeLinear" or _parameter(node, 1) is None for node in readers):
         return None
     found = [_read_dequantize(tensor, node, []) for node in readers]
     first = found[0] if found else None

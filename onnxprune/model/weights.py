@@ -293,7 +293,7 @@ def _embedding_operands(node: ir.Node) -> Iterator[Use]:
     for slot in embedding_slots(node):
         value = source(node.inputs[slot.input_index]) if slot.input_index < len(node.inputs) else None
         tensor = constant_tensor(value)
-        if value is not None and tensor is not None and len(tensor.shape) >= 2:
+        if value is not None and tensor is not None and _is_array(tensor):
             use = Use(node, slot.input_index)
             if isinstance(encoding_of(use, value), Encoding):
                 yield use
@@ -311,17 +311,22 @@ def _weight_operands(node: ir.Node, computed: Collection[ir.Node]) -> Iterator[t
             constant = value is not None and value.producer() in computed
             if value is not None and (constant or (use.index and not weighted)):
                 yield use, _why_not_constant(value, constant)
-        elif len(tensor.shape) >= 2:
+        elif _is_array(tensor):
             assert value is not None
             encoding = encoding_of(use, value)
             yield use, encoding if isinstance(encoding, str) else None
-        elif value is not node.inputs[use.index]:
+        elif tensor.size and value is not node.inputs[use.index]:
             yield use, "it is stored as a vector that other nodes read too"
     reason = UNHANDLED.get((domain_of(node), node.op_type))
     for index, value in enumerate(node.inputs if reason else ()):
         tensor = constant_tensor(value)
-        if tensor is not None and len(tensor.shape) >= 2:
+        if tensor is not None and _is_array(tensor):
             yield Use(node, index), reason
+
+
+def _is_array(tensor: ir.TensorProtocol) -> bool:
+    """Whether a constant has the form of a weight: two axes or more, and elements (a layer of no channels has none)."""
+    return len(tensor.shape) >= 2 and tensor.size > 0
 
 
 def _zeros_differ(weight: Weight) -> bool:

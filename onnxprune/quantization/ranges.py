@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from onnxprune.errors import ModelFileError, first_line
-from onnxprune.model.io import staging
+from onnxprune.model.staging import staging
 
 Feeds = Mapping[str, np.ndarray]
 Ranges = Any

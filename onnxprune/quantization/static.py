@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
-from onnxprune.model.io import staging
+from onnxprune.model.staging import staging
 from onnxprune.quantization.equalization import JOINED
 from onnxprune.quantization.ranges import Ranges, prepared, quantizing
 

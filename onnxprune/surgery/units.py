@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 import onnxprune.surgery.rules  # noqa: F401  (fills the tables)
 from onnxprune.model.constants import constant_tensor
+from onnxprune.model.slots import slots
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.tables import (
     CHANNELS,
@@ -150,6 +151,9 @@ class Units:
         if self.facts.folded(node):
             self._freeze_all(node, "integers are computed from it")
             return
+        if slots(node) and any(self._is_void(value) for value in (*node.inputs, *node.outputs)):
+            self._freeze_all(node, f"{node.op_type} has an operand or a result without elements")
+            return
         rule = CHANNELS.get(key(node))
         claimed: set[Axis] = set()
         for claim in rule(node, self.facts) if rule else ():
@@ -171,6 +175,11 @@ class Units:
             outputs = known if isinstance(known, list) else [known]
             for value, of_value in zip(node.outputs, outputs, strict=False):
                 self.facts.learn(value, of_value)
+
+    def _is_void(self, value: ir.Value | None) -> bool:
+        """Whether an array has an axis of no positions; vectors may, as the regions of Resize do."""
+        shape = () if value is None else self.facts.shape(value) or ()
+        return len(shape) > 1 and 0 in shape
 
     def _freeze_all(self, node: ir.Node, reason: str, but: Collection[Axis] = ()) -> None:
         """Freeze the axes of all inputs and outputs of a node."""

@@ -84,10 +84,10 @@ class Processes:
                 tensor.copy_(self.mean_of(tensor))
 
     def variance(self, moments: Moments) -> float:
-        """The variance of the elements of every process together; NaN where one is not finite."""
+        """The variance of the elements of every process together; 0 without any, NaN where one is not finite."""
         count, total, squares = map(self.total, (moments.count, moments.total, moments.squares))
         # In this order, NaN stays.
-        return max(squares / count - (total / count) ** 2, 0.0)
+        return max(squares / count - (total / count) ** 2, 0.0) if count else 0.0
 
     def gather(self, content: Any) -> list[Any]:
         """What every process gives, in the order of their ranks."""

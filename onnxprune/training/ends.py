@@ -246,7 +246,7 @@ def _holds_weight(node: ir.Node) -> bool:
         if attribute.type == ir.AttributeType.GRAPH:
             nodes += attribute.as_graph().all_nodes()
     return any(
-        tensor is not None and len(tensor.shape) > 1
+        tensor is not None and len(tensor.shape) > 1 and tensor.size
         for each in nodes
         for slot in slots(each)
         if slot.input_index < len(each.inputs)

@@ -312,6 +312,15 @@ class FineTuner:
                     f"output {name!r} of the input model is not finite on {self._validation.name}: give data on which "
                     "it is, or labels and --distill 0"
                 )
+        if (
+            moments
+            and objective.distill == 1
+            and not any(self._processes.total(each.count) for each in moments)
+        ):
+            raise DataError(
+                f"no output has elements on {self._validation.name}, so nothing can be trained towards them: give data "
+                "on which there are some, or prune without --data"
+            )
         return replace(objective, scales=tuple(self._processes.variance(moment) for moment in moments))
 
     def _open_checkpoint(self, settings: Mapping[str, Any], validation: Dataset) -> Checkpoint | None:

@@ -87,6 +87,16 @@ def channels_last(module: fx.GraphModule) -> fx.GraphModule:
     return module
 
 
+class QuietModule(fx.GraphModule):
+    """A graph module of which a run that fails raises, without fx's print of the generated code to the terminal."""
+
+    def recompile(self) -> fx.graph.PythonCode:
+        code = super().recompile()
+        # What fx has called in place of it, to print.
+        type(self)._wrapped_call = staticmethod(nn.Module.__call__)  # type: ignore[attr-defined]
+        return code
+
+
 class _Builder:
     """Builds the torch graph of an ONNX graph; each body of If and Loop has its own builder, with an outer one."""
 
@@ -124,7 +134,7 @@ class _Builder:
             outputs = [*given, *outputs[len(trained_outputs) :]]
         self._graph.output(tuple(self._at_run_time(value).node for value in outputs))
         fuse(self._root, self._graph)
-        module = fx.GraphModule(self._root, self._graph)
+        module = QuietModule(self._root, self._graph)
         module.meta["outputs"], module.meta["ends"] = [value.name for value in outputs], ends
         if module.graph.eliminate_dead_code():
             module.recompile()
@@ -185,6 +195,10 @@ class _Builder:
     def _call(self, node: ir.Node, lowering: Lowering, attributes: dict[str, Any]) -> Any:
         """The results of an operator: computed now if all operands are known, else recorded in the graph."""
         known = [None if value is None else self.known(value) for value in node.inputs]
+        if "Conv" in node.op_type and any(
+            isinstance(operand, torch.Tensor) and not operand.numel() for operand in known[1:2]
+        ):
+            raise unsupported(node, "torch has no convolutions without channels")
         kinds = {type(operand) for operand in known if operand is not None}
         if kinds <= {torch.Tensor}:
             operands: list[Any] = [

@@ -172,11 +172,20 @@ class Objective:
         losses = [
             self._distance(index, student, target)
             for index, (student, target) in enumerate(zip(outputs, teacher, strict=True))
-            if student.is_floating_point()
+            if student.is_floating_point() and student.numel()
         ]
-        return torch.stack(losses).mean() if losses else outputs[0].new_zeros(())
+        # Of outputs without elements, so that there is a gradient.
+        return (
+            torch.stack(losses).mean() if losses else torch.stack([each.sum() for each in outputs]).sum() * 0
+        )
 
     def _distance(self, index: int, student: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        if student.shape != target.shape:
+            raise DataError(
+                f"output {self._name(index)!r} has the shape {list(student.shape)}, that of the input model "
+                f"{list(target.shape)}, so that it cannot be trained towards: give --train-until with a node before "
+                "its rows are selected, or labels and --distill 0"
+            )
         classes = index < len(self.last_operators) and student.ndim == 2 and student.shape[1] > 1
         if classes and (self.distance == "kl" or (self.distance == "auto" and self._one_of_several(index))):
             log_q = F.log_softmax(self._logits(index, student) / self.temperature, 1)
@@ -185,6 +194,9 @@ class Objective:
         if self.distance == "cosine":
             return _cosine(student, target)
         return F.mse_loss(student, target) / max(self.scales[index], FLOOR)
+
+    def _name(self, index: int) -> str:
+        return self.names[index] if index < len(self.names) else f"number {index}"
 
     def _one_of_several(self, index: int) -> bool:
         """Whether an output is one distribution over classes, by its labels, else by its last operator."""

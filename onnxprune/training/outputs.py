@@ -21,6 +21,6 @@ def torch_outputs(model: ir.Model, batch: Batch) -> list[np.ndarray]:
     with torch.no_grad():
         outputs = module(*(torch.from_numpy(feeds[name].copy()) for name in module.meta["inputs"]))
     return [
-        batch.axes.samples(name, output.numpy(), len(batch))
+        batch.axes.samples(name, output.detach().numpy(), len(batch))
         for name, output in zip(module.meta["outputs"], outputs, strict=True)
     ]

@@ -62,7 +62,8 @@ def _operand(node: ir.Node, index: int) -> ir.Value | None:
 
 
 def _is_trainable(value: ir.Value) -> bool:
-    return _is_float(value) or dequantized(value) is not None
+    tensor = constant_tensor(value)
+    return tensor is not None and tensor.size > 0 and (_is_float(value) or dequantized(value) is not None)
 
 
 def _is_float(value: ir.Value) -> bool:

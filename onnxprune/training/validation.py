@@ -103,7 +103,8 @@ class Validation:
         scorer, loss, count = self._make_scorer(), 0.0, 0
         for number, samples in enumerate(self.batches()):
             with torch.no_grad():
-                outputs = self._precision.outputs(module, samples)
+                # A weight that is an output itself requires a gradient here too.
+                outputs = tuple(each.detach() for each in self._precision.outputs(module, samples))
             followed = self._kept.outputs(number, samples, teacher) if objective.distill > 0 else None
             loss += len(samples) * float(objective(outputs, samples, followed))
             count += len(samples)

@@ -12,7 +12,7 @@ from onnxprune.data.axes import BatchAxes
 from onnxprune.data.dataset import Dataset
 from onnxprune.errors import DataError
 from onnxprune.evaluation import significance
-from onnxprune.evaluation.comparison import Tolerance, _Difference, compare
+from onnxprune.evaluation.comparison import Evaluation, Tolerance, _Difference, compare
 from onnxprune.evaluation.labels import LabelForm
 from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
@@ -192,3 +192,20 @@ def test_sequences_and_maps_are_compared_array_by_array():
     difference = _Difference(Tolerance())
     difference.add([np.ones(2), np.ones(3)], [np.ones(2)])
     assert (difference.result("list").mismatched, difference.elements) == (3, 5)
+
+
+def test_an_output_without_elements_is_not_what_models_are_compared_by():
+    empty, full = (_Difference(Tolerance()) for _ in range(2))
+    empty.add(np.zeros((0, 4), np.float32), np.zeros((0, 4), np.float32))
+    full.add(np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)[::-1])
+    found = Evaluation("data", 4, (), (empty.result("boxes"), full.result("scores")))
+    assert found.outputs[0].elements == 0 and found.outputs[0].cosine == 1
+    assert found.compares and found.drop() == 1
+    assert not replace(found, outputs=found.outputs[:1]).compares
+
+
+def test_boxes_that_only_one_model_finds_are_differences():
+    difference = _Difference(Tolerance())
+    difference.add(np.zeros((0, 4), np.float32), np.ones((3, 4), np.float32))
+    found = difference.result("boxes")
+    assert (found.elements, found.mismatched, found.cosine) == (12, 12, 0)

@@ -8,7 +8,8 @@ import pytest
 
 from onnxprune.data.dataset import Dataset
 from onnxprune.errors import DataError
-from onnxprune.evaluation.forms import find_form, fit_labels
+from onnxprune.evaluation.fitting import fit_labels
+from onnxprune.evaluation.forms import find_form
 from onnxprune.evaluation.labels import IGNORED, LabelForm, label_forms
 from tests.builders import normal
 

@@ -3,7 +3,9 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
+from onnx import TensorProto, helper
 
+import onnxprune
 from onnxprune.data.axes import BatchAxes
 from onnxprune.data.axis_choice import declared_axes
 from onnxprune.data.dataset import Dataset
@@ -14,9 +16,9 @@ from onnxprune.evaluation.labels import label_forms
 from onnxprune.evaluation.runs import check_runs, patience, random_inputs
 from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
-from tests.builders import mlp, normal
+from tests.builders import initializer, mlp, normal
 from tests.evaluation.test_comparison import linear
-from tests.fuzz.models import MODELS
+from tests.fuzz.models import MODELS, written
 
 SPECS = [InputSpec("x", np.dtype(np.float32), (None, 8))]
 
@@ -86,3 +88,31 @@ def test_a_loop_that_may_never_end_on_random_inputs_is_stopped(monkeypatch):
     with pytest.raises(DataError, match="had not ended"):
         random_inputs(make_session(model, "a test model"), SPECS, declared_axes(SPECS), 0, patience=limit)
     assert patience(ir.from_proto(mlp())) is None
+
+
+@pytest.mark.parametrize("made", ["SequenceConstruct (a, x)", "SplitToSequence (a)"])
+def test_labels_of_an_output_that_is_a_sequence_are_refused(made):
+    text = f"g (float[N,8] x) => (float[N,4] y) {{ a = MatMul (x, w) y = {made} }}"
+    model = written(text, {"w": normal(8, 4)})
+    model.graph.output[0].CopyFrom(helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None))
+    data = Dataset.of({"x": normal(50, 8)}, np.arange(50) % 4)
+    with pytest.raises(DataError, match="do not fit the output of no single array"):
+        check_runs(make_session(model, "a test model"), data)
+
+
+def test_ids_beyond_the_vocabulary_are_refused_with_what_to_check():
+    text = "g (int64[N,6] x) => (float[N,6,4] y) { e = Gather (t, x) y = MatMul (e, w) }"
+    model = written(text, {"t": normal(20, 8), "w": normal(8, 4)})
+    data = Dataset.of({"x": np.full((4, 6), 20)})
+    with pytest.raises(DataError, match=r"idx=20 must be within .*; check the inputs, such as token ids"):
+        check_runs(make_session(model, "a test model"), data)
+
+
+def test_an_input_that_is_a_sequence_is_refused_and_pruned_without_a_run():
+    text = "g (float[N,8] x) => (float[N,4] y) { a = SequenceAt (x, i) y = MatMul (a, w) }"
+    model = written(text, {"i": np.array(0), "w": normal(8, 4)})
+    model.graph.input[0].CopyFrom(helper.make_tensor_sequence_value_info("x", TensorProto.FLOAT, None))
+    with pytest.raises(DataError, match=r"input 'x' is a seq\(tensor\(float\)\).*give --no-evaluate"):
+        onnxprune.prune(model, rate=0.5)
+    written_model = onnxprune.prune(model, rate=0.5, evaluate=False, format="dense").model
+    assert np.count_nonzero(initializer(written_model, "w")) == 16

@@ -7,6 +7,7 @@ from onnx import helper
 
 import onnxprune
 from onnxprune.errors import SettingError
+from onnxprune.job.freeing import _equal
 from tests.builders import cnn, floats, initializer, mlp, model_of, normal
 
 FAST = {
@@ -186,3 +187,10 @@ def test_samples_of_several_lengths_are_evaluated_calibrated_and_trained():
         recurrent(), rate=0.5, criterion="second-order", calibration_data=inputs, eval_data=inputs
     ).report
     assert report.evaluation["samples"] == 30
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float32])
+def test_outputs_without_elements_do_not_show_that_runs_are_equal(dtype, recwarn):
+    assert _equal((np.ones((2, 3), dtype),), (np.ones((2, 3), dtype),))
+    assert not _equal((np.zeros((0, 3), dtype),), (np.zeros((0, 3), dtype),))
+    assert not recwarn

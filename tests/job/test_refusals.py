@@ -8,6 +8,8 @@ from onnxprune.data.dataset import Dataset
 from onnxprune.errors import ValidationError
 from onnxprune.evaluation.comparison import compare
 from onnxprune.evaluation.scores import Metrics
+from onnxprune.job.inputs import JobData
+from onnxprune.job.notes import outcome_notes
 from onnxprune.job.pipeline import refuse_worse
 from tests.builders import normal
 from tests.evaluation.test_comparison import linear, session
@@ -43,3 +45,15 @@ def test_a_model_whose_outputs_are_no_numbers_is_refused():
     result = evaluation("mse", NOISY, np.nan)
     with pytest.raises(ValidationError, match="worse by nan"):
         refuse_worse(result, PruneConfig(rate=0.5, max_drop=0.5), None)
+
+
+def test_no_drop_is_measured_of_outputs_without_elements():
+    empty = normal(8, 0)
+    data = Dataset.of({"x": normal(100, 8)})
+    result = compare(session(linear(empty)), session(linear(empty)), data)
+    with pytest.raises(
+        ValidationError, match=r"no output has elements .* nothing was written: give --eval-data"
+    ):
+        refuse_worse(result, PruneConfig(rate=0.5, max_drop=0.5), None)
+    (note,) = outcome_notes(result, JobData([], None, None, data, None, None))
+    assert note == "Output 'y' has no elements on samples, so that it is not compared."

@@ -7,7 +7,8 @@ from onnx import TensorProto, helper
 import onnxprune
 from onnxprune.errors import ModelFileError
 from onnxprune.evaluation.sessions import make_session
-from onnxprune.model.io import load, staging
+from onnxprune.model.io import load
+from onnxprune.model.staging import staging
 from tests.builders import floats, mlp, model_of, normal
 
 PROBABILITIES = helper.make_sequence_type_proto(

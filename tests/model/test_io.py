@@ -4,7 +4,8 @@ import onnx_ir as ir
 import pytest
 
 from onnxprune.errors import ModelFileError
-from onnxprune.model.io import load, staging
+from onnxprune.model.io import load
+from onnxprune.model.staging import staging
 from tests.builders import cnn, initializer, mlp
 
 

@@ -212,3 +212,12 @@ def test_large_matrices_of_other_operators_are_named_but_no_biases_states_or_zer
     (one,) = found.unprunable
     assert (one.weight, one.op_type, one.size) == ("table", "Add", 160)
     assert one.reason == "no weights of Add are pruned"
+
+
+@pytest.mark.parametrize("shape", [(8, 0), (0, 8)])
+def test_a_constant_without_elements_is_no_weight(shape):
+    text = f"g ({X}) => ({Y}) {{ a = MatMul (x, w) b = Reshape (none, new) y = Add (a, b) c = MatMul (x, none) }}"
+    constants = {"w": normal(8, 6), "none": np.zeros(shape, np.float32), "new": np.array([0, 6])}
+    found = find_weights(load(written(text, constants))[0])
+    assert [weight.name for weight in found.prunable] == ["w"]
+    assert not found.unprunable

@@ -591,3 +591,16 @@ def test_the_report_counts_units_elements_and_bytes() -> None:
         "it reaches the graph output 'y'",
     )
     assert report.bytes_removed == 4 * (5 + 1 + 3) and report.units_removed == 1
+
+
+def test_a_branch_of_no_channels_stays_and_the_others_lose_their_dead_units() -> None:
+    proto = model(
+        """(float[N,2,6,6] x) => (float[N,4,4,4] y) {
+            a = Conv(x, w) r = Relu(a) c = Conv(r, v) e = Conv(x, empty) y = Concat<axis=1>(c, e)}""",
+        w=with_dead(normal(6, 2, 3, 3), rows=(2,)),
+        v=normal(4, 6, 1, 1),
+        empty=np.zeros((0, 2, 3, 3), np.float32),
+    )
+    after, report = operate(proto)
+    assert units(report, "w") == (5, 2)
+    assert weight_of(after, "empty").shape == (0, 2, 3, 3)

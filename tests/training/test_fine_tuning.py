@@ -213,3 +213,12 @@ def test_a_model_with_a_three_dimensional_convolution_is_trained():
     after = initializer(result.model, "w1")
     kept = after != 0
     assert not kept.all() and not np.array_equal(after[kept], weights["w1"][kept])
+
+
+def test_a_weight_that_is_an_output_too_is_trained():
+    model = mlp()
+    model.graph.output.append(floats("fc1.weight", 16, 8))
+    data = {"x": normal(16, 8), "labels": np.arange(16) % 4}
+    trained = onnxprune.prune(model, rate=0.5, data=data, epochs=1).model
+    _, weight = make_session(trained, "a test model").run(None, {"x": data["x"]})
+    assert np.count_nonzero(weight) == 64

@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -17,6 +18,7 @@ from onnx import TensorProto, helper
 
 from onnxprune.training.graph import UnsupportedOperatorError, to_torch
 from tests.builders import cnn, floats, mlp, model_of, normal
+from tests.fuzz.models import written
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -478,3 +480,23 @@ def test_noise_is_the_same_in_every_run_and_other_for_each_node(op_type: str) ->
     assert abs(float(one.std()) - deviation) < 0.1
     y.sum().backward()
     torch.testing.assert_close(module.w.grad, x.t() @ one)
+
+
+@pytest.mark.parametrize("made", [lambda module: module, copy.deepcopy])
+def test_a_run_that_fails_prints_nothing(made, capfd):
+    module = made(to_torch(ir.from_proto(mlp())))
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        module(torch.zeros(2, 9))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "float8_e5m2"])
+def test_weights_in_8_bit_floats_are_read_as_they_are_and_not_trained(kind):
+    constants = {
+        "q": normal(8, 16).astype(getattr(ml_dtypes, kind)),
+        "s": np.float32(0.5),
+        "v": normal(16, 4),
+    }
+    text = "g (float[N,8] x) => (float[N,4] y) { d = DequantizeLinear (q, s) h = MatMul (x, d) y = MatMul (h, v) }"
+    module = assert_agrees(written(text, constants, opset=19), normal(3, 8, seed=1))
+    assert parameters(module) == ["v"]

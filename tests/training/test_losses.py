@@ -10,7 +10,8 @@ from onnxprune.errors import DataError, SelectorError, SettingError
 from onnxprune.training.losses import Objective
 from onnxprune.training.samples import Samples
 from onnxprune.training.truths import Truth
-from tests.builders import mlp
+from tests.builders import mlp, normal
+from tests.fuzz.models import written
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.5]])
 LABELS = torch.tensor([0, 2])
@@ -146,3 +147,24 @@ def test_a_function_that_fails_or_returns_no_loss_is_refused():
         objective = Objective(0.0, 1.0, ("y",), ("Gemm",), custom=function, trained={"": Truth("other")})
         with pytest.raises(DataError, match=words):
             objective(batch.inputs, batch, None)
+
+
+def test_outputs_without_elements_have_no_part_in_the_distance_from_the_teacher():
+    none, moved = torch.zeros(2, 0), (LOGITS + torch.tensor([1.0, 0.0, 0.0]))
+    alone = loss(None, (LOGITS,), (moved,), distill=1.0, scales=(1.0,), distance="mse")
+    assert alone == pytest.approx(1 / 3)
+    assert loss(None, (none, LOGITS), (none, moved), distill=1.0, scales=(0.0, 1.0), distance="mse") == alone
+
+
+def test_rows_that_one_model_selects_and_the_other_does_not_are_refused():
+    with pytest.raises(DataError, match=r"output 'y' has the shape \[2, 3\].* \[1, 3\].*--train-until"):
+        loss(None, (LOGITS,), (LOGITS[:1],), distill=1.0, scales=(1.0,))
+
+
+def test_a_training_towards_outputs_that_have_no_elements_is_refused():
+    model = written(
+        "g (float[N,8] x) => (float[N,0] y) { a = MatMul (x, w) y = Slice (a, zero, zero, one) }",
+        {"w": normal(8, 4), "zero": np.array([0]), "one": np.array([1])},
+    )
+    with pytest.raises(DataError, match=r"no output has elements on .*give data on which there are some"):
+        onnxprune.prune(model, rate=0.5, data={"x": normal(16, 8)}, epochs=1)

@@ -27,7 +27,7 @@ def comparison_table(evaluation: Evaluation, tolerance: Tolerance) -> Renderable
             f"{output.absolute:.3g}",
             f"{output.relative:.3g}",
             f"{output.cosine:.6f}",
-            "differs" if output.mismatched else "same",
+            "differs" if output.mismatched else "same" if output.elements else "no elements",
         )
     parts: list[RenderableType] = [table]
     if evaluation.draws:

@@ -17,7 +17,8 @@ from onnxprune.evaluation.runs import patience
 from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.inputs import read_samples
-from onnxprune.model.io import Source, staging
+from onnxprune.model.io import Source
+from onnxprune.model.staging import staging
 from onnxprune.reports.record import ANNOTATION_PREFIX, COMPACT
 from onnxprune.sparse.opening import open_model
 from onnxprune.system.trust import trust
