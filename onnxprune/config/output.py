@@ -45,6 +45,12 @@ class OutputSettings:
         "(auto), always, or never.",
         choices=EXTERNAL_DATA,
     )
+    annotations: bool = setting(
+        True,
+        "Write the settings, densities and results of the job into the metadata of OUT.onnx. Without them, `report` "
+        "cannot read the file, and `retrain` and `compare` need its --transform, --batch-axis, --format and --values.",
+        trains=False,
+    )
 
 
 @dataclass(frozen=True)

@@ -164,6 +164,14 @@ class PruneConfig(
         }
 
 
+PATH_SETTINGS = tuple(
+    each.name
+    for each in fields(PruneConfig)
+    if any(kind in str(each.type) for kind in ("PathLike", "Paths", "DataSource"))
+)
+"""The settings that hold paths, by the types that they are declared with."""
+
+
 def flag_of(field: Field[Any]) -> str:
     """The flag of a setting: --kebab-case."""
     return f"--{field.name.replace('_', '-')}"

@@ -222,8 +222,9 @@ def refuse_worse(evaluation: Evaluation, config: PruneConfig, target: Path | Non
 
 
 def deliver(report: Report, stage: Staging, config: PruneConfig) -> Result:
-    """Add the metadata to the written file, and move it to the target, if there is one."""
-    stage.annotate(report.annotations())
+    """Add the metadata to the written file, unless it is not wanted, and move it to the target, if there is one."""
+    if config.annotations:
+        stage.annotate(report.annotations())
     report = replace(report, pruned=replace(report.pruned, bytes=stage.file_bytes()))
     if isinstance(config.bytes, int) and report.pruned.bytes > config.bytes:
         excess = (

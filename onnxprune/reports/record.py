@@ -15,6 +15,7 @@ from onnxprune.model.constants import constant_tensor, constants
 from onnxprune.model.costs import multiply_adds, weight_multiply_adds
 from onnxprune.model.reading import FLOAT_TYPES
 from onnxprune.model.weights import Unprunable, Weight
+from onnxprune.reports.publishing import published
 
 ANNOTATION_PREFIX = "onnxprune."
 # The names of the histograms of a weight.
@@ -165,7 +166,7 @@ class Report:
     def annotations(self) -> dict[str, str]:
         """Metadata for the file, a few kB: the part of the record that cannot be read from the model, and the settings.
 
-        It has no times, so that a repeated job writes the same file.
+        It has no times, so that a repeated job writes the same file, and no folders, as it is published.
         """
         found = {name: getattr(self, name) for name in ANNOTATED} | {
             "layers": {layer.name: layer.annotation() for layer in self.layers},
@@ -173,6 +174,7 @@ class Report:
             "fine_tuning": _thinned(self.fine_tuning),
             "sensitivity": _steepest(self.sensitivity),
         }
+        found = published(found, self.pruned.path)
         plain = {"version": self.versions["onnxprune"], "source_sha256": self.source_sha256}
         texts = plain | {key: json.dumps(value, separators=COMPACT) for key, value in found.items() if value}
         return {f"{ANNOTATION_PREFIX}{key}": text for key, text in texts.items()}
