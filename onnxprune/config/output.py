@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnxprune.config.checks import AT_LEAST_1
 from onnxprune.config.declare import setting
 
 VALUES = ("fp32", "fp16", "int8")
@@ -33,6 +34,18 @@ class OutputSettings:
         "fp32",
         "Type of the stored values with --format ops: unchanged (fp32), fp16, or int8 with one scale per output.",
         choices=VALUES,
+    )
+    static: bool = setting(
+        False,
+        "Fix all free dims of the inputs (one sample, and the dims of --input-shape), and fold what computes shapes.",
+        trains=False,
+    )
+    opset: int | None = setting(
+        None,
+        "Convert OUT.onnx to this opset of ONNX.  [default: that of the input model]",
+        metavar="N",
+        within=AT_LEAST_1,
+        trains=False,
     )
     overridable: bool = setting(
         False,

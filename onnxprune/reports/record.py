@@ -187,6 +187,25 @@ ANNOTATED = (
 """The fields of a report that are stored in the file's metadata, as JSON under their own names."""
 
 
+def restated(metadata: Mapping[str, str], stored: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The annotations in a model's metadata for the same weights in another form: `stored` has what is new of each."""
+    texts = {key: text for key, text in metadata.items() if key.startswith(ANNOTATION_PREFIX)}
+    record = record_of_annotations(metadata)
+    if record is None:
+        return texts
+    layers = {}
+    for layer in record["layers"]:
+        name = layer.pop("name")
+        own = {key: value for key, value in layer.items() if key not in ("format", "values")}
+        layers[name] = own | dict(stored.get(name, {}))
+    formats = {each["format"] for each in stored.values()} - {"dense"}
+    changed = {"layers": layers, "settings": record["settings"] | {"format": min(formats, default="dense")}}
+    published_texts = {
+        key: json.dumps(value, separators=COMPACT) for key, value in published(changed).items()
+    }
+    return texts | {f"{ANNOTATION_PREFIX}{key}": text for key, text in published_texts.items()}
+
+
 def _thinned(epochs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Evenly spaced epochs, with the last one, and of each the values that the chart shows."""
     every = -(-len(epochs) // ANNOTATED_EPOCHS)
