@@ -86,6 +86,8 @@ class FileRecord:
 
     `parameters`: elements of all float constants and quantized weights; `nonzero`: those that are not zero.
     `multiply_adds`: of one sample, with all weights; `nonzero_multiply_adds`: without the weights that are zero.
+    `gzip_bytes`: compressed, as it travels; None for large files. With --for mcu, `constant_bytes` (flash) and
+    `peak_bytes` (activations of one run at once).
     """
 
     path: str | None
@@ -94,6 +96,9 @@ class FileRecord:
     nonzero: int
     multiply_adds: int
     nonzero_multiply_adds: int
+    gzip_bytes: int | None = None
+    constant_bytes: int | None = None
+    peak_bytes: int | None = None
 
     @classmethod
     def of(
