@@ -10,9 +10,10 @@ import click
 from click.core import ParameterSource
 
 from onnxprune.cli.flags import CONTEXT, GroupedCommand, option_of, settings_of
+from onnxprune.cli.progress import progress_bar
 from onnxprune.cli.report_options import ReportOptions
 from onnxprune.cli.tables.trials import trials_table
-from onnxprune.cli.terminal import check_writable, console, progress_bar
+from onnxprune.cli.terminal import check_writable, console
 from onnxprune.commands.prune import prune as run_prune
 from onnxprune.commands.retrain import retrain as run_retrain
 from onnxprune.config.checks import parse_fraction
@@ -73,7 +74,7 @@ def prune(
     check_writable("--save-config", save_config)
     if save_config is not None:
         save_recipe(Path(save_config), config)
-    with progress_bar() as progress:
+    with progress_bar(reporting.quiet) as progress:
         result = run_prune(source, output, progress, **given)
     _show(result, source, output, reporting)
 
@@ -93,7 +94,7 @@ def retrain(
 ) -> None:
     """Fine-tune a pruned model on new data. Removed weights stay zero, and the file keeps its format."""
     reporting.check()
-    with progress_bar() as progress:
+    with progress_bar(reporting.quiet) as progress:
         result = run_retrain(source, output, progress, **_given(context, settings))
     _show(result, source, output, reporting)
 
