@@ -27,7 +27,7 @@ from onnxprune.job.kernels import place_kernels, same_outputs
 from onnxprune.job.losses import loss_notes
 from onnxprune.job.measure import make_plan
 from onnxprune.job.notes import notes, outcome_notes
-from onnxprune.job.plain import plain
+from onnxprune.job.plain import check_plain, plain
 from onnxprune.job.pruner import usable_weights
 from onnxprune.job.quantize import Quantization
 from onnxprune.job.records import Records
@@ -71,6 +71,7 @@ def run(
     with watch("load"):
         opened = open_model(source)
         model, origin, computed = opened.model, opened.origin, opened.computed
+        check_plain(model, origin.name, config, config.input_shapes)
         if config.overridable:
             relist(model, origin.listed)
         baseline = open_baseline(origin, config)

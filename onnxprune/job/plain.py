@@ -41,6 +41,21 @@ def plain(
     return model, notes
 
 
+def check_plain(
+    model: ir.Model, name: str, settings: OutputSettings, shapes: Mapping[str, Sequence[int]]
+) -> None:
+    """Check before long work what `plain` would refuse; the model is not changed.
+
+    Raises:
+        SettingError: a dim that is to be fixed is not known.
+        ModelFileError: ONNX cannot convert the model to the opset.
+    """
+    if settings.static:
+        static_shapes(input_specs(model), shapes)
+    if settings.opset is not None and settings.opset != standard_opset(model):
+        _converted(model, name, settings.opset)
+
+
 def inline_all(model: ir.Model, name: str) -> tuple[str, ...]:
     """Inline every model-local function, in place; returns their names.
 
@@ -83,8 +98,8 @@ def static_shapes(
         dims = given.get(spec.name, dims)
         if any(dim is None for dim in dims):
             raise SettingError(
-                f"--static: input {spec.name} has free dims ({dims_text(spec)}); give "
-                f"--input-shape {spec.name}:{dims_text(spec)} with numbers"
+                f"--static: input {spec.name} has free dims ({dims_text(spec)}); give their sizes: --input-shape "
+                f"{spec.name}:{','.join(str(dim or 'N') for dim in dims)}"
             )
         shapes[spec.name] = tuple(int(dim) for dim in dims if dim is not None)
     return shapes

@@ -5,6 +5,7 @@ Shape(x: [N, 50, 4, 4]) -> Gather -> Concat -> Reshape    with N = 1 becomes    
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import onnx_ir as ir
@@ -35,19 +36,28 @@ def fix_dims(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> tuple[str,
         for value, dims in infer_shapes(model).items():
             if not value.is_graph_input() and constant_tensor(value) is None:
                 value.shape = ir.Shape([dim if isinstance(dim, int) else None for dim in dims])
-        before = sum(1 for _ in model.graph.all_nodes())
-        fold_constants(
+        folded = fold_constants(
             model,
-            onnx_shape_inference=False,
+            onnx_shape_inference=True,
             input_size_limit=FOLDED_ELEMENTS,
             output_size_limit=FOLDED_ELEMENTS,
+            should_fold=_always_folded,
         )
         RemoveUnusedNodesPass()(model)
-        if sum(1 for _ in model.graph.all_nodes()) == before:
+        if not folded.modified:
             break
     return tuple(
         value.name or "" for value in _made(model) if value.shape is None or value.shape.is_dynamic()
     )
+
+
+def _always_folded(node: ir.Node) -> bool | None:
+    """True for zeros or ones of a few numbers, which are not folded by default; None for what has other rules."""
+    if node.op_type != "ConstantOfShape" or node.domain not in ("", "ai.onnx"):
+        return None
+    # The pass knows constants of all forms.
+    dims = None if node.inputs[0] is None else node.inputs[0].const_value
+    return dims is not None and math.prod(dims.numpy().tolist()) <= FOLDED_ELEMENTS
 
 
 def _made(model: ir.Model) -> Iterator[ir.Value]:

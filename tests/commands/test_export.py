@@ -82,7 +82,9 @@ def test_an_input_shape_makes_the_other_inputs_of_that_dim_static(tmp_path):
     onnxprune.export(tmp_path / "in.onnx", tmp_path / "out.onnx", input_shape="a:2,7,8")
     shapes = [value.shape for value in ort.InferenceSession(str(tmp_path / "out.onnx")).get_inputs()]
     assert shapes == [[2, 7, 8], [2, 7, 8]]
-    with pytest.raises(SettingError, match=r"--static: input a has free dims .* give --input-shape a:"):
+    with pytest.raises(
+        SettingError, match=r"--static: input a has free dims .* give their sizes: --input-shape a:1,N,8"
+    ):
         onnxprune.export(tmp_path / "in.onnx", tmp_path / "none.onnx", static=True)
     assert not (tmp_path / "none.onnx").exists()
 
@@ -150,3 +152,60 @@ def test_node_names_are_unique_in_the_whole_model_functions_included(tmp_path):
     model = onnx.load(tmp_path / "out.onnx")
     names = [node.name for graph in (model.graph, *model.functions) for node in graph.node]
     assert model.functions and all(names) and len(set(names)) == len(names)
+
+
+def test_a_mask_that_torch_expands_by_computed_shapes_becomes_static(tmp_path):
+    """expand(mask, -1, T) of torch: Equal, Where and ConstantOfShape tell which sizes are -1."""
+    integers = {
+        "minus": np.array(-1, np.int64), "two": np.array([2], np.int64), "asked": np.array([-1, -1], np.int64)
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Shape", ["x"], ["sizes"]),
+        helper.make_node("ConstantOfShape", ["two"], ["ones"], value=helper.make_tensor("one", 7, [1], [1])),
+        helper.make_node("Mul", ["ones", "minus"], ["minuses"]),
+        helper.make_node("Equal", ["asked", "minuses"], ["open"]),
+        helper.make_node("Where", ["open", "sizes", "asked"], ["target"]),
+        helper.make_node("Expand", ["row", "target"], ["mask"]),
+        helper.make_node("Mul", ["x", "mask"], ["y"]),
+    ]
+    model = model_of(
+        nodes,
+        [floats("x", "N", "T")],
+        [floats("y", "N", "T")],
+        integers | {"row": np.ones((1, 1), np.float32)},
+    )
+    onnx.save(model, tmp_path / "in.onnx")
+    found = onnxprune.export(tmp_path / "in.onnx", tmp_path / "out.onnx", input_shape="x:2,5")
+    assert not found.notes
+    kinds = [node.op_type for node in onnx.load(tmp_path / "out.onnx").graph.node]
+    assert not {"Shape", "ConstantOfShape", "Where"} & set(kinds)
+
+
+def test_sizes_that_depend_on_the_data_are_named(tmp_path):
+    nodes = [helper.make_node("NonZero", ["x"], ["where"], "nonzero")]
+    output = helper.make_tensor_value_info("where", 7, [2, None])
+    onnx.save(model_of(nodes, [floats("x", "N", 4)], [output], {}), tmp_path / "in.onnx")
+    found = onnxprune.export(tmp_path / "in.onnx", tmp_path / "out.onnx", static=True)
+    assert found.notes == ("Sizes that depend on the data stay open, in spite of --static: where.",)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"static": True}, SettingError, "--static: input a"),
+        ({"opset": 17}, ModelFileError, "converted to 17"),
+    ],
+)
+def test_prune_refuses_a_form_that_cannot_be_before_any_work(settings, error, message, tmp_path):
+    nodes = [
+        helper.make_node("MatMul", ["a", "w"], ["p"], "matmul"),
+        helper.make_node("Pad", ["p", "pads", "", "axes"], ["y"], "pad"),
+    ]
+    constants = {"w": normal(8, 8), "pads": np.array([1, 1], np.int64), "axes": np.array([1], np.int64)}
+    model = model_of(nodes, [floats("a", "N", "T", 8)], [floats("y", "N", "U", 8)], constants, opset=18)
+    stages = []
+    with pytest.raises(error, match=message):
+        onnxprune.prune(
+            model, tmp_path / "out.onnx", lambda stage, done: stages.append(stage), rate=0.5, **settings
+        )
+    assert set(stages) == {"load"}
