@@ -6,18 +6,20 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnxprune.commands.compare import TOLERANCE, compare
+from onnxprune.commands.compare import compare
 from onnxprune.config.checks import input_shapes
 from onnxprune.config.declare import ShapesLike
 from onnxprune.config.output import OutputSettings
+from onnxprune.data.specs import input_specs
 from onnxprune.errors import MissingOperatorError, SettingError, ValidationError
-from onnxprune.job.plain import inline_all, plain
+from onnxprune.job.plain import inline_all, plain, static_shapes
 from onnxprune.job.store import store
 from onnxprune.model.io import ModelLike, staging
 from onnxprune.model.weights import find_weights
 from onnxprune.reports.record import restated
 from onnxprune.sparse.functions import standard_opset
 from onnxprune.sparse.opening import open_model
+from onnxprune.sparse.stored import stored_dense
 from onnxprune.system.trust import Paths, trust
 
 FORMATS = ("dense", "coo")
@@ -54,7 +56,7 @@ def export(
     """Write a model, pruned or not, as standard operators with weights in place, and everything else as it is.
 
     Model-local functions are inlined. `format`: "dense", or "coo" for `sparse_initializer`. `static`: fix all free dims
-    (one sample, and `input_shape`), and fold what computes shapes; `input_shape` alone is that for the inputs given.
+    (one sample, and `input_shape`, which implies it), and fold what computes shapes.
     `opset`: convert to it. The file is written only if onnxruntime gives the same outputs for it, on random inputs.
 
     Raises:
@@ -79,28 +81,14 @@ def export(
         graph, notes = plain(graph, origin.name, settings, shapes)
         stored = store(graph, stage, settings, origin.external)
         if annotations:
-            weights = find_weights(graph).all
-            bytes_of = {weight.name: weight.tensor.nbytes for weight in weights}
-            forms = {
-                name: {"format": "coo", "bytes_after": stored[name].bytes}
-                if name in stored and stored[name].format == "coo"
-                else {"format": "dense", "bytes_after": size}
-                for name, size in bytes_of.items()
-            }
-            stage.annotate(restated(metadata, forms))
-        fixed = {
-            value.name or "": tuple(int(str(dim)) for dim in value.shape)
-            for value in graph.graph.inputs
-            if settings.static and value.shape is not None
-        }
-        try:
-            found = compare(
-                origin.file,
-                stage.path,
-                input_shape=fixed or shapes,
-                tolerance=TOLERANCE,
-                custom_ops=custom_ops,
+            outcomes = (
+                stored.get(weight.name) or stored_dense(weight, "") for weight in find_weights(graph).all
             )
+            forms = {each.name: {"format": each.format, "bytes_after": each.bytes} for each in outcomes}
+            stage.annotate(restated(metadata, forms))
+        fixed = static_shapes(input_specs(graph), {}) if settings.static else {}
+        try:
+            found = compare(origin.file, stage.path, input_shape=fixed, custom_ops=custom_ops)
         except MissingOperatorError as error:
             raise MissingOperatorError(f"{error}; without it the exported file cannot be checked") from None
         differing = [each for each in found.outputs if each.mismatched]

@@ -198,17 +198,21 @@ def restated(metadata: Mapping[str, str], stored: Mapping[str, Mapping[str, Any]
     record = record_of_annotations(metadata)
     if record is None:
         return texts
-    layers = {}
-    for layer in record["layers"]:
-        name = layer.pop("name")
-        own = {key: value for key, value in layer.items() if key not in ("format", "values")}
-        layers[name] = own | dict(stored.get(name, {}))
-    formats = {each["format"] for each in stored.values()} - {"dense"}
-    changed = {"layers": layers, "settings": record["settings"] | {"format": min(formats, default="dense")}}
-    published_texts = {
-        key: json.dumps(value, separators=COMPACT) for key, value in published(changed).items()
+    forms = ("format", "values")
+    layers = {
+        layer["name"]: {key: value for key, value in layer.items() if key not in ("name", *forms)}
+        | dict(stored.get(layer["name"], {}))
+        for layer in record["layers"]
     }
-    return texts | {f"{ANNOTATION_PREFIX}{key}": text for key, text in published_texts.items()}
+    formats = {each["format"] for each in stored.values()} - {"dense"}
+    settings = record["settings"] | {"format": min(formats, default="dense"), "values": "fp32"}
+    # The file may be of a version that wrote paths.
+    changed = published(record | {"layers": layers, "settings": settings})
+    return texts | {
+        f"{ANNOTATION_PREFIX}{key}": json.dumps(changed[key], separators=COMPACT)
+        for key in ANNOTATED
+        if f"{ANNOTATION_PREFIX}{key}" in texts
+    }
 
 
 def _thinned(epochs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -1,5 +1,7 @@
 """A pruned model as plain operators: the same outputs, no functions, and fixed shapes where they are asked for."""
 
+import json
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -139,6 +141,22 @@ def test_what_the_metadata_says_of_the_form_is_that_of_the_exported_file(pruned,
     assert not any(
         prop.key.startswith("onnxprune") for prop in onnx.load(tmp_path / "bare.onnx").metadata_props
     )
+
+
+def test_folders_that_an_older_file_names_are_left_out(pruned, tmp_path):
+    model = onnx.load(pruned)
+    written = {prop.key: prop.value for prop in model.metadata_props}
+    old = json.loads(written["onnxprune.baseline"]) | {"path": "clients/acme/in.onnx"}
+    notes = ["Nothing was fine-tuned: onnxprune clients/acme/in.onnx out.onnx"]
+    onnx.helper.set_model_props(
+        model, written | {"onnxprune.baseline": json.dumps(old), "onnxprune.notes": json.dumps(notes)}
+    )
+    onnx.save(model, tmp_path / "old.onnx")
+    onnxprune.export(tmp_path / "old.onnx", tmp_path / "plain.onnx")
+    record = rebuilt(tmp_path / "plain.onnx")
+    assert record["baseline"]["path"] == "in.onnx"
+    assert record["notes"][0] == "Nothing was fine-tuned: onnxprune in.onnx out.onnx"
+    assert b"acme" not in (tmp_path / "plain.onnx").read_bytes()
 
 
 def test_coo_has_sparse_initializers(pruned, tmp_path):

@@ -74,3 +74,18 @@ def test_the_memory_of_a_device_is_that_of_the_written_file(tmp_path):
     assert report.pruned.peak_bytes == 4 * max(2 * kept * 36, 64 + kept * 36)
     arrays = [onnx.numpy_helper.to_array(one) for one in onnx.load(tmp_path / "out.onnx").graph.initializer]
     assert report.pruned.constant_bytes == sum(array.nbytes for array in arrays)
+
+
+def test_a_file_of_fixed_shapes_is_evaluated_on_every_sample(tmp_path):
+    """Ten samples in runs of four: the last run is filled up, and scored without what filled it."""
+    x = np.random.default_rng(0).random((10, 1, 8, 8), dtype=np.float32)
+    data = {"x": x, "labels": np.arange(10) % 4}
+    settings = {"rate": 0.5, "eval_data": data, "format": "dense"}
+    free = onnxprune.prune(cnn(), tmp_path / "free.onnx", **settings).report.evaluation
+    fixed = onnxprune.prune(
+        cnn(), tmp_path / "fixed.onnx", **settings, static=True, input_shape="x:4,1,8,8"
+    ).report.evaluation
+    session = ort.InferenceSession(tmp_path / "fixed.onnx", providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape == [4, 1, 8, 8]
+    assert fixed["samples"] == 10 and fixed["pruned"] == free["pruned"]
+    assert fixed["outputs"][0]["cosine"] == pytest.approx(free["outputs"][0]["cosine"])
