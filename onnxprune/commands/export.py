@@ -55,9 +55,10 @@ def export(
 ) -> Exported:
     """Write a model, pruned or not, as standard operators with weights in place, and everything else as it is.
 
-    Model-local functions are inlined. `format`: "dense", or "coo" for `sparse_initializer`. `static`: fix all free dims
-    (one sample, and `input_shape`, which implies it), and fold what computes shapes.
-    `opset`: convert to it. The file is written only if onnxruntime gives the same outputs for it, on random inputs.
+    Model-local functions are inlined, and quantized layers stand between DequantizeLinear and QuantizeLinear. `format`:
+    "dense", or "coo" for `sparse_initializer`. `static`: fix all free dims (one sample, and `input_shape`, which
+    implies it), and fold what computes shapes. `opset`: convert to it. The file is written only if onnxruntime gives
+    the same outputs for it, on random inputs.
 
     Raises:
         ModelFileError: the model is broken, or a function or the opset cannot be converted.
@@ -71,7 +72,7 @@ def export(
         )
     shapes = input_shapes(input_shape)
     settings = OutputSettings(
-        format=format, static=static or bool(shapes), opset=opset, annotations=annotations
+        format=format, static=static or bool(shapes), opset=opset, qdq=True, annotations=annotations
     )
     opened = open_model(model)
     graph, origin, metadata = opened.model, opened.origin, dict(opened.model.metadata_props)

@@ -47,6 +47,12 @@ class OutputSettings:
         within=AT_LEAST_1,
         trains=False,
     )
+    qdq: bool = setting(
+        False,
+        "Write quantized layers as standard operators between DequantizeLinear and QuantizeLinear, for tools that do "
+        "not know the integer operators of onnxruntime.",
+        trains=False,
+    )
     overridable: bool = setting(
         False,
         "Keep initializers that the input model lists among its inputs there, for callers to override; they then keep "

@@ -45,7 +45,7 @@ PRESETS: Mapping[str, Preset] = {
     "mcu": Preset(
         "whole channels, fixed shapes, no functions, int8 where there are inputs; the summary has flash and memory",
         (DENSE, CHANNELS | {"round_to": 4}, {"static": True}),
-        with_inputs=({"quantize": "int8"},),
+        with_inputs=({"quantize": "int8", "qdq": True},),
         shows_memory=True,
     ),
 }

@@ -10,6 +10,7 @@ from onnxprune.config.output import OutputSettings
 from onnxprune.data.specs import InputSpec, check_shapes, dims_text, input_specs
 from onnxprune.errors import ModelFileError, SettingError, first_line
 from onnxprune.model.functions import inline, obstacle
+from onnxprune.model.qdq import to_qdq
 from onnxprune.model.static import fix_dims
 from onnxprune.sparse.functions import standard_opset
 from onnxprune.sparse.opset import converted_to
@@ -31,11 +32,16 @@ def plain(
     notes: tuple[str, ...] = ()
     if settings.opset is not None and settings.opset != standard_opset(model):
         model = _converted(model, name, settings.opset)
+    if settings.qdq and (left := to_qdq(model)):
+        notes = (
+            f"These operators have no form of standard operators, in spite of --qdq: {', '.join(left)}.",
+        )
     if settings.static:
         unknown = fix_dims(model, static_shapes(input_specs(model), shapes))
         if unknown:
             more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
             notes = (
+                *notes,
                 f"Sizes that depend on the data stay open, in spite of --static: {', '.join(unknown[:NAMED])}{more}.",
             )
     return model, notes

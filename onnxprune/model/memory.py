@@ -29,8 +29,9 @@ def peak_activation_bytes(model: ir.Model, input_shapes: Mapping[str, Sequence[i
     """The most bytes of inputs and activations that are needed at once, in the order of the nodes; None if not known.
 
     A tensor is needed from the node that makes it to the last one that reads it; inputs from the beginning, outputs to
-    the end. No node works in place, but views (Reshape and its like) take nothing. What kernels need besides is not
-    counted. `input_shapes`: of one run, by name. `model` is given the types that it does not declare.
+    the end. No node works in place, but views (Reshape and its like) take nothing, and layers between DequantizeLinear
+    and QuantizeLinear have integers alone. What kernels need besides is not counted. `input_shapes`: of one run, by
+    name. `model` is given the types that it does not declare.
     """
     order = list(_in_order(model.graph))
     ShapeInferencePass()(model)
@@ -73,8 +74,10 @@ def _lives(model: ir.Model, order: Sequence[ir.Node]) -> tuple[dict[ir.Value, in
     """The first and the last step at which each tensor with memory of its own is needed."""
     owner: dict[ir.Value | None, ir.Value | None] = {}
     for node in order:
-        if node.op_type in VIEWS and node.domain in ("", "ai.onnx"):
+        if _is_view(node):
             owner[node.outputs[0]] = owner.get(node.inputs[0], node.inputs[0])
+        elif _computes_integers(node):
+            owner[node.outputs[0]] = next(iter(node.outputs[0].uses())).node.outputs[0]
     first = {value: 0 for value in model.graph.inputs if not value.is_initializer()}
     last = dict(first)
     for step, node in enumerate(order):
@@ -88,6 +91,31 @@ def _lives(model: ir.Model, order: Sequence[ir.Node]) -> tuple[dict[ir.Value, in
         if kept in first:
             last[kept] = len(order)
     return first, last
+
+
+def _is_view(node: ir.Node) -> bool:
+    """Whether the output is the input: under another shape, or read by layers alone that compute in integers."""
+    if node.domain not in ("", "ai.onnx") or node.op_type != "DequantizeLinear":
+        return node.domain in ("", "ai.onnx") and node.op_type in VIEWS
+    uses = node.outputs[0].uses()
+    return (
+        bool(uses)
+        and not node.outputs[0].is_graph_output()
+        and all(_computes_integers(use.node) for use in uses)
+    )
+
+
+def _computes_integers(node: ir.Node) -> bool:
+    """Whether a layer stands between DequantizeLinear and QuantizeLinear, so that runtimes compute it in integers."""
+    output = node.outputs[0] if len(node.outputs) == 1 else None
+    if (
+        output is None
+        or output.is_graph_output()
+        or [use.node.op_type for use in output.uses()] != ["QuantizeLinear"]
+    ):
+        return False
+    makers = [value.producer() for value in node.inputs if value is not None and not _is_constant(value)]
+    return bool(makers) and all(maker is not None and maker.op_type == "DequantizeLinear" for maker in makers)
 
 
 def _is_constant(value: ir.Value) -> bool:
