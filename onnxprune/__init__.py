@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from onnxprune import runtime as runtime
     from onnxprune.commands.bench import bench as bench
     from onnxprune.commands.compare import compare as compare
+    from onnxprune.commands.export import export as export
     from onnxprune.commands.inspect import inspect as inspect
     from onnxprune.commands.pick import pick as pick
     from onnxprune.commands.prune import prune as prune
@@ -36,6 +37,7 @@ _HOMES = {
     "Sweep": "job.sweep.results",
     "bench": "commands.bench",
     "compare": "commands.compare",
+    "export": "commands.export",
     "inspect": "commands.inspect",
     "pick": "commands.pick",
     "prune": "commands.prune",

@@ -14,8 +14,8 @@ import onnxprune
 from onnxprune.config.settings import PruneConfig, RetrainSettings
 
 COMMANDS = {
-    "bench", "compare", "inspect", "pick", "prune", "pruning_session", "report", "retrain", "sensitivity", "sweep",
-    "to_torch", "tune",
+    "bench", "compare", "export", "inspect", "pick", "prune", "pruning_session", "report", "retrain", "sensitivity",
+    "sweep", "to_torch", "tune",
 }  # fmt: skip
 OTHERS = {"OnnxPruneError", "PruneConfig", "PruningSession", "Result", "Sweep", "__version__", "runtime"}
 ROOT = Path(__file__).parents[1]

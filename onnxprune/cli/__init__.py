@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import click
 
+from onnxprune.cli.export import export
 from onnxprune.cli.interrupts import stopping_at_once
 from onnxprune.cli.jobs import pick, prune, retrain
 from onnxprune.cli.models import compare, inspect, report, sensitivity
@@ -35,6 +36,7 @@ COMMANDS = {
     "report": report,
     "sensitivity": sensitivity,
     "compare": compare,
+    "export": export,
     "tune": tune,
     "bench": bench,
 }

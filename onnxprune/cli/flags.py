@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from onnxprune.config.declare import AUTO
+from onnxprune.config.presets import PRESETS as TARGETS
 from onnxprune.config.settings import PARTS, RetrainSettings, flag_of
 from onnxprune.config.sweep import SweepSettings
 from onnxprune.data.images.augment import AUGMENTATIONS
@@ -26,7 +27,7 @@ CONTEXT = {
 }
 
 # Settings whose choices are the entries of a table, each with its help.
-TABLES: Mapping[str, Mapping[str, Any]] = {"criteria": CRITERIA, "formats": FORMATS}
+TABLES: Mapping[str, Mapping[str, Any]] = {"criteria": CRITERIA, "formats": FORMATS, "targets": TARGETS}
 # What help texts name in braces: entries of tables that are no choices, because they take numbers or are not alone.
 ENTRIES: Mapping[str, Callable[[], str]] = {
     "data_forms": forms,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,15 @@ import click
 from click.core import ParameterSource
 
 from onnxprune.cli.flags import CONTEXT, GroupedCommand, option_of, settings_of
+from onnxprune.cli.progress import progress_bar
 from onnxprune.cli.report_options import ReportOptions
 from onnxprune.cli.tables.trials import trials_table
-from onnxprune.cli.terminal import check_writable, console, progress_bar
+from onnxprune.cli.terminal import check_writable, console
 from onnxprune.commands.prune import prune as run_prune
 from onnxprune.commands.retrain import retrain as run_retrain
 from onnxprune.config.checks import parse_fraction
 from onnxprune.config.recipe import load_recipe, save_recipe
-from onnxprune.config.settings import PruneConfig, RetrainSettings
+from onnxprune.config.settings import PruneConfig, RetrainSettings, job_settings
 from onnxprune.job.result import Result
 from onnxprune.system.processes import is_first_process
 
@@ -56,7 +58,9 @@ def _read_recipe(context: click.Context, _option: click.Parameter, path: str | N
 @click.option("--save-config", metavar="FILE", help="Write all settings of this job as a recipe.")
 @ReportOptions.flags
 @click.version_option(package_name="onnxprune")
+@click.pass_context
 def prune(
+    context: click.Context,
     source: str,
     output: str,
     save_config: str | None,
@@ -64,13 +68,14 @@ def prune(
     **settings: Any,
 ) -> None:
     """Prune an ONNX model, fine-tune it on data, evaluate it in onnxruntime, and write OUT.onnx."""
-    config = PruneConfig(**settings)
+    given = _given(context, settings)
+    config = job_settings(**given)
     reporting.check()
     check_writable("--save-config", save_config)
     if save_config is not None:
         save_recipe(Path(save_config), config)
-    with progress_bar() as progress:
-        result = run_prune(source, output, progress, **settings)
+    with progress_bar(reporting.quiet) as progress:
+        result = run_prune(source, output, progress, **given)
     _show(result, source, output, reporting)
 
 
@@ -89,14 +94,18 @@ def retrain(
 ) -> None:
     """Fine-tune a pruned model on new data. Removed weights stay zero, and the file keeps its format."""
     reporting.check()
-    given = {
+    with progress_bar(reporting.quiet) as progress:
+        result = run_retrain(source, output, progress, **_given(context, settings))
+    _show(result, source, output, reporting)
+
+
+def _given(context: click.Context, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are not left open, by flags or by a recipe."""
+    return {
         name: value
         for name, value in settings.items()
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT
     }
-    with progress_bar() as progress:
-        result = run_retrain(source, output, progress, **given)
-    _show(result, source, output, reporting)
 
 
 def _show(result: Result, source: str, output: str, reporting: ReportOptions) -> None:

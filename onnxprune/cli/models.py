@@ -9,9 +9,10 @@ from functools import partial
 import click
 
 from onnxprune.cli.flags import CONTEXT, flag_like
+from onnxprune.cli.progress import progress_bar
 from onnxprune.cli.tables.comparison import comparison_table
 from onnxprune.cli.tables.inspection import inspection_tables
-from onnxprune.cli.terminal import check_writable, console, progress_bar, write, write_json
+from onnxprune.cli.terminal import check_writable, console, write, write_json
 from onnxprune.commands.compare import TOLERANCE
 from onnxprune.commands.compare import compare as run_compare
 from onnxprune.commands.inspect import inspect as run_inspect

@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from onnxprune.cli.flags import CONTEXT, flag_like
-from onnxprune.cli.terminal import check_writable, console, progress_bar, write_json
+from onnxprune.cli.progress import progress_bar
+from onnxprune.cli.terminal import check_writable, console, write_json
 from onnxprune.config.model import ModelSettings
 
 

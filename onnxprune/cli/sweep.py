@@ -10,8 +10,10 @@ import click
 from click.core import ParameterSource
 
 from onnxprune.cli.flags import CONTEXT, GroupedCommand, option_of, settings_of
+from onnxprune.cli.progress import progress_bar
+from onnxprune.cli.report_options import quiet_flag
 from onnxprune.cli.tables.sweep import sweep_tables
-from onnxprune.cli.terminal import check_writable, console, progress_bar, write_json
+from onnxprune.cli.terminal import check_writable, console, write_json
 from onnxprune.commands.sweep import sweep as run_sweep
 from onnxprune.config.grid import RUN_SETTINGS
 from onnxprune.config.settings import PruneConfig
@@ -41,9 +43,15 @@ SETTINGS = (*fields(SweepSettings), *(each for each in settings_of(PruneConfig) 
 @click.argument("source", metavar="IN.onnx")
 @click.argument("output", metavar="[OUT.onnx]", required=False)
 @click.option("--json", "json_path", metavar="FILE", help="Also write the results as JSON.")
+@quiet_flag
 @click.pass_context
 def sweep(
-    context: click.Context, source: str, output: str | None, json_path: str | None, **settings: Any
+    context: click.Context,
+    source: str,
+    output: str | None,
+    json_path: str | None,
+    quiet: bool,
+    **settings: Any,
 ) -> None:
     """Try every combination of a grid of settings with several seeds, and compare them on validation data.
 
@@ -57,23 +65,24 @@ def sweep(
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT
     }
     try:
-        with progress_bar() as progress:
+        with progress_bar(quiet) as progress:
             found = run_sweep(source, output, progress, **given).to_dict()
     except ValidationError:
         # None is within the budget: the results tell by how much.
         target = None if output is None else Path(output)
         folder = sweep_folder(source, target, read_settings(given)[0])
         found = read_results(folder) or {}
-        _show(found, json_path)
+        _show(found, json_path, quiet)
         raise
-    _show(found, json_path)
+    _show(found, json_path, quiet)
     failed = sum(run["error"] is not None for run in found["runs"])
     if failed:
         click.echo(f"onnxprune: {failed} of {len(found['runs'])} runs failed", err=True)
         raise SystemExit(STATUS_FAILED)
 
 
-def _show(found: dict[str, Any], json_path: str | None) -> None:
-    console().print(*sweep_tables(found), sep="\n")
+def _show(found: dict[str, Any], json_path: str | None, quiet: bool) -> None:
+    if not quiet:
+        console().print(*sweep_tables(found), sep="\n")
     if json_path is not None:
         write_json(json_path, found)

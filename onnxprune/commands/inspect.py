@@ -7,6 +7,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxprune.job.sizes import travelling
 from onnxprune.model.io import ModelLike
 from onnxprune.model.weights import Unprunable, Weight, find_weights
 from onnxprune.sparse.opening import open_model
@@ -39,7 +40,8 @@ class WeightInfo:
 class Inspection:
     """A model: its bytes on disk, opset, inputs and outputs ("x float32 [N, 8]"), and its weights.
 
-    `unprunable`: the weights that are left as they are, embeddings included.
+    `unprunable`: the weights that are left as they are, embeddings included. `gzip_bytes`: compressed; None for a large
+    file.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Inspection:
     outputs: tuple[str, ...]
     weights: tuple[WeightInfo, ...]
     unprunable: tuple[Unprunable, ...]
+    gzip_bytes: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The inspection in JSON types, each weight with its density."""
@@ -76,6 +79,7 @@ def inspect(model: ModelLike, *, allow_links: Paths = ()) -> Inspection:
         tuple(map(_value_text, graph.outputs)),
         tuple(map(WeightInfo.of, found.prunable)),
         found.left,
+        travelling(opened.origin),
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.commands.keywords import takes
-from onnxprune.config.settings import PruneConfig
+from onnxprune.config.settings import PruneConfig, job_settings
 from onnxprune.job.pipeline import run
 from onnxprune.job.result import Progress, Result
 from onnxprune.job.search import search
@@ -31,7 +31,7 @@ def prune(
     Raises:
         OnnxPruneError: what is wrong, and how to fix it; nothing was written.
     """
-    config = PruneConfig(**settings)
+    config = job_settings(**settings)
     job = search if config.searches else run
     return job(model, None if output is None else Path(output), config, progress or _silent)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol
 
 from onnxprune.commands.keywords import with_signature
-from onnxprune.config.settings import PruneConfig
+from onnxprune.config.settings import PruneConfig, job_settings
 from onnxprune.errors import SettingError
 from onnxprune.job.defaults import by_rule
 from onnxprune.job.pruner import make_pruner, usable_weights
@@ -55,7 +55,7 @@ def pruning_session(model: ModelLike, updates: int, **settings: Any) -> PruningS
     require_package("torch", "a pruning session")
     from onnxprune.training.session import PruningSession
 
-    config = PruneConfig(**settings)
+    config = job_settings(**settings)
     config = by_rule(config, None)
     check_requirements(config)
     if config.searches:

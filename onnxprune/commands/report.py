@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from onnxprune.config.presets import TargetSettings
 from onnxprune.errors import ModelFileError, OutputError
+from onnxprune.job.sizes import travelling, with_sizes
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.reports.page import page
 from onnxprune.reports.record import FileRecord, record_of_annotations, value_histogram
@@ -55,7 +57,9 @@ def rebuilt(source: str | os.PathLike[str]) -> dict[str, Any]:
     weights = {weight.name: weight for weight in found.prunable}
     kept = {name: weight.nonzero() for name, weight in weights.items()}
     sample = record.get("sample", {})
-    pruned = FileRecord.of(model, found.prunable, kept, Path(source), origin.file_bytes, sample)
+    counted = FileRecord.of(model, found.prunable, kept, Path(source), origin.file_bytes, sample)
+    target = TargetSettings(target=record["settings"].get("target"))
+    pruned = with_sizes(replace(counted, gzip_bytes=travelling(origin)), origin.file, target, sample)
     return record | {
         "pruned": asdict(pruned),
         "layers": [_completed(layer, weights.get(layer["name"])) for layer in record["layers"]],

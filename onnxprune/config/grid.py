@@ -13,7 +13,7 @@ from typing import Any
 from onnxprune.config.evaluation import EvaluationSettings
 from onnxprune.config.pruning import AMOUNTS
 from onnxprune.config.recipe import known_settings, load_recipe
-from onnxprune.config.settings import PruneConfig, flag_of
+from onnxprune.config.settings import PruneConfig, flag_of, job_settings
 from onnxprune.config.sweep import SweepSettings
 from onnxprune.config.training import CheckpointSettings
 from onnxprune.errors import OnnxPruneError, SettingError
@@ -102,7 +102,7 @@ def expand(grid: Mapping[str, Any], settings: Mapping[str, Any], seeds: int) -> 
         chosen = dict(zip(axes, picked, strict=True))
         label = ", ".join(f"{name}={chosen[name]}" for name in names)
         try:
-            config = PruneConfig(**common | chosen | ({} if listed is None else {SEED: listed[0]}))
+            config = job_settings(**common | chosen | ({} if listed is None else {SEED: listed[0]}))
             seeded = [config.seed + step for step in range(seeds)] if listed is None else listed
             configs = tuple(replace(config, seed=seed) for seed in seeded)
         except OnnxPruneError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnxprune.config.checks import AT_LEAST_1
 from onnxprune.config.declare import setting
 
 VALUES = ("fp32", "fp16", "int8")
@@ -34,6 +35,18 @@ class OutputSettings:
         "Type of the stored values with --format ops: unchanged (fp32), fp16, or int8 with one scale per output.",
         choices=VALUES,
     )
+    static: bool = setting(
+        False,
+        "Fix all free dims of the inputs (one sample, and the dims of --input-shape), and fold what computes shapes.",
+        trains=False,
+    )
+    opset: int | None = setting(
+        None,
+        "Convert OUT.onnx to this opset of ONNX.  [default: that of the input model]",
+        metavar="N",
+        within=AT_LEAST_1,
+        trains=False,
+    )
     overridable: bool = setting(
         False,
         "Keep initializers that the input model lists among its inputs there, for callers to override; they then keep "
@@ -44,6 +57,12 @@ class OutputSettings:
         "Store the weights in OUT.onnx.data: if the input model has external data or the file would exceed 2 GB "
         "(auto), always, or never.",
         choices=EXTERNAL_DATA,
+    )
+    annotations: bool = setting(
+        True,
+        "Write the settings, densities and results of the job into the metadata of OUT.onnx. Without them, `report` "
+        "cannot read the file, and `retrain` and `compare` need its --transform, --batch-axis, --format and --values.",
+        trains=False,
     )
 
 

@@ -13,6 +13,7 @@ from onnxprune.config.declare import AUTO, describe_source, setting
 from onnxprune.config.evaluation import EvaluationSettings
 from onnxprune.config.model import ModelSettings
 from onnxprune.config.output import KernelSettings, OutputSettings
+from onnxprune.config.presets import TargetSettings, find_preset, with_preset
 from onnxprune.config.pruning import AMOUNTS, CalibrationSettings, PruningSettings
 from onnxprune.config.quantization import QuantizationSettings
 from onnxprune.config.training import (
@@ -30,6 +31,7 @@ from onnxprune.system.trust import texts
 # In the order of the help.
 PARTS: tuple[type, ...] = (
     PruningSettings,
+    TargetSettings,
     CalibrationSettings,
     DataSettings,
     EvaluationSettings,
@@ -66,6 +68,7 @@ class RetrainSettings(
 
 @dataclass(frozen=True)
 class PruneConfig(
+    TargetSettings,
     WorkerSettings,
     ModelSettings,
     KernelSettings,
@@ -89,6 +92,8 @@ class PruneConfig(
     def __post_init__(self) -> None:
         check_numbers(self)
         self._normalize()
+        if self.target is not None:
+            find_preset(self.target)
         given = sum(getattr(self, name) is not None for name in AMOUNTS)
         if given > 1 or (not given and self.max_drop is None and self.max_loss is None):
             raise SettingError(
@@ -162,6 +167,23 @@ class PruneConfig(
             "custom_ops": list(texts(self.custom_ops)),
             **{name: describe_source(settings[name]) for name in DATA_SOURCES},
         }
+
+
+def job_settings(**given: Any) -> PruneConfig:
+    """The settings of a job: those that are given, and those of the preset that `target` names.
+
+    Raises:
+        SettingError: a value is out of range, or two settings contradict each other.
+    """
+    return PruneConfig(**with_preset(given, PruneConfig))
+
+
+PATH_SETTINGS = tuple(
+    each.name
+    for each in fields(PruneConfig)
+    if any(kind in str(each.type) for kind in ("PathLike", "Paths", "DataSource"))
+)
+"""The settings that hold paths, by the types that they are declared with."""
 
 
 def flag_of(field: Field[Any]) -> str:

@@ -47,6 +47,14 @@ class JobData:
         found = (self.training, self.validation, self.test, self.old, self.calibration)
         return [data for data in found if data is not None]
 
+    def in_runs_of(self, specs: list[InputSpec]) -> JobData:
+        """The same data, of which test data is run as inputs of these fixed shapes take it."""
+
+        def fixed(data: Dataset) -> Dataset:
+            return replace(data, axes=data.axes.of_size(specs))
+
+        return replace(self, test=fixed(self.test), old=None if self.old is None else fixed(self.old))
+
     def guessed(self, config: PruneConfig) -> dict[str, str]:
         """The setting of images where the shape of the input decided it, as the text that has the same effect."""
         if config.transform is not None:

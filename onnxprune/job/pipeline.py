@@ -11,7 +11,9 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 
+from onnxprune.config.presets import preset_note
 from onnxprune.config.settings import PruneConfig
+from onnxprune.data.specs import input_specs
 from onnxprune.errors import MissingOperatorError, ValidationError
 from onnxprune.evaluation.comparison import Evaluation, compare
 from onnxprune.evaluation.sessions import make_session
@@ -26,6 +28,7 @@ from onnxprune.job.losses import loss_notes
 from onnxprune.job.measure import make_plan
 from onnxprune.job.notes import notes, outcome_notes
 from onnxprune.job.padding import cut_padding
+from onnxprune.job.plain import check_plain, plain
 from onnxprune.job.pruner import usable_weights
 from onnxprune.job.quantize import Quantization
 from onnxprune.job.quantize_training import floats_deadline
@@ -33,6 +36,7 @@ from onnxprune.job.records import Records
 from onnxprune.job.requirements import check_requirements
 from onnxprune.job.result import ALONE, Context, Progress, Result
 from onnxprune.job.settling import as_settled, settle
+from onnxprune.job.sizes import travelling, with_sizes
 from onnxprune.job.store import store, unwritten
 from onnxprune.model.check import check_types
 from onnxprune.model.io import ModelLike, Source
@@ -41,6 +45,7 @@ from onnxprune.model.staging import Staging, staging
 from onnxprune.reports.record import Report
 from onnxprune.sparse.opening import OpenedModel, open_model
 from onnxprune.surgery import remove_dead_units
+from onnxprune.system.compression import gzip_bytes
 from onnxprune.system.memory import free_memory
 from onnxprune.system.packages import versions
 from onnxprune.system.processes import is_first_process
@@ -69,6 +74,7 @@ def run(
     with watch("load"):
         opened = open_model(source)
         model, origin, computed = opened.model, opened.origin, opened.computed
+        check_plain(model, origin.name, config, config.input_shapes)
         if config.overridable:
             relist(model, origin.listed)
         baseline = open_baseline(origin, config)
@@ -115,6 +121,8 @@ def run(
         with watch("write"):
             place = partial(place_kernels, config=config, data=data, progress=partial(progress, "write"))
             same = partial(same_outputs, data if config.runs_model else None)
+            model, shape_notes = plain(model, origin.name, config, config.input_shapes)
+            tested = data.in_runs_of(input_specs(model)) if config.static else data
             stored = store(model, stage, config, origin.external, same, place)
             rounded_away = records.stored(stored)
         with watch("evaluate"):
@@ -124,14 +132,16 @@ def run(
             free_memory()
             evaluation = old = None
             if config.evaluate:
-                evaluation, old = evaluate(origin, stage, data, partial(progress, "evaluate"))
+                evaluation, old = evaluate(origin, stage, tested, partial(progress, "evaluate"))
                 refuse_worse(evaluation, config, target)
         report = Report(
             versions=versions(),
             settings=(context.settings or as_settled(given, config)).to_dict() | data.guessed(config),
             source_sha256=origin.sha256,
-            baseline=dense,
-            pruned=replace(pruned, nonzero=pruned.nonzero - rounded_away),
+            baseline=with_sizes(replace(dense, gzip_bytes=travelling(origin)), origin.file, config, sample),
+            pruned=with_sizes(
+                replace(pruned, nonzero=pruned.nonzero - rounded_away), stage.path, config, sample
+            ),
             layers=tuple(records.layers),
             unprunable=records.unprunable,
             surgery=asdict(surgery) if surgery else {},
@@ -148,7 +158,9 @@ def run(
                 *tuned.notes,
                 *not_removed,
                 *notes(config, origin, target, data, records, by_magnitude, surgery, computed),
+                *shape_notes,
                 *stage.notes,
+                *((chosen,) if (chosen := preset_note(config)) else ()),
             ),
             seconds=watch.seconds,
             histograms=records.histograms,
@@ -236,9 +248,11 @@ def refuse_worse(evaluation: Evaluation, config: PruneConfig, target: Path | Non
 
 
 def deliver(report: Report, stage: Staging, config: PruneConfig) -> Result:
-    """Add the metadata to the written file, and move it to the target, if there is one."""
-    stage.annotate(report.annotations())
-    report = replace(report, pruned=replace(report.pruned, bytes=stage.file_bytes()))
+    """Add the metadata to the written file, unless it is not wanted, and move it to the target, if there is one."""
+    if config.annotations:
+        stage.annotate(report.annotations())
+    packed = gzip_bytes(sorted(stage.path.parent.iterdir()))
+    report = replace(report, pruned=replace(report.pruned, bytes=stage.file_bytes(), gzip_bytes=packed))
     if isinstance(config.bytes, int) and report.pruned.bytes > config.bytes:
         excess = (
             f"The file is {report.pruned.bytes - config.bytes:,} bytes larger than --bytes {config.bytes}."

@@ -5,7 +5,7 @@ Functions without weights are kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
@@ -33,6 +33,11 @@ def inline_weighted(model: ir.Model) -> tuple[str, ...]:
             break
         weighted = found
     chosen = {identifier for identifier in weighted if obstacle(model.functions[identifier], model) is None}
+    return inline(model, chosen)
+
+
+def inline(model: ir.Model, chosen: Collection[ir.OperatorIdentifier]) -> tuple[str, ...]:
+    """Inline functions without an `obstacle`, in place; returns their names."""
     if chosen:
         taken = {
             value.name or "" for node in _nodes(model) for value in (*node.inputs, *node.outputs) if value

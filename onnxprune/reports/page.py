@@ -12,6 +12,7 @@ from onnxprune.config.recipe import recipe_text
 from onnxprune.config.settings import PruneConfig
 from onnxprune.reports import figures
 from onnxprune.reports.html import Cell, paragraph, section, table
+from onnxprune.reports.publishing import published
 from onnxprune.reports.summary import summary
 from onnxprune.reports.text import bytes_text, shape_text
 
@@ -49,6 +50,7 @@ const key=row=>row.cells[at].dataset.value??row.cells[at].textContent;
 
 def page(record: Mapping[str, Any]) -> str:
     """The HTML page for a record: `Report.to_dict()`, or the part of it that `record_of_annotations` returns."""
+    record = published(record)
     sections = (
         summary(record),
         _notes(record),

@@ -15,6 +15,7 @@ from onnxprune.model.constants import constant_tensor, constants
 from onnxprune.model.costs import multiply_adds, weight_multiply_adds
 from onnxprune.model.reading import FLOAT_TYPES
 from onnxprune.model.weights import Unprunable, Weight
+from onnxprune.reports.publishing import published
 
 ANNOTATION_PREFIX = "onnxprune."
 # The names of the histograms of a weight.
@@ -85,6 +86,8 @@ class FileRecord:
 
     `parameters`: elements of all float constants and quantized weights; `nonzero`: those that are not zero.
     `multiply_adds`: of one sample, with all weights; `nonzero_multiply_adds`: without the weights that are zero.
+    `gzip_bytes`: compressed, as it travels; None for large files. With --for mcu, `constant_bytes` (flash) and
+    `peak_bytes` (activations of one run at once).
     """
 
     path: str | None
@@ -93,6 +96,9 @@ class FileRecord:
     nonzero: int
     multiply_adds: int
     nonzero_multiply_adds: int
+    gzip_bytes: int | None = None
+    constant_bytes: int | None = None
+    peak_bytes: int | None = None
 
     @classmethod
     def of(
@@ -165,7 +171,7 @@ class Report:
     def annotations(self) -> dict[str, str]:
         """Metadata for the file, a few kB: the part of the record that cannot be read from the model, and the settings.
 
-        It has no times, so that a repeated job writes the same file.
+        It has no times, so that a repeated job writes the same file, and no folders, as it is published.
         """
         found = {name: getattr(self, name) for name in ANNOTATED} | {
             "layers": {layer.name: layer.annotation() for layer in self.layers},
@@ -173,6 +179,7 @@ class Report:
             "fine_tuning": _thinned(self.fine_tuning),
             "sensitivity": _steepest(self.sensitivity),
         }
+        found = published(found, self.pruned.path)
         plain = {"version": self.versions["onnxprune"], "source_sha256": self.source_sha256}
         texts = plain | {key: json.dumps(value, separators=COMPACT) for key, value in found.items() if value}
         return {f"{ANNOTATION_PREFIX}{key}": text for key, text in texts.items()}
@@ -183,6 +190,29 @@ ANNOTATED = (
     "fine_tuning", "sensitivity",
 )  # fmt: skip
 """The fields of a report that are stored in the file's metadata, as JSON under their own names."""
+
+
+def restated(metadata: Mapping[str, str], stored: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The annotations in a model's metadata for the same weights in another form: `stored` has what is new of each."""
+    texts = {key: text for key, text in metadata.items() if key.startswith(ANNOTATION_PREFIX)}
+    record = record_of_annotations(metadata)
+    if record is None:
+        return texts
+    forms = ("format", "values")
+    layers = {
+        layer["name"]: {key: value for key, value in layer.items() if key not in ("name", *forms)}
+        | dict(stored.get(layer["name"], {}))
+        for layer in record["layers"]
+    }
+    formats = {each["format"] for each in stored.values()} - {"dense"}
+    settings = record["settings"] | {"format": min(formats, default="dense"), "values": "fp32"}
+    # The file may be of a version that wrote paths.
+    changed = published(record | {"layers": layers, "settings": settings})
+    return texts | {
+        f"{ANNOTATION_PREFIX}{key}": json.dumps(changed[key], separators=COMPACT)
+        for key in ANNOTATED
+        if f"{ANNOTATION_PREFIX}{key}" in texts
+    }
 
 
 def _thinned(epochs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

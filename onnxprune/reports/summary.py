@@ -54,7 +54,9 @@ def _cards(record: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     baseline, pruned = record.get("baseline"), record.get("pruned")
     if baseline and pruned:
         sizes = baseline["bytes"], pruned["bytes"]
-        yield "file size", bytes_text(sizes[0]), bytes_text(sizes[1]), times(*sizes)
+        packed = baseline.get("gzip_bytes"), pruned.get("gzip_bytes")
+        travels = f"; compressed {bytes_text(packed[0])} → {bytes_text(packed[1])}" if all(packed) else ""
+        yield "file size", bytes_text(sizes[0]), bytes_text(sizes[1]), f"{times(*sizes)}{travels}"
         if baseline["multiply_adds"]:
             total, remaining = baseline["multiply_adds"], pruned["multiply_adds"]
             nonzero = pruned.get("nonzero_multiply_adds", remaining)

@@ -10,6 +10,7 @@ from typing import Any
 from onnxprune.config.pruning import AMOUNTS
 from onnxprune.errors import OutputError
 from onnxprune.evaluation.metrics import METRICS
+from onnxprune.reports.publishing import published
 from onnxprune.reports.spread_chart import Point, spread_chart
 from onnxprune.system.files import write_text
 
@@ -43,7 +44,7 @@ def tradeoff_chart(sweep: Mapping[str, Any]) -> str:
     for each in combinations:
         mean, deviation = each["mean"], each["deviation"]["value"]
         point = Point(halvings(mean["rate"]), shown(mean["value"]), deviation or 0.0)
-        curves.setdefault(label_of(each["values"]), []).append(point)
+        curves.setdefault(label_of(_shown(each["values"])), []).append(point)
     baseline = shown(sum(each["mean"]["baseline"] for each in combinations) / len(combinations))
     seeds = len(sweep["seeds"])
     spread = f", mean and standard deviation of {seeds} seeds" if seeds > 1 else ""
@@ -55,6 +56,12 @@ def tradeoff_chart(sweep: Mapping[str, Any]) -> str:
         text,
         level=("input model", baseline),
     )
+
+
+def _shown(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values of a combination as they may leave the machine."""
+    shown: Mapping[str, Any] = published({"settings": dict(values)})["settings"]
+    return shown
 
 
 def label_of(values: Mapping[str, Any]) -> str:

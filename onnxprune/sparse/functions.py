@@ -243,11 +243,15 @@ DECODERS = {
 
 def decoder(name: str, opset: int) -> ir.Function:
     """The model-local function `Dequantize` or `UnpackGaps` for a model of this opset."""
-    text = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]> {name} {DECODERS[name]}'
+    return parse_function(f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]> {name} {DECODERS[name]}')
+
+
+def parse_function(text: str) -> ir.Function:
+    """A model-local function from ONNX text; the names of its nodes are unique in a model, as some readers ask for."""
     parsed = ir.serde.deserialize_function(onnx.parser.parse_function(text))
     for node in parsed:
-        # What onnxruntime's messages say when it refuses a broken file.
-        node.name = node.outputs[0].name
+        # Also what onnxruntime's messages say when it refuses a broken file.
+        node.name = f"{parsed.name}/{node.outputs[0].name}"
     return parsed
 
 
@@ -255,7 +259,7 @@ def weight_function(opset: int) -> ir.Function:
     """The model-local function `SparseWeight` for a model of this opset."""
     head = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]> {SPARSE_WEIGHT} <dtype>'
     text = f"{head} (values, gaps, shape) => (W) {{ {_DECODED} }}"
-    parsed = ir.serde.deserialize_function(onnx.parser.parse_function(text))
+    parsed = parse_function(text)
     parsed.doc_string = (
         "A sparse weight: `values` stand at cumsum(gaps) - 1 of it, flattened; it is zero elsewhere. Written by "
         "onnxprune."
@@ -301,7 +305,7 @@ def function(op: SparseOp, opset: int) -> ir.Function:
         passed=f"<{references}>" if references else "",
         operands=", ".join(op.operands),
     )
-    parsed = ir.serde.deserialize_function(onnx.parser.parse_function(text))
+    parsed = parse_function(text)
     parsed.doc_string = (
         f"{op.op_type} with a sparse weight: `values` stand at cumsum(gaps) - 1 of the flattened weight, "
         "which is zero elsewhere. Written by onnxprune."

@@ -32,7 +32,7 @@ def raise_opset(
     if model.functions:
         return model, f"the model's opset is {opset}, and ONNX converts no model that has functions"
     try:
-        converted = _convert(model)
+        converted = converted_to(model, TARGET_OPSET)
     # The converter reports by many classes, RuntimeError and IndexError among them.
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -43,7 +43,8 @@ def raise_opset(
     return converted, None
 
 
-def _convert(model: ir.Model) -> ir.Model:
+def converted_to(model: ir.Model, opset: int) -> ir.Model:
+    """The model at another opset, which shares its tensors; raises whatever the converter raises."""
     skeleton = model.clone()
     for value in list(skeleton.graph.initializers.values()):
         assert value.const_value is not None and value.name is not None
@@ -54,7 +55,7 @@ def _convert(model: ir.Model) -> ir.Model:
             if not value.is_graph_input():
                 skeleton.graph.inputs.append(value)
     ir.external_data.load_to_model(skeleton)
-    proto = onnx.version_converter.convert_version(ir.to_proto(skeleton), TARGET_OPSET)
+    proto = onnx.version_converter.convert_version(ir.to_proto(skeleton), opset)
     converted = ir.from_proto(proto)
     _give_weights(model.graph, converted.graph)
     _mend(model.graph, converted.graph)

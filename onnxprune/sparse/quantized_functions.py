@@ -21,11 +21,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import onnx.parser
 import onnx_ir as ir
 
 from onnxprune.model.slots import MICROSOFT
-from onnxprune.sparse.functions import CONV_ATTRIBUTES, DOMAIN, MIN_OPSET
+from onnxprune.sparse.functions import CONV_ATTRIBUTES, DOMAIN, MIN_OPSET, parse_function
 
 # DequantizeLinear along an axis came with it.
 MIN_QDQ_OPSET = 13
@@ -189,7 +188,7 @@ def quantized_function(op: QuantizedOp, opset: int) -> ir.Function:
         else "own_zeros = Identity (all_zeros)",
         text=op.text(),
     ).replace("<> (", "(")
-    parsed = ir.serde.deserialize_function(onnx.parser.parse_function(text))
+    parsed = parse_function(text)
     parsed.doc_string = (
         f"{op.op_type} with a sparse weight: blocks of `values` stand at cumsum(gaps) - 1 of the weight with its "
         "inputs last, padded and cut into blocks; it is its zero point elsewhere. Written by onnxprune."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import sys
@@ -44,6 +45,8 @@ DEFAULT_DISTILL = 0.5
 EVALUATED_STEPS = 20
 
 Progress = Callable[[float], None]
+# A line for each evaluation on validation data, for whoever listens.
+EPOCHS = logging.getLogger("onnxprune.epochs")
 
 
 class FineTuner:
@@ -266,6 +269,10 @@ class FineTuner:
                 f"after update {self._session.updates:,} the loss on validation data is {found.loss:g}"
             )
         self._history.append(found)
+        if self._processes.rank == 0:
+            # How many there will be within a time budget is not known.
+            epochs = None if self._pace.deadline else self._pace.length / self._batches.an_epoch
+            EPOCHS.info(found.text(epochs))
         self._pace.evaluated(time.monotonic() - begun)
 
     def _considered(self, training_loss: float | None, averaged: bool = False) -> Epoch:

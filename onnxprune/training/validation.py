@@ -40,6 +40,13 @@ class Epoch:
     higher_is_better: bool = True
     averaged: bool = False
 
+    def text(self, epochs: float | None) -> str:
+        """Where the training is, out of so many epochs if that is known, and how good: a line of a log."""
+        training = "" if self.training_loss is None else f"training loss {self.training_loss:.4g}, "
+        score = "" if self.score is None else f", {self.metric} {self.score:.4g}"
+        of = "" if epochs is None else f" of {epochs:.3g}"
+        return f"epoch {self.epoch:.3g}{of}, {training}validation loss {self.loss:.4g}{score}"
+
     def better_than(self, other: Epoch) -> bool:
         """Whether the score is better, or equal at a smaller loss; without labels, whether the loss is smaller."""
         # It is NaN where all labels are ignored.

@@ -12,7 +12,8 @@ from onnxprune.reports.text import bytes_text, shape_text
 
 def inspection_tables(found: Inspection) -> RenderableType:
     """Inputs and outputs of a model, its weights with their density, and those that cannot be pruned."""
-    title = f"{found.name}: {bytes_text(found.bytes)}, opset {found.opset or 'unknown'}"
+    packed = "" if found.gzip_bytes is None else f" ({bytes_text(found.gzip_bytes)} compressed by gzip)"
+    title = f"{found.name}: {bytes_text(found.bytes)}{packed}, opset {found.opset or 'unknown'}"
     weights = table(title, "weight", "operator", "node", "shape", "weights", "non-zero", "density", numeric=4)
     for weight in found.weights:
         names = escape(weight.name), weight.op_type, escape(", ".join(weight.nodes))

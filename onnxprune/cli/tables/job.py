@@ -104,6 +104,13 @@ def _total_rows(report: Report) -> Iterator[tuple[str, str, str, str]]:
         bytes_text(pruned.bytes),
         _times(baseline.bytes, pruned.bytes),
     )
+    for name, before, after in (
+        ("  compressed (gzip)", baseline.gzip_bytes, pruned.gzip_bytes),
+        ("flash for constants", baseline.constant_bytes, pruned.constant_bytes),
+        ("peak activation memory", baseline.peak_bytes, pruned.peak_bytes),
+    ):
+        if before is not None and after is not None:
+            yield name, bytes_text(before), bytes_text(after), _times(before, after)
     if report.evaluation is not None:
         yield from _evaluation_rows(report.evaluation)
     if report.old_evaluation is not None:

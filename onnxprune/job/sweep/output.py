@@ -19,6 +19,7 @@ from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.inputs import read_samples
 from onnxprune.model.io import Source
 from onnxprune.model.staging import staging
+from onnxprune.reports.publishing import published
 from onnxprune.reports.record import ANNOTATION_PREFIX, COMPACT
 from onnxprune.sparse.opening import open_model
 from onnxprune.system.trust import trust
@@ -51,22 +52,30 @@ def write_chosen(
             for name, data in tests.items():
                 samples = read_samples(data, sessions[0], request, metrics)
                 found[name] = compare(*sessions, samples, metrics=metrics).to_dict()
-        _annotate(stage.path, config, found, notes)
+        _annotate(stage.path, config, found, notes, target)
         stage.commit()
     return found
 
 
-def _annotate(file: Path, config: PruneConfig, evaluations: dict[str, Any], notes: list[str]) -> None:
-    """Replace the entries of a file's metadata that the sweep has changed."""
+def _annotate(
+    file: Path, config: PruneConfig, evaluations: dict[str, Any], notes: list[str], target: Path
+) -> None:
+    """Replace the entries of a file's metadata that the sweep has changed, or with --no-annotations remove them."""
     proto = onnx.load(file, load_external_data=False)
     written = {prop.key: prop.value for prop in proto.metadata_props}
-    settings = json.loads(written[f"{ANNOTATION_PREFIX}settings"])
-    given = config.to_dict()
-    tested = {TESTS[name]: given[TESTS[name]] for name in evaluations}
-    earlier = json.loads(written.get(f"{ANNOTATION_PREFIX}notes", "[]"))
-    changed = {"settings": settings | tested, "notes": [*notes, *earlier], **evaluations}
-    texts = {
-        f"{ANNOTATION_PREFIX}{key}": json.dumps(value, separators=COMPACT) for key, value in changed.items()
-    }
+    texts = {}
+    if config.annotations:
+        settings = json.loads(written[f"{ANNOTATION_PREFIX}settings"])
+        given = config.to_dict()
+        tested = {TESTS[name]: given[TESTS[name]] for name in evaluations}
+        earlier = json.loads(written.get(f"{ANNOTATION_PREFIX}notes", "[]"))
+        changed = {"settings": settings | tested, "notes": [*notes, *earlier], **evaluations}
+        texts = {
+            f"{ANNOTATION_PREFIX}{key}": json.dumps(value, separators=COMPACT)
+            for key, value in published(changed, target).items()
+        }
+    else:
+        written = {key: text for key, text in written.items() if not key.startswith(ANNOTATION_PREFIX)}
+    del proto.metadata_props[:]
     onnx.helper.set_model_props(proto, written | texts)
     file.write_bytes(proto.SerializeToString())
