@@ -15,7 +15,8 @@ import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.shapes import Shape
-from onnxprune.sparse.blocks import Blocks, share_of_fours
+from onnxprune.sparse.blocks import share_of_fours
+from onnxprune.sparse.encode import Encoded
 from onnxprune.sparse.functions import DENSE_DOMAIN, DOMAIN, DOMAIN_VERSION, DOMAINS, SPARSE_OPS
 from onnxprune.sparse.quantized_estimate import paying
 from onnxprune.sparse.quantized_functions import QUANTIZED_OPS
@@ -60,7 +61,7 @@ def place_quantized(model: ir.Model, shapes: Mapping[ir.Value, Shape]) -> None:
         values, gaps, shape = (constant_tensor(value) for value in node.inputs[3:6])
         if values is None or gaps is None or shape is None:
             continue
-        share = share_of_fours(Blocks(values.numpy(), gaps.numpy(), shape.numpy()), op.input_axis)
+        share = share_of_fours(Encoded(values.numpy(), gaps.numpy(), shape.numpy()), op.input_axis)
         most = MOST_FOURS_OF_FEW_ROWS if not op.one_zero_point and _has_few_rows(node, shapes) else MOST_FOURS
         node.domain = DOMAIN if share <= most else DENSE_DOMAIN
         if op.one_zero_point and node.domain == DOMAIN:
