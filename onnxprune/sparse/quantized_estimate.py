@@ -8,13 +8,13 @@ together: their kernels must save more than the transposing costs. The unit is o
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 
 import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.shapes import Shape
+from onnxprune.sparse.estimate import nodes_before
 
 # Measured with AVX-512 VNNI: what a kernel takes of the dense time is FIXED + BY_SHARE times the share of fours, and a
 # transposed element costs as much as this many multiply-adds.
@@ -34,8 +34,8 @@ def paying(shares: Mapping[ir.Node, float], shapes: Mapping[ir.Value, Shape]) ->
     Where shapes are not known, all of a group pay.
     """
     graphs = {node.graph for node in shares if node.graph is not None}
-    convolutions = [node for graph in graphs for node in graph if "Conv" in node.op_type]
-    edges = [(maker, node) for node in convolutions for maker in _convolutions_before(node)]
+    convolutions = [node for graph in graphs for node in graph if _is_conv(node)]
+    edges = [(maker, node) for node in convolutions for maker in nodes_before(node, _is_conv, PASSING)]
     found: set[ir.Node] = set()
     for group in _groups(convolutions, edges):
         own = [node for node in group if node in shares]
@@ -51,6 +51,10 @@ def paying(shares: Mapping[ir.Node, float], shapes: Mapping[ir.Value, Shape]) ->
     return found
 
 
+def _is_conv(node: ir.Node) -> bool:
+    return "Conv" in node.op_type
+
+
 def _saved(node: ir.Node, share: float, shapes: Mapping[ir.Value, Shape]) -> float | None:
     """Dense multiply-adds that a kernel saves."""
     shape, y = constant_tensor(node.inputs[5]), _elements(node.outputs[0], shapes)
@@ -63,23 +67,6 @@ def _saved(node: ir.Node, share: float, shapes: Mapping[ir.Value, Shape]) -> flo
 def _elements(value: ir.Value, shapes: Mapping[ir.Value, Shape]) -> int | None:
     sizes = [size for size in shapes.get(value) or (None,) if isinstance(size, int)]
     return math.prod(sizes) if len(sizes) == len(shapes.get(value) or (None,)) else None
-
-
-def _convolutions_before(node: ir.Node) -> set[ir.Node]:
-    """The convolutions whose outputs reach this one's input through operators of elements."""
-    found: set[ir.Node] = set()
-    values, seen = deque(node.inputs[:1]), set()
-    while values:
-        value = values.popleft()
-        maker = None if value is None else value.producer()
-        if maker is None or maker in seen:
-            continue
-        seen.add(maker)
-        if "Conv" in maker.op_type:
-            found.add(maker)
-        elif maker.op_type in PASSING:
-            values.extend(maker.inputs)
-    return found
 
 
 def _groups(
