@@ -1,8 +1,6 @@
 #include "ort/quantized_ops.h"
 
 #include <cstdint>
-#include <exception>
-#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
@@ -11,6 +9,7 @@
 #include "byte_weight.h"
 #include "cpu.h"
 #include "ort/conv_op.h"
+#include "ort/custom_op.h"
 #include "ort/operands.h"
 #include "ort/refuse.h"
 #include "quantized.h"
@@ -211,30 +210,13 @@ class QuantizedNode {
   ThreadCount thread_count_;
 };
 
-// A custom operator around `Kernel`. Its functions throw nothing; its errors name the node.
 template <class Kernel>
-struct QuantizedOp : OrtCustomOp {
+struct QuantizedOp : CustomOp<QuantizedOp<Kernel>, QuantizedNode<Kernel>> {
   QuantizedOp(std::string op_name, ONNXTensorElementDataType op_type, size_t inputs)
-      : OrtCustomOp{}, name(std::move(op_name)), type(op_type), input_count(inputs) {
-    version = kOrtApiVersion;
-    GetName = [](const OrtCustomOp* op) { return self(op).name.c_str(); };
-    GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };  // the CPU's
-    GetInputTypeCount = [](const OrtCustomOp* op) { return self(op).input_count; };
-    GetInputType = [](const OrtCustomOp* op, size_t index) { return self(op).input_type(index); };
-    GetInputMemoryType = [](const OrtCustomOp*, size_t) { return OrtMemTypeDefault; };
-    GetInputCharacteristic = [](const OrtCustomOp*, size_t) { return INPUT_OUTPUT_REQUIRED; };
-    GetOutputTypeCount = [](const OrtCustomOp*) { return size_t{1}; };
-    GetOutputType = [](const OrtCustomOp* op, size_t) { return self(op).type; };
-    GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return INPUT_OUTPUT_REQUIRED; };
-    GetStartVersion = [](const OrtCustomOp*) { return 1; };
-    GetEndVersion = [](const OrtCustomOp*) { return std::numeric_limits<int>::max(); };
-    CreateKernelV2 = create;
-    KernelComputeV2 = compute;
-    KernelDestroy = [](void* node) { delete static_cast<QuantizedNode<Kernel>*>(node); };
-  }
+      : CustomOp<QuantizedOp, QuantizedNode<Kernel>>(std::move(op_name), inputs), type(op_type) {}
 
-  static const QuantizedOp& self(const OrtCustomOp* op) { return *static_cast<const QuantizedOp*>(op); }
-
+  bool is_optional(size_t) const { return false; }
+  ONNXTensorElementDataType output_type() const { return type; }
   ONNXTensorElementDataType input_type(size_t index) const {
     switch (index) {
       case kInputScale:
@@ -249,32 +231,11 @@ struct QuantizedOp : OrtCustomOp {
       default: return type;
     }
   }
-
-  static OrtStatus* ORT_API_CALL create(const OrtCustomOp* op, const OrtApi*, const OrtKernelInfo* info,
-                                        void** node) noexcept {
-    std::string name;
-    try {
-      name = self(op).name + " node '" + node_name(info) + "'";
-      *node = new QuantizedNode<Kernel>(name, info);
-      return nullptr;
-    } catch (const std::exception& error) {
-      return refuse(name, error.what());
-    }
+  QuantizedNode<Kernel>* make_node(const std::string& node_text, const OrtKernelInfo* info) const {
+    return new QuantizedNode<Kernel>(node_text, info);
   }
 
-  static OrtStatus* ORT_API_CALL compute(void* op_kernel, OrtKernelContext* context) noexcept {
-    auto* const node = static_cast<QuantizedNode<Kernel>*>(op_kernel);
-    try {
-      node->compute(context);
-      return nullptr;
-    } catch (const std::exception& error) {
-      return refuse(node->name(), error.what());
-    }
-  }
-
-  const std::string name;
   const ONNXTensorElementDataType type;
-  const size_t input_count;
 };
 
 template <class Kernel>
