@@ -19,7 +19,7 @@ from onnxprune.sparse.blocks import share_of_fours
 from onnxprune.sparse.encode import Encoded
 from onnxprune.sparse.functions import DENSE_DOMAIN, DOMAIN, DOMAIN_VERSION, DOMAINS, SPARSE_OPS
 from onnxprune.sparse.quantized_estimate import paying
-from onnxprune.sparse.quantized_functions import QUANTIZED_OPS
+from onnxprune.sparse.quantized_functions import PARTS, QUANTIZED_OPS
 
 # Kernels read four neighboring inputs at once, whether one of them is not zero or all are. Above this share of fours,
 # dense kernels are as fast (measured with AVX-512 VNNI: 1.5 to 2.4 times slower than kernels at 0.3).
@@ -58,10 +58,12 @@ def place_quantized(model: ir.Model, shapes: Mapping[ir.Value, Shape]) -> None:
     convolutions: dict[ir.Node, float] = {}
     for node in quantized_nodes(model):
         op = QUANTIZED_OPS[node.op_type]
-        values, gaps, shape = (constant_tensor(value) for value in node.inputs[3:6])
-        if values is None or gaps is None or shape is None:
+        constants = [constant_tensor(node.inputs[op.inputs.index(part)]) for part in PARTS]
+        if None in constants:
             continue
-        share = share_of_fours(Encoded(values.numpy(), gaps.numpy(), shape.numpy()), op.input_axis)
+        share = share_of_fours(
+            Encoded(*(each.numpy() for each in constants if each is not None)), op.input_axis
+        )
         most = MOST_FOURS_OF_FEW_ROWS if not op.one_zero_point and _has_few_rows(node, shapes) else MOST_FOURS
         node.domain = DOMAIN if share <= most else DENSE_DOMAIN
         if op.one_zero_point and node.domain == DOMAIN:

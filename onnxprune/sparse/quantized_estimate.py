@@ -15,6 +15,7 @@ import onnx_ir as ir
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.shapes import Shape
 from onnxprune.sparse.estimate import nodes_before
+from onnxprune.sparse.quantized_functions import QUANTIZED_OPS
 
 # Measured with AVX-512 VNNI: what a kernel takes of the dense time is FIXED + BY_SHARE times the share of fours, and a
 # transposed element costs as much as this many multiply-adds.
@@ -57,7 +58,8 @@ def _is_conv(node: ir.Node) -> bool:
 
 def _saved(node: ir.Node, share: float, shapes: Mapping[ir.Value, Shape]) -> float | None:
     """Dense multiply-adds that a kernel saves."""
-    shape, y = constant_tensor(node.inputs[5]), _elements(node.outputs[0], shapes)
+    place = QUANTIZED_OPS[node.op_type].inputs.index("shape")
+    shape, y = constant_tensor(node.inputs[place]), _elements(node.outputs[0], shapes)
     if shape is None or y is None:
         return None
     work = y * math.prod(int(size) for size in shape.numpy()[1:])

@@ -107,7 +107,7 @@ def _constants(node: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value]:
             f"node {node.name!r} is a {DOMAIN}::{node.op_type}, which this onnxprune does not know: "
             "use the onnxprune that wrote the model"
         )
-    first = 0 if bare else 3 if quantized else 1
+    first = 0 if bare else QUANTIZED_OPS[node.op_type].inputs.index("values") if quantized else 1
     parts = node.inputs[first : first + 3]
     if len(parts) < 3 or not all(_is_constant(part) for part in parts):
         raise ModelFileError(

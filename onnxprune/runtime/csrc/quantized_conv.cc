@@ -72,7 +72,7 @@ void QuantizedConv::interleave(const uint8_t* x, size_t images, size_t pixels, u
   });
 }
 
-void QuantizedConv::run(const uint8_t* x, const std::vector<int64_t>& x_shape, const Quantized& numbers, uint8_t* y,
+void QuantizedConv::run(const uint8_t* x, const std::vector<int64_t>& x_shape, const Quantized& numbers, void* y,
                         const Threads& threads) {
   const std::vector<int64_t> y_shape = output_shape(x_shape);
   if (volume(y_shape) == 0) return;
@@ -93,10 +93,20 @@ void QuantizedConv::run(const uint8_t* x, const std::vector<int64_t>& x_shape, c
   const auto store = [&](const ConvTiles::Tile& tile, const Copies& copies, size_t first_row, size_t last_row,
                          const float* sums) {
     const size_t width = tile.vectors * moves.lanes;
+    if (numbers.output == Output::kSums) {
+      float* const to = static_cast<float*>(y) + tile.output + first_row * y_pixels;
+      return moves.copy(copies, sums, width, last_row - first_row, to, y_pixels);
+    }
     for (size_t row = first_row; row < last_row; ++row, sums += width) {
-      std::array<uint8_t, kMostSums> bytes;
-      kernels_.requantize(range, numbers.scale(row), sums, width, bytes.data());
-      copy_bytes(copies, moves.lanes, bytes.data(), y + tile.output + row * y_pixels);
+      if (numbers.output == Output::kFloats) {
+        std::array<float, kMostSums> floats;
+        kernels_.dequantize(numbers.scale(row), false, sums, width, floats.data());
+        moves.copy(copies, floats.data(), width, 1, static_cast<float*>(y) + tile.output + row * y_pixels, 0);
+      } else {
+        std::array<uint8_t, kMostSums> bytes;
+        kernels_.requantize(range, numbers.scale(row), false, sums, width, bytes.data());
+        copy_bytes(copies, moves.lanes, bytes.data(), static_cast<uint8_t*>(y) + tile.output + row * y_pixels);
+      }
     }
   };
   multiply_tiles(moves, *plan, words, x_pixels, first_sums.data(), padding, threads, store);

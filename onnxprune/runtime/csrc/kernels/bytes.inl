@@ -16,6 +16,11 @@ namespace {
 constexpr size_t kWideBlock = 64;
 constexpr size_t kNarrowBlock = 16;
 
+template <size_t kCount>
+struct BlockSize {
+  static constexpr size_t kSize = kCount;
+};
+
 template <size_t kRows, size_t kBlock>
 void interleave_block(const uint8_t* from, size_t from_stride, uint32_t flips, float* to) {
   uint8_t rows[kRows][kBlock];
@@ -65,37 +70,141 @@ inline void interleave(const uint8_t* from, size_t from_stride, size_t rows, siz
   }
 }
 
-template <size_t kBlock>
-void requantize_block(const OutputRange& range, float scale, const float* sums, uint8_t* to) {
-  const auto low = static_cast<float>(range.low - range.zero_point);
-  const auto high = static_cast<float>(range.high - range.zero_point);
+// Calls work(size, i) for the elements from i on, in blocks of a constant size; what is left is for rest(i).
+template <class Work, class Rest>
+void in_blocks(size_t count, const Work& work, const Rest& rest) {
+  size_t i = 0;
+  for (; i + kWideBlock <= count; i += kWideBlock) work(BlockSize<kWideBlock>{}, i);
+  for (; i + kNarrowBlock <= count; i += kNarrowBlock) work(BlockSize<kNarrowBlock>{}, i);
+  if (i < count) rest(i);
+}
+
+// Numbers rounded to the nearest bytes of a range.
+struct Rounding {
   // 1.5 * 2^23: adding it rounds a small number to an integer, which is then in the low bits.
-  constexpr float kRounder = 12582912.0f;
-  const int32_t offset = range.zero_point - bit_cast<int32_t>(kRounder);
-  int32_t words[kBlock];
-  uint8_t bytes[kBlock];
-  memcpy(words, sums, sizeof words);
-  for (size_t i = 0; i < kBlock; ++i) {
-    const float scaled = static_cast<float>(words[i]) * scale;
-    // NaN, which only a scale can bring, becomes the lowest, as in onnxruntime.
-    const float raised = scaled > low ? scaled : low;
+  static constexpr float kRounder = 12582912.0f;
+  float low;
+  float high;
+  int32_t offset;
+
+  explicit Rounding(const OutputRange& range)
+      : low(static_cast<float>(range.low - range.zero_point)),
+        high(static_cast<float>(range.high - range.zero_point)),
+        offset(range.zero_point - bit_cast<int32_t>(kRounder)) {}
+
+  uint8_t operator()(float number) const {
+    // NaN, which only a scale can bring to sums, becomes the lowest, as in onnxruntime.
+    const float raised = number > low ? number : low;
     const float kept = raised < high ? raised : high;
-    bytes[i] = static_cast<uint8_t>(bit_cast<int32_t>(kept + kRounder) + offset);
+    return static_cast<uint8_t>(bit_cast<int32_t>(kept + kRounder) + offset);
   }
+};
+
+template <bool kEach, size_t kBlock>
+void scale_block(const float* scales, const float* sums, float* to) {
+  int32_t words[kBlock];
+  float factors[kBlock];
+  float products[kBlock];
+  memcpy(words, sums, sizeof words);
+  if (kEach) memcpy(factors, scales, sizeof factors);
+  for (size_t i = 0; i < kBlock; ++i) products[i] = static_cast<float>(words[i]) * (kEach ? factors[i] : scales[0]);
+  memcpy(to, products, sizeof products);
+}
+
+template <bool kEach>
+void scale_sums(const float* scales, const float* sums, size_t count, float* to) {
+  in_blocks(
+      count,
+      [&](auto size, size_t i) { scale_block<kEach, size.kSize>(kEach ? scales + i : scales, sums + i, to + i); },
+      [&](size_t i) {
+        float rest[kNarrowBlock] = {};
+        float factors[kNarrowBlock] = {};
+        memcpy(rest, sums + i, sizeof(float) * (count - i));
+        memcpy(factors, kEach ? scales + i : scales, sizeof(float) * (kEach ? count - i : 1));
+        scale_block<kEach, kNarrowBlock>(factors, rest, rest);
+        memcpy(to + i, rest, sizeof(float) * (count - i));
+      });
+}
+
+inline void dequantize(const float* scales, bool each, const float* sums, size_t count, float* to) {
+  assert(count == 0 || (scales != nullptr && sums != nullptr && to != nullptr));
+  return each ? scale_sums<true>(scales, sums, count, to) : scale_sums<false>(scales, sums, count, to);
+}
+
+template <size_t kBlock>
+void round_block(const Rounding& rounding, const float* numbers, uint8_t* to) {
+  float values[kBlock];
+  uint8_t bytes[kBlock];
+  memcpy(values, numbers, sizeof values);
+  for (size_t i = 0; i < kBlock; ++i) bytes[i] = rounding(values[i]);
   memcpy(to, bytes, sizeof bytes);
 }
 
-inline void requantize(const OutputRange& range, float scale, const float* sums, size_t count, uint8_t* to) {
-  assert(count == 0 || (sums != nullptr && to != nullptr));
-  size_t i = 0;
-  for (; i + kWideBlock <= count; i += kWideBlock) requantize_block<kWideBlock>(range, scale, sums + i, to + i);
-  for (; i + kNarrowBlock <= count; i += kNarrowBlock) requantize_block<kNarrowBlock>(range, scale, sums + i, to + i);
-  if (i == count) return;
-  float rest[kNarrowBlock] = {};
-  uint8_t bytes[kNarrowBlock];
-  memcpy(rest, sums + i, sizeof(float) * (count - i));
-  requantize_block<kNarrowBlock>(range, scale, rest, bytes);
-  memcpy(to + i, bytes, count - i);
+inline void requantize(const OutputRange& range, const float* scales, bool each, const float* sums, size_t count,
+                       uint8_t* to) {
+  assert(count == 0 || (scales != nullptr && sums != nullptr && to != nullptr));
+  const Rounding rounding(range);
+  float products[kWideBlock] = {};
+  in_blocks(
+      count,
+      [&](auto size, size_t i) {
+        constexpr size_t kSize = size.kSize;
+        if (each) {
+          scale_block<true, kSize>(scales + i, sums + i, products);
+        } else {
+          scale_block<false, kSize>(scales, sums + i, products);
+        }
+        round_block<kSize>(rounding, products, to + i);
+      },
+      [&](size_t i) {
+        uint8_t bytes[kNarrowBlock];
+        dequantize(each ? scales + i : scales, each, sums + i, count - i, products);
+        round_block<kNarrowBlock>(rounding, products, bytes);
+        memcpy(to + i, bytes, count - i);
+      });
+}
+
+inline void add(const float* terms, size_t count, float* to) {
+  assert(count == 0 || (terms != nullptr && to != nullptr));
+  for (size_t i = 0; i < count; ++i) to[i] += terms[i];
+}
+
+inline void extremes(const float* from, size_t count, float* low, float* high) {
+  assert(count == 0 || from != nullptr);
+  float lows[kNarrowBlock];
+  float highs[kNarrowBlock];
+  for (size_t i = 0; i < kNarrowBlock; ++i) {
+    lows[i] = *low;
+    highs[i] = *high;
+  }
+  const auto widen = [&](size_t i, float number) {
+    lows[i] = number < lows[i] ? number : lows[i];
+    highs[i] = number > highs[i] ? number : highs[i];
+  };
+  size_t at = 0;
+  for (; at + kNarrowBlock <= count; at += kNarrowBlock) {
+    for (size_t i = 0; i < kNarrowBlock; ++i) widen(i, from[at + i]);
+  }
+  for (; at < count; ++at) widen(0, from[at]);
+  for (size_t i = 0; i < kNarrowBlock; ++i) {
+    *low = lows[i] < *low ? lows[i] : *low;
+    *high = highs[i] > *high ? highs[i] : *high;
+  }
+}
+
+inline void quantize(const OutputRange& range, float scale, const float* from, size_t count, uint8_t* to) {
+  assert(count == 0 || (from != nullptr && to != nullptr));
+  const Rounding rounding(range);
+  in_blocks(
+      count,
+      [&](auto size, size_t i) {
+        float quotients[size.kSize];
+        for (size_t k = 0; k < size.kSize; ++k) quotients[k] = from[i + k] / scale;
+        round_block<size.kSize>(rounding, quotients, to + i);
+      },
+      [&](size_t i) {
+        for (; i < count; ++i) to[i] = rounding(from[i] / scale);
+      });
 }
 
 }  // namespace

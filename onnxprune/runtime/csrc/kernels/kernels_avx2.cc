@@ -18,6 +18,10 @@ const ByteKernels kAvx2Bytes = {
      copy<Avx2Vector>, nullptr},
     interleave,
     requantize,
+    dequantize,
+    add,
+    extremes,
+    quantize,
 };
 
 }  // namespace onnxprune

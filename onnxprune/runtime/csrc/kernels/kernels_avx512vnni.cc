@@ -11,6 +11,10 @@ const ByteKernels kAvx512VnniBytes = {
      transpose<Avx512Vector>, copy<Avx512Vector>, nullptr},
     interleave,
     requantize,
+    dequantize,
+    add,
+    extremes,
+    quantize,
 };
 
 }  // namespace onnxprune

@@ -20,6 +20,10 @@ const ByteKernels kNeonBytes = {
      copy<NeonVector>, nullptr},
     interleave,
     requantize,
+    dequantize,
+    add,
+    extremes,
+    quantize,
 };
 
 }  // namespace onnxprune

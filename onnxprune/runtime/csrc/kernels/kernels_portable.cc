@@ -20,6 +20,10 @@ const ByteKernels kPortableBytes = {
      copy<PortableVector>, nullptr},
     interleave,
     requantize,
+    dequantize,
+    add,
+    extremes,
+    quantize,
 };
 
 }  // namespace onnxprune
