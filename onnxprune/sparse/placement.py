@@ -29,6 +29,11 @@ MOST_FOURS_OF_FEW_ROWS = 0.2
 FEW_ROWS = 16
 
 
+def kernel_nodes(model: ir.Model) -> list[ir.Node]:
+    """The nodes that kernels can run, of floats and of integers, in graph order, subgraphs included."""
+    return [node for node in _own(model) if node.op_type in SPARSE_OPS or node.op_type in QUANTIZED_OPS]
+
+
 def sparse_nodes(model: ir.Model) -> list[ir.Node]:
     """The nodes of floats whose weight is stored sparse, wherever they run, in graph order, subgraphs included."""
     # Functions of ours that only decode have no kernels.
@@ -50,27 +55,28 @@ def quantized_nodes(model: ir.Model) -> list[ir.Node]:
     return [node for node in _own(model) if node.op_type in QUANTIZED_OPS]
 
 
-def place_quantized(model: ir.Model, shapes: Mapping[ir.Value, Shape]) -> None:
-    """Have the nodes of 8-bit integers run by kernels where enough of their weight is zero, and dense elsewhere.
+def paying_quantized(model: ir.Model, shapes: Mapping[ir.Value, Shape]) -> set[ir.Node]:
+    """The nodes of 8-bit integers of whose weight enough is zero for kernels to pay.
 
     `shapes` are those of the model's values, as far as they are known.
     """
+    found: set[ir.Node] = set()
     convolutions: dict[ir.Node, float] = {}
     for node in quantized_nodes(model):
         op = QUANTIZED_OPS[node.op_type]
         constants = [constant_tensor(node.inputs[op.inputs.index(part)]) for part in PARTS]
         if None in constants:
+            found.add(node)
             continue
         share = share_of_fours(
             Encoded(*(each.numpy() for each in constants if each is not None)), op.input_axis
         )
         most = MOST_FOURS_OF_FEW_ROWS if not op.one_zero_point and _has_few_rows(node, shapes) else MOST_FOURS
-        node.domain = DOMAIN if share <= most else DENSE_DOMAIN
-        if op.one_zero_point and node.domain == DOMAIN:
+        if share <= most and op.one_zero_point:
             convolutions[node] = share
-    for node in convolutions.keys() - paying(convolutions, shapes):
-        node.domain = DENSE_DOMAIN
-    _give_functions(model)
+        elif share <= most:
+            found.add(node)
+    return found | paying(convolutions, shapes)
 
 
 def _has_few_rows(node: ir.Node, shapes: Mapping[ir.Value, Shape]) -> bool:
@@ -80,8 +86,8 @@ def _has_few_rows(node: ir.Node, shapes: Mapping[ir.Value, Shape]) -> bool:
 
 
 def place(model: ir.Model, by_kernel: Collection[ir.Node]) -> None:
-    """Have the sparse nodes of floats in `by_kernel` run by the library's kernels, and all others dense."""
-    for node in sparse_nodes(model):
+    """Have the sparse nodes in `by_kernel` run by the library's kernels, and all others dense."""
+    for node in kernel_nodes(model):
         node.domain = DOMAIN if node in by_kernel else DENSE_DOMAIN
     _give_functions(model)
 

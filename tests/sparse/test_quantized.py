@@ -17,7 +17,7 @@ from onnxprune.sparse.blocks import share_of_fours, smallest_blocks
 from onnxprune.sparse.functions import DENSE_DOMAIN, DOMAIN
 from onnxprune.sparse.opening import open_model
 from onnxprune.sparse.parts import value_names
-from onnxprune.sparse.placement import MOST_FOURS, MOST_FOURS_OF_FEW_ROWS, place_quantized
+from onnxprune.sparse.placement import MOST_FOURS, MOST_FOURS_OF_FEW_ROWS, paying_quantized, place
 from onnxprune.sparse.quantized import store_quantized
 from onnxprune.sparse.quantized_functions import QUANTIZED_OPS
 from onnxprune.sparse.rewrite import to_ops
@@ -246,7 +246,7 @@ def test_what_has_no_sparse_form_of_its_own_tells_the_reason(name, old, new, cha
 def test_kernels_take_the_nodes_of_which_enough_is_zero(density, rows, domain):
     model = ir.from_proto(model_of("SparseQLinearMatMul", density=density))
     to_ops(model, find_weights(model).prunable)
-    place_quantized(model, infer_shapes(model, {"x": (rows, 40)}))
+    place(model, paying_quantized(model, infer_shapes(model, {"x": (rows, 40)})))
     (node,) = (node for node in model.graph if node.op_type in QUANTIZED_OPS)
     assert node.domain == domain
     assert {identifier[0] for identifier in model.functions} == {domain}
@@ -323,7 +323,7 @@ def test_kernels_among_dense_convolutions_must_save_more_than_transposing_costs(
     dense = written(graph, constants, opset=17, ir_version=8)
     model = ir.from_proto(dense)
     assert [each.format for each in to_ops(model, find_weights(model).prunable)] == ["ops", "dense", "ops"]
-    place_quantized(model, infer_shapes(model, {"x": (1, 32, 9, 9)}))
+    place(model, paying_quantized(model, infer_shapes(model, {"x": (1, 32, 9, 9)})))
     assert [node.domain for node in model.graph if "Conv" in node.op_type] == [domain, "", domain]
     x = x_of(dense)
     assert np.array_equal(run(ir.to_proto(model), x=x)[0], run(dense, x=x)[0])
