@@ -74,14 +74,17 @@ float as_float(uint32_t word) {
 
 bool same(float a, float b) { return a == b || (std::isnan(a) && std::isnan(b)); }
 
-// The four products of u8 by s8, the first bytes at the lowest addresses.
-uint32_t product(uint32_t panel, uint32_t weight) {
-  uint8_t unsigned_bytes[4];
-  int8_t signed_bytes[4];
-  std::memcpy(unsigned_bytes, &panel, 4);
-  std::memcpy(signed_bytes, &weight, 4);
+// The four products of u8, or s8, by s8, the first bytes at the lowest addresses.
+uint32_t product(uint32_t panel, uint32_t weight, bool signed_panels) {
+  uint8_t panel_bytes[4];
+  int8_t weight_bytes[4];
+  std::memcpy(panel_bytes, &panel, 4);
+  std::memcpy(weight_bytes, &weight, 4);
   uint32_t sum = 0;
-  for (int i = 0; i < 4; ++i) sum += static_cast<uint32_t>(unsigned_bytes[i] * signed_bytes[i]);
+  for (int i = 0; i < 4; ++i) {
+    const int factor = signed_panels ? static_cast<int8_t>(panel_bytes[i]) : panel_bytes[i];
+    sum += static_cast<uint32_t>(factor * weight_bytes[i]);
+  }
   return sum;
 }
 
@@ -107,7 +110,9 @@ size_t test_products(const ByteKernels& kernels, size_t vectors, bool biased) {
   std::vector<uint32_t> row_numbers;
   std::vector<SpmmEntry> entries;
   const auto add = [&](size_t row, size_t column, uint32_t word) {
-    for (size_t i = 0; i < pitch; ++i) expected[row * pitch + i] += product(panel[column * pitch + i], word);
+    for (size_t i = 0; i < pitch; ++i) {
+      expected[row * pitch + i] += product(panel[column * pitch + i], word, kernels.signed_panels);
+    }
   };
   for (uint32_t row = 0; row <= kColumns; ++row) {
     runs.push_back({1, row});

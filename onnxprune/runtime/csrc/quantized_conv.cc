@@ -83,10 +83,10 @@ void QuantizedConv::run(const uint8_t* x, const std::vector<int64_t>& x_shape, c
   const auto y_pixels = static_cast<size_t>(volume({y_shape.begin() + 2, y_shape.end()}));
   static thread_local AlignedFloats memory;
   float* const words = memory.at_least(images * plan->matrix.layout().channels * x_pixels);
-  interleave(x, images, x_pixels, numbers.flip(), words, threads);
-  const std::vector<float> first_sums = numbers.first_sums(weight_sums_);
+  interleave(x, images, x_pixels, numbers.flip(kernels_), words, threads);
+  const std::vector<float> first_sums = numbers.first_sums(kernels_, weight_sums_);
   const OutputRange range = numbers.range();
-  const uint32_t zeros = numbers.zero_byte() * 0x01010101u;
+  const uint32_t zeros = numbers.zero_byte(kernels_) * 0x01010101u;
   float padding;
   std::memcpy(&padding, &zeros, sizeof padding);
   assert(plan->widest() * moves.lanes <= kMostSums);

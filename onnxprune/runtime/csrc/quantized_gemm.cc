@@ -97,8 +97,8 @@ void QuantizedGemm::run(const uint8_t* x, size_t count, const Quantized& numbers
   const size_t lanes = moves.lanes;
   const size_t columns = matrix_.rows().columns();
   static thread_local AlignedFloats memory;
-  const float* const words = as_words(x, count, inputs_, numbers.flip(), memory);
-  const std::vector<float> first_sums = numbers.first_sums(weight_sums_);
+  const float* const words = as_words(x, count, inputs_, numbers.flip(kernels_), memory);
+  const std::vector<float> first_sums = numbers.first_sums(kernels_, weight_sums_);
   std::vector<float> scales = numbers.scales;
   if (scales.size() == 1) scales.resize(outputs(), scales.front());
   const size_t vectors = (count + lanes - 1) / lanes;

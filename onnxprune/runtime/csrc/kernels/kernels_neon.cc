@@ -18,6 +18,7 @@ using ByteVector = PortableByteVector<NeonVector::kLanes>;
 const ByteKernels kNeonBytes = {
     {"neon", ByteVector::kLanes, ByteVector::kMaxVectors, spmm<ByteVector>, nullptr, transpose<NeonVector>,
      copy<NeonVector>, nullptr},
+    false,
     interleave,
     requantize,
     dequantize,
