@@ -17,7 +17,7 @@ from onnxprune.sparse.blocks import share_of_fours, smallest_blocks
 from onnxprune.sparse.functions import DENSE_DOMAIN, DOMAIN
 from onnxprune.sparse.opening import open_model
 from onnxprune.sparse.parts import value_names
-from onnxprune.sparse.placement import MOST_FOURS, MOST_FOURS_OF_FEW_ROWS, paying_quantized, place
+from onnxprune.sparse.placement import MOST_FOURS_BY_ROWS, paying_quantized, place
 from onnxprune.sparse.quantized import store_quantized
 from onnxprune.sparse.quantized_functions import QUANTIZED_OPS
 from onnxprune.sparse.rewrite import to_ops
@@ -237,7 +237,9 @@ def test_what_has_no_sparse_form_of_its_own_tells_the_reason(name, old, new, cha
     ("density", "rows", "domain"),
     [
         (0.05, 128, DOMAIN),
-        (0.05, 1, DOMAIN),
+        (0.05, 8, DOMAIN),
+        (0.05, 7, DENSE_DOMAIN),
+        (0.02, 1, DOMAIN),
         (0.1, 128, DOMAIN),
         (0.1, 1, DENSE_DOMAIN),
         (0.3, 128, DENSE_DOMAIN),
@@ -252,7 +254,8 @@ def test_kernels_take_the_nodes_of_which_enough_is_zero(density, rows, domain):
     assert {identifier[0] for identifier in model.functions} == {domain}
     weight = sparse_integers((40, 32), density, 0, seed=3)
     share = share_of_fours(smallest_blocks(weight, np.int8(0), 0), 0)
-    assert (share <= (MOST_FOURS if rows > 1 else MOST_FOURS_OF_FEW_ROWS)) == (domain == DOMAIN)
+    most = [share for least, share in MOST_FOURS_BY_ROWS if rows >= least][-1]
+    assert (share <= most) == (domain == DOMAIN)
     proto = ir.to_proto(model)
     x = x_of(proto)
     assert np.array_equal(run(proto, x=x)[0], run(model_of("SparseQLinearMatMul", density=density), x=x)[0])

@@ -100,68 +100,50 @@ struct Rounding {
   }
 };
 
-template <bool kEach, size_t kBlock>
-void scale_block(const float* scales, const float* sums, float* to) {
+// Makes `to` of a block of sums: of each product of a sum by its scale, what `finish` makes of it.
+template <bool kEach, size_t kBlock, class To, class Finish>
+void finish_block(const float* scales, const float* sums, To* to, Finish finish) {
   int32_t words[kBlock];
   float factors[kBlock];
-  float products[kBlock];
+  To results[kBlock];
   memcpy(words, sums, sizeof words);
   if (kEach) memcpy(factors, scales, sizeof factors);
-  for (size_t i = 0; i < kBlock; ++i) products[i] = static_cast<float>(words[i]) * (kEach ? factors[i] : scales[0]);
-  memcpy(to, products, sizeof products);
+  const float scale = scales[0];
+  for (size_t i = 0; i < kBlock; ++i) results[i] = finish(static_cast<float>(words[i]) * (kEach ? factors[i] : scale));
+  memcpy(to, results, sizeof results);
 }
 
-template <bool kEach>
-void scale_sums(const float* scales, const float* sums, size_t count, float* to) {
+// `make_finish()` makes what finishes a block: an object of its own for each, so that the compiler sees that results do
+// not overwrite it.
+template <bool kEach, class To, class MakeFinish>
+void finish_sums(const float* scales, const float* sums, size_t count, To* to, const MakeFinish& make_finish) {
   in_blocks(
       count,
-      [&](auto size, size_t i) { scale_block<kEach, size.kSize>(kEach ? scales + i : scales, sums + i, to + i); },
+      [&](auto size, size_t i) {
+        finish_block<kEach, size.kSize>(kEach ? scales + i : scales, sums + i, to + i, make_finish());
+      },
       [&](size_t i) {
         float rest[kNarrowBlock] = {};
         float factors[kNarrowBlock] = {};
+        To results[kNarrowBlock];
         memcpy(rest, sums + i, sizeof(float) * (count - i));
         memcpy(factors, kEach ? scales + i : scales, sizeof(float) * (kEach ? count - i : 1));
-        scale_block<kEach, kNarrowBlock>(factors, rest, rest);
-        memcpy(to + i, rest, sizeof(float) * (count - i));
+        finish_block<kEach, kNarrowBlock>(factors, rest, results, make_finish());
+        memcpy(to + i, results, sizeof(To) * (count - i));
       });
 }
 
 inline void dequantize(const float* scales, bool each, const float* sums, size_t count, float* to) {
   assert(count == 0 || (scales != nullptr && sums != nullptr && to != nullptr));
-  return each ? scale_sums<true>(scales, sums, count, to) : scale_sums<false>(scales, sums, count, to);
-}
-
-template <size_t kBlock>
-void round_block(const Rounding& rounding, const float* numbers, uint8_t* to) {
-  float values[kBlock];
-  uint8_t bytes[kBlock];
-  memcpy(values, numbers, sizeof values);
-  for (size_t i = 0; i < kBlock; ++i) bytes[i] = rounding(values[i]);
-  memcpy(to, bytes, sizeof bytes);
+  const auto same = [] { return [](float product) { return product; }; };
+  return each ? finish_sums<true>(scales, sums, count, to, same) : finish_sums<false>(scales, sums, count, to, same);
 }
 
 inline void requantize(const OutputRange& range, const float* scales, bool each, const float* sums, size_t count,
                        uint8_t* to) {
   assert(count == 0 || (scales != nullptr && sums != nullptr && to != nullptr));
-  const Rounding rounding(range);
-  float products[kWideBlock] = {};
-  in_blocks(
-      count,
-      [&](auto size, size_t i) {
-        constexpr size_t kSize = size.kSize;
-        if (each) {
-          scale_block<true, kSize>(scales + i, sums + i, products);
-        } else {
-          scale_block<false, kSize>(scales, sums + i, products);
-        }
-        round_block<kSize>(rounding, products, to + i);
-      },
-      [&](size_t i) {
-        uint8_t bytes[kNarrowBlock];
-        dequantize(each ? scales + i : scales, each, sums + i, count - i, products);
-        round_block<kNarrowBlock>(rounding, products, bytes);
-        memcpy(to + i, bytes, count - i);
-      });
+  const auto round = [&] { return Rounding(range); };
+  return each ? finish_sums<true>(scales, sums, count, to, round) : finish_sums<false>(scales, sums, count, to, round);
 }
 
 inline void add(const float* terms, size_t count, float* to) {
@@ -192,18 +174,26 @@ inline void extremes(const float* from, size_t count, float* low, float* high) {
   }
 }
 
+template <size_t kBlock>
+void quantize_block(const OutputRange& range, float scale, const float* from, uint8_t* to) {
+  const Rounding round(range);
+  float numbers[kBlock];
+  uint8_t bytes[kBlock];
+  memcpy(numbers, from, sizeof numbers);
+  for (size_t i = 0; i < kBlock; ++i) bytes[i] = round(numbers[i] / scale);
+  memcpy(to, bytes, sizeof bytes);
+}
+
 inline void quantize(const OutputRange& range, float scale, const float* from, size_t count, uint8_t* to) {
   assert(count == 0 || (from != nullptr && to != nullptr));
-  const Rounding rounding(range);
   in_blocks(
-      count,
-      [&](auto size, size_t i) {
-        float quotients[size.kSize];
-        for (size_t k = 0; k < size.kSize; ++k) quotients[k] = from[i + k] / scale;
-        round_block<size.kSize>(rounding, quotients, to + i);
-      },
+      count, [&](auto size, size_t i) { quantize_block<size.kSize>(range, scale, from + i, to + i); },
       [&](size_t i) {
-        for (; i < count; ++i) to[i] = rounding(from[i] / scale);
+        float rest[kNarrowBlock] = {};
+        uint8_t bytes[kNarrowBlock];
+        memcpy(rest, from + i, sizeof(float) * (count - i));
+        quantize_block<kNarrowBlock>(range, scale, rest, bytes);
+        memcpy(to + i, bytes, count - i);
       });
 }
 
