@@ -98,3 +98,8 @@ def test_the_estimated_choice_takes_kernels_where_few_weights_are_left(density, 
     assert sum(node.by_kernel for node in choice.nodes) == by_kernel
     assert choice.nodes[0].density == pytest.approx(density, abs=0.02)
     assert choice.nodes[0].shape == (512, 512)
+
+
+def test_a_start_that_the_caller_names_is_tried():
+    good = frozenset({0, 2})
+    assert search([-1, -1, -1], lambda chosen: 2.0 if chosen == good else 1.0, lambda: True, [good]) == good
