@@ -23,8 +23,8 @@ class QuantizedGemm {
   size_t inputs() const { return inputs_; }
   size_t outputs() const { return matrix_.rows().rows(); }
 
-  // y[n][m], bytes, floats or s32 as the numbers say, of x[n][k] with `count` rows. Safe to call from several threads at
-  // once.
+  // y[n][m], bytes, floats or s32 as the numbers say, of x[n][k] with `count` rows. Safe to call from several threads
+  // at once.
   void run(const uint8_t* x, size_t count, const Quantized& numbers, void* y, const Threads& threads);
 
  private:

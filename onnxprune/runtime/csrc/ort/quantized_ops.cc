@@ -1,6 +1,7 @@
 #include "ort/quantized_ops.h"
 
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <utility>
@@ -24,7 +25,7 @@ template <class Kernel>
 class QuantizedNode {
  public:
   QuantizedNode(std::string name, const QuantizedForm& form, const OrtKernelInfo* info)
-      : name_(std::move(name)), form_(form), attributes_(info) {
+      : name_(std::move(name)), form_(form), kernels_(choose_byte_kernels()), attributes_(info) {
     const auto constant = [&](Part part) { return constant_input(info, form.index(part)); };
     const WeightParts parts{constant(Part::kValues), constant(Part::kGaps), constant(Part::kShape),
                             constant(Part::kWeightZero)};
@@ -55,8 +56,8 @@ class QuantizedNode {
     static thread_local AlignedFloats memory;
     if (form_.is_dynamic()) {
       auto* const bytes = reinterpret_cast<uint8_t*>(memory.at_least(x.elements / sizeof(float) + 1));
-      const DynamicScale found = quantize_dynamically(choose_byte_kernels(), static_cast<const float*>(x.data),
-                                                      x.elements, bytes, context.threads());
+      const DynamicScale found = quantize_dynamically(kernels_, static_cast<const float*>(x.data), x.elements, bytes,
+                                                      context.threads());
       x_scale = found.scale;
       numbers.x_zero_point = found.zero_point;
       x.data = bytes;
@@ -98,6 +99,7 @@ class QuantizedNode {
 
   std::string name_;
   const QuantizedForm& form_;
+  const ByteKernels& kernels_;
   typename Kernel::Attributes attributes_;
   std::optional<Kernel> packed_;
   ThreadCount thread_count_;
