@@ -64,7 +64,9 @@ def bench_models(
     pairs = [
         (name, network, density) for name, network in networks.items() for density in densities or (None,)
     ]
-    for name, network, density in pairs:
+    for whole_name, network, density in pairs:
+        # The names end in the network's own density.
+        name = whole_name if density is None else whole_name.partition(",")[0]
         prepared = prepare(network if density is None else replace(network, densities=density), blocks)
         quantized = integers.quantize(prepared.dense, prepared.feeds) if int8 else None
         for count in threads:

@@ -115,7 +115,13 @@ def choose_auto(
     # Dense integers pay for each change of layout between them and kernels: the rule looks at runs of them.
     paying = paying_quantized(model, shapes)
     ruled = frozenset(index for index, node in enumerate(nodes) if node in paying)
-    places = search([_gain(timing) for timing in timings], speedup, out_of_time, [ruled])
+
+    def confirm(finalists: Sequence[Places]) -> list[float]:
+        together = whole.together([nodes[place] for place in places] for places in finalists)
+        found.update(zip(finalists, together, strict=True))
+        return [timing.ratio for timing in together]
+
+    places = search([_gain(timing) for timing in timings], speedup, out_of_time, [ruled], confirm)
     return _placed(model, nodes, timings, {nodes[index] for index in places}, before, found[places])
 
 
@@ -130,12 +136,14 @@ def search(
     speedup: Callable[[Places], float],
     out_of_time: Callable[[], bool],
     starts: Collection[Places] = (),
+    confirm: Callable[[Sequence[Places]], Sequence[float]] | None = None,
 ) -> Places:
     """The places of the nodes to run by kernels: `speedup` tells how many times faster a graph is than dense.
 
     Starts from the nodes that gain alone (`gains`, in any unit of time), from all or from one of `starts`; then
     turns whole runs of neighbours over, those first that speak least for what they are, and halves of runs where
-    that is no gain. Comes to no node at all where the graph is not faster by `LEAST_SPEEDUP`.
+    that is no gain. What was found and all starts are measured once more at the end, by `confirm` one beside the other.
+    Comes to no node at all where the graph is not faster by `LEAST_SPEEDUP`.
     """
     everything = frozenset(range(len(gains)))
     gaining = frozenset(place for place in everything if gains[place] > 0)
@@ -156,7 +164,8 @@ def search(
             half = len(segment) // 2
             segments += [segment[:half], segment[half:]]
     # Of many noisy measurements the best flatters itself: the last word have new ones.
-    again = {places: speedup(places) for places in {start, chosen} - {frozenset()}}
+    finalists = [places for places in dict.fromkeys((start, chosen, *candidates)) if places]
+    again = dict(zip(finalists, confirm(finalists) if confirm else map(speedup, finalists), strict=True))
     chosen = max(again, key=lambda places: again[places])
     return chosen if again[chosen] >= LEAST_SPEEDUP else frozenset()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from onnxprune.sparse.quantized_functions import QUANTIZED_OPS
 
 NODE_TURNS = 10
 GRAPH_TURNS = 10
+CONFIRMING_TURNS = 20
 BURST_SECONDS = 0.005
 # Random inputs are about as large as this, so that those of integers differ.
 SPREAD = 30
@@ -55,9 +56,13 @@ class GraphTimer:
         self._dense = self._placed(())
 
     def __call__(self, by_kernel: Collection[ir.Node]) -> Timing:
-        session = self._placed(by_kernel)
-        bursts = [self._burst(each) for each in (self._dense, session)]
-        return fastest(*take_turns(bursts, GRAPH_TURNS))
+        return self.together([by_kernel], GRAPH_TURNS)[0]
+
+    def together(self, choices: Iterable[Collection[ir.Node]], turns: int = CONFIRMING_TURNS) -> list[Timing]:
+        """The times of several choices that take turns, so that what they gain over each other is seen."""
+        bursts = [self._burst(each) for each in (self._dense, *map(self._placed, choices))]
+        dense, *others = take_turns(bursts, turns)
+        return [fastest(dense, other) for other in others]
 
     def _placed(self, by_kernel: Collection[ir.Node]) -> ort.InferenceSession:
         place(self._model, by_kernel)

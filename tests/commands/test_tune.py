@@ -44,7 +44,9 @@ def ratio(monkeypatch):
     def force(value: float) -> None:
         timing = Timing(value, 1.0, value)
         monkeypatch.setattr(choose, "time_node", lambda *arguments: timing)
-        monkeypatch.setattr(choose.GraphTimer, "__call__", lambda self, by_kernel: timing)
+        monkeypatch.setattr(
+            choose.GraphTimer, "together", lambda self, choices, turns=1: [timing for _ in choices]
+        )
 
     return force
 
