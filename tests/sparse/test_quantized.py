@@ -330,3 +330,24 @@ def test_kernels_among_dense_convolutions_must_save_more_than_transposing_costs(
     assert [node.domain for node in model.graph if "Conv" in node.op_type] == [domain, "", domain]
     x = x_of(dense)
     assert np.array_equal(run(ir.to_proto(model), x=x)[0], run(dense, x=x)[0])
+
+
+@pytest.mark.parametrize(("inputs", "domain"), [(32, DENSE_DOMAIN), (1024, DOMAIN)])
+def test_a_convolution_before_a_pool_of_bytes_runs_dense_unless_it_saves_more(inputs, domain):
+    nodes = """
+        p = QLinearConv <pads = [1, 1, 1, 1]> (xq, xs, xz, w, ws, wz, xs, xz)
+        yq = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1], strides = [2, 2]> (p)
+    """
+    constants = {
+        "w": sparse_integers((32, inputs, 3, 3), 0.03, 0, seed=1),
+        "ws": np.float32(0.02),
+        "wz": np.int8(0),
+        "xs": np.float32(0.02),
+        "xz": np.uint8(128),
+    }
+    end = "y = DequantizeLinear (yq, xs, xz)"
+    graph = f"g (float[N,{inputs},8,8] x) => (float[N,32,4,4] y) {{ {START} {nodes} {end} }}"
+    model = ir.from_proto(written(graph, constants, opset=17, ir_version=8))
+    to_ops(model, find_weights(model).prunable)
+    place(model, paying_quantized(model, infer_shapes(model, {"x": (1, inputs, 8, 8)})))
+    assert [node.domain for node in model.graph if "Conv" in node.op_type] == [domain]
