@@ -10,6 +10,7 @@ from onnxprune.cli.flags import CONTEXT, flag_like
 from onnxprune.cli.progress import progress_bar
 from onnxprune.cli.terminal import check_writable, console, write_json
 from onnxprune.config.model import ModelSettings
+from onnxprune.config.pruning import BLOCKS
 
 
 @click.command(
@@ -61,7 +62,21 @@ def tune(source: str, target: str, **options: Any) -> None:
     type=click.FloatRange(0, 1),
     multiple=True,
     metavar="D",
-    help="Suite layers: fraction of the weights kept. Repeatable.",
+    help="Fraction of the weights kept, in the place of a network's own. Repeatable.",
+)
+@click.option(
+    "--pattern",
+    type=click.Choice(["unstructured", *BLOCKS]),
+    default="unstructured",
+    show_default=True,
+    help="Remove single weights of the suite, or whole blocks.",
+)
+@click.option(
+    "--quantize",
+    type=click.Choice(["none", "int8"]),
+    default="none",
+    show_default=True,
+    help="Also run the suite quantized by onnxruntime's quantize_static, dense and sparse.",
 )
 @click.option(
     "--batch",

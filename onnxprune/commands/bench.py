@@ -17,6 +17,7 @@ from onnxprune.latency.layers import DENSITIES, LAYERS, bench_layers
 from onnxprune.latency.models import SEARCH_SECONDS, bench_models
 from onnxprune.latency.networks import NETWORKS
 from onnxprune.latency.race import Row
+from onnxprune.pruning.blocks import BLOCK_PATTERNS
 from onnxprune.sparse.choose import require_kernels
 from onnxprune.system.trust import Paths, trust
 
@@ -40,6 +41,8 @@ def bench(
     batch: Sequence[int] = (1,),
     isa: Sequence[str] = (),
     threads: Sequence[int] = (),
+    pattern: str = "unstructured",
+    quantize: str = "none",
     seconds: float = SEARCH_SECONDS,
     progress: Callable[[str, float], None] = lambda row, fraction: None,
     allow_links: Paths = (),
@@ -47,8 +50,10 @@ def bench(
 ) -> Benchmark:
     """Time two files side by side, or the rows of a `suite` ("layers" or "models") whose names match `only` (globs).
 
-    `density` (fractions of the weights kept) and `batch` (sizes) are for layers, `input_shape` is for files. `isa`:
-    instruction sets whose kernels are also timed; `threads` of onnxruntime, one run for each (0: its own choice);
+    `density`: fractions of the weights kept, in the place of a network's own; `batch` (sizes) is for layers,
+    `input_shape` for files. `isa`: instruction sets whose kernels are also timed; `threads` of onnxruntime, one run for
+    each (0: its own choice); `pattern`: 4x1 or 1x4 removes whole blocks; `quantize="int8"` also times the suite
+    quantized by onnxruntime's `quantize_static`, dense and sparse;
     `seconds` of searching for the fastest kernels of each network. `allow_links`, `custom_ops`: as in `prune`.
 
     Raises:
@@ -69,11 +74,12 @@ def bench(
         )
     engines = (KERNELS, *map(forced, isa), *OTHERS)
     threads = threads or (1, 2)
+    blocks = BLOCK_PATTERNS.get(pattern)
     rows: list[Row] = []
     if suite == "layers":
         layers = [layer.at(size) for layer in LAYERS if _like(layer.name, only) for size in batch]
         densities = density or DENSITIES
-        for row in bench_layers(layers, densities, threads, engines):
+        for row in bench_layers(layers, densities, threads, engines, blocks, quantize == "int8"):
             rows.append(row)
             progress(row.name, len(rows) / (len(layers) * len(densities) * len(threads)))
         return Benchmark(rows)
@@ -82,7 +88,9 @@ def bench(
     for done, (name, network) in enumerate(networks.items()):
         progress(name, done / len(networks))
         try:
-            rows += bench_models({name: network}, threads, engines, seconds)
+            rows += bench_models(
+                {name: network}, threads, engines, seconds, density, blocks, quantize == "int8"
+            )
         except MissingPackageError as missing:
             skipped.append(f"{name} is skipped: {missing}")
     return Benchmark(rows, tuple(skipped))

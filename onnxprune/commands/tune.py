@@ -20,7 +20,7 @@ from onnxprune.reports.record import ANNOTATION_PREFIX
 from onnxprune.runtime.cpu import cpu_name
 from onnxprune.sparse.choose import SEARCH_SECONDS, Choice, choose_auto
 from onnxprune.sparse.functions import SPARSE_WEIGHT
-from onnxprune.sparse.placement import quantized_nodes, sparse_nodes
+from onnxprune.sparse.placement import kernel_nodes
 from onnxprune.sparse.rewrite import to_ops
 from onnxprune.system.trust import Paths, trust
 
@@ -60,12 +60,7 @@ def tune(
     model, origin = load(source)
     target = Path(target)
     stored = to_ops(model, find_weights(model).prunable)
-    if not sparse_nodes(model):
-        if quantized_nodes(model):
-            raise NothingToPruneError(
-                f"the sparse nodes of {origin.name} compute in 8-bit integers, which tune does not measure: use the "
-                "file as it is"
-            )
+    if not kernel_nodes(model):
         if any(node.op_type == SPARSE_WEIGHT for node in model.graph.all_nodes()):
             raise NothingToPruneError(
                 f"{origin.name} has no Gemm, MatMul or Conv with a sparse weight of its own, and kernels run nothing "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,13 @@ import onnx
 import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxprune.latency.engines import DENSE, KERNELS, OTHERS, Engine, Worker
+from onnxprune.latency import integers
+from onnxprune.latency.engines import DENSE, KERNELS, OTHERS, Engine, Feeds, Worker
 from onnxprune.latency.race import Entrant, Row, race
 from onnxprune.model.weights import find_weights
+from onnxprune.pruning.allocation import Pool
+from onnxprune.pruning.blocks import BlockPattern
+from onnxprune.pruning.masks import apply_masks, make_masks
 from onnxprune.sparse.rewrite import to_ops
 
 DENSITIES = (0.02, 0.04, 0.10, 0.20, 0.30)
@@ -88,8 +92,13 @@ def bench_layers(
     densities: Sequence[float] = DENSITIES,
     threads: Sequence[int] = (1, 2),
     engines: Sequence[Engine] = (KERNELS, *OTHERS),
+    blocks: BlockPattern | None = None,
+    int8: bool = False,
 ) -> Iterator[Row]:
     """Time each layer at each density and number of threads: dense onnxruntime, sparse kernels, and other engines.
+
+    Weights are zero at random, in whole blocks of a pattern if one is given. With `int8`, layers also run quantized, as
+    operators of integers alone, from uint8 to uint8.
 
     The instruction set is the best of the machine, or that of the environment variable ONNXPRUNE_ISA.
 
@@ -97,21 +106,33 @@ def bench_layers(
         SettingError: the sparse output of a layer is wrong.
     """
     workers = {engine: Worker(engine) for engine in (DENSE, *engines) if not engine.missing()}
+    int8_workers = integers.workers(workers) if int8 else {}
     try:
         for layer in layers:
             for density in densities:
                 with tempfile.TemporaryDirectory() as folder:
-                    yield from _races(layer, density, threads, workers, Path(folder))
+                    model = _model(layer, density, blocks)
+                    entrants, feeds = _floats(layer, model, workers, Path(folder))
+                    added = _integers(model, feeds, int8_workers, Path(folder)) if int8 else {}
+                    for count in threads:
+                        yield race(
+                            layer.name,
+                            density,
+                            count,
+                            entrants | added,
+                            feeds,
+                            tolerance=TOLERANCE,
+                            references=integers.references(added),
+                        )
     finally:
-        for worker in workers.values():
+        for worker in (*workers.values(), *int8_workers.values()):
             worker.close()
 
 
-def _races(
-    layer: Layer, density: float, threads: Sequence[int], workers: dict[Engine, Worker], folder: Path
-) -> Iterator[Row]:
+def _floats(
+    layer: Layer, model: onnx.ModelProto, workers: Mapping[Engine, Worker], folder: Path
+) -> tuple[dict[str, Entrant], Feeds]:
     dense, sparse = folder / "dense.onnx", folder / "sparse.onnx"
-    model = _model(layer, density)
     onnx.save(model, dense)
     onnx.save(_sparse(model), sparse)
     feeds = {"x": np.random.default_rng(1).standard_normal(layer.x, dtype=np.float32)}
@@ -119,14 +140,24 @@ def _races(
         engine.name: Entrant(worker, sparse if engine.own else dense, engine.own)
         for engine, worker in workers.items()
     }
-    for count in threads:
-        yield race(layer.name, density, count, entrants, feeds, tolerance=TOLERANCE)
+    return entrants, feeds
 
 
-def _model(layer: Layer, density: float) -> onnx.ModelProto:
+def _integers(
+    model: onnx.ModelProto, feeds: Feeds, workers: Mapping[Engine, Worker], folder: Path
+) -> dict[str, Entrant]:
+    paths = folder / "dense-int8.onnx", folder / "sparse-int8.onnx"
+    for made, path in zip(integers.quantize(ir.from_proto(model), feeds), paths, strict=True):
+        onnx.save(integers.bare(ir.to_proto(made), "x"), path)
+    x = np.clip(np.rint(feeds["x"] * 32 + 128), 0, 255).astype(np.uint8)
+    return integers.entrants(workers, *paths, {"x": x})
+
+
+def _model(layer: Layer, density: float, blocks: BlockPattern | None) -> onnx.ModelProto:
     rng = np.random.default_rng(0)
     weight = rng.standard_normal(layer.weight, dtype=np.float32)
-    weight[rng.random(layer.weight, dtype=np.float32) >= density] = 0
+    if blocks is None:
+        weight[rng.random(layer.weight, dtype=np.float32) >= density] = 0
     attributes: dict[str, Any] = dict(layer.attributes)
     node = helper.make_node(layer.op_type, ["x", "w"], ["y"], "layer", **attributes)
     graph = helper.make_graph(
@@ -136,7 +167,13 @@ def _model(layer: Layer, density: float) -> onnx.ModelProto:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(weight, "w")],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+    if blocks is None:
+        return model
+    found = ir.from_proto(model)
+    weights = find_weights(found).prunable
+    apply_masks(weights, make_masks([Pool(weights, 1 - density, None)], rng, blocks=blocks))
+    return ir.to_proto(found)
 
 
 def _sparse(model: onnx.ModelProto) -> onnx.ModelProto:

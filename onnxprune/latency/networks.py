@@ -1,4 +1,4 @@
-"""The networks of the models suite: topologies from the onnx package, models of two other packages, and two built here.
+"""The networks of the models suite: topologies of the onnx package, models of two other packages, three built here.
 
 Generated weights are random, scaled so that activations stay near one: latency and memory depend only on shapes and
 zeros.
@@ -18,6 +18,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.errors import MissingPackageError
+from onnxprune.latency.encoder import HIDDEN, SEQUENCE, encoder
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -125,6 +126,7 @@ NETWORKS: dict[str, Network] = {
         {"x": (1, 3, 48, 192)},
         0.1,
     ),
+    "MiniLM encoder, 10 %": Network(encoder, {"x": (1, SEQUENCE, HIDDEN)}, 0.1),
     "VGG fc6, 4 %": Network(vgg_fc6, {"x": (1, 25088)}, 0.04),
 }
 

@@ -20,11 +20,16 @@ ROUNDS = 9
 
 @dataclass(frozen=True)
 class Entrant:
-    """An engine's process, and the file that it runs; `own`: onnxprune's engine, whose errors stop the benchmark."""
+    """An engine's process, and the file that it runs; `own`: onnxprune's engine, whose errors stop the benchmark.
+
+    `feeds` and `tolerance`, where they are not those of the race.
+    """
 
     worker: Worker
     path: Path
     own: bool = False
+    feeds: Feeds | None = None
+    tolerance: float | None = None
 
 
 @dataclass
@@ -73,7 +78,9 @@ def race(
         try:
             row.bytes[entrant] = each.path.stat().st_size
             before = each.worker.memory()
-            row.loads[entrant] = each.worker.load(each.path, threads, feeds)
+            row.loads[entrant] = each.worker.load(
+                each.path, threads, feeds if each.feeds is None else each.feeds
+            )
             row.memory[entrant] = before, each.worker.memory()
             outputs[entrant] = each.worker.outputs()
         except EngineError as refusal:
@@ -82,8 +89,11 @@ def race(
             row.failures[entrant] = str(refusal)
             continue
         reference = (references or {}).get(entrant, first)
+        if reference not in outputs:
+            row.failures[entrant] = f"there are no outputs of {reference} to compare with"
+            continue
         error = difference(outputs[entrant], outputs[reference])
-        if not error <= tolerance:
+        if not error <= (tolerance if each.tolerance is None else each.tolerance):
             message = f"{name}: the outputs of {entrant} differ from those of {reference} by {error:.1e} of the largest"
             if each.own:
                 raise SettingError(message)
@@ -104,7 +114,10 @@ def difference(got: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> flo
     if [array.shape for array in got] != [array.shape for array in expected]:
         return float("inf")
     return max(
-        float(np.abs(array - other).max(initial=0) / (np.abs(other).max(initial=0) or 1))
+        float(
+            np.abs(np.subtract(array, other, dtype=np.float64)).max(initial=0)
+            / (np.abs(other, dtype=np.float64).max(initial=0) or 1)
+        )
         for array, other in zip(got, expected, strict=True)
     )
 

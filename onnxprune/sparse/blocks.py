@@ -12,27 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from onnxprune.errors import ModelFileError
-from onnxprune.sparse.encode import check_places, encode, new_array
+from onnxprune.sparse.encode import Encoded, check_places, encode, new_array
 
 BLOCK = 4
 BLOCK_SIZES = (1, BLOCK)
-
-
-class Blocks(NamedTuple):
-    """A sparse weight: `values` (n, block) in the weight's dtype, `gaps` (n) uint8, `shape` (rank) int64."""
-
-    values: np.ndarray
-    gaps: np.ndarray
-    shape: np.ndarray
-
-    @property
-    def nbytes(self) -> int:
-        return self.values.nbytes + self.gaps.nbytes + self.shape.nbytes
 
 
 def layout_of(shape: Sequence[int], input_axis: int) -> tuple[int, int, int]:
@@ -40,7 +27,7 @@ def layout_of(shape: Sequence[int], input_axis: int) -> tuple[int, int, int]:
     return math.prod(shape[:input_axis]), shape[input_axis], math.prod(shape[input_axis + 1 :])
 
 
-def encode_blocks(weight: np.ndarray, zero: np.ndarray, input_axis: int, block: int) -> Blocks:
+def encode_blocks(weight: np.ndarray, zero: np.ndarray, input_axis: int, block: int) -> Encoded:
     """The blocks of `weight` (8-bit integers) with a number that is not `zero`, which broadcasts to the weight.
 
     A weight without any gets one block of zero points. What pads inputs is stored as 0 and means nothing.
@@ -48,16 +35,16 @@ def encode_blocks(weight: np.ndarray, zero: np.ndarray, input_axis: int, block: 
     present = np.asarray(_in_blocks(weight != zero, input_axis, block).any(axis=1))
     gaps = encode(present).gaps
     values = _in_blocks(weight, input_axis, block)[np.cumsum(gaps, dtype=np.int64) - 1]
-    return Blocks(values, gaps, np.array(weight.shape, np.int64))
+    return Encoded(values, gaps, np.array(weight.shape, np.int64))
 
 
-def smallest_blocks(weight: np.ndarray, zero: np.ndarray, input_axis: int) -> Blocks:
+def smallest_blocks(weight: np.ndarray, zero: np.ndarray, input_axis: int) -> Encoded:
     """The smaller of the encodings in blocks of 1 and of 4."""
     encodings = [encode_blocks(weight, zero, input_axis, block) for block in BLOCK_SIZES]
     return min(encodings, key=lambda blocks: blocks.nbytes)
 
 
-def decode_blocks(blocks: Blocks, zero: np.ndarray, input_axis: int, name: str) -> np.ndarray:
+def decode_blocks(blocks: Encoded, zero: np.ndarray, input_axis: int, name: str) -> np.ndarray:
     """The weight that `encode_blocks` was given, in the same shape; `name` is what errors call it.
 
     Raises:
@@ -90,7 +77,7 @@ def decode_blocks(blocks: Blocks, zero: np.ndarray, input_axis: int, name: str) 
     return np.ascontiguousarray(rows.swapaxes(1, 2)).reshape(dims)
 
 
-def share_of_fours(blocks: Blocks, input_axis: int) -> float:
+def share_of_fours(blocks: Encoded, input_axis: int) -> float:
     """Fours of neighboring inputs of which one is stored, in numbers that they hold, as a share of the weight's."""
     values, gaps, shape = blocks
     block = values.shape[1]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,10 +20,14 @@ from onnxprune.errors import SettingError
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.shapes import infer_shapes
 from onnxprune.runtime.timing import Timing
+from onnxprune.sparse.blocks import decode_blocks
+from onnxprune.sparse.encode import Encoded
 from onnxprune.sparse.estimate import Estimates
 from onnxprune.sparse.functions import DOMAIN
 from onnxprune.sparse.measure import GraphTimer, time_node
-from onnxprune.sparse.placement import place, place_quantized, sparse_nodes
+from onnxprune.sparse.placement import kernel_nodes, paying_quantized, place, sparse_nodes
+from onnxprune.sparse.quantized import zero_point_of
+from onnxprune.sparse.quantized_functions import QUANTIZED_OPS
 
 # In favour of dense: kernels that gain less are not worth another machine's being slower with them.
 LEAST_SPEEDUP = 1.05
@@ -60,11 +64,12 @@ def choose_portable(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> Choice:
     """Place the model's sparse nodes by what they are estimated to cost on inputs of these shapes."""
     nodes = sparse_nodes(model)
     shapes = infer_shapes(model, {name: array.shape for name, array in feeds.items()})
-    place_quantized(model, shapes)
     weights = [(math.prod(weight_shape(model, node)), density(model, node)) for node in nodes]
     estimates = Estimates(nodes, shapes, weights)
     places = search(estimates.gains(LEAST_SPEEDUP), estimates.speedup, lambda: False)
-    return _placed(model, nodes, [None] * len(nodes), places, None, None)
+    by_kernel = {nodes[index] for index in places} | paying_quantized(model, shapes)
+    nodes = kernel_nodes(model)
+    return _placed(model, nodes, [None] * len(nodes), by_kernel, None, None)
 
 
 def choose_auto(
@@ -85,9 +90,8 @@ def choose_auto(
         DataError: the model does not run on the inputs.
     """
     require_kernels()
-    nodes = sparse_nodes(model)
+    nodes = kernel_nodes(model)
     shapes = infer_shapes(model, {name: array.shape for name, array in feeds.items()})
-    place_quantized(model, shapes)
     came = {node for node in nodes if node.domain == DOMAIN}
     whole = GraphTimer(model, feeds, threads)
     before = whole(came)
@@ -108,8 +112,17 @@ def choose_auto(
         found[places] = whole([nodes[place] for place in places])
         return found[places].ratio
 
-    places = search([_gain(timing) for timing in timings], speedup, out_of_time)
-    return _placed(model, nodes, timings, places, before, found[places])
+    # Dense integers pay for each change of layout between them and kernels: the rule looks at runs of them.
+    paying = paying_quantized(model, shapes)
+    ruled = frozenset(index for index, node in enumerate(nodes) if node in paying)
+
+    def confirm(finalists: Sequence[Places]) -> list[float]:
+        together = whole.together([nodes[place] for place in places] for places in finalists)
+        found.update(zip(finalists, together, strict=True))
+        return [timing.ratio for timing in together]
+
+    places = search([_gain(timing) for timing in timings], speedup, out_of_time, [ruled], confirm)
+    return _placed(model, nodes, timings, {nodes[index] for index in places}, before, found[places])
 
 
 def require_kernels() -> None:
@@ -119,19 +132,25 @@ def require_kernels() -> None:
 
 
 def search(
-    gains: Sequence[float], speedup: Callable[[Places], float], out_of_time: Callable[[], bool]
+    gains: Sequence[float],
+    speedup: Callable[[Places], float],
+    out_of_time: Callable[[], bool],
+    starts: Collection[Places] = (),
+    confirm: Callable[[Sequence[Places]], Sequence[float]] | None = None,
 ) -> Places:
     """The places of the nodes to run by kernels: `speedup` tells how many times faster a graph is than dense.
 
-    Starts from the nodes that gain by themselves (`gains`, in any unit of time) or from all, whichever is faster; then
+    Starts from the nodes that gain alone (`gains`, in any unit of time), from all or from one of `starts`; then
     turns whole runs of neighbours over, those first that speak least for what they are, and halves of runs where
-    that is no gain. Comes to no node at all where the graph is not faster by `LEAST_SPEEDUP`.
+    that is no gain. What was found and all starts are measured once more at the end, by `confirm` one beside the other.
+    Comes to no node at all where the graph is not faster by `LEAST_SPEEDUP`.
     """
     everything = frozenset(range(len(gains)))
-    starts = {frozenset(place for place in everything if gains[place] > 0), everything} - {frozenset()}
-    if not starts:
+    gaining = frozenset(place for place in everything if gains[place] > 0)
+    candidates = {gaining, everything, *starts} - {frozenset()}
+    if not candidates:
         return frozenset()
-    found = {start: speedup(start) for start in starts}
+    found = {candidate: speedup(candidate) for candidate in candidates}
     start = chosen = max(found, key=lambda places: found[places])
     fastest = found[start]
     segments = sorted(_runs(chosen, len(gains)), key=lambda run: abs(sum(gains[place] for place in run)))
@@ -145,14 +164,20 @@ def search(
             half = len(segment) // 2
             segments += [segment[:half], segment[half:]]
     # Of many noisy measurements the best flatters itself: the last word have new ones.
-    again = {places: speedup(places) for places in {start, chosen} - {frozenset()}}
+    finalists = [places for places in dict.fromkeys((start, chosen, *candidates)) if places]
+    again = dict(zip(finalists, confirm(finalists) if confirm else map(speedup, finalists), strict=True))
     chosen = max(again, key=lambda places: again[places])
     return chosen if again[chosen] >= LEAST_SPEEDUP else frozenset()
 
 
 def density(model: ir.Model, node: ir.Node) -> float:
     """The share of a sparse node's weight that is not zero."""
-    nonzero = np.count_nonzero(_constant(model, node, "values"))
+    values = _constant(model, node, "values")
+    if node.op_type in QUANTIZED_OPS:
+        zero, axis = zero_point_of(node), QUANTIZED_OPS[node.op_type].input_axis
+        parts = Encoded(values, _constant(model, node, "gaps"), _constant(model, node, "shape"))
+        values = decode_blocks(parts, zero, axis, node.name or "") != zero
+    nonzero = np.count_nonzero(values)
     return float(nonzero / max(math.prod(weight_shape(model, node)), 1))
 
 
@@ -192,11 +217,11 @@ def _placed(
     model: ir.Model,
     nodes: Sequence[ir.Node],
     timings: Sequence[Timing | None],
-    places: Places,
+    by_kernel: Collection[ir.Node],
     before: Timing | None,
     after: Timing | None,
 ) -> Choice:
-    place(model, {nodes[index] for index in places})
+    place(model, by_kernel)
     records = [
         NodeChoice(
             node.name or node.outputs[0].name or "",
@@ -204,8 +229,8 @@ def _placed(
             weight_shape(model, node),
             density(model, node),
             timing,
-            index in places,
+            node in by_kernel,
         )
-        for index, (node, timing) in enumerate(zip(nodes, timings, strict=True))
+        for node, timing in zip(nodes, timings, strict=True)
     ]
     return Choice(tuple(records), before, after)

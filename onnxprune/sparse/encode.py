@@ -30,7 +30,7 @@ CHUNK = 1 << 18
 
 
 class Encoded(NamedTuple):
-    """A sparse weight: `values` (n) in the weight's dtype, `gaps` (n) uint8, `shape` (rank) int64."""
+    """A sparse weight: `values` (n), or (n, block) in blocks.py, `gaps` (n) uint8, `shape` (rank) int64."""
 
     values: np.ndarray
     gaps: np.ndarray

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import onnx_ir as ir
@@ -103,15 +103,17 @@ def _edges(
     edges = []
     graphs = {node.graph for node in nodes if node.graph is not None}
     for node in [node for graph in graphs for node in graph if _is_conv(node)]:
-        maker = _convolution_before(node)
+        maker = next(nodes_before(node, _is_conv, PASSING), None)
         shape = _static(node.inputs[0], shapes)
         if maker is not None and shape is not None:
             edges.append((places.get(maker), places.get(node), math.prod(shape)))
     return edges
 
 
-def _convolution_before(node: ir.Node) -> ir.Node | None:
-    """The nearest convolution whose output reaches this one in the blocked layout."""
+def nodes_before(
+    node: ir.Node, wanted: Callable[[ir.Node], bool], passing: Collection[str]
+) -> Iterator[ir.Node]:
+    """The wanted nodes whose outputs reach this one's first input through `passing` operators, nearest first."""
     values, seen = deque(node.inputs[:1]), set()
     while values:
         value = values.popleft()
@@ -119,11 +121,10 @@ def _convolution_before(node: ir.Node) -> ir.Node | None:
         if maker is None or maker in seen:
             continue
         seen.add(maker)
-        if _is_conv(maker):
-            return maker
-        if maker.op_type in PASSING:
+        if wanted(maker):
+            yield maker
+        elif maker.op_type in passing:
             values.extend(maker.inputs)
-    return None
 
 
 def _is_conv(node: ir.Node) -> bool:

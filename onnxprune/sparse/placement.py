@@ -15,17 +15,24 @@ import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.shapes import Shape
-from onnxprune.sparse.blocks import Blocks, share_of_fours
+from onnxprune.sparse.blocks import share_of_fours
+from onnxprune.sparse.encode import Encoded
 from onnxprune.sparse.functions import DENSE_DOMAIN, DOMAIN, DOMAIN_VERSION, DOMAINS, SPARSE_OPS
 from onnxprune.sparse.quantized_estimate import paying
-from onnxprune.sparse.quantized_functions import QUANTIZED_OPS
+from onnxprune.sparse.quantized_functions import PARTS, QUANTIZED_OPS
 
 # Kernels read four neighboring inputs at once, whether one of them is not zero or all are. Above this share of fours,
 # dense kernels are as fast (measured with AVX-512 VNNI: 1.5 to 2.4 times slower than kernels at 0.3).
 MOST_FOURS = 0.45
-# The same for a product with fewer rows of x than a vector has lanes (1.1 times slower at 0.2, faster at 0.3).
-MOST_FOURS_OF_FEW_ROWS = 0.2
-FEW_ROWS = 16
+# The same for a product of so many rows of x or more, of which the last applies. Most lanes of a vector then mean
+# nothing: a product of 768 by 3072 takes at 0.1 and 0.2 as long as dense for 1 row and 1.5 times that, for 8 rows half
+# and 0.8 times that.
+MOST_FOURS_BY_ROWS = ((0, 0.1), (8, 0.2), (16, MOST_FOURS))
+
+
+def kernel_nodes(model: ir.Model) -> list[ir.Node]:
+    """The nodes that kernels can run, of floats and of integers, in graph order, subgraphs included."""
+    return [node for node in _own(model) if node.op_type in SPARSE_OPS or node.op_type in QUANTIZED_OPS]
 
 
 def sparse_nodes(model: ir.Model) -> list[ir.Node]:
@@ -49,36 +56,43 @@ def quantized_nodes(model: ir.Model) -> list[ir.Node]:
     return [node for node in _own(model) if node.op_type in QUANTIZED_OPS]
 
 
-def place_quantized(model: ir.Model, shapes: Mapping[ir.Value, Shape]) -> None:
-    """Have the nodes of 8-bit integers run by kernels where enough of their weight is zero, and dense elsewhere.
+def paying_quantized(model: ir.Model, shapes: Mapping[ir.Value, Shape]) -> set[ir.Node]:
+    """The nodes of 8-bit integers of whose weight enough is zero for kernels to pay.
 
     `shapes` are those of the model's values, as far as they are known.
     """
+    found: set[ir.Node] = set()
     convolutions: dict[ir.Node, float] = {}
     for node in quantized_nodes(model):
         op = QUANTIZED_OPS[node.op_type]
-        values, gaps, shape = (constant_tensor(value) for value in node.inputs[3:6])
-        if values is None or gaps is None or shape is None:
+        constants = [constant_tensor(node.inputs[op.inputs.index(part)]) for part in PARTS]
+        if None in constants:
+            found.add(node)
             continue
-        share = share_of_fours(Blocks(values.numpy(), gaps.numpy(), shape.numpy()), op.input_axis)
-        most = MOST_FOURS_OF_FEW_ROWS if not op.one_zero_point and _has_few_rows(node, shapes) else MOST_FOURS
-        node.domain = DOMAIN if share <= most else DENSE_DOMAIN
-        if op.one_zero_point and node.domain == DOMAIN:
+        share = share_of_fours(
+            Encoded(*(each.numpy() for each in constants if each is not None)), op.input_axis
+        )
+        most = MOST_FOURS if op.one_zero_point else _most_fours(node, shapes)
+        if share <= most and op.one_zero_point:
             convolutions[node] = share
-    for node in convolutions.keys() - paying(convolutions, shapes):
-        node.domain = DENSE_DOMAIN
-    _give_functions(model)
+        elif share <= most:
+            found.add(node)
+    return found | paying(convolutions, shapes)
 
 
-def _has_few_rows(node: ir.Node, shapes: Mapping[ir.Value, Shape]) -> bool:
+def _most_fours(node: ir.Node, shapes: Mapping[ir.Value, Shape]) -> float:
+    """The share of fours up to which a product runs by its kernel; rows that are not known are many."""
     x = shapes.get(node.inputs[0]) if node.inputs[0] is not None else None
     sizes = [] if x is None else [size for size in x[:-1] if isinstance(size, int)]
-    return x is not None and len(sizes) == len(x) - 1 and math.prod(sizes) < FEW_ROWS
+    if x is None or len(sizes) < len(x) - 1:
+        return MOST_FOURS
+    rows = math.prod(sizes)
+    return next(most for least, most in reversed(MOST_FOURS_BY_ROWS) if rows >= least)
 
 
 def place(model: ir.Model, by_kernel: Collection[ir.Node]) -> None:
-    """Have the sparse nodes of floats in `by_kernel` run by the library's kernels, and all others dense."""
-    for node in sparse_nodes(model):
+    """Have the sparse nodes in `by_kernel` run by the library's kernels, and all others dense."""
+    for node in kernel_nodes(model):
         node.domain = DOMAIN if node in by_kernel else DENSE_DOMAIN
     _give_functions(model)
 

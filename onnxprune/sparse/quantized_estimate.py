@@ -8,18 +8,22 @@ together: their kernels must save more than the transposing costs. The unit is o
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 
 import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.shapes import Shape
+from onnxprune.sparse.estimate import nodes_before
+from onnxprune.sparse.quantized_functions import QUANTIZED_OPS
 
 # Measured with AVX-512 VNNI: what a kernel takes of the dense time is FIXED + BY_SHARE times the share of fours, and a
 # transposed element costs as much as this many multiply-adds.
 FIXED, BY_SHARE = 0.16, 1.2
 TRANSPOSED = 43.0
+# What an output of MaxPool of bytes costs with channels first, which only comes of a kernel before it (the one of
+# ResNet-50 takes 3 ms, with channels last 0.04).
+POOLED = 6000.0
 # What onnxruntime computes with channels last as well, whichever way its integers are written.
 PASSING = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "Add", "Mul", "Relu", "Clip", "Sigmoid", "Concat", "MaxPool", "AveragePool"}
@@ -34,8 +38,8 @@ def paying(shares: Mapping[ir.Node, float], shapes: Mapping[ir.Value, Shape]) ->
     Where shapes are not known, all of a group pay.
     """
     graphs = {node.graph for node in shares if node.graph is not None}
-    convolutions = [node for graph in graphs for node in graph if "Conv" in node.op_type]
-    edges = [(maker, node) for node in convolutions for maker in _convolutions_before(node)]
+    convolutions = [node for graph in graphs for node in graph if _is_conv(node)]
+    edges = [(maker, node) for node in convolutions for maker in nodes_before(node, _is_conv, PASSING)]
     found: set[ir.Node] = set()
     for group in _groups(convolutions, edges):
         own = [node for node in group if node in shares]
@@ -48,12 +52,24 @@ def paying(shares: Mapping[ir.Node, float], shapes: Mapping[ir.Value, Shape]) ->
         moved = [_elements(value, shapes) for value in borders]
         if None in saved or None in moved or sum(filter(None, saved)) > TRANSPOSED * sum(filter(None, moved)):
             found.update(own)
-    return found
+    return {node for node in found if not _is_pooled(node, shares[node], shapes)}
+
+
+def _is_pooled(node: ir.Node, share: float, shapes: Mapping[ir.Value, Shape]) -> bool:
+    """Whether a MaxPool reads the convolution, and takes longer by its kernel than that saves."""
+    pools = [reader for reader, _ in node.outputs[0].uses() if reader.op_type == "MaxPool"]
+    saved, pooled = _saved(node, share, shapes), [_elements(pool.outputs[0], shapes) for pool in pools]
+    return bool(pools) and saved is not None and saved < POOLED * sum(filter(None, pooled))
+
+
+def _is_conv(node: ir.Node) -> bool:
+    return "Conv" in node.op_type
 
 
 def _saved(node: ir.Node, share: float, shapes: Mapping[ir.Value, Shape]) -> float | None:
     """Dense multiply-adds that a kernel saves."""
-    shape, y = constant_tensor(node.inputs[5]), _elements(node.outputs[0], shapes)
+    place = QUANTIZED_OPS[node.op_type].inputs.index("shape")
+    shape, y = constant_tensor(node.inputs[place]), _elements(node.outputs[0], shapes)
     if shape is None or y is None:
         return None
     work = y * math.prod(int(size) for size in shape.numpy()[1:])
@@ -63,23 +79,6 @@ def _saved(node: ir.Node, share: float, shapes: Mapping[ir.Value, Shape]) -> flo
 def _elements(value: ir.Value, shapes: Mapping[ir.Value, Shape]) -> int | None:
     sizes = [size for size in shapes.get(value) or (None,) if isinstance(size, int)]
     return math.prod(sizes) if len(sizes) == len(shapes.get(value) or (None,)) else None
-
-
-def _convolutions_before(node: ir.Node) -> set[ir.Node]:
-    """The convolutions whose outputs reach this one's input through operators of elements."""
-    found: set[ir.Node] = set()
-    values, seen = deque(node.inputs[:1]), set()
-    while values:
-        value = values.popleft()
-        maker = None if value is None else value.producer()
-        if maker is None or maker in seen:
-            continue
-        seen.add(maker)
-        if "Conv" in maker.op_type:
-            found.add(maker)
-        elif maker.op_type in PASSING:
-            values.extend(maker.inputs)
-    return found
 
 
 def _groups(

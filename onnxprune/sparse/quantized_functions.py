@@ -8,9 +8,16 @@ Each is a quantized operator whose weight W comes as the blocks of `sparse/block
     SparseQGemmTransB   the same with transB = 1                SparseQDQGemmTransB
                                                                 SparseQDQMatMul   MatMul likewise
 
-All have the inputs
+or one whose x has a scale that the graph computes, as dynamic quantization writes it:
 
-    x, x_scale, x_zero_point, values, gaps, shape, w_scale, w_zero_point, y_scale, y_zero_point[, B[, B_scale]]
+    SparseMatMulInteger, SparseConvInteger                      sums (int32)
+    SparseMatMulIntegerCastMul, SparseConvIntegerCastMul        the same with what makes floats of sums
+    SparseMatMulIntegerCastMulAdd                               the same with a bias of floats
+    SparseMatMulIntegerToFloat, SparseDynamicQuantizeMatMul     those of com.microsoft, in one operator
+
+All have those of these inputs that their operator reads, in this order:
+
+    x, x_scale, x_zero_point, values, gaps, shape, w_scale, w_zero_point, y_scale, y_zero_point, B, B_scale
 
 and names of their own where there is no B (SparseQLinearConvNoBias). x and y are uint8, or int8 where W is as well.
 With the graph optimizations of its default, onnxruntime computes the QDQ forms as the others, in integers.
@@ -19,7 +26,7 @@ With the graph optimizations of its default, onnxruntime computes the QDQ forms 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
@@ -28,10 +35,27 @@ from onnxprune.sparse.functions import CONV_ATTRIBUTES, DOMAIN, MIN_OPSET, parse
 
 # DequantizeLinear along an axis came with it.
 MIN_QDQ_OPSET = 13
+PARTS = ("values", "gaps", "shape")
+# The inputs of sparse nodes, in their order.
 INPUTS = (
-    *("x", "x_scale", "x_zero_point", "values", "gaps", "shape"),
-    *("w_scale", "w_zero_point", "y_scale", "y_zero_point"),
+    *("x", "x_scale", "x_zero_point", *PARTS, "w_scale", "w_zero_point"),
+    *("y_scale", "y_zero_point", "B", "B_scale"),
 )
+_QUANTIZED = ("x", "x_scale", "x_zero_point", "W", "w_scale", "w_zero_point")
+_INTEGER = ("x", "W", "x_zero_point", "w_zero_point")
+# The inputs of operators, as they order them; those of floats as the nodes around them have them.
+OPERANDS = {
+    "QLinearConv": (*_QUANTIZED, "y_scale", "y_zero_point", "B"),
+    "QLinearMatMul": (*_QUANTIZED, "y_scale", "y_zero_point"),
+    "QGemm": (*_QUANTIZED, "B", "y_scale", "y_zero_point"),
+    "Conv": (*_QUANTIZED, "B", "B_scale", "y_scale", "y_zero_point"),
+    "Gemm": (*_QUANTIZED, "B", "B_scale", "y_scale", "y_zero_point"),
+    "MatMul": (*_QUANTIZED, "y_scale", "y_zero_point"),
+    "MatMulInteger": _INTEGER,
+    "ConvInteger": _INTEGER,
+    "MatMulIntegerToFloat": ("x", "W", "x_scale", "w_scale", "x_zero_point", "w_zero_point", "B"),
+    "DynamicQuantizeMatMul": ("x", "W", "w_scale", "w_zero_point", "B"),
+}
 
 
 @dataclass(frozen=True)
@@ -48,20 +72,36 @@ class QuantizedOp:
     """Those that every node has."""
     has_bias: bool = False
     qdq: bool = False
+    scaled: bool = False
+    """Whether sums are multiplied by the scales of x and W: Cast, Mul, and Add where there is a bias."""
 
     @property
     def name(self) -> str:
         base = f"QDQ{self.op_type}" if self.qdq else self.op_type
         trans = "".join(f"{name[0].upper()}{name[1:]}" for name in self.fixed)
+        if self.scaled:
+            return f"Sparse{base}CastMul{'Add' * self.has_bias}"
         return f"Sparse{base}{trans}{'' if self.has_bias or not self.may_have_bias else 'NoBias'}"
 
     @property
     def may_have_bias(self) -> bool:
-        return "MatMul" not in self.op_type
+        return "B" in OPERANDS[self.op_type] or (self.scaled and not self.one_zero_point)
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return INPUTS + ("B",) * self.has_bias + ("B_scale",) * (self.has_bias and self.qdq)
+        has = {"x_scale", "w_scale"} if self.scaled else set()
+        has |= set(OPERANDS[self.op_type]) - {"B", "B_scale"} | {*PARTS}
+        has |= {"B"} if self.has_bias else set()
+        has |= {"B_scale"} if self.has_bias and self.qdq else set()
+        return tuple(name for name in INPUTS if name in has)
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        """The inputs of the operator that it stands for, which is no operator of floats; "" where there is none."""
+        given = [name if name in (*self.inputs, "W") else "" for name in OPERANDS[self.op_type]]
+        while not given[-1]:
+            del given[-1]
+        return tuple(given)
 
     @property
     def out_axis(self) -> int:
@@ -74,6 +114,11 @@ class QuantizedOp:
         return "Conv" in self.op_type
 
     @property
+    def dynamic(self) -> bool:
+        """Whether the scale of x may come from the graph: there is none of y."""
+        return "y_scale" not in OPERANDS[self.op_type]
+
+    @property
     def min_opset(self) -> int:
         return MIN_QDQ_OPSET if self.qdq else MIN_OPSET
 
@@ -83,13 +128,16 @@ class QuantizedOp:
         given += [f"{name} = {value}" for name, value in self.fixed.items()]
         passed = f"<{', '.join(given)}>" if given else ""
         call = f"{self.domain}.{self.op_type}" if self.domain else self.op_type
+        if self.scaled:
+            return f"""
+                sums = {call} {passed} ({", ".join(self.operands)})
+                whole = Cast <to = 1> (sums)
+                scale = Mul (x_scale, w_scale)
+                {"product" if self.has_bias else "y"} = Mul (whole, scale)
+                {"y = Add (product, B)" if self.has_bias else ""}
+            """
         if not self.qdq:
-            weight, ends = "W, w_scale, w_zero_point", "y_scale, y_zero_point"
-            if self.op_type == "QGemm":
-                operands = f"{weight}, {'B' if self.has_bias else ''}, {ends}"
-            else:
-                operands = f"{weight}, {ends}{', B' if self.has_bias else ''}"
-            return f"y = {call} {passed} (x, x_scale, x_zero_point, {operands})"
+            return f"y = {call} {passed} ({', '.join(self.operands)})"
         bias = "bf = DequantizeLinear <axis = 0> (B, B_scale)" if self.has_bias else ""
         return f"""
             xf = DequantizeLinear (x, x_scale, x_zero_point)
@@ -111,13 +159,14 @@ def _forms() -> tuple[QuantizedOp, ...]:
         QuantizedOp("MatMul", "", 0, qdq=True),
         QuantizedOp("Gemm", "", 0, qdq=True),
         QuantizedOp("Gemm", "", 1, fixed=trans_b, qdq=True),
+        QuantizedOp("MatMulInteger", "", 0),
+        QuantizedOp("MatMulInteger", "", 0, scaled=True),
+        QuantizedOp("ConvInteger", "", 1, CONV_ATTRIBUTES),
+        QuantizedOp("ConvInteger", "", 1, CONV_ATTRIBUTES, scaled=True),
+        QuantizedOp("MatMulIntegerToFloat", MICROSOFT, 0),
+        QuantizedOp("DynamicQuantizeMatMul", MICROSOFT, 0),
     )
-    with_bias = [
-        QuantizedOp(op.op_type, op.domain, op.input_axis, op.attributes, op.fixed, True, op.qdq)
-        for op in bases
-        if op.may_have_bias
-    ]
-    return (*bases, *with_bias)
+    return (*bases, *(replace(op, has_bias=True) for op in bases if op.may_have_bias))
 
 
 QUANTIZED_OPS = {op.name: op for op in _forms()}

@@ -14,8 +14,8 @@ import onnx_ir as ir
 from onnxprune.errors import ModelFileError
 from onnxprune.model.constants import constant_tensor, drop_constant
 from onnxprune.model.reading import FLOAT_TYPES
-from onnxprune.sparse.blocks import Blocks, decode_blocks
-from onnxprune.sparse.encode import decode, dequantize, unpack_gaps
+from onnxprune.sparse.blocks import decode_blocks
+from onnxprune.sparse.encode import Encoded, decode, dequantize, unpack_gaps
 from onnxprune.sparse.functions import (
     DECODERS,
     DEQUANTIZE,
@@ -107,7 +107,7 @@ def _constants(node: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value]:
             f"node {node.name!r} is a {DOMAIN}::{node.op_type}, which this onnxprune does not know: "
             "use the onnxprune that wrote the model"
         )
-    first = 0 if bare else 3 if quantized else 1
+    first = 0 if bare else QUANTIZED_OPS[node.op_type].inputs.index("values") if quantized else 1
     parts = node.inputs[first : first + 3]
     if len(parts) < 3 or not all(_is_constant(part) for part in parts):
         raise ModelFileError(
@@ -140,7 +140,7 @@ def _decoded(
 def _decoded_integers(node: ir.Node, constants: tuple[ir.Value, ...], name: str) -> ir.Value:
     """The dense weight of a sparse node of integers, as a constant of this name beside its `values`."""
     values = constants[0]
-    blocks = Blocks(*(_array(constant) for constant in constants))
+    blocks = Encoded(*(_array(constant) for constant in constants))
     axis = QUANTIZED_OPS[node.op_type].input_axis
     weight = decode_blocks(blocks, zero_point_of(node), axis, f"sparse weight {name!r}")
     return add_constant(_stored(values), name, "", ir.Tensor(weight, name=name))

@@ -14,6 +14,10 @@ from onnxprune.sparse import choose
 from onnxprune.sparse.functions import DOMAIN
 from onnxprune.sparse.restore import from_ops
 from tests.builders import initializer, mlp
+from tests.sparse.test_dynamic import FORMS as DYNAMIC_FORMS
+from tests.sparse.test_dynamic import model_of as dynamic_model
+from tests.sparse.test_quantized import FORMS as INTEGER_FORMS
+from tests.sparse.test_quantized import model_of as integer_model
 
 pytestmark = pytest.mark.skipif(not runtime.available(), reason=runtime.available().reason or "-")
 
@@ -40,7 +44,9 @@ def ratio(monkeypatch):
     def force(value: float) -> None:
         timing = Timing(value, 1.0, value)
         monkeypatch.setattr(choose, "time_node", lambda *arguments: timing)
-        monkeypatch.setattr(choose.GraphTimer, "__call__", lambda self, by_kernel: timing)
+        monkeypatch.setattr(
+            choose.GraphTimer, "together", lambda self, choices, turns=1: [timing for _ in choices]
+        )
 
     return force
 
@@ -123,3 +129,26 @@ def test_without_the_library_measured_kernels_are_refused_before_the_work(monkey
     monkeypatch.setattr(runtime, "available", lambda: runtime.Availability(False, "no compiler"))
     with pytest.raises(SettingError, match="no compiler"):
         onnxprune.prune(wide(), rate=0.9, kernels="measured")
+
+
+@pytest.mark.parametrize("form", [*INTEGER_FORMS, *DYNAMIC_FORMS])
+def test_nodes_of_integers_are_measured_as_well(form, tmp_path):
+    build = integer_model if form in INTEGER_FORMS else dynamic_model
+    onnxprune.prune(build(form, density=1.0), tmp_path / "pruned.onnx", rate=0.85, remove_dead=False)
+    shape = (2, 12, 7, 7) if "Conv" in form else (2, 40)
+    tuning = tune(tmp_path / "pruned.onnx", tmp_path / "tuned.onnx", input_shape={"x": shape}, seconds=0.1)
+    (node,) = tuning.choice.nodes
+    assert node.op_type == form and node.timing.dense > 0 and node.density == pytest.approx(0.15, abs=0.01)
+    x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    got, expected = (
+        runtime.session(tmp_path / f"{name}.onnx").run(None, {"x": x})[0] for name in ("tuned", "pruned")
+    )
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_integers_run_by_kernels_where_they_were_measured_to_be_faster(tmp_path, ratio):
+    onnxprune.prune(integer_model("SparseQDQConv", density=1.0), tmp_path / "pruned.onnx", rate=0.85)
+    for measured, count in ((3.0, 1), (0.5, 0)):
+        ratio(measured)
+        tune(tmp_path / "pruned.onnx", tmp_path / "tuned.onnx", input_shape={"x": (2, 12, 7, 7)})
+        assert by_kernel(tmp_path / "tuned.onnx") == count

@@ -1,5 +1,6 @@
 import io
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -7,6 +8,8 @@ from onnxprune import runtime
 from onnxprune.cli.tables.bench import suite_tables, to_json
 from onnxprune.latency.engines import KERNELS, EngineError, forced
 from onnxprune.latency.layers import LAYERS, Layer, bench_layers
+from onnxprune.latency.race import difference
+from onnxprune.pruning.blocks import BLOCK_PATTERNS
 
 TINY = (
     Layer("tiny product", "MatMul", (8, 16), (16, 32)),
@@ -39,3 +42,18 @@ def test_a_layer_of_a_larger_batch_has_more_rows_and_a_name_of_its_own():
     names = {layer.at(batch).name for layer in LAYERS for batch in (1, 8, 64)}
     assert len(names) == 3 * len(LAYERS)
     assert all(layer.at(8).x[0] == 8 * layer.x[0] for layer in LAYERS)
+
+
+@pytest.mark.parametrize("blocks", [None, BLOCK_PATTERNS["1x4"]])
+def test_layers_run_quantized_as_well_and_the_table_says_what_sparse_int8_gains(blocks):
+    rows = list(bench_layers(TINY, (0.3,), (1,), (KERNELS,), blocks, int8=True))
+    for row in rows:
+        assert list(row.ratios) == ["onnxruntime", "onnxprune", "onnxruntime int8", "onnxprune int8"]
+        assert not row.failures
+    console = Console(width=200, file=io.StringIO())
+    console.print(suite_tables(rows))
+    assert "onnxprune int8 / dense int8" in console.file.getvalue()
+
+
+def test_outputs_of_bytes_are_compared_as_numbers():
+    assert difference([np.array([250], np.uint8)], [np.array([255], np.uint8)]) == 5 / 255

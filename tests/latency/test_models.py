@@ -15,6 +15,7 @@ from onnxprune.latency.engines import KERNELS
 from onnxprune.latency.models import TUNED, bench_models, prepare
 from onnxprune.latency.networks import NETWORKS, Network
 from onnxprune.model.weights import find_weights
+from onnxprune.pruning.blocks import BLOCK_PATTERNS
 from tests.builders import cnn, mlp
 
 pytestmark = pytest.mark.skipif(not runtime.available(), reason=runtime.available().reason or "-")
@@ -30,6 +31,21 @@ def test_a_network_is_pruned_layer_by_layer_to_its_densities_and_timed_in_every_
     console = Console(width=200, file=io.StringIO())
     console.print(memory_table([row]))
     assert console.file.getvalue().count("cnn") == 3
+
+
+def test_a_network_runs_quantized_as_well_dense_sparse_and_tuned():
+    network = Network(cnn, {"x": (2, 1, 8, 8)}, 1.0)
+    rows = bench_models({"cnn": network}, (1,), (KERNELS,), 0.1, (0.3, 0.1), BLOCK_PATTERNS["1x4"], int8=True)
+    for row, density in zip(rows, (0.3, 0.1), strict=True):
+        int8 = ["onnxruntime int8", "onnxprune int8", f"{TUNED} int8"]
+        assert list(row.ratios) == ["onnxruntime", "onnxprune", TUNED, *int8]
+        assert row.density == density and not row.failures
+
+
+def test_the_encoder_is_pruned_and_quantized_in_every_product():
+    prepared = prepare(NETWORKS["MiniLM encoder, 10 %"])
+    weights = find_weights(prepared.dense).prunable
+    assert len(weights) == 36 and sum(weight.size for weight in weights) == 6 * 12 * 384 * 384
 
 
 def test_the_networks_have_their_published_number_of_weights():

@@ -72,14 +72,19 @@ float as_float(uint32_t word) {
   return value;
 }
 
-// The four products of u8 by s8, the first bytes at the lowest addresses.
-uint32_t product(uint32_t panel, uint32_t weight) {
-  uint8_t unsigned_bytes[4];
-  int8_t signed_bytes[4];
-  std::memcpy(unsigned_bytes, &panel, 4);
-  std::memcpy(signed_bytes, &weight, 4);
+bool same(float a, float b) { return a == b || (std::isnan(a) && std::isnan(b)); }
+
+// The four products of u8, or s8, by s8, the first bytes at the lowest addresses.
+uint32_t product(uint32_t panel, uint32_t weight, bool signed_panels) {
+  uint8_t panel_bytes[4];
+  int8_t weight_bytes[4];
+  std::memcpy(panel_bytes, &panel, 4);
+  std::memcpy(weight_bytes, &weight, 4);
   uint32_t sum = 0;
-  for (int i = 0; i < 4; ++i) sum += static_cast<uint32_t>(unsigned_bytes[i] * signed_bytes[i]);
+  for (int i = 0; i < 4; ++i) {
+    const int factor = signed_panels ? static_cast<int8_t>(panel_bytes[i]) : panel_bytes[i];
+    sum += static_cast<uint32_t>(factor * weight_bytes[i]);
+  }
   return sum;
 }
 
@@ -105,7 +110,9 @@ size_t test_products(const ByteKernels& kernels, size_t vectors, bool biased) {
   std::vector<uint32_t> row_numbers;
   std::vector<SpmmEntry> entries;
   const auto add = [&](size_t row, size_t column, uint32_t word) {
-    for (size_t i = 0; i < pitch; ++i) expected[row * pitch + i] += product(panel[column * pitch + i], word);
+    for (size_t i = 0; i < pitch; ++i) {
+      expected[row * pitch + i] += product(panel[column * pitch + i], word, kernels.signed_panels);
+    }
   };
   for (uint32_t row = 0; row <= kColumns; ++row) {
     runs.push_back({1, row});
@@ -160,8 +167,11 @@ size_t test_interleave(const ByteKernels& kernels, size_t rows, size_t count) {
   return failures;
 }
 
-size_t test_requantize(const ByteKernels& kernels, const OutputRange& range, float scale, size_t count) {
+// With one scale, or with one for each sum.
+size_t test_requantize(const ByteKernels& kernels, const OutputRange& range, float scale, bool each, size_t count) {
   const char* const isa = kernels.words.name;
+  std::vector<float> scales(each ? count : 1, scale);
+  for (size_t i = 1; i < scales.size(); i += 2) scales[i] *= 0.37f;
   Words sums(count);
   for (size_t i = 0; i < count; ++i) {
     const int32_t edges[] = {0, 1, -1, 3, -3, 255, std::numeric_limits<int32_t>::max(),
@@ -170,10 +180,13 @@ size_t test_requantize(const ByteKernels& kernels, const OutputRange& range, flo
     sums.set(i, any[below(3)]);
   }
   std::vector<uint8_t> to(count + 2 * kGuard, 0xa5);
-  kernels.requantize(range, scale, sums.data(), count, to.data() + kGuard);
-  size_t failures = 0;
+  kernels.requantize(range, scales.data(), each, sums.data(), count, to.data() + kGuard);
+  Words products(count, kGuard);
+  kernels.dequantize(scales.data(), each, sums.data(), count, products.data());
+  size_t failures = report(products.guards_hold(), isa, "a guard of dequantized sums", count, 0);
   for (size_t i = 0; i < count; ++i) {
-    const float scaled = static_cast<float>(static_cast<int32_t>(sums[i])) * scale;
+    const float scaled = static_cast<float>(static_cast<int32_t>(sums[i])) * scales[each ? i : 0];
+    failures += report(same(as_float(products[i]), scaled), isa, "a dequantized sum", count, i);
     const float low = static_cast<float>(range.low - range.zero_point);
     const float high = static_cast<float>(range.high - range.zero_point);
     const float kept = std::isnan(scaled) ? low : std::min(std::max(scaled, low), high);
@@ -185,6 +198,40 @@ size_t test_requantize(const ByteKernels& kernels, const OutputRange& range, flo
   return failures + report(holds, isa, "a guard of requantized sums", count, 0);
 }
 
+// The way from floats to bytes, and the sums of floats.
+size_t test_floats(const ByteKernels& kernels, size_t count) {
+  const char* const isa = kernels.words.name;
+  std::vector<float> numbers(count);
+  for (float& number : numbers) number = static_cast<float>(below(2001)) / 100.0f - 7.0f;
+  float low = 1;
+  float high = 2;
+  kernels.extremes(numbers.data(), count, &low, &high);
+  float wanted_low = 1;
+  float wanted_high = 2;
+  for (const float number : numbers) {
+    wanted_low = std::min(wanted_low, number);
+    wanted_high = std::max(wanted_high, number);
+  }
+  size_t failures = report(low == wanted_low && high == wanted_high, isa, "the extremes", count, 0);
+  if (count > 2) numbers[count / 2] = std::numeric_limits<float>::quiet_NaN();
+  const float scale = 0.0371f;
+  const OutputRange range{100, 0, 255};
+  std::vector<uint8_t> bytes(count + kGuard, 0xa5);
+  kernels.quantize(range, scale, numbers.data(), count, bytes.data());
+  std::vector<float> totals(numbers);
+  kernels.add(numbers.data(), count, totals.data());
+  for (size_t i = 0; i < count; ++i) {
+    const float quotient = numbers[i] / scale;
+    const float kept = std::isnan(quotient) ? -100.0f : std::min(std::max(quotient, -100.0f), 155.0f);
+    const auto wanted = static_cast<uint8_t>(static_cast<int32_t>(std::nearbyint(kept)) + 100);
+    failures += report(bytes[i] == wanted, isa, "a quantized number", count, i);
+    failures += report(same(totals[i], numbers[i] + numbers[i]), isa, "a sum of floats", count, i);
+  }
+  const bool holds = std::all_of(bytes.begin() + static_cast<ptrdiff_t>(count), bytes.end(),
+                                 [](uint8_t byte) { return byte == 0xa5; });
+  return failures + report(holds, isa, "a guard of quantized numbers", count, 0);
+}
+
 }  // namespace
 
 size_t test_byte_kernels(const ByteKernels& kernels) {
@@ -193,11 +240,12 @@ size_t test_byte_kernels(const ByteKernels& kernels) {
     for (const bool biased : {false, true}) failures += test_products(kernels, vectors, biased);
   }
   for (const size_t count : {0, 1, 7, 16, 63, 64, 65, 200}) {
+    failures += test_floats(kernels, count);
     for (size_t rows = 1; rows <= 4; ++rows) failures += test_interleave(kernels, rows, count);
     for (const OutputRange& range : {OutputRange{0, 0, 255}, OutputRange{255, 0, 255}, OutputRange{128, 0, 255},
                                      OutputRange{-128, -128, 127}, OutputRange{127, -128, 127}}) {
       for (const float scale : {0.5f, 0.0371f, 1e-9f, 1e30f, std::numeric_limits<float>::infinity(), 0.0f}) {
-        failures += test_requantize(kernels, range, scale, count);
+        for (const bool each : {false, true}) failures += test_requantize(kernels, range, scale, each, count);
       }
     }
   }

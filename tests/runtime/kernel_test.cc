@@ -735,7 +735,7 @@ int main(int argument_count, char** arguments) {
     const std::string name = kernels->words.name;
     if ((!wanted_case.empty() && wanted_case != "bytes") || name.rfind(wanted_isa, 0) != 0) continue;
     is_case = true;
-    const size_t failed = test_byte_kernels(*kernels);
+    const size_t failed = test_byte_kernels(*kernels) + test_quantized(*kernels);
     std::printf("%s bytes: %zu failures\n", name.c_str(), failed);
     failures += failed;
     ++ran;

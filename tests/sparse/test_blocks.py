@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxprune.errors import ModelFileError
-from onnxprune.sparse.blocks import Blocks, decode_blocks, encode_blocks, share_of_fours, smallest_blocks
+from onnxprune.sparse.blocks import decode_blocks, encode_blocks, share_of_fours, smallest_blocks
+from onnxprune.sparse.encode import Encoded
 
 NAME = "sparse weight 'w'"
 
@@ -94,7 +95,7 @@ def test_zero_points_of_each_output_come_back():
     assert np.array_equal(decode_blocks(blocks, zeros, 0, NAME), weight)
 
 
-GOOD = Blocks(np.ones((2, 4), np.int8), np.array([1, 1], np.uint8), np.array([4, 8], np.int64))
+GOOD = Encoded(np.ones((2, 4), np.int8), np.array([1, 1], np.uint8), np.array([4, 8], np.int64))
 
 
 @pytest.mark.parametrize(

@@ -98,3 +98,21 @@ def test_the_estimated_choice_takes_kernels_where_few_weights_are_left(density, 
     assert sum(node.by_kernel for node in choice.nodes) == by_kernel
     assert choice.nodes[0].density == pytest.approx(density, abs=0.02)
     assert choice.nodes[0].shape == (512, 512)
+
+
+def test_a_start_that_the_caller_names_is_tried():
+    good = frozenset({0, 2})
+    assert search([-1, -1, -1], lambda chosen: 2.0 if chosen == good else 1.0, lambda: True, [good]) == good
+
+
+def test_the_last_word_has_a_measurement_of_all_that_was_tried_side_by_side():
+    luck = {frozenset({0}): 3.0, frozenset({0, 1}): 1.2}
+    truth = {frozenset({0}): 1.1, frozenset({0, 1}): 2.0}
+    asked = []
+
+    def confirm(finalists):
+        asked.extend(finalists)
+        return [truth.get(places, 1.0) for places in finalists]
+
+    found = search([1, -1], lambda chosen: luck.get(frozenset(chosen), 1.0), never, (), confirm)
+    assert found == {0, 1} and {frozenset({0}), frozenset({0, 1})} <= {*asked}

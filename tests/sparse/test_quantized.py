@@ -17,7 +17,7 @@ from onnxprune.sparse.blocks import share_of_fours, smallest_blocks
 from onnxprune.sparse.functions import DENSE_DOMAIN, DOMAIN
 from onnxprune.sparse.opening import open_model
 from onnxprune.sparse.parts import value_names
-from onnxprune.sparse.placement import MOST_FOURS, MOST_FOURS_OF_FEW_ROWS, place_quantized
+from onnxprune.sparse.placement import MOST_FOURS_BY_ROWS, paying_quantized, place
 from onnxprune.sparse.quantized import store_quantized
 from onnxprune.sparse.quantized_functions import QUANTIZED_OPS
 from onnxprune.sparse.rewrite import to_ops
@@ -237,7 +237,9 @@ def test_what_has_no_sparse_form_of_its_own_tells_the_reason(name, old, new, cha
     ("density", "rows", "domain"),
     [
         (0.05, 128, DOMAIN),
-        (0.05, 1, DOMAIN),
+        (0.05, 8, DOMAIN),
+        (0.05, 7, DENSE_DOMAIN),
+        (0.02, 1, DOMAIN),
         (0.1, 128, DOMAIN),
         (0.1, 1, DENSE_DOMAIN),
         (0.3, 128, DENSE_DOMAIN),
@@ -246,13 +248,14 @@ def test_what_has_no_sparse_form_of_its_own_tells_the_reason(name, old, new, cha
 def test_kernels_take_the_nodes_of_which_enough_is_zero(density, rows, domain):
     model = ir.from_proto(model_of("SparseQLinearMatMul", density=density))
     to_ops(model, find_weights(model).prunable)
-    place_quantized(model, infer_shapes(model, {"x": (rows, 40)}))
+    place(model, paying_quantized(model, infer_shapes(model, {"x": (rows, 40)})))
     (node,) = (node for node in model.graph if node.op_type in QUANTIZED_OPS)
     assert node.domain == domain
     assert {identifier[0] for identifier in model.functions} == {domain}
     weight = sparse_integers((40, 32), density, 0, seed=3)
     share = share_of_fours(smallest_blocks(weight, np.int8(0), 0), 0)
-    assert (share <= (MOST_FOURS if rows > 1 else MOST_FOURS_OF_FEW_ROWS)) == (domain == DOMAIN)
+    most = [share for least, share in MOST_FOURS_BY_ROWS if rows >= least][-1]
+    assert (share <= most) == (domain == DOMAIN)
     proto = ir.to_proto(model)
     x = x_of(proto)
     assert np.array_equal(run(proto, x=x)[0], run(model_of("SparseQLinearMatMul", density=density), x=x)[0])
@@ -323,7 +326,28 @@ def test_kernels_among_dense_convolutions_must_save_more_than_transposing_costs(
     dense = written(graph, constants, opset=17, ir_version=8)
     model = ir.from_proto(dense)
     assert [each.format for each in to_ops(model, find_weights(model).prunable)] == ["ops", "dense", "ops"]
-    place_quantized(model, infer_shapes(model, {"x": (1, 32, 9, 9)}))
+    place(model, paying_quantized(model, infer_shapes(model, {"x": (1, 32, 9, 9)})))
     assert [node.domain for node in model.graph if "Conv" in node.op_type] == [domain, "", domain]
     x = x_of(dense)
     assert np.array_equal(run(ir.to_proto(model), x=x)[0], run(dense, x=x)[0])
+
+
+@pytest.mark.parametrize(("inputs", "domain"), [(32, DENSE_DOMAIN), (1024, DOMAIN)])
+def test_a_convolution_before_a_pool_of_bytes_runs_dense_unless_it_saves_more(inputs, domain):
+    nodes = """
+        p = QLinearConv <pads = [1, 1, 1, 1]> (xq, xs, xz, w, ws, wz, xs, xz)
+        yq = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1], strides = [2, 2]> (p)
+    """
+    constants = {
+        "w": sparse_integers((32, inputs, 3, 3), 0.03, 0, seed=1),
+        "ws": np.float32(0.02),
+        "wz": np.int8(0),
+        "xs": np.float32(0.02),
+        "xz": np.uint8(128),
+    }
+    end = "y = DequantizeLinear (yq, xs, xz)"
+    graph = f"g (float[N,{inputs},8,8] x) => (float[N,32,4,4] y) {{ {START} {nodes} {end} }}"
+    model = ir.from_proto(written(graph, constants, opset=17, ir_version=8))
+    to_ops(model, find_weights(model).prunable)
+    place(model, paying_quantized(model, infer_shapes(model, {"x": (1, inputs, 8, 8)})))
+    assert [node.domain for node in model.graph if "Conv" in node.op_type] == [domain]

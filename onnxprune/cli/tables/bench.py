@@ -16,6 +16,8 @@ from rich.table import Table
 
 from onnxprune.cli.tables.common import table
 from onnxprune.commands.bench import Benchmark
+from onnxprune.latency.engines import KERNELS
+from onnxprune.latency.integers import DENSE_INT8
 from onnxprune.latency.race import Row
 from onnxprune.reports.text import bytes_text
 from onnxprune.runtime.cpu import cpu_name, instruction_set
@@ -37,14 +39,26 @@ def benchmark_tables(found: Benchmark, suite: str | None) -> RenderableType:
 def suite_tables(rows: Sequence[Row]) -> RenderableType:
     """One line per row: the latency of dense onnxruntime and the speedup of each engine; then geometric means."""
     engines = list(dict.fromkeys(name for row in rows for name in (*row.seconds, *row.failures)))[1:]
-    made = _table(machine(), "", "density", "threads", "dense ms", *engines)
+    # How much sparse int8 gains over dense int8, beside what each gains over floats.
+    own = [engine for engine in engines if engine.endswith(" int8") and engine.startswith(KERNELS.name)]
+    over = [f"{engine} / dense int8" for engine in own]
+    made = _table(machine(), "", "density", "threads", "dense ms", *engines, *over)
+
+    def ratios(row: Row) -> list[float | None]:
+        dense = row.ratios.get(DENSE_INT8)
+        found = [row.ratios.get(engine) for engine in own]
+        return [
+            *(row.ratios.get(engine) for engine in engines),
+            *(None if dense is None or ratio is None else ratio / dense for ratio in found),
+        ]
+
     for row in rows:
-        made.add_row(*_ends(row), *(_times(row.ratios.get(engine)) for engine in engines))
+        made.add_row(*_ends(row), *map(_times, ratios(row)))
     made.add_section()
     for density in dict.fromkeys(row.density for row in rows):
         for threads in dict.fromkeys(row.threads for row in rows):
             same = [row for row in rows if row.density == density and row.threads == threads]
-            means = [_mean(row.ratios.get(engine) for row in same) for engine in engines]
+            means = [_mean(column) for column in zip(*map(ratios, same), strict=True)]
             label = "" if density is None else f"{density:.0%}"
             made.add_row("geometric mean", label, str(threads), "", *map(_times, means))
     failures = dict.fromkeys(

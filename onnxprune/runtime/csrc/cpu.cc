@@ -7,7 +7,10 @@
 #include "refusal.h"
 
 #if defined(__linux__)
+#include <sys/auxv.h>
 #include <unistd.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 #if defined(_MSC_VER) && defined(_M_X64)
 #include <immintrin.h>
@@ -42,6 +45,27 @@ bool has_avx512_vnni() {
 #endif
 #endif
 
+#if defined(ONNXPRUNE_NEON_DOT)
+#if defined(__APPLE__)
+bool has_feature(const char* name) {
+  int value = 0;
+  size_t size = sizeof value;
+  return sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value != 0;
+}
+bool has_dotprod() { return has_feature("hw.optional.arm.FEAT_DotProd"); }
+bool has_i8mm() { return has_feature("hw.optional.arm.FEAT_I8MM"); }
+#elif defined(__linux__)
+// By the numbers of Linux: older headers do not name them.
+constexpr unsigned long kDotprodBit = 1ul << 20;  // HWCAP_ASIMDDP
+constexpr unsigned long kI8mmBit = 1ul << 13;     // HWCAP2_I8MM
+bool has_dotprod() { return (getauxval(AT_HWCAP) & kDotprodBit) != 0; }
+bool has_i8mm() { return (getauxval(AT_HWCAP2) & kI8mmBit) != 0; }
+#else
+bool has_dotprod() { return false; }
+bool has_i8mm() { return false; }
+#endif
+#endif
+
 bool always() { return true; }
 
 struct Candidate {
@@ -73,6 +97,10 @@ const ByteCandidate kByteCandidates[] = {
     {kAvx512VnniBytes, kAvx512, has_avx512_vnni},
     {kAvx2Bytes, kAvx2, has_avx2},
 #elif defined(ONNXPRUNE_NEON)
+#if defined(ONNXPRUNE_NEON_DOT)
+    {kNeonI8mmBytes, kNeon, has_i8mm},
+    {kNeonDotBytes, kNeon, has_dotprod},
+#endif
     {kNeonBytes, kNeon, always},
 #endif
     {kPortableBytes, kPortable, always},

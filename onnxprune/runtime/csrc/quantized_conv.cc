@@ -9,7 +9,7 @@
 
 #include "aligned_floats.h"
 #include "refusal.h"
-#include "tiled_spmm.h"
+#include "tiled_conv.h"
 
 namespace onnxprune {
 namespace {
@@ -72,46 +72,44 @@ void QuantizedConv::interleave(const uint8_t* x, size_t images, size_t pixels, u
   });
 }
 
-void QuantizedConv::run(const uint8_t* x, const std::vector<int64_t>& x_shape, const Quantized& numbers, uint8_t* y,
+void QuantizedConv::run(const uint8_t* x, const std::vector<int64_t>& x_shape, const Quantized& numbers, void* y,
                         const Threads& threads) {
   const std::vector<int64_t> y_shape = output_shape(x_shape);
   if (volume(y_shape) == 0) return;
   const Kernels& moves = kernels_.words;
   const std::shared_ptr<const ConvPlan> plan = plans_.plan(x_shape, geometry_.resolve(x_shape));
-  const std::vector<ConvTiles::Tile>& tiles = plan->tiles.tiles();
-  const PanelLayout& layout = plan->matrix.layout();
   const auto images = static_cast<size_t>(x_shape[0]);
   const auto x_pixels = static_cast<size_t>(volume({x_shape.begin() + 2, x_shape.end()}));
   const auto y_pixels = static_cast<size_t>(volume({y_shape.begin() + 2, y_shape.end()}));
   static thread_local AlignedFloats memory;
-  float* const words = memory.at_least(images * layout.channels * x_pixels);
-  interleave(x, images, x_pixels, numbers.flip(), words, threads);
-  const std::vector<float> first_sums = numbers.first_sums(weight_sums_);
+  float* const words = memory.at_least(images * plan->matrix.layout().channels * x_pixels);
+  interleave(x, images, x_pixels, numbers.flip(kernels_), words, threads);
+  const std::vector<float> first_sums = numbers.first_sums(kernels_, weight_sums_);
   const OutputRange range = numbers.range();
-  const uint32_t zeros = numbers.zero_byte() * 0x01010101u;
+  const uint32_t zeros = numbers.zero_byte(kernels_) * 0x01010101u;
   float padding;
   std::memcpy(&padding, &zeros, sizeof padding);
   assert(plan->widest() * moves.lanes <= kMostSums);
-  const std::vector<size_t> parts = make_parts(plan->matrix, tiles.size(), plan->widest() * moves.lanes, threads);
-  threads.run(tiles.size() * (parts.size() - 1), [&](size_t task) {
-    const ConvTiles::Tile& tile = tiles[task % tiles.size()];
-    const size_t part = task / tiles.size();
-    const Copies loads = plan->tiles.loads(tile);
-    const Copies stores = plan->tiles.stores(tile);
-    const auto load = [&](size_t channel, size_t channels, float* panel) {
-      moves.copy(loads, words + tile.input + channel * x_pixels, x_pixels, channels, panel, layout.channel_stride);
-    };
-    const auto store = [&](size_t first_row, size_t last_row, const float* sums) {
-      const size_t width = tile.vectors * moves.lanes;
-      for (size_t row = first_row; row < last_row; ++row, sums += width) {
+  const auto store = [&](const ConvTiles::Tile& tile, const Copies& copies, size_t first_row, size_t last_row,
+                         const float* sums) {
+    const size_t width = tile.vectors * moves.lanes;
+    if (numbers.output == Output::kSums) {
+      float* const to = static_cast<float*>(y) + tile.output + first_row * y_pixels;
+      return moves.copy(copies, sums, width, last_row - first_row, to, y_pixels);
+    }
+    for (size_t row = first_row; row < last_row; ++row, sums += width) {
+      if (numbers.output == Output::kFloats) {
+        std::array<float, kMostSums> floats;
+        kernels_.dequantize(numbers.scale(row), false, sums, width, floats.data());
+        moves.copy(copies, floats.data(), width, 1, static_cast<float*>(y) + tile.output + row * y_pixels, 0);
+      } else {
         std::array<uint8_t, kMostSums> bytes;
-        kernels_.requantize(range, numbers.scale(row), sums, width, bytes.data());
-        copy_bytes(stores, moves.lanes, bytes.data(), y + tile.output + row * y_pixels);
+        kernels_.requantize(range, numbers.scale(row), false, sums, width, bytes.data());
+        copy_bytes(copies, moves.lanes, bytes.data(), static_cast<uint8_t*>(y) + tile.output + row * y_pixels);
       }
-    };
-    multiply_tile(moves, plan->matrix, tile.vectors, parts[part], parts[part + 1], first_sums.data(),
-                  plan->tiles.has_holes(tile) ? &padding : nullptr, load, store);
-  });
+    }
+  };
+  multiply_tiles(moves, *plan, words, x_pixels, first_sums.data(), padding, threads, store);
 }
 
 }  // namespace onnxprune

@@ -28,8 +28,9 @@ class QuantizedConv {
   }
   size_t output_channels() const { return geometry_.output_channels(); }
 
-  // Safe to call from several threads at once.
-  void run(const uint8_t* x, const std::vector<int64_t>& x_shape, const Quantized& numbers, uint8_t* y,
+  // y has bytes, floats or s32, as the numbers say; a bias of floats is not added. Safe to call from several threads at
+  // once.
+  void run(const uint8_t* x, const std::vector<int64_t>& x_shape, const Quantized& numbers, void* y,
            const Threads& threads);
 
  private:

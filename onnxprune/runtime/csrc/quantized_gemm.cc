@@ -47,16 +47,60 @@ QuantizedGemm::QuantizedGemm(const ByteKernels& kernels, const ByteWeight& weigh
       matrix_(kernels.words, matrix_of(weight)),
       weight_sums_(output_sums(weight, outputs(), output_of)) {}
 
-void QuantizedGemm::run(const uint8_t* x, size_t count, const Quantized& numbers, uint8_t* y, const Threads& threads) {
+void QuantizedGemm::store_fours(const Tile& tile, const float* sums, const Quantized& numbers, uint8_t* y) const {
+  static thread_local AlignedFloats bytes_memory;
+  static thread_local AlignedFloats words_memory;
+  static thread_local AlignedFloats rows_memory;
+  const size_t fours = (tile.outputs + kWordInputs - 1) / kWordInputs;
+  auto* const bytes = reinterpret_cast<uint8_t*>(bytes_memory.at_least(tile.pitch));
+  float* const interleaved = words_memory.at_least(fours * tile.pitch);
+  for (size_t four = 0; four < fours; ++four) {
+    const size_t row = four * kWordInputs;
+    const size_t rows = std::min(kWordInputs, tile.outputs - row);
+    for (size_t i = 0; i < rows; ++i) {
+      kernels_.requantize(numbers.range(), numbers.scale(tile.first_output + row + i), false,
+                          sums + (row + i) * tile.pitch, tile.pitch, bytes + i * tile.pitch);
+    }
+    kernels_.interleave(bytes, tile.pitch, rows, tile.pitch, 0, interleaved + four * tile.pitch);
+  }
+  float* const rows = rows_memory.at_least(tile.count * fours);
+  kernels_.words.transpose(interleaved, tile.pitch, fours, tile.count, rows, fours);
+  for (size_t n = 0; n < tile.count; ++n) {
+    std::memcpy(y + (tile.first + n) * outputs() + tile.first_output, rows + n * fours, tile.outputs);
+  }
+}
+
+void QuantizedGemm::store_rows(const Tile& tile, const float* sums, const Quantized& numbers, const float* scales,
+                               void* y) const {
+  static thread_local AlignedFloats memory;
+  const size_t at = tile.first * outputs() + tile.first_output;
+  const bool bytes = numbers.output == Output::kBytes;
+  float* const rows = bytes ? memory.at_least(tile.count * tile.outputs) : static_cast<float*>(y) + at;
+  const size_t stride = bytes ? tile.outputs : outputs();
+  kernels_.words.transpose(sums, tile.pitch, tile.outputs, tile.count, rows, stride);
+  if (numbers.output == Output::kSums) return;
+  for (size_t n = 0; n < tile.count; ++n) {
+    float* const row = rows + n * stride;
+    if (bytes) {
+      uint8_t* const to = static_cast<uint8_t*>(y) + at + n * outputs();
+      kernels_.requantize(numbers.range(), scales + tile.first_output, true, row, tile.outputs, to);
+      continue;
+    }
+    kernels_.dequantize(scales + tile.first_output, true, row, tile.outputs, row);
+    if (numbers.float_bias != nullptr) kernels_.add(numbers.float_bias + tile.first_output, tile.outputs, row);
+  }
+}
+
+void QuantizedGemm::run(const uint8_t* x, size_t count, const Quantized& numbers, void* y, const Threads& threads) {
   if (count == 0) return;
   const Kernels& moves = kernels_.words;
   const size_t lanes = moves.lanes;
   const size_t columns = matrix_.rows().columns();
-  const size_t outputs = this->outputs();
   static thread_local AlignedFloats memory;
-  const float* const words = as_words(x, count, inputs_, numbers.flip(), memory);
-  const std::vector<float> first_sums = numbers.first_sums(weight_sums_);
-  const OutputRange range = numbers.range();
+  const float* const words = as_words(x, count, inputs_, numbers.flip(kernels_), memory);
+  const std::vector<float> first_sums = numbers.first_sums(kernels_, weight_sums_);
+  std::vector<float> scales = numbers.scales;
+  if (scales.size() == 1) scales.resize(outputs(), scales.front());
   const size_t vectors = (count + lanes - 1) / lanes;
   const size_t widest = matrix_.tile_vectors(count);
   const size_t tiles = (vectors + widest - 1) / widest;
@@ -72,28 +116,13 @@ void QuantizedGemm::run(const uint8_t* x, size_t count, const Quantized& numbers
     const auto load = [&](size_t channel, size_t channels, float* panel) {
       moves.transpose(words + first * columns + channel, columns, here, channels, panel, pitch);
     };
-    // Four outputs of bytes are interleaved into words, and these transposed: a quarter of transposing sums.
     const auto store = [&](size_t first_row, size_t last_row, const float* sums) {
-      static thread_local AlignedFloats bytes_memory;
-      static thread_local AlignedFloats words_memory;
-      static thread_local AlignedFloats rows_memory;
-      const size_t width = tile_vectors * lanes;
-      const size_t fours = (last_row - first_row + kWordInputs - 1) / kWordInputs;
-      auto* const bytes = reinterpret_cast<uint8_t*>(bytes_memory.at_least(width));
-      float* const interleaved = words_memory.at_least(fours * width);
-      for (size_t four = 0; four < fours; ++four) {
-        const size_t row = first_row + four * kWordInputs;
-        const size_t rows = std::min(kWordInputs, last_row - row);
-        for (size_t i = 0; i < rows; ++i) {
-          kernels_.requantize(range, numbers.scale(row + i), sums + (row + i - first_row) * width, width,
-                              bytes + i * width);
-        }
-        kernels_.interleave(bytes, width, rows, width, 0, interleaved + four * width);
-      }
-      float* const rows = rows_memory.at_least(here * fours);
-      moves.transpose(interleaved, width, fours, here, rows, fours);
-      for (size_t n = 0; n < here; ++n) {
-        std::memcpy(y + (first + n) * outputs + first_row, rows + n * fours, last_row - first_row);
+      const Tile block{first, here, first_row, last_row - first_row, tile_vectors * lanes};
+      // Few rows are requantized along y: along sums, most of a vector would be lanes that mean nothing.
+      if (numbers.output == Output::kBytes && tile_vectors > 1) {
+        store_fours(block, sums, numbers, static_cast<uint8_t*>(y));
+      } else {
+        store_rows(block, sums, numbers, scales.data(), y);
       }
     };
     multiply_tile(moves, *matrix, tile_vectors, parts[part], parts[part + 1], first_sums.data(),

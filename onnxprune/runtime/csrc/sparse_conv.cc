@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "tiled_spmm.h"
+#include "tiled_conv.h"
 
 namespace onnxprune {
 
@@ -22,32 +22,20 @@ void SparseConv::run(const float* x, const std::vector<int64_t>& x_shape, const 
   const std::vector<int64_t> y_shape = output_shape(x_shape);
   if (volume(y_shape) == 0) return;
   const std::shared_ptr<const ConvPlan> plan = plans_.plan(x_shape, geometry_.resolve(x_shape));
-  const std::vector<ConvTiles::Tile>& tiles = plan->tiles.tiles();
-  const PanelLayout& layout = plan->matrix.layout();
   const auto x_pixels = static_cast<size_t>(volume({x_shape.begin() + 2, x_shape.end()}));
   const auto y_pixels = static_cast<size_t>(volume({y_shape.begin() + 2, y_shape.end()}));
-  const std::vector<size_t> parts = make_parts(plan->matrix, tiles.size(), plan->widest() * kernels_.lanes, threads);
-  threads.run(tiles.size() * (parts.size() - 1), [&](size_t task) {
-    const ConvTiles::Tile& tile = tiles[task % tiles.size()];
-    const size_t part = task / tiles.size();
-    const Copies loads = plan->tiles.loads(tile);
-    const Copies stores = plan->tiles.stores(tile);
-    const auto load = [&](size_t channel, size_t channels, float* panel) {
-      kernels_.copy(loads, x + tile.input + channel * x_pixels, x_pixels, channels, panel, layout.channel_stride);
-    };
-    const auto store = [&](size_t first_row, size_t last_row, const float* sums) {
-      kernels_.copy(stores, sums, tile.vectors * kernels_.lanes, last_row - first_row,
-                    y + tile.output + first_row * y_pixels, y_pixels);
-      for (size_t row = first_row; epilogue.any() && row < last_row; ++row) {
-        for (const ConvTiles::Run& stored : plan->tiles.stored(tile)) {
-          const size_t first = static_cast<size_t>(tile.output + stored.target) + row * y_pixels;
-          kernels_.finish(epilogue, first, stored.count, y + first);
-        }
+  const auto store = [&](const ConvTiles::Tile& tile, const Copies& copies, size_t first_row, size_t last_row,
+                         const float* sums) {
+    kernels_.copy(copies, sums, tile.vectors * kernels_.lanes, last_row - first_row,
+                  y + tile.output + first_row * y_pixels, y_pixels);
+    for (size_t row = first_row; epilogue.any() && row < last_row; ++row) {
+      for (const ConvTiles::Run& stored : plan->tiles.stored(tile)) {
+        const size_t first = static_cast<size_t>(tile.output + stored.target) + row * y_pixels;
+        kernels_.finish(epilogue, first, stored.count, y + first);
       }
-    };
-    multiply_tile(kernels_, plan->matrix, tile.vectors, parts[part], parts[part + 1], bias,
-                  plan->tiles.has_holes(tile) ? &kZero : nullptr, load, store);
-  });
+    }
+  };
+  multiply_tiles(kernels_, *plan, x, x_pixels, bias, kZero, threads, store);
 }
 
 }  // namespace onnxprune

@@ -87,7 +87,7 @@ struct Kernels {
   void (*finish)(const Epilogue& epilogue, size_t first, size_t count, float* sums);
 };
 
-// How sums become 8-bit outputs: sum * scale, rounded to the nearest (ties to even), plus `zero_point`, saturated to
+// How numbers become 8-bit outputs: sum * scale, rounded to the nearest (ties to even), plus `zero_point`, saturated to
 // `low` to `high`.
 struct OutputRange {
   int32_t zero_point;
@@ -98,13 +98,24 @@ struct OutputRange {
 // Kernels for 8-bit integers. They work on words, 32 bits where other kernels have a float: four bytes of neighboring
 // inputs, or a sum. A product is exact modulo 2^32; nothing saturates on the way.
 struct ByteKernels {
-  // `copy` and `transpose` move words; `spmm` multiplies words of u8 in the panel by words of s8 in the weight, byte by
-  // byte, and adds the four products to the sum. The others are null.
+  // `copy` and `transpose` move words; `spmm` multiplies words of the panel by words of s8 in the weight, byte by byte,
+  // and adds the four products to the sum. The others are null.
   Kernels words;
+  // Whether the bytes of panels are s8, for instruction sets that multiply s8 alone.
+  bool signed_panels;
   // to[i] = the bytes from[row * from_stride + i] of up to four rows, each xor `flip`, the first row in the first byte.
   void (*interleave)(const uint8_t* from, size_t from_stride, size_t rows, size_t count, uint8_t flip, float* to);
-  // Bytes, u8 or s8 as the range says, of `count` sums.
-  void (*requantize)(const OutputRange& range, float scale, const float* sums, size_t count, uint8_t* to);
+  // Bytes, u8 or s8 as the range says, of `count` sums. There is one scale, or with `each` one for each sum.
+  void (*requantize)(const OutputRange& range, const float* scales, bool each, const float* sums, size_t count,
+                     uint8_t* to);
+  // to[i] = sums[i] * scale, as floats; `to` may be `sums`.
+  void (*dequantize)(const float* scales, bool each, const float* sums, size_t count, float* to);
+  // to[i] += terms[i]. Not a part of `dequantize`, where it would be rounded together with the product.
+  void (*add)(const float* terms, size_t count, float* to);
+  // Lowers `low` and raises `high` to the extremes of `count` numbers.
+  void (*extremes)(const float* from, size_t count, float* low, float* high);
+  // u8 of from[i] / scale, rounded as the range says.
+  void (*quantize)(const OutputRange& range, float scale, const float* from, size_t count, uint8_t* to);
 };
 
 extern const Kernels kPortable;
@@ -116,5 +127,7 @@ extern const ByteKernels kPortableBytes;
 extern const ByteKernels kAvx2Bytes;
 extern const ByteKernels kAvx512VnniBytes;
 extern const ByteKernels kNeonBytes;
+extern const ByteKernels kNeonDotBytes;
+extern const ByteKernels kNeonI8mmBytes;
 
 }  // namespace onnxprune

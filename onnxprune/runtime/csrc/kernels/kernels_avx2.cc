@@ -16,8 +16,13 @@ const Kernels kAvx2 = {
 const ByteKernels kAvx2Bytes = {
     {"avx2", Avx2ByteVector::kLanes, Avx2ByteVector::kMaxVectors, spmm<Avx2ByteVector>, nullptr, transpose<Avx2Vector>,
      copy<Avx2Vector>, nullptr},
+    false,
     interleave,
     requantize,
+    dequantize,
+    add,
+    extremes,
+    quantize,
 };
 
 }  // namespace onnxprune

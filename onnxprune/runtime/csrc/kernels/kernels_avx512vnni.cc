@@ -9,8 +9,13 @@ namespace onnxprune {
 const ByteKernels kAvx512VnniBytes = {
     {"avx512vnni", Avx512VnniByteVector::kLanes, Avx512VnniByteVector::kMaxVectors, spmm<Avx512VnniByteVector>, nullptr,
      transpose<Avx512Vector>, copy<Avx512Vector>, nullptr},
+    false,
     interleave,
     requantize,
+    dequantize,
+    add,
+    extremes,
+    quantize,
 };
 
 }  // namespace onnxprune

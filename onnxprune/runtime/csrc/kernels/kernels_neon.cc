@@ -18,8 +18,13 @@ using ByteVector = PortableByteVector<NeonVector::kLanes>;
 const ByteKernels kNeonBytes = {
     {"neon", ByteVector::kLanes, ByteVector::kMaxVectors, spmm<ByteVector>, nullptr, transpose<NeonVector>,
      copy<NeonVector>, nullptr},
+    false,
     interleave,
     requantize,
+    dequantize,
+    add,
+    extremes,
+    quantize,
 };
 
 }  // namespace onnxprune

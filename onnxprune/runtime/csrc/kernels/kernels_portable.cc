@@ -18,8 +18,13 @@ using ByteVector = PortableByteVector<PortableVector::kLanes>;
 const ByteKernels kPortableBytes = {
     {"portable", ByteVector::kLanes, ByteVector::kMaxVectors, spmm<ByteVector>, nullptr, transpose<PortableVector>,
      copy<PortableVector>, nullptr},
+    false,
     interleave,
     requantize,
+    dequantize,
+    add,
+    extremes,
+    quantize,
 };
 
 }  // namespace onnxprune

@@ -1,7 +1,5 @@
 #include "ort/ops.h"
 
-#include <exception>
-#include <limits>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -10,6 +8,7 @@
 
 #include "float16.h"
 #include "ort/conv_op.h"
+#include "ort/custom_op.h"
 #include "ort/forms.h"
 #include "ort/gemm_matmul_ops.h"
 #include "ort/operands.h"
@@ -86,36 +85,19 @@ class Node {
   ThreadCount thread_count_;
 };
 
-// A custom operator around `Kernel<T>`. Its functions throw nothing; its errors name the node.
 template <template <class> class Kernel, class T>
-struct Op : OrtCustomOp {
+struct Op : CustomOp<Op<Kernel, T>, Node<Kernel, T>> {
   Op(const std::string& base_name, const Form& op_form, bool may_have_bias)
-      : OrtCustomOp{}, name(base_name + op_form.name), form(op_form), input_count(bias_index() + may_have_bias) {
-    version = kOrtApiVersion;
-    GetName = [](const OrtCustomOp* op) { return self(op).name.c_str(); };
-    GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };  // the CPU's
-    GetInputTypeCount = [](const OrtCustomOp* op) { return self(op).input_count; };
-    GetInputType = [](const OrtCustomOp*, size_t index) { return input_type(index); };
-    GetInputMemoryType = [](const OrtCustomOp*, size_t) { return OrtMemTypeDefault; };
-    GetInputCharacteristic = [](const OrtCustomOp* op, size_t index) {
-      return index == self(op).bias_index() ? INPUT_OUTPUT_OPTIONAL : INPUT_OUTPUT_REQUIRED;
-    };
-    GetOutputTypeCount = [](const OrtCustomOp*) { return size_t{1}; };
-    GetOutputType = [](const OrtCustomOp*, size_t) { return kElementType<T>; };
-    GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return INPUT_OUTPUT_REQUIRED; };
-    GetStartVersion = [](const OrtCustomOp*) { return 1; };
-    GetEndVersion = [](const OrtCustomOp*) { return std::numeric_limits<int>::max(); };
-    CreateKernelV2 = create;
-    KernelComputeV2 = compute;
-    KernelDestroy = [](void* node) { delete static_cast<Node<Kernel, T>*>(node); };
-  }
-
-  static const Op& self(const OrtCustomOp* op) { return *static_cast<const Op*>(op); }
+      : CustomOp<Op, Node<Kernel, T>>(base_name + op_form.name, bias_index(op_form) + may_have_bias), form(op_form) {}
 
   // The bias comes last.
-  size_t bias_index() const { return kFirstOfForm + (form.has_addend ? 1 : 0) + form.scalars.size(); }
+  static size_t bias_index(const Form& form) {
+    return kFirstOfForm + (form.has_addend ? 1 : 0) + form.scalars.size();
+  }
 
-  static ONNXTensorElementDataType input_type(size_t index) {
+  bool is_optional(size_t index) const { return index == bias_index(form); }
+  ONNXTensorElementDataType output_type() const { return kElementType<T>; }
+  ONNXTensorElementDataType input_type(size_t index) const {
     switch (index) {
       case kValues: return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;  // any: they are cast to `dtype`
       case kGaps: return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
@@ -123,32 +105,11 @@ struct Op : OrtCustomOp {
       default: return kElementType<T>;
     }
   }
-
-  static OrtStatus* ORT_API_CALL create(const OrtCustomOp* op, const OrtApi*, const OrtKernelInfo* info,
-                                        void** node) noexcept {
-    std::string name;
-    try {
-      name = self(op).name + " node '" + node_name(info) + "'";
-      *node = new Node<Kernel, T>(name, self(op).form, info);
-      return nullptr;
-    } catch (const std::exception& error) {
-      return refuse(name, error.what());
-    }
+  Node<Kernel, T>* make_node(const std::string& node_text, const OrtKernelInfo* info) const {
+    return new Node<Kernel, T>(node_text, form, info);
   }
 
-  static OrtStatus* ORT_API_CALL compute(void* op_kernel, OrtKernelContext* context) noexcept {
-    auto* const node = static_cast<Node<Kernel, T>*>(op_kernel);
-    try {
-      node->compute(context);
-      return nullptr;
-    } catch (const std::exception& error) {
-      return refuse(node->name(), error.what());
-    }
-  }
-
-  const std::string name;
   const Form& form;
-  const size_t input_count;
 };
 
 template <template <class> class Kernel, class... Types>

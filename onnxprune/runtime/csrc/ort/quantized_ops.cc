@@ -1,173 +1,34 @@
 #include "ort/quantized_ops.h"
 
 #include <cstdint>
-#include <exception>
-#include <limits>
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "byte_weight.h"
+#include "aligned_floats.h"
 #include "cpu.h"
-#include "ort/conv_op.h"
+#include "dynamic_quantization.h"
+#include "ort/custom_op.h"
 #include "ort/operands.h"
-#include "ort/refuse.h"
+#include "ort/quantized_inputs.h"
+#include "ort/quantized_kernels.h"
 #include "quantized.h"
-#include "quantized_conv.h"
-#include "quantized_gemm.h"
 #include "refusal.h"
 
 namespace onnxprune {
 namespace {
 
-// The inputs, as sparse/quantized_functions.py has them.
-enum QuantizedInput : size_t {
-  kInput,
-  kInputScale,
-  kInputZero,
-  kBlocks,
-  kBlockGaps,
-  kWeightShape,
-  kWeightScale,
-  kWeightZero,
-  kOutputScale,
-  kOutputZero,
-  kBias,
-  kBiasScale
-};
-
-constexpr ONNXTensorElementDataType kInt8 = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8;
-constexpr ONNXTensorElementDataType kUint8 = ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
-
-// Zero points, u8 or s8.
-ZeroPoints zero_points(const OrtValue* value) {
-  const Tensor tensor = tensor_of(value);
-  if (tensor.element_type == kInt8) {
-    const auto* const zeros = static_cast<const int8_t*>(tensor.data);
-    return {zeros, zeros + tensor.elements};
-  }
-  if (tensor.element_type != kUint8) throw Refusal("its zero points are neither int8 nor uint8");
-  const auto* const zeros = static_cast<const uint8_t*>(tensor.data);
-  return {zeros, zeros + tensor.elements};
-}
-
-int32_t only_zero_point(const OrtValue* value) {
-  const ZeroPoints zeros = zero_points(value);
-  if (zeros.size() != 1) throw Refusal("it has " + std::to_string(zeros.size()) + " zero points where one belongs");
-  return zeros.front();
-}
-
-std::vector<float> scales(const OrtValue* value) {
-  const Tensor tensor = tensor_of(value);
-  const auto* const data = static_cast<const float*>(tensor.data);
-  return {data, data + tensor.elements};
-}
-
-float only_scale(const OrtValue* value) {
-  const std::vector<float> found = scales(value);
-  if (found.size() != 1) throw Refusal("it has " + std::to_string(found.size()) + " scales where one belongs");
-  return found.front();
-}
-
-// The constants of a weight.
-struct WeightParts {
-  const OrtValue* values;
-  const OrtValue* gaps;
-  const OrtValue* shape;
-  const OrtValue* zeros;
-};
-
-// `decode_as(stored, shape, zeros)` makes the weight.
-template <class DecodeAs>
-ByteWeight weight_of(const WeightParts& parts, const DecodeAs& decode_as) {
-  const Tensor values = tensor_of(parts.values);
-  const Tensor gaps = list_of(parts.gaps, "gaps");
-  const Tensor shape = list_of(parts.shape, "shape");
-  if (values.element_type != kInt8 && values.element_type != kUint8) {
-    throw Refusal("its values are neither int8 nor uint8");
-  }
-  if (values.shape.size() != 2) throw Refusal("its values are not in blocks");
-  if (size_at(values.shape, 0) != gaps.elements) {
-    throw Refusal("it has " + std::to_string(values.shape[0]) + " blocks but " + std::to_string(gaps.elements) +
-                  " gaps");
-  }
-  if (values.element_type != tensor_of(parts.zeros).element_type) {
-    throw Refusal("its values and their zero points have different types");
-  }
-  const StoredBytes stored{values.data, values.element_type == kInt8, size_at(values.shape, 1),
-                           static_cast<const uint8_t*>(gaps.data), gaps.elements};
-  const auto* const sizes = static_cast<const int64_t*>(shape.data);
-  return decode_as(stored, std::vector<int64_t>{sizes, sizes + shape.elements}, zero_points(parts.zeros));
-}
-
-class QuantizedConvOp {
- public:
-  using Attributes = ConvOp<float>::Attributes;
-
-  QuantizedConvOp(const Attributes& attributes, const WeightParts& parts)
-      : conv_(choose_byte_kernels(), weight_of(parts, decode_conv), attributes) {}
-
-  size_t outputs() const { return conv_.output_channels(); }
-
-  void compute(const Context& context, const Tensor& x, const Quantized& numbers) {
-    const Tensor y = context.output(conv_.output_shape(x.shape));
-    conv_.run(static_cast<const uint8_t*>(x.data), x.shape, numbers, static_cast<uint8_t*>(y.data), context.threads());
-  }
-
- private:
-  static ByteWeight decode_conv(const StoredBytes& stored, std::vector<int64_t> shape, ZeroPoints zeros) {
-    for (const int32_t zero : zeros) {
-      if (zero != zeros.front()) throw Refusal("its outputs have different zero points");
-    }
-    zeros.resize(1);
-    return decode(stored, std::move(shape), 1, zeros);
-  }
-
-  QuantizedConv conv_;
-};
-
-// Of a matrix whose inputs are along `kInputAxis`.
-template <size_t kInputAxis>
-class QuantizedMatrixOp {
- public:
-  struct Attributes {
-    explicit Attributes(const OrtKernelInfo*) {}
-  };
-
-  QuantizedMatrixOp(const Attributes&, const WeightParts& parts)
-      : gemm_(choose_byte_kernels(), weight_of(parts, decode_matrix)) {}
-
-  size_t outputs() const { return gemm_.outputs(); }
-
-  void compute(const Context& context, const Tensor& x, const Quantized& numbers) {
-    std::vector<int64_t> shape = x.shape;
-    if (shape.empty() || size_at(shape, shape.size() - 1) != gemm_.inputs()) {
-      throw Refusal("its input has shape " + to_string(shape) + ", but its weight wants " +
-                    std::to_string(gemm_.inputs()) + " columns");
-    }
-    shape.back() = static_cast<int64_t>(gemm_.outputs());
-    const Tensor y = context.output(shape);
-    gemm_.run(static_cast<const uint8_t*>(x.data), y.elements / gemm_.outputs(), numbers,
-              static_cast<uint8_t*>(y.data), context.threads());
-  }
-
- private:
-  static ByteWeight decode_matrix(const StoredBytes& stored, std::vector<int64_t> shape, const ZeroPoints& zeros) {
-    if (shape.size() != 2) throw Refusal("its shape " + to_string(shape) + " is not that of a matrix");
-    return decode(stored, std::move(shape), kInputAxis, zeros);
-  }
-
-  QuantizedGemm gemm_;
-};
-
 // The state of a node, which onnxruntime owns.
 template <class Kernel>
 class QuantizedNode {
  public:
-  QuantizedNode(std::string name, const OrtKernelInfo* info) : name_(std::move(name)), attributes_(info) {
-    const WeightParts parts{constant_input(info, kBlocks), constant_input(info, kBlockGaps),
-                            constant_input(info, kWeightShape), constant_input(info, kWeightZero)};
+  QuantizedNode(std::string name, const QuantizedForm& form, const OrtKernelInfo* info)
+      : name_(std::move(name)), form_(form), kernels_(choose_byte_kernels()), attributes_(info) {
+    const auto constant = [&](Part part) { return constant_input(info, form.index(part)); };
+    const WeightParts parts{constant(Part::kValues), constant(Part::kGaps), constant(Part::kShape),
+                            constant(Part::kWeightZero)};
     if (parts.values != nullptr && parts.gaps != nullptr && parts.shape != nullptr && parts.zeros != nullptr) {
       packed_.emplace(attributes_, parts);
     }
@@ -177,131 +38,177 @@ class QuantizedNode {
     const Context context(kernel_context, thread_count_);
     if (packed_) return compute_with(*packed_, context);
     // A weight that is not known to be constant is packed in every run, as that of floats (ops.cc).
-    Kernel kernel(attributes_, {context.input(kBlocks), context.input(kBlockGaps), context.input(kWeightShape),
-                                context.input(kWeightZero)});
+    Kernel kernel(attributes_, {input(context, Part::kValues), input(context, Part::kGaps),
+                                input(context, Part::kShape), input(context, Part::kWeightZero)});
     compute_with(kernel, context);
   }
 
   const std::string& name() const { return name_; }
 
  private:
-  static void compute_with(Kernel& kernel, const Context& context) {
-    const Tensor x = tensor_of(context.input(kInput));
-    Quantized numbers{x.element_type == kInt8, only_zero_point(context.input(kInputZero)),
-                      only_zero_point(context.input(kOutputZero)), scales(context.input(kWeightScale)), nullptr};
+  const OrtValue* input(const Context& context, Part part) const { return context.input(form_.index(part)); }
+
+  void compute_with(Kernel& kernel, const Context& context) const {
+    Tensor x = tensor_of(input(context, Part::kX));
+    Quantized numbers;
+    numbers.output = form_.output;
+    float x_scale = 1;
+    static thread_local AlignedFloats memory;
+    if (form_.is_dynamic()) {
+      auto* const bytes = reinterpret_cast<uint8_t*>(memory.at_least(x.elements / sizeof(float) + 1));
+      const DynamicScale found = quantize_dynamically(kernels_, static_cast<const float*>(x.data), x.elements, bytes,
+                                                      context.threads());
+      x_scale = found.scale;
+      numbers.x_zero_point = found.zero_point;
+      x.data = bytes;
+    } else {
+      numbers.is_signed = x.element_type == kInt8;
+      numbers.x_zero_point = only_zero_point(input(context, Part::kXZero));
+      if (form_.has(Part::kXScale)) x_scale = only_scale(input(context, Part::kXScale));
+    }
+    if (form_.has(Part::kYZero)) numbers.y_zero_point = only_zero_point(input(context, Part::kYZero));
+    read_scales(kernel, context, x_scale, numbers);
+    read_bias(kernel, context, numbers);
+    kernel.compute(context, x, numbers);
+  }
+
+  void read_scales(const Kernel& kernel, const Context& context, float x_scale, Quantized& numbers) const {
+    if (!form_.has(Part::kWeightScale)) return;
+    numbers.scales = scales_of(input(context, Part::kWeightScale));
     if (numbers.scales.size() != 1 && numbers.scales.size() != kernel.outputs()) {
       throw Refusal("it has " + std::to_string(numbers.scales.size()) + " scales for " +
                     std::to_string(kernel.outputs()) + " outputs");
     }
-    const float x_scale = only_scale(context.input(kInputScale));
-    const float y_scale = only_scale(context.input(kOutputScale));
     // In this order, so that they are rounded as onnxruntime rounds them.
-    for (float& scale : numbers.scales) scale = x_scale * scale / y_scale;
-    if (const OrtValue* const value = context.input(kBias)) {
-      const Tensor bias = list_of(value, "biases");
-      if (bias.elements != kernel.outputs()) throw Refusal("its bias has shape " + to_string(bias.shape));
+    for (float& scale : numbers.scales) scale = x_scale * scale;
+    if (!form_.has(Part::kYScale)) return;
+    const float y_scale = only_scale(input(context, Part::kYScale));
+    for (float& scale : numbers.scales) scale /= y_scale;
+  }
+
+  void read_bias(const Kernel& kernel, const Context& context, Quantized& numbers) const {
+    if (!form_.has(Part::kBias)) return;
+    const Tensor bias = list_of(input(context, Part::kBias), "biases");
+    if (bias.elements != kernel.outputs()) throw Refusal("its bias has shape " + to_string(bias.shape));
+    if (form_.output == Output::kBytes) {
       numbers.bias = static_cast<const int32_t*>(bias.data);
+    } else {
+      numbers.float_bias = static_cast<const float*>(bias.data);
     }
-    kernel.compute(context, x, numbers);
   }
 
   std::string name_;
+  const QuantizedForm& form_;
+  const ByteKernels& kernels_;
   typename Kernel::Attributes attributes_;
   std::optional<Kernel> packed_;
   ThreadCount thread_count_;
 };
 
-// A custom operator around `Kernel`. Its functions throw nothing; its errors name the node.
 template <class Kernel>
-struct QuantizedOp : OrtCustomOp {
-  QuantizedOp(std::string op_name, ONNXTensorElementDataType op_type, size_t inputs)
-      : OrtCustomOp{}, name(std::move(op_name)), type(op_type), input_count(inputs) {
-    version = kOrtApiVersion;
-    GetName = [](const OrtCustomOp* op) { return self(op).name.c_str(); };
-    GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };  // the CPU's
-    GetInputTypeCount = [](const OrtCustomOp* op) { return self(op).input_count; };
-    GetInputType = [](const OrtCustomOp* op, size_t index) { return self(op).input_type(index); };
-    GetInputMemoryType = [](const OrtCustomOp*, size_t) { return OrtMemTypeDefault; };
-    GetInputCharacteristic = [](const OrtCustomOp*, size_t) { return INPUT_OUTPUT_REQUIRED; };
-    GetOutputTypeCount = [](const OrtCustomOp*) { return size_t{1}; };
-    GetOutputType = [](const OrtCustomOp* op, size_t) { return self(op).type; };
-    GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return INPUT_OUTPUT_REQUIRED; };
-    GetStartVersion = [](const OrtCustomOp*) { return 1; };
-    GetEndVersion = [](const OrtCustomOp*) { return std::numeric_limits<int>::max(); };
-    CreateKernelV2 = create;
-    KernelComputeV2 = compute;
-    KernelDestroy = [](void* node) { delete static_cast<QuantizedNode<Kernel>*>(node); };
-  }
+struct QuantizedOp : CustomOp<QuantizedOp<Kernel>, QuantizedNode<Kernel>> {
+  // `op_type` is that of x.
+  QuantizedOp(std::string op_name, QuantizedForm op_form, ONNXTensorElementDataType op_type)
+      : CustomOp<QuantizedOp, QuantizedNode<Kernel>>(std::move(op_name), op_form.inputs.size()),
+        form(std::move(op_form)),
+        type(op_type) {}
 
-  static const QuantizedOp& self(const OrtCustomOp* op) { return *static_cast<const QuantizedOp*>(op); }
-
-  ONNXTensorElementDataType input_type(size_t index) const {
-    switch (index) {
-      case kInputScale:
-      case kWeightScale:
-      case kOutputScale:
-      case kBiasScale: return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
-      case kBlocks:
-      case kWeightZero: return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;  // int8 or uint8, whatever x is
-      case kBlockGaps: return kUint8;
-      case kWeightShape: return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
-      case kBias: return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32;
+  bool is_optional(size_t) const { return false; }
+  ONNXTensorElementDataType output_type() const {
+    switch (form.output) {
+      case Output::kFloats: return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+      case Output::kSums: return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32;
       default: return type;
     }
   }
-
-  static OrtStatus* ORT_API_CALL create(const OrtCustomOp* op, const OrtApi*, const OrtKernelInfo* info,
-                                        void** node) noexcept {
-    std::string name;
-    try {
-      name = self(op).name + " node '" + node_name(info) + "'";
-      *node = new QuantizedNode<Kernel>(name, info);
-      return nullptr;
-    } catch (const std::exception& error) {
-      return refuse(name, error.what());
+  ONNXTensorElementDataType input_type(size_t index) const {
+    switch (form.inputs[index]) {
+      case Part::kXScale:
+      case Part::kWeightScale:
+      case Part::kYScale:
+      case Part::kBiasScale: return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+      case Part::kValues:
+      case Part::kWeightZero: return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;  // int8 or uint8, whatever x is
+      case Part::kGaps: return kUint8;
+      case Part::kShape: return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+      case Part::kBias:
+        return form.output == Output::kBytes ? ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32
+                                             : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+      default: return type;
     }
   }
-
-  static OrtStatus* ORT_API_CALL compute(void* op_kernel, OrtKernelContext* context) noexcept {
-    auto* const node = static_cast<QuantizedNode<Kernel>*>(op_kernel);
-    try {
-      node->compute(context);
-      return nullptr;
-    } catch (const std::exception& error) {
-      return refuse(node->name(), error.what());
-    }
+  QuantizedNode<Kernel>* make_node(const std::string& node_text, const OrtKernelInfo* info) const {
+    return new QuantizedNode<Kernel>(node_text, form, info);
   }
 
-  const std::string name;
+  const QuantizedForm form;
   const ONNXTensorElementDataType type;
-  const size_t input_count;
 };
 
+using Ops = std::vector<const OrtCustomOp*>;
+
 template <class Kernel>
-void add(const std::string& name, size_t inputs, std::vector<const OrtCustomOp*>& ops) {
-  for (const ONNXTensorElementDataType type : {kUint8, kInt8}) {
-    ops.push_back(new QuantizedOp<Kernel>(name, type, inputs));
+void add(const std::string& name, const QuantizedForm& form, Ops& ops) {
+  if (form.is_dynamic()) {
+    ops.push_back(new QuantizedOp<Kernel>(name, form, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT));
+    return;
   }
+  for (const ONNXTensorElementDataType type : {kUint8, kInt8}) {
+    ops.push_back(new QuantizedOp<Kernel>(name, form, type));
+  }
+}
+
+QuantizedForm with(QuantizedForm form, std::initializer_list<Part> more) {
+  form.inputs.insert(form.inputs.end(), more);
+  return form;
+}
+
+const QuantizedForm& to_bytes() {
+  static const QuantizedForm form{{Part::kX, Part::kXScale, Part::kXZero, Part::kValues, Part::kGaps, Part::kShape,
+                                   Part::kWeightScale, Part::kWeightZero, Part::kYScale, Part::kYZero},
+                                  Output::kBytes};
+  return form;
 }
 
 // With and without a bias, for the QLinear operator and for the QDQ form, in which a bias has a scale: it is that of x
 // times that of the weight, and not read.
 template <class Kernel>
-void add_both(const std::string& q_linear, const std::string& qdq, std::vector<const OrtCustomOp*>& ops) {
-  add<Kernel>("Sparse" + q_linear, kBias + 1, ops);
-  add<Kernel>("Sparse" + q_linear + "NoBias", kBias, ops);
-  add<Kernel>("Sparse" + qdq, kBiasScale + 1, ops);
-  add<Kernel>("Sparse" + qdq + "NoBias", kBias, ops);
+void add_both(const std::string& q_linear, const std::string& qdq, Ops& ops) {
+  add<Kernel>("Sparse" + q_linear, with(to_bytes(), {Part::kBias}), ops);
+  add<Kernel>("Sparse" + q_linear + "NoBias", to_bytes(), ops);
+  add<Kernel>("Sparse" + qdq, with(to_bytes(), {Part::kBias, Part::kBiasScale}), ops);
+  add<Kernel>("Sparse" + qdq + "NoBias", to_bytes(), ops);
+}
+
+// Those whose x has a scale that the graph computes.
+void add_dynamic_ops(Ops& ops) {
+  const QuantizedForm sums{{Part::kX, Part::kXZero, Part::kValues, Part::kGaps, Part::kShape, Part::kWeightZero},
+                           Output::kSums};
+  add<QuantizedMatrixOp<0>>("SparseMatMulInteger", sums, ops);
+  add<QuantizedConvOp>("SparseConvInteger", sums, ops);
+  const QuantizedForm floats{{Part::kX, Part::kXScale, Part::kXZero, Part::kValues, Part::kGaps, Part::kShape,
+                              Part::kWeightScale, Part::kWeightZero},
+                             Output::kFloats};
+  add<QuantizedMatrixOp<0>>("SparseMatMulIntegerCastMul", floats, ops);
+  add<QuantizedMatrixOp<0>>("SparseMatMulIntegerCastMulAdd", with(floats, {Part::kBias}), ops);
+  add<QuantizedMatrixOp<0>>("SparseMatMulIntegerToFloatNoBias", floats, ops);
+  add<QuantizedMatrixOp<0>>("SparseMatMulIntegerToFloat", with(floats, {Part::kBias}), ops);
+  add<QuantizedConvOp>("SparseConvIntegerCastMul", floats, ops);
+  const QuantizedForm dynamic{
+      {Part::kX, Part::kValues, Part::kGaps, Part::kShape, Part::kWeightScale, Part::kWeightZero}, Output::kFloats};
+  add<QuantizedMatrixOp<0>>("SparseDynamicQuantizeMatMulNoBias", dynamic, ops);
+  add<QuantizedMatrixOp<0>>("SparseDynamicQuantizeMatMul", with(dynamic, {Part::kBias}), ops);
 }
 
 }  // namespace
 
-void add_quantized_ops(std::vector<const OrtCustomOp*>& ops) {
+void add_quantized_ops(Ops& ops) {
   add_both<QuantizedConvOp>("QLinearConv", "QDQConv", ops);
   add_both<QuantizedMatrixOp<0>>("QGemm", "QDQGemm", ops);
   add_both<QuantizedMatrixOp<1>>("QGemmTransB", "QDQGemmTransB", ops);
-  add<QuantizedMatrixOp<0>>("SparseQLinearMatMul", kBias, ops);
-  add<QuantizedMatrixOp<0>>("SparseQDQMatMul", kBias, ops);
+  add<QuantizedMatrixOp<0>>("SparseQLinearMatMul", to_bytes(), ops);
+  add<QuantizedMatrixOp<0>>("SparseQDQMatMul", to_bytes(), ops);
+  add_dynamic_ops(ops);
 }
 
 }  // namespace onnxprune
