@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import NothingToPruneError, SettingError
+from onnxprune.job.calibrated import Calibration
+from onnxprune.job.calibrated_channels import Findings, compensate, study
+from onnxprune.job.requirements import is_calibrated
 from onnxprune.model.weights import Weight, constants_by_name
 from onnxprune.pruning.allocation import excluded_weights
-from onnxprune.pruning.channels import Choice, choose_channels
+from onnxprune.pruning.channels import Budget, Choice, choose_channels, group_importance, layers_of
 from onnxprune.pruning.criteria import find_criterion
 from onnxprune.pruning.pruner import Arrays
 from onnxprune.pruning.schedule import PruningStep
@@ -22,6 +27,23 @@ SHORTFALL = 0.02
 NAMES_SHOWN = 8
 
 
+@dataclass(frozen=True)
+class Work:
+    """The multiply-adds of a model, `total`, of which the fraction `share` is to be kept; `costs`: of each weight."""
+
+    share: float
+    total: int
+    costs: Mapping[str, int]
+    sizes: Mapping[str, int]
+
+    def budget(self, step: PruningStep) -> Budget:
+        """What may be left of the weights in `costs` after a step."""
+        share = 1 - step.rate(1 - self.share)
+        fixed = self.total - sum(self.costs.values())
+        elements = {name: cost / max(self.sizes[name], 1) for name, cost in self.costs.items()}
+        return Budget(share * self.total - fixed, elements)
+
+
 class ChannelPruning:
     """The pruner of `--pattern channel` for a model.
 
@@ -31,16 +53,25 @@ class ChannelPruning:
         NothingToPruneError: there is a rate, but no channel can be removed.
     """
 
-    def __init__(self, model: ir.Model, weights: Sequence[Weight], config: PruneConfig):
+    def __init__(
+        self,
+        model: ir.Model,
+        weights: Sequence[Weight],
+        config: PruneConfig,
+        calibration: Calibration | None = None,
+        work: Work | None = None,
+    ):
         self._model = model
         self._config = config
+        self._calibration = calibration
+        self._work = work
         self._groups = unit_groups(model)
         self._excluded = {weight.name for weight in excluded_weights(weights, config)}
         self._own_rates = self._rates_of_layers(weights)
         self._last: Choice | None = None
         self._elements = {weight.name: weight.size for weight in weights if weight.name not in self._excluded}
         usable = any(self._excluded.isdisjoint(name for name, _ in group) for group in self._groups.positions)
-        if config.rate and not usable:
+        if config.rate != 0 and not usable:
             raise NothingToPruneError(
                 f"no channel can be removed{_reason(model, self._excluded)}: give --pattern unstructured, or fewer "
                 "--exclude"
@@ -49,7 +80,6 @@ class ChannelPruning:
     def prune(self, step: PruningStep, gradients: Arrays) -> Arrays:
         """Zero whole channels: the masks of weights and biases."""
         config = self._config
-        assert config.rate is not None
         values, weights = constants_by_name(self._model), self._groups.weights
         criterion = find_criterion(config.criterion)
         assert criterion.channel_norm is not None
@@ -59,25 +89,39 @@ class ChannelPruning:
             else criterion.score(array, gradients.get(values[name], array))
             for name, array in weights.items()
         }
+        norms = group_importance(self._groups.positions, scores, criterion.channel_norm)
+        findings = self._study(norms, greedy=criterion.solve is not None)
         self._last = choose_channels(
             self._groups.positions,
             weights,
-            step.rate(config.rate),
+            step.rate(config.rate or 0.0),
             allocation=config.allocation,
-            norm=criterion.channel_norm,
             round_to=config.round_to,
             min_channels=config.min_channels,
             max_rate=config.max_channel_rate,
             own_rates={at: step.rate(rate) for at, rate in self._own_rates.items()},
             exclude=self._excluded,
-            scores=scores,
+            importance=norms if findings is None else findings.importance,
+            curves=() if findings is None else findings.curves,
+            budget=None if self._work is None else self._work.budget(step),
         )
         masks = zero_units(self._model, self._groups, self._last.chosen)
-        return {values[name]: mask for name, mask in masks.items()}
+        by_value = {values[name]: mask for name, mask in masks.items()}
+        if self._calibration is not None and is_calibrated(config):
+            compensate(self._calibration, by_value, self._excluded)
+        return by_value
+
+    def _study(self, norms: np.ndarray, *, greedy: bool) -> Findings | None:
+        """What calibration inputs tell of the channels, where something is chosen by them."""
+        scan = self._config.allocation == "sensitivity"
+        if self._calibration is None or not (greedy or scan):
+            return None
+        layers = layers_of(self._groups.positions, self._excluded)
+        return study(self._calibration, self._groups, layers, norms, greedy=greedy, scan=scan)
 
     def notes(self) -> Iterator[str]:
         """What the last step could not remove, and why."""
-        if self._last is None or not self._config.rate:
+        if self._last is None or self._config.rate == 0:
             return
         yield from self._on_stuck(self._last)
         yield from self._on_shortfall(self._last)
@@ -102,7 +146,8 @@ class ChannelPruning:
 
     def _on_shortfall(self, choice: Choice) -> Iterator[str]:
         config = self._config
-        assert config.rate is not None
+        if config.rate is None:
+            return
         if choice.rate >= config.rate - SHORTFALL:
             return
         fixes = []
