@@ -160,6 +160,15 @@ def _columns(
         yield inputs, aims
 
 
+def norm_behind(weight: Weight) -> ir.Node | None:
+    """The BatchNormalization that alone reads the outputs of a layer: its mean follows, so it acts as a bias."""
+    output = weight.uses[0].node.outputs[0]
+    readers = list(output.uses())
+    if len(readers) != 1 or output.is_graph_output() or readers[0].idx != 0:
+        return None
+    return readers[0].node if readers[0].node.op_type == "BatchNormalization" else None
+
+
 def residual_of(weight: Weight, shapes: Mapping[ir.Value, tuple]) -> ir.Value | None:
     """The value of the same shape that the outputs of a layer are added to; else None."""
     node = weight.uses[0].node

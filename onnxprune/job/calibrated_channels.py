@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from onnxprune.calibration.channel_scan import Layer, fits, like, measure_channels, order_channels, readers_of
 from onnxprune.calibration.corrections import bias_of, correct_norm
-from onnxprune.calibration.refit import refit, residual_of
+from onnxprune.calibration.refit import norm_behind, refit, residual_of
 from onnxprune.calibration.walk import Visit, walk
 from onnxprune.job.calibrated import Calibration
 from onnxprune.model.blocks import Blocks
@@ -31,10 +31,14 @@ SCAN_SAMPLES = 128
 
 @dataclass(frozen=True)
 class Findings:
-    """The importance of each group, and by layer the deviation of the outputs by the number of channels gone."""
+    """The importance of each group, and by layer the deviation of the outputs by the number of channels gone.
+
+    `by_norm`: the number of layers whose channels go in the order of their norms, for lack of a reader that is fitted.
+    """
 
     importance: np.ndarray
     curves: Sequence[Curve]
+    by_norm: int
 
 
 def study(
@@ -86,7 +90,7 @@ def study(
 
         for number, curve in measure_channels(model, samples, found, zeroed):
             curves[number] = curve
-    return Findings(importance, curves)
+    return Findings(importance, curves, sum(not layer.readers for layer in found))
 
 
 def _zeroed(model: ir.Model, groups: UnitGroups, chosen: np.ndarray) -> dict[ir.Value, ir.TensorProtocol]:
@@ -110,10 +114,10 @@ def main_weights(model: ir.Model) -> list[Weight]:
 
 def compensate(
     calibration: Calibration, masks: Mapping[ir.Value, np.ndarray], excluded: Collection[str]
-) -> None:
+) -> int:
     """Fit every layer, in place, to its outputs in the dense model, from the channels that are left.
 
-    `masks`: of the constants, True = kept. Weights in `excluded` stay as they are.
+    `masks`: of the constants, True = kept. Weights in `excluded` stay as they are. Returns the number of fitted layers.
     """
     model = calibration.model
     layers: dict[ir.Node, list[Weight]] = {}
@@ -121,12 +125,14 @@ def compensate(
         if weight.name not in excluded and fits(weight):
             layers.setdefault(weight.uses[0].node, []).append(weight)
     norms = {node for node in model.graph if node.op_type == "BatchNormalization"}
-    shapes = infer_shapes(model)
+    shapes, count = infer_shapes(model), 0
     for visit in walk(model, calibration.dense, calibration.data, layers.keys() | norms):
         if visit.node in norms:
             correct_norm(visit, calibration.dense)
         for weight in layers.get(visit.node, ()):
-            _refit(weight, masks.get(weight.value), visit, calibration, residual_of(weight, shapes))
+            mask = masks.get(weight.value)
+            count += _refit(weight, mask, visit, calibration, residual_of(weight, shapes))
+    return count
 
 
 def _refit(
@@ -135,10 +141,11 @@ def _refit(
     visit: Visit,
     calibration: Calibration,
     residual: ir.Value | None,
-) -> None:
+) -> bool:
+    """Fit one layer; returns whether there was anything to make up for."""
     blocks, bias = Blocks.of(weight), bias_of(weight)
     if mask is None and all(np.array_equal(*pair) for pair in visit.pairs(blocks.data)):
-        return
+        return False
     dense = calibration.dense[weight.value]
     kept = np.ones(blocks.shape, bool) if mask is None else blocks.split(mask)
     found = refit(
@@ -147,7 +154,7 @@ def _refit(
         np.asarray(kept.any(1)),
         visit,
         calibration.config.seed,
-        centered=bias is not None,
+        centered=bias is not None or norm_behind(weight) is not None,
         residual=residual,
     )
     weight.assign(blocks.join(np.where(kept, found.weights, 0)))
@@ -155,3 +162,4 @@ def _refit(
         before = calibration.dense[bias]
         rows = np.where(kept.any(2), found.shift, 0).reshape(before.shape.numpy())
         put_tensor(bias, like(before, before.numpy() + rows))
+    return True

@@ -18,13 +18,15 @@ from onnxprune.pruning.allocation import excluded_weights
 from onnxprune.pruning.channels import Budget, Choice, choose_channels, group_importance, layers_of
 from onnxprune.pruning.criteria import find_criterion
 from onnxprune.pruning.pruner import Arrays
-from onnxprune.pruning.schedule import PruningStep
+from onnxprune.pruning.schedule import ONE_SHOT, PruningStep
 from onnxprune.pruning.selectors import select
 from onnxprune.surgery import remove_dead_units, unit_groups, zero_units
 
 # Channels are coarse: a rate that is missed by less than this needs no note.
 SHORTFALL = 0.02
 NAMES_SHOWN = 8
+# Of the multiply-adds, in floating point.
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class ChannelPruning:
         self._excluded = {weight.name for weight in excluded_weights(weights, config)}
         self._own_rates = self._rates_of_layers(weights)
         self._last: Choice | None = None
+        self._told: tuple[str, ...] = ()
         self._elements = {weight.name: weight.size for weight in weights if weight.name not in self._excluded}
         usable = any(self._excluded.isdisjoint(name for name, _ in group) for group in self._groups.positions)
         if config.rate != 0 and not usable:
@@ -90,6 +93,7 @@ class ChannelPruning:
             for name, array in weights.items()
         }
         norms = group_importance(self._groups.positions, scores, criterion.channel_norm)
+        fitted = 0
         findings = self._study(norms, greedy=criterion.solve is not None)
         self._last = choose_channels(
             self._groups.positions,
@@ -108,7 +112,8 @@ class ChannelPruning:
         masks = zero_units(self._model, self._groups, self._last.chosen)
         by_value = {values[name]: mask for name, mask in masks.items()}
         if self._calibration is not None and is_calibrated(config):
-            compensate(self._calibration, by_value, self._excluded)
+            fitted = compensate(self._calibration, by_value, self._excluded)
+        self._told = tuple(_told(config, findings, fitted))
         return by_value
 
     def _study(self, norms: np.ndarray, *, greedy: bool) -> Findings | None:
@@ -123,6 +128,7 @@ class ChannelPruning:
         """What the last step could not remove, and why."""
         if self._last is None or self._config.rate == 0:
             return
+        yield from self._told
         yield from self._on_stuck(self._last)
         yield from self._on_shortfall(self._last)
 
@@ -147,9 +153,30 @@ class ChannelPruning:
     def _on_shortfall(self, choice: Choice) -> Iterator[str]:
         config = self._config
         if config.rate is None:
+            yield from self._on_budget(choice)
             return
         if choice.rate >= config.rate - SHORTFALL:
             return
+        yield (
+            f"Only {choice.rate:.1%} of the weights in removable channels are gone, {config.rate - choice.rate:.1%} of "
+            f"them less than --rate {config.rate:g} asks for: give {self._fixes(choice)}, or a lower --rate."
+        )
+
+    def _on_budget(self, choice: Choice) -> Iterator[str]:
+        work = self._work
+        assert work is not None
+        most = work.budget(ONE_SHOT).most
+        left = choice.kept + choice.least
+        if left > most + ROUNDING * work.total:
+            share = work.share + (left - most) / work.total
+            yield (
+                f"{share:.1%} of the multiply-adds are left, more than --flops {work.share:g} asks for: give "
+                f"{self._fixes(choice)}, or a larger --flops."
+            )
+
+    def _fixes(self, choice: Choice) -> str:
+        """What would let more channels go."""
+        config = self._config
         fixes = []
         if choice.full:
             layers = "1 layer has" if choice.full == 1 else f"{choice.full:,} layers have"
@@ -164,10 +191,7 @@ class ChannelPruning:
         if config.exclude:
             fixes.append("fewer --exclude")
         fixes.append("--pattern unstructured")
-        yield (
-            f"Only {choice.rate:.1%} of the weights in removable channels are gone, {config.rate - choice.rate:.1%} of "
-            f"them less than --rate {config.rate:g} asks for: give {' or '.join(fixes)}, or a lower --rate."
-        )
+        return " or ".join(fixes)
 
     def _rates_of_layers(self, weights: Sequence[Weight]) -> dict[tuple[str, int], float]:
         """The rates of --layer-rate by name and output axis of a weight."""
@@ -182,6 +206,24 @@ class ChannelPruning:
                     )
                 rates[at] = rate
         return rates
+
+
+def _told(config: PruneConfig, findings: Findings | None, fitted: int) -> Iterator[str]:
+    """What calibration inputs were used for."""
+    parts = []
+    if findings is not None and find_criterion(config.criterion).solve is not None:
+        parts.append("channels go in the order of what the layers that read them cannot make up for")
+    if findings is not None and config.allocation == "sensitivity":
+        saved = "weight" if config.flops is None else "multiply-add"
+        parts.append(f"layers lose those that move the outputs least for each {saved} saved")
+    if fitted:
+        layers = "1 layer was" if fitted == 1 else f"{fitted:,} layers were"
+        parts.append(f"{layers} fitted, from the channels left, to what the input model computes there")
+    if parts:
+        yield f"On the calibration inputs: {'; '.join(parts)}."
+    if findings is not None and findings.by_norm:
+        layers = "1 layer" if findings.by_norm == 1 else f"{findings.by_norm:,} layers"
+        yield f"The channels of {layers} go by their norms: what reads them cannot be fitted."
 
 
 def _reason(model: ir.Model, excluded: Collection[str]) -> str:

@@ -121,7 +121,8 @@ def _criterion(config: PruneConfig, facts: Facts | None) -> str:
 
 
 def _schedule(config: PruneConfig, facts: Facts | None) -> str:
-    if is_calibrated(config) and facts is not None and facts.samples < FEW_SAMPLES:
+    few = facts is not None and facts.samples < FEW_SAMPLES
+    if is_calibrated(config) and (few or config.pattern == "channel"):
         return "one-shot"
     # Each step of these is slow, or each step's result is trained for long.
     rewinds = config.learning_rate_schedule == "rewind"

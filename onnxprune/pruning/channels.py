@@ -28,7 +28,7 @@ class Choice:
 
     `stuck`: the number of elements of each weight, by name, that no group can remove; only of weights that have some.
     `full`: the number of layers that have lost as much as `max_rate` allows.
-    With a budget, `kept` and `total` are costs.
+    `least`: what no group can remove, beside `total`. With a budget, these are costs.
     """
 
     chosen: np.ndarray
@@ -36,6 +36,7 @@ class Choice:
     total: float
     stuck: Mapping[str, int]
     full: int
+    least: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -111,6 +112,7 @@ def choose_channels(
             start - least,
             {name: count for name, count in stuck.items() if count},
             full,
+            least,
         )
 
     def allowed(number: int, count: int) -> int:
