@@ -23,7 +23,7 @@ from onnxprune.model.weights import Weight
 Group = Mapping[tuple[str, int], np.ndarray]
 
 # Fractions of a layer's channels at which the outputs are measured.
-SCANNED = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+SCANNED = (0.1, 0.25, 0.4, 0.6, 0.8)
 # Most inputs of a layer that is fitted; (inputs, inputs) matrices of all layers are in memory at once.
 WIDEST = 8192
 
@@ -100,6 +100,7 @@ def order_channels(
                 Blocks.of(weight).split(weight.array())[0].astype(np.float64),
                 moments[weight][0],
                 columns_of(weight, layer.groups),
+                moments[weight][2],
             )
             for weight in layer.readers
         ]
@@ -109,8 +110,8 @@ def order_channels(
         )
 
 
-def second_moments(weight: Weight, visit: Visit, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of the inputs of a layer, (inputs, inputs), central ones where a bias takes up the mean; and the mean."""
+def second_moments(weight: Weight, visit: Visit, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Of the inputs of a layer, (inputs, inputs), central ones where a bias takes up the mean; the mean; their number."""
     blocks = Blocks.of(weight)
     size = blocks.shape[2]
     second, mean, count = np.zeros((size, size)), np.zeros(size), 0
@@ -123,7 +124,7 @@ def second_moments(weight: Weight, visit: Visit, seed: int) -> tuple[np.ndarray,
         count += columns.shape[1]
     check_finite((second,), blocks.node)
     second, mean = second / count, mean / count
-    return (second - np.outer(mean, mean) if bias_of(weight) is not None else second), mean
+    return (second - np.outer(mean, mean) if bias_of(weight) is not None else second), mean, count
 
 
 def columns_of(weight: Weight, groups: Sequence[Group]) -> list[np.ndarray]:

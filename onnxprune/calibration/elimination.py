@@ -13,20 +13,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# As a fraction of the mean of H's diagonal.
+# As a fraction of the mean of H's diagonal: at least this, and more where H is of few columns for its size. With as many
+# inputs as columns, a fit of all of them would follow the columns and nothing else.
 DAMPING = 1e-3
+SPARSE_DAMPING = 0.1
 
 
 @dataclass(frozen=True)
 class Reader:
     """A layer that reads the channels: `weights` (outputs, inputs) and second moments (inputs, inputs) of its inputs.
 
-    `columns`: for each channel, the indices of the inputs that come from it.
+    `count`: of how many columns the moments are. `columns`: for each channel, the indices of the inputs that come from it.
     """
 
     weights: np.ndarray
     second: np.ndarray
     columns: Sequence[np.ndarray]
+    count: int
+
+    @property
+    def damping(self) -> float:
+        """What is added to the diagonal of H."""
+        share = max(DAMPING, SPARSE_DAMPING * len(self.second) / max(self.count, 1))
+        return share * float(np.einsum("ii->i", self.second).mean()) + float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
@@ -79,9 +88,7 @@ class _Part:
     def __init__(self, reader: Reader):
         size = len(reader.second)
         self._columns = reader.columns
-        diagonal = np.einsum("ii->i", reader.second)
-        damping = DAMPING * diagonal.mean() + np.finfo(np.float32).tiny
-        damped = reader.second + damping * np.eye(size)
+        damped = reader.second + reader.damping * np.eye(size)
         self._inverse = np.linalg.inv(damped)
         self._fitted = reader.weights.astype(np.float64)
         self._energy = max(float(((self._fitted @ damped) * self._fitted).sum()), np.finfo(np.float32).tiny)

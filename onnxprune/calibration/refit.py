@@ -21,11 +21,11 @@ from onnxprune.model.constants import constant_tensor
 from onnxprune.model.weights import Weight
 
 # Most columns (a Conv has one for each output position) of all batches; more are drawn at random.
-COLUMNS = 65_536
+COLUMNS = 16_384
 # Of all batches, every so many-th tells how much damping is right.
 HELD_OUT = 4
 # As fractions of the mean of the diagonal of X' X'^T.
-DAMPINGS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+DAMPINGS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
 @dataclass

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from onnxprune.calibration.channel_scan import Layer, fits, like, measure_channels, order_channels, readers_of
 from onnxprune.calibration.corrections import bias_of, correct_norm
-from onnxprune.calibration.refit import norm_behind, refit, residual_of
+from onnxprune.calibration.refit import HELD_OUT, norm_behind, refit, residual_of
 from onnxprune.calibration.walk import Visit, walk
 from onnxprune.job.calibrated import Calibration
 from onnxprune.model.blocks import Blocks
@@ -26,7 +26,7 @@ from onnxprune.pruning.channel_allocation import Curve
 from onnxprune.surgery import UnitGroups, zero_units
 
 # Samples on which the outputs are measured without some channels of a layer.
-SCAN_SAMPLES = 128
+SCAN_SAMPLES = 48
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,16 @@ def study(
         for members in layers
     ]
     orders = [np.argsort(norms[members], kind="stable") for members in layers]
-    order_channels(model, calibration.data, found, config.seed, None if greedy else orders)
+    # Samples that layers were fitted to would say that nothing is lost.
+    samples = np.arange(len(calibration.data))
+    held = samples[HELD_OUT - 1 :: HELD_OUT][:SCAN_SAMPLES] if scan else samples[:0]
+    order_channels(
+        model,
+        calibration.data.at(np.setdiff1d(samples, held)),
+        found,
+        config.seed,
+        None if greedy else orders,
+    )
     importance = norms.copy()
     for layer, members in zip(found, layers, strict=True):
         if layer.elimination is None:
@@ -81,14 +90,13 @@ def study(
         importance[members[order]] = errors * (1 + 1e-9 * np.arange(len(order)))
     curves: list[Curve] = [()] * len(layers)
     if scan:
-        samples = calibration.data.at(slice(0, SCAN_SAMPLES))
         members_of = {id(layer): members for layer, members in zip(found, layers, strict=True)}
 
         def zeroed(layer: Layer, count: int) -> dict[ir.Value, ir.TensorProtocol]:
             members = members_of[id(layer)]
             return _zeroed(model, groups, members[np.argsort(norms[members], kind="stable")[:count]])
 
-        for number, curve in measure_channels(model, samples, found, zeroed):
+        for number, curve in measure_channels(model, calibration.data.at(held), found, zeroed):
             curves[number] = curve
     return Findings(importance, curves, sum(not layer.readers for layer in found))
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from onnxprune.calibration.elimination import DAMPING, Reader, eliminate
+from onnxprune.calibration.elimination import Reader, eliminate
 from onnxprune.calibration.refit import Sums, fitted
 
 
@@ -21,7 +21,7 @@ def moments(inputs: int, seed: int) -> np.ndarray:
 
 def error_without(reader: Reader, gone: list[int]) -> float:
     """The least error of a layer that reads all channels but these, relative to the energy of its outputs."""
-    second = reader.second + DAMPING * np.mean(np.diag(reader.second)) * np.eye(len(reader.second))
+    second = reader.second + reader.damping * np.eye(len(reader.second))
     kept = np.setdiff1d(np.arange(len(second)), np.concatenate([reader.columns[index] for index in gone]))
     fit = np.zeros_like(reader.weights)
     fit[:, kept] = np.linalg.solve(second[np.ix_(kept, kept)], (reader.weights @ second[:, kept]).T).T
@@ -35,7 +35,7 @@ def test_each_time_the_channel_goes_without_which_all_readers_miss_least(widths:
     ends = np.cumsum((0, *widths))
     columns = [np.arange(start, end) for start, end in pairwise(ends)]
     readers = [
-        Reader(rng.standard_normal((outputs, ends[-1])), moments(int(ends[-1]), outputs), columns)
+        Reader(rng.standard_normal((outputs, ends[-1])), moments(int(ends[-1]), outputs), columns, 400)
         for outputs in (4, 9)
     ]
     found = eliminate(readers, 4, [2, 4])
