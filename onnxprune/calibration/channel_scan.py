@@ -111,7 +111,7 @@ def order_channels(
 
 
 def second_moments(weight: Weight, visit: Visit, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Of the inputs of a layer, (inputs, inputs), central ones where a bias takes up the mean; the mean; their number."""
+    """Of the inputs of a layer, (inputs, inputs), central ones where a bias takes up the mean; the mean; the count."""
     blocks = Blocks.of(weight)
     size = blocks.shape[2]
     second, mean, count = np.zeros((size, size)), np.zeros(size), 0

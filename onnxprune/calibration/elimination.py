@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# As a fraction of the mean of H's diagonal: at least this, and more where H is of few columns for its size. With as many
-# inputs as columns, a fit of all of them would follow the columns and nothing else.
+# As a fraction of the mean of H's diagonal: at least this, and more where H is of few columns for its size. With as
+# many inputs as columns, a fit would follow the columns and nothing else: MobileNetV2 at 1.3x had 86 % error.
 DAMPING = 1e-3
 SPARSE_DAMPING = 0.1
 
@@ -23,7 +23,8 @@ SPARSE_DAMPING = 0.1
 class Reader:
     """A layer that reads the channels: `weights` (outputs, inputs) and second moments (inputs, inputs) of its inputs.
 
-    `count`: of how many columns the moments are. `columns`: for each channel, the indices of the inputs that come from it.
+    `columns`: for each channel, the indices of the inputs that come from it. `count`: of how many columns the moments
+    are.
     """
 
     weights: np.ndarray
