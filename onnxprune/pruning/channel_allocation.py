@@ -36,6 +36,11 @@ class Remaining:
         """All of weights of these shapes."""
         return cls(costs, {name: list(shape) for name, shape in shapes.items()}, {})
 
+    def copy(self) -> Remaining:
+        """The same, to go on from."""
+        kept = {name: list(shape) for name, shape in self.kept.items()}
+        return Remaining(self.costs, kept, {at: mask.copy() for at, mask in self.gone.items()})
+
     def cost(self) -> float:
         """The cost of all that is left."""
         return sum(self.costs[name] * float(np.prod(shape)) for name, shape in self.kept.items())
@@ -86,6 +91,7 @@ def cheapest(
     `allowed`: the numbers that each layer may lose, ascending from those that it has lost already in `remaining`.
     """
     hulls = [_hull(curve) for curve in curves]
+    whole = remaining.copy()
     at = [0] * len(layers)
 
     def removed(number: int, to: int) -> list[Group]:
@@ -108,7 +114,26 @@ def cheapest(
         _, number, to = best
         remaining.remove(removed(number, to))
         at[number] = to
+
+    def cost(places: Sequence[int]) -> float:
+        left = whole.copy()
+        for number, place in enumerate(places):
+            counts = allowed[number]
+            left.remove([groups[index] for index in layers[number].members[counts[0] : counts[place]]])
+        return left.cost()
+
+    # The last step may have gone too far: what costs most comes back.
+    for number in sorted(
+        range(len(layers)), key=lambda number: -_last_price(hulls[number], allowed[number], at[number])
+    ):
+        while at[number] and cost([*at[:number], at[number] - 1, *at[number + 1 :]]) <= target:
+            at[number] -= 1
     return [counts[place] for counts, place in zip(allowed, at, strict=True)]
+
+
+def _last_price(hull: Callable[[int], float], counts: Sequence[int], at: int) -> float:
+    """The deviation that the last channels of a layer made."""
+    return hull(counts[at]) - hull(counts[at - 1]) if at else 0.0
 
 
 def _next(counts: Sequence[int], at: int, members: int) -> int | None:
