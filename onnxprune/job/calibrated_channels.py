@@ -123,11 +123,14 @@ def study(
 
 def _split(data: Batch) -> tuple[Batch, Batch]:
     """Samples to fit layers to, and others on which the outputs are compared."""
-    samples = np.arange(len(data))
-    held = samples[HELD_OUT - 1 :: HELD_OUT][:SCAN_SAMPLES]
-    if not len(held):
+    # Where the model fixes the size of a batch, whole ones.
+    size = data.axes.size or 1
+    batches = np.arange(len(data)) // size
+    held = np.unique(batches)[HELD_OUT - 1 :: HELD_OUT][: max(1, SCAN_SAMPLES // size)]
+    apart = np.isin(batches, held)
+    if len(data) // size <= HELD_OUT:
         return data, data
-    return data.at(np.setdiff1d(samples, held)), data.at(held)
+    return data.take(np.flatnonzero(~apart)), data.take(np.flatnonzero(apart))
 
 
 def try_out(

@@ -101,3 +101,50 @@ def test_a_layer_that_is_excluded_keeps_its_channels_and_its_values():
 def test_wanda_is_not_for_channels():
     with pytest.raises(SettingError, match="single weights"):
         channels(criterion="wanda")
+
+
+def test_a_norm_behind_a_layer_without_bias_takes_up_what_the_fit_leaves():
+    weights = {
+        "w1": normal(12, 3, 3, 3, seed=1) / 4,
+        "w2": normal(6, 12, 3, 3, seed=2) / 8,
+        "fc": normal(6, 5, seed=3),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["a"], pads=[1, 1, 1, 1]),
+        helper.make_node("BatchNormalization", ["a", "s1", "b1", "m1", "v1"], ["b"]),
+        helper.make_node("Relu", ["b"], ["r"]),
+        helper.make_node("Conv", ["r", "w2"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("BatchNormalization", ["c", "s2", "b2", "m2", "v2"], ["d"]),
+        helper.make_node("Relu", ["d"], ["e"]),
+        helper.make_node("GlobalAveragePool", ["e"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("MatMul", ["f", "fc"], ["y"]),
+    ]
+    for number, size in ((1, 12), (2, 6)):
+        weights |= {
+            f"s{number}": np.ones(size, np.float32),
+            f"b{number}": normal(size, seed=number) / 2,
+            f"m{number}": normal(size, seed=number + 5) / 4,
+            f"v{number}": np.full(size, 0.5, np.float32),
+        }
+    model = model_of(nodes, [floats("x", "N", 3, 8, 8)], [floats("y", "N", 5)], weights)
+    found = [
+        onnxprune.prune(model, rate=0.3, pattern="channel", eval_data=TEST, exclude="fc", **settings)
+        for settings in ({}, {"calibration_data": CALIBRATION})
+    ]
+    assert deviation(found[1]) < 0.3 * deviation(found[0])
+
+
+@pytest.mark.parametrize("count", [1, 3, 11])
+def test_few_inputs_are_enough_to_run(count):
+    report = channels(0.2, calibration_data={"x": CALIBRATION["x"][:count]}).report
+    assert report.pruned.parameters < report.baseline.parameters
+
+
+def test_a_model_of_a_fixed_batch_is_calibrated_in_whole_batches():
+    model = redundant()
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 4
+    settings = {"calibration_data": CALIBRATION, "eval_data": TEST}
+    report = onnxprune.prune(model, rate=0.2, pattern="channel", **settings).report
+    assert report.pruned.parameters < report.baseline.parameters
