@@ -120,6 +120,11 @@ def choose_channels(
             return settled[number]
         return layers[number].rounded(count, round_to, min_channels)
 
+    def distance(found: Choice) -> tuple[bool, float]:
+        """How far from the target; more than a budget is farther than anything less."""
+        over = found.kept + least - target
+        return budget is not None and over > 0, abs(over)
+
     if allocation == "sensitivity":
         numbers = [
             sorted({allowed(number, count) for count in range(most[number] + 1)})
@@ -127,12 +132,13 @@ def choose_channels(
         ]
         remaining = Remaining.of(shapes, costs)
         remaining.remove([groups[index] for index in _chosen(layers, [counts[0] for counts in numbers])])
-        return choice(cheapest(layers, groups, remaining, curves, numbers, target))
-
-    def distance(found: Choice) -> tuple[bool, float]:
-        """How far from the target; more than a budget is farther than anything less."""
-        over = found.kept + least - target
-        return budget is not None and over > 0, abs(over)
+        of_each = cheapest(layers, groups, remaining, curves, numbers, target)
+        found = [choice(of_each)]
+        for number, options in enumerate(numbers if budget is None else ()):
+            # A rate may be missed on both sides: a few channels of a small layer can be much of it.
+            fewer = options[max(options.index(of_each[number]) - 1, 0)]
+            found.append(choice([*of_each[:number], fewer, *of_each[number + 1 :]]))
+        return min(found, key=distance)
 
     ranks = _ranks(layers, allocation)
     thresholds = np.unique(np.concatenate([*ranks, np.zeros(1)]))
