@@ -43,11 +43,12 @@ class Work:
     costs: Mapping[str, int]
     sizes: Mapping[str, int]
 
-    def budget(self, step: PruningStep) -> Budget:
-        """What may be left of the weights in `costs` after a step."""
+    def budget(self, step: PruningStep, excluded: Collection[str]) -> Budget:
+        """What may be left of the weights in `costs` after a step; those in `excluded` are left whatever is chosen."""
         share = 1 - step.rate(1 - self.share)
-        fixed = self.total - sum(self.costs.values())
-        elements = {name: cost / max(self.sizes[name], 1) for name, cost in self.costs.items()}
+        costs = {name: cost for name, cost in self.costs.items() if name not in excluded}
+        fixed = self.total - sum(costs.values())
+        elements = {name: cost / max(self.sizes[name], 1) for name, cost in costs.items()}
         return Budget(share * self.total - fixed, elements)
 
 
@@ -112,7 +113,7 @@ class ChannelPruning:
             own_rates={at: step.rate(rate) for at, rate in self._own_rates.items()},
             exclude=self._excluded,
             importance=norms if findings is None else findings.importance,
-            budget=None if self._work is None else self._work.budget(step),
+            budget=None if self._work is None else self._work.budget(step, self._excluded),
         )
         if findings is None or config.allocation != "sensitivity":
             self._last = choose()
@@ -183,7 +184,7 @@ class ChannelPruning:
     def _on_budget(self, choice: Choice) -> Iterator[str]:
         work = self._work
         assert work is not None
-        most = work.budget(ONE_SHOT).most
+        most = work.budget(ONE_SHOT, self._excluded).most
         left = choice.kept + choice.least
         if left > most + ROUNDING * work.total:
             share = work.share + (left - most) / work.total

@@ -148,3 +148,26 @@ def test_a_model_of_a_fixed_batch_is_calibrated_in_whole_batches():
     settings = {"calibration_data": CALIBRATION, "eval_data": TEST}
     report = onnxprune.prune(model, rate=0.2, pattern="channel", **settings).report
     assert report.pruned.parameters < report.baseline.parameters
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_flops_count_layers_that_are_excluded(calibrated):
+    settings = {} if calibrated else {"calibration_data": None}
+    report = channels(None, flops=0.8, exclude=["fc"], **settings).report
+    assert 0.7 * report.baseline.multiply_adds < report.pruned.multiply_adds
+    assert report.pruned.multiply_adds <= 0.8 * report.baseline.multiply_adds
+
+
+def test_flops_out_of_reach_are_told_with_what_would_help():
+    result = channels(None, flops=0.01)
+    assert any(
+        "more than --flops 0.01 asks for: give a higher --max-channel" in note for note in result.report.notes
+    )
+
+
+def test_flops_for_channels_hold_through_a_fine_tuning():
+    data = {"x": CALIBRATION["x"], "labels": np.arange(60) % 5}
+    report = onnxprune.prune(redundant(), flops=0.6, pattern="channel", data=data, epochs=1).report
+    assert report.settings["criterion"] == "magnitude"
+    assert 0.45 * report.baseline.multiply_adds < report.pruned.multiply_adds
+    assert report.pruned.multiply_adds <= 0.6 * report.baseline.multiply_adds
