@@ -28,7 +28,7 @@ SHORTFALL = 0.02
 NAMES_SHOWN = 8
 # A layer's deviation, measured alone, is weighed by its number of readers to these powers, and the outputs tell which
 # is right: channels of a residual stream cost more than they seem to once other layers are pruned too. ResNet-20 at
-# half of its multiply-adds has 16.4 % error without, and 14.4 % with them.
+# half of its multiply-adds, from 384 inputs, has 16.4 % error at a power of 0 and 14.4 % at 0.25 (2,000 test images).
 POWERS = (0.0, 0.125, 0.3)
 # Of the multiply-adds, in floating point.
 ROUNDING = 1e-9
