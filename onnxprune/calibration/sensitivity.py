@@ -131,11 +131,8 @@ def _deviation(
         given = dict(arrays)
         for segment in (head, tail):
             given |= segment.run(given)
-        for value, whole in expected.items():
-            for old, new in zip(arrays_of(whole), arrays_of(given[value]), strict=False):
-                if old.dtype.kind == "f":
-                    moved += _square(new - old) if new.shape == old.shape else np.inf
-                    size += _square(old)
+        squares = squares_of(expected, given)
+        moved, size = moved + squares[0], size + squares[1]
         axis = None
         if truth is not None and truth.dtype.kind != "f" and isinstance(given.get(scored), np.ndarray):
             axis = class_axis(given[scored].shape, truth.shape)
@@ -143,14 +140,32 @@ def _deviation(
             # Negative classes are positions to ignore.
             wrong += int(((given[scored].argmax(axis) != truth) & (truth >= 0)).sum())
             total += int((truth >= 0).sum())
+    return Deviation(relative(moved, size, next(iter(dense[0]))), wrong / total if total else None)
+
+
+def squares_of(expected: Mapping[ir.Value, Any], given: Mapping[ir.Value, Any]) -> tuple[float, float]:
+    """|y - y0|^2 and |y0|^2 of the expected values of a batch."""
+    moved = size = 0.0
+    for value, whole in expected.items():
+        for old, new in zip(arrays_of(whole), arrays_of(given[value]), strict=False):
+            if old.dtype.kind == "f":
+                moved += _square(new - old) if new.shape == old.shape else np.inf
+                size += _square(old)
+    return moved, size
+
+
+def relative(moved: float, size: float, output: ir.Value) -> float:
+    """|y - y0|^2 / |y0|^2, at most `LARGEST`.
+
+    Raises:
+        NotFiniteError: y0 is not finite.
+    """
     if not np.isfinite(size):
-        name = next(iter(dense[0])).name
         raise NotFiniteError(
-            f"output {name!r} of the input model is not finite on the data, so its deviation says nothing: give data "
-            "on which it is"
+            f"output {output.name!r} of the input model is not finite on the data, so its deviation says nothing: give "
+            "data on which it is"
         )
-    deviation = float(np.nan_to_num(moved / size if size else 0.0, nan=LARGEST, posinf=LARGEST))
-    return Deviation(deviation, wrong / total if total else None)
+    return float(np.nan_to_num(moved / size if size else 0.0, nan=LARGEST, posinf=LARGEST))
 
 
 def _square(array: np.ndarray) -> float:

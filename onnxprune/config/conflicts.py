@@ -13,7 +13,8 @@ from onnxprune.config.quantization import QOPERATOR, UINT8, QuantizationSettings
 from onnxprune.config.training import CheckpointSettings, LossSettings, ScheduleSettings, TrainingSettings
 from onnxprune.config.workers import IN_TURN, WorkerSettings
 
-CHANNEL_ALLOCATIONS = (AUTO, "uniform", "global")
+CHANNEL_ALLOCATIONS = (AUTO, "uniform", "global", "sensitivity")
+THRESHOLD_ALLOCATIONS = (AUTO, "uniform", "global")
 # Schedules that let single weights return.
 REGROWING = ("prune-and-regrow", "rigl", "ac-dc")
 # Schedules whose pruning steps are far apart.
@@ -106,9 +107,14 @@ def _channels(pruning: PruningSettings, schedule: ScheduleSettings, output: Outp
         "--pattern channel cannot be combined with --selection probability: remove one",
     )
     yield (
-        pruning.allocation not in CHANNEL_ALLOCATIONS and (channel or pruning.std_threshold is not None),
-        f"--allocation {pruning.allocation} cannot be combined with --std-threshold or --pattern channel: use "
-        "--allocation uniform or global",
+        channel and pruning.allocation not in CHANNEL_ALLOCATIONS,
+        f"--allocation {pruning.allocation} cannot be combined with --pattern channel: use --allocation uniform, "
+        "global or sensitivity",
+    )
+    yield (
+        pruning.std_threshold is not None and pruning.allocation not in THRESHOLD_ALLOCATIONS,
+        f"--allocation {pruning.allocation} cannot be combined with --std-threshold: use --allocation uniform or "
+        "global",
     )
 
 
@@ -159,8 +165,12 @@ def _schedules(pruning: PruningSettings, schedule: ScheduleSettings, training: T
 def _budgets(pruning: PruningSettings, output: OutputSettings) -> Rules:
     budgeted = pruning.flops is not None or pruning.bytes is not None
     yield (
-        budgeted and pruning.pattern in ("2:4", "channel"),
-        f"--flops and --bytes cannot be combined with --pattern {pruning.pattern}: give --rate instead",
+        budgeted and pruning.pattern == "2:4",
+        "--flops and --bytes cannot be combined with --pattern 2:4: give --rate instead",
+    )
+    yield (
+        pruning.bytes is not None and pruning.pattern == "channel",
+        "--bytes cannot be combined with --pattern channel: give --rate or --flops instead",
     )
     yield (
         pruning.bytes is not None and output.format == "dense",

@@ -54,7 +54,8 @@ class PruningSettings:
         "How the rate is distributed over the layers: the same rate for each layer (uniform) or for each output "
         "(per-output); one threshold for all layers (global), or one in units of each layer's standard deviation "
         "(std); by layer shape (erk, Evci et al. 2020); or by how far pruning a layer moves the outputs (sensitivity). "
-        "Auto is what does best in short trainings, or erk without --data.",
+        "Auto is what does best in short trainings; without --data it is erk, or for channels sensitivity if there are "
+        "calibration inputs, else uniform.",
         choices=ALLOCATIONS,
         common="Distribution of the rate over the layers",
     )

@@ -11,6 +11,7 @@ from onnxprune.calibration.sensitivity import measure
 from onnxprune.calibration.walk import affordable
 from onnxprune.config.settings import PruneConfig
 from onnxprune.job.calibrated import Calibration
+from onnxprune.job.channels import Work
 from onnxprune.job.inputs import JobData, sample_shapes
 from onnxprune.job.pruner import make_pruner
 from onnxprune.job.requirements import is_calibrated
@@ -51,16 +52,22 @@ def make_plan(
     """
     curves = sensitivity_curves(model, weights, data, config)
     calibration = None
-    if is_calibrated(config) and data.calibration is not None:
+    scans_channels = config.pattern == "channel" and config.allocation == "sensitivity"
+    if (is_calibrated(config) or scans_channels) and data.calibration is not None:
         calibration = Calibration.of(model, data.calibration, config)
-    costs: dict[str, int] | None = None
+    costs: dict[str, int] = {}
+    work = None
     if config.flops is not None:
         costs = weight_multiply_adds(weights, multiply_adds(model, sample_shapes(data.test)))
+    if config.flops is not None and config.pattern == "channel":
+        sizes = {weight.name: weight.size for weight in weights}
+        work = Work(config.flops, dense.multiply_adds, costs, sizes)
+    elif config.flops is not None:
         budget = budget_of_multiply_adds(weights, config.flops, costs, dense.multiply_adds)
         config = within_budget(weights, config, budget, curves, costs)
     elif config.bytes is not None:
         config = replace(config, rate=rate_of_bytes(model, weights, config, curves, dense.bytes), bytes=None)
-    pruner = make_pruner(model, weights, config, calibration, curves, costs)
+    pruner = make_pruner(model, weights, config, calibration, curves, costs or None, work)
     uncalibrated = [] if calibration is None else calibration.uncalibrated(pruner.weights)
     return Plan(pruner, curves, tuple(weight.name for weight in uncalibrated))
 
@@ -69,7 +76,7 @@ def sensitivity_curves(
     model: ir.Model, weights: tuple[Weight, ...], data: JobData, config: PruneConfig
 ) -> Curves | None:
     """How far pruning one weight at a time moves the outputs; None unless the allocation is by sensitivity."""
-    if config.allocation != "sensitivity" or data.calibration is None:
+    if config.allocation != "sensitivity" or data.calibration is None or config.pattern == "channel":
         return None
     some = data.calibration.take(slice(0, affordable(model, data.calibration, SENSITIVITY_SAMPLES))).read()
     # With --flops or --bytes the rate is not known yet.

@@ -12,7 +12,7 @@ from onnxprune.config.declare import AUTO
 from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import ModelFileError, NothingToPruneError
 from onnxprune.job.calibrated import Calibration, prune_by_magnitude
-from onnxprune.job.channels import ChannelPruning
+from onnxprune.job.channels import ChannelPruning, Work
 from onnxprune.job.requirements import is_calibrated
 from onnxprune.model.weights import Weight, Weights, find_weights
 from onnxprune.pruning.allocation import Pool, allocate, included
@@ -57,11 +57,13 @@ def make_pruner(
     calibration: Calibration | None = None,
     curves: Mapping[str, Curve] | None = None,
     costs: Mapping[str, float] | None = None,
+    work: Work | None = None,
 ) -> Pruner:
     """The pruner for the settings.
 
     `calibration`: the inputs of the layers, for settings that need them. `curves`: the sensitivity of each weight.
-    `costs`: the cost of each weight that the rate is a fraction of; by default its number of elements.
+    `costs`: the cost of each weight that the rate is a fraction of; by default its number of elements. `work`: what
+    channels may leave of the multiply-adds.
 
     Raises:
         SelectorError: a selector matches nothing.
@@ -69,8 +71,8 @@ def make_pruner(
     """
     needs = find_criterion(config.criterion).needs
     if config.pattern == "channel":
-        channels = ChannelPruning(model, weights, config)
-        return Pruner(channels.prune, (), needs, notes=channels.notes)
+        channels = ChannelPruning(model, weights, config, calibration, work)
+        return Pruner(channels.prune, (), needs, is_calibrated(config), channels.notes)
     pools = allocate(weights, config, curves, costs)
     return Pruner(
         partial(_prune_weights, pools, config, calibration),

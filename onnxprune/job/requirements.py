@@ -102,7 +102,13 @@ def _calibrated(config: PruneConfig) -> Iterator[tuple[bool, str]]:
         "synthetic), or --data to fine-tune as well",
     )
     yield (
-        calibrated and config.pattern in (*BLOCKS, "channel"),
+        config.pattern == "channel"
+        and (config.bias_correction or config.norm_correction)
+        and not (config.reconstruct or find_criterion(config.criterion).solve),
+        "--bias-correction and --norm-correction are parts of --reconstruct with --pattern channel: give --reconstruct",
+    )
+    yield (
+        calibrated and config.pattern in BLOCKS,
         f"{measured} are for single weights, not for --pattern {config.pattern}: remove one",
     )
     yield (

@@ -85,6 +85,16 @@ class Blocks:
         columns = self._operand_columns(data)
         return columns[:, :, _some(columns.shape[2], most, seed)]
 
+    def output_columns(self, output: np.ndarray, most: int, seed: int) -> np.ndarray:
+        """The outputs of the maps, (groups, outputs, columns), at the columns that `columns` draws of the inputs.
+
+        `output` has the shape of the node's output; the weight is the second operand, and not batched.
+        """
+        axis = 1 if self.node.op_type == "Conv" else -1
+        rows = np.moveaxis(output, axis, -1).reshape(-1, output.shape[axis])
+        drawn = rows[_some(len(rows), most, seed)]
+        return drawn.reshape(len(drawn), *self.shape[:2]).transpose(1, 2, 0)
+
     def square_sums(self, batches: Sequence[np.ndarray]) -> np.ndarray:
         """The sum of squares of each input over all columns of all batches: float64 (groups, inputs)."""
         if self.node.op_type == "Conv":

@@ -7,13 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Group = Mapping[tuple[str, int], np.ndarray]
-"""Coupled channels: the positions of the group, by name and axis of each weight."""
-
+from onnxprune.pruning.channel_allocation import Curve, Group, Remaining, cheapest
 
 TIE_BREAK = 1e-9  # smaller than one group as a fraction of any layer
 ROUNDING = 1e-9  # of a number of groups
 NEAR = 0.01  # as a fraction of all elements: a rate as close as this is accepted
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The weights that remain cost at most `most`; `costs`: of one element of each weight, by name (others: none)."""
+
+    most: float
+    costs: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -22,13 +28,15 @@ class Choice:
 
     `stuck`: the number of elements of each weight, by name, that no group can remove; only of weights that have some.
     `full`: the number of layers that have lost as much as `max_rate` allows.
+    `least`: what no group can remove, beside `total`. With a budget, these are costs.
     """
 
     chosen: np.ndarray
-    kept: int
-    total: int
+    kept: float
+    total: float
     stuck: Mapping[str, int]
     full: int
+    least: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -49,67 +57,96 @@ def choose_channels(
     own_rates: Mapping[tuple[str, int], float] | None = None,
     exclude: Collection[str] = (),
     scores: Mapping[str, np.ndarray] | None = None,
+    importance: np.ndarray | None = None,
+    curves: Sequence[Curve] = (),
+    budget: Budget | None = None,
 ) -> Choice:
     """The least important groups that together hold the fraction `rate` of all elements that groups can remove.
 
     A layer is all groups with the same axes of the same weights. Allocation "uniform" removes the same fraction of the
-    groups of each layer, "global" the least important of all, after dividing importances by their mean in the layer. A
-    pruned layer keeps a multiple of `round_to` channels, and at least `min_channels`; a layer with fewer loses none. No
-    layer loses more than the fraction `max_rate` of its channels, whatever that does to the rate.
+    groups of each layer, "global" the least important of all, after dividing importances by their mean in the layer,
+    "sensitivity" those that move the outputs least for what they save, by the `curves` of the layers (of `layers_of`).
+    A pruned layer keeps a multiple of `round_to` channels, and at least `min_channels`; a layer with fewer loses none.
+    No layer loses more than the fraction `max_rate` of its channels, whatever that does to the rate.
     `own_rates`: the fraction of the channels that the layers on an axis of a weight lose; they and their elements do
     not count towards the rate. Weights in `exclude` are not pruned and do not count either.
     `scores` replace the values of the weights, by name and in their shapes: weight * gradient gives first-order Taylor
-    importance (Molchanov et al. 2019).
+    importance (Molchanov et al. 2019). `importance` of each group replaces norms. `budget`: instead of the rate.
     """
     excluded = set(exclude)
-    usable = [index for index, group in enumerate(groups) if not any(name in excluded for name, _ in group)]
     shapes = {name: array.shape for name, array in weights.items() if name not in excluded}
-    importance = group_importance(groups, weights if scores is None else scores, norm)
+    if importance is None:
+        importance = group_importance(groups, weights if scores is None else scores, norm)
+    usable = _usable(groups, excluded)
     overlaps = _overlaps(groups, usable)
-    layers = [_Layer(groups, members, importance, overlaps) for members in _by_layer(groups, usable)]
+    layers = [_Layer(groups, members, importance, overlaps) for members in layers_of(groups, excluded)]
     settled = {
         index: layer.rounded(layer.share(own), round_to, min_channels)
         for index, layer in enumerate(layers)
         if (own := layer.own_rate(own_rates or {})) is not None
     }
-    ranks = _ranks(layers, allocation)
-    thresholds = np.unique(np.concatenate([*ranks, np.zeros(1)]))
     most = [layer.share(max_rate) for layer in layers]
-    caps = list(most)
+    costs = (
+        dict.fromkeys(shapes, 1.0)
+        if budget is None
+        else {name: budget.costs.get(name, 0.0) for name in shapes}
+    )
 
-    def counts(index: int) -> list[int]:
-        return [
-            settled[number]
-            if number in settled
-            else layer.rounded(
-                min(caps[number], int(np.searchsorted(ranks[number], thresholds[index], side="right"))),
-                round_to,
-                min_channels,
-            )
-            for number, layer in enumerate(layers)
-        ]
-
-    def kept(of_each: Sequence[int]) -> int:
-        return sum(_kept(groups, _chosen(layers, of_each), shapes).values())
+    def kept(of_each: Sequence[int]) -> float:
+        left = _kept(groups, _chosen(layers, of_each), shapes)
+        return sum(costs[name] * count for name, count in left.items())
 
     start = kept([settled.get(number, 0) for number in range(len(layers))])
     least = kept([settled.get(number, len(layer.members)) for number, layer in enumerate(layers)])
-    target = start - (start - least) * rate
+    target = start - (start - least) * rate if budget is None else budget.most
     stuck = _kept(groups, np.array(usable, np.int64), shapes)
 
-    def choice(of_each: list[int]) -> Choice:
+    def choice(of_each: Sequence[int]) -> Choice:
         full = sum(
             number not in settled and count == most[number] < len(layers[number].members) - 1
             for number, count in enumerate(of_each)
         )
-        chosen = _chosen(layers, of_each)
         return Choice(
-            chosen,
-            sum(_kept(groups, chosen, shapes).values()) - least,
+            _chosen(layers, of_each),
+            kept(of_each) - least,
             start - least,
             {name: count for name, count in stuck.items() if count},
             full,
+            least,
         )
+
+    def allowed(number: int, count: int) -> int:
+        if number in settled:
+            return settled[number]
+        return layers[number].rounded(count, round_to, min_channels)
+
+    def distance(found: Choice) -> tuple[bool, float]:
+        """How far from the target; more than a budget is farther than anything less."""
+        over = found.kept + least - target
+        return budget is not None and over > 0, abs(over)
+
+    if allocation == "sensitivity":
+        numbers = [
+            sorted({allowed(number, count) for count in range(most[number] + 1)})
+            for number in range(len(layers))
+        ]
+        remaining = Remaining.of(shapes, costs)
+        remaining.remove([groups[index] for index in _chosen(layers, [counts[0] for counts in numbers])])
+        of_each = cheapest(layers, groups, remaining, curves, numbers, target)
+        found = [choice(of_each)]
+        for number, options in enumerate(numbers if budget is None else ()):
+            # A rate may be missed on both sides: a few channels of a small layer can be much of it.
+            fewer = options[max(options.index(of_each[number]) - 1, 0)]
+            found.append(choice([*of_each[:number], fewer, *of_each[number + 1 :]]))
+        return min(found, key=distance)
+
+    ranks = _ranks(layers, allocation)
+    thresholds = np.unique(np.concatenate([*ranks, np.zeros(1)]))
+    caps = list(most)
+
+    def counts(index: int) -> list[int]:
+        under = (int(np.searchsorted(rank, thresholds[index], side="right")) for rank in ranks)
+        return [allowed(number, min(caps[number], count)) for number, count in enumerate(under)]
 
     best = choice([settled.get(number, 0) for number in range(len(layers))])
     while True:
@@ -119,9 +156,9 @@ def choose_channels(
             reached = kept(counts(middle)) <= target
             low, high = (low, middle) if reached else (middle + 1, high)
         short, over = counts(max(low - 1, 0)), counts(low)
-        best = min(best, choice(short), choice(over), key=lambda found: abs(found.kept + least - target))
+        best = min(best, choice(short), choice(over), key=distance)
         coarse = [index for index, count in enumerate(over) if count > short[index]]
-        if not coarse or abs(best.kept + least - target) <= NEAR * best.total or kept(over) > target:
+        if not coarse or distance(best) <= (False, NEAR * best.total) or kept(over) > target:
             return best
         # The layers whose next groups overshoot the rate are capped, and the search continues with the others.
         for index in coarse:
@@ -189,9 +226,15 @@ class _Layer:
         return 0
 
 
-def _by_layer(groups: Sequence[Group], usable: Sequence[int]) -> list[np.ndarray]:
+def _usable(groups: Sequence[Group], excluded: Collection[str]) -> list[int]:
+    """The groups without positions in excluded weights."""
+    return [index for index, group in enumerate(groups) if not any(name in excluded for name, _ in group)]
+
+
+def layers_of(groups: Sequence[Group], exclude: Collection[str] = ()) -> list[np.ndarray]:
+    """The indices of the groups of each layer, without those that touch weights in `exclude`."""
     layers: dict[frozenset, list[int]] = {}
-    for index in usable:
+    for index in _usable(groups, exclude):
         key = frozenset((at, len(positions)) for at, positions in groups[index].items())
         layers.setdefault(key, []).append(index)
     return [np.array(members) for members in layers.values()]

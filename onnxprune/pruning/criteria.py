@@ -85,6 +85,7 @@ CRITERIA: Mapping[str, Criterion] = {
         "least error of the layer outputs, with an update of the remaining weights, as in OBS and SparseGPT",
         _absolute,
         needs="inputs",
+        channel_norm="l2",
         solve=second_order,
     ),
     "taylor": Criterion(

@@ -96,7 +96,7 @@ STSB = (
     "spearman",
 )
 RECORDS = (0.99, 1 - 1 / 280)
-# Half of the weights; --flops does not go with channels.
+# Half of the weights.
 HALF_OF_THE_CHANNELS: Words = ("--pattern", "channel", "--rate", "0.5")
 
 NETWORKS = {

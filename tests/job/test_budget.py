@@ -76,7 +76,8 @@ def test_a_budget_out_of_reach_or_in_conflict_is_refused():
         ({"bytes": 1000}, "cannot be reached"),
         ({"bytes": "small"}, "500k"),
         ({"flops": 0.2, "rate": 0.5}, "give exactly one of"),
-        ({"flops": 0.2, "pattern": "channel"}, "--pattern channel"),
+        ({"flops": 0.2, "pattern": "2:4"}, "--pattern 2:4"),
+        ({"bytes": "10k", "pattern": "channel"}, "--pattern channel"),
         ({"bytes": "1M", "format": "dense"}, "--format dense"),
     ):
         with pytest.raises(SettingError, match=words):

@@ -148,10 +148,18 @@ def test_few_inputs_without_labels_fit_the_layers():
 
 
 @pytest.mark.rehearses
+def test_few_inputs_without_labels_fit_the_layers_that_lose_channels():
+    rows = np.random.default_rng(0).standard_normal((64, 8)).astype(np.float32)
+    for settings in ({"calibration_data": {"x": rows}}, {"data": {"x": rows}, "epochs": 1}):
+        found = onnxprune.prune(mlp(), rate=0.3, pattern="channel", **settings).report.settings
+        names = ("criterion", "schedule", "allocation")
+        assert [found[name] for name in names] == ["second-order", "one-shot", "sensitivity"]
+
+
+@pytest.mark.rehearses
 @pytest.mark.parametrize(
     "settings",
     [
-        {"pattern": "channel"},
         {"pattern": "1x4"},
         {"selection": "probability"},
         {"schedule": "gradual"},

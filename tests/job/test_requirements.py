@@ -39,7 +39,7 @@ from onnxprune.job.requirements import check_requirements
         ({"criterion": "l1"}, "--criterion l1 is for channels: give --pattern channel"),
         (
             {"criterion": "wanda", "pattern": "channel", "calibration_data": {}},
-            "use one of auto, magnitude, l1, taylor with --pattern channel",
+            "use one of auto, magnitude, l1, second-order, taylor with --pattern channel",
         ),
         ({"criterion": "second-order", "pattern": "4x1", "calibration_data": {}}, "not for --pattern 4x1"),
         ({"reconstruct": True, "schedule": "gradual", "data": {}}, "use --schedule one-shot or iterative"),

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from onnxprune.pruning.channels import Choice, choose_channels, group_importance
+from onnxprune.pruning.channels import Budget, Choice, choose_channels, group_importance
 
 Groups = list[dict[tuple[str, int], np.ndarray]]
 
@@ -178,3 +178,25 @@ def test_a_group_too_coarse_for_the_rate_is_kept_and_finer_ones_are_removed() ->
 def test_a_small_rate_removes_the_few_groups_that_come_closest_to_it() -> None:
     groups, weights = chain(10, 400, 10)
     assert len(choose_channels(groups, weights, 0.005).chosen) == 2
+
+
+def test_the_layers_lose_what_moves_the_outputs_least_for_what_it_saves() -> None:
+    groups, weights = chain(20, 100, 80, 10)
+    cheap = [[(50, 0.01), (87, 0.02)], [(40, 0.5), (70, 1.0)]]
+    settings = {"allocation": "sensitivity", "max_rate": 0.875}
+    choice = choose_channels(groups, weights, 0.3, curves=cheap, **settings)
+    assert choice.rate == pytest.approx(0.3, abs=0.01)
+    assert lost(choice, (20, 100, 80, 10))[1] == 0
+    # With all that the first layer can lose gone, the other one follows.
+    assert lost(choose_channels(groups, weights, 0.95, curves=cheap, **settings), (20, 100, 80, 10))[0] == 87
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "global", "sensitivity"])
+def test_a_budget_is_of_costs_and_is_kept(allocation: str) -> None:
+    groups, weights = chain(20, 100, 80, 10)
+    costs = {"w0": 50.0, "w1": 1.0, "w2": 1.0}
+    curves = [[(50, 0.1), (100, 0.5)], [(40, 0.1), (80, 0.5)]]
+    whole = 50 * 2000 + 8000 + 800
+    budget = Budget(0.6 * whole, costs)
+    choice = choose_channels(groups, weights, 0, allocation=allocation, curves=curves, budget=budget)
+    assert 0.57 * whole < choice.kept + choice.least <= 0.6 * whole

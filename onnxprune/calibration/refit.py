@@ -1,0 +1,186 @@
+"""A layer fitted to the inputs that are left: V minimizes |Y - V X' - b|^2, in closed form, over whole inputs.
+
+X' are the inputs of the layer in the pruned model, without those that are removed, and Y what it should give: its
+outputs in the dense model, and where they are added to another value (a residual), what that value lacks as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.calibration.corrections import bias_of
+from onnxprune.calibration.moments import check_finite
+from onnxprune.calibration.walk import Visit
+from onnxprune.model.blocks import Blocks
+from onnxprune.model.constants import constant_tensor
+from onnxprune.model.weights import Weight
+
+# Most columns (a Conv has one for each output position) of all batches; more are drawn at random.
+COLUMNS = 16_384
+# Of all batches, every so many-th tells how much damping is right.
+HELD_OUT = 4
+# As fractions of the mean of the diagonal of X' X'^T.
+DAMPINGS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+
+@dataclass
+class Sums:
+    """Sums over columns: of x x^T (groups, inputs, inputs), y x^T (groups, outputs, inputs), x, y, y^2 and 1."""
+
+    second: np.ndarray
+    aimed: np.ndarray
+    mean: np.ndarray
+    aimed_mean: np.ndarray
+    count: int = 0
+
+    @classmethod
+    def empty(cls, shape: tuple[int, int, int]) -> Sums:
+        """None yet, for weights (groups, outputs, inputs)."""
+        groups, outputs, inputs = shape
+        return cls(
+            np.zeros((groups, inputs, inputs)),
+            np.zeros((groups, outputs, inputs)),
+            np.zeros((groups, inputs)),
+            np.zeros((groups, outputs)),
+        )
+
+    def add(self, inputs: np.ndarray, aims: np.ndarray) -> None:
+        """Columns x and y, (groups, inputs, columns) and (groups, outputs, columns)."""
+        # What overflows is refused later.
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.second += inputs @ inputs.transpose(0, 2, 1)
+            self.aimed += aims @ inputs.transpose(0, 2, 1)
+        self.mean += inputs.sum(2, dtype=np.float64)
+        self.aimed_mean += aims.sum(2, dtype=np.float64)
+        self.count += inputs.shape[2]
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(
+            self.second + other.second,
+            self.aimed + other.aimed,
+            self.mean + other.mean,
+            self.aimed_mean + other.aimed_mean,
+            self.count + other.count,
+        )
+
+    def moments(self, centered: bool) -> tuple[np.ndarray, np.ndarray]:
+        """The means of x x^T and y x^T, or their central moments."""
+        second, aimed = self.second / self.count, self.aimed / self.count
+        if not centered:
+            return second, aimed
+        mean, aimed_mean = self.mean / self.count, self.aimed_mean / self.count
+        return (
+            second - mean[:, :, None] * mean[:, None, :],
+            aimed - aimed_mean[:, :, None] * mean[:, None, :],
+        )
+
+
+def fitted(
+    dense: np.ndarray, second: np.ndarray, aimed: np.ndarray, kept: np.ndarray, damping: float
+) -> np.ndarray:
+    """V (groups, outputs, inputs), 0 at the inputs that are not kept, near `dense` where nothing determines it.
+
+    `kept`: bool (groups, inputs).
+    """
+    both = kept[:, :, None] & kept[:, None, :]
+    matrix = np.where(both, second, 0)
+    diagonal = np.einsum("gii->gi", matrix)
+    size = damping * diagonal.sum(1) / np.maximum(kept.sum(1), 1) + np.finfo(np.float32).tiny
+    # An input that is not kept has a row of its own, and a 0 on the right.
+    diagonal += np.where(kept, size[:, None], 1)
+    right = np.where(kept[:, None, :], aimed + size[:, None, None] * dense, 0)
+    return np.linalg.solve(matrix, right.transpose(0, 2, 1)).transpose(0, 2, 1)
+
+
+@dataclass(frozen=True)
+class Refit:
+    """New weights (groups, outputs, inputs) of a layer; `shift` (groups, outputs): what to add to its bias."""
+
+    weights: np.ndarray
+    shift: np.ndarray
+
+
+def refit(
+    weight: Weight,
+    dense: np.ndarray,
+    kept: np.ndarray,
+    visit: Visit,
+    seed: int,
+    *,
+    centered: bool,
+    residual: ir.Value | None = None,
+) -> Refit:
+    """Fit a layer to its dense outputs; `dense`: its dense weights, `kept` its inputs, (groups, inputs).
+
+    `residual`: the value that the outputs are added to, whose error they make up for if it is known by then.
+    `centered`: whether a bias takes up the mean. The damping is that which does best on batches that were not fitted.
+    """
+    blocks = Blocks.of(weight)
+    parts = [Sums.empty(blocks.shape) for _ in range(2)]
+    for number, (inputs, aims) in enumerate(_columns(blocks, dense, visit, seed, residual)):
+        parts[number % HELD_OUT == HELD_OUT - 1].add(inputs, aims)
+    every = parts[0] + parts[1]
+    check_finite((every.second, every.aimed), blocks.node)
+    damping = DAMPINGS[1] if not parts[1].count else _best_damping(dense, parts[0], parts[1], kept, centered)
+    values = fitted(dense, *every.moments(centered), kept, damping)
+    shift = every.aimed_mean / every.count - np.einsum("goi,gi->go", values, every.mean / every.count)
+    return Refit(values, shift)
+
+
+def _best_damping(dense: np.ndarray, fit: Sums, held: Sums, kept: np.ndarray, centered: bool) -> float:
+    def error(values: np.ndarray) -> float:
+        second, aimed = held.moments(centered)
+        return float(((values @ second - 2 * aimed) * values).sum())
+
+    losses = {damping: error(fitted(dense, *fit.moments(centered), kept, damping)) for damping in DAMPINGS}
+    return min(losses, key=lambda damping: losses[damping])
+
+
+def _columns(
+    blocks: Blocks, dense: np.ndarray, visit: Visit, seed: int, residual: ir.Value | None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Columns by batch: the inputs in the pruned model, and the wanted outputs without the bias."""
+    other = residual if residual in visit.pruned[0] else None
+    most = math.ceil(COLUMNS / len(visit.pruned))
+    weights = dense.astype(np.float32)
+    for number, (before, after) in enumerate(visit.pairs(blocks.data)):
+        whole, inputs = (
+            blocks.columns(data.astype(np.float32, copy=False), most, seed + number)
+            for data in (before, after)
+        )
+        aims = weights @ whole
+        if other is not None:
+            lacking = (visit.dense[number][other] - visit.pruned[number][other]).astype(np.float32)
+            aims = aims + blocks.output_columns(lacking, most, seed + number)
+        yield inputs, aims
+
+
+def norm_behind(weight: Weight) -> ir.Node | None:
+    """The BatchNormalization that alone reads the outputs of a layer: its mean follows, so it acts as a bias."""
+    output = weight.uses[0].node.outputs[0]
+    readers = list(output.uses())
+    if len(readers) != 1 or output.is_graph_output() or readers[0].idx != 0:
+        return None
+    return readers[0].node if readers[0].node.op_type == "BatchNormalization" else None
+
+
+def residual_of(weight: Weight, shapes: Mapping[ir.Value, tuple]) -> ir.Value | None:
+    """The value of the same shape that the outputs of a layer are added to; else None."""
+    node = weight.uses[0].node
+    if weight.uses[0].index != 1 or len(weight.uses) > 1:
+        return None
+    output, bias = node.outputs[0], bias_of(weight)
+    if node.op_type == "MatMul" and bias is not None:
+        output = next(iter(bias.uses())).node.outputs[0]
+    readers = list(output.uses())
+    if len(readers) != 1 or readers[0].node.op_type != "Add" or output.is_graph_output():
+        return None
+    other = readers[0].node.inputs[1 - readers[0].idx]
+    if other is None or constant_tensor(other) is not None or not shapes.get(other):
+        return None
+    return other if shapes.get(other) == shapes.get(output) else None
