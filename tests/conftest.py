@@ -25,6 +25,7 @@ FEW_CHOICES = {
     "defaults.ENOUGH_UPDATES": 0,
     "defaults.UNTRIED_ALLOCATION": "uniform",
     "defaults.FEW_SAMPLES": 0,
+    "blockwise.EFFORTS": {},
 }
 
 

@@ -6,28 +6,33 @@ outputs that it has in the dense model, so it also compensates the errors of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxprune.calibration.corrections import bias_of, correct_norm, shift_bias
-from onnxprune.calibration.moments import check_finite, collect
+from onnxprune.calibration.moments import COLUMNS, Moments, check_finite, collect
 from onnxprune.calibration.segments import Tensors
 from onnxprune.calibration.walk import Visit, affordable, walk
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
+from onnxprune.job.blockwise import Reconstruction
 from onnxprune.model.blocks import Blocks
 from onnxprune.model.constants import constant_tensor, constants
 from onnxprune.model.weights import Weight
+from onnxprune.pruning.blocks import BLOCK_PATTERNS
 from onnxprune.pruning.criteria import find_criterion, ranks
-from onnxprune.pruning.layerwise import Problem, reconstruct
+from onnxprune.pruning.layerwise import DAMPING, DAMPINGS, Problem, error, reconstruct
 from onnxprune.pruning.patterns import keep_largest, keep_n_of_m
 
 # A layer needs (inputs, inputs) matrices of float64; layers with more inputs are pruned by magnitude.
 WIDEST = 8192
+# One of so many batches is apart: the others are fitted to, and these tell how well.
+HELD_OF = 4
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class Calibration:
     dense: Tensors
     data: Batch
     config: PruneConfig
+    notes: list[str] = field(default_factory=list)
+    """What was done beside the pass over the layers, in sentences."""
 
     @classmethod
     def of(cls, model: ir.Model, data: Dataset, config: PruneConfig) -> Calibration:
@@ -71,6 +78,10 @@ class Calibration:
                 correct_norm(visit, self.dense)
             for weight in visited.get(visit.node, ()):
                 masks[weight.value] = self._prune_layer(weight, rates[weight.name], visit)
+        # A training that follows does the same with more data.
+        if self.config.reconstruct and self.config.effort != "fast" and self.config.data is None:
+            fitted = Reconstruction(self.model, self.dense, self.data, masks.keys(), self.config.seed)
+            self.notes[:] = fitted.run(self.config.effort)
         return masks
 
     def uncalibrated(self, weights: Sequence[Weight]) -> list[Weight]:
@@ -90,20 +101,52 @@ class Calibration:
         fits = self.config.reconstruct or find_criterion(self.config.criterion).solve is not None
         dense = blocks.split(self.dense[weight.value].numpy()).astype(np.float64)
         alive = blocks.split(weight.array()) != 0
+        choose = partial(self._choose, weight, dense, self._scores(blocks, dense, visit), alive, rate)
         moments = problem = None
         # The moments are by far the most work, and a mask alone does not need them.
         if fits or bias is not None:
-            moments = collect(blocks, visit.pairs(blocks.data), self.config.seed)
+            rest, held = self._moments(blocks, visit)
+            moments = rest if held is None else rest.joined(held)
         if fits and moments is not None:
             # The bias compensates the mean, so the weights are fitted to the rest.
-            fitted = moments if bias is None else moments.centered()
-            problem = Problem.of(dense, fitted.second, fitted.cross)
-        scores = self._scores(blocks, dense, visit)
-        mask, values = self._choose(blocks, dense, scores, alive, rate, problem)
+            parts = [
+                part if bias is None else part.centered()
+                for part in (moments, rest, *([held] if held else []))
+            ]
+            fitted = parts[0]
+            damping = DAMPING if held is None else self._damping(dense, parts[1], parts[2], choose)
+            problem = Problem.of(dense, fitted.second, fitted.cross, damping)
+        mask, values = choose(problem)
         weight.assign(blocks.join(values))
         if bias is not None and moments is not None:
             shift_bias(bias, self.dense[bias], moments, dense, values)
         return blocks.join(mask)
+
+    def _moments(self, blocks: Blocks, visit: Visit) -> tuple[Moments, Moments | None]:
+        """The moments of a layer's inputs, and those of a part of them that is apart, if the effort is worth it."""
+        pairs, seed = visit.pairs(blocks.data), self.config.seed
+        if self.config.effort == "fast" or len(pairs) < HELD_OF:
+            return collect(blocks, pairs, seed), None
+        held = pairs[HELD_OF - 1 :: HELD_OF]
+        rest = [pair for number, pair in enumerate(pairs, 1) if number % HELD_OF]
+        columns = COLUMNS // HELD_OF
+        return collect(blocks, rest, seed, COLUMNS - columns), collect(blocks, held, seed, columns)
+
+    def _damping(
+        self,
+        dense: np.ndarray,
+        rest: Moments,
+        held: Moments,
+        choose: Callable[[Problem], tuple[np.ndarray, np.ndarray]],
+    ) -> float:
+        """The damping with which the weights that are fitted to some inputs have the least error on others."""
+        errors = {
+            damping: error(
+                choose(Problem.of(dense, rest.second, rest.cross, damping))[1], dense, held.second, held.cross
+            )
+            for damping in DAMPINGS
+        }
+        return min(errors, key=lambda damping: errors[damping])
 
     def _scores(self, blocks: Blocks, dense: np.ndarray, visit: Visit) -> np.ndarray:
         """The importance of each weight, (groups, outputs, inputs), above 0."""
@@ -119,7 +162,7 @@ class Calibration:
 
     def _choose(
         self,
-        blocks: Blocks,
+        weight: Weight,
         dense: np.ndarray,
         scores: np.ndarray,
         alive: np.ndarray,
@@ -127,11 +170,13 @@ class Calibration:
         problem: Problem | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The mask and the values under it, both (groups, outputs, inputs); fitted to `problem` if there is one."""
+        blocks = Blocks.of(weight)
 
         def choose(scores: np.ndarray, part: float) -> np.ndarray:
             # Ranks start at 1, so that weights that are zero already rank below all others.
             scores = ranks(scores) + 1 if self.config.allocation == "per-output" else scores
-            return keep(blocks, np.where(alive, scores, 0), rate * part, self.config.pattern) & alive
+            scores = blocks.join(np.where(alive, scores, 0))
+            return blocks.split(keep(weight, scores, rate * part, self.config.pattern)) & alive
 
         solve = find_criterion(self.config.criterion).solve
         if problem is not None and solve is not None:
@@ -152,14 +197,18 @@ def prune_by_magnitude(weight: Weight, rate: float, pattern: str) -> np.ndarray:
     return mask
 
 
-def keep(layout: Blocks | Weight, scores: np.ndarray, rate: float, pattern: str) -> np.ndarray:
-    """A mask (True = kept) of the largest scores in a pattern; scores have the shape of a weight, or of its blocks.
+def keep(weight: Weight, scores: np.ndarray, rate: float, pattern: str) -> np.ndarray:
+    """A mask (True = kept) of the largest scores in a pattern, in the shape of a weight.
 
-    Exactly round(rate * n) of n are removed. Under 2:4, at most those that the pattern removes, the smallest first.
+    Exactly round(rate * n) of n scores are removed, or of n blocks; under 2:4, at most those that the pattern removes,
+    the smallest first.
     """
+    if (blocks := BLOCK_PATTERNS.get(pattern)) is not None:
+        [kept] = keep_largest([blocks.norms(weight, scores)], rate)
+        return blocks.spread(weight, kept)
     if pattern != "2:4":
         return keep_largest([scores], rate)[0]
-    kept = layout.channels_back(keep_n_of_m(layout.channels_last(scores), 2, 4))
+    kept = weight.channels_back(keep_n_of_m(weight.channels_last(scores), 2, 4))
     if round(rate * scores.size) >= np.count_nonzero(~kept):
         return kept
     return keep_largest([np.where(kept, np.inf, scores)], rate)[0]

@@ -106,7 +106,7 @@ def _an_epoch(config: PruneConfig, facts: Facts) -> int:
 def _criterion(config: PruneConfig, facts: Facts | None) -> str:
     """Second-order for few inputs without labels: too few to train the network anew, they can fit its layers."""
     fits = (
-        config.pattern in ("unstructured", "2:4")
+        config.pattern != "channel"
         and bool(config.rate)
         and config.selection == "threshold"
         and config.schedule in (AUTO, "one-shot", "iterative")
@@ -118,6 +118,11 @@ def _criterion(config: PruneConfig, facts: Facts | None) -> str:
         else not facts.labeled and not facts.streamed and facts.samples < FEW_SAMPLES
     )
     return "second-order" if fits and few else "magnitude"
+
+
+def _fits_layers(config: PruneConfig, facts: Facts | None) -> bool | None:
+    """Where weights are chosen by what layers read, those that remain are fitted to it as well."""
+    return True if config.criterion == "second-order" else None
 
 
 def _schedule(config: PruneConfig, facts: Facts | None) -> str:
@@ -165,6 +170,8 @@ def _warmup(config: PruneConfig, facts: Facts) -> int:
 # In the order in which they are chosen: a rule may read those before it.
 RULES: Mapping[str, Callable[[PruneConfig, Any], Any]] = {
     "criterion": _criterion,
+    "reconstruct": _fits_layers,
+    "bias_correction": _fits_layers,
     "schedule": _schedule,
     "batch_size": lambda config, facts: batch_size(config, facts.samples),
     "epochs": _epochs,
@@ -188,6 +195,8 @@ def untried_allocation(config: PruneConfig) -> str:
 # Without training data of the job these are all that is read; a loop of the user's own has a schedule too.
 UNTRAINED: Mapping[str, Callable[[PruneConfig, Any], Any]] = {
     "criterion": _criterion,
+    "reconstruct": _fits_layers,
+    "bias_correction": _fits_layers,
     "allocation": lambda config, facts: untried_allocation(config),
     "schedule": _schedule,
     "batch_norm": lambda config, facts: "frozen",

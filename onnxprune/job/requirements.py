@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from onnxprune.config.declare import AUTO
-from onnxprune.config.pruning import BLOCKS
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.images.augment import Augmentation
 from onnxprune.errors import SettingError
@@ -21,8 +20,8 @@ def is_calibrated(config: PruneConfig) -> bool:
     """Whether the job needs the inputs of the layers."""
     return (
         find_criterion(config.criterion).needs == "inputs"
-        or config.reconstruct
-        or config.bias_correction
+        or bool(config.reconstruct)
+        or bool(config.bias_correction)
         or config.norm_correction
     )
 
@@ -102,8 +101,8 @@ def _calibrated(config: PruneConfig) -> Iterator[tuple[bool, str]]:
         "synthetic), or --data to fine-tune as well",
     )
     yield (
-        calibrated and config.pattern in (*BLOCKS, "channel"),
-        f"{measured} are for single weights, not for --pattern {config.pattern}: remove one",
+        calibrated and config.pattern == "channel",
+        f"{measured} are for single weights and blocks, not for --pattern channel: remove one",
     )
     yield (
         calibrated

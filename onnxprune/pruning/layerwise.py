@@ -13,6 +13,8 @@ import numpy as np
 
 # As a fraction of the mean of H's diagonal; where the inputs do not determine V, it stays close to W.
 DAMPING = 0.01
+# Where it is chosen by inputs that nothing was fitted to: which is best depends on the layer and on their number.
+DAMPINGS = (0.001, 0.01, 0.1)
 SWEEPS = 20
 # Sweeps in which the rate grows to the final one.
 GROWING = 15
@@ -38,15 +40,17 @@ class Problem:
     scale: np.ndarray
 
     @classmethod
-    def of(cls, weights: np.ndarray, second: np.ndarray, cross: np.ndarray) -> Problem:
-        """From W, H and C."""
+    def of(
+        cls, weights: np.ndarray, second: np.ndarray, cross: np.ndarray, damping: float = DAMPING
+    ) -> Problem:
+        """From W, H and C; `damping` as a fraction of the mean of H's diagonal."""
         diagonal = np.einsum("gii->gi", second)
-        damping = DAMPING * diagonal.mean(1, keepdims=True) + np.finfo(np.float32).tiny
+        added = damping * diagonal.mean(1, keepdims=True) + np.finfo(np.float32).tiny
         identity = np.eye(second.shape[-1])
-        damped = second + damping[:, :, None] * identity
-        crossed = cross + damping[:, :, None] * identity
+        damped = second + added[:, :, None] * identity
+        crossed = cross + added[:, :, None] * identity
         target = np.linalg.solve(damped, (weights @ crossed).transpose(0, 2, 1)).transpose(0, 2, 1)
-        scale = np.sqrt(diagonal + damping)[:, None, :]
+        scale = np.sqrt(diagonal + added)[:, None, :]
         hessian = damped / scale / scale.transpose(0, 2, 1)
         parts = (hessian, target * scale, weights * scale, scale)
         return cls(*(part.astype(np.float32) for part in parts))
@@ -55,6 +59,11 @@ class Problem:
         """The loss of unscaled weights, relative to that of all zeros."""
         error = weights * self.scale - self.target
         return float(_energy(error, self.hessian) / max(_energy(self.target, self.hessian), 1e-300))
+
+
+def error(values: np.ndarray, weights: np.ndarray, second: np.ndarray, cross: np.ndarray) -> float:
+    """|W X - V X'|^2 of a layer with W and V on inputs with H and C, but for what does not depend on V."""
+    return float((values * (values @ second - 2 * weights @ cross)).sum())
 
 
 def second_order(problem: Problem, choose: Choose) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ import onnxprune
 from onnxprune.model.blocks import Blocks
 from onnxprune.model.io import load
 from onnxprune.model.weights import find_weights
+from onnxprune.pruning.blocks import BLOCK_PATTERNS
 from tests.builders import cnn, floats, initializer, mlp, model_of, normal
 
 
@@ -59,7 +60,7 @@ def test_weights_mapped_from_a_file_calibrate_like_those_in_memory(tmp_path):
 
 
 @pytest.mark.parametrize("criterion", ["magnitude", "wanda", "second-order"])
-@pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4", "4x1", "1x4"])
 def test_counts_and_patterns_are_exact_whatever_the_criterion(criterion, pattern):
     calibration = {"calibration_data": {"x": normal(40, 1, 8, 8)}} if criterion != "magnitude" else {}
     result = onnxprune.prune(
@@ -75,6 +76,11 @@ def test_counts_and_patterns_are_exact_whatever_the_criterion(criterion, pattern
         blocks = Blocks.of(weight)
         if pattern == "unstructured":
             assert weight.nonzero() == weight.size - round(0.5 * weight.size)
+        elif pattern in BLOCK_PATTERNS:
+            norms = BLOCK_PATTERNS[pattern].norms(weight, weight.array())
+            whole = BLOCK_PATTERNS[pattern].spread(weight, norms > 0)
+            assert np.count_nonzero(norms) == norms.size - round(0.5 * norms.size)
+            assert weight.nonzero() == np.count_nonzero(whole)
         else:
             channels = blocks.channels_last(blocks.split(weight.array())) != 0
             fours = channels[:, : channels.shape[1] // 4 * 4].reshape(-1, 4)
@@ -98,8 +104,8 @@ def test_bias_correction_restores_the_means_of_the_outputs():
     x = np.abs(rows(200, 0))
     results = [
         onnxprune.prune(
-            mlp(), rate=0.5, bias_correction=correct, calibration_data={"x": x}, eval_data={"x": x},
-            format="dense", remove_dead=False,
+            mlp(), rate=0.5, criterion="magnitude", bias_correction=correct, calibration_data={"x": x},
+            eval_data={"x": x}, format="dense", remove_dead=False,
         ).model
         for correct in (True, False)
     ]  # fmt: skip

@@ -152,7 +152,6 @@ def test_few_inputs_without_labels_fit_the_layers():
     "settings",
     [
         {"pattern": "channel"},
-        {"pattern": "1x4"},
         {"selection": "probability"},
         {"schedule": "gradual"},
         {"criterion": "magnitude"},
