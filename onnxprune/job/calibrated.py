@@ -28,6 +28,7 @@ from onnxprune.pruning.blocks import BLOCK_PATTERNS
 from onnxprune.pruning.criteria import find_criterion, ranks
 from onnxprune.pruning.layerwise import DAMPING, DAMPINGS, Problem, error, reconstruct
 from onnxprune.pruning.patterns import keep_largest, keep_n_of_m
+from onnxprune.pruning.sensitivity import PrunedArrays, pruned_arrays
 
 # A layer needs (inputs, inputs) matrices of float64; layers with more inputs are pruned by magnitude.
 WIDEST = 8192
@@ -84,6 +85,30 @@ class Calibration:
             self.notes[:] = fitted.run(self.config.effort)
         return masks
 
+    def pruned_alone(self, weights: Sequence[Weight], rates: Sequence[float]) -> PrunedArrays:
+        """Each weight as it would be pruned in the dense model, by rate; to be called in the order of the graph.
+
+        Weights of `uncalibrated` are pruned by magnitude.
+        """
+        others = set(self.uncalibrated(weights))
+        by_node: dict[ir.Node, list[Weight]] = {}
+        for weight in weights:
+            if weight not in others:
+                by_node.setdefault(weight.uses[0].node, []).append(weight)
+        visits = walk(self.model, None, self.data, by_node.keys())
+        found: dict[Weight, Mapping[float, np.ndarray]] = {}
+
+        def arrays(weight: Weight) -> Mapping[float, np.ndarray]:
+            if weight in others:
+                return pruned_arrays(weight, rates)
+            while weight not in found:
+                visit = next(visits)
+                for each in by_node[visit.node]:
+                    found[each] = self._at_rates(each, rates, visit)
+            return found.pop(weight)
+
+        return arrays
+
     def uncalibrated(self, weights: Sequence[Weight]) -> list[Weight]:
         """The weights that cannot be calibrated: in the body of an If, no `Blocks`, or more inputs than `WIDEST`."""
         graph = set(self.model.graph)
@@ -121,6 +146,19 @@ class Calibration:
         if bias is not None and moments is not None:
             shift_bias(bias, self.dense[bias], moments, dense, values)
         return blocks.join(mask)
+
+    def _at_rates(self, weight: Weight, rates: Sequence[float], visit: Visit) -> dict[float, np.ndarray]:
+        """A weight pruned at each of the rates, its bias unchanged."""
+        blocks = Blocks.of(weight)
+        dense = blocks.split(weight.array()).astype(np.float64)
+        moments = collect(blocks, visit.pairs(blocks.data), self.config.seed)
+        problem = Problem.of(dense, moments.second, moments.cross)
+        scores = self._scores(blocks, dense, visit)
+        arrays = {}
+        for rate in rates:
+            _, values = self._choose(weight, dense, scores, dense != 0, rate, problem)
+            arrays[rate] = blocks.join(values).astype(weight.array().dtype)
+        return arrays
 
     def _moments(self, blocks: Blocks, visit: Visit) -> tuple[Moments, Moments | None]:
         """The moments of a layer's inputs, and those of a part of them that is apart, if the effort is worth it."""

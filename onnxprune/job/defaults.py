@@ -38,6 +38,7 @@ MIXUP_RATE = 0.95
 BFLOAT16_WORK = 10_000_000
 WARMUP, WARMUP_SHARE = 100, 0.1
 UNTRIED_ALLOCATION = "erk"
+UNTRIED_FITTED_ALLOCATION = "sensitivity"
 # With fewer samples, and no labels, layers are fitted to their inputs before the training.
 FEW_SAMPLES = 1_000
 
@@ -186,10 +187,12 @@ RULES: Mapping[str, Callable[[PruneConfig, Any], Any]] = {
 def untried_allocation(config: PruneConfig) -> str:
     """The allocation that is chosen without a rehearsal.
 
-    Small layers are spared: LeNet-5 pruned by half in one step has 0.57 % error by ERK and 5.48 % with one rate.
+    Small layers are spared: LeNet-5 pruned by half in one step has 0.57 % error by ERK and 5.48 % with one rate. What
+    is fitted to inputs can be measured on them as well.
     """
     fixed = config.pattern in ("channel", "2:4") or config.std_threshold is not None or config.rate == 0
-    return "uniform" if fixed else UNTRIED_ALLOCATION
+    fitted = config.criterion == "second-order" and config.effort != "fast" and config.data is None
+    return "uniform" if fixed else UNTRIED_FITTED_ALLOCATION if fitted else UNTRIED_ALLOCATION
 
 
 # Without training data of the job these are all that is read; a loop of the user's own has a schedule too.
