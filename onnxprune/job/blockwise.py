@@ -51,7 +51,7 @@ class Effort:
 
 
 # A core makes some 2e10 multiply-adds a second: minutes, and half an hour.
-EFFORTS: Mapping[str, Effort] = {"normal": Effort(0, 300, 6e12), "best": Effort(200, 1500, 3e13)}
+EFFORTS: Mapping[str, Effort] = {"normal": Effort(100, 200, 6e12), "best": Effort(400, 1600, 4e13)}
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ from onnxprune.pruning.sensitivity import PrunedArrays, pruned_arrays
 WIDEST = 8192
 # One of so many batches is apart: the others are fitted to, and these tell how well.
 HELD_OF = 4
+# Layers with more inputs take long to solve, and are solved once.
+WIDEST_DAMPED = 2048
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,8 @@ class Calibration:
     def _moments(self, blocks: Blocks, visit: Visit) -> tuple[Moments, Moments | None]:
         """The moments of a layer's inputs, and those of a part of them that is apart, if the effort is worth it."""
         pairs, seed = visit.pairs(blocks.data), self.config.seed
-        if self.config.effort == "fast" or len(pairs) < HELD_OF:
+        narrow = blocks.shape[2] <= WIDEST_DAMPED
+        if self.config.effort == "fast" or len(pairs) < HELD_OF or not narrow:
             return collect(blocks, pairs, seed), None
         held = pairs[HELD_OF - 1 :: HELD_OF]
         rest = [pair for number, pair in enumerate(pairs, 1) if number % HELD_OF]
@@ -210,17 +213,17 @@ class Calibration:
         """The mask and the values under it, both (groups, outputs, inputs); fitted to `problem` if there is one."""
         blocks = Blocks.of(weight)
 
-        def choose(scores: np.ndarray, part: float) -> np.ndarray:
+        def choose(scores: np.ndarray) -> np.ndarray:
             # Ranks start at 1, so that weights that are zero already rank below all others.
             scores = ranks(scores) + 1 if self.config.allocation == "per-output" else scores
             scores = blocks.join(np.where(alive, scores, 0))
-            return blocks.split(keep(weight, scores, rate * part, self.config.pattern)) & alive
+            return blocks.split(keep(weight, scores, rate, self.config.pattern)) & alive
 
         solve = find_criterion(self.config.criterion).solve
         if problem is not None and solve is not None:
             mask, values = solve(problem, choose)
         else:
-            mask = choose(scores, 1.0)
+            mask = choose(scores)
             values = np.where(mask, dense, 0)
         if problem is not None and self.config.reconstruct:
             values = reconstruct(problem, mask, values)

@@ -15,13 +15,13 @@ def problem(groups: int = 2, outputs: int = 6, inputs: int = 16) -> tuple[np.nda
     return weights, Problem.of(weights, second, cross)
 
 
-def half(scores: np.ndarray, part: float) -> np.ndarray:
-    return keep_largest([scores], 0.5 * part)[0]
+def half(scores: np.ndarray) -> np.ndarray:
+    return keep_largest([scores], 0.5)[0]
 
 
 def test_reconstruction_is_the_least_squares_solution_on_each_rows_support():
     weights, layer = problem()
-    mask = half(np.abs(weights), 1.0)
+    mask = half(np.abs(weights))
     fitted = reconstruct(layer, mask, np.where(mask, weights, 0)) * layer.scale
     for group, row in np.ndindex(mask.shape[:2]):
         on = mask[group, row]
@@ -33,7 +33,7 @@ def test_reconstruction_is_the_least_squares_solution_on_each_rows_support():
 
 def test_second_order_loses_less_than_magnitude_and_reconstruction_less_again():
     weights, layer = problem()
-    cut = layer.loss(np.where(half(np.abs(weights), 1.0), weights, 0))
+    cut = layer.loss(np.where(half(np.abs(weights)), weights, 0))
     mask, values = second_order(layer, half)
     assert np.count_nonzero(mask) == mask.size // 2 and not values[~mask].any()
     fitted = reconstruct(layer, mask, values)
