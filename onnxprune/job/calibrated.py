@@ -6,9 +6,10 @@ outputs that it has in the dense model, so it also compensates the errors of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import reduce
 
 import numpy as np
 import onnx_ir as ir
@@ -26,7 +27,7 @@ from onnxprune.model.constants import constant_tensor, constants
 from onnxprune.model.weights import Weight
 from onnxprune.pruning.blocks import BLOCK_PATTERNS
 from onnxprune.pruning.criteria import find_criterion, ranks
-from onnxprune.pruning.layerwise import DAMPING, DAMPINGS, Problem, error, reconstruct
+from onnxprune.pruning.layerwise import DAMPING, Problem, best_damping, reconstruct
 from onnxprune.pruning.patterns import keep_largest, keep_n_of_m
 from onnxprune.pruning.sensitivity import PrunedArrays, pruned_arrays
 
@@ -48,6 +49,8 @@ class Calibration:
     config: PruneConfig
     notes: list[str] = field(default_factory=list)
     """What was done beside the pass over the layers, in sentences."""
+    dampings: Counter[float] = field(default_factory=Counter)
+    """How many layers each damping was best for, where it was chosen."""
 
     @classmethod
     def of(cls, model: ir.Model, data: Dataset, config: PruneConfig) -> Calibration:
@@ -81,10 +84,12 @@ class Calibration:
                 correct_norm(visit, self.dense)
             for weight in visited.get(visit.node, ()):
                 masks[weight.value] = self._prune_layer(weight, rates[weight.name], visit)
+        self.notes.clear()
+        self.notes.extend(self._damping_notes())
         # A training that follows does the same with more data.
         if self.config.reconstruct and self.config.effort != "fast" and self.config.data is None:
             fitted = Reconstruction(self.model, self.dense, self.data, masks.keys(), self.config.seed)
-            self.notes[:] = fitted.run(self.config.effort)
+            self.notes.extend(fitted.run(self.config.effort))
         return masks
 
     def pruned_alone(self, weights: Sequence[Weight], rates: Sequence[float]) -> PrunedArrays:
@@ -128,22 +133,23 @@ class Calibration:
         fits = self.config.reconstruct or find_criterion(self.config.criterion).solve is not None
         dense = blocks.split(self.dense[weight.value].numpy()).astype(np.float64)
         alive = blocks.split(weight.array()) != 0
-        choose = partial(self._choose, weight, dense, self._scores(blocks, dense, visit), alive, rate)
         moments = problem = None
+        parts: list[Moments] = []
         # The moments are by far the most work, and a mask alone does not need them.
         if fits or bias is not None:
-            rest, held = self._moments(blocks, visit)
-            moments = rest if held is None else rest.joined(held)
+            parts = self._moments(blocks, visit)
+            moments = reduce(Moments.joined, parts)
         if fits and moments is not None:
-            # The bias compensates the mean, so the weights are fitted to the rest.
-            parts = [
-                part if bias is None else part.centered()
-                for part in (moments, rest, *([held] if held else []))
-            ]
-            fitted = parts[0]
-            damping = DAMPING if held is None else self._damping(dense, parts[1], parts[2], choose)
-            problem = Problem.of(dense, fitted.second, fitted.cross, damping)
-        mask, values = choose(problem)
+            problem = Problem.of(dense, *self._fitted(moments, bias))
+        scores = self._scores(blocks, dense, visit)
+        mask, values = self._choose(weight, dense, scores, alive, rate, problem)
+        if moments is not None and len(parts) == 2 and self.config.reconstruct:
+            rest, held = (self._fitted(part, bias) for part in parts)
+            damping = best_damping(dense, mask, values, rest, held)
+            self.dampings[damping] += 1
+            if damping != DAMPING:
+                problem = Problem.of(dense, *self._fitted(moments, bias), damping)
+                values = reconstruct(problem, mask, values)
         weight.assign(blocks.join(values))
         if bias is not None and moments is not None:
             shift_bias(bias, self.dense[bias], moments, dense, values)
@@ -162,32 +168,26 @@ class Calibration:
             arrays[rate] = blocks.join(values).astype(weight.array().dtype)
         return arrays
 
-    def _moments(self, blocks: Blocks, visit: Visit) -> tuple[Moments, Moments | None]:
-        """The moments of a layer's inputs, and those of a part of them that is apart, if the effort is worth it."""
+    def _moments(self, blocks: Blocks, visit: Visit) -> list[Moments]:
+        """The moments of a layer's inputs; those of a part of them apart, last, if the effort is worth it."""
         pairs, seed = visit.pairs(blocks.data), self.config.seed
         narrow = blocks.shape[2] <= WIDEST_DAMPED
         if self.config.effort == "fast" or len(pairs) < HELD_OF or not narrow:
-            return collect(blocks, pairs, seed), None
+            return [collect(blocks, pairs, seed)]
         held = pairs[HELD_OF - 1 :: HELD_OF]
         rest = [pair for number, pair in enumerate(pairs, 1) if number % HELD_OF]
         columns = COLUMNS // HELD_OF
-        return collect(blocks, rest, seed, COLUMNS - columns), collect(blocks, held, seed, columns)
+        return [collect(blocks, rest, seed, COLUMNS - columns), collect(blocks, held, seed, columns)]
 
-    def _damping(
-        self,
-        dense: np.ndarray,
-        rest: Moments,
-        held: Moments,
-        choose: Callable[[Problem], tuple[np.ndarray, np.ndarray]],
-    ) -> float:
-        """The damping with which the weights that are fitted to some inputs have the least error on others."""
-        errors = {
-            damping: error(
-                choose(Problem.of(dense, rest.second, rest.cross, damping))[1], dense, held.second, held.cross
-            )
-            for damping in DAMPINGS
-        }
-        return min(errors, key=lambda damping: errors[damping])
+    def _damping_notes(self) -> Iterator[str]:
+        chosen = ", ".join(f"{damping:g} for {count}" for damping, count in sorted(self.dampings.items()))
+        if chosen:
+            yield f"Damping of layers, by samples they were not fitted to: {chosen}."
+
+    def _fitted(self, moments: Moments, bias: ir.Value | None) -> tuple[np.ndarray, np.ndarray]:
+        """The moments that weights are fitted to, H and C; a bias compensates the mean, so that it is the rest."""
+        fitted = moments if bias is None else moments.centered()
+        return fitted.second, fitted.cross
 
     def _scores(self, blocks: Blocks, dense: np.ndarray, visit: Visit) -> np.ndarray:
         """The importance of each weight, (groups, outputs, inputs), above 0."""

@@ -64,11 +64,6 @@ class Problem:
         return float(_energy(error, self.hessian) / max(_energy(self.target, self.hessian), 1e-300))
 
 
-def error(values: np.ndarray, weights: np.ndarray, second: np.ndarray, cross: np.ndarray) -> float:
-    """|W X - V X'|^2 of a layer with W and V on inputs with H and C, but for what does not depend on V."""
-    return float((values * (values @ second - 2 * weights @ cross)).sum())
-
-
 def second_order(problem: Problem, choose: Choose) -> tuple[np.ndarray, np.ndarray]:
     """Mask and remaining weights by ADMM with a growing penalty: ALPS, Meng et al. 2024, arXiv 2406.07831, on target T.
 
@@ -119,6 +114,27 @@ def reconstruct(problem: Problem, mask: np.ndarray, weights: np.ndarray) -> np.n
         direction = residual + beta * direction
         squares = new
     return solution / problem.scale
+
+
+def best_damping(
+    weights: np.ndarray,
+    mask: np.ndarray,
+    values: np.ndarray,
+    rest: tuple[np.ndarray, np.ndarray],
+    held: tuple[np.ndarray, np.ndarray],
+) -> float:
+    """The damping with which the weights of a mask that are fitted to some inputs have the least loss on others.
+
+    `values`: where the fit starts; `rest` and `held`: H and C of either inputs.
+    """
+
+    def loss(damping: float) -> float:
+        """The loss on the inputs held, but for what does not depend on the damping."""
+        fitted = reconstruct(Problem.of(weights, *rest, damping), mask, values)
+        second, cross = held
+        return float((fitted * (fitted @ second - 2 * weights @ cross)).sum())
+
+    return min(DAMPINGS, key=loss)
 
 
 def _energy(weights: np.ndarray, hessian: np.ndarray) -> float:

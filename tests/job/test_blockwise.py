@@ -8,7 +8,7 @@ from onnxprune.job import blockwise
 from tests.builders import cnn, initializer, normal
 
 SETTINGS = {
-    "rate": 0.6,
+    "rate": 0.8,
     "criterion": "second-order",
     "allocation": "uniform",
     "format": "dense",
@@ -24,7 +24,7 @@ def efforts(monkeypatch):
 
 
 def prune(**settings):
-    data = {"calibration_data": {"x": normal(256, 1, 8, 8)}, "eval_data": {"x": normal(64, 1, 8, 8, seed=1)}}
+    data = {"calibration_data": {"x": normal(512, 1, 8, 8)}, "eval_data": {"x": normal(64, 1, 8, 8, seed=1)}}
     result = onnxprune.prune(cnn(), **data, **SETTINGS, **settings)
     return result, result.report.evaluation["outputs"][0]["cosine"]
 
@@ -33,7 +33,7 @@ def test_more_effort_comes_nearer_to_the_dense_outputs_and_keeps_the_masks(effor
     (fast, first), (normal_, second), (best, third) = (
         prune(effort=effort) for effort in ("fast", "normal", "best")
     )
-    assert first < second and first < third
+    assert first < second <= third
     for result in (normal_, best):
         for name in ("conv1.weight", "conv2.weight", "fc.weight"):
             assert np.count_nonzero(initializer(result.model, name)) == np.count_nonzero(
