@@ -206,3 +206,31 @@ def test_a_weight_whose_inputs_are_not_measured_is_pruned_by_magnitude_and_named
     np.testing.assert_array_equal(initializer(result.model, "v"), np.where(kept, weights["v"], 0))
     [note] = [note for note in result.report.notes if "by magnitude" in note]
     assert "pruned by magnitude: v (" in note
+
+
+def test_the_rate_is_distributed_by_what_layers_lose_as_they_are_pruned():
+    nodes = [
+        helper.make_node("MatMul", ["x1", "copies"], ["h1"]),
+        helper.make_node("MatMul", ["x2", "signals"], ["h2"]),
+        helper.make_node("Add", ["h1", "h2"], ["y"]),
+    ]
+    weights = {"copies": normal(16, 8), "signals": normal(16, 8, seed=1)}
+    inputs = [floats("x1", "N", 16), floats("x2", "N", 16)]
+    model = model_of(nodes, inputs, [floats("y", "N", 8)], weights)
+    # Of 16 inputs that are the same, one can stand for all, which the weights alone do not tell.
+    data = {"x1": np.repeat(normal(200, 1), 16, axis=1), "x2": normal(200, 16, seed=1)}
+    settings = {"rate": 0.45, "criterion": "second-order", "calibration_data": data, "eval_data": data}
+    result = onnxprune.prune(model, allocation="sensitivity", remove_dead=False, format="dense", **settings)
+    copies, signals = (np.count_nonzero(initializer(result.model, name)) for name in weights)
+    assert copies + signals == round(0.55 * 256)
+    assert copies <= 16 and signals >= 120
+    assert result.report.evaluation["outputs"][0]["cosine"] > 0.99
+
+
+def test_the_summary_tells_the_damping_that_was_chosen():
+    data = {"x": rows(300, 0)}
+    for effort, told in (("fast", 0), ("normal", 1)):
+        report = onnxprune.prune(
+            mlp(), rate=0.5, criterion="second-order", effort=effort, calibration_data=data
+        ).report
+        assert sum(note.startswith("Damping of layers") for note in report.notes) == told
