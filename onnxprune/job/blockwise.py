@@ -6,9 +6,10 @@ inputs. Some of these are not trained on, and say which state is the best; it ma
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -76,62 +77,74 @@ class Reconstruction:
             return
         chain = sections(self.model, self.pruned, MOST_WEIGHTS)
         plan = EFFORTS.get(effort)
-        if plan is None:
+        if plan is None or not chain:
             return
-        for parts, steps in ((chain, plan.alone), ([whole(chain)] if chain else [], plan.together)):
-            share = steps / (plan.alone + plan.together)
-            steps = min(steps, int(share * plan.work / (PASSES * BATCH * self._work())))
-            if steps >= FEWEST_STEPS:
-                yield from self._trained(parts, steps)
+        most = int(plan.work / (PASSES * BATCH * self._work()))
+        if most < FEWEST_STEPS:
+            yield (
+                "Layers were reconstructed one by one only: over several layers that takes long for a model of this "
+                f"size{'; --effort best spends more' if effort != 'best' else ''}."
+            )
+            return
+        share = min(1.0, most / (plan.alone + plan.together))
+        for parts, steps in ((chain, plan.alone), ([whole(chain)], plan.together)):
+            yield from self._trained(parts, math.ceil(share * steps))
 
     def _trained(self, parts: Sequence[Section], steps: int) -> Iterator[str]:
+        """Train each of the parts, one after the other; a part that torch cannot run stays as it is."""
+        nodes = list(self.model.graph)
+        starts = {nodes[section.start]: section for section in parts}
         losses: list[tuple[float, float]] = []
-        try:
-            for fitted in self._fitted(parts, steps):
+        refused: list[OnnxPruneError] = []
+        for visit in walk(self.model, self.dense, self.data, starts.keys() if steps else ()):
+            section = starts[visit.node]
+            try:
+                fitted = self._fit(visit, section, nodes[section.start : section.end], steps)
+            except OnnxPruneError as error:
+                refused.append(error)
+                continue
+            if fitted is not None:
                 losses.append((fitted.before, fitted.after))
-        except OnnxPruneError as error:
-            yield f"Layers were reconstructed one by one only, because {error}"
-            return
+        over = "the whole network" if len(parts) == 1 else f"{len(losses)} sections of the network"
         if losses:
             before, after = np.mean(losses, axis=0)
-            over = "the whole network" if len(parts) == 1 else f"each of {len(parts)} sections"
             yield (
                 f"Reconstruction over {over} ({steps:,} steps, no labels): the squared distance from the dense values "
-                f"fell from {before:.4f} to {after:.4f} of their variance on validation samples."
+                f"went from {before:.4f} to {after:.4f} of their variance on validation samples."
             )
+        if refused:
+            left = "it" if len(parts) == 1 else f"{len(refused)} of its sections"
+            yield f"There was no reconstruction over the network, or {left}: {refused[0]}"
 
-    def _fitted(self, parts: Sequence[Section], steps: int) -> Iterator[Fitted]:
+    def _fit(self, visit: Visit, section: Section, nodes: Sequence[ir.Node], steps: int) -> Fitted | None:
+        """Train the constants that only these nodes of a section read; None if there is nothing to follow.
+
+        Raises:
+            OnnxPruneError: torch cannot run them.
+        """
         from onnxprune.training.reconstruction import Descent, fit
 
-        nodes = list(self.model.graph)
+        part = Segment(self.model, section.start, section.end, self._outputs(visit, section))
+        runs = self._runs(visit, section, part)
+        if runs is None:
+            return None
+        constants = _own_constants(nodes)
         weights = {weight.value: weight for weight in find_weights(self.model).all}
-        starts = {nodes[section.start]: section for section in parts}
-        for visit in walk(self.model, self.dense, self.data, starts.keys()):
-            section = starts[visit.node]
-            outputs = self._outputs(visit, section)
-            part = Segment(self.model, section.start, section.end, outputs)
-            runs = self._runs(visit, section, part)
-            if runs is None:
-                continue
-            constants = _own_constants(nodes[section.start : section.end])
-            sizes = {name: _sizes(value, weights.get(value)) for name, value in constants.items()}
-            fitted = fit(
-                ir.from_proto(part.proto(visit.pruned[0])),
-                sizes,
-                *runs,
-                Descent(steps, BATCH, STEP_SIZE, self.seed),
-            )
-            for name, array in fitted.arrays.items():
-                old = constant_tensor(constants[name])
-                assert old is not None
-                set_constant(constants[name], array.astype(old.dtype.numpy()), old.dtype)
-            yield fitted
+        sizes = {name: _sizes(value, weights.get(value)) for name, value in constants.items()}
+        how = Descent(steps, BATCH, STEP_SIZE, self.seed)
+        fitted = fit(ir.from_proto(part.proto(visit.pruned[0])), sizes, *runs, how)
+        for name, array in fitted.arrays.items():
+            old = constant_tensor(constants[name])
+            assert old is not None
+            set_constant(constants[name], array.astype(old.dtype.numpy()), old.dtype)
+        return fitted
 
     def _outputs(self, visit: Visit, section: Section) -> list[ir.Value]:
-        """The outputs of a section that are compared: the smallest, as many as fit in memory for all samples."""
+        """The outputs of a section that are compared: the smallest in floats, as many as fit in memory."""
         dense = Segment(self.model, section.start, section.end, section.outputs, instead=self.dense)
         found = dense.run(visit.dense[0])
-        sizes = {value: getattr(found[value], "nbytes", 0) * len(visit.dense) for value in dense.gives}
+        floats = [value for value in dense.gives if _kind(found[value]) == "f"]
+        sizes = {value: found[value].nbytes * len(visit.dense) for value in floats}
         smallest = sorted(sizes, key=lambda value: sizes[value])
         totals = np.cumsum([sizes[value] for value in smallest])
         return [
@@ -143,7 +156,7 @@ class Reconstruction:
     def _runs(self, visit: Visit, section: Section, part: Segment) -> tuple[Runs, Runs] | None:
         """What a section reads in the pruned model and computes in the dense one: to train on, and held; None: nothing.
 
-        That of sequences and maps cannot be trained.
+        What reads or makes sequences, maps and texts cannot be trained.
         """
         from onnxprune.training.reconstruction import Runs
 
@@ -154,7 +167,7 @@ class Reconstruction:
             for arrays, target in zip(visit.pruned, targets, strict=True)
         ]
         arrays = [array for run in runs for side in run for array in side]
-        if len(runs) < 2 or not part.gives or not all(isinstance(array, np.ndarray) for array in arrays):
+        if len(runs) < 2 or not part.gives or not all(_kind(array) in "fiub" for array in arrays):
             return None
         held = runs[HELD_OF - 1 :: HELD_OF] or runs[-1:]
         chosen = set(map(id, held))
@@ -169,6 +182,11 @@ class Reconstruction:
         batch = next(iter(batches(self.model, self.data)))
         shapes = {name: array.shape for name, array in batch.feeds().items()}
         return max(sum(multiply_adds(self.model, shapes).values()) / len(batch), 1.0)
+
+
+def _kind(array: Any) -> str:
+    """The kind of an array's numbers, as in numpy; of anything else, O."""
+    return array.dtype.kind if isinstance(array, np.ndarray) else "O"
 
 
 def _own_constants(nodes: Sequence[ir.Node]) -> dict[str, ir.Value]:

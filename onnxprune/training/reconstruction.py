@@ -11,6 +11,7 @@ import onnx_ir as ir
 import torch
 from torch import fx, nn
 
+from onnxprune.errors import DataError
 from onnxprune.training.exchange import borrowed
 from onnxprune.training.graph import channels_last, to_torch
 from onnxprune.training.running import run
@@ -78,19 +79,24 @@ def fit(part: ir.Model, sizes: Mapping[str, np.ndarray], training: Runs, held: R
     before = best = _mean_loss(module, valid, scales)
     state = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     adam = Adam({parameter: torch.from_numpy(sizes[name]) for name, parameter in parameters.items()})
+    if not parameters:
+        return Fitted({}, before, before)
     together = max(1, round(how.batch / training.samples))
     order = _shuffled(len(train), np.random.default_rng(how.seed))
     for step in range(1, how.steps + 1):
         for _ in range(together):
             inputs, targets = train[next(order)]
-            (_loss(run(module, inputs), targets, scales) / together).backward()
+            loss = _loss(run(module, inputs), targets, scales)
+            if not loss.requires_grad:
+                return Fitted({}, before, before)
+            (loss / together).backward()
         adam.step(how.rate * _pace(step / how.steps))
-        if step % max(1, how.steps // EVALUATIONS) == 0:
-            loss = _mean_loss(module, valid, scales)
-            # Not "loss >= best": NaN is worse.
-            if loss < best:
-                best = loss
-                state = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+        due = step % max(1, how.steps // EVALUATIONS) == 0
+        loss_now = _mean_loss(module, valid, scales) if due else math.inf
+        # Not "not >=": NaN is worse.
+        if loss_now < best:
+            best = loss_now
+            state = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     arrays = {name: tensor.contiguous().numpy() for name, tensor in state.items()} if best < before else {}
     return Fitted(arrays, before, best)
 
@@ -147,6 +153,10 @@ def _variances(runs: Sequence[Arrays]) -> list[float]:
 def _loss(
     outputs: Sequence[torch.Tensor], targets: Sequence[torch.Tensor], scales: Sequence[float]
 ) -> torch.Tensor:
+    if any(output.shape != target.shape for output, target in zip(outputs, targets, strict=True)):
+        raise DataError(
+            "the number of values that the network finds depends on its weights, so they have no targets"
+        )
     parts = [
         (output - target.to(output.dtype)).square().mean() / scale
         for output, target, scale in zip(outputs, targets, scales, strict=True)

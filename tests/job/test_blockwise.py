@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import onnxprune
+from onnxprune.errors import OnnxPruneError
 from onnxprune.job import blockwise
 from tests.builders import cnn, initializer, normal
 
@@ -61,3 +62,15 @@ def test_work_is_bounded(efforts):
     efforts["normal"] = blockwise.Effort(0, 60, 1.0)
     result, _ = prune()
     assert not any("Reconstruction over" in note for note in result.report.notes)
+    assert any("takes long for a model of this size; --effort best" in note for note in result.report.notes)
+
+
+def test_what_torch_cannot_run_is_named_and_left_as_it_is(efforts, monkeypatch):
+    def refuse(*arguments):
+        raise OnnxPruneError("Conv conv1 is not known")
+
+    monkeypatch.setattr("onnxprune.training.reconstruction.to_torch", refuse)
+    result, _ = prune()
+    assert any(
+        "no reconstruction over the network" in note and "conv1" in note for note in result.report.notes
+    )
