@@ -21,7 +21,7 @@ from onnxprune.calibration.walk import Visit, affordable, walk
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
-from onnxprune.job.blockwise import Reconstruction
+from onnxprune.job.blockwise import HELD_OF, Reconstruction
 from onnxprune.model.blocks import Blocks
 from onnxprune.model.constants import constant_tensor, constants
 from onnxprune.model.weights import Weight
@@ -33,8 +33,6 @@ from onnxprune.pruning.sensitivity import PrunedArrays, pruned_arrays
 
 # A layer needs (inputs, inputs) matrices of float64; layers with more inputs are pruned by magnitude.
 WIDEST = 8192
-# One of so many batches is apart: the others are fitted to, and these tell how well.
-HELD_OF = 4
 # Layers with more inputs take long to solve, and are solved once.
 WIDEST_DAMPED = 2048
 
@@ -87,7 +85,7 @@ class Calibration:
         self.notes.clear()
         self.notes.extend(self._damping_notes())
         # A training that follows does the same with more data.
-        if self.config.reconstruct and self.config.effort != "fast" and self.config.data is None:
+        if self._continues:
             fitted = Reconstruction(self.model, self.dense, self.data, masks.keys(), self.config.seed)
             self.notes.extend(fitted.run(self.config.effort))
         return masks
@@ -138,7 +136,8 @@ class Calibration:
         # The moments are by far the most work, and a mask alone does not need them.
         if fits or bias is not None:
             parts = self._moments(blocks, visit)
-            moments = reduce(Moments.joined, parts)
+            # Samples that a layer was fitted to could not tell what helps afterwards.
+            moments = parts[0] if self._continues else reduce(Moments.joined, parts)
         if fits and moments is not None:
             problem = Problem.of(dense, *self._fitted(moments, bias))
         scores = self._scores(blocks, dense, visit)
@@ -178,6 +177,11 @@ class Calibration:
         rest = [pair for number, pair in enumerate(pairs, 1) if number % HELD_OF]
         columns = COLUMNS // HELD_OF
         return [collect(blocks, rest, seed, COLUMNS - columns), collect(blocks, held, seed, columns)]
+
+    @property
+    def _continues(self) -> bool:
+        """Whether the layers are reconstructed together afterwards."""
+        return bool(self.config.reconstruct) and self.config.effort != "fast" and self.config.data is None
 
     def _damping_notes(self) -> Iterator[str]:
         chosen = ", ".join(f"{damping:g} for {count}" for damping, count in sorted(self.dampings.items()))
