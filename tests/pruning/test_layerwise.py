@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 
-from onnxprune.pruning.layerwise import DAMPINGS, Problem, best_damping, reconstruct, second_order
+from onnxprune.pruning.layerwise import Problem, best_damping, reconstruct, second_order
 from onnxprune.pruning.patterns import keep_largest, keep_n_of_m
 
 
@@ -75,7 +75,7 @@ def test_the_best_damping_is_large_for_few_inputs_and_small_for_many():
     weights = np.random.default_rng(0).standard_normal((1, 4, 32))
     everything, held = np.ones(weights.shape, bool), moments(10_000, 1)
     found = [best_damping(weights, everything, weights, moments(count, 2), held) for count in (34, 10_000)]
-    assert found[0] == max(DAMPINGS) > found[1]
+    assert found[0] >= 0.1 > found[1]
 
 
 def test_second_order_is_near_the_best_of_all_masks():
