@@ -113,8 +113,8 @@ class Reconstruction:
                 f"went from {before:.4f} to {after:.4f} of their variance on validation samples."
             )
         if refused:
-            left = "it" if len(parts) == 1 else f"{len(refused)} of its sections"
-            yield f"There was no reconstruction over the network, or {left}: {refused[0]}"
+            left = "the whole network" if len(parts) == 1 else f"{len(refused)} sections of the network"
+            yield f"Not reconstructed over several layers: {left} ({refused[0]})."
 
     def _fit(self, visit: Visit, section: Section, nodes: Sequence[ir.Node], steps: int) -> Fitted | None:
         """Train the constants that only these nodes of a section read; None if there is nothing to follow.

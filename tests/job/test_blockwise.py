@@ -72,5 +72,5 @@ def test_what_torch_cannot_run_is_named_and_left_as_it_is(efforts, monkeypatch):
     monkeypatch.setattr("onnxprune.training.reconstruction.to_torch", refuse)
     result, _ = prune()
     assert any(
-        "no reconstruction over the network" in note and "conv1" in note for note in result.report.notes
+        "Not reconstructed over several layers" in note and "conv1" in note for note in result.report.notes
     )

@@ -236,3 +236,33 @@ def test_the_summary_tells_the_damping_that_was_chosen():
             mlp(), rate=0.5, criterion="second-order", effort=effort, calibration_data=data
         ).report
         assert sum(note.startswith("Damping of layers") for note in report.notes) == told
+
+
+def test_weights_in_the_body_of_an_if_have_the_rate_where_others_are_measured():
+    branches = {
+        name: helper.make_graph(
+            [helper.make_node("MatMul", ["h", name], [f"{name}y"])],
+            name,
+            [],
+            [floats(f"{name}y", "N", 4)],
+            [onnx.numpy_helper.from_array(normal(8, 4, seed=seed), name)],
+        )
+        for seed, name in enumerate(("a", "b"))
+    }
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0),
+        helper.make_node("Greater", ["s", "zero"], ["yes"]),
+        helper.make_node("If", ["yes"], ["y"], then_branch=branches["a"], else_branch=branches["b"]),
+    ]
+    constants = {"w": normal(8, 8), "zero": np.zeros((), np.float32)}
+    model = model_of(nodes, [floats("x", "N", 8)], [floats("y", "N", 4)], constants)
+    report = onnxprune.prune(
+        model,
+        rate=0.5,
+        criterion="second-order",
+        allocation="sensitivity",
+        calibration_data={"x": rows(100, 0)},
+        remove_dead=False,
+    ).report
+    assert [layer.kept for layer in report.layers if layer.name in "ab"] == [16, 16]
