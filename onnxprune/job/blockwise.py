@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 # The weights of a section: a residual block, or the attention of a transformer's layer.
 MOST_WEIGHTS = 4
-# One of so many runs on calibration samples is apart: layers are not fitted to it, and it says what helps.
+# One of so many runs on calibration samples is not trained on, and says which state is the best.
 HELD_OF = 8
 BATCH = 32
-# The size of a step relative to a filter's root mean square, where the outputs are as far off as they vary.
-STEP_SIZE = 0.05
+# The size of a step relative to a filter's root mean square.
+STEP_SIZE = 0.02
 # Forward and backward passes, in forward passes.
 PASSES = 3
 FEWEST_STEPS = 20

@@ -21,7 +21,7 @@ from onnxprune.calibration.walk import Visit, affordable, walk
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
-from onnxprune.job.blockwise import HELD_OF, Reconstruction
+from onnxprune.job.blockwise import Reconstruction
 from onnxprune.model.blocks import Blocks
 from onnxprune.model.constants import constant_tensor, constants
 from onnxprune.model.weights import Weight
@@ -33,6 +33,8 @@ from onnxprune.pruning.sensitivity import PrunedArrays, pruned_arrays
 
 # A layer needs (inputs, inputs) matrices of float64; layers with more inputs are pruned by magnitude.
 WIDEST = 8192
+# One of so many batches is apart where the damping is chosen: the others are fitted to, and these tell how well.
+HELD_OF = 4
 # Layers with more inputs take long to solve, and are solved once.
 WIDEST_DAMPED = 2048
 
@@ -136,8 +138,9 @@ class Calibration:
         # The moments are by far the most work, and a mask alone does not need them.
         if fits or bias is not None:
             parts = self._moments(blocks, visit)
-            # Samples that a layer was fitted to could not tell what helps afterwards.
-            moments = parts[0] if self._continues else reduce(Moments.joined, parts)
+            # To keep the samples that say when to stop out of this costs more than it gives: 9.4 % instead of 9.2 % of
+            # errors for ResNet-20 at a rate of 70 % with 1,024 images.
+            moments = reduce(Moments.joined, parts)
         if fits and moments is not None:
             problem = Problem.of(dense, *self._fitted(moments, bias))
         scores = self._scores(blocks, dense, visit)

@@ -14,7 +14,7 @@ import numpy as np
 # As a fraction of the mean of H's diagonal; where the inputs do not determine V, it stays close to W.
 DAMPING = 0.01
 # Where it is chosen by inputs that nothing was fitted to: which is best depends on the layer and on their number.
-DAMPINGS = (0.001, 0.01, 0.1, 1.0)
+DAMPINGS = (0.001, 0.01, 0.1)
 SWEEPS = 120
 # The penalty of ADMM at the start, relative to H's diagonal. After so many sweeps it grows by the share of the mask
 # that has changed in them: fast while the mask still moves, slowly when it settles. All as in ALPS.

@@ -36,8 +36,7 @@ class Runs:
 
 @dataclass(frozen=True)
 class Descent:
-    """How the weights are trained: `steps` of Adam on `batch` samples, each `rate` times the size of an element
-    for outputs as far from the targets as these vary, and shorter for nearer ones."""
+    """How the weights are trained: `steps` of Adam on `batch` samples, each `rate` times the size of an element."""
 
     steps: int
     batch: int
@@ -82,8 +81,6 @@ def fit(part: ir.Model, sizes: Mapping[str, np.ndarray], training: Runs, held: R
     adam = Adam({parameter: torch.from_numpy(sizes[name]) for name, parameter in parameters.items()})
     if not parameters:
         return Fitted({}, before, before)
-    # Outputs that are near need small changes.
-    rate = how.rate * math.sqrt(min(before, 1.0))
     together = max(1, round(how.batch / training.samples))
     order = _shuffled(len(train), np.random.default_rng(how.seed))
     for step in range(1, how.steps + 1):
@@ -93,7 +90,7 @@ def fit(part: ir.Model, sizes: Mapping[str, np.ndarray], training: Runs, held: R
             if not loss.requires_grad:
                 return Fitted({}, before, before)
             (loss / together).backward()
-        adam.step(rate * _pace(step / how.steps))
+        adam.step(how.rate * _pace(step / how.steps))
         due = step % max(1, how.steps // EVALUATIONS) == 0
         loss_now = _mean_loss(module, valid, scales) if due else math.inf
         # Not "not >=": NaN is worse.
