@@ -24,7 +24,9 @@ FEW_CHOICES = {
     "rehearsal.LEARNING_RATES": dict.fromkeys(("adam", "adamw", "sgd"), (1e-3,)),
     "defaults.ENOUGH_UPDATES": 0,
     "defaults.UNTRIED_ALLOCATION": "uniform",
+    "defaults.UNTRIED_FITTED_ALLOCATION": "uniform",
     "defaults.FEW_SAMPLES": 0,
+    "blockwise.EFFORTS": {},
 }
 
 

@@ -34,6 +34,18 @@ class Moments:
     dense_mean: np.ndarray
     count: int
 
+    def joined(self, other: Moments) -> Moments:
+        """The moments over the columns of both."""
+        count = self.count + other.count
+        mine, its = self.count / count, other.count / count
+        return Moments(
+            mine * self.second + its * other.second,
+            mine * self.cross + its * other.cross,
+            mine * self.mean + its * other.mean,
+            mine * self.dense_mean + its * other.dense_mean,
+            count,
+        )
+
     def centered(self) -> Moments:
         """Central moments, for a layer whose bias compensates the mean."""
         second = self.second - self.mean[:, :, None] * self.mean[:, None, :]
@@ -41,14 +53,19 @@ class Moments:
         return Moments(second, cross, np.zeros_like(self.mean), np.zeros_like(self.dense_mean), self.count)
 
 
-def collect(blocks: Blocks, pairs: Sequence[tuple[np.ndarray, np.ndarray]], seed: int) -> Moments:
-    """The moments of a layer over batches of its data operand; each pair is (dense model, pruned model)."""
+def collect(
+    blocks: Blocks, pairs: Sequence[tuple[np.ndarray, np.ndarray]], seed: int, columns: int = COLUMNS
+) -> Moments:
+    """The moments of a layer over batches of its data operand; each pair is (dense model, pruned model).
+
+    `columns`: the most of all batches.
+    """
     groups, _, inputs = blocks.shape
     second, cross = (np.zeros((groups, inputs, inputs)) for _ in range(2))
     mean, dense_mean = (np.zeros((groups, inputs)) for _ in range(2))
     count = 0
     enough = max(COLUMNS_PER_INPUT * inputs, ELEMENTS // (groups * inputs))
-    most = math.ceil(min(COLUMNS, enough) / len(pairs))
+    most = math.ceil(min(columns, enough) / len(pairs))
     for number, batch in enumerate(pairs):
         dense, pruned = (
             blocks.columns(data.astype(np.float32, copy=False), most, seed + number) for data in batch

@@ -65,7 +65,7 @@ class Segment:
         try:
             with self._making:
                 if self._session is None:
-                    self._session = make_session(self._proto(arrays), "a part of the model", self._threads)
+                    self._session = make_session(self.proto(arrays), "a part of the model", self._threads)
             feeds = {value.name: arrays[value] for value in self.reads}
             outputs = restarted(self._session).run([value.name for value in self.gives], feeds)
         except Exception as error:
@@ -75,7 +75,8 @@ class Segment:
             ) from error
         return dict(zip(self.gives, outputs, strict=True))
 
-    def _proto(self, arrays: Mapping[ir.Value, Any]) -> onnx.ModelProto:
+    def proto(self, arrays: Mapping[ir.Value, Any]) -> onnx.ModelProto:
+        """The segment as a model that takes values like these, in the order of `reads`, and gives those of `gives`."""
         graph = onnx.GraphProto(name="segment")
         graph.input.extend(typed_input(value.name or "", arrays[value]) for value in self.reads)
         graph.output.extend(

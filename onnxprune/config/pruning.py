@@ -13,6 +13,7 @@ ALLOCATIONS = (AUTO, "uniform", "per-output", "global", "std", "erk", "sensitivi
 # Blocks of weights that are removed together.
 BLOCKS = ("4x1", "1x4")
 PATTERNS = ("unstructured", *BLOCKS, "2:4", "channel")
+EFFORTS = ("fast", "normal", "best")
 SELECTIONS = ("threshold", "probability")
 
 
@@ -148,13 +149,24 @@ class CalibrationSettings:
 
     heading = "Calibration"
 
-    reconstruct: bool = setting(
-        False,
-        "Update the remaining weights of each layer to restore its outputs (least squares).",
+    reconstruct: bool | None = setting(
+        None,
+        "Update the remaining weights to restore the outputs of layers: least squares layer by layer, and more by "
+        "--effort.  [default: on for --criterion second-order]",
     )
-    bias_correction: bool = setting(False, "Shift the biases to restore the means of the layer outputs.")
+    bias_correction: bool | None = setting(
+        None,
+        "Shift the biases to restore the means of the layer outputs.  [default: on for --criterion second-order]",
+    )
     norm_correction: bool = setting(
         False, "Adjust the statistics of BatchNormalization to the inputs of the pruned model."
+    )
+    effort: str = setting(
+        "normal",
+        "What calibration does beyond a pass over the layers: nothing (fast); damping of each layer by validation "
+        "samples and, with --reconstruct and torch, reconstruction over the whole network, some minutes (normal); "
+        "section by section before that, and for longer (best).",
+        choices=EFFORTS,
     )
     calibration_data: DataSource = setting(
         None,

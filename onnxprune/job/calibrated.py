@@ -6,28 +6,37 @@ outputs that it has in the dense model, so it also compensates the errors of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxprune.calibration.corrections import bias_of, correct_norm, shift_bias
-from onnxprune.calibration.moments import check_finite, collect
+from onnxprune.calibration.moments import COLUMNS, Moments, check_finite, collect
 from onnxprune.calibration.segments import Tensors
 from onnxprune.calibration.walk import Visit, affordable, walk
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
+from onnxprune.job.blockwise import Reconstruction
 from onnxprune.model.blocks import Blocks
 from onnxprune.model.constants import constant_tensor, constants
 from onnxprune.model.weights import Weight
+from onnxprune.pruning.blocks import BLOCK_PATTERNS
 from onnxprune.pruning.criteria import find_criterion, ranks
-from onnxprune.pruning.layerwise import Problem, reconstruct
+from onnxprune.pruning.layerwise import DAMPING, Problem, best_damping, reconstruct
 from onnxprune.pruning.patterns import keep_largest, keep_n_of_m
+from onnxprune.pruning.sensitivity import PrunedArrays, pruned_arrays
 
 # A layer needs (inputs, inputs) matrices of float64; layers with more inputs are pruned by magnitude.
 WIDEST = 8192
+# One of so many batches is apart where the damping is chosen: the others are fitted to, and these tell how well.
+HELD_OF = 4
+# Layers with more inputs take long to solve, and are solved once.
+WIDEST_DAMPED = 2048
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,10 @@ class Calibration:
     dense: Tensors
     data: Batch
     config: PruneConfig
+    notes: list[str] = field(default_factory=list)
+    """What was done beside the pass over the layers, in sentences."""
+    dampings: Counter[float] = field(default_factory=Counter)
+    """How many layers each damping was best for, where it was chosen."""
 
     @classmethod
     def of(cls, model: ir.Model, data: Dataset, config: PruneConfig) -> Calibration:
@@ -71,7 +84,37 @@ class Calibration:
                 correct_norm(visit, self.dense)
             for weight in visited.get(visit.node, ()):
                 masks[weight.value] = self._prune_layer(weight, rates[weight.name], visit)
+        self.notes.clear()
+        self.notes.extend(self._damping_notes())
+        # A training that follows does the same with more data.
+        if self._continues:
+            fitted = Reconstruction(self.model, self.dense, self.data, masks.keys(), self.config.seed)
+            self.notes.extend(fitted.run(self.config.effort))
         return masks
+
+    def pruned_alone(self, weights: Sequence[Weight], rates: Sequence[float]) -> PrunedArrays:
+        """Each weight as it would be pruned in the dense model, by rate; to be called in the order of the graph.
+
+        Weights of `uncalibrated` are pruned by magnitude.
+        """
+        others = set(self.uncalibrated(weights))
+        by_node: dict[ir.Node, list[Weight]] = {}
+        for weight in weights:
+            if weight not in others:
+                by_node.setdefault(weight.uses[0].node, []).append(weight)
+        visits = walk(self.model, None, self.data, by_node.keys())
+        found: dict[Weight, Mapping[float, np.ndarray]] = {}
+
+        def arrays(weight: Weight) -> Mapping[float, np.ndarray]:
+            if weight in others:
+                return pruned_arrays(weight, rates)
+            while weight not in found:
+                visit = next(visits)
+                for each in by_node[visit.node]:
+                    found[each] = self._at_rates(each, rates, visit)
+            return found.pop(weight)
+
+        return arrays
 
     def uncalibrated(self, weights: Sequence[Weight]) -> list[Weight]:
         """The weights that cannot be calibrated: in the body of an If, no `Blocks`, or more inputs than `WIDEST`."""
@@ -91,19 +134,67 @@ class Calibration:
         dense = blocks.split(self.dense[weight.value].numpy()).astype(np.float64)
         alive = blocks.split(weight.array()) != 0
         moments = problem = None
+        parts: list[Moments] = []
         # The moments are by far the most work, and a mask alone does not need them.
         if fits or bias is not None:
-            moments = collect(blocks, visit.pairs(blocks.data), self.config.seed)
+            parts = self._moments(blocks, visit)
+            # To keep the samples that say when to stop out of this costs more than it gives: 9.4 % instead of 9.2 % of
+            # errors for ResNet-20 at a rate of 70 % with 1,024 images.
+            moments = reduce(Moments.joined, parts)
         if fits and moments is not None:
-            # The bias compensates the mean, so the weights are fitted to the rest.
-            fitted = moments if bias is None else moments.centered()
-            problem = Problem.of(dense, fitted.second, fitted.cross)
+            problem = Problem.of(dense, *self._fitted(moments, bias))
         scores = self._scores(blocks, dense, visit)
-        mask, values = self._choose(blocks, dense, scores, alive, rate, problem)
+        mask, values = self._choose(weight, dense, scores, alive, rate, problem)
+        if moments is not None and len(parts) == 2 and self.config.reconstruct:
+            rest, held = (self._fitted(part, bias) for part in parts)
+            damping = best_damping(dense, mask, values, rest, held)
+            self.dampings[damping] += 1
+            if damping != DAMPING:
+                problem = Problem.of(dense, *self._fitted(moments, bias), damping)
+                values = reconstruct(problem, mask, values)
         weight.assign(blocks.join(values))
         if bias is not None and moments is not None:
             shift_bias(bias, self.dense[bias], moments, dense, values)
         return blocks.join(mask)
+
+    def _at_rates(self, weight: Weight, rates: Sequence[float], visit: Visit) -> dict[float, np.ndarray]:
+        """A weight pruned at each of the rates, its bias unchanged."""
+        blocks = Blocks.of(weight)
+        dense = blocks.split(weight.array()).astype(np.float64)
+        moments = collect(blocks, visit.pairs(blocks.data), self.config.seed)
+        problem = Problem.of(dense, moments.second, moments.cross)
+        scores = self._scores(blocks, dense, visit)
+        arrays = {}
+        for rate in rates:
+            _, values = self._choose(weight, dense, scores, dense != 0, rate, problem)
+            arrays[rate] = blocks.join(values).astype(weight.array().dtype)
+        return arrays
+
+    def _moments(self, blocks: Blocks, visit: Visit) -> list[Moments]:
+        """The moments of a layer's inputs; those of a part of them apart, last, if the effort is worth it."""
+        pairs, seed = visit.pairs(blocks.data), self.config.seed
+        narrow = blocks.shape[2] <= WIDEST_DAMPED
+        if self.config.effort == "fast" or len(pairs) < HELD_OF or not narrow:
+            return [collect(blocks, pairs, seed)]
+        held = pairs[HELD_OF - 1 :: HELD_OF]
+        rest = [pair for number, pair in enumerate(pairs, 1) if number % HELD_OF]
+        columns = COLUMNS // HELD_OF
+        return [collect(blocks, rest, seed, COLUMNS - columns), collect(blocks, held, seed, columns)]
+
+    @property
+    def _continues(self) -> bool:
+        """Whether the layers are reconstructed together afterwards."""
+        return bool(self.config.reconstruct) and self.config.effort != "fast" and self.config.data is None
+
+    def _damping_notes(self) -> Iterator[str]:
+        chosen = ", ".join(f"{damping:g} for {count}" for damping, count in sorted(self.dampings.items()))
+        if chosen:
+            yield f"Damping of layers, by samples they were not fitted to: {chosen}."
+
+    def _fitted(self, moments: Moments, bias: ir.Value | None) -> tuple[np.ndarray, np.ndarray]:
+        """The moments that weights are fitted to, H and C; a bias compensates the mean, so that it is the rest."""
+        fitted = moments if bias is None else moments.centered()
+        return fitted.second, fitted.cross
 
     def _scores(self, blocks: Blocks, dense: np.ndarray, visit: Visit) -> np.ndarray:
         """The importance of each weight, (groups, outputs, inputs), above 0."""
@@ -119,7 +210,7 @@ class Calibration:
 
     def _choose(
         self,
-        blocks: Blocks,
+        weight: Weight,
         dense: np.ndarray,
         scores: np.ndarray,
         alive: np.ndarray,
@@ -127,17 +218,19 @@ class Calibration:
         problem: Problem | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The mask and the values under it, both (groups, outputs, inputs); fitted to `problem` if there is one."""
+        blocks = Blocks.of(weight)
 
-        def choose(scores: np.ndarray, part: float) -> np.ndarray:
+        def choose(scores: np.ndarray) -> np.ndarray:
             # Ranks start at 1, so that weights that are zero already rank below all others.
             scores = ranks(scores) + 1 if self.config.allocation == "per-output" else scores
-            return keep(blocks, np.where(alive, scores, 0), rate * part, self.config.pattern) & alive
+            scores = blocks.join(np.where(alive, scores, 0))
+            return blocks.split(keep(weight, scores, rate, self.config.pattern)) & alive
 
         solve = find_criterion(self.config.criterion).solve
         if problem is not None and solve is not None:
             mask, values = solve(problem, choose)
         else:
-            mask = choose(scores, 1.0)
+            mask = choose(scores)
             values = np.where(mask, dense, 0)
         if problem is not None and self.config.reconstruct:
             values = reconstruct(problem, mask, values)
@@ -152,14 +245,18 @@ def prune_by_magnitude(weight: Weight, rate: float, pattern: str) -> np.ndarray:
     return mask
 
 
-def keep(layout: Blocks | Weight, scores: np.ndarray, rate: float, pattern: str) -> np.ndarray:
-    """A mask (True = kept) of the largest scores in a pattern; scores have the shape of a weight, or of its blocks.
+def keep(weight: Weight, scores: np.ndarray, rate: float, pattern: str) -> np.ndarray:
+    """A mask (True = kept) of the largest scores in a pattern, in the shape of a weight.
 
-    Exactly round(rate * n) of n are removed. Under 2:4, at most those that the pattern removes, the smallest first.
+    Exactly round(rate * n) of n scores are removed, or of n blocks; under 2:4, at most those that the pattern removes,
+    the smallest first.
     """
+    if (blocks := BLOCK_PATTERNS.get(pattern)) is not None:
+        [kept] = keep_largest([blocks.norms(weight, scores)], rate)
+        return blocks.spread(weight, kept)
     if pattern != "2:4":
         return keep_largest([scores], rate)[0]
-    kept = layout.channels_back(keep_n_of_m(layout.channels_last(scores), 2, 4))
+    kept = weight.channels_back(keep_n_of_m(weight.channels_last(scores), 2, 4))
     if round(rate * scores.size) >= np.count_nonzero(~kept):
         return kept
     return keep_largest([np.where(kept, np.inf, scores)], rate)[0]

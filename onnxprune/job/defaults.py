@@ -38,6 +38,7 @@ MIXUP_RATE = 0.95
 BFLOAT16_WORK = 10_000_000
 WARMUP, WARMUP_SHARE = 100, 0.1
 UNTRIED_ALLOCATION = "erk"
+UNTRIED_FITTED_ALLOCATION = "sensitivity"
 # With fewer samples, and no labels, layers are fitted to their inputs before the training.
 FEW_SAMPLES = 1_000
 
@@ -106,8 +107,7 @@ def _an_epoch(config: PruneConfig, facts: Facts) -> int:
 def _criterion(config: PruneConfig, facts: Facts | None) -> str:
     """Second-order for few inputs without labels: too few to train the network anew, they can fit its layers."""
     fits = (
-        config.pattern in ("unstructured", "2:4", "channel")
-        and (bool(config.rate) or (config.pattern == "channel" and config.flops is not None))
+        (bool(config.rate) or (config.pattern == "channel" and config.flops is not None))
         and config.selection == "threshold"
         and config.schedule in (AUTO, "one-shot", "iterative")
         and not config.alternate
@@ -118,6 +118,11 @@ def _criterion(config: PruneConfig, facts: Facts | None) -> str:
         else not facts.labeled and not facts.streamed and facts.samples < FEW_SAMPLES
     )
     return "second-order" if fits and few else "magnitude"
+
+
+def _fits_layers(config: PruneConfig, facts: Facts | None) -> bool | None:
+    """Where weights are chosen by what layers read, those that remain are fitted to it as well."""
+    return True if config.criterion == "second-order" else None
 
 
 def _schedule(config: PruneConfig, facts: Facts | None) -> str:
@@ -166,17 +171,21 @@ def _warmup(config: PruneConfig, facts: Facts) -> int:
 def untried_allocation(config: PruneConfig) -> str:
     """The allocation that is chosen without a rehearsal.
 
-    Small layers are spared: LeNet-5 pruned by half in one step has 0.57 % error by ERK and 5.48 % with one rate.
+    Small layers are spared: LeNet-5 pruned by half in one step has 0.57 % error by ERK and 5.48 % with one rate. What
+    is fitted to inputs can be measured on them as well.
     """
     if config.pattern == "channel" and is_calibrated(config):
-        return "sensitivity"
+        return UNTRIED_FITTED_ALLOCATION
     fixed = config.pattern in ("channel", "2:4") or config.std_threshold is not None or config.rate == 0
-    return "uniform" if fixed else UNTRIED_ALLOCATION
+    fitted = config.criterion == "second-order" and config.effort != "fast" and config.data is None
+    return "uniform" if fixed else UNTRIED_FITTED_ALLOCATION if fitted else UNTRIED_ALLOCATION
 
 
 # In the order in which they are chosen: a rule may read those before it.
 RULES: Mapping[str, Callable[[PruneConfig, Any], Any]] = {
     "criterion": _criterion,
+    "reconstruct": _fits_layers,
+    "bias_correction": _fits_layers,
     "schedule": _schedule,
     "batch_size": lambda config, facts: batch_size(config, facts.samples),
     "epochs": _epochs,
@@ -191,6 +200,8 @@ RULES: Mapping[str, Callable[[PruneConfig, Any], Any]] = {
 # Without training data of the job these are all that is read; a loop of the user's own has a schedule too.
 UNTRAINED: Mapping[str, Callable[[PruneConfig, Any], Any]] = {
     "criterion": _criterion,
+    "reconstruct": _fits_layers,
+    "bias_correction": _fits_layers,
     "allocation": lambda config, facts: untried_allocation(config),
     "schedule": _schedule,
     "batch_norm": lambda config, facts: "frozen",

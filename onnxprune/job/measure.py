@@ -19,12 +19,16 @@ from onnxprune.job.size_search import rate_of_bytes
 from onnxprune.model.costs import multiply_adds, weight_multiply_adds
 from onnxprune.model.weights import Weight
 from onnxprune.pruning.budget import budget_of_multiply_adds, within_budget
+from onnxprune.pruning.criteria import find_criterion
 from onnxprune.pruning.pruner import Pruner
-from onnxprune.pruning.sensitivity import rates_to_scan, scan
+from onnxprune.pruning.sensitivity import Measure, rates_to_scan, scan
 from onnxprune.reports.record import FileRecord
 
 # Enough to rank the layers; each rate of each weight is a run on all samples.
 SENSITIVITY_SAMPLES = 128
+FEWEST_SAMPLES = 16
+# Multiply-adds of all runs: some minutes.
+SENSITIVITY_WORK = 3e12
 UNKNOWN_RATE = 0.98
 
 Curves = dict[str, list[tuple[float, float]]]
@@ -78,10 +82,28 @@ def sensitivity_curves(
     """How far pruning one weight at a time moves the outputs; None unless the allocation is by sensitivity."""
     if config.allocation != "sensitivity" or data.calibration is None or config.pattern == "channel":
         return None
-    some = data.calibration.take(slice(0, affordable(model, data.calibration, SENSITIVITY_SAMPLES))).read()
     # With --flops or --bytes the rate is not known yet.
     rates = rates_to_scan(UNKNOWN_RATE if config.rate is None else config.rate)
+    samples = affordable(
+        model, data.calibration, _samples_within(SENSITIVITY_WORK, model, weights, len(rates), data)
+    )
+    some = data.calibration.take(slice(0, samples)).read()
+    measured: Measure = partial(measure, model, some)
+    if find_criterion(config.criterion).solve is not None:
+        # How much a layer can lose depends on how it is pruned.
+        fitted = Calibration.of(model, data.calibration, config).pruned_alone(weights, rates)
+        measured = lambda some_weights, by_magnitude: measure(model, some, some_weights, fitted)  # noqa: E731
     curves: Curves = {}
-    for found in scan(weights, partial(measure, model, some), rates, {}, None):
+    for found in scan(weights, measured, rates, {}, None):
         curves = {name: found.curve(name) for name in found.layers}
     return curves
+
+
+def _samples_within(
+    work: float, model: ir.Model, weights: tuple[Weight, ...], rates: int, data: JobData
+) -> int:
+    """The samples on which every weight can be measured at every rate with so many multiply-adds."""
+    a_run = sum(multiply_adds(model, sample_shapes(data.test)).values())
+    # A run starts at its weight: on average, at the middle of the model.
+    runs = max(1, len(weights) * rates * a_run // 2)
+    return int(min(SENSITIVITY_SAMPLES, max(FEWEST_SAMPLES, work // runs)))

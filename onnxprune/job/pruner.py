@@ -16,7 +16,7 @@ from onnxprune.job.channels import ChannelPruning, Work
 from onnxprune.job.requirements import is_calibrated
 from onnxprune.model.weights import Weight, Weights, find_weights
 from onnxprune.pruning.allocation import Pool, allocate, included
-from onnxprune.pruning.blocks import BLOCK_PATTERNS
+from onnxprune.pruning.blocks import BLOCK_PATTERNS, BlockPattern
 from onnxprune.pruning.criteria import find_criterion, magnitude
 from onnxprune.pruning.masks import NonZero, apply_masks, make_masks
 from onnxprune.pruning.pruner import Arrays, Pruner
@@ -79,6 +79,7 @@ def make_pruner(
         tuple(weight for pool in pools for weight in pool.weights),
         needs,
         is_calibrated(config),
+        tuple if calibration is None else lambda: calibration.notes,
     )
 
 
@@ -106,7 +107,10 @@ def _prune_weights(
     for pool in step.pools(pools):
         blocks = BLOCK_PATTERNS.get(config.pattern)
         masks = make_masks([pool], random, blocks=blocks, score=_weight_score(config, gradients))
-        rates |= {name: 1 - np.count_nonzero(mask) / mask.size for name, mask in masks.items()}
+        if not directly:
+            rates |= {
+                weight.name: removed_share(weight, masks[weight.name], blocks) for weight in pool.weights
+            }
         if directly:
             apply_masks([weight for weight in pool.weights if weight in pruned], masks)
         # Otherwise they would be in memory beside those of the next pool.
@@ -116,6 +120,12 @@ def _prune_weights(
     if calibration is not None:
         return calibration.prune(tuple(pruned), rates)
     return {weight.value: prune_by_magnitude(weight, rates[weight.name], config.pattern) for weight in pruned}
+
+
+def removed_share(weight: Weight, mask: np.ndarray, blocks: BlockPattern | None) -> float:
+    """The fraction of a mask's elements that it removes; of its blocks, where it is of blocks."""
+    kept = mask if blocks is None else blocks.norms(weight, mask)
+    return 1 - np.count_nonzero(kept) / kept.size
 
 
 def _weight_score(config: PruneConfig, gradients: Arrays) -> Callable[[Weight], np.ndarray]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from onnxprune.config.declare import AUTO
-from onnxprune.config.pruning import BLOCKS
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.images.augment import Augmentation
 from onnxprune.errors import SettingError
@@ -21,8 +20,8 @@ def is_calibrated(config: PruneConfig) -> bool:
     """Whether the job needs the inputs of the layers."""
     return (
         find_criterion(config.criterion).needs == "inputs"
-        or config.reconstruct
-        or config.bias_correction
+        or bool(config.reconstruct)
+        or bool(config.bias_correction)
         or config.norm_correction
     )
 
@@ -106,10 +105,6 @@ def _calibrated(config: PruneConfig) -> Iterator[tuple[bool, str]]:
         and (config.bias_correction or config.norm_correction)
         and not (config.reconstruct or find_criterion(config.criterion).solve),
         "--bias-correction and --norm-correction are parts of --reconstruct with --pattern channel: give --reconstruct",
-    )
-    yield (
-        calibrated and config.pattern in BLOCKS,
-        f"{measured} are for single weights, not for --pattern {config.pattern}: remove one",
     )
     yield (
         calibrated

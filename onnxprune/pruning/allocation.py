@@ -55,8 +55,9 @@ def allocate(
 ) -> list[Pool]:
     """Distribute the job's rate: one pool per layer, or one for all; weights of `--layer-rate` have their own pools.
 
-    `curves`: the sensitivity of each weight, by name; the rate is then distributed by it, as the fraction removed of
-    all `costs` (of each dense weight, by name), by default of the number of elements. Excluded weights are in no pool
+    `curves`: the sensitivity of weights, by name; the rate is then distributed by it, as the fraction removed of
+    all `costs` (of each dense weight, by name), by default of the number of elements; weights without a curve have the
+    rate itself. Excluded weights are in no pool
     and do not count towards the rate. A later `--layer-rate` overrides an earlier one.
 
     Raises:
@@ -77,8 +78,10 @@ def allocate(
     pools = [Pool((weight,), own_rate[weight], None, by_output) for weight in included if weight in own_rate]
     if settings.rate is not None and common and (settings.allocation in BY_SHAPE or curves is not None):
         if curves is not None:
-            prices = {w.name: float(w.size if costs is None else costs[w.name]) for w in common}
-            rates = cheapest_rates({name: curves[name] for name in prices}, prices, settings.rate)
+            measured = [w for w in common if w.name in curves]
+            prices = {w.name: float(w.size if costs is None else costs[w.name]) for w in measured}
+            rates = dict.fromkeys((w.name for w in common), settings.rate)
+            rates |= cheapest_rates({name: curves[name] for name in prices}, prices, settings.rate)
         else:
             rates = BY_SHAPE[settings.allocation](common, settings.rate)
         return [*pools, *(Pool((weight,), rates[weight.name], None) for weight in common)]

@@ -35,8 +35,14 @@ OURS: dict[str, Settings] = {
     "Wanda": {"criterion": "wanda"},
     "magnitude + reconstruction": {"allocation": "per-output", "reconstruct": True},
     "Wanda + reconstruction": {"criterion": "wanda", "reconstruct": True},
-    "second-order": {"criterion": "second-order"},
-    "second-order + reconstruction": {"criterion": "second-order", "reconstruct": True},
+    "second-order": {
+        "criterion": "second-order",
+        "effort": "fast",
+        "reconstruct": False,
+        "bias_correction": False,
+    },
+    "second-order + reconstruction": {"criterion": "second-order", "effort": "fast"},
+    "second-order, normal effort": {"criterion": "second-order"},
 }
 DISTILLED = ("magnitude, per output", "Wanda", "second-order", "second-order + reconstruction")
 # 200 updates for LeNet-5, about 50 for the others, whose steps take a second or more on two cores.

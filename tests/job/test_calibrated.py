@@ -10,6 +10,7 @@ import onnxprune
 from onnxprune.model.blocks import Blocks
 from onnxprune.model.io import load
 from onnxprune.model.weights import find_weights
+from onnxprune.pruning.blocks import BLOCK_PATTERNS
 from tests.builders import cnn, floats, initializer, mlp, model_of, normal
 
 
@@ -59,7 +60,7 @@ def test_weights_mapped_from_a_file_calibrate_like_those_in_memory(tmp_path):
 
 
 @pytest.mark.parametrize("criterion", ["magnitude", "wanda", "second-order"])
-@pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4", "4x1", "1x4"])
 def test_counts_and_patterns_are_exact_whatever_the_criterion(criterion, pattern):
     calibration = {"calibration_data": {"x": normal(40, 1, 8, 8)}} if criterion != "magnitude" else {}
     result = onnxprune.prune(
@@ -75,6 +76,11 @@ def test_counts_and_patterns_are_exact_whatever_the_criterion(criterion, pattern
         blocks = Blocks.of(weight)
         if pattern == "unstructured":
             assert weight.nonzero() == weight.size - round(0.5 * weight.size)
+        elif pattern in BLOCK_PATTERNS:
+            norms = BLOCK_PATTERNS[pattern].norms(weight, weight.array())
+            whole = BLOCK_PATTERNS[pattern].spread(weight, norms > 0)
+            assert np.count_nonzero(norms) == norms.size - round(0.5 * norms.size)
+            assert weight.nonzero() == np.count_nonzero(whole)
         else:
             channels = blocks.channels_last(blocks.split(weight.array())) != 0
             fours = channels[:, : channels.shape[1] // 4 * 4].reshape(-1, 4)
@@ -98,8 +104,8 @@ def test_bias_correction_restores_the_means_of_the_outputs():
     x = np.abs(rows(200, 0))
     results = [
         onnxprune.prune(
-            mlp(), rate=0.5, bias_correction=correct, calibration_data={"x": x}, eval_data={"x": x},
-            format="dense", remove_dead=False,
+            mlp(), rate=0.5, criterion="magnitude", bias_correction=correct, calibration_data={"x": x},
+            eval_data={"x": x}, format="dense", remove_dead=False,
         ).model
         for correct in (True, False)
     ]  # fmt: skip
@@ -172,7 +178,9 @@ def test_wanda_ranks_the_weights_of_each_output_by_what_the_dense_model_reads():
 )
 def test_fine_tuning_starts_from_the_weights_that_calibration_updated(settings):
     x, evaluation = {"x": rows(300, 0)}, {"x": rows(20, 1)}
-    settings = {"rate": 0.5, "format": "dense", "remove_dead": False, "eval_data": evaluation} | settings
+    # Beyond that, a job without training goes on to what the training does.
+    shape = {"format": "dense", "remove_dead": False}
+    settings = {"rate": 0.5, "effort": "fast", "eval_data": evaluation} | shape | settings
     once = onnxprune.prune(mlp(), calibration_data=x, **settings).model
     still = {"epochs": 1, "learning_rate": 1e-12, "weight_decay": 0.0, "schedule": "one-shot"}
     trained = onnxprune.prune(mlp(), data=x, calibration_data=x, **still, **settings).model
@@ -200,3 +208,61 @@ def test_a_weight_whose_inputs_are_not_measured_is_pruned_by_magnitude_and_named
     np.testing.assert_array_equal(initializer(result.model, "v"), np.where(kept, weights["v"], 0))
     [note] = [note for note in result.report.notes if "by magnitude" in note]
     assert "pruned by magnitude: v (" in note
+
+
+def test_the_rate_is_distributed_by_what_layers_lose_as_they_are_pruned():
+    nodes = [
+        helper.make_node("MatMul", ["x1", "copies"], ["h1"]),
+        helper.make_node("MatMul", ["x2", "signals"], ["h2"]),
+        helper.make_node("Add", ["h1", "h2"], ["y"]),
+    ]
+    weights = {"copies": normal(16, 8), "signals": normal(16, 8, seed=1)}
+    inputs = [floats("x1", "N", 16), floats("x2", "N", 16)]
+    model = model_of(nodes, inputs, [floats("y", "N", 8)], weights)
+    # Of 16 inputs that are the same, one can stand for all, which the weights alone do not tell.
+    data = {"x1": np.repeat(normal(200, 1), 16, axis=1), "x2": normal(200, 16, seed=1)}
+    settings = {"rate": 0.45, "criterion": "second-order", "calibration_data": data, "eval_data": data}
+    result = onnxprune.prune(model, allocation="sensitivity", remove_dead=False, format="dense", **settings)
+    copies, signals = (np.count_nonzero(initializer(result.model, name)) for name in weights)
+    assert copies + signals == round(0.55 * 256)
+    assert copies <= 16 and signals >= 120
+    assert result.report.evaluation["outputs"][0]["cosine"] > 0.99
+
+
+def test_the_summary_tells_the_damping_that_was_chosen():
+    data = {"x": rows(300, 0)}
+    for effort, told in (("fast", 0), ("normal", 1)):
+        report = onnxprune.prune(
+            mlp(), rate=0.5, criterion="second-order", effort=effort, calibration_data=data
+        ).report
+        assert sum(note.startswith("Damping of layers") for note in report.notes) == told
+
+
+def test_weights_in_the_body_of_an_if_have_the_rate_where_others_are_measured():
+    branches = {
+        name: helper.make_graph(
+            [helper.make_node("MatMul", ["h", name], [f"{name}y"])],
+            name,
+            [],
+            [floats(f"{name}y", "N", 4)],
+            [onnx.numpy_helper.from_array(normal(8, 4, seed=seed), name)],
+        )
+        for seed, name in enumerate(("a", "b"))
+    }
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0),
+        helper.make_node("Greater", ["s", "zero"], ["yes"]),
+        helper.make_node("If", ["yes"], ["y"], then_branch=branches["a"], else_branch=branches["b"]),
+    ]
+    constants = {"w": normal(8, 8), "zero": np.zeros((), np.float32)}
+    model = model_of(nodes, [floats("x", "N", 8)], [floats("y", "N", 4)], constants)
+    report = onnxprune.prune(
+        model,
+        rate=0.5,
+        criterion="second-order",
+        allocation="sensitivity",
+        calibration_data={"x": rows(100, 0)},
+        remove_dead=False,
+    ).report
+    assert [layer.kept for layer in report.layers if layer.name in "ab"] == [16, 16]

@@ -160,7 +160,6 @@ def test_few_inputs_without_labels_fit_the_layers_that_lose_channels():
 @pytest.mark.parametrize(
     "settings",
     [
-        {"pattern": "1x4"},
         {"selection": "probability"},
         {"schedule": "gradual"},
         {"criterion": "magnitude"},

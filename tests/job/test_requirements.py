@@ -41,7 +41,7 @@ from onnxprune.job.requirements import check_requirements
             {"criterion": "wanda", "pattern": "channel", "calibration_data": {}},
             "use one of auto, magnitude, l1, second-order, taylor with --pattern channel",
         ),
-        ({"criterion": "second-order", "pattern": "4x1", "calibration_data": {}}, "not for --pattern 4x1"),
+        ({"reconstruct": True, "pattern": "channel", "calibration_data": {}}, "not for --pattern channel"),
         ({"reconstruct": True, "schedule": "gradual", "data": {}}, "use --schedule one-shot or iterative"),
     ],
 )
@@ -58,6 +58,7 @@ def test_settings_that_a_criterion_cannot_work_with_are_refused_with_a_way_out(s
         {"criterion": "movement", "schedule": "gradual", "data": "train.npz", "pattern": "4x1"},
         {"criterion": "l1", "pattern": "channel"},
         {"criterion": "wanda", "calibration_data": "synthetic", "pattern": "2:4"},
+        {"criterion": "second-order", "calibration_data": "synthetic", "pattern": "4x1"},
     ],
 )
 def test_settings_that_a_criterion_can_work_with_pass(settings):

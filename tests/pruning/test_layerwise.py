@@ -1,6 +1,8 @@
+import itertools
+
 import numpy as np
 
-from onnxprune.pruning.layerwise import Problem, reconstruct, second_order
+from onnxprune.pruning.layerwise import Problem, best_damping, reconstruct, second_order
 from onnxprune.pruning.patterns import keep_largest, keep_n_of_m
 
 
@@ -15,13 +17,13 @@ def problem(groups: int = 2, outputs: int = 6, inputs: int = 16) -> tuple[np.nda
     return weights, Problem.of(weights, second, cross)
 
 
-def half(scores: np.ndarray, part: float) -> np.ndarray:
-    return keep_largest([scores], 0.5 * part)[0]
+def half(scores: np.ndarray) -> np.ndarray:
+    return keep_largest([scores], 0.5)[0]
 
 
 def test_reconstruction_is_the_least_squares_solution_on_each_rows_support():
     weights, layer = problem()
-    mask = half(np.abs(weights), 1.0)
+    mask = half(np.abs(weights))
     fitted = reconstruct(layer, mask, np.where(mask, weights, 0)) * layer.scale
     for group, row in np.ndindex(mask.shape[:2]):
         on = mask[group, row]
@@ -33,7 +35,7 @@ def test_reconstruction_is_the_least_squares_solution_on_each_rows_support():
 
 def test_second_order_loses_less_than_magnitude_and_reconstruction_less_again():
     weights, layer = problem()
-    cut = layer.loss(np.where(half(np.abs(weights), 1.0), weights, 0))
+    cut = layer.loss(np.where(half(np.abs(weights)), weights, 0))
     mask, values = second_order(layer, half)
     assert np.count_nonzero(mask) == mask.size // 2 and not values[~mask].any()
     fitted = reconstruct(layer, mask, values)
@@ -59,3 +61,36 @@ def test_inputs_that_are_always_zero_keep_their_weights_finite():
 def test_two_of_four_are_the_largest_of_every_four():
     scores = np.array([[1, 4, 3, 2, 9, 8, 7, 6, 5, 1, 2.0]])
     assert keep_n_of_m(scores, 2, 4).astype(int).tolist() == [[0, 1, 1, 0, 1, 1, 0, 0, 1, 0, 1]]
+
+
+def moments(columns: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """H and C of 32 independent inputs with noise in the pruned model."""
+    random = np.random.default_rng(seed)
+    dense = random.standard_normal((1, 32, columns))
+    pruned = dense + 0.5 * random.standard_normal(dense.shape)
+    return tuple(part @ pruned.transpose(0, 2, 1) / columns for part in (pruned, dense))
+
+
+def test_the_best_damping_is_large_for_few_inputs_and_small_for_many():
+    weights = np.random.default_rng(0).standard_normal((1, 4, 32))
+    everything, held = np.ones(weights.shape, bool), moments(10_000, 1)
+    found = [best_damping(weights, everything, weights, moments(count, 2), held) for count in (34, 10_000)]
+    assert found[0] >= 0.1 > found[1]
+
+
+def test_second_order_is_near_the_best_of_all_masks():
+    random = np.random.default_rng(0)
+    weights, x = (
+        random.standard_normal((1, 1, 8)),
+        random.standard_normal((1, 8, 8)) @ random.standard_normal((8, 200)),
+    )
+    second = x @ x.transpose(0, 2, 1)
+    layer = Problem.of(weights, second, second)
+
+    def fitted(kept: tuple[int, ...]) -> float:
+        mask = np.isin(np.arange(8), kept)[None, None]
+        return layer.loss(reconstruct(layer, mask, np.where(mask, weights, 0)))
+
+    best = min(map(fitted, itertools.combinations(range(8), 4)))
+    mask, values = second_order(layer, half)
+    assert layer.loss(reconstruct(layer, mask, values)) < 1.5 * best

@@ -1,0 +1,220 @@
+"""Reconstruction over several layers: sections of the pruned model are trained towards those of the dense one.
+
+Masks stay as they are, and labels are not used: the targets are what the dense model computes for the calibration
+inputs. Some of these are not trained on, and say which state is the best; it may be the first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.calibration.sections import Section, sections, whole
+from onnxprune.calibration.segments import Segment, Tensors
+from onnxprune.calibration.walk import Visit, batches, walk
+from onnxprune.data.batch import Batch
+from onnxprune.errors import MissingPackageError, OnnxPruneError
+from onnxprune.model.constants import constant_tensor, set_constant
+from onnxprune.model.costs import multiply_adds
+from onnxprune.model.reading import FLOAT_TYPES
+from onnxprune.model.weights import Weight, find_weights
+from onnxprune.system.packages import require_package
+
+if TYPE_CHECKING:
+    from onnxprune.training.reconstruction import Fitted, Runs
+
+# The weights of a section: a residual block, or the attention of a transformer's layer.
+MOST_WEIGHTS = 4
+# One of so many runs on calibration samples is not trained on, and says which state is the best.
+HELD_OF = 8
+BATCH = 32
+# The size of a step relative to a filter's root mean square.
+STEP_SIZE = 0.02
+# Forward and backward passes, in forward passes.
+PASSES = 3
+FEWEST_STEPS = 20
+# Memory limit of what is trained towards.
+TARGET_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class Effort:
+    """The updates of each section alone, those of all sections together, and the multiply-adds of all of that."""
+
+    alone: int
+    together: int
+    work: float
+
+
+# A core makes some 2e10 multiply-adds a second: minutes, and half an hour.
+EFFORTS: Mapping[str, Effort] = {"normal": Effort(100, 200, 6e12), "best": Effort(400, 1600, 4e13)}
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A pruned model, the constants of the dense one, calibration inputs, and the pruned constants."""
+
+    model: ir.Model
+    dense: Tensors
+    data: Batch
+    pruned: Collection[ir.Value]
+    seed: int
+
+    def run(self, effort: str) -> Iterator[str]:
+        """Train the weights of the model in place; yields notes for the summary."""
+        try:
+            require_package("torch", "--effort")
+        except MissingPackageError:
+            yield (
+                "Layers were reconstructed one by one only: over several layers that needs torch "
+                "(pip install 'onnxprune[train]')."
+            )
+            return
+        chain = sections(self.model, self.pruned, MOST_WEIGHTS)
+        plan = EFFORTS.get(effort)
+        if plan is None or not chain:
+            return
+        most = int(plan.work / (PASSES * BATCH * self._work()))
+        if most < FEWEST_STEPS:
+            yield (
+                "Layers were reconstructed one by one only: over several layers that takes long for a model of this "
+                f"size{'; --effort best spends more' if effort != 'best' else ''}."
+            )
+            return
+        share = min(1.0, most / (plan.alone + plan.together))
+        for parts, steps in ((chain, plan.alone), ([whole(chain)], plan.together)):
+            yield from self._trained(parts, math.ceil(share * steps))
+
+    def _trained(self, parts: Sequence[Section], steps: int) -> Iterator[str]:
+        """Train each of the parts, one after the other; a part that torch cannot run stays as it is."""
+        nodes = list(self.model.graph)
+        starts = {nodes[section.start]: section for section in parts}
+        losses: list[tuple[float, float]] = []
+        refused: list[OnnxPruneError] = []
+        for visit in walk(self.model, self.dense, self.data, starts.keys() if steps else ()):
+            section = starts[visit.node]
+            try:
+                fitted = self._fit(visit, section, nodes[section.start : section.end], steps)
+            except OnnxPruneError as error:
+                refused.append(error)
+                continue
+            if fitted is not None:
+                losses.append((fitted.before, fitted.after))
+        over = "the whole network" if len(parts) == 1 else f"{len(losses)} sections of the network"
+        if losses:
+            before, after = np.mean(losses, axis=0)
+            yield (
+                f"Reconstruction over {over} ({steps:,} steps, no labels): the squared distance from the dense values "
+                f"went from {before:.4f} to {after:.4f} of their variance on validation samples."
+            )
+        if refused:
+            left = "the whole network" if len(parts) == 1 else f"{len(refused)} sections of the network"
+            yield f"Not reconstructed over several layers: {left} ({refused[0]})."
+
+    def _fit(self, visit: Visit, section: Section, nodes: Sequence[ir.Node], steps: int) -> Fitted | None:
+        """Train the constants that only these nodes of a section read; None if there is nothing to follow.
+
+        Raises:
+            OnnxPruneError: torch cannot run them.
+        """
+        from onnxprune.training.reconstruction import Descent, fit
+
+        part = Segment(self.model, section.start, section.end, self._outputs(visit, section))
+        runs = self._runs(visit, section, part)
+        if runs is None:
+            return None
+        constants = _own_constants(nodes)
+        weights = {weight.value: weight for weight in find_weights(self.model).all}
+        sizes = {name: _sizes(value, weights.get(value)) for name, value in constants.items()}
+        how = Descent(steps, BATCH, STEP_SIZE, self.seed)
+        fitted = fit(ir.from_proto(part.proto(visit.pruned[0])), sizes, *runs, how)
+        for name, array in fitted.arrays.items():
+            old = constant_tensor(constants[name])
+            assert old is not None
+            set_constant(constants[name], array.astype(old.dtype.numpy()), old.dtype)
+        return fitted
+
+    def _outputs(self, visit: Visit, section: Section) -> list[ir.Value]:
+        """The outputs of a section that are compared: the smallest in floats, as many as fit in memory."""
+        dense = Segment(self.model, section.start, section.end, section.outputs, instead=self.dense)
+        found = dense.run(visit.dense[0])
+        floats = [value for value in dense.gives if _kind(found[value]) == "f"]
+        sizes = {value: found[value].nbytes * len(visit.dense) for value in floats}
+        smallest = sorted(sizes, key=lambda value: sizes[value])
+        totals = np.cumsum([sizes[value] for value in smallest])
+        return [
+            value
+            for value, total in zip(smallest, totals, strict=True)
+            if total <= max(TARGET_BYTES, totals[0])
+        ]
+
+    def _runs(self, visit: Visit, section: Section, part: Segment) -> tuple[Runs, Runs] | None:
+        """What a section reads in the pruned model and computes in the dense one: to train on, and held; None: nothing.
+
+        What reads or makes sequences, maps and texts cannot be trained.
+        """
+        from onnxprune.training.reconstruction import Runs
+
+        dense = Segment(self.model, section.start, section.end, part.gives, instead=self.dense)
+        targets = [dense.run(arrays) for arrays in visit.dense]
+        runs = [
+            ([arrays[value] for value in part.reads], [target[value] for value in part.gives])
+            for arrays, target in zip(visit.pruned, targets, strict=True)
+        ]
+        arrays = [array for run in runs for side in run for array in side]
+        if len(runs) < 2 or not part.gives or not all(_kind(array) in "fiub" for array in arrays):
+            return None
+        held = runs[HELD_OF - 1 :: HELD_OF] or runs[-1:]
+        chosen = set(map(id, held))
+        rest = [run for run in runs if id(run) not in chosen]
+        samples = max(1, len(self.data) // len(runs))
+        return tuple(  # type: ignore[return-value]
+            Runs([run[0] for run in some], [run[1] for run in some], samples) for some in (rest, held)
+        )
+
+    def _work(self) -> float:
+        """The multiply-adds of a forward pass of a sample."""
+        batch = next(iter(batches(self.model, self.data)))
+        shapes = {name: array.shape for name, array in batch.feeds().items()}
+        return max(sum(multiply_adds(self.model, shapes).values()) / len(batch), 1.0)
+
+
+def _kind(array: Any) -> str:
+    """The kind of an array's numbers, as in numpy; of anything else, O."""
+    return array.dtype.kind if isinstance(array, np.ndarray) else "O"
+
+
+def _own_constants(nodes: Sequence[ir.Node]) -> dict[str, ir.Value]:
+    """The constants in floats that these nodes read, and no others."""
+    inside = set(nodes)
+    found: dict[str, ir.Value] = {}
+    for value in (value for node in nodes for value in node.inputs if value is not None):
+        tensor = constant_tensor(value)
+        if (
+            tensor is not None
+            and tensor.dtype in FLOAT_TYPES
+            and {use.node for use in value.uses()} <= inside
+        ):
+            found[value.name or ""] = value
+    return found
+
+
+def _sizes(value: ir.Value, weight: Weight | None) -> np.ndarray:
+    """The sizes of a constant's elements: the root mean square over an output's weights, or over all of a bias.
+
+    Float32, of the constant's shape; 0 for weights that are zero, which stay so.
+    """
+    tensor = constant_tensor(value)
+    assert tensor is not None
+    squares = np.square(tensor.numpy().astype(np.float32))
+    if weight is None:
+        return np.full(squares.shape, np.sqrt(squares.mean()) or 1.0, np.float32)
+    others = tuple(axis for axis in range(squares.ndim) if axis != weight.out_axis)
+    present = weight.present()
+    counts = np.maximum(present.sum(others, keepdims=True), 1)
+    return (present * np.sqrt(squares.sum(others, keepdims=True) / counts)).astype(np.float32)

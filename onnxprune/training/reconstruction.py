@@ -1,0 +1,181 @@
+"""Reconstruction of a part of a model over several layers: its remaining weights are trained towards given outputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import fx, nn
+
+from onnxprune.errors import DataError
+from onnxprune.training.exchange import borrowed
+from onnxprune.training.graph import channels_last, to_torch
+from onnxprune.training.running import run
+
+Arrays = Sequence[np.ndarray]
+# The evaluations on validation inputs, of which the best state is kept.
+EVALUATIONS = 10
+WARMUP = 0.1
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Inputs of a part, and what its outputs are to be: of each run of the graph, in the order of its inputs, outputs.
+
+    `samples`: of a run.
+    """
+
+    inputs: Sequence[Arrays]
+    targets: Sequence[Arrays]
+    samples: int
+
+
+@dataclass(frozen=True)
+class Descent:
+    """How the weights are trained: `steps` of Adam on `batch` samples, each `rate` times the size of an element."""
+
+    steps: int
+    batch: int
+    rate: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The constants that were trained, by name, and the loss on validation runs before and after."""
+
+    arrays: dict[str, np.ndarray]
+    before: float
+    after: float
+
+
+def fit(part: ir.Model, sizes: Mapping[str, np.ndarray], training: Runs, held: Runs, how: Descent) -> Fitted:
+    """Train constants of a part of a model, by name; `sizes`: of their elements, 0 for those that stay zero.
+
+    The loss is the squared distance of the outputs from the targets, relative to the targets' variance, mean over the
+    outputs. The state with the least loss on the runs `held` is returned, which may be the first.
+
+    Raises:
+        UnsupportedOperatorError: an operator has no entry in the table.
+    """
+    module = channels_last(to_torch(part))
+    parameters = {
+        value.name or "": parameter
+        for value, parameter in borrowed(module, part).items()
+        if value.name in sizes
+    }
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    scales = _variances(training.targets)
+    train, valid = (
+        list(zip(*map(_tensors, (some.inputs, some.targets)), strict=True)) for some in (training, held)
+    )
+    before = best = _mean_loss(module, valid, scales)
+    state = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    adam = Adam({parameter: torch.from_numpy(sizes[name]) for name, parameter in parameters.items()})
+    if not parameters:
+        return Fitted({}, before, before)
+    together = max(1, round(how.batch / training.samples))
+    order = _shuffled(len(train), np.random.default_rng(how.seed))
+    for step in range(1, how.steps + 1):
+        for _ in range(together):
+            inputs, targets = train[next(order)]
+            loss = _loss(run(module, inputs), targets, scales)
+            if not loss.requires_grad:
+                return Fitted({}, before, before)
+            (loss / together).backward()
+        adam.step(how.rate * _pace(step / how.steps))
+        due = step % max(1, how.steps // EVALUATIONS) == 0
+        loss_now = _mean_loss(module, valid, scales) if due else math.inf
+        # Not "not >=": NaN is worse.
+        if loss_now < best:
+            best = loss_now
+            state = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    arrays = {name: tensor.contiguous().numpy() for name, tensor in state.items()} if best < before else {}
+    return Fitted(arrays, before, best)
+
+
+class Adam:
+    """Adam (Kingma & Ba 2015) with steps in proportion to the size of each element.
+
+    A folded norm has scaled each filter, so that one step size for all would be too long for some and too short for
+    others.
+    """
+
+    FIRST, SECOND, TINY = 0.9, 0.99, 1e-12
+
+    def __init__(self, sizes: Mapping[nn.Parameter, torch.Tensor]):
+        """`sizes`: of the elements of each parameter, broadcast."""
+        self._sizes = sizes
+        self._moments = {
+            parameter: (torch.zeros_like(parameter), torch.zeros_like(parameter)) for parameter in sizes
+        }
+        self._count = 0
+
+    def step(self, rate: float) -> None:
+        """Make a step along the gradients, and clear them."""
+        self._count += 1
+        corrections = (1 - self.FIRST**self._count, 1 - self.SECOND**self._count)
+        with torch.no_grad():
+            for parameter, (first, second) in self._moments.items():
+                if parameter.grad is None:
+                    continue
+                first.lerp_(parameter.grad, 1 - self.FIRST)
+                second.lerp_(parameter.grad.square(), 1 - self.SECOND)
+                direction = first / corrections[0] / ((second / corrections[1]).sqrt() + self.TINY)
+                parameter.sub_(rate * self._sizes[parameter] * direction)
+                parameter.grad = None
+
+
+def _pace(position: float) -> float:
+    """The learning rate at a position in (0, 1], relative to the largest: linear warmup, then along a cosine to 0."""
+    return min(position / WARMUP, 1.0) * (1 + math.cos(math.pi * position)) / 2
+
+
+def _tensors(runs: Sequence[Arrays]) -> list[tuple[torch.Tensor, ...]]:
+    return [tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in run) for run in runs]
+
+
+def _variances(runs: Sequence[Arrays]) -> list[float]:
+    """The variance of each output over all runs."""
+    return [
+        float(np.mean([np.var(array, dtype=np.float64) for array in arrays])) or 1.0
+        for arrays in zip(*runs, strict=True)
+    ]
+
+
+def _loss(
+    outputs: Sequence[torch.Tensor], targets: Sequence[torch.Tensor], scales: Sequence[float]
+) -> torch.Tensor:
+    if any(output.shape != target.shape for output, target in zip(outputs, targets, strict=True)):
+        raise DataError(
+            "the number of values that the network finds depends on its weights, so they have no targets"
+        )
+    parts = [
+        (output - target.to(output.dtype)).square().mean() / scale
+        for output, target, scale in zip(outputs, targets, scales, strict=True)
+    ]
+    return torch.stack(parts).mean()
+
+
+def _mean_loss(
+    module: fx.GraphModule,
+    runs: Sequence[tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]],
+    scales: Sequence[float],
+) -> float:
+    with torch.no_grad():
+        return float(
+            np.mean([float(_loss(run(module, inputs), targets, scales)) for inputs, targets in runs])
+        )
+
+
+def _shuffled(count: int, random: np.random.Generator) -> Iterator[int]:
+    """All numbers below `count` in random order, over and over."""
+    while True:
+        yield from map(int, random.permutation(count))

@@ -1,0 +1,76 @@
+"""Reconstruction over several layers, through the whole job."""
+
+import numpy as np
+import pytest
+
+import onnxprune
+from onnxprune.errors import OnnxPruneError
+from onnxprune.job import blockwise
+from tests.builders import cnn, initializer, normal
+
+SETTINGS = {
+    "rate": 0.8,
+    "criterion": "second-order",
+    "allocation": "uniform",
+    "format": "dense",
+    "remove_dead": False,
+}
+
+
+@pytest.fixture
+def efforts(monkeypatch):
+    plans = {"normal": blockwise.Effort(0, 60, 1e12), "best": blockwise.Effort(40, 60, 1e12)}
+    monkeypatch.setattr(blockwise, "EFFORTS", plans)
+    return plans
+
+
+def prune(**settings):
+    data = {"calibration_data": {"x": normal(512, 1, 8, 8)}, "eval_data": {"x": normal(64, 1, 8, 8, seed=1)}}
+    result = onnxprune.prune(cnn(), **data, **SETTINGS, **settings)
+    return result, result.report.evaluation["outputs"][0]["cosine"]
+
+
+def test_more_effort_comes_nearer_to_the_dense_outputs_and_keeps_the_masks(efforts):
+    (fast, first), (normal_, second), (best, third) = (
+        prune(effort=effort) for effort in ("fast", "normal", "best")
+    )
+    assert first < second <= third
+    for result in (normal_, best):
+        for name in ("conv1.weight", "conv2.weight", "fc.weight"):
+            assert np.count_nonzero(initializer(result.model, name)) == np.count_nonzero(
+                initializer(fast.model, name)
+            )
+    assert not any("Reconstruction over" in note for note in fast.report.notes)
+    assert (
+        sum("Reconstruction over the whole network (60 steps" in note for note in normal_.report.notes) == 1
+    )
+    assert any("Reconstruction over each of" in note or "(40 steps" in note for note in best.report.notes)
+
+
+def test_without_reconstruction_nothing_is_trained(efforts):
+    result, _ = prune(reconstruct=False)
+    assert not any("Reconstruction over" in note for note in result.report.notes)
+
+
+def test_without_torch_layers_are_reconstructed_one_by_one(efforts, monkeypatch):
+    monkeypatch.setattr("onnxprune.system.packages.find_spec", lambda name: None)
+    result, _ = prune()
+    assert any("needs torch" in note for note in result.report.notes)
+
+
+def test_work_is_bounded(efforts):
+    efforts["normal"] = blockwise.Effort(0, 60, 1.0)
+    result, _ = prune()
+    assert not any("Reconstruction over" in note for note in result.report.notes)
+    assert any("takes long for a model of this size; --effort best" in note for note in result.report.notes)
+
+
+def test_what_torch_cannot_run_is_named_and_left_as_it_is(efforts, monkeypatch):
+    def refuse(*arguments):
+        raise OnnxPruneError("Conv conv1 is not known")
+
+    monkeypatch.setattr("onnxprune.training.reconstruction.to_torch", refuse)
+    result, _ = prune()
+    assert any(
+        "Not reconstructed over several layers" in note and "conv1" in note for note in result.report.notes
+    )

@@ -1,0 +1,60 @@
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+
+from onnxprune.training.reconstruction import Descent, Runs, fit
+from tests.builders import initializer, mlp, normal
+
+
+def runs(model, batches: range, held: bool = False) -> Runs:
+    session = ort.InferenceSession(model.SerializeToString())
+    inputs = [[normal(16, 8, seed=seed)] for seed in batches]
+    return Runs(inputs, [session.run(None, {"x": run[0]}) for run in inputs], 16)
+
+
+def halved() -> tuple:
+    """A network, the same with half of the weights zero, and the sizes of its constants."""
+    dense, pruned = mlp(), mlp()
+    sizes = {}
+    for tensor in pruned.graph.initializer:
+        array = initializer(pruned, tensor.name).copy()
+        kept = np.abs(array) > np.median(np.abs(array)) if array.ndim > 1 else np.ones(array.shape, bool)
+        tensor.raw_data = (array * kept).astype(np.float32).tobytes()
+        sizes[tensor.name] = kept.astype(np.float32)
+    return dense, pruned, sizes
+
+
+def test_two_layers_together_come_nearer_to_the_dense_outputs_and_zeros_stay():
+    dense, pruned, sizes = halved()
+    fitted = fit(
+        ir.from_proto(pruned),
+        sizes,
+        runs(dense, range(8)),
+        runs(dense, range(8, 12)),
+        Descent(150, 16, 0.05, 0),
+    )
+    assert fitted.after < 0.5 * fitted.before
+    for name, size in sizes.items():
+        assert not fitted.arrays[name][size == 0].any()
+
+
+def test_the_first_state_is_kept_where_none_is_better_on_validation_inputs():
+    dense = mlp()
+    sizes = {tensor.name: np.ones(tuple(tensor.dims), np.float32) for tensor in dense.graph.initializer}
+    fitted = fit(
+        ir.from_proto(dense), sizes, runs(dense, range(4)), runs(dense, range(4, 6)), Descent(20, 16, 0.5, 0)
+    )
+    assert not fitted.arrays and fitted.before == fitted.after < 1e-9
+
+
+def test_constants_without_a_size_stay():
+    dense, pruned, sizes = halved()
+    del sizes["fc1.weight"]
+    fitted = fit(
+        ir.from_proto(pruned),
+        sizes,
+        runs(dense, range(8)),
+        runs(dense, range(8, 12)),
+        Descent(20, 16, 0.05, 0),
+    )
+    assert fitted.after < fitted.before and "fc1.weight" not in fitted.arrays
