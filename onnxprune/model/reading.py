@@ -109,7 +109,8 @@ def dequantized(value: ir.Value) -> Encoding | None:
     """The encoding of integers that only DequantizeLinear nodes read, all with the same encoding; else None."""
     tensor = constant_tensor(value)
     readers = [node for node, _ in value.uses()]
-    if tensor is None or tensor.dtype not in QUANTIZED_TYPES:
+    # Biases have more bits than weights.
+    if tensor is None or tensor.dtype not in (*QUANTIZED_TYPES, ir.DataType.INT32):
         return None
     if any(node.op_type != "DequantizeLinear" or _parameter(node, 1) is None for node in readers):
         return None

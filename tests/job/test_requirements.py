@@ -41,7 +41,6 @@ from onnxprune.job.requirements import check_requirements
             {"criterion": "wanda", "pattern": "channel", "calibration_data": {}},
             "use one of auto, magnitude, l1, second-order, taylor with --pattern channel",
         ),
-        ({"reconstruct": True, "pattern": "channel", "calibration_data": {}}, "not for --pattern channel"),
         ({"reconstruct": True, "schedule": "gradual", "data": {}}, "use --schedule one-shot or iterative"),
     ],
 )
