@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxprune.calibration.sensitivity import measure
@@ -16,10 +18,12 @@ from onnxprune.job.inputs import JobData, sample_shapes
 from onnxprune.job.pruner import make_pruner
 from onnxprune.job.requirements import is_calibrated
 from onnxprune.job.size_search import rate_of_bytes
+from onnxprune.model.blocks import Blocks
 from onnxprune.model.costs import multiply_adds, weight_multiply_adds
 from onnxprune.model.weights import Weight
 from onnxprune.pruning.budget import budget_of_multiply_adds, within_budget
 from onnxprune.pruning.criteria import find_criterion
+from onnxprune.pruning.layerwise import second_order_work
 from onnxprune.pruning.pruner import Pruner
 from onnxprune.pruning.sensitivity import Measure, rates_to_scan, scan
 from onnxprune.reports.record import FileRecord
@@ -27,8 +31,10 @@ from onnxprune.reports.record import FileRecord
 # Enough to rank the layers; each rate of each weight is a run on all samples.
 SENSITIVITY_SAMPLES = 128
 FEWEST_SAMPLES = 16
-# Multiply-adds of all runs: some minutes.
+# Multiply-adds of all runs, and of pruning each layer at several rates: some minutes each.
 SENSITIVITY_WORK = 3e12
+FITTING_WORK = 1e13
+FEWEST_RATES = 3
 UNKNOWN_RATE = 0.98
 
 Curves = dict[str, list[tuple[float, float]]]
@@ -45,7 +51,12 @@ class Plan:
 
 
 def make_plan(
-    model: ir.Model, weights: tuple[Weight, ...], data: JobData, config: PruneConfig, dense: FileRecord
+    model: ir.Model,
+    weights: tuple[Weight, ...],
+    data: JobData,
+    config: PruneConfig,
+    dense: FileRecord,
+    progress: Callable[[float], None] = lambda fraction: None,
 ) -> Plan:
     """Measure what the settings ask for, and make the pruner; `dense`: the record of the input model.
 
@@ -54,7 +65,7 @@ def make_plan(
         SelectorError: a selector matches nothing.
         NothingToPruneError: every weight is excluded.
     """
-    curves = sensitivity_curves(model, weights, data, config)
+    curves = sensitivity_curves(model, weights, data, config, progress)
     calibration = None
     scans_channels = config.pattern == "channel" and config.allocation == "sensitivity"
     if (is_calibrated(config) or scans_channels) and data.calibration is not None:
@@ -77,26 +88,46 @@ def make_plan(
 
 
 def sensitivity_curves(
-    model: ir.Model, weights: tuple[Weight, ...], data: JobData, config: PruneConfig
+    model: ir.Model,
+    weights: tuple[Weight, ...],
+    data: JobData,
+    config: PruneConfig,
+    progress: Callable[[float], None],
 ) -> Curves | None:
     """How far pruning one weight at a time moves the outputs; None unless the allocation is by sensitivity."""
     if config.allocation != "sensitivity" or data.calibration is None or config.pattern == "channel":
         return None
     # With --flops or --bytes the rate is not known yet.
     rates = rates_to_scan(UNKNOWN_RATE if config.rate is None else config.rate)
+    # How much a layer can lose depends on how it is pruned.
+    fits = find_criterion(config.criterion).solve is not None
+    if fits:
+        rates = _rates_within(FITTING_WORK, weights, rates)
     samples = affordable(
         model, data.calibration, _samples_within(SENSITIVITY_WORK, model, weights, len(rates), data)
     )
     some = data.calibration.take(slice(0, samples)).read()
     measured: Measure = partial(measure, model, some)
-    if find_criterion(config.criterion).solve is not None:
-        # How much a layer can lose depends on how it is pruned.
+    if fits:
         fitted = Calibration.of(model, data.calibration, config).pruned_alone(weights, rates)
         measured = lambda some_weights, by_magnitude: measure(model, some, some_weights, fitted)  # noqa: E731
     curves: Curves = {}
     for found in scan(weights, measured, rates, {}, None):
         curves = {name: found.curve(name) for name in found.layers}
+        progress(len(curves) / len(weights))
     return curves
+
+
+def _rates_within(work: float, weights: tuple[Weight, ...], rates: tuple[float, ...]) -> tuple[float, ...]:
+    """As many of the rates, evenly spread with the highest, as every layer can be pruned at with this work."""
+
+    def needed(count: int) -> int:
+        return sum(second_order_work(Blocks.of(each).shape, count) for each in weights if Blocks.fit(each))
+
+    count = len(rates)
+    while count > FEWEST_RATES and needed(count) > work:
+        count -= 1
+    return tuple(rates[place] for place in np.linspace(len(rates) - 1, 0, count).round().astype(int)[::-1])
 
 
 def _samples_within(

@@ -99,7 +99,9 @@ def run(
         with watch("rehearse"):
             given = config
             config, choices = settle(model, origin, fitting, config, dense, partial(progress, "rehearse"))
-            plan = make_plan(model, weights.prunable, fitting, config, dense)
+        with watch("measure"):
+            advance = partial(progress, "measure")
+            plan = make_plan(model, weights.prunable, fitting, config, dense, advance)
         with watch("prune"):
             advance = partial(progress, "prune")
             end = floats_deadline(deadline, config)

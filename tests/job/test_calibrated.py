@@ -7,6 +7,7 @@ import pytest
 from onnx import helper
 
 import onnxprune
+import onnxprune.job.measure
 from onnxprune.model.blocks import Blocks
 from onnxprune.model.io import load
 from onnxprune.model.weights import find_weights
@@ -266,3 +267,14 @@ def test_weights_in_the_body_of_an_if_have_the_rate_where_others_are_measured():
         remove_dead=False,
     ).report
     assert [layer.kept for layer in report.layers if layer.name in "ab"] == [16, 16]
+
+
+def test_layers_that_take_long_to_prune_are_measured_at_fewer_rates(monkeypatch):
+    settings = {"rate": 0.8, "criterion": "second-order", "allocation": "sensitivity"}
+    data = {"x": rows(100, 0)}
+    curves = [onnxprune.prune(mlp(), calibration_data=data, **settings).report.sensitivity]
+    monkeypatch.setattr(onnxprune.job.measure, "FITTING_WORK", 1)
+    curves.append(onnxprune.prune(mlp(), calibration_data=data, **settings).report.sensitivity)
+    every, few = ([rate for rate, _ in each["fc1.weight"]] for each in curves)
+    assert len(every) > 6 and len(few) == 3
+    assert few[0] == every[0] and few[-1] == every[-1] and few[1] in every[2:-2]
