@@ -11,6 +11,27 @@ from torch import Tensor
 from onnxprune.training.ops.padding import is_symmetric, same_pads, torch_pads
 from onnxprune.training.ops.table import lowers, opaque
 
+# By the number of spatial axes. Autocast casts what these take, and not what torch.convolution does.
+CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+
+
+@opaque
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    strides: list[int],
+    pads: list[int],
+    dilations: list[int],
+    group: int,
+) -> Tensor:
+    """torch's convolution of any number of spatial axes."""
+    function = CONVOLUTIONS.get(x.dim() - 2)
+    if function is None:
+        return torch.convolution(x, weight, bias, strides, pads, dilations, False, [0], group)
+    return function(x, weight, bias, strides, pads, dilations, group)
+
 
 @lowers("Conv", since=1, trains=(1, 2))
 def conv(
@@ -33,10 +54,7 @@ def conv(
     if not is_symmetric(pads):
         x = F.pad(x, torch_pads(pads))
         pads = (0, 0)
-    # torch.convolution is what conv1d, conv2d and conv3d call: one name for any rank.
-    return torch.convolution(
-        x, weight, bias, list(strides), list(pads[: len(pads) // 2]), list(dilations), False, [0], group
-    )
+    return convolve(x, weight, bias, list(strides), list(pads[: len(pads) // 2]), list(dilations), group)
 
 
 @lowers("ConvTranspose", since=1, trains=(1, 2))
@@ -62,13 +80,29 @@ def conv_transpose(
     if auto_pad.startswith("SAME") and output_shape is None:
         output_shape = [size * stride for size, stride in zip(x.shape[2:], strides, strict=True)]
     if output_shape is None and auto_pad == "NOTSET" and is_symmetric(pads):
-        return torch.convolution(x, weight, bias, strides, pads[:rank], dilations, True, more, group)
-    y = torch.convolution(x, weight, bias, strides, [0], dilations, True, more, group)
+        return _transposed(x, weight, bias, strides, pads[:rank], more, group, dilations)
+    y = _transposed(x, weight, bias, strides, [0] * rank, more, group, dilations)
     if output_shape is not None:
         pads = _pads_to_shape(y.shape[2:], output_shape[-rank:], auto_pad)
     elif auto_pad == "VALID":
         pads = [0] * 2 * rank
     return F.pad(y, torch_pads([-pad for pad in pads]))
+
+
+def _transposed(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    strides: Sequence[int],
+    pads: Sequence[int],
+    more: Sequence[int],
+    group: int,
+    dilations: Sequence[int],
+) -> Tensor:
+    function = TRANSPOSED.get(x.dim() - 2)
+    if function is None:
+        return torch.convolution(x, weight, bias, strides, pads, dilations, True, more, group)
+    return function(x, weight, bias, strides, pads, more, group, dilations)
 
 
 def _pads_to_shape(full: Sequence[int], wanted: Sequence[int], auto_pad: str) -> list[int]:
