@@ -109,13 +109,13 @@ class _Part:
         gone = np.einsum("cii->ci", blocks) == 0
         np.einsum("cii->ci", blocks)[gone] = 1.0
         fitted = self._fitted[:, self._table].transpose(1, 2, 0)
-        return np.einsum("cio,cio->c", fitted, np.linalg.solve(blocks, fitted)) / self._energy
+        return np.einsum("cio,cio->c", fitted, _solve(blocks, fitted)) / self._energy
 
     def _loss(self, columns: np.ndarray) -> float:
         block, fitted = self._inverse[np.ix_(columns, columns)], self._fitted[:, columns]
         if not len(columns) or not np.diag(block).all():
             return 0.0
-        return float((np.linalg.solve(block, fitted.T) * fitted.T).sum())
+        return float((_solve(block, fitted.T) * fitted.T).sum())
 
     def remove(self, channel: int) -> None:
         """Let the remaining inputs make up for a channel."""
@@ -123,7 +123,7 @@ class _Part:
         if not len(columns):
             return
         rows = self._inverse[columns]
-        solved = np.linalg.solve(rows[:, columns], rows)
+        solved = _solve(rows[:, columns], rows)
         self._fitted -= self._fitted[:, columns] @ solved
         self._inverse -= rows.T @ solved
         self._fitted[:, columns] = 0
@@ -132,3 +132,11 @@ class _Part:
 
     def weights(self) -> np.ndarray:
         return self._fitted.copy()
+
+
+def _solve(blocks: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The least-squares solution for symmetric blocks: inputs that are all alike leave nothing to make up for."""
+    try:
+        return np.linalg.solve(blocks, right)
+    except np.linalg.LinAlgError:
+        return np.linalg.pinv(blocks, hermitian=True) @ right

@@ -67,3 +67,16 @@ def test_the_fit_is_that_of_least_squares_and_near_the_dense_weights_where_input
     np.testing.assert_allclose(values[0][:, read], expected, rtol=1e-5, atol=1e-7)
     assert not values[0, :, 1].any()
     np.testing.assert_allclose(values[0, :, 3], dense[0, :, 3], rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-19, 1.0])
+def test_inputs_that_are_all_alike_can_all_stand_for_each_other(value: float) -> None:
+    columns = [np.arange(start, start + 3) for start in range(0, 12, 3)]
+    reader = Reader(
+        np.random.default_rng(0).standard_normal((5, 12)), np.full((12, 12), value**2), columns, 64
+    )
+    found = eliminate([reader], 3, [3])
+    assert sorted(found.order) != [0, 1, 2, 3] and np.isfinite(found.weights[3]).all()
+    kept = found.weights[3][0].sum(1)
+    if value == 1:
+        np.testing.assert_allclose(kept, reader.weights.sum(1), rtol=0.1)
