@@ -15,12 +15,17 @@ OPSET = 20
 
 def export(net: nn.Module, input_shape: tuple[int, ...], path: Path) -> None:
     """Write `net` as ONNX, weights inline: `input` (N, *input_shape) -> `logits` (N, classes), float32."""
+    export_on(net, torch.rand(2, *input_shape), path)
+
+
+def export_on(net: nn.Module, example: torch.Tensor, path: Path, output: str = "logits") -> None:
+    """Write `net` as ONNX, weights inline: `input`, of the example's shape and type but for the batch, -> `output`."""
     program = torch.onnx.export(
         net,
-        (torch.rand(2, *input_shape),),
+        (example,),
         dynamic_shapes=({0: torch.export.Dim("N")},),
         input_names=["input"],
-        output_names=["logits"],
+        output_names=[output],
         opset_version=OPSET,
         dynamo=True,
         verbose=False,

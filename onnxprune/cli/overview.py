@@ -14,7 +14,7 @@ EXAMPLES = """\
   onnxprune in.onnx out.onnx --rate 0.9
   onnxprune in.onnx out.onnx --rate 0.9 --data train.npz --eval-data test.npz
   onnxprune in.onnx out.onnx --max-drop 0.5% --data train.npz --eval-data test.npz
-  onnxprune in.onnx out.onnx --rate 0.8 --criterion second-order --calibration-data inputs.npz
+  onnxprune in.onnx out.onnx --rate 0.8 --calibration-data inputs.npz
   onnxprune in.onnx out.onnx --rate 0.5 --pattern channel --round-to 8"""
 
 
@@ -46,4 +46,5 @@ def _rows() -> Iterator[tuple[str, str]]:
             option = option_of(setting)
             choices = option.type.choices if isinstance(option.type, click.Choice) else ()
             name = setting.metadata["metavar"] or "NAME"
-            yield f"{option.opts[0]} {name}", f"{text}: {', '.join(choices)}" if choices else text
+            # Of two spellings the shorter one: --for, and not --target.
+            yield f"{min(option.opts, key=len)} {name}", f"{text}: {', '.join(choices)}" if choices else text

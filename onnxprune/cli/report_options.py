@@ -39,7 +39,10 @@ class ReportOptions:
             help="Write an HTML report with charts and latency.",
         )
         @click.option(
-            "-v", "--verbose", is_flag=True, help="Also print every epoch and what could not be pruned."
+            "-v",
+            "--verbose",
+            is_flag=True,
+            help="Also print every epoch, every layer, and what could not be pruned.",
         )
         @quiet_flag
         @wraps(command)
@@ -81,4 +84,4 @@ class ReportOptions:
             screen.print(job_details(report))
         if report.trials:
             screen.print(trials_table(report.trials))
-        screen.print(job_summary(report))
+        screen.print(job_summary(report, every_layer=self.verbose))

@@ -167,12 +167,14 @@ class CalibrationSettings:
         "samples and, with --reconstruct and torch, reconstruction over the whole network, some minutes (normal); "
         "section by section before that, and for longer (best).",
         choices=EFFORTS,
+        common="Work on calibration inputs, from seconds to minutes",
     )
     calibration_data: DataSource = setting(
         None,
         "Inputs for calibration; labels are not used. 'synthetic' generates inputs from the model.  "
         "[default: those of --data]",
         metavar="DATA",
+        common="Inputs without labels, for one-shot pruning",
     )
     calibration_samples: int = setting(
         512, "Largest number of calibration samples.", metavar="N", within=AT_LEAST_1

@@ -43,7 +43,6 @@ class ScheduleSettings:
         "those with the largest gradients (rigl, Evci et al. 2020); or with phases in between that train all weights "
         "(ac-dc, Peste et al. 2021). Auto is gradual, or iterative where a step is slow.",
         choices=SCHEDULES,
-        common="Pruning schedule",
     )
     steps: int | None = setting(
         None,
@@ -104,7 +103,6 @@ class TrainingSettings:
         metavar="LR",
         aliases=("--lr",),
         within=ABOVE_0,
-        common="Peak learning rate",
     )
     learning_rate_schedule: str = setting(
         "cosine",

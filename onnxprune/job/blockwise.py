@@ -109,8 +109,8 @@ class Reconstruction:
         if losses:
             before, after = np.mean(losses, axis=0)
             yield (
-                f"Reconstruction over {over} ({steps:,} steps, no labels): the squared distance from the dense values "
-                f"went from {before:.4f} to {after:.4f} of their variance on validation samples."
+                f"Reconstruction over {over} ({steps:,} steps, no labels): squared error, relative to the variance of "
+                f"the dense values, {before:.4f} -> {after:.4f} on validation samples."
             )
         if refused:
             left = "the whole network" if len(parts) == 1 else f"{len(refused)} sections of the network"

@@ -187,9 +187,9 @@ class Calibration:
         return bool(self.config.reconstruct) and self.config.effort != "fast" and self.config.data is None
 
     def _damping_notes(self) -> Iterator[str]:
-        chosen = ", ".join(f"{damping:g} for {count}" for damping, count in sorted(self.dampings.items()))
+        chosen = ", ".join(f"{damping:g} in {count}" for damping, count in sorted(self.dampings.items()))
         if chosen:
-            yield f"Damping of layers, by samples they were not fitted to: {chosen}."
+            yield f"Damping of layers, chosen on validation samples: {chosen}."
 
     def _fitted(self, moments: Moments, bias: ir.Value | None) -> tuple[np.ndarray, np.ndarray]:
         """The moments that weights are fitted to, H and C; a bias compensates the mean, so that it is the rest."""

@@ -114,7 +114,8 @@ class Frontier:
         Raises:
             OutputError: the index cannot be written.
         """
-        if any(other.dominates(trial) for other in self.trials):
+        # Of two equal trials the later one keeps its model: it is the one that is picked.
+        if any(other.dominates(trial) and not trial.dominates(other) for other in self.trials):
             trial = replace(trial, model=None)
         self.trials = [
             replace(other, model=None) if trial.dominates(other) else other for other in self.trials

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from onnxprune.calibration.synthetic import NAME as SYNTHETIC
 from onnxprune.config.settings import PruneConfig
@@ -25,7 +25,6 @@ NAMED = 4
 def notes(
     config: PruneConfig,
     origin: Source,
-    target: Path | None,
     data: JobData,
     records: Records,
     by_magnitude: tuple[str, ...],
@@ -38,7 +37,7 @@ def notes(
             "Not evaluated (--no-evaluate): how far the outputs are from those of the input model is not known. "
             "Compare both where their operators are: onnxprune compare, with --custom-ops LIBRARY if need be."
         )
-    yield from _on_data(config, origin, target, data)
+    yield from _on_data(config, data)
     if config.runs_model:
         yield from _on_axes(data)
     if by_magnitude:
@@ -56,21 +55,20 @@ def notes(
             "--overridable keeps them there."
         )
     if surgery is not None and surgery.units_removed:
+        dead = "" if config.pattern == "channel" else "dead "
         yield (
-            f"{surgery.units_removed:,} dead neurons and channels were removed, "
-            "with the remaining weights that lead to or from them."
+            f"{surgery.units_removed:,} {dead}neurons and channels were removed, "
+            "with all weights that lead to or from them."
         )
     yield from folding_notes(records.folded)
     yield from _on_dense(config, records)
     yield from _on_rates(config, records)
 
 
-def _on_data(config: PruneConfig, origin: Source, target: Path | None, data: JobData) -> Iterator[str]:
+def _on_data(config: PruneConfig, data: JobData) -> Iterator[str]:
     if data.training is None:
-        yield (
-            "Nothing was fine-tuned, because there is no --data. To fine-tune: "
-            f"onnxprune {origin.path or 'IN.onnx'} {target or 'OUT.onnx'} {config.amount} --data DATA"
-        )
+        if config.rate != 0:  # with 0 a model is stored that was trained elsewhere, for example in a session
+            yield "Nothing was fine-tuned: add --data DATA to the same flags to do so."
     elif config.data == SYNTHETIC:
         yield (f"Fine-tuned by distillation on {data.training.name}: real --data gives better results.")
     elif config.eval_data is None and config.evaluate:
@@ -163,11 +161,13 @@ def _on_left(records: Records) -> Iterator[str]:
 
 
 def _on_dense(config: PruneConfig, records: Records) -> Iterator[str]:
-    """Which weights lost elements and take as much room as before, and why."""
+    """Which weights have zeros that take as much room as other elements, and why."""
     layers = [
         layer
         for layer in records.layers
-        if layer.format == "dense" and layer.note not in ("", EXCLUDED) and layer.kept < layer.size
+        if layer.format == "dense"
+        and layer.note not in ("", EXCLUDED)
+        and layer.kept < math.prod(layer.shape_after)
     ]
     if config.format != "dense" and layers:
         layers.sort(key=lambda layer: -layer.bytes_after)

@@ -96,9 +96,9 @@ def run(
             # Its weights would stay in memory beside those that are pruned.
             del baseline
             free_memory()
-        with watch("rehearse"):
+        with watch("try settings"):
             given = config
-            config, choices = settle(model, origin, fitting, config, dense, partial(progress, "rehearse"))
+            config, choices = settle(model, origin, fitting, config, dense, partial(progress, "try settings"))
         with watch("measure"):
             advance = partial(progress, "measure")
             plan = make_plan(model, weights.prunable, fitting, config, dense, advance)
@@ -159,7 +159,7 @@ def run(
                 *((tuned.diverged,) if tuned.diverged else ()),
                 *tuned.notes,
                 *not_removed,
-                *notes(config, origin, target, data, records, by_magnitude, surgery, computed),
+                *notes(config, origin, data, records, by_magnitude, surgery, computed),
                 *shape_notes,
                 *stage.notes,
                 *((chosen,) if (chosen := preset_note(config)) else ()),

@@ -235,8 +235,8 @@ class Quantization:
             restore(kept)
             self._steps = {}
             return (
-                "Fine-tuning with simulated quantization was undone: the squared error of the outputs, as a part of "
-                f"their squares, rose from {self._error:.2g} to {error:.2g}."
+                "Fine-tuning with simulated quantization was undone: the relative squared error of the outputs rose "
+                f"from {self._error:.2g} to {error:.2g}."
             )
         return outcome.note
 
@@ -246,4 +246,4 @@ def _error(tried: _Tried) -> float:
 
 
 def _fall(before: float, after: float) -> str:
-    return f"the squared error of the outputs, as a part of their squares, is {before:.2g} -> {after:.2g}."
+    return f"relative squared error of the outputs {before:.2g} -> {after:.2g}."

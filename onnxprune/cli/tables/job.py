@@ -17,14 +17,16 @@ from onnxprune.reports.text import bytes_text, shape_text
 
 # The metric whose column is shown, empty, where there are no labels.
 DEFAULT = "top-1"
+# Smaller ones are shown in percent: 1.0x says nothing.
+LEAST_RATIO = 1.1
+# Of more layers, only the largest are shown.
+MOST_ROWS, LARGEST = 24, 16
 
 
-def job_summary(report: Report) -> RenderableType:
-    """The layers, then the baseline and the pruned model side by side, then the notes."""
-    lines = list(report.notes)
-    if (found := report.evaluation) is not None:
-        lines.insert(0, f"Evaluated in onnxruntime on {found['data']}, {found['samples']:,} samples.")
-    return Group(_layers(report), _totals(report), *(f"- {escape(line)}" for line in lines))
+def job_summary(report: Report, every_layer: bool = False) -> RenderableType:
+    """The layers, then the baseline and the pruned model side by side, then the outputs and the notes."""
+    lines = [*_output_lines(report), *report.notes]
+    return Group(_layers(report, every_layer), _totals(report), *(f"- {escape(line)}" for line in lines))
 
 
 def job_details(report: Report) -> RenderableType:
@@ -47,11 +49,19 @@ def job_details(report: Report) -> RenderableType:
     return Group(*([epochs] if report.fine_tuning else []), *unprunable_table(report.unprunable), *dense)
 
 
-def _layers(report: Report) -> Table:
+def _layers(report: Report, every_layer: bool) -> Table:
+    """A row for each layer, or only for the largest where they would fill more than a screen; then their sum."""
     made = table("", "weight", "operator", "shape", "kept / all", "removed", "bytes", numeric=3)
+    few = every_layer or len(report.layers) <= MOST_ROWS
+    largest = sorted(report.layers, key=lambda layer: -layer.size)[: None if few else LARGEST]
+    shown = {layer.name for layer in largest}
     for layer in report.layers:
-        made.add_row(escape(layer.name), layer.op_type, _shape_change(layer), *_counts((layer,)))
+        if layer.name in shown:
+            made.add_row(escape(layer.name), layer.op_type, _shape_change(layer), *_counts((layer,)))
+    others = tuple(layer for layer in report.layers if layer.name not in shown)
     made.add_section()
+    if others:
+        made.add_row(f"{len(others):,} smaller ones (shown by --verbose)", "", "", *_counts(others))
     made.add_row("all", "", "", *_counts(report.layers))
     return made
 
@@ -122,11 +132,18 @@ def _total_rows(report: Report) -> Iterator[tuple[str, str, str, str]]:
 def _evaluation_rows(evaluation: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     for title, old, new in score_texts(evaluation):
         yield escape(title), old, new, ""
-    for output in evaluation["outputs"]:
-        agreement = "" if output["agreement"] is None else f", same top-1 {output['agreement']:.2%}"
-        moved = f"cosine {output['cosine']:.4f}{agreement}"
-        largest = f"largest difference {output['absolute']:.3g} (relative {output['relative']:.3g})"
-        yield f"output {escape(output['output'])}", "", moved, largest
+
+
+def _output_lines(report: Report) -> Iterator[str]:
+    """What the models were evaluated on, and how far the outputs of the pruned one are from the baseline's."""
+    for evaluation in filter(None, (report.evaluation, report.old_evaluation)):
+        yield f"Evaluated in onnxruntime on {evaluation['data']}, {evaluation['samples']:,} samples."
+        for output in evaluation["outputs"]:
+            agreement = "" if output["agreement"] is None else f", same top-1 {output['agreement']:.2%}"
+            yield (
+                f"Output {output['output']} beside the baseline's: cosine {output['cosine']:.4f}{agreement}, largest "
+                f"difference {output['absolute']:.3g} (relative {output['relative']:.3g})."
+            )
 
 
 def _change(before: int, after: int) -> tuple[str, str, str]:
@@ -134,7 +151,14 @@ def _change(before: int, after: int) -> tuple[str, str, str]:
 
 
 def _times(before: int, after: int) -> str:
-    return f"{before / after:.1f}x smaller" if after else ""
+    """How much smaller or larger: 4.0x; a difference of few percent as 2.3%; nothing where it rounds to 0.0%."""
+    if not before or not after:
+        return ""
+    ratio, word = (before / after, "smaller") if after < before else (after / before, "larger")
+    if ratio >= LEAST_RATIO:
+        return f"{ratio:.1f}x {word}"
+    percent = f"{abs(1 - after / before):.1%}"
+    return "" if percent == "0.0%" else f"{percent} {word}"
 
 
 def _slowest(seconds: dict[str, float]) -> str:
