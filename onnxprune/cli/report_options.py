@@ -68,11 +68,12 @@ class ReportOptions:
             self._print(report)
         record = report.to_dict()
         if self.html_path is not None:
+            from onnxprune.commands.report import maps_of
             from onnxprune.reports.latency import latency
             from onnxprune.reports.page import page
 
             record["latency"] = latency(Path(source), Path(output), report.sample)
-            write("--report", self.html_path, page(record))
+            write("--report", self.html_path, page(record | {"maps": maps_of(output, record["layers"])}))
         write_json(self.json_path, record)
 
     def _print(self, report: Report) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from onnxprune.config.presets import TargetSettings
 from onnxprune.errors import ModelFileError, OutputError
 from onnxprune.job.sizes import travelling, with_sizes
 from onnxprune.model.weights import Weight, find_weights
+from onnxprune.reports.maps import sparsity_maps
 from onnxprune.reports.page import page
 from onnxprune.reports.record import FileRecord, record_of_annotations, value_histogram
 from onnxprune.sparse.opening import open_model
@@ -40,6 +42,12 @@ def report(model: str | os.PathLike[str], output: str | os.PathLike[str], *, all
         raise OutputError(f"{output} cannot be written: {error.strerror}; name another file") from error
 
 
+def maps_of(source: str | os.PathLike[str], layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """`sparsity_maps` of a file that onnxprune wrote; `layers`: of its record."""
+    found = find_weights(open_model(source).model)
+    return sparsity_maps([*found.prunable, *found.embeddings], layers)
+
+
 def rebuilt(source: str | os.PathLike[str]) -> dict[str, Any]:
     """The part of `Report.to_dict()` that can be read from a file that onnxprune wrote.
 
@@ -52,17 +60,19 @@ def rebuilt(source: str | os.PathLike[str]) -> dict[str, Any]:
     if record is None:
         raise ModelFileError(f"{source} has no metadata of onnxprune: give a file that onnxprune wrote")
     found = find_weights(model)
-    layers = {layer["name"] for layer in record["layers"]}
-    found = found.including([weight for weight in found.embeddings if weight.name in layers])
+    names = {layer["name"] for layer in record["layers"]}
+    found = found.including([weight for weight in found.embeddings if weight.name in names])
     weights = {weight.name: weight for weight in found.prunable}
     kept = {name: weight.nonzero() for name, weight in weights.items()}
     sample = record.get("sample", {})
     counted = FileRecord.of(model, found.prunable, kept, Path(source), origin.file_bytes, sample)
     target = TargetSettings(target=record["settings"].get("target"))
     pruned = with_sizes(replace(counted, gzip_bytes=travelling(origin)), origin.file, target, sample)
+    layers = [_completed(layer, weights.get(layer["name"])) for layer in record["layers"]]
     return record | {
         "pruned": asdict(pruned),
-        "layers": [_completed(layer, weights.get(layer["name"])) for layer in record["layers"]],
+        "layers": layers,
+        "maps": sparsity_maps(found.prunable, layers),
         "unprunable": [asdict(one) for one in found.left],
         "histograms": {name: value_histogram(weight.numbers()) for name, weight in weights.items()},
         "output_sha256": origin.sha256,
