@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime as ort
 
 from onnxprune.data.dataset import Dataset
+from onnxprune.evaluation.answers import Answers
 from onnxprune.evaluation.labels import LabelForm, label_forms
 from onnxprune.evaluation.runs import BATCH_SAMPLES, check_runs, run_batch
 from onnxprune.evaluation.scores import BY_KIND, Metrics, RunningScores, Score
@@ -69,6 +70,9 @@ class Evaluation:
 
     draws: str = ""
     """Where a model draws random numbers, a sentence on whether both draw the same."""
+
+    answers: dict[str, Any] | None = None
+    """`Answers.result()`; None where the labels are no classes of samples."""
 
     @property
     def baseline(self) -> Score | None:
@@ -134,6 +138,7 @@ class Evaluation:
             "drop_text": self.drop_text(self.drop()),
             "loss": self.loss(),
             "draws": self.draws,
+            "answers": self.answers,
         }
 
 
@@ -160,6 +165,7 @@ def compare(
     labeled = {key or names[0]: form for key, form in forms.items()}
     differences = [_Difference(tolerance, labeled.get(name)) for name in names]
     running = [RunningScores(metrics, forms, names) for _ in range(2)]
+    answers = Answers.of(forms, names) if metrics.postprocess is None else None
     done = 0
     for batch in data.batches(BATCH_SAMPLES):
         results = [run_batch(session, batch) for session in (baseline, pruned)]
@@ -167,6 +173,8 @@ def compare(
             difference.add(old, new)
         for each, outputs in zip(running, results, strict=True):
             each.add(outputs, batch)
+        if answers is not None:
+            answers.add(results, batch)
         done += len(batch)
         progress(done / len(data))
     scores = tuple(zip(running[0].results(), running[1].results(), strict=True))
@@ -174,7 +182,8 @@ def compare(
     tracks = [each.tracks for each in running]
     error = drop_error(tracks[0][0], tracks[1][0]) if scores else differences[0].agreement_error()
     draws = draws_text(drawn(baseline), drawn(pruned))
-    return Evaluation(data.name, len(data), scores, moved, error, draws)
+    found = None if answers is None else answers.result(data)
+    return Evaluation(data.name, len(data), scores, moved, error, draws, found)
 
 
 def draws_text(baseline: Mapping[str, str], pruned: Mapping[str, str]) -> str:

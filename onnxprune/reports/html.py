@@ -58,10 +58,12 @@ def table(
     *,
     total: Sequence[Cell] = (),
     filtered: bool = False,
+    stacked: bool = True,
 ) -> str:
-    """A table that a click on a heading sorts; on a phone each row stands on its own, with its headings.
+    """A table that a click on a heading sorts.
 
     `total`: a last row that stays where it is. `filtered`: a field above it keeps the rows that have its words.
+    `stacked`: on a phone each row stands on its own, with its headings.
     """
     lines = list(rows)
     numeric = [cell.value is not None for cell in lines[0]] if lines else [False] * len(headings)
@@ -71,13 +73,14 @@ def table(
     )
     body = "".join(_row(headings, line) for line in lines)
     foot = f"<tfoot>{_row(headings, total)}</tfoot>" if total else ""
+    kind = ' class="stack"' if stacked else ""
     field = (
         '<label class="filter" hidden>Filter <input type="search"><output></output></label>'
         if filtered
         else ""
     )
     return (
-        f'<div class="wide">{field}<table class="stack"><thead><tr>{head}</tr></thead><tbody>{body}</tbody>{foot}'
+        f'<div class="wide">{field}<table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody>{foot}'
         "</table></div>"
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from onnxprune.config.recipe import recipe_text
 from onnxprune.config.settings import PruneConfig
-from onnxprune.reports import figures, weights
+from onnxprune.reports import answers, figures, weights
 from onnxprune.reports.html import Cell, details, items, paragraph, section, table
 from onnxprune.reports.publishing import published
 from onnxprune.reports.summary import summary
@@ -31,6 +31,8 @@ def page(record: Mapping[str, Any]) -> str:
         _notes(record),
         figures.tradeoff(record),
         _layers(record),
+        answers.by_class(record),
+        answers.changed(record),
         figures.fine_tuning(record),
         figures.sensitivity(record),
         weights.maps(record),
@@ -187,8 +189,12 @@ def _settings(record: Mapping[str, Any]) -> str:
         row = [Cell(name), Cell("" if value is None else str(value))]
         (usual if unset else chosen).append(row)
     headings = ("setting", "value")
-    others = details(f"{len(usual)} settings at their defaults", table(headings, usual)) if usual else ""
-    return section("Settings", (table(headings, chosen) if chosen else "") + others)
+    others = (
+        details(f"{len(usual)} settings at their defaults", table(headings, usual, stacked=False))
+        if usual
+        else ""
+    )
+    return section("Settings", (table(headings, chosen, stacked=False) if chosen else "") + others)
 
 
 def _versions(record: Mapping[str, Any]) -> str:
@@ -202,4 +208,4 @@ def _versions(record: Mapping[str, Any]) -> str:
     seconds = record.get("seconds") or {}
     facts |= {f"time, {stage}": f"{time:.1f} s" for stage, time in seconds.items()}
     rows = [[Cell(name), Cell(str(value))] for name, value in facts.items() if value]
-    return section("Versions, hashes and times", table(("name", "value"), rows))
+    return section("Versions, hashes and times", table(("name", "value"), rows, stacked=False))

@@ -174,6 +174,8 @@ def test_a_rebuilt_record_agrees_with_that_of_the_job(settings, tmp_path, monkey
     )
     job = json.loads(json.dumps(result.report.to_dict()))
     again = json.loads(json.dumps(rebuilt("out.onnx")))
+    # Samples of the data stay out of the file.
+    job["evaluation"]["answers"]["shown"] = []
     for part in (
         "baseline",
         "pruned",
