@@ -18,7 +18,7 @@ def by_class(record: Mapping[str, Any]) -> str:
     if not answers.get("classes"):
         return ""
     most = max(1 - min(right) / samples for _, samples, *right in answers["classes"]) or 1.0
-    rows = [_row(*counts[:4], most=most) for counts in answers["classes"]]
+    rows = [_row(counts, most) for counts in answers["classes"]]
     rows.sort(key=lambda row: -(row[-1].value or 0.0))
     headings = ("class", "samples", "baseline", "pruned", "change")
     body = table(headings, rows[:CLASSES], stacked=False)
@@ -28,8 +28,9 @@ def by_class(record: Mapping[str, Any]) -> str:
     return section("Error by class", body)
 
 
-def _row(label: int, samples: int, baseline: int, pruned: int, most: float) -> list[Cell]:
-    """Errors with bars relative to the largest one, `most`."""
+def _row(counts: Sequence[int], most: float) -> list[Cell]:
+    """Errors with bars relative to the largest one, `most`; `counts`: see `Answers.result`."""
+    label, samples, baseline, pruned = counts
     old, new = 1 - baseline / samples, 1 - pruned / samples
     return [
         Cell(str(label), label),

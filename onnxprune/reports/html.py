@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NamedTuple
 
-# Longer texts have a line of their own on a phone.
-LONG = 22
+# On a phone, longer texts with their headings have a line of their own.
+LONG = 20
 
 
 class Cell(NamedTuple):
@@ -91,12 +91,15 @@ def _row(headings: Sequence[str], line: Sequence[Cell]) -> str:
 
 
 def _cell(heading: str, cell: Cell) -> str:
-    kind = ' class="long"' if len(cell.text) > LONG else ""
-    if cell.value is not None:
-        kind = f' class="number" data-value="{cell.value}"'
+    kinds = [
+        *(["number"] if cell.value is not None else []),
+        *(["long"] if len(heading) + len(cell.text) > LONG else []),
+    ]
+    kind = f' class="{" ".join(kinds)}"' if kinds else ""
+    value = "" if cell.value is None else f' data-value="{cell.value}"'
     bar = ""
     if cell.share is not None:
         end = f"{cell.share:.1%}"
         bar = f' style="background:linear-gradient(to right,var(--bar) {end},transparent {end})"'
     label = f' data-label="{escape(heading)}"' if heading else ""
-    return f"<td{kind}{label}{bar}>{escape(cell.text)}</td>"
+    return f"<td{kind}{value}{label}{bar}>{escape(cell.text)}</td>"

@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from onnxprune.config.recipe import recipe_text
@@ -14,13 +13,9 @@ from onnxprune.config.settings import PruneConfig
 from onnxprune.reports import answers, figures, weights
 from onnxprune.reports.html import Cell, details, items, paragraph, section, table
 from onnxprune.reports.publishing import published
+from onnxprune.reports.shell import FILTERED, document
 from onnxprune.reports.summary import summary
 from onnxprune.reports.text import bytes_text, shape_text
-
-# Tables with more rows have a field to filter them.
-FILTERED = 8
-FOLDER = Path(__file__).parent
-STYLE, SCRIPT = ((FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
 
 
 def page(record: Mapping[str, Any]) -> str:
@@ -44,12 +39,7 @@ def page(record: Mapping[str, Any]) -> str:
         _versions(record),
     )
     name = (record.get("pruned") or {}).get("path") or "pruned model"
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(name)}</title><style>{STYLE}</style></head><body><h1>{escape(name)}</h1>"
-        f"{''.join(sections)}<script>{SCRIPT}</script></body></html>\n"
-    )
+    return document(name, "".join(sections))
 
 
 def command(record: Mapping[str, Any]) -> str:
