@@ -13,6 +13,7 @@ import click
 from onnxprune.cli.tables.job import job_details, job_summary
 from onnxprune.cli.tables.trials import trials_table
 from onnxprune.cli.terminal import check_writable, console, write, write_json
+from onnxprune.evaluation.answers import without_pictures
 from onnxprune.reports.record import Report
 
 quiet_flag = click.option("-q", "--quiet", is_flag=True, help="Print only warnings and errors.")
@@ -109,6 +110,8 @@ class ReportOptions:
 
             record["latency"] = latency(Path(source), Path(output), report.sample)
             self._write_reports(record | {"price": self.price}, output)
+        if record["evaluation"] is not None:
+            record["evaluation"] = without_pictures(record["evaluation"])
         write_json(self.json_path, record)
 
     def _write_reports(self, record: dict[str, Any], output: str) -> None:

@@ -109,9 +109,8 @@ def _measured(
     settings = record["settings"]
     named = {name: settings[name] for name in ("metric", "postprocess", "label_output") if settings.get(name)}
     offset = settings.get("label_offset") or 0
-    return record | {
-        "evaluation": compare(baseline, source, data=eval_data, label_offset=offset, **named).to_dict()
-    }
+    evaluation = compare(baseline, source, data=eval_data, label_offset=offset, **named)
+    return record | {"evaluation": evaluation.to_dict(pictures=True)}
 
 
 def maps_of(source: PathLike, layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

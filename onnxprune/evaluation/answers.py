@@ -83,3 +83,12 @@ class Answers:
             "changed": self._changed,
             "shown": kept,
         }
+
+
+def without_pictures(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """`Evaluation.to_dict()` without the pictures of samples."""
+    answers = evaluation.get("answers")
+    if not answers:
+        return dict(evaluation)
+    shown = [{key: value for key, value in each.items() if key != "picture"} for each in answers["shown"]]
+    return {**evaluation, "answers": {**answers, "shown": shown}}

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 
 from onnxprune.data.dataset import Dataset
-from onnxprune.evaluation.answers import Answers
+from onnxprune.evaluation.answers import Answers, without_pictures
 from onnxprune.evaluation.labels import LabelForm, label_forms
 from onnxprune.evaluation.runs import BATCH_SAMPLES, check_runs, run_batch
 from onnxprune.evaluation.scores import BY_KIND, Metrics, RunningScores, Score
@@ -123,11 +123,14 @@ class Evaluation:
         """The largest relative difference of any output."""
         return max(output.relative for output in self.outputs)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The evaluation in JSON types; `baseline` and `pruned` are the primary scores."""
+    def to_dict(self, *, pictures: bool = False) -> dict[str, Any]:
+        """The evaluation in JSON types; `baseline` and `pruned` are the primary scores.
+
+        `pictures`: with those of samples whose answer changed.
+        """
         scores = [{"baseline": old.to_dict(), "pruned": new.to_dict()} for old, new in self.scores]
         primary = scores[0] if scores else {"baseline": None, "pruned": None}
-        return {
+        found = {
             "data": self.data,
             "samples": self.samples,
             **primary,
@@ -140,6 +143,7 @@ class Evaluation:
             "draws": self.draws,
             "answers": self.answers,
         }
+        return found if pictures else without_pictures(found)
 
 
 def compare(

@@ -34,7 +34,8 @@ def sparsity_map(weight: Weight, shape_before: Sequence[int] | None = None) -> d
 
     `whole`: the density of each cell relative to `densest`, the largest one, as a PNG in Base64; removed outputs and
     inputs are empty cells at the bottom and on the right. `part`: the elements in the middle, one cell each; empty if
-    the whole weight has one cell for each. `shape`, `before`: rows and columns in the file and in the input model.
+    the whole weight has one cell for each, or no zeros. `shape`, `before`: rows and columns in the file and in the
+    input model.
     """
     present = outputs_by_inputs(weight)
     before = _before(weight, present.shape, shape_before)
@@ -42,7 +43,8 @@ def sparsity_map(weight: Weight, shape_before: Sequence[int] | None = None) -> d
     room[: present.shape[0], : present.shape[1]] = present
     whole = densities(room, WHOLE)
     densest = float(whole.max(initial=0.0))
-    part = "" if whole.shape == room.shape else _png(middle(present, PART).astype(float))
+    plain = whole.shape == room.shape or present.all()
+    part = "" if plain else _png(middle(present, PART).astype(float))
     shown = {"whole": _png(whole / (densest or 1.0)), "cells": list(whole.shape), "part": part}
     return shown | {"densest": densest, "shape": list(present.shape), "before": list(before)}
 

@@ -174,7 +174,7 @@ class Report:
 
         It has no times, so that a repeated job writes the same file, and no folders, as it is published.
         """
-        evaluations = {name: _counted(getattr(self, name)) for name in ("evaluation", "old_evaluation")}
+        evaluations = {name: annotated(getattr(self, name)) for name in ("evaluation", "old_evaluation")}
         found = (
             {name: getattr(self, name) for name in ANNOTATED}
             | evaluations
@@ -221,7 +221,7 @@ def restated(metadata: Mapping[str, str], stored: Mapping[str, Mapping[str, Any]
     }
 
 
-def _counted(evaluation: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def annotated(evaluation: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """An evaluation without samples of the data, and with the counts of few classes only."""
     answers = (evaluation or {}).get("answers")
     if evaluation is None or not answers:

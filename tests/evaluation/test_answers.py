@@ -51,6 +51,7 @@ def test_counts_agree_with_the_predictions_of_both_models(tmp_path):
         number = each["sample"]
         assert (each["label"], each["baseline"], each["pruned"]) == (labels[number], old[number], new[number])
         assert base64.b64decode(each["picture"]).startswith(b"\x89PNG")
+    assert "picture" not in str(evaluation.to_dict()) and "picture" in str(evaluation.to_dict(pictures=True))
     right = sum(row[3] for row in answers["classes"]) / seen.sum()
     assert right == pytest.approx(evaluation.scores[0][1].value)
 

@@ -62,7 +62,7 @@ def test_two_files_of_one_model_are_compared_on_one_page():
     assert rates == ["rate", "0.5", "0.9"]
     errors = [row for row in cells if len(row) == 5 and row[0] in "0123"]
     assert [row[:2] for row in errors] == [[str(each), "10"] for each in range(4)]
-    assert ("a.onnx and b.onnx" in content and ", 1." in content) or ", 0." in content
+    assert "a.onnx and b.onnx" in content and " times as fast" in content
 
 
 def test_what_a_report_cannot_have_is_refused():
