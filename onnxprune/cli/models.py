@@ -29,6 +29,12 @@ STATUS_DIFFERENT = 1
 TRANSFORM = click.option(
     "--transform", metavar="STEPS", help="How images become inputs, as in prune --transform."
 )
+METRIC = click.option(
+    "--metric", multiple=True, metavar="NAME", help="Metric on labeled data, as in prune --metric."
+)
+POSTPROCESS = click.option(
+    "--postprocess", metavar="MODULE:FUNCTION", help="Makes what metrics score, as in prune."
+)
 LABEL_OFFSET = click.option(
     "--label-offset", type=int, default=0, show_default=True, metavar="N", help="Added to class numbers."
 )
@@ -57,6 +63,8 @@ def inspect(source: str, allow_links: tuple[str, ...], json_path: str | None) ->
     "--baseline", metavar="IN.onnx", help="The input model, for latency and the weights before pruning."
 )
 @click.option("--eval-data", metavar="DATA", help="Evaluate both models on this, as in prune --eval-data.")
+@METRIC
+@POSTPROCESS
 @report_extras
 @flag_like(ModelSettings, "allow_links")
 def report(
@@ -64,6 +72,8 @@ def report(
     target: str,
     baseline: str | None,
     eval_data: str | None,
+    metric: tuple[str, ...],
+    postprocess: str | None,
     price: float | None,
     model_card: str | None,
     base_model: str | None,
@@ -82,6 +92,8 @@ def report(
         target,
         baseline=baseline,
         eval_data=eval_data,
+        metric=metric,
+        postprocess=postprocess,
         price=price,
         model_card=model_card,
         base_model=base_model,
@@ -107,8 +119,8 @@ def report(
 @flag_like(DataSettings, "transform")
 @flag_like(DataSettings, "label_offset")
 @flag_like(EvaluationSettings, "label_output")
-@click.option("--metric", multiple=True, metavar="NAME", help="Metric on labeled data, as in prune --metric.")
-@click.option("--postprocess", metavar="MODULE:FUNCTION", help="Makes what metrics score, as in prune.")
+@METRIC
+@POSTPROCESS
 @click.option(
     "--check-rtol",
     type=click.FloatRange(0),

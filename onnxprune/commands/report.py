@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from onnxprune.commands.compare import compare
-from onnxprune.config.declare import DataSource
+from onnxprune.config.declare import DataSource, Names
 from onnxprune.config.presets import TargetSettings
 from onnxprune.errors import ModelFileError, OutputError, SettingError
 from onnxprune.job.sizes import travelling, with_sizes
@@ -42,6 +42,8 @@ def report(
     *,
     baseline: PathLike | None = None,
     eval_data: DataSource = None,
+    metric: Names = (),
+    postprocess: str | None = None,
     price: float | None = None,
     model_card: PathLike | None = None,
     base_model: str | None = None,
@@ -49,8 +51,9 @@ def report(
 ) -> None:
     """Write the HTML report of a model that onnxprune wrote, or of several side by side.
 
-    `baseline`: the input model, for latency, the weights before, and with `eval_data` the evaluation of both, in which
-    the settings of the job hold. `price`: of an hour of this machine, for the cost of a million inferences.
+    `baseline`: the input model, for latency, the weights before, and with `eval_data` the evaluation of both, by the
+    metrics of the job; those of a user are code, which is run only where `metric` and `postprocess` name it. `price`:
+    of an hour of this machine, for the cost of a million inferences.
     `model_card`: a Markdown file for the Hub to write as well, in which `base_model` is the repository of the input
     model. `allow_links`: as in `prune`.
 
@@ -63,8 +66,10 @@ def report(
     models = [model] if isinstance(model, str | os.PathLike) else list(model)
     _check(models, baseline, eval_data, price, model_card, base_model)
     trust(allow_links)
-    records = [_measured(rebuilt(each, baseline), each, baseline, eval_data) for each in models]
-    records = [record | {"price": price} for record in records]
+    scored = Scoring(eval_data, metric, postprocess)
+    records = [
+        _measured(rebuilt(each, baseline), each, baseline, scored) | {"price": price} for each in models
+    ]
     _write(output, page(records[0]) if len(records) == 1 else side_by_side(records))
     if model_card is not None:
         _write(model_card, card_of(records[0], base_model))
@@ -97,19 +102,46 @@ def _write(path: PathLike, content: str) -> None:
         raise OutputError(f"{path} cannot be written: {error.strerror}; name another file") from error
 
 
+class Scoring(NamedTuple):
+    """The data to evaluate on, and how, as in `report`."""
+
+    data: DataSource
+    metric: Names
+    postprocess: str | None
+
+    def settings(self, used: Mapping[str, Any], source: PathLike) -> dict[str, Any]:
+        """Those of `compare`, by the settings that the file says its job used.
+
+        Raises:
+            SettingError: the job used code of the user that is not named here, which a file cannot ask to run.
+        """
+        metric, postprocess = used.get("metric") or (), used.get("postprocess")
+        code = next((name for name in metric if ":" in name), None)
+        for flag, name, given in (
+            ("--metric", code, self.metric),
+            ("--postprocess", postprocess, self.postprocess),
+        ):
+            if name and not given:
+                raise SettingError(
+                    f"{source} was evaluated with {flag} {name}: give it here too, to run that code"
+                )
+        found = {"metric": self.metric or metric, "postprocess": self.postprocess}
+        return found | {
+            "label_output": used.get("label_output"),
+            "label_offset": used.get("label_offset") or 0,
+        }
+
+
 def _measured(
-    record: dict[str, Any], source: PathLike, baseline: PathLike | None, eval_data: DataSource
+    record: dict[str, Any], source: PathLike, baseline: PathLike | None, scored: Scoring
 ) -> dict[str, Any]:
     """The record with the latency of both models, and with their evaluation where there is data."""
     if baseline is None:
         return record
     record = record | {"latency": latency(Path(baseline), Path(source), record.get("sample") or {})}
-    if eval_data is None:
+    if scored.data is None:
         return record
-    settings = record["settings"]
-    named = {name: settings[name] for name in ("metric", "postprocess", "label_output") if settings.get(name)}
-    offset = settings.get("label_offset") or 0
-    evaluation = compare(baseline, source, data=eval_data, label_offset=offset, **named)
+    evaluation = compare(baseline, source, data=scored.data, **scored.settings(record["settings"], source))
     return record | {"evaluation": evaluation.to_dict(pictures=True)}
 
 

@@ -11,9 +11,7 @@ import numpy as np
 from onnxprune.data.batch import IGNORED, Batch
 from onnxprune.data.dataset import Dataset
 from onnxprune.data.images.thumbnails import thumbnails
-from onnxprune.evaluation.classification import predicted
 from onnxprune.evaluation.labels import LabelForm
-from onnxprune.evaluation.predictions import Predictions
 
 # Changed samples that are kept: those that were right, those that became right, and those wrong in another way.
 KEPT = {"lost": 12, "gained": 6, "other": 6}
@@ -25,7 +23,8 @@ class Answers:
     """Running counts of the answers to the labels of one output, which are class numbers, one for each sample."""
 
     def __init__(self, key: str, output: str, form: LabelForm, names: Sequence[str]) -> None:
-        self._key, self._output, self._form, self._names = key, output, form, tuple(names)
+        self._key, self._output, self._form = key, output, form
+        self._place, self._fits = names.index(output), True
         self._counts = np.zeros((0, 3), np.int64)
         self._changed = dict.fromkeys(KEPT, 0)
         self._kept: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KEPT}
@@ -40,7 +39,10 @@ class Answers:
     def add(self, results: Sequence[Sequence[Any]], batch: Batch) -> None:
         """Count the outputs of both models for a batch, in the order of the model."""
         labels = batch.labels[self._key]
-        old, new = (self._predicted(outputs, batch) for outputs in results)
+        old, new = (self._predicted(outputs, len(batch)) for outputs in results)
+        if old is None or new is None:
+            self._fits = False
+            return
         counted = labels != IGNORED
         self._count(labels[counted], old[counted], new[counted])
         for place in np.flatnonzero(counted & (old != new)):
@@ -52,10 +54,13 @@ class Answers:
                 self._kept[kind].append(sample | {"baseline": before, "pruned": after})
         self._samples += len(batch)
 
-    def _predicted(self, outputs: Sequence[Any], batch: Batch) -> np.ndarray:
-        named = dict(zip(self._names, outputs, strict=True))
-        found = Predictions(named[self._output], batch.labels[self._key], self._form, named, batch.inputs)
-        return predicted(found).reshape(len(batch))
+    def _predicted(self, outputs: Sequence[Any], samples: int) -> np.ndarray | None:
+        """A class for each sample; None if the output is something else, which a user's own metric may score."""
+        output, axis = outputs[self._place], self._form.axis
+        if not isinstance(output, np.ndarray) or (axis is not None and output.ndim <= axis):
+            return None
+        classes = output if axis is None else output.argmax(axis)
+        return classes.reshape(samples) if classes.size == samples else None
 
     def _count(self, labels: np.ndarray, old: np.ndarray, new: np.ndarray) -> None:
         size = max(len(self._counts), int(labels.max(initial=-1)) + 1)
@@ -64,11 +69,15 @@ class Answers:
         added[: len(self._counts)] += self._counts
         self._counts = added
 
-    def result(self, data: Dataset) -> dict[str, Any]:
+    def result(self, data: Dataset) -> dict[str, Any] | None:
         """The counts in JSON types, with the kept samples of `data`, by number, and their pictures in Base64.
+
+        None if the output had no classes.
 
         `classes`: rows (class, samples, right by the baseline, right by the pruned model).
         """
+        if not self._fits:
+            return None
         seen = np.flatnonzero(self._counts[:, 0])
         classes = [[int(each), *self._counts[each].tolist()] for each in seen]
         kept = sorted((each for some in self._kept.values() for each in some), key=lambda each: each["place"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from html import escape
 from itertools import pairwise
@@ -47,8 +48,13 @@ def line_chart(
 
     Series named in `dots` are drawn as points, those in `filled` with the area below them. `from_zero`: a linear y axis
     starts at 0. `hover`: texts to show at a value of x under the pointer; by default the values of all points there.
+    Points that are not finite are left out.
     """
-    points = [point for line in series.values() for point in line]
+    # A loss that diverged is NaN or infinite.
+    series = {
+        name: [point for point in line if all(map(math.isfinite, point))] for name, line in series.items()
+    }
+    points = [point for line in series.values() for point in line] or [(1.0, 1.0)]
     low_x, high_x = _ends([x for x, _ in points], x_scale)
     low_y, high_y = _ends(
         [*([0.0] if from_zero and y_scale is LINEAR else []), *(y for _, y in points)], y_scale
@@ -149,6 +155,8 @@ def _titles(x_label: str, y_label: str) -> list[str]:
 
 
 def _line(name: str, line: Line, place: Place, stroke: str, fill: str | None) -> str:
+    if not line:
+        return ""
     path = "L".join("{:.1f} {:.1f}".format(*place(*point)) for point in line)
     area = ""
     if fill is not None:

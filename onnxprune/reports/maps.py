@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ DRAWN = 12
 def sparsity_maps(weights: Sequence[Weight], layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """`sparsity_map` of the largest pruned weights, by name; `layers`: their records."""
     found = {weight.name: weight for weight in weights}
-    pruned = [layer for layer in layers if layer["kept"] < layer["size"] and layer["name"] in found]
+    names = {name for name, weight in found.items() if weight.size}
+    pruned = [layer for layer in layers if layer["kept"] < layer["size"] and layer["name"] in names]
     largest = sorted(pruned, key=lambda layer: -layer["size"])[:DRAWN]
     return {layer["name"]: sparsity_map(found[layer["name"]], layer.get("shape")) for layer in largest}
 
@@ -66,7 +68,9 @@ def densities(present: np.ndarray, most: tuple[int, int]) -> np.ndarray:
     )
     if not present.size:
         return np.zeros((len(rows), len(columns)))
-    sums = np.add.reduceat(np.add.reduceat(present, rows, 0, dtype=np.int64), columns, 1)
+    # One row of cells after the other: a large weight is not copied.
+    strips = [present[start:end].sum(0) for start, end in pairwise([*rows, present.shape[0]])]
+    sums = np.add.reduceat(np.stack(strips), columns, 1)
     heights, widths = np.diff([*rows, present.shape[0]]), np.diff([*columns, present.shape[1]])
     return np.asarray(sums / np.outer(heights, widths))
 

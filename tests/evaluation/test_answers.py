@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 import onnxprune
+from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
 from onnxprune.data.images.thumbnails import thumbnail
-from onnxprune.evaluation.answers import KEPT
+from onnxprune.evaluation.answers import KEPT, Answers
 from onnxprune.evaluation.comparison import compare
+from onnxprune.evaluation.labels import LabelForm
 from onnxprune.evaluation.runs import check_runs
 from onnxprune.evaluation.sessions import make_session
 from tests.builders import cnn, mlp
@@ -61,6 +63,14 @@ def test_labels_that_are_no_classes_have_no_answers(tmp_path):
     targets = np.random.default_rng(1).random((8, 4), dtype=np.float32)
     evaluation, _ = compared((mlp(), 0.0), (mlp(), 0.5), inputs, targets, tmp_path)
     assert evaluation.answers is None
+
+
+def test_an_output_without_a_class_for_each_sample_has_no_answers():
+    answers = Answers.of({"": LabelForm("classes", "data")}, ["y"])
+    batch = Batch({"x": np.zeros((4, 2))}, {"": np.zeros(4, np.int64)})
+    for outputs in ([np.zeros((4, 3, 5))], [np.zeros(4)], [[np.zeros(3)]]):
+        answers.add([outputs, outputs], batch)
+        assert answers.result(Dataset.of({"x": np.zeros((4, 2))})) is None
 
 
 def test_pictures_stay_out_of_the_metadata_and_counts_of_few_classes_go_in(tmp_path):

@@ -82,6 +82,17 @@ def test_what_a_report_cannot_have_is_refused():
         onnxprune.report(["a.onnx", "b.onnx"], "no.html", model_card="CARD.md")
 
 
+def test_code_that_a_file_names_is_not_run_unless_it_is_asked_for(folder):
+    (folder / "own.py").write_text(
+        "def right(outputs, labels):\n    return outputs['y'].argmax(1) == labels\n"
+    )
+    onnxprune.prune("in.onnx", "own.onnx", rate=0.5, eval_data="test.npz", metric=["own:right"])
+    given = {"baseline": "in.onnx", "eval_data": "test.npz"}
+    with pytest.raises(SettingError, match="--metric own:right: give it here too"):
+        onnxprune.report("own.onnx", "own.html", **given)
+    onnxprune.report("own.onnx", "own.html", metric=["own:right"], **given)
+
+
 def test_the_cost_of_a_million_inferences_is_their_time_at_the_price():
     found = {
         "milliseconds": {latency.BASELINE: 3.6, latency.STOCK: 1.8, latency.KERNELS: 0.9},

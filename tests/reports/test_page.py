@@ -251,6 +251,15 @@ def test_a_line_of_one_point_or_of_one_height_still_draws():
         assert "nan" not in chart and "inf" not in chart
 
 
+def test_a_loss_that_diverged_is_left_out():
+    chart = line_chart(
+        {"loss": [(0.0, 1.0), (1.0, float("nan")), (2.0, float("inf"))], "none": [(0.0, float("nan"))]},
+        "x",
+        "y",
+    )
+    assert "nan" not in chart and "inf" not in chart and "loss: 1" in chart
+
+
 def test_the_ticks_of_a_histogram_are_round_counts():
     for most, expected in (
         (1, ["0", "1"]),
