@@ -99,9 +99,11 @@ class _Legend:
         self._shown, self._next = shown, float(WIDTH)
 
     def add(self, name: str) -> tuple[float, float] | None:
-        """Where to draw the sample of a line: its left end; None without a legend."""
+        """Where to draw the sample of a line: its left end; None without a legend. Long names lose their beginning."""
         if not self._shown:
             return None
+        room = int((WIDTH - LEFT - SAMPLE) / LETTER)
+        name = name if len(name) <= room else f"…{name[1 - room :]}"
         width = SAMPLE + LETTER * len(name)
         if self._next + width > WIDTH:
             self._next, self.bottom = float(LEFT), self.bottom + LEGEND_LINE
