@@ -70,6 +70,19 @@ def test_the_page_stands_alone_and_every_element_is_closed(record):
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|@import|url\(", content)
 
 
+def test_pictures_stay_whole_where_they_contain_what_looks_like_a_folder_of_the_job(record):
+    text = "iVBORw0K+m/AAAA+m/xy"
+    shown = [{"sample": 3, "label": 1, "baseline": 1, "pruned": 2, "picture": text}]
+    answers = {"output": "y", "classes": [], "changed": {"lost": 1, "gained": 0, "other": 0}, "shown": shown}
+    part = {"whole": text, "part": "", "cells": [1, 1], "shape": [1, 1], "before": [1, 1], "densest": 1.0}
+    found = page(
+        record
+        | {"baseline": {**record["baseline"], "path": "m/in.onnx"}, "maps": {"fc": part}}
+        | {"evaluation": {**record["evaluation"], "answers": answers}}
+    )
+    assert found.count(text) == 2 and "m/in.onnx" not in found
+
+
 def test_the_page_shows_every_layer_setting_version_and_hash(record):
     text = " ".join(Outline(page(record)).text)
     for layer in record["layers"]:
