@@ -10,6 +10,7 @@ import click
 
 from onnxprune.cli.flags import CONTEXT, flag_like
 from onnxprune.cli.progress import progress_bar
+from onnxprune.cli.report_options import report_extras
 from onnxprune.cli.tables.comparison import comparison_table
 from onnxprune.cli.tables.inspection import inspection_tables
 from onnxprune.cli.terminal import check_writable, console, write, write_json
@@ -27,6 +28,12 @@ STATUS_DIFFERENT = 1
 
 TRANSFORM = click.option(
     "--transform", metavar="STEPS", help="How images become inputs, as in prune --transform."
+)
+METRIC = click.option(
+    "--metric", multiple=True, metavar="NAME", help="Metric on labeled data, as in prune --metric."
+)
+POSTPROCESS = click.option(
+    "--postprocess", metavar="MODULE:FUNCTION", help="Makes what metrics score, as in prune."
 )
 LABEL_OFFSET = click.option(
     "--label-offset", type=int, default=0, show_default=True, metavar="N", help="Added to class numbers."
@@ -50,15 +57,48 @@ def inspect(source: str, allow_links: tuple[str, ...], json_path: str | None) ->
 @click.command(
     context_settings=CONTEXT, short_help="Rebuild the HTML report of a model that onnxprune wrote."
 )
-@click.argument("source", metavar="MODEL.onnx")
+@click.argument("sources", metavar="MODEL.onnx...", nargs=-1, required=True)
 @click.argument("target", metavar="OUT.html")
+@click.option(
+    "--baseline", metavar="IN.onnx", help="The input model, for latency and the weights before pruning."
+)
+@click.option("--eval-data", metavar="DATA", help="Evaluate both models on this, as in prune --eval-data.")
+@METRIC
+@POSTPROCESS
+@report_extras
 @flag_like(ModelSettings, "allow_links")
-def report(source: str, target: str, allow_links: tuple[str, ...]) -> None:
-    """Rebuild the HTML report of a model that onnxprune wrote, from its weights and its metadata."""
+def report(
+    sources: tuple[str, ...],
+    target: str,
+    baseline: str | None,
+    eval_data: str | None,
+    metric: tuple[str, ...],
+    postprocess: str | None,
+    price: float | None,
+    model_card: str | None,
+    base_model: str | None,
+    allow_links: tuple[str, ...],
+) -> None:
+    """Rebuild the HTML report of a model that onnxprune wrote, from its weights and its metadata.
+
+    Several models are compared side by side.
+    """
     from onnxprune.commands.report import report
 
     check_writable("OUT.html", target)
-    report(source, target, allow_links=allow_links)
+    check_writable("--model-card", model_card)
+    report(
+        sources,
+        target,
+        baseline=baseline,
+        eval_data=eval_data,
+        metric=metric,
+        postprocess=postprocess,
+        price=price,
+        model_card=model_card,
+        base_model=base_model,
+        allow_links=allow_links,
+    )
 
 
 @click.command(
@@ -79,8 +119,8 @@ def report(source: str, target: str, allow_links: tuple[str, ...]) -> None:
 @flag_like(DataSettings, "transform")
 @flag_like(DataSettings, "label_offset")
 @flag_like(EvaluationSettings, "label_output")
-@click.option("--metric", multiple=True, metavar="NAME", help="Metric on labeled data, as in prune --metric.")
-@click.option("--postprocess", metavar="MODULE:FUNCTION", help="Makes what metrics score, as in prune.")
+@METRIC
+@POSTPROCESS
 @click.option(
     "--check-rtol",
     type=click.FloatRange(0),

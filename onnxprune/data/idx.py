@@ -46,6 +46,7 @@ def _open(images: Path, labels: Path | None, request: Request) -> Source:
         )
     spec = request.row_specs[0]
     pixels = read_idx(images)
+    shape = pixels.shape[1:] if request.transform is None else None
     if pixels.ndim < 2 or pixels.dtype != np.uint8:
         raise DataError(
             f"{images} has no images (bytes, samples along the first axis): give images, or an .npz file"
@@ -65,7 +66,7 @@ def _open(images: Path, labels: Path | None, request: Request) -> Source:
     arrays = {spec.name: inputs}
     if labels is not None:
         arrays[LABELS] = read_idx(labels).astype(np.int64)
-    return ArraySource(arrays, str(images))
+    return ArraySource(arrays, str(images), shape)
 
 
 def read_idx(path: Path) -> np.ndarray:

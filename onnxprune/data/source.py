@@ -25,7 +25,8 @@ class Source(ABC):
 
     `costly`: reading a sample takes longer than copying it, for example because an image is decoded, so that worker
     processes pay. `sequential`: every read is a pass from the first sample on. `repeats`: a sample is the same each
-    time it is read; code of a user may change it at random. `notes`: for the summary of a job.
+    time it is read; code of a user may change it at random. `notes`: for the summary of a job. `image_shape`: of the
+    images whose pixels are the inputs, where these may be flat.
     Sources are sent to worker processes, so they must be picklable and safe to use after a fork.
     """
 
@@ -33,6 +34,7 @@ class Source(ABC):
     sequential = False
     repeats = True
     notes: tuple[str, ...] = ()
+    image_shape: tuple[int, ...] | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -74,8 +76,9 @@ class ArraySource(Source):
         DataError: the lengths differ.
     """
 
-    def __init__(self, arrays: Mapping[str, Rows], name: str):
+    def __init__(self, arrays: Mapping[str, Rows], name: str, image_shape: tuple[int, ...] | None = None):
         self.arrays = dict(arrays)
+        self.image_shape = image_shape
         self._count = common_length({key: len(array) for key, array in arrays.items()}, name)
 
     def __len__(self) -> int:

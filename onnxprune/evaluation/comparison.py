@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime as ort
 
 from onnxprune.data.dataset import Dataset
+from onnxprune.evaluation.answers import Answers, without_pictures
 from onnxprune.evaluation.labels import LabelForm, label_forms
 from onnxprune.evaluation.runs import BATCH_SAMPLES, check_runs, run_batch
 from onnxprune.evaluation.scores import BY_KIND, Metrics, RunningScores, Score
@@ -70,6 +71,9 @@ class Evaluation:
     draws: str = ""
     """Where a model draws random numbers, a sentence on whether both draw the same."""
 
+    answers: dict[str, Any] | None = None
+    """`Answers.result()`; None where the labels are no classes of samples."""
+
     @property
     def baseline(self) -> Score | None:
         """The primary score of the baseline."""
@@ -119,11 +123,14 @@ class Evaluation:
         """The largest relative difference of any output."""
         return max(output.relative for output in self.outputs)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The evaluation in JSON types; `baseline` and `pruned` are the primary scores."""
+    def to_dict(self, *, pictures: bool = False) -> dict[str, Any]:
+        """The evaluation in JSON types; `baseline` and `pruned` are the primary scores.
+
+        `pictures`: with those of samples whose answer changed.
+        """
         scores = [{"baseline": old.to_dict(), "pruned": new.to_dict()} for old, new in self.scores]
         primary = scores[0] if scores else {"baseline": None, "pruned": None}
-        return {
+        found = {
             "data": self.data,
             "samples": self.samples,
             **primary,
@@ -134,7 +141,9 @@ class Evaluation:
             "drop_text": self.drop_text(self.drop()),
             "loss": self.loss(),
             "draws": self.draws,
+            "answers": self.answers,
         }
+        return found if pictures else without_pictures(found)
 
 
 def compare(
@@ -160,6 +169,7 @@ def compare(
     labeled = {key or names[0]: form for key, form in forms.items()}
     differences = [_Difference(tolerance, labeled.get(name)) for name in names]
     running = [RunningScores(metrics, forms, names) for _ in range(2)]
+    answers = Answers.of(forms, names) if metrics.postprocess is None else None
     done = 0
     for batch in data.batches(BATCH_SAMPLES):
         results = [run_batch(session, batch) for session in (baseline, pruned)]
@@ -167,6 +177,8 @@ def compare(
             difference.add(old, new)
         for each, outputs in zip(running, results, strict=True):
             each.add(outputs, batch)
+        if answers is not None:
+            answers.add(results, batch)
         done += len(batch)
         progress(done / len(data))
     scores = tuple(zip(running[0].results(), running[1].results(), strict=True))
@@ -174,7 +186,8 @@ def compare(
     tracks = [each.tracks for each in running]
     error = drop_error(tracks[0][0], tracks[1][0]) if scores else differences[0].agreement_error()
     draws = draws_text(drawn(baseline), drawn(pruned))
-    return Evaluation(data.name, len(data), scores, moved, error, draws)
+    found = None if answers is None else answers.result(data)
+    return Evaluation(data.name, len(data), scores, moved, error, draws, found)
 
 
 def draws_text(baseline: Mapping[str, str], pruned: Mapping[str, str]) -> str:

@@ -147,7 +147,7 @@ def run(
             layers=tuple(records.layers),
             unprunable=records.unprunable,
             surgery=asdict(surgery) if surgery else {},
-            evaluation=None if evaluation is None else evaluation.to_dict(),
+            evaluation=None if evaluation is None else evaluation.to_dict(pictures=True),
             fine_tuning=tuned.epochs,
             notes=(
                 *outcome_notes(evaluation, data),

@@ -1,83 +1,197 @@
-"""SVG charts that work offline, in light and dark mode, at any width."""
+"""SVG charts that work offline, in light and dark mode, at any width, with or without JavaScript."""
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from html import escape
+from itertools import pairwise
 
-WIDTH, HEIGHT = 460, 270
-LEFT, RIGHT, TOP, BOTTOM = 68, 24, 12, 44
-TICKS = 5
+from onnxprune.reports.scales import LINEAR, LOGARITHMIC, ROOT, Scale, within
+
+WIDTH, HEIGHT = 420, 260
+LEFT, RIGHT, TOP, BOTTOM = 66, 20, 12, 44
 LEGEND_LINE = 16
+# Width of a letter at 12 px, and of the sample of a line with the room around it.
+LETTER, SAMPLE = 6.6, 46
 # Distinguishable for color-blind readers (Okabe and Ito 2008); dashes distinguish lines of one color.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DASHES = ("", "6 3", "2 2", "8 3 2 3")
 # The smallest value on logarithmic axes.
 SMALLEST = 1e-9
+# Positions at which the values of a chart are shown under the pointer.
+HOVERED = 400
 
 STYLE = """svg{color-scheme:light dark;color:#222;font:12px system-ui,sans-serif}
 @media(prefers-color-scheme:dark){svg{color:#ddd}}"""
 
 Line = Sequence[tuple[float, float]]
+Place = Callable[[float, float], tuple[float, float]]
 
 
 def line_chart(
     series: Mapping[str, Line],
     x_label: str,
     y_label: str,
-    format_x: Callable[[float], str] = "{:g}".format,
+    format_x: Callable[[float], str] = "{:.4g}".format,
     format_y: Callable[[float], str] = "{:.3g}".format,
     *,
+    x_scale: Scale = LINEAR,
+    y_scale: Scale = LINEAR,
     from_zero: bool = True,
     dots: Collection[str] = (),
+    filled: Collection[str] = (),
+    hover: Sequence[tuple[float, str]] | None = None,
 ) -> str:
     """A self-contained `<svg>` element: one line per name through points (x, y), with a legend below.
 
-    Series named in `dots` are drawn as points. `from_zero`: the y axis starts at 0.
+    Series named in `dots` are drawn as points, those in `filled` with the area below them. `from_zero`: a linear y axis
+    starts at 0. `hover`: texts to show at a value of x under the pointer; by default the values of all points there.
+    Points that are not finite are left out.
     """
-    points = [point for line in series.values() for point in line]
-    lowest_x, highest_x = _ends([x for x, _ in points])
-    lowest_y, highest_y = _ends([*([0.0] if from_zero else []), *(y for _, y in points)])
+    # A loss that diverged is NaN or infinite.
+    series = {
+        name: [point for point in line if all(map(math.isfinite, point))] for name, line in series.items()
+    }
+    points = [point for line in series.values() for point in line] or [(1.0, 1.0)]
+    low_x, high_x = _ends([x for x, _ in points], x_scale)
+    low_y, high_y = _ends(
+        [*([0.0] if from_zero and y_scale is LINEAR else []), *(y for _, y in points)], y_scale
+    )
+    x_ticks, y_ticks = within(x_scale.ticks(low_x, high_x), low_x, high_x), y_scale.ticks(low_y, high_y)
+    low_y, high_y = min([low_y, *y_ticks]), max([high_y, *y_ticks])
+    across = _positions(x_scale, low_x, high_x, LEFT, WIDTH - RIGHT)
+    up = _positions(y_scale, low_y, high_y, HEIGHT - BOTTOM, TOP)
 
     def place(x: float, y: float) -> tuple[float, float]:
-        across = LEFT + (x - lowest_x) / (highest_x - lowest_x) * (WIDTH - LEFT - RIGHT)
-        return across, TOP + (highest_y - y) / (highest_y - lowest_y) * (HEIGHT - TOP - BOTTOM)
+        return across(x), up(y)
 
-    parts = []
-    for tick in range(TICKS + 1):
-        x = lowest_x + (highest_x - lowest_x) * tick / TICKS
-        y = lowest_y + (highest_y - lowest_y) * tick / TICKS
-        across, up = place(x, y)
-        parts.append(f'<path d="M{LEFT} {up:.1f}H{WIDTH - RIGHT}" stroke="currentColor" opacity=".15"/>')
-        parts.append(text_element(LEFT - 6, up + 4, format_y(y), "end"))
-        parts.append(text_element(across, HEIGHT - BOTTOM + 16, format_x(x), "middle"))
-    parts.append(text_element((LEFT + WIDTH) / 2, HEIGHT - 6, x_label, "middle"))
-    parts.append(
-        f'<text transform="translate(12 {(TOP + HEIGHT - BOTTOM) / 2:.0f}) rotate(-90)" text-anchor="middle" '
-        f'fill="currentColor">{escape(y_label)}</text>'
-    )
-    bottom = HEIGHT
+    parts = [*_grid(x_ticks, y_ticks, across, up, format_x, format_y), *_titles(x_label, y_label)]
+    legend = _Legend(len(series) > 1)
     for index, (name, line) in enumerate(series.items()):
-        color = COLORS[index % len(COLORS)]
-        dashes = DASHES[index // len(COLORS) % len(DASHES)]
-        bottom += LEGEND_LINE
+        color, dashes = COLORS[index % len(COLORS)], DASHES[index // len(COLORS) % len(DASHES)]
+        spot = legend.add(name)
         if name in dots:
-            places = [*(place(*point) for point in line), (LEFT + 12.0, bottom - 10.0)]
-            parts += [
-                f'<circle cx="{across:.1f}" cy="{up:.1f}" r="5" fill="{color}"><title>{escape(name)}</title>'
-                "</circle>"
-                for across, up in places
-            ]
+            parts += _dots(name, line, place, color, format_x, format_y)
+            parts += [] if spot is None else [_dot(spot[0] + 12, spot[1], color, name)]
         else:
-            path = "L".join("{:.1f} {:.1f}".format(*place(*point)) for point in line)
             stroke = f'stroke="{color}" stroke-width="2" stroke-dasharray="{dashes}" fill="none"'
-            parts.append(f'<path d="M{path}" {stroke}><title>{escape(name)}</title></path>')
-            parts.append(f'<path d="M{LEFT} {bottom - 10}h24" {stroke}/>')
-        parts.append(text_element(LEFT + 30, bottom - 6, name, "start"))
+            parts.append(_line(name, line, place, stroke, color if name in filled else None))
+            parts += [] if spot is None else [f'<path d="M{spot[0]:.0f} {spot[1]}h24" {stroke}/>']
+    bottom = legend.bottom + 4
+    texts = _values_at(series, format_x, format_y) if hover is None else hover
+    spots = json.dumps([[round(across(x), 1), text] for x, text in texts[:HOVERED]], separators=(",", ":"))
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + 4}" role="img" '
-        f'aria-label="{escape(y_label)} against {escape(x_label)}"><style>{STYLE}</style>{"".join(parts)}</svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom}" role="img" '
+        f'data-hover="{escape(spots)}" '
+        f'aria-label="{escape(y_label)} against {escape(x_label)}"><style>{STYLE}</style>{"".join(parts)}'
+        f"{''.join(legend.texts)}</svg>"
     )
+
+
+class _Legend:
+    """Names beside samples of their lines, in rows below a chart; none of a single line."""
+
+    def __init__(self, shown: bool) -> None:
+        self.texts: list[str] = []
+        self.bottom = HEIGHT
+        self._shown, self._next = shown, float(WIDTH)
+
+    def add(self, name: str) -> tuple[float, float] | None:
+        """Where to draw the sample of a line: its left end; None without a legend. Long names lose their beginning."""
+        if not self._shown:
+            return None
+        room = int((WIDTH - LEFT - SAMPLE) / LETTER)
+        name = name if len(name) <= room else f"…{name[1 - room :]}"
+        width = SAMPLE + LETTER * len(name)
+        if self._next + width > WIDTH:
+            self._next, self.bottom = float(LEFT), self.bottom + LEGEND_LINE
+        left, self._next = self._next, self._next + width
+        self.texts.append(text_element(left + 30, self.bottom - 6, name, "start"))
+        return left, self.bottom - 10
+
+
+def _positions(scale: Scale, low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+    """Where a value lies on an axis that runs from `start` to `end` in the picture."""
+    first, last = scale.position(low), scale.position(high)
+    return lambda value: start + (scale.position(value) - first) / (last - first) * (end - start)
+
+
+def _grid(
+    x_ticks: Sequence[float],
+    y_ticks: Sequence[float],
+    across: Callable[[float], float],
+    up: Callable[[float], float],
+    format_x: Callable[[float], str],
+    format_y: Callable[[float], str],
+) -> list[str]:
+    """Lines and labels of the ticks; a label that repeats the one before it is left out."""
+    parts, last = [], ""
+    for tick in y_ticks:
+        parts.append(
+            f'<path d="M{LEFT} {up(tick):.1f}H{WIDTH - RIGHT}" stroke="currentColor" opacity=".15"/>'
+        )
+        if (label := format_y(tick)) != last:
+            parts.append(text_element(LEFT - 6, up(tick) + 4, label, "end"))
+        last = label
+    right = float("-inf")
+    for tick in x_ticks:
+        label = format_x(tick)
+        half = LETTER * len(label) / 2
+        parts.append(
+            f'<path d="M{across(tick):.1f} {HEIGHT - BOTTOM}v4" stroke="currentColor" opacity=".5"/>'
+        )
+        if across(tick) - half > right:
+            parts.append(text_element(across(tick), HEIGHT - BOTTOM + 18, label, "middle"))
+            right = across(tick) + half + LETTER
+    return parts
+
+
+def _titles(x_label: str, y_label: str) -> list[str]:
+    return [
+        text_element((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, x_label, "middle"),
+        f'<text transform="translate(12 {(TOP + HEIGHT - BOTTOM) / 2:.0f}) rotate(-90)" text-anchor="middle" '
+        f'fill="currentColor">{escape(y_label)}</text>',
+    ]
+
+
+def _line(name: str, line: Line, place: Place, stroke: str, fill: str | None) -> str:
+    if not line:
+        return ""
+    path = "L".join("{:.1f} {:.1f}".format(*place(*point)) for point in line)
+    area = ""
+    if fill is not None:
+        left, right = place(*line[0])[0], place(*line[-1])[0]
+        ground = HEIGHT - BOTTOM
+        area = f'<path d="M{left:.1f} {ground}L{path}L{right:.1f} {ground}Z" fill="{fill}" opacity=".25"/>'
+    return f'{area}<path d="M{path}" {stroke}><title>{escape(name)}</title></path>'
+
+
+def _dots(
+    name: str,
+    line: Line,
+    place: Place,
+    color: str,
+    format_x: Callable[[float], str],
+    format_y: Callable[[float], str],
+) -> list[str]:
+    return [_dot(*place(x, y), color, f"{name}: {format_x(x)}, {format_y(y)}") for x, y in line]
+
+
+def _dot(x: float, y: float, color: str, title: str) -> str:
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{color}"><title>{escape(title)}</title></circle>'
+
+
+def _values_at(
+    series: Mapping[str, Line], format_x: Callable[[float], str], format_y: Callable[[float], str]
+) -> list[tuple[float, str]]:
+    """The values of all series at each x, as lines of text."""
+    texts: dict[float, list[str]] = {}
+    for name, line in series.items():
+        for x, y in line:
+            texts.setdefault(x, [format_x(x)]).append(f"{name}: {format_y(y)}")
+    return [(x, "\n".join(lines)) for x, lines in sorted(texts.items())]
 
 
 def text_element(x: float, y: float, text: str, anchor: str) -> str:
@@ -85,26 +199,45 @@ def text_element(x: float, y: float, text: str, anchor: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="currentColor">{escape(text)}</text>'
 
 
-def _ends(values: Sequence[float]) -> tuple[float, float]:
+def _ends(values: Sequence[float], scale: Scale) -> tuple[float, float]:
     """The lowest and highest of values, made different."""
     low, high = min(values), max(values)
-    return (low, high) if high > low else (low, low + 1)
+    if high > low:
+        return low, high
+    return (low / 1.5, high * 1.5) if scale is LOGARITHMIC else (low, low + 1)
 
 
 def histogram(edges: Sequence[float], counts: Mapping[str, Sequence[int]]) -> str:
-    """Counts between `edges`, one stepped line per name, on a square-root axis that makes tails visible."""
+    """Counts between `edges`, one stepped line per name, on a square-root axis that makes tails visible.
+
+    The first one has its area filled, so that it shows where others cover its line.
+    """
     series = {
         name: [
             point
-            for left, right, count in zip(edges, edges[1:], numbers, strict=False)
-            for point in ((left, count**0.5), (right, count**0.5))
+            for (left, right), count in zip(pairwise(edges), numbers, strict=True)
+            for point in ((left, count), (right, count))
         ]
         for name, numbers in counts.items()
     }
-    return line_chart(series, "value", "number of weights", "{:.2g}".format, _squared)
-
-
-def _squared(root: float) -> str:
-    """The label of a tick of the count axis; with integers, small counts would have equal labels."""
-    count = root**2
-    return f"{count:,.0f}" if count >= 10 else f"{count:.2g}"
+    hover = [
+        (
+            (left + right) / 2,
+            "\n".join(
+                [
+                    f"{left:.3g} to {right:.3g}",
+                    *(f"{name}: {numbers[at]:,}" for name, numbers in counts.items()),
+                ]
+            ),
+        )
+        for at, (left, right) in enumerate(pairwise(edges))
+    ]
+    return line_chart(
+        series,
+        "value",
+        "number of weights",
+        format_y="{:,.0f}".format,
+        y_scale=ROOT,
+        filled=list(counts)[:1],
+        hover=hover,
+    )

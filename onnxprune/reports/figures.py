@@ -1,16 +1,16 @@
-"""The charts of the report: trade-off, sensitivity, fine-tuning, and distributions of the weights."""
+"""The charts of the report: trade-off, sensitivity and fine-tuning."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
 from onnxprune.evaluation.metrics import METRICS
-from onnxprune.reports.charts import SMALLEST, histogram, line_chart
-from onnxprune.reports.html import charts, paragraph, section, table
-from onnxprune.reports.record import BASELINE, DRAWN_CURVES
+from onnxprune.reports.charts import SMALLEST, line_chart
+from onnxprune.reports.html import Cell, charts, paragraph, section, table
+from onnxprune.reports.record import DRAWN_CURVES
+from onnxprune.reports.scales import LOGARITHMIC, WHOLE
+from onnxprune.reports.sweep import compression
 from onnxprune.reports.text import bytes_text
 
 
@@ -30,8 +30,7 @@ def tradeoff(record: Mapping[str, Any]) -> str:
     def text(value: float) -> str:
         return f"{value:.4g}" if metric is None else metric.format.format(value)
 
-    # High rates are close to 1, so the axis is logarithmic in the density.
-    points = [(-math.log2(1 - trial["rate"]), error(trial)) for trial in trials]
+    points = [(compression(trial["rate"]), error(trial)) for trial in trials]
     # Only trials that no other dominates keep their models.
     frontier = [point for point, trial in zip(points, trials, strict=True) if trial["model"]]
     chosen = [point for point, trial in zip(points, trials, strict=True) if trial["chosen"]]
@@ -40,19 +39,20 @@ def tradeoff(record: Mapping[str, Any]) -> str:
         lines,
         "compression (weights / remaining weights)",
         label,
-        lambda halvings: f"{2**halvings:.3g}x",
+        "{:.4g}x".format,
         text,
+        x_scale=LOGARITHMIC,
         from_zero=False,
         dots=("trial", "chosen"),
     )
     rows = [
         [
-            (f"{trial['rate']:.2%}", trial["rate"]),
-            (f"{trial['kept']:,}", trial["kept"]),
-            (bytes_text(trial["size"]), trial["size"]),
-            (text(error(trial)), error(trial)),
-            (f"{trial['seconds']:.0f} s", trial["seconds"]),
-            ("chosen" if trial["chosen"] else "", None),
+            Cell(f"{trial['rate']:.2%}", trial["rate"]),
+            Cell(f"{trial['kept']:,}", trial["kept"]),
+            Cell(bytes_text(trial["size"]), trial["size"]),
+            Cell(text(error(trial)), error(trial)),
+            Cell(f"{trial['seconds']:.0f} s", trial["seconds"]),
+            Cell("chosen" if trial["chosen"] else ""),
         ]
         for trial in trials
     ]
@@ -67,7 +67,7 @@ def sensitivity(record: Mapping[str, Any]) -> str:
         return ""
     most = sorted(curves, key=lambda name: -max(deviation for _, deviation in curves[name]))[:DRAWN_CURVES]
     lines = {
-        name: [(rate, math.log10(max(deviation, SMALLEST))) for rate, deviation in curve]
+        name: [(rate, max(deviation, SMALLEST)) for rate, deviation in curve]
         for name, curve in curves.items()
         if name in most
     }
@@ -76,7 +76,8 @@ def sensitivity(record: Mapping[str, Any]) -> str:
         "rate (fraction removed)",
         "deviation of the outputs",
         "{:.0%}".format,
-        lambda power: f"{10**power:.0e}",
+        "{:.0e}".format,
+        y_scale=LOGARITHMIC,
     )
     text = (
         "The deviation |y - y0|² / |y0|² of the outputs when one weight is pruned and all others are not. The rate was "
@@ -99,7 +100,9 @@ def fine_tuning(record: Mapping[str, Any]) -> str:
     scores = [(epoch["epoch"], epoch["score"]) for epoch in epochs if epoch["score"] is not None]
     figures = []
     if epochs:
-        figures.append(line_chart({name: line for name, line in losses.items() if line}, "epoch", "loss"))
+        figures.append(
+            line_chart({name: line for name, line in losses.items() if line}, "epoch", "loss", x_scale=WHOLE)
+        )
     if scores:
         name = next(epoch["metric"] for epoch in epochs if epoch["score"] is not None)
         metric = METRICS.get(name)
@@ -109,23 +112,12 @@ def fine_tuning(record: Mapping[str, Any]) -> str:
             scores = [(epoch, 1 - score) for epoch, score in scores]
         figures.append(
             line_chart(
-                {"validation": scores}, "epoch", f"validation {title}", format_y=shown, from_zero=as_error
+                {"validation": scores},
+                "epoch",
+                f"validation {title}",
+                format_y=shown,
+                x_scale=WHOLE,
+                from_zero=as_error,
             )
         )
     return section("Fine-tuning", charts(figures)) if figures else ""
-
-
-def histograms(record: Mapping[str, Any]) -> str:
-    """The distribution of each weight: baseline, remaining weights, and after fine-tuning."""
-    weights = record.get("histograms") or {}
-    figures = [
-        f"<figcaption>{escape(name)}</figcaption>{histogram(parts['edges'], parts['counts'])}"
-        for name, parts in weights.items()
-    ]
-    text = "Histograms of the non-zero weights."
-    if any(BASELINE in parts["counts"] for parts in weights.values()):
-        text += (
-            " Baseline: all weights of the input model. Remaining: the weights that pruning keeps, with their values "
-            "in the input model. Fine-tuned: the same weights after fine-tuning or calibration."
-        )
-    return section("Distribution of the weights", paragraph(text) + charts(figures)) if figures else ""

@@ -10,55 +10,28 @@ from typing import Any
 
 from onnxprune.config.recipe import recipe_text
 from onnxprune.config.settings import PruneConfig
-from onnxprune.reports import figures
-from onnxprune.reports.html import Cell, paragraph, section, table
+from onnxprune.reports import answers, figures, weights
+from onnxprune.reports.html import Cell, details, items, paragraph, section, table
 from onnxprune.reports.publishing import published
+from onnxprune.reports.shell import FILTERED, document
 from onnxprune.reports.summary import summary
 from onnxprune.reports.text import bytes_text, shape_text
-
-STYLE = """:root{color-scheme:light dark;--ground:#fff;--ink:#1c1c1c;--dim:#636363;--line:#ddd;--card:#f5f5f3}
-@media(prefers-color-scheme:dark){:root{--ground:#161616;--ink:#e4e4e4;--dim:#a0a0a0;--line:#383838;--card:#212121}}
-*{box-sizing:border-box}
-body{margin:0 auto;max-width:60rem;padding:1rem;font:15px/1.5 system-ui,sans-serif;background:var(--ground);
-color:var(--ink);overflow-wrap:break-word}
-h1{font-size:1.5rem;margin:.5rem 0;overflow-wrap:anywhere}h2{font-size:1.1rem;margin:2rem 0 .5rem}
-.lead{font-size:1.05rem;margin:.5rem 0 1rem}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,17rem),1fr));gap:.6rem}
-.card{background:var(--card);border-radius:.5rem;padding:.7rem;overflow-wrap:anywhere}
-.card b{font-size:1.25rem}.old,.dim,small{color:var(--dim)}small{display:block;font-size:.8rem;line-height:1.35}
-.dim{font-size:.85rem}.wide{overflow-x:auto}
-table{border-collapse:collapse;width:100%;font-size:.85rem}
-th,td{padding:.3rem .5rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top;min-width:3.5rem}
-th button{all:unset;cursor:pointer;font-weight:600}th button:focus-visible{outline:2px solid}
-th[aria-sort=ascending] button::after{content:" ↑"}th[aria-sort=descending] button::after{content:" ↓"}
-.number{text-align:right;white-space:nowrap}
-code,pre{font:.85em ui-monospace,monospace;overflow-wrap:anywhere;white-space:pre-wrap}
-pre{background:var(--card);padding:.7rem;border-radius:.5rem;margin:.3rem 0}summary{cursor:pointer}
-.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,22rem),1fr));gap:1rem}
-figure{margin:0}figcaption{font-weight:600;font-size:.9rem;overflow-wrap:anywhere}
-svg{width:100%;height:auto;display:block}"""
-
-# Sorts a table by the column whose heading is clicked, numbers by their value; a second click reverses the order.
-SCRIPT = """document.querySelectorAll('th button').forEach(button=>button.addEventListener('click',()=>{
-const th=button.parentElement,rows=th.closest('table').tBodies[0],at=th.cellIndex;
-const up=th.ariaSort!=='ascending';for(const other of th.parentElement.cells)other.ariaSort=null;
-th.ariaSort=up?'ascending':'descending';
-const key=row=>row.cells[at].dataset.value??row.cells[at].textContent;
-[...rows.rows].sort((a,b)=>{const x=key(a),y=key(b),d=x-y;return (isNaN(d)?x.localeCompare(y):d)*(up?1:-1)})
-.forEach(row=>rows.append(row))}))"""
 
 
 def page(record: Mapping[str, Any]) -> str:
     """The HTML page for a record: `Report.to_dict()`, or the part of it that `record_of_annotations` returns."""
-    record = published(record)
+    record = _published(record)
     sections = (
         summary(record),
         _notes(record),
         figures.tradeoff(record),
         _layers(record),
+        answers.by_class(record),
+        answers.changed(record),
         figures.fine_tuning(record),
         figures.sensitivity(record),
-        figures.histograms(record),
+        weights.maps(record),
+        weights.histograms(record),
         _removed(record),
         _exceptions(record),
         _command(record),
@@ -66,12 +39,16 @@ def page(record: Mapping[str, Any]) -> str:
         _versions(record),
     )
     name = (record.get("pruned") or {}).get("path") or "pruned model"
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(name)}</title><style>{STYLE}</style></head><body><h1>{escape(name)}</h1>"
-        f"{''.join(sections)}<script>{SCRIPT}</script></body></html>\n"
-    )
+    return document(name, "".join(sections))
+
+
+def _published(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The record as it may leave the machine; pictures in Base64 may contain what looks like a folder, and stay."""
+    record = published(given)
+    evaluation = given.get("evaluation") or {}
+    if evaluation.get("answers"):
+        record["evaluation"] = {**record["evaluation"], "answers": evaluation["answers"]}
+    return record | {"maps": given.get("maps") or {}}
 
 
 def command(record: Mapping[str, Any]) -> str:
@@ -97,31 +74,50 @@ def _notes(record: Mapping[str, Any]) -> str:
     reason = (record.get("latency") or {}).get("reason")
     if reason:
         notes.append(f"Some or all latencies were not measured: {reason}.")
-    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
-    return f"<ul>{items}</ul>" if items else ""
+    return items(notes)
 
 
 def _layers(record: Mapping[str, Any]) -> str:
     headings = ("weight", "operator", "shape", "kept", "of", "sparsity", "size", "format")
-    rows: list[list[Cell]] = []
-    for layer in record["layers"]:
-        shape = layer.get("shape")
-        after = layer.get("shape_after", shape)
-        shapes = "" if shape is None else shape_text(tuple(shape))
-        shapes += f" → {shape_text(tuple(after))}" if after != shape else ""
-        size = layer.get("bytes_after")
-        rate = 1 - layer["kept"] / max(layer["size"], 1)
-        rows.append([
-            (layer["name"], None),
-            (layer.get("op_type", ""), None),
-            (shapes, None),
-            (f"{layer['kept']:,}", layer["kept"]),
-            (f"{layer['size']:,}", layer["size"]),
-            (f"{rate:.2%}", rate),
-            ("" if size is None else bytes_text(size), 0 if size is None else size),
-            (" ".join(filter(None, (layer.get("format", ""), layer.get("values", "")))), None),
-        ])  # fmt: skip
-    return section("Layers", table(headings, rows))
+    layers = record["layers"]
+    kept, size = (sum(layer[key] for layer in layers) for key in ("kept", "size"))
+    stored = [layer.get("bytes_after") for layer in layers]
+    total = [
+        Cell("all"),
+        Cell(""),
+        Cell(""),
+        *_counts(kept, size),
+        _bytes(sum(filter(None, stored))),
+        Cell(""),
+    ]
+    rows = [
+        [
+            Cell(layer["name"]),
+            Cell(layer.get("op_type", "")),
+            Cell(_shapes(layer)),
+            *_counts(layer["kept"], layer["size"]),
+            _bytes(size_after),
+            Cell(" ".join(filter(None, (layer.get("format", ""), layer.get("values", ""))))),
+        ]
+        for layer, size_after in zip(layers, stored, strict=True)
+    ]
+    return section("Layers", table(headings, rows, total=total, filtered=len(rows) > FILTERED))
+
+
+def _counts(kept: int, size: int) -> tuple[Cell, Cell, Cell]:
+    rate = 1 - kept / max(size, 1)
+    return Cell(f"{kept:,}", kept), Cell(f"{size:,}", size), Cell(f"{rate:.2%}", rate, rate)
+
+
+def _bytes(size: int | None) -> Cell:
+    return Cell("" if size is None else bytes_text(size), size or 0)
+
+
+def _shapes(layer: Mapping[str, Any]) -> str:
+    shape = layer.get("shape")
+    after = layer.get("shape_after", shape)
+    text = "" if shape is None else shape_text(tuple(shape))
+    return text if after == shape else f"{text} → {shape_text(tuple(after))}"
 
 
 def _removed(record: Mapping[str, Any]) -> str:
@@ -129,9 +125,9 @@ def _removed(record: Mapping[str, Any]) -> str:
     surgery = record.get("surgery") or {}
     rows = [
         [
-            (layer["name"], None),
+            Cell(layer["name"]),
             *(
-                (f"{layer[key]:,}", layer[key])
+                Cell(f"{layer[key]:,}", layer[key])
                 for key in ("outputs_before", "outputs_after", "inputs_before", "inputs_after")
             ),
         ]
@@ -165,7 +161,7 @@ def _exceptions(record: Mapping[str, Any]) -> str:
             for dead in surgery.get("kept_dead", ())
         ),
     ]
-    cells = [[(text, None) for text in row] for row in rows]
+    cells = [[Cell(text) for text in row] for row in rows]
     return section("Exceptions", table(("weight", "exception", "reason"), cells)) if rows else ""
 
 
@@ -183,11 +179,21 @@ def _command(record: Mapping[str, Any]) -> str:
 
 
 def _settings(record: Mapping[str, Any]) -> str:
-    settings = [
-        [(name, None), ("" if value is None else str(value), None)]
-        for name, value in record["settings"].items()
-    ]
-    return section("Settings", table(("setting", "value"), settings))
+    """The settings that differ from their defaults, and behind a click the others."""
+    defaults = {setting.name: setting.default for setting in fields(PruneConfig)}
+    chosen: list[list[Cell]] = []
+    usual: list[list[Cell]] = []
+    for name, value in record["settings"].items():
+        unset = value is None or value == [] or value == defaults.get(name, MISSING)
+        row = [Cell(name), Cell("" if value is None else str(value))]
+        (usual if unset else chosen).append(row)
+    headings = ("setting", "value")
+    others = (
+        details(f"{len(usual)} settings at their defaults", table(headings, usual, stacked=False))
+        if usual
+        else ""
+    )
+    return section("Settings", (table(headings, chosen, stacked=False) if chosen else "") + others)
 
 
 def _versions(record: Mapping[str, Any]) -> str:
@@ -200,5 +206,5 @@ def _versions(record: Mapping[str, Any]) -> str:
         facts["machine"] = machine
     seconds = record.get("seconds") or {}
     facts |= {f"time, {stage}": f"{time:.1f} s" for stage, time in seconds.items()}
-    rows: list[list[Cell]] = [[(name, None), (str(value), None)] for name, value in facts.items() if value]
-    return section("Versions, hashes and times", table(("name", "value"), rows))
+    rows = [[Cell(name), Cell(str(value))] for name, value in facts.items() if value]
+    return section("Versions, hashes and times", table(("name", "value"), rows, stacked=False))

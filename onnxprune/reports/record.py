@@ -29,6 +29,7 @@ DRAWN_CURVES = 12
 # JSON without spaces, and few epochs, keep the metadata of a file small.
 COMPACT = (",", ":")
 ANNOTATED_EPOCHS = 16
+ANNOTATED_CLASSES = 100
 
 
 @dataclass(frozen=True)
@@ -173,12 +174,17 @@ class Report:
 
         It has no times, so that a repeated job writes the same file, and no folders, as it is published.
         """
-        found = {name: getattr(self, name) for name in ANNOTATED} | {
-            "layers": {layer.name: layer.annotation() for layer in self.layers},
-            "baseline": asdict(self.baseline),
-            "fine_tuning": _thinned(self.fine_tuning),
-            "sensitivity": _steepest(self.sensitivity),
-        }
+        evaluations = {name: annotated(getattr(self, name)) for name in ("evaluation", "old_evaluation")}
+        found = (
+            {name: getattr(self, name) for name in ANNOTATED}
+            | evaluations
+            | {
+                "layers": {layer.name: layer.annotation() for layer in self.layers},
+                "baseline": asdict(self.baseline),
+                "fine_tuning": _thinned(self.fine_tuning),
+                "sensitivity": _steepest(self.sensitivity),
+            }
+        )
         found = published(found, self.pruned.path)
         plain = {"version": self.versions["onnxprune"], "source_sha256": self.source_sha256}
         texts = plain | {key: json.dumps(value, separators=COMPACT) for key, value in found.items() if value}
@@ -213,6 +219,15 @@ def restated(metadata: Mapping[str, str], stored: Mapping[str, Mapping[str, Any]
         for key in ANNOTATED
         if f"{ANNOTATION_PREFIX}{key}" in texts
     }
+
+
+def annotated(evaluation: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """An evaluation without samples of the data, and with the counts of few classes only."""
+    answers = (evaluation or {}).get("answers")
+    if evaluation is None or not answers:
+        return None if evaluation is None else dict(evaluation)
+    classes = answers["classes"] if len(answers["classes"]) <= ANNOTATED_CLASSES else []
+    return {**evaluation, "answers": {**answers, "classes": classes, "shown": []}}
 
 
 def _thinned(epochs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from html import escape
 from typing import NamedTuple
 
 from onnxprune.reports.charts import COLORS, DASHES, STYLE, text_element
+from onnxprune.reports.scales import log_ticks, ticks_between
 
 WIDTH, HEIGHT = 720, 360
 LEFT, TOP, BOTTOM = 74, 30, 46
@@ -15,11 +16,10 @@ LEFT, TOP, BOTTOM = 74, 30, 46
 LETTER, LABEL_LINE, TICK_LETTER = 6.6, 16, 8
 LEADER = 26
 CAP = 3
-STEPS = (1, 2, 2.5, 5, 10)
 
 
 class Point(NamedTuple):
-    """A mean, and how far its error bar reaches to both sides."""
+    """A mean at a positive x, and how far its error bar reaches to both sides."""
 
     x: float
     mean: float
@@ -34,7 +34,7 @@ def spread_chart(
     format_y: Callable[[float], str],
     level: tuple[str, float],
 ) -> str:
-    """A self-contained `<svg>` element, for light and dark mode.
+    """A self-contained `<svg>` element, for light and dark mode; the x axis is logarithmic.
 
     `level`: the name and the height of a dashed line across.
     """
@@ -46,9 +46,10 @@ def spread_chart(
     shown = [value for value in heights if math.isfinite(value)] or [0.0]
     ticks = ticks_between(min(shown), max(shown))
     low_x, high_x = _padded([point.x for point in points])
+    first_x, last_x = math.log(low_x), math.log(high_x)
 
     def across(x: float) -> float:
-        return LEFT + (x - low_x) / (high_x - low_x) * (WIDTH - LEFT - right)
+        return LEFT + (math.log(x) - first_x) / (last_x - first_x) * (WIDTH - LEFT - right)
 
     def up(y: float) -> float:
         return TOP + (ticks[-1] - y) / (ticks[-1] - ticks[0]) * (height - TOP - BOTTOM)
@@ -59,8 +60,9 @@ def spread_chart(
         parts.append(f'<path d="M{LEFT} {up(tick):.1f}H{edge:.1f}" stroke="currentColor" opacity=".15"/>')
         parts.append(text_element(LEFT - 6, up(tick) + 4, format_y(tick), "end"))
     last = -math.inf
-    for x in sorted({point.x for point in points}):
-        label, place = format_x(x), across(x)
+    for tick in log_ticks(low_x, high_x):
+        label, place = format_x(tick), across(tick)
+        parts.append(f'<path d="M{place:.1f} {height - BOTTOM}v4" stroke="currentColor" opacity=".5"/>')
         if place - last >= TICK_LETTER * (len(label) + 1):
             parts.append(text_element(place, height - BOTTOM + 18, label, "middle"))
             last = place
@@ -118,15 +120,6 @@ def _mark(
     return f"<g><title>{escape(values)}</title>{bar}{dot}</g>"
 
 
-def ticks_between(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers, about `count`, the first at or below `low` and the last at or above `high`."""
-    span = high - low or abs(high) or 1.0
-    power = 10 ** math.floor(math.log10(span / count))
-    step = next(factor * power for factor in STEPS if factor * power >= span / count)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [index * step for index in range(first, max(last, first + 1) + 1)]
-
-
 def spaced(heights: Sequence[float], top: float, bottom: float) -> list[float]:
     """The heights, moved as little as needed to be `LABEL_LINE` apart, between `top` and `bottom`."""
     order = sorted(range(len(heights)), key=lambda index: heights[index])
@@ -142,7 +135,7 @@ def spaced(heights: Sequence[float], top: float, bottom: float) -> list[float]:
 
 
 def _padded(values: Sequence[float]) -> tuple[float, float]:
-    """The lowest and highest value, with room to both sides."""
-    low, high = min(values, default=0.0), max(values, default=0.0)
-    room = (high - low) * 0.05 or 0.5
-    return low - room, high + room
+    """The lowest and highest of positive values, with room to both sides on a logarithmic axis."""
+    low, high = min(values, default=1.0), max(values, default=1.0)
+    room = (high / low) ** 0.05 if high > low else 1.4
+    return low / room, high * room

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
-from onnxprune.evaluation.metrics import score_text, score_title
+from onnxprune.evaluation.metrics import drop_text, score_text, score_title
+from onnxprune.reports.cost import cost_card
 from onnxprune.reports.html import paragraph
 from onnxprune.reports.latency import BASELINE, KERNELS, STOCK
 from onnxprune.reports.text import bytes_text
@@ -22,11 +23,11 @@ LEAST_SPEEDUP = 1.1
 
 def summary(record: Mapping[str, Any]) -> str:
     """A sentence, and a card for each measurement."""
-    cards = "".join(_card(*card) for card in _cards(record))
-    return f'{paragraph(_sentence(record), "lead")}<div class="cards">{cards}</div>'
+    shown = "".join(_card(*card) for card in cards(record))
+    return f'{paragraph(sentence(record), "lead")}<div class="cards">{shown}</div>'
 
 
-def _sentence(record: Mapping[str, Any]) -> str:
+def sentence(record: Mapping[str, Any]) -> str:
     layers = record["layers"]
     kept, size = sum(layer["kept"] for layer in layers), sum(layer["size"] for layer in layers)
     text = f"{1 - kept / max(size, 1):.1%} of the weights are removed"
@@ -46,7 +47,7 @@ def _sentence(record: Mapping[str, Any]) -> str:
     return f"{text}."
 
 
-def _cards(record: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+def cards(record: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     """Title, baseline, pruned, and details of each card."""
     layers = record["layers"]
     kept, size = sum(layer["kept"] for layer in layers), sum(layer["size"] for layer in layers)
@@ -67,10 +68,12 @@ def _cards(record: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
                 f"{times(total, nonzero)}, without those with zeros; {count_text(remaining)} with them",
             )
     yield from _speed(record.get("latency") or {})
+    if cost := cost_card(record):
+        yield cost
     evaluation = record["evaluation"]
     on = "" if evaluation is None else f"on {evaluation['samples']:,} samples of {evaluation['data']}"
-    for title, old, new in score_texts(evaluation):
-        yield title, old, new, on
+    for index, (title, old, new) in enumerate(score_texts(evaluation)):
+        yield title, old, new, on if index else f"{_drop(evaluation)}{on}"
     if old_data := record.get("old_evaluation"):
         for title, old, new in score_texts(old_data):
             yield f"{title}, old data", old, new, f"on {old_data['samples']:,} samples"
@@ -87,6 +90,16 @@ def _cards(record: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
             joules_text(joules[1]),
             "not measured: 640 pJ to read a non-zero weight from DRAM and 4.6 pJ per multiply-add, in a 45 nm process",
         )
+
+
+def _drop(evaluation: Mapping[str, Any] | None) -> str:
+    """How much worse the primary metric is, with its standard error; nothing if it is not known."""
+    if evaluation is None or evaluation.get("drop_error") is None or evaluation["baseline"] is None:
+        return ""
+    drop, name = evaluation["drop"], evaluation["baseline"]["name"]
+    change = "better" if drop < 0 else "worse"
+    error = drop_text(name, evaluation["drop_error"])
+    return f"{change} by {drop_text(name, abs(drop))} (standard error {error}), "
 
 
 def _speed(latency: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from onnxprune.reports.spread_chart import Point, spread_chart
 from onnxprune.system.files import write_text
 
 CHART = "tradeoff.svg"
+SMALLEST_DENSITY = 1e-6
 
 
 def write_tradeoff(folder: Path, sweep: Mapping[str, Any]) -> None:
@@ -43,7 +43,7 @@ def tradeoff_chart(sweep: Mapping[str, Any]) -> str:
     curves: dict[str, list[Point]] = {}
     for each in combinations:
         mean, deviation = each["mean"], each["deviation"]["value"]
-        point = Point(halvings(mean["rate"]), shown(mean["value"]), deviation or 0.0)
+        point = Point(compression(mean["rate"]), shown(mean["value"]), deviation or 0.0)
         curves.setdefault(label_of(_shown(each["values"])), []).append(point)
     baseline = shown(sum(each["mean"]["baseline"] for each in combinations) / len(combinations))
     seeds = len(sweep["seeds"])
@@ -52,7 +52,7 @@ def tradeoff_chart(sweep: Mapping[str, Any]) -> str:
         curves,
         "compression (weights / remaining weights)",
         f"{title} on validation data{spread}",
-        lambda power: f"{2**power:.3g}x",
+        "{:g}x".format,
         text,
         level=("input model", baseline),
     )
@@ -86,6 +86,6 @@ def value_text(value: Any) -> str:
     return str(value)
 
 
-def halvings(rate: float) -> float:
-    """The position of a rate on the axis: high rates are close to 1, so it is logarithmic in the density."""
-    return -math.log2(max(1 - rate, 1e-6))
+def compression(rate: float) -> float:
+    """Weights for each remaining weight: high rates are close to 1, so charts are logarithmic in the density."""
+    return 1 / max(1 - rate, SMALLEST_DENSITY)

@@ -21,7 +21,7 @@ from onnxprune.reports.page import command, page
 from onnxprune.reports.record import BASELINE, FINE_TUNED, REMAINING, record_of_annotations, weight_histogram
 from tests.builders import cnn, mlp
 
-VOID = {"meta", "path", "circle"}
+VOID = {"meta", "path", "circle", "input", "img"}
 
 
 class Outline(HTMLParser):
@@ -66,8 +66,21 @@ def record():
 def test_the_page_stands_alone_and_every_element_is_closed(record):
     content = page(record)
     outline = Outline(content)
-    assert not outline.open and not outline.loads
+    assert not outline.open and all(link.startswith("data:") for link in outline.loads)
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|@import|url\(", content)
+
+
+def test_pictures_stay_whole_where_they_contain_what_looks_like_a_folder_of_the_job(record):
+    text = "iVBORw0K+m/AAAA+m/xy"
+    shown = [{"sample": 3, "label": 1, "baseline": 1, "pruned": 2, "picture": text}]
+    answers = {"output": "y", "classes": [], "changed": {"lost": 1, "gained": 0, "other": 0}, "shown": shown}
+    part = {"whole": text, "part": "", "cells": [1, 1], "shape": [1, 1], "before": [1, 1], "densest": 1.0}
+    found = page(
+        record
+        | {"baseline": {**record["baseline"], "path": "m/in.onnx"}, "maps": {"fc": part}}
+        | {"evaluation": {**record["evaluation"], "answers": answers}}
+    )
+    assert found.count(text) == 2 and "m/in.onnx" not in found
 
 
 def test_the_page_shows_every_layer_setting_version_and_hash(record):
@@ -112,7 +125,9 @@ def test_the_page_draws_a_search_and_marks_the_trial_that_was_chosen(record):
     ]
     content = page(record | {"trials": trials})
     assert "error on validation data against compression (weights / remaining weights)" in content
-    assert content.count("<title>chosen</title>") == 2  # the point, and its mark in the legend
+    # The point, and its mark in the legend.
+    assert "<title>chosen: 10x, 2.00%</title>" in content and "<title>chosen</title>" in content
+    assert ">2x<" in content and ">10x<" in content
     assert "Trade-off" not in page(record)
 
 
@@ -172,6 +187,8 @@ def test_a_rebuilt_record_agrees_with_that_of_the_job(settings, tmp_path, monkey
     )
     job = json.loads(json.dumps(result.report.to_dict()))
     again = json.loads(json.dumps(rebuilt("out.onnx")))
+    # Samples of the data stay out of the file.
+    job["evaluation"]["answers"]["shown"] = []
     for part in (
         "baseline",
         "pruned",
@@ -247,8 +264,20 @@ def test_a_line_of_one_point_or_of_one_height_still_draws():
         assert "nan" not in chart and "inf" not in chart
 
 
-def test_no_two_ticks_of_a_histogram_of_small_counts_are_named_alike():
-    for most in (1, 3, 9, 4000):
+def test_a_loss_that_diverged_is_left_out():
+    chart = line_chart(
+        {"loss": [(0.0, 1.0), (1.0, float("nan")), (2.0, float("inf"))], "none": [(0.0, float("nan"))]},
+        "x",
+        "y",
+    )
+    assert "nan" not in chart and "inf" not in chart and "loss: 1" in chart
+
+
+def test_the_ticks_of_a_histogram_are_round_counts():
+    for most, expected in (
+        (1, ["0", "1"]),
+        (9, ["0", "1", "2", "5"]),
+        (32701, ["0", "2,000", "10,000", "20,000"]),
+    ):
         chart = histogram([0.0, 0.5, 1.0], {"weights": [most, 0]})
-        ticks = re.findall(r'text-anchor="end" fill="currentColor">([^<]+)<', chart)
-        assert len(set(ticks)) == len(ticks) > 2, ticks
+        assert re.findall(r'text-anchor="end" fill="currentColor">([^<]+)<', chart) == expected

@@ -20,7 +20,7 @@ from onnxprune.job.inputs import read_samples
 from onnxprune.model.io import Source
 from onnxprune.model.staging import staging
 from onnxprune.reports.publishing import published
-from onnxprune.reports.record import ANNOTATION_PREFIX, COMPACT
+from onnxprune.reports.record import ANNOTATION_PREFIX, COMPACT, annotated
 from onnxprune.sparse.opening import open_model
 from onnxprune.system.trust import trust
 
@@ -69,7 +69,8 @@ def _annotate(
         given = config.to_dict()
         tested = {TESTS[name]: given[TESTS[name]] for name in evaluations}
         earlier = json.loads(written.get(f"{ANNOTATION_PREFIX}notes", "[]"))
-        changed = {"settings": settings | tested, "notes": [*notes, *earlier], **evaluations}
+        small = {name: annotated(each) for name, each in evaluations.items()}
+        changed = {"settings": settings | tested, "notes": [*notes, *earlier], **small}
         texts = {
             f"{ANNOTATION_PREFIX}{key}": json.dumps(value, separators=COMPACT)
             for key, value in published(changed, target).items()
