@@ -43,9 +43,10 @@ def cut_padding(
         left = float(padding.lengths(batch.inputs).mean() / _positions(batch, padding))
         if left > MOST_LEFT or _labels_positions(batch, padding) or not _same(baseline, some, padding):
             continue
+        names = " and ".join(map(repr, padding.masks))
         note = (
-            f"Padding was cut off for training and calibration where {padding.mask!r} is zero, with equal outputs for "
-            f"{len(batch)} samples: {left:.0%} of the positions are left."
+            f"Padding was cut off for training and calibration where {names} {'are' if padding.others else 'is'} zero, "
+            f"with equal outputs for {len(batch)} samples: {left:.0%} of the positions are left."
         )
         return _with(data, padding), (note,)
     return data, ()

@@ -57,7 +57,7 @@ def test_a_training_without_padding_ends_at_the_same_weights():
     cut, whole = (onnxprune.prune(encoder(length), data=data, **FAST) for length in ("T", 32))
     (note,) = notes(cut)
     # All but the 6 samples for validation.
-    assert "where 'mask' is zero, with equal outputs for 58 samples" in note
+    assert "where 'mask' and 'ids' are zero, with equal outputs for 58 samples" in note
     assert not notes(whole)
     for name, array in weights(cut).items():
         np.testing.assert_allclose(array, weights(whole)[name], rtol=1e-3, atol=1e-4)
