@@ -80,6 +80,20 @@ def test_padding_stays_where_the_outputs_or_the_labels_are_of_it(kind):
     assert not notes(onnxprune.prune(model, data=data | {"labels.kept": labels}, **FAST))
 
 
+def test_padding_stays_where_labels_are_of_every_second_position():
+    model = encoder()
+    model.graph.node.insert(4, helper.make_node("Transpose", ["kept"], ["turned"], perm=[0, 2, 1]))
+    model.graph.node.extend(
+        [
+            helper.make_node("MaxPool", ["turned"], ["pooled"], kernel_shape=[2], strides=[2]),
+            helper.make_node("Transpose", ["pooled"], ["half"], perm=[0, 2, 1]),
+        ]
+    )
+    model.graph.output.append(helper.make_tensor_value_info("half", TensorProto.FLOAT, ["N", "K", 16]))
+    data = {"ids": IDS, "mask": MASK, "labels.half": np.where(MASK > 0, 3, -100)[:, ::2]}
+    assert not notes(onnxprune.prune(model, data=data, **FAST))
+
+
 def test_outputs_of_positions_are_distilled_where_positions_are_left():
     model = encoder()
     model.graph.output.append(helper.make_tensor_value_info("kept", TensorProto.FLOAT, ["N", "T", 16]))
