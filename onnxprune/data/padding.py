@@ -24,8 +24,8 @@ RUN_SAMPLES, MOST_RUNS = 16, 4
 class Padding:
     """`mask`: an input that is zero behind the end of each sequence; `axes`: the axis of positions, by input.
 
-    Axes are those of samples, which lie along axis 0. `others`: more inputs that end in zeros, of another sequence or of
-    the same.
+    Axes are those of samples, which lie along axis 0. `others`: more inputs that end in zeros, of another sequence
+    or of the same.
     """
 
     mask: str
