@@ -263,3 +263,15 @@ def test_what_the_body_of_an_if_reads_is_computed_before_it_and_stays():
         made = ir.to_proto(quantized(model, measured(model, feeds, "minmax"), form))
         onnx.checker.check_model(made, full_check=True)
         assert near(run(model, feeds[0]), run(made, feeds[0])) < 0.01
+
+
+def test_weights_of_other_floats_are_refused_with_a_way_on():
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    info = helper.make_tensor_value_info
+    sides = [info(name, onnx.TensorProto.FLOAT16, ["N", size]) for name, size in (("x", 8), ("y", 4))]
+    model = model_of(nodes, sides[:1], sides[1:], {"w": normal(8, 4).astype(np.float16)})
+    data = {"x": normal(20, 8).astype(np.float16)}
+    with pytest.raises(
+        ModelFileError, match=r"FLOAT16.*convert it to float32 first, or give --quantize none"
+    ):
+        onnxprune.prune(model, rate=0.5, quantize="int8", calibration_data=data, effort="fast")
