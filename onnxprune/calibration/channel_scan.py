@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnxprune.calibration.corrections import bias_of
 from onnxprune.calibration.elimination import Elimination, Reader, eliminate
-from onnxprune.calibration.moments import check_finite
+from onnxprune.calibration.moments import check_finite, outer, still
 from onnxprune.calibration.refit import COLUMNS
 from onnxprune.calibration.segments import Segment, Tensors, compared
 from onnxprune.calibration.sensitivity import relative, squares_of
@@ -124,17 +124,25 @@ def second_moments(weight: Weight, visit: Visit, seed: int) -> tuple[np.ndarray,
     """Of the inputs of a layer, (inputs, inputs), central ones where a bias takes up the mean; the mean; the count."""
     blocks = Blocks.of(weight)
     size = blocks.shape[2]
+    centered = bias_of(weight) is not None
     second, mean, count = np.zeros((size, size)), np.zeros(size), 0
+    pivot: np.ndarray | None = None
     most = -(-COLUMNS // len(visit.pruned))
     for number, batch in enumerate(visit.pruned):
         columns = blocks.columns(batch[blocks.data].astype(np.float32, copy=False), most, seed + number)[0]
         with np.errstate(over="ignore", invalid="ignore"):
+            if pivot is None:
+                pivot = columns.mean(1, keepdims=True) * np.float32(centered)
+            columns = columns - pivot
             second += columns @ columns.T
         mean += columns.sum(1, dtype=np.float64)
         count += columns.shape[1]
     check_finite((second,), blocks.node)
     second, mean = second / count, mean / count
-    return (second - np.outer(mean, mean) if bias_of(weight) is not None else second), mean, count
+    if not centered or pivot is None:
+        return second, mean, count
+    second, mean = second - outer(mean, mean), mean + pivot[:, 0]
+    return second + still(mean), mean, count
 
 
 def columns_of(weight: Weight, groups: Sequence[Group]) -> list[np.ndarray]:

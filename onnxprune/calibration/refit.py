@@ -7,14 +7,15 @@ outputs in the dense model, and where they are added to another value (a residua
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxprune.calibration.corrections import bias_of
-from onnxprune.calibration.moments import check_finite
+from onnxprune.calibration.moments import STILL, check_finite, outer
 from onnxprune.calibration.walk import Visit
 from onnxprune.model.blocks import Blocks
 from onnxprune.model.constants import constant_tensor
@@ -74,23 +75,25 @@ class Sums:
         if not centered:
             return second, aimed
         mean, aimed_mean = self.mean / self.count, self.aimed_mean / self.count
-        return (
-            second - mean[:, :, None] * mean[:, None, :],
-            aimed - aimed_mean[:, :, None] * mean[:, None, :],
-        )
+        return second - outer(mean, mean), aimed - outer(aimed_mean, mean)
 
 
 def fitted(
-    dense: np.ndarray, second: np.ndarray, aimed: np.ndarray, kept: np.ndarray, damping: float
+    dense: np.ndarray,
+    second: np.ndarray,
+    aimed: np.ndarray,
+    kept: np.ndarray,
+    damping: float,
+    floor: np.ndarray | float = 0.0,
 ) -> np.ndarray:
     """V (groups, outputs, inputs), 0 at the inputs that are not kept, near `dense` where nothing determines it.
 
-    `kept`: bool (groups, inputs).
+    `kept`: bool (groups, inputs). `floor` (groups,): what is added to the damping.
     """
     both = kept[:, :, None] & kept[:, None, :]
     matrix = np.where(both, second, 0)
     diagonal = np.einsum("gii->gi", matrix)
-    size = damping * diagonal.sum(1) / np.maximum(kept.sum(1), 1) + np.finfo(np.float32).tiny
+    size = damping * diagonal.sum(1) / np.maximum(kept.sum(1), 1) + floor + np.finfo(np.float32).tiny
     # An input that is not kept has a row of its own, and a 0 on the right.
     diagonal += np.where(kept, size[:, None], 1)
     right = np.where(kept[:, None, :], aimed + size[:, None, None] * dense, 0)
@@ -122,22 +125,30 @@ def refit(
     """
     blocks = Blocks.of(weight)
     parts = [Sums.empty(blocks.shape) for _ in range(2)]
+    pivots: list[np.ndarray] = []
     for number, (inputs, aims) in enumerate(_columns(blocks, dense, visit, seed, residual)):
-        parts[number % HELD_OUT == HELD_OUT - 1].add(inputs, aims)
+        pivots = pivots or [each.mean(2, keepdims=True) * np.float32(centered) for each in (inputs, aims)]
+        parts[number % HELD_OUT == HELD_OUT - 1].add(inputs - pivots[0], aims - pivots[1])
     every = parts[0] + parts[1]
     check_finite((every.second, every.aimed), blocks.node)
-    damping = DAMPINGS[1] if not parts[1].count else _best_damping(dense, parts[0], parts[1], kept, centered)
-    values = fitted(dense, *every.moments(centered), kept, damping)
-    shift = every.aimed_mean / every.count - np.einsum("goi,gi->go", values, every.mean / every.count)
-    return Refit(values, shift)
+    mean, aimed_mean = (
+        total / every.count + pivot[..., 0]
+        for total, pivot in zip((every.mean, every.aimed_mean), pivots, strict=True)
+    )
+    solve = partial(fitted, dense, kept=kept, floor=STILL * np.square(mean).mean(1))
+    damping = DAMPINGS[1] if not parts[1].count else _best_damping(solve, parts[0], parts[1], centered)
+    second, aimed = every.moments(centered)
+    values = solve(second, aimed, damping=damping)
+    return Refit(values, aimed_mean - np.einsum("goi,gi->go", values, mean))
 
 
-def _best_damping(dense: np.ndarray, fit: Sums, held: Sums, kept: np.ndarray, centered: bool) -> float:
+def _best_damping(solve: Callable[..., np.ndarray], fit: Sums, held: Sums, centered: bool) -> float:
+    second, aimed = held.moments(centered)
+
     def error(values: np.ndarray) -> float:
-        second, aimed = held.moments(centered)
         return float(((values @ second - 2 * aimed) * values).sum())
 
-    losses = {damping: error(fitted(dense, *fit.moments(centered), kept, damping)) for damping in DAMPINGS}
+    losses = {damping: error(solve(*fit.moments(centered), damping=damping)) for damping in DAMPINGS}
     return min(losses, key=lambda damping: losses[damping])
 
 

@@ -149,7 +149,9 @@ def squares_of(expected: Mapping[ir.Value, Any], given: Mapping[ir.Value, Any]) 
     for value, whole in expected.items():
         for old, new in zip(arrays_of(whole), arrays_of(given[value]), strict=False):
             if old.dtype.kind == "f":
-                moved += _square(new - old) if new.shape == old.shape else np.inf
+                # Infinity of both is refused by `relative`.
+                with np.errstate(invalid="ignore"):
+                    moved += _square(new - old) if new.shape == old.shape else np.inf
                 size += _square(old)
     return moved, size
 
@@ -163,7 +165,7 @@ def relative(moved: float, size: float, output: ir.Value) -> float:
     if not np.isfinite(size):
         raise NotFiniteError(
             f"output {output.name!r} of the input model is not finite on the data, so its deviation says nothing: give "
-            "data on which it is"
+            "data on which it is, or prune with --allocation uniform"
         )
     return float(np.nan_to_num(moved / size if size else 0.0, nan=LARGEST, posinf=LARGEST))
 

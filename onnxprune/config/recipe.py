@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -14,6 +15,18 @@ from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import OutputError, SettingError, first_line
 from onnxprune.system.files import write_text
 
+# Numbers in base 60 of YAML 1.1.
+BASE_60 = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?$")
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 2:4 is a text, and not 124."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (as in the base class)
+        first: [("tag:yaml.org,2002:str", BASE_60), *resolvers]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
 
 def load_recipe(path: Path) -> dict[str, Any]:
     """The settings in a recipe, by the names of `PruneConfig`'s fields; keys may be spelled like the flags.
@@ -22,7 +35,7 @@ def load_recipe(path: Path) -> dict[str, Any]:
         SettingError: it cannot be read, is not a mapping, or has an unknown key.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), _Loader)
     except OSError as error:
         raise SettingError(f"recipe {path} cannot be read: {error.strerror}; give a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -60,7 +60,7 @@ class Batch:
                 yield index
                 continue
             every = np.arange(len(self)) if index is None else index
-            inputs = {padding.mask: dense(taken(self.inputs[padding.mask], every))}
+            inputs = {name: dense(taken(self.inputs[name], every)) for name in padding.masks}
             yield from (every[part] for part in padding.by_length(inputs))
 
     def at(self, index: np.ndarray | slice) -> Batch:

@@ -24,17 +24,22 @@ RUN_SAMPLES, MOST_RUNS = 16, 4
 class Padding:
     """`mask`: an input that is zero behind the end of each sequence; `axes`: the axis of positions, by input.
 
-    Axes are those of samples, which lie along axis 0.
+    Axes are those of samples, which lie along axis 0. `others`: more inputs that end in zeros, of another sequence
+    or of the same.
     """
 
     mask: str
     axes: Mapping[str, int]
+    others: tuple[str, ...] = ()
+
+    @property
+    def masks(self) -> tuple[str, ...]:
+        """The inputs that say how long the sequences are: the longest counts."""
+        return (self.mask, *self.others)
 
     def lengths(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """The number of positions up to the last one that is not zero, (samples,)."""
-        there = np.moveaxis(inputs[self.mask], self.axes[self.mask], 1) != 0
-        there = there.reshape(*there.shape[:2], -1).any(2)
-        return (there * np.arange(1, there.shape[1] + 1)).max(1, initial=0)
+        return np.max([_lengths(inputs[name], self.axes[name]) for name in self.masks], axis=0)
 
     def cut(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The inputs of a run, without the positions behind the longest sequence."""
@@ -56,19 +61,27 @@ class Padding:
 def paddings(
     specs: Sequence[InputSpec], axes: BatchAxes, inputs: Mapping[str, np.ndarray]
 ) -> Iterator[Padding]:
-    """What may be padding, by samples: zeros at the end of an open axis of an input of integers, or of zeros and ones.
+    """What may be padding, by samples: zeros at the end of an open axis of inputs of integers, or of zeros and ones.
 
     All inputs with an axis of that name are cut there. Masks first: what is no mask is often zero elsewhere too.
     """
     places = {spec.name: _open_axes(spec, axes) for spec in specs}
-    for mask in sorted(places, key=lambda name: "mask" not in name.lower()):
-        array = inputs[mask]
+    found: dict[str, list[str]] = {}
+    for name in sorted(places, key=lambda name: "mask" not in name.lower()):
+        array = inputs[name]
         if array.dtype.kind not in "iub" and not np.isin(array, (0, 1)).all():
             continue
-        for dim, axis in places[mask].items():
-            found = Padding(mask, {name: each[dim] for name, each in places.items() if dim in each})
-            if found.lengths(inputs).min(initial=array.shape[axis]) < array.shape[axis]:
-                yield found
+        for dim, axis in places[name].items():
+            if _lengths(array, axis).min(initial=array.shape[axis]) < array.shape[axis]:
+                found.setdefault(dim, []).append(name)
+    for dim, (mask, *others) in found.items():
+        yield Padding(mask, {name: each[dim] for name, each in places.items() if dim in each}, tuple(others))
+
+
+def _lengths(array: np.ndarray, axis: int) -> np.ndarray:
+    there = np.moveaxis(array, axis, 1) != 0
+    there = there.reshape(*there.shape[:2], -1).any(2)
+    return (there * np.arange(1, there.shape[1] + 1)).max(1, initial=0)
 
 
 def _open_axes(spec: InputSpec, axes: BatchAxes) -> dict[str, int]:

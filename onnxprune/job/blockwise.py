@@ -105,7 +105,7 @@ class Reconstruction:
                 continue
             if fitted is not None:
                 losses.append((fitted.before, fitted.after))
-        over = "the whole network" if len(parts) == 1 else f"{len(losses)} sections of the network"
+        over = "the whole network" if len(parts) == 1 else _sections(len(losses))
         if losses:
             before, after = np.mean(losses, axis=0)
             yield (
@@ -113,7 +113,7 @@ class Reconstruction:
                 f"the dense values, {before:.4f} -> {after:.4f} on validation samples."
             )
         if refused:
-            left = "the whole network" if len(parts) == 1 else f"{len(refused)} sections of the network"
+            left = "the whole network" if len(parts) == 1 else _sections(len(refused))
             yield f"Not reconstructed over several layers: {left} ({refused[0]})."
 
     def _fit(self, visit: Visit, section: Section, nodes: Sequence[ir.Node], steps: int) -> Fitted | None:
@@ -182,6 +182,10 @@ class Reconstruction:
         batch = next(iter(batches(self.model, self.data)))
         shapes = {name: array.shape for name, array in batch.feeds().items()}
         return max(sum(multiply_adds(self.model, shapes).values()) / len(batch), 1.0)
+
+
+def _sections(count: int) -> str:
+    return f"{count} section{'s' * (count > 1)} of the network"
 
 
 def _kind(array: Any) -> str:

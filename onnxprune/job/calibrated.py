@@ -162,7 +162,7 @@ class Calibration:
         blocks = Blocks.of(weight)
         dense = blocks.split(weight.array()).astype(np.float64)
         moments = collect(blocks, visit.pairs(blocks.data), self.config.seed)
-        problem = Problem.of(dense, moments.second, moments.cross)
+        problem = Problem.of(dense, *moments.whole())
         scores = self._scores(blocks, dense, visit)
         arrays = {}
         for rate in rates:
@@ -193,8 +193,7 @@ class Calibration:
 
     def _fitted(self, moments: Moments, bias: ir.Value | None) -> tuple[np.ndarray, np.ndarray]:
         """The moments that weights are fitted to, H and C; a bias compensates the mean, so that it is the rest."""
-        fitted = moments if bias is None else moments.centered()
-        return fitted.second, fitted.cross
+        return moments.whole() if bias is None else moments.centered()
 
     def _scores(self, blocks: Blocks, dense: np.ndarray, visit: Visit) -> np.ndarray:
         """The importance of each weight, (groups, outputs, inputs), above 0."""

@@ -41,11 +41,14 @@ def cut_padding(
         return data, ()
     for padding in paddings(data.specs, given.axes, batch.inputs):
         left = float(padding.lengths(batch.inputs).mean() / _positions(batch, padding))
-        if left > MOST_LEFT or _labels_positions(batch, padding) or not _same(baseline, some, padding):
+        if left > MOST_LEFT or _labels_positions(batch, padding):
             continue
+        if not _same(baseline, some, padding, resized=not _several(batch)):
+            continue
+        names = " and ".join(map(repr, padding.masks))
         note = (
-            f"Padding was cut off for training and calibration where {padding.mask!r} is zero, with equal outputs for "
-            f"{len(batch)} samples: {left:.0%} of the positions are left."
+            f"Padding was cut off for training and calibration where {names} {'are' if padding.others else 'is'} zero, "
+            f"with equal outputs for {len(batch)} samples: {left:.0%} of the positions are left."
         )
         return _with(data, padding), (note,)
     return data, ()
@@ -57,17 +60,25 @@ def _positions(batch: Batch, padding: Padding) -> int:
 
 def _labels_positions(batch: Batch, padding: Padding) -> bool:
     """Whether labels may be of single positions."""
-    labels = (*batch.labels.values(), *batch.given.values())
-    return any(_positions(batch, padding) in array.shape[1:] for array in labels)
+    return any(_positions(batch, padding) in array.shape[1:] for array in _labels(batch))
 
 
-def _same(baseline: ort.InferenceSession, some: Dataset, padding: Padding) -> bool:
-    """Whether the outputs are equal without padding; outputs of single positions, for those that are left."""
+def _several(batch: Batch) -> bool:
+    """Whether a sample has several labels, which may be of what positions are joined to."""
+    return any(array.ndim > 1 for array in _labels(batch))
+
+
+def _labels(batch: Batch) -> tuple[np.ndarray, ...]:
+    return (*batch.labels.values(), *batch.given.values())
+
+
+def _same(baseline: ort.InferenceSession, some: Dataset, padding: Padding, *, resized: bool) -> bool:
+    """Whether the outputs are equal without padding; outputs of single positions, if they may be, for those left."""
     cut = replace(some, axes=replace(some.axes, padding=padding), freed=None)
     whole = replace(some, freed=None)
     try:
         return all(
-            _equal(np.asarray(one), np.asarray(other))
+            _equal(np.asarray(one), np.asarray(other)) and (resized or np.shape(one) == np.shape(other))
             for each in _single_runs(whole, cut)
             for one, other in zip(*(run_batch(baseline, batch) for batch in each), strict=True)
         )

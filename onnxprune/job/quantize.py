@@ -78,12 +78,18 @@ class Quantization:
         """The quantized model, the nodes that went into weights before, and notes.
 
         Raises:
-            ModelFileError: the model is quantized already, or onnxruntime cannot quantize it.
+            ModelFileError: the model is quantized already or not of float32, or onnxruntime cannot quantize it.
             NothingToPruneError: it has nothing that can be quantized.
         """
         if is_quantized(self._model):
             raise ModelFileError(
                 f"{self._name} is quantized already: prune it without --quantize, and its scales are kept"
+            )
+        other = {weight.tensor.dtype for weight in find_weights(self._model).prunable} - {ir.DataType.FLOAT}
+        if other:
+            raise ModelFileError(
+                f"{self._name} has weights of {min(each.name for each in other)}, and only those of float32 can be "
+                "quantized: convert it to float32 first, or give --quantize none"
             )
         model, reason = raise_opset(self._model, partial(same_outputs, self._data), OPSET)
         if reason is not None:

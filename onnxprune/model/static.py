@@ -29,6 +29,8 @@ def fix_dims(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> tuple[str,
     given = {value.name or "": value for value in model.graph.inputs}
     for name, shape in shapes.items():
         given[name].shape = ir.Shape(shape)
+    # Outputs of the graph have to have a shape, whether inference finds one or not (an unknown one behind a Loop).
+    outputs = {value: value.shape for value in model.graph.outputs if value.shape is not None}
     for value in _made(model):
         if value.shape is not None and value.shape.is_dynamic():
             value.shape = None
@@ -46,6 +48,9 @@ def fix_dims(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> tuple[str,
         RemoveUnusedNodesPass()(model)
         if not folded.modified:
             break
+    for value, before in outputs.items():
+        if value.shape is None:
+            value.shape = ir.Shape([dim if isinstance(dim, int) else None for dim in before])
     return tuple(
         value.name or "" for value in _made(model) if value.shape is None or value.shape.is_dynamic()
     )

@@ -80,6 +80,8 @@ def quantizing() -> Iterator[None]:
             yield
     # It reports by many classes, KeyError and ValueError among them.
     except Exception as error:
-        raise ModelFileError(f"onnxruntime cannot quantize the model: {first_line(error)}") from error
+        raise ModelFileError(
+            f"onnxruntime cannot quantize the model: {first_line(error)}; give --quantize none"
+        ) from error
     finally:
         logging.disable(before)

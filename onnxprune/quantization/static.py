@@ -144,7 +144,7 @@ def _quantized(
                 quantization.QuantType.QInt8 if form.symmetric else quantization.QuantType.QUInt8,
                 ranges,
                 [] if only is None else [names[only]],
-                [names[node] for node in excluded],
+                [names[node] for node in {*excluded, *_read_in_bodies(model)}],
                 _operators(form.name),
                 further,
             ]
@@ -157,12 +157,21 @@ def _quantized(
             quantizer.quantize_model()
             quantizer.model.save_model_to_file(str(made), False)
             found = ir.from_proto(onnx.load(made))
+            # The quantizer orders nodes without what bodies of If and Loop read.
+            found.graph.sort()
     _restore_names(found)
     _shorten(found)
     # The quantizer's own is of its stages.
     found.metadata_props.clear()
     found.metadata_props.update(model.metadata_props)
     return found
+
+
+def _read_in_bodies(model: ir.Model) -> Iterator[ir.Node]:
+    """The activations that bodies of If and Loop read: the quantizer joins others to what is before them."""
+    for node in model.graph:
+        if node.op_type in JOINED and any(use.node.graph is not node.graph for use in node.outputs[0].uses()):
+            yield node
 
 
 def _operators(form: str) -> list[str]:

@@ -139,7 +139,7 @@ def _pace(position: float) -> float:
 
 
 def _tensors(runs: Sequence[Arrays]) -> list[tuple[torch.Tensor, ...]]:
-    return [tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in run) for run in runs]
+    return [tuple(torch.from_numpy(np.asarray(array, order="C")) for array in run) for run in runs]
 
 
 def _variances(runs: Sequence[Arrays]) -> list[float]:

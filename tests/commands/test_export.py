@@ -227,3 +227,21 @@ def test_prune_refuses_a_form_that_cannot_be_before_any_work(settings, error, me
             model, tmp_path / "out.onnx", lambda stage, done: stages.append(stage), rate=0.5, **settings
         )
     assert set(stages) == {"load"}
+
+
+def test_outputs_of_a_loop_keep_their_rank_where_their_sizes_stay_open(tmp_path):
+    info = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("MatMul", ["v", "w"], ["v2"]), helper.make_node("Identity", ["go"], ["go2"])],
+        "body",
+        [info("i", onnx.TensorProto.INT64, []), info("go", onnx.TensorProto.BOOL, []), floats("v", "N", 8)],
+        [info("go2", onnx.TensorProto.BOOL, []), floats("v2", "N", 8)],
+    )
+    nodes = [helper.make_node("Loop", ["count", "", "x"], ["y"], body=body)]
+    constants = {"w": normal(8, 8), "count": np.array(2)}
+    onnx.save(model_of(nodes, [floats("x", "N", 8)], [floats("y", "N", 8)], constants), tmp_path / "in.onnx")
+    found = onnxprune.export(tmp_path / "in.onnx", tmp_path / "out.onnx", static=True)
+    model = onnx.load(tmp_path / "out.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert model.graph.output[0].type.tensor_type.shape.dim[1].dim_value == 8
+    assert "y" in found.notes[0]

@@ -15,6 +15,11 @@ def test_a_recipe_that_was_saved_gives_the_same_job(tmp_path):
     assert set(yaml.safe_load((tmp_path / "recipe.yaml").read_text())) == set(config.to_dict())
 
 
+def test_a_pattern_of_two_numbers_is_none_in_base_60(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("rate: 0.5\npattern: 2:4\nepochs: 10\n")
+    assert load_recipe(tmp_path / "recipe.yaml") == {"rate": 0.5, "pattern": "2:4", "epochs": 10}
+
+
 def test_an_unknown_key_is_refused_with_the_nearest_one(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("rate: 0.5\nlearning-rat: 0.1\n")

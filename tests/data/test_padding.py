@@ -47,12 +47,15 @@ def test_a_batch_is_split_into_runs_of_similar_length_where_the_order_does_not_m
     assert [np.arange(64)[place].tolist() for place in batch.places(64)] == [list(range(64))]
 
 
-def test_masks_come_before_other_inputs_that_end_in_zeros():
+def test_the_longest_of_the_inputs_that_end_in_zeros_counts():
+    # Of two sequences, the second is longer in nearly all samples, and says nothing about the first.
     ids = np.array([[5, 0, 7, 0, 0]] * 4)
     pixels = np.zeros((4, 3, 5), np.float32) + 0.5
     found = list(paddings(SPECS, BatchAxes(), {"ids": ids, "mask": MASK, "pixels": pixels}))
-    assert [padding.mask for padding in found] == ["mask", "ids"]
+    assert [padding.masks for padding in found] == [("mask", "ids")]
     assert found[0].axes == {"ids": 1, "mask": 1, "pixels": 2}
+    assert found[0].lengths({"ids": ids, "mask": MASK}).tolist() == [3, 3, 3, 3]
+    assert found[0].lengths({"ids": 0 * ids, "mask": MASK}).tolist() == [2, 3, 1, 0]
 
 
 def test_full_sequences_and_fixed_sizes_have_no_padding():

@@ -141,6 +141,16 @@ def test_few_inputs_are_enough_to_run(count):
     assert report.pruned.parameters < report.baseline.parameters
 
 
+@pytest.mark.parametrize("inputs", ["zeros", "one", "equal"])
+@pytest.mark.parametrize("pattern", ["channel", "unstructured"])
+def test_inputs_that_say_nothing_about_weights_leave_them_near_the_dense_ones(pattern, inputs):
+    x = CALIBRATION["x"] + 1
+    given = {"zeros": 0 * x, "one": x[:1], "equal": np.repeat(x[:1], 9, axis=0)}[inputs]
+    settings = {"rate": 0.2, "pattern": pattern, "effort": "fast", "eval_data": {"x": x}}
+    found = onnxprune.prune(redundant(), calibration_data={"x": given}, **settings)
+    assert deviation(found) < 0.1
+
+
 def test_a_model_of_a_fixed_batch_is_calibrated_in_whole_batches():
     model = redundant()
     for value in (*model.graph.input, *model.graph.output):

@@ -176,3 +176,18 @@ def test_outputs_that_pruning_made_infinite_are_no_small_difference():
     (same,) = onnxprune.compare(other, other).outputs
     assert (same.lost, same.not_finite, same.absolute, same.mismatched) == (0, same.elements // 4, 0, 0)
     assert same.cosine == pytest.approx(1)
+
+
+def test_outputs_that_are_infinite_for_all_data_are_calibrated_with_uniform_allocation():
+    bias = np.array([0, -np.inf, 0, 0], np.float32)
+    nodes = [
+        helper.make_node("Gemm", ["x", "w", "bias"], ["z"]),
+        helper.make_node("Softmax", ["z"], ["y"]),
+    ]
+    model = model_of(nodes, [floats("x", "N", 8)], [floats("y", "N", 4)], {"w": normal(8, 4), "bias": bias})
+    settings = DENSE | {"calibration_data": {"x": samples()["x"]}, "effort": "fast"}
+    with pytest.raises(NotFiniteError, match="or prune with --allocation uniform"):
+        onnxprune.prune(model, allocation="sensitivity", **settings)
+    pruned = onnxprune.prune(model, allocation="uniform", **settings).model
+    assert np.isfinite(initializer(pruned, "w")).all() and (initializer(pruned, "w") == 0).sum() == 16
+    np.testing.assert_array_equal(initializer(pruned, "bias") == -np.inf, bias == -np.inf)

@@ -57,7 +57,7 @@ def test_a_training_without_padding_ends_at_the_same_weights():
     cut, whole = (onnxprune.prune(encoder(length), data=data, **FAST) for length in ("T", 32))
     (note,) = notes(cut)
     # All but the 6 samples for validation.
-    assert "where 'mask' is zero, with equal outputs for 58 samples" in note
+    assert "where 'mask' and 'ids' are zero, with equal outputs for 58 samples" in note
     assert not notes(whole)
     for name, array in weights(cut).items():
         np.testing.assert_allclose(array, weights(whole)[name], rtol=1e-3, atol=1e-4)
@@ -78,6 +78,20 @@ def test_padding_stays_where_the_outputs_or_the_labels_are_of_it(kind):
     model.graph.output.append(helper.make_tensor_value_info("kept", TensorProto.FLOAT, ["N", "T", 16]))
     labels = np.where(MASK > 0, 3, -100)
     assert not notes(onnxprune.prune(model, data=data | {"labels.kept": labels}, **FAST))
+
+
+def test_padding_stays_where_labels_are_of_every_second_position():
+    model = encoder()
+    model.graph.node.insert(4, helper.make_node("Transpose", ["kept"], ["turned"], perm=[0, 2, 1]))
+    model.graph.node.extend(
+        [
+            helper.make_node("MaxPool", ["turned"], ["pooled"], kernel_shape=[2], strides=[2]),
+            helper.make_node("Transpose", ["pooled"], ["half"], perm=[0, 2, 1]),
+        ]
+    )
+    model.graph.output.append(helper.make_tensor_value_info("half", TensorProto.FLOAT, ["N", "K", 16]))
+    data = {"ids": IDS, "mask": MASK, "labels.half": np.where(MASK > 0, 3, -100)[:, ::2]}
+    assert not notes(onnxprune.prune(model, data=data, **FAST))
 
 
 def test_outputs_of_positions_are_distilled_where_positions_are_left():

@@ -250,6 +250,14 @@ def test_without_training_runs_are_scored_on_the_validation_data_and_need_no_tor
     assert done.stdout.split() == ["top-1", "1.0"]
 
 
+def test_each_target_of_a_grid_chooses_what_suits_it(folder):
+    grid = {"rate": 0.5, "target": ["mnn", "ncnn"]}
+    onnxprune.sweep("in.onnx", grid=grid, validation_data="test.npz", folder="runs")
+    models = [onnx.load(path) for path in (folder / "runs").glob("*.onnx")]
+    fixed = sorted(model.graph.input[0].type.tensor_type.shape.dim[0].dim_value for model in models)
+    assert fixed == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

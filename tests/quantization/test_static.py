@@ -11,7 +11,7 @@ import onnxprune
 from onnxprune.errors import ModelFileError, NothingToPruneError, SettingError
 from onnxprune.model.weights import find_weights
 from onnxprune.quantization.ranges import measured
-from onnxprune.quantization.static import quantized
+from onnxprune.quantization.static import Form, quantized
 from tests.builders import cnn, floats, mlp, model_of, normal
 
 
@@ -239,3 +239,39 @@ def test_samples_that_are_no_whole_batches_are_measured_too(ranges):
     )
     floating = onnxprune.prune(mlp(), rate=0.3, format="dense")
     assert near(run(floating.model, given), run(result.model, given)) < 0.01
+
+
+def test_what_the_body_of_an_if_reads_is_computed_before_it_and_stays():
+    branches = [
+        helper.make_graph(
+            [helper.make_node("MatMul", ["r", weight], [name])], name, [], [floats(name, "N", 8)]
+        )
+        for name, weight in (("t", "w2"), ("e", "w3"))
+    ]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w1"], ["h"]),
+        helper.make_node("ReduceL1", ["x"], ["s"], keepdims=0),
+        helper.make_node("Greater", ["s", "zero"], ["yes"]),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("If", ["yes"], ["y"], then_branch=branches[0], else_branch=branches[1]),
+    ]
+    weights = {f"w{number}": normal(8, 8, seed=number) for number in (1, 2, 3)}
+    constants = {**weights, "zero": np.zeros((), np.float32)}
+    model = ir.from_proto(model_of(nodes, [floats("x", "N", 8)], [floats("y", "N", 8)], constants))
+    feeds = batches(4, 8)
+    for form in (Form("qdq"), Form("qoperator"), Form("qoperator", True)):
+        made = ir.to_proto(quantized(model, measured(model, feeds, "minmax"), form))
+        onnx.checker.check_model(made, full_check=True)
+        assert near(run(model, feeds[0]), run(made, feeds[0])) < 0.01
+
+
+def test_weights_of_other_floats_are_refused_with_a_way_on():
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    info = helper.make_tensor_value_info
+    sides = [info(name, onnx.TensorProto.FLOAT16, ["N", size]) for name, size in (("x", 8), ("y", 4))]
+    model = model_of(nodes, sides[:1], sides[1:], {"w": normal(8, 4).astype(np.float16)})
+    data = {"x": normal(20, 8).astype(np.float16)}
+    with pytest.raises(
+        ModelFileError, match=r"FLOAT16.*convert it to float32 first, or give --quantize none"
+    ):
+        onnxprune.prune(model, rate=0.5, quantize="int8", calibration_data=data, effort="fast")

@@ -1,9 +1,10 @@
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
+from onnx import TensorProto, helper
 
 from onnxprune.training.reconstruction import Descent, Runs, fit
-from tests.builders import initializer, mlp, normal
+from tests.builders import floats, initializer, mlp, model_of, normal
 
 
 def runs(model, batches: range, held: bool = False) -> Runs:
@@ -58,3 +59,19 @@ def test_constants_without_a_size_stay():
         Descent(20, 16, 0.05, 0),
     )
     assert fitted.after < fitted.before and "fc1.weight" not in fitted.arrays
+
+
+def test_inputs_without_axes_keep_none():
+    nodes = [
+        helper.make_node("Unsqueeze", ["size", "axes"], ["sizes"]),
+        helper.make_node("Concat", ["first", "sizes"], ["shape"], axis=0),
+        helper.make_node("Reshape", ["x", "shape"], ["r"]),
+        helper.make_node("MatMul", ["r", "w"], ["y"]),
+    ]
+    constants = {"axes": np.array([0]), "first": np.array([-1]), "w": normal(8, 4)}
+    size = helper.make_tensor_value_info("size", TensorProto.INT64, [])
+    model = model_of(nodes, [floats("x", "N", 8), size], [floats("y", "N", 4)], constants)
+    inputs = [[normal(4, 8, seed=seed), np.array(8)] for seed in range(3)]
+    part = Runs(inputs, [[2 * x @ constants["w"]] for x, _ in inputs], 4)
+    fitted = fit(ir.from_proto(model), {"w": np.ones((8, 4), np.float32)}, part, part, Descent(20, 4, 0.1, 0))
+    assert fitted.after < fitted.before

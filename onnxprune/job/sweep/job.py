@@ -129,9 +129,14 @@ def _perform(origin: Source, grid: Grid, runs: SweepFolder, workers: Workers, pr
     experiment = Experiment(
         sendable(origin, workers.here), common, runs.path if workers.here else None, threads
     )
-    axes = [*grid.axes, "seed"]
+    # More than the axes where a target of the grid chooses settings that are open.
+    own = [
+        each.name
+        for each in fields(common)
+        if any(getattr(config, each.name) != getattr(configs[0], each.name) for config in configs)
+    ]
     items = [
-        Item(name, {axis: getattr(config, axis) for axis in axes}, index, len(configs))
+        Item(name, {each: getattr(config, each) for each in own}, index, len(configs))
         for index, config in enumerate(configs)
         if (name := run_name(origin.sha256, config)) not in runs.runs
     ]
