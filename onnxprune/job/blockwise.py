@@ -57,13 +57,17 @@ EFFORTS: Mapping[str, Effort] = {"normal": Effort(100, 200, 6e12), "best": Effor
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """A pruned model, the constants of the dense one, calibration inputs, and the pruned constants."""
+    """A pruned model, the constants of the dense one, calibration inputs, and the masks of the pruned constants.
+
+    `masks`: True = kept; what they remove stays as it is, as do the constants in `fixed`.
+    """
 
     model: ir.Model
     dense: Tensors
     data: Batch
-    pruned: Collection[ir.Value]
+    masks: Mapping[ir.Value, np.ndarray]
     seed: int
+    fixed: Collection[ir.Value] = ()
 
     def run(self, effort: str) -> Iterator[str]:
         """Train the weights of the model in place; yields notes for the summary."""
@@ -75,7 +79,7 @@ class Reconstruction:
                 "(pip install 'onnxprune[train]')."
             )
             return
-        chain = sections(self.model, self.pruned, MOST_WEIGHTS)
+        chain = sections(self.model, self.masks, MOST_WEIGHTS)
         plan = EFFORTS.get(effort)
         if plan is None or not chain:
             return
@@ -128,9 +132,12 @@ class Reconstruction:
         runs = self._runs(visit, section, part)
         if runs is None:
             return None
-        constants = _own_constants(nodes)
+        constants = {name: value for name, value in _own_constants(nodes).items() if value not in self.fixed}
         weights = {weight.value: weight for weight in find_weights(self.model).all}
-        sizes = {name: _sizes(value, weights.get(value)) for name, value in constants.items()}
+        sizes = {
+            name: _sizes(value, weights.get(value)) * self.masks.get(value, np.True_)
+            for name, value in constants.items()
+        }
         how = Descent(steps, BATCH, STEP_SIZE, self.seed)
         fitted = fit(ir.from_proto(part.proto(visit.pruned[0])), sizes, *runs, how)
         for name, array in fitted.arrays.items():

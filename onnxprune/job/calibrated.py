@@ -7,7 +7,7 @@ outputs that it has in the dense model, so it also compensates the errors of the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 
@@ -86,11 +86,22 @@ class Calibration:
                 masks[weight.value] = self._prune_layer(weight, rates[weight.name], visit)
         self.notes.clear()
         self.notes.extend(self._damping_notes())
-        # A training that follows does the same with more data.
-        if self._continues:
-            fitted = Reconstruction(self.model, self.dense, self.data, masks.keys(), self.config.seed)
-            self.notes.extend(fitted.run(self.config.effort))
+        self.notes.extend(self.fit_together(masks))
         return masks
+
+    def fit_together(
+        self, masks: Mapping[ir.Value, np.ndarray], fixed: Collection[ir.Value] = ()
+    ) -> Iterator[str]:
+        """Train what is left of the pruned model over several layers, where the settings ask for it; yields notes.
+
+        `masks`: of the constants, True = kept. Those in `fixed` stay as they are.
+        """
+        config = self.config
+        # A training that follows does the same with more data.
+        if config.reconstruct and config.effort != "fast" and config.data is None:
+            yield from Reconstruction(self.model, self.dense, self.data, masks, config.seed, fixed).run(
+                config.effort
+            )
 
     def pruned_alone(self, weights: Sequence[Weight], rates: Sequence[float]) -> PrunedArrays:
         """Each weight as it would be pruned in the dense model, by rate; to be called in the order of the graph.
@@ -180,11 +191,6 @@ class Calibration:
         rest = [pair for number, pair in enumerate(pairs, 1) if number % HELD_OF]
         columns = COLUMNS // HELD_OF
         return [collect(blocks, rest, seed, COLUMNS - columns), collect(blocks, held, seed, columns)]
-
-    @property
-    def _continues(self) -> bool:
-        """Whether the layers are reconstructed together afterwards."""
-        return bool(self.config.reconstruct) and self.config.effort != "fast" and self.config.data is None
 
     def _damping_notes(self) -> Iterator[str]:
         chosen = ", ".join(f"{damping:g} in {count}" for damping, count in sorted(self.dampings.items()))

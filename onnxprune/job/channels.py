@@ -74,7 +74,16 @@ class ChannelPruning:
         self._calibration = calibration
         self._work = work
         self._groups = unit_groups(model)
-        self._excluded = {weight.name for weight in excluded_weights(weights, config)}
+        excluded = excluded_weights(weights, config)
+        self._excluded = {weight.name for weight in excluded}
+        # Their biases as well.
+        self._fixed = {
+            value
+            for weight in excluded
+            for use in weight.uses
+            for value in use.node.inputs
+            if value is not None
+        }
         self._own_rates = self._rates_of_layers(weights)
         self._last: Choice | None = None
         self._told: tuple[str, ...] = ()
@@ -99,7 +108,6 @@ class ChannelPruning:
             for name, array in weights.items()
         }
         norms = group_importance(self._groups.positions, scores, criterion.channel_norm)
-        fitted = 0
         findings = self._study(norms, greedy=criterion.solve is not None)
         choose = partial(
             choose_channels,
@@ -121,9 +129,11 @@ class ChannelPruning:
             self._last = self._best([choose(curves=findings.weighed(power)) for power in POWERS])
         masks = zero_units(self._model, self._groups, self._last.chosen)
         by_value = {values[name]: mask for name, mask in masks.items()}
+        fitted, together = 0, tuple[str, ...]()
         if self._calibration is not None and is_calibrated(config):
             fitted = compensate(self._calibration, by_value, self._excluded)
-        self._told = tuple(_told(config, findings, fitted))
+            together = tuple(self._calibration.fit_together(by_value, self._fixed))
+        self._told = (*_told(config, findings, fitted), *together)
         return by_value
 
     def _best(self, choices: Sequence[Choice]) -> Choice:

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from onnxprune.config.declare import settled
 from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import NotFiniteError
-from onnxprune.job.defaults import is_open, untried_allocation
+from onnxprune.job.defaults import is_open, untried_allocation, untried_learning_rate
 from onnxprune.job.fine_tune import prune_and_fine_tune
 from onnxprune.job.inputs import JobData
 from onnxprune.job.measure import make_plan
@@ -46,11 +46,6 @@ LEARNING_RATES = {
     "adam": (1e-4, 3e-4, 1e-3, 3e-3),
     "adamw": (1e-4, 3e-4, 1e-3, 3e-3),
 }
-# That at which allocations are compared.
-MIDDLE = {"sgd": 0.03, "adam": 1e-3, "adamw": 1e-3}
-# Weights that were fitted to the inputs of their layers need less: MobileNetV2 at half of its weights, trained on 270
-# images without labels, has 31.7 % error after a rate of 1e-4, and 92.8 % by magnitude after one of 1e-3.
-FITTED = 0.1
 # A short training favors small rates: the largest one counts whose loss is at most so many times the least.
 TOLERANCE = 1.15
 
@@ -141,6 +136,8 @@ def rehearsed(
     `deadline`: by `time.monotonic()`, when the last rehearsal has to be finished; each gets an equal part of the time
     left. Where that is too little for one, all that is open is chosen without.
     """
+    assert data.training is not None
+    samples = len(data.training)
     for setting, value in _untried(config, data):
         config = replace(config, **{setting: value})
     candidates = _candidates(config)
@@ -151,17 +148,17 @@ def rehearsed(
     count, done = sum(len(values) for values in candidates.values()), 0
     updates = _updates(config, data, dense, count)
     if updates < TOO_FEW:
-        return _unrehearsed(config, candidates)
+        return _unrehearsed(config, candidates, samples)
     rehearsal = Rehearsal(model, name, data, config, dense, updates)
     for setting, values in candidates.items():
         losses: dict[Any, float] = {}
         for value in values:
             tried = replace(config, **{setting: value})
             if tried.learning_rate is None:
-                tried = replace(tried, learning_rate=MIDDLE[config.optimizer])
+                tried = replace(tried, learning_rate=untried_learning_rate(config, samples))
             losses[value] = rehearsal.run(tried, _part_of(deadline, count - done))
             if math.isnan(losses[value]):
-                return _unrehearsed(config, candidates)
+                return _unrehearsed(config, candidates, samples)
             done += 1
             progress(done / count)
         config = replace(config, **{setting: CHOICES[setting](losses)})
@@ -176,9 +173,9 @@ def _part_of(deadline: float | None, rehearsals: int) -> float | None:
     return now + (deadline - now) / rehearsals
 
 
-def _unrehearsed(config: PruneConfig, open_settings: Iterable[str]) -> PruneConfig:
+def _unrehearsed(config: PruneConfig, open_settings: Iterable[str], samples: int) -> PruneConfig:
     """The settings, those of `open_settings` still open chosen without a rehearsal."""
-    chosen = {name: FALLBACKS[name](config) for name in open_settings if is_open(config, name)}
+    chosen = {name: FALLBACKS[name](config, samples) for name in open_settings if is_open(config, name)}
     return replace(config, **chosen)
 
 
@@ -199,7 +196,7 @@ def _untried(config: PruneConfig, data: JobData) -> Iterator[tuple[str, Any]]:
         yield "allocation", untried_allocation(config)
     fitted = is_calibrated(config) and config.schedule == "one-shot"
     if is_open(config, "learning_rate") and (streamed or fitted):
-        yield "learning_rate", FALLBACKS["learning_rate"](config)
+        yield "learning_rate", untried_learning_rate(config, len(data.training))
 
 
 def _candidates(config: PruneConfig) -> dict[str, tuple]:
@@ -231,7 +228,7 @@ def _tolerated(losses: Iterable[float], tolerance: float) -> float:
 
 # Without a rehearsal.
 FALLBACKS: dict[str, Callable] = {
-    "allocation": lambda config: untried_allocation(config),
-    "learning_rate": lambda config: MIDDLE[config.optimizer] * (FITTED if is_calibrated(config) else 1),
+    "allocation": lambda config, samples: untried_allocation(config),
+    "learning_rate": untried_learning_rate,
 }
 CHOICES: dict[str, Callable] = {"allocation": _first_good, "learning_rate": _largest_good}

@@ -129,10 +129,14 @@ class FineTuner:
 
     def _train(self, progress: Progress) -> None:
         session = self._session
-        if session.modes.restored:
-            inputs = self._validation.statistics_inputs()
-            standardize(session.module, session.modes.restored, inputs, self._processes.mean_of)
+        # What a pruning step has fitted is fitted with the statistics that it found: those of the batches, which take
+        # their place, are measured behind it, so that the function is unchanged.
+        fits = session.pruner.updates_weights
+        if not fits:
+            self._standardize()
         session.start(self._gradients())
+        if fits:
+            self._standardize()
         if not self._resumed():
             self._record(just_pruned=True)
         if self._objective.distill > 0 and not self._mixes and settled(self._settings.epochs) > 1:
@@ -160,6 +164,13 @@ class FineTuner:
                 break
         if self._checkpoint is not None:
             self._checkpoint.write(self._state())
+
+    def _standardize(self) -> None:
+        """Give norms that were put back the statistics of their inputs; the function does not change."""
+        norms = self._session.modes.restored
+        if norms:
+            inputs = self._validation.statistics_inputs()
+            standardize(self._session.module, norms, inputs, self._processes.mean_of)
 
     def _last_update(self) -> int:
         """The update before which the batches end; how many fit a time budget is not known."""

@@ -5,6 +5,7 @@ import pytest
 
 import onnxprune
 from onnxprune.errors import OnnxPruneError
+from onnxprune.evaluation.sessions import make_session
 from onnxprune.job import blockwise
 from tests.builders import cnn, initializer, normal
 
@@ -25,8 +26,11 @@ def efforts(monkeypatch):
 
 
 def prune(**settings):
-    data = {"calibration_data": {"x": normal(512, 1, 8, 8)}, "eval_data": {"x": normal(64, 1, 8, 8, seed=1)}}
-    result = onnxprune.prune(cnn(), **data, **SETTINGS, **settings)
+    data = {
+        "calibration_data": {"x": normal(512, 1, 8, 8)},
+        "eval_data": {"x": normal(64, 1, 8, 8, seed=1)},
+    }
+    result = onnxprune.prune(cnn(), **data, **(SETTINGS | settings))
     return result, result.report.evaluation["outputs"][0]["cosine"]
 
 
@@ -45,6 +49,33 @@ def test_more_effort_comes_nearer_to_the_dense_outputs_and_keeps_the_masks(effor
         sum("Reconstruction over the whole network (60 steps" in note for note in normal_.report.notes) == 1
     )
     assert any("Reconstruction over each of" in note or "(40 steps" in note for note in best.report.notes)
+
+
+def channels(**settings):
+    return prune(pattern="channel", rate=0.5, remove_dead=True, **settings)
+
+
+def test_channels_that_are_left_are_trained_towards_the_dense_outputs_without_excluded_layers(efforts):
+    (fast, first), (normal_, second) = (
+        channels(exclude=["fc"], effort=effort) for effort in ("fast", "normal")
+    )
+    assert 1 - second < 0.9 * (1 - first)
+    for name in ("fc.weight", "fc.bias"):
+        np.testing.assert_array_equal(initializer(normal_.model, name), initializer(cnn(), name))
+    for name in ("conv1.weight", "conv2.weight"):
+        assert initializer(normal_.model, name).shape == initializer(fast.model, name).shape
+    told = [sum("Reconstruction over" in note for note in each.report.notes) for each in (fast, normal_)]
+    assert told == [0, 1]
+
+
+def test_the_zeros_of_removed_channels_stay_in_the_training(efforts, monkeypatch):
+    small, _ = channels()
+    monkeypatch.setattr("onnxprune.job.pipeline.remove_dead_units", lambda model: None)
+    zeroed, _ = channels()
+    x = {"x": normal(16, 1, 8, 8, seed=2)}
+    outputs = [make_session(each.model, "a model").run(None, x)[0] for each in (small, zeroed)]
+    np.testing.assert_allclose(*outputs, rtol=1e-4, atol=1e-4)
+    assert initializer(small.model, "conv1.weight").size < initializer(zeroed.model, "conv1.weight").size
 
 
 def test_without_reconstruction_nothing_is_trained(efforts):

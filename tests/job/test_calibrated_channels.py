@@ -92,9 +92,9 @@ def test_a_layer_that_is_excluded_keeps_its_channels_and_its_values():
     result = channels(0.3, exclude=["fc"])
     given = {tensor.name: tensor for tensor in model.graph.initializer}
     for tensor in result.model.graph.initializer:
-        if tensor.name == "fc":
+        if tensor.name in ("fc", "fc_bias"):
             np.testing.assert_array_equal(
-                onnx.numpy_helper.to_array(tensor), onnx.numpy_helper.to_array(given["fc"])
+                onnx.numpy_helper.to_array(tensor), onnx.numpy_helper.to_array(given[tensor.name])
             )
 
 
@@ -178,6 +178,19 @@ def test_flops_out_of_reach_are_told_with_what_would_help():
 def test_flops_for_channels_hold_through_a_fine_tuning():
     data = {"x": CALIBRATION["x"], "labels": np.arange(60) % 5}
     report = onnxprune.prune(redundant(), flops=0.6, pattern="channel", data=data, epochs=1).report
-    assert report.settings["criterion"] == "magnitude"
+    assert report.settings["criterion"] == "second-order"
+    assert any("layers were fitted" in note for note in report.notes)
     assert 0.45 * report.baseline.multiply_adds < report.pruned.multiply_adds
     assert report.pruned.multiply_adds <= 0.6 * report.baseline.multiply_adds
+
+
+def test_norms_that_are_put_back_for_the_training_leave_what_was_fitted_as_it_is():
+    data = {"x": CALIBRATION["x"], "labels": np.arange(60) % 5}
+    losses = {}
+    for norms in ("never", "always"):
+        settings = {"flops": 0.6, "criterion": "second-order", "restore_norms": norms}
+        settings |= {"batch_norm": "train", "batch_size": 16}
+        report = onnxprune.prune(redundant(), pattern="channel", data=data, epochs=1, **settings).report
+        assert report.fine_tuning[0]["epoch"] == 0
+        losses[norms] = report.fine_tuning[0]["loss"]
+    assert losses["always"] == pytest.approx(losses["never"], rel=0.1)

@@ -11,7 +11,15 @@ from onnxprune.data.axes import BatchAxes
 from onnxprune.data.dataset import Dataset
 from onnxprune.data.ragged import as_rows
 from onnxprune.job import defaults
-from onnxprune.job.defaults import Facts, batch_size, by_rule, chosen, run_of
+from onnxprune.job.defaults import (
+    Facts,
+    batch_size,
+    by_rule,
+    chosen,
+    run_of,
+    untried_allocation,
+    untried_learning_rate,
+)
 from tests.builders import mlp
 
 MANY = Facts(samples=50_000, labeled=True, norms=False, work=1_000, run=None)
@@ -169,6 +177,24 @@ def test_few_inputs_are_not_fitted_where_nothing_can_be(settings):
     rows = np.random.default_rng(0).standard_normal((64, 8)).astype(np.float32)
     report = onnxprune.prune(mlp(), rate=0.5, data={"x": rows}, epochs=1, **settings).report
     assert report.settings["criterion"] == "magnitude"
+
+
+@pytest.mark.rehearses
+def test_channels_are_fitted_before_a_training_too():
+    config = settled(MANY, pattern="channel")
+    assert (config.criterion, config.reconstruct, config.schedule) == ("second-order", True, "one-shot")
+    assert untried_allocation(config) == "sensitivity"
+    rates = [untried_learning_rate(replace(config, optimizer="sgd"), count) for count in (50_000, 300)]
+    assert rates == pytest.approx([0.01, 0.003])
+
+
+@pytest.mark.parametrize(
+    ("settings", "facts"),
+    [({"schedule": "gradual"}, {}), ({"criterion": "magnitude"}, {}), ({}, {"streamed": True})],
+)
+def test_channels_are_removed_while_training_where_they_cannot_be_fitted(settings, facts):
+    config = settled(replace(MANY, **facts), pattern="channel", **settings)
+    assert (config.criterion, config.reconstruct, config.schedule) == ("magnitude", None, "gradual")
 
 
 @pytest.mark.rehearses

@@ -14,7 +14,7 @@ from onnxprune.config.settings import PruneConfig
 from onnxprune.data.dataset import Dataset
 from onnxprune.data.specs import input_specs
 from onnxprune.evaluation.runs import BATCH_SAMPLES, check_runs
-from onnxprune.job import deadline, rehearsal
+from onnxprune.job import deadline, defaults, rehearsal
 from onnxprune.job.inputs import JobData
 from onnxprune.job.invariances import safe_augmentation
 from onnxprune.job.rehearsal import ALLOCATION_TOLERANCE, TOLERANCE, _first_good, _largest_good
@@ -121,7 +121,7 @@ def test_rehearsals_share_their_time_and_too_little_of_it_chooses_nothing(monkey
     found = rehearsal.rehearsed(model, "mlp", given, config, dense, lambda fraction: None, deadline=114.0)
     # Three allocations and four learning rates in 14 seconds.
     assert deadlines == [102.0, 104.0, 106.0]
-    assert (found.allocation, found.learning_rate) == ("erk", rehearsal.MIDDLE["adam"])
+    assert (found.allocation, found.learning_rate) == ("erk", defaults.UNTRIED_LEARNING_RATES["adam"])
 
 
 @pytest.mark.rehearses
