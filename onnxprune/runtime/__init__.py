@@ -103,10 +103,12 @@ def add_provider(session_options: ort.SessionOptions, kernels: str = "estimated"
     Raises:
         RuntimeError: there is no library, or no execution provider in it, or onnxruntime is too old.
     """
-    session_options.add_provider_for_devices(_devices(), {"kernels": kernels})
+    session_options.add_provider_for_devices(_register_provider(), {"kernels": kernels})
+    # It takes what is left anyway; where it is asked to, onnxruntime does not warn of it.
+    session_options.add_provider_for_devices(_devices(*CPU), {})
 
 
-def _devices() -> list[Any]:
+def _register_provider() -> list[Any]:
     """What the provider runs on, which onnxruntime knows of from the library's registration on, once a process."""
     if not (kernels := available()):
         raise RuntimeError(f"there is no execution provider: {kernels.reason}")
@@ -116,15 +118,26 @@ def _devices() -> list[Any]:
             "1.24 or later, or use the sparse kernels as custom operators (provider=False)"
         )
     with _registering:
-        if not (devices := _known_devices()):
-            ort.register_execution_provider_library("onnxprune", str(library_path()))
-            devices = _known_devices()
-    return devices
+        if not _devices(PROVIDER):
+            try:
+                ort.register_execution_provider_library("onnxprune", str(library_path()))
+            except Exception as error:
+                raise RuntimeError(_why_not_registered(str(error))) from None
+        return _devices(PROVIDER)
 
 
-def _known_devices() -> list[Any]:
+def _devices(name: str) -> list[Any]:
     # One registration is as good as another, where there are several.
-    return [device for device in ort.get_ep_devices() if device.ep_name == PROVIDER][:1]
+    return [device for device in ort.get_ep_devices() if device.ep_name == name][:1]
+
+
+def _why_not_registered(message: str) -> str:
+    if "CreateEpFactories" in message:
+        return (
+            f"{library_path()} was built without the execution provider: install onnxprune again, where headers "
+            "of onnxruntime 1.24 or later are found"
+        )
+    return f"onnxruntime does not take the execution provider: {message}"
 
 
 def _find(name: str) -> Path | None:
