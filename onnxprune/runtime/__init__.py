@@ -86,7 +86,9 @@ def session(
     options = ort.SessionOptions() if session_options is None else session_options
     if not provider:
         register(options)
-        return ort.InferenceSession(os.fspath(path), options, providers=list(providers or CPU), **arguments)
+        return ort.InferenceSession(
+            os.fspath(path), options, providers=list(CPU if providers is None else providers), **arguments
+        )
     if providers is not None:
         raise RuntimeError("onnxruntime takes either provider=True or providers=...: leave one of them out")
     add_provider(options)
@@ -103,7 +105,8 @@ def add_provider(session_options: ort.SessionOptions, kernels: str = "estimated"
     Raises:
         RuntimeError: there is no library, or no execution provider in it, or onnxruntime is too old.
     """
-    session_options.add_provider_for_devices(_register_provider(), {"kernels": kernels})
+    devices = _register_provider()
+    session_options.add_provider_for_devices(devices, {"kernels": kernels})
     # It takes what is left anyway; where it is asked to, onnxruntime does not warn of it.
     session_options.add_provider_for_devices(_devices(*CPU), {})
 
@@ -137,7 +140,7 @@ def _why_not_registered(message: str) -> str:
             f"{library_path()} was built without the execution provider: install onnxprune again, where headers "
             "of onnxruntime 1.24 or later are found"
         )
-    return f"onnxruntime does not take the execution provider: {message}"
+    return message.rsplit(" : ", 1)[-1]  # the library's own words behind those of onnxruntime
 
 
 def _find(name: str) -> Path | None:

@@ -1,5 +1,7 @@
 import gc
 import json
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -88,6 +90,38 @@ def test_the_provider_claims_what_the_estimate_of_the_ops_format_claims(pruned, 
     ):
         _, claimed, _ = profiled(pruned, feeds, tmp_path, kernels)
         assert claimed == expected > 0
+
+
+def chain(seed):
+    """Convolutions of several sizes and densities, one behind the other, and products behind them."""
+    rng = np.random.default_rng(seed)
+    lines, weights, before, channels = [], {}, "x", 16
+    for index in range(8):
+        outputs, kernel = int(rng.choice([8, 16, 64])), int(rng.choice([1, 3]))
+        density = rng.choice([0.02, 0.1, 0.3, 0.6])
+        weights[f"w{index}"] = sparse_array(outputs, channels, kernel, kernel, density=density, seed=index)
+        lines.append(f"c{index} = Conv <pads = {[kernel // 2] * 4}> ({before}, w{index})")
+        lines.append(f"r{index} = {rng.choice(['Relu', 'Tanh'])} (c{index})")
+        before, channels = f"r{index}", outputs
+    lines.append(f"m = GlobalAveragePool ({before}) f = Flatten (m)")
+    before, rows = "f", int(rng.choice([1, 7, 16]))
+    for index in range(3):
+        outputs, density = int(rng.choice([64, 512])), rng.choice([0.1, 0.3, 0.6])
+        weights[f"v{index}"] = sparse_array(channels, outputs, density=density, seed=index)
+        lines.append(f"d{index} = MatMul ({before}, v{index})")
+        before, channels = f"d{index}", outputs
+    text = f"g (float[{rows}, 16, 14, 14] x) => (float[{rows}, {channels}] {before}) {{ {' '.join(lines)} }}"
+    return parse(text, **weights), {"x": dense_array(rows, 16, 14, 14)}
+
+
+@needs_provider
+@pytest.mark.parametrize("seed", range(8))
+def test_the_rule_for_any_graph_is_that_of_the_ops_format(seed, tmp_path):
+    model, feeds = chain(seed)
+    (got,), claimed, _ = profiled(model, feeds, tmp_path, "estimated")
+    assert_close(got, run(model, **feeds)[0])
+    choice = choose_portable(ir.from_proto(sparse(model)[0]), feeds)
+    assert claimed == sum(node.by_kernel for node in choice.nodes)
 
 
 @needs_provider
@@ -343,6 +377,35 @@ def test_an_unknown_choice_of_kernels_is_refused():
     model, _, _ = graph("Gemm, Relu")
     with pytest.raises(Exception, match="the option kernels of OnnxpruneExecutionProvider is 'some'"):
         provider_session(model, "some")
+
+
+@needs_provider
+def test_a_file_of_what_was_compiled_is_refused(tmp_path):
+    settings = ort.SessionOptions()
+    settings.add_session_config_entry("ep.context_enable", "1")
+    runtime.add_provider(settings)
+    with pytest.raises(Exception, match=r"writes no compiled models: leave ep\.context_enable out"):
+        ort.InferenceSession(graph("Gemm, Relu")[0].SerializeToString(), settings)
+
+
+CALLS = """
+import sys, onnxruntime as ort
+ort.register_execution_provider_library("onnxprune", sys.argv[1])
+devices = [device for device in ort.get_ep_devices() if device.ep_name == "OnnxpruneExecutionProvider"]
+options = ort.SessionOptions()
+options.add_provider_for_devices(devices, {"kernels": "all"})
+session = ort.InferenceSession(sys.argv[2], options)
+print(session.get_providers()[0])
+del session, options, devices
+ort.unregister_execution_provider_library("onnxprune")
+"""
+
+
+@needs_provider
+def test_onnxruntimes_own_calls_register_and_release_it(pruned):
+    command = [sys.executable, "-c", CALLS, str(runtime.library_path()), str(pruned)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == runtime.PROVIDER
 
 
 @needs_provider

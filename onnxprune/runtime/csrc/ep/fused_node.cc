@@ -12,6 +12,9 @@ namespace {
 SparseWeight nonzeros(const Tensor& tensor) {
   SparseWeight weight{tensor.shape, {}, {}};
   const auto* const values = static_cast<const float*>(tensor.data);
+  const auto count = tensor.elements - static_cast<size_t>(std::count(values, values + tensor.elements, 0.0f));
+  weight.positions.reserve(count);
+  weight.values.reserve(count);
   for (size_t i = 0; i < tensor.elements; ++i) {
     if (values[i] == 0) continue;
     weight.positions.push_back(i);

@@ -22,6 +22,9 @@ constexpr double kMostDensity = 0.8;
 constexpr const char* kKernelsOption = "ep.onnxpruneexecutionprovider.kernels";
 enum class Rule { kEstimated, kAll };
 
+// Asks for a file of what was compiled.
+constexpr const char* kContextOption = "ep.context_enable";
+
 std::string option(const OrtSessionOptions* options, const char* name, const char* absent) {
   int has_entry = 0;
   check(g_ep.ort->HasSessionConfigEntry(options, name, &has_entry));
@@ -40,6 +43,13 @@ Rule kernels_option(const OrtSessionOptions* options) {
   if (value == "all") return Rule::kAll;
   throw Refusal("the option kernels of " + std::string(kProviderName) + " is '" + value +
                 "': write estimated, or all for every product with enough zeros");
+}
+
+void refuse_compiled_file(const OrtSessionOptions* options) {
+  if (option(options, kContextOption, "0") != "0") {
+    throw Refusal(std::string(kProviderName) + " writes no compiled models: leave " + kContextOption +
+                  " out and load the model itself");
+  }
 }
 
 // A node of onnxruntime's that stands for a group.
@@ -152,7 +162,10 @@ class Provider : public OrtEp {
 
 }  // namespace
 
-OrtEp* make_provider(const OrtSessionOptions* session_options) { return new Provider(session_options); }
+OrtEp* make_provider(const OrtSessionOptions* session_options) {
+  refuse_compiled_file(session_options);
+  return new Provider(session_options);
+}
 
 void delete_provider(OrtEp* provider) { delete static_cast<Provider*>(provider); }
 
