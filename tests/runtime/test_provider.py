@@ -1,5 +1,6 @@
 import gc
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -15,7 +16,8 @@ from packaging.version import Version
 
 import onnxprune
 from onnxprune import runtime
-from onnxprune.sparse.choose import choose_portable
+from onnxprune.sparse.choose import LEAST_PROGRESS, LEAST_SPEEDUP, choose_portable
+from onnxprune.sparse.estimate import PORTABLE, SPMM_ROWS
 from onnxprune.sparse.functions import DOMAIN
 from onnxprune.sparse.placement import kernel_nodes, place, sparse_nodes
 from tests.runtime.sessions import assert_close
@@ -90,6 +92,16 @@ def test_the_provider_claims_what_the_estimate_of_the_ops_format_claims(pruned, 
     ):
         _, claimed, _ = profiled(pruned, feeds, tmp_path, kernels)
         assert claimed == expected > 0
+
+
+def test_the_constants_of_the_rule_are_those_of_the_estimate():
+    source = (Path(runtime.__file__).parent / "csrc" / "ep" / "choice.cc").read_text()
+    constants = dict(re.findall(r"constexpr \w+ k(\w+) = ([\d.]+);", source))
+    names = ["DenseRows", "Sparse", "SparseRow", "Element", "Reorder"]
+    assert tuple(float(constants[name]) for name in names) == PORTABLE
+    assert float(constants["SpmmRows"]) == SPMM_ROWS
+    assert float(constants["LeastSpeedup"]) == LEAST_SPEEDUP
+    assert float(constants["LeastProgress"]) == LEAST_PROGRESS
 
 
 def chain(seed):
