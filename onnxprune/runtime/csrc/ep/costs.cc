@@ -19,9 +19,11 @@ constexpr int64_t kOpenSide = 56;
 constexpr std::array<int64_t, 2> kOpenRows{1, 64};
 
 // What onnxruntime's blocked layout passes through on its way from one convolution to the next (sparse/estimate.py).
+// clang-format off
 constexpr std::array<const char*, 16> kPassing{
-    "Add",      "Sum",     "Mul",                "Relu",    "Clip",        "Sigmoid",           "HardSigmoid", "HardSwish",
-    "LeakyRelu", "Identity", "BatchNormalization", "Dropout", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat"};
+    "Add", "Sum", "Mul", "Relu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "LeakyRelu", "Identity", "Dropout",
+    "BatchNormalization", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat"};
+// clang-format on
 
 bool passes(const Node& node) {
   return std::any_of(kPassing.begin(), kPassing.end(), [&](const char* op_type) { return node.is(op_type); });

@@ -72,9 +72,7 @@ std::optional<Dimensions> Value::shape() const {
   return shape;
 }
 
-bool Value::is_constant() const {
-  return !is_outer() && given<bool>(g_ep.ort->ValueInfo_IsConstantInitializer, info_);
-}
+bool Value::is_constant() const { return !is_outer() && given<bool>(g_ep.ort->ValueInfo_IsConstantInitializer, info_); }
 
 bool Value::is_outer() const { return given<bool>(g_ep.ort->ValueInfo_IsFromOuterScope, info_); }
 

@@ -56,7 +56,8 @@ Value other_operand(const Node& node, const Value& sum) {
 bool takes_addend(const Group& group, const Node& node) {
   const Value sum = group.nodes.back().output();
   const Value addend = other_operand(node, sum);
-  return group.nodes.size() == 1 && addend && !addend.is_outer() && (same_shape(sum, addend) || is_row_of(group, addend));
+  return group.nodes.size() == 1 && addend && !addend.is_outer() &&
+         (same_shape(sum, addend) || is_row_of(group, addend));
 }
 
 // A bound of a Clip, an attribute before opset 11 and an input after; nothing where it is computed.

@@ -19,9 +19,8 @@ struct Factory : OrtEpFactory {
     GetVersion = [](const OrtEpFactory*) noexcept { return ONNXPRUNE_VERSION; };
     GetSupportedDevices = supported_devices;
     CreateEp = [](OrtEpFactory*, const OrtHardwareDevice* const*, const OrtKeyValuePairs* const*, size_t,
-                  const OrtSessionOptions* options, const OrtLogger*, OrtEp** provider) noexcept {
-      return guarded([&] { *provider = make_provider(options); });
-    };
+                  const OrtSessionOptions* options, const OrtLogger*,
+                  OrtEp** provider) noexcept { return guarded([&] { *provider = make_provider(options); }); };
     ReleaseEp = [](OrtEpFactory*, OrtEp* provider) noexcept { delete_provider(provider); };
     // Tensors stay where onnxruntime's own CPU provider has them. Versions differ in which of these they do without.
     CreateAllocator = [](OrtEpFactory*, const OrtMemoryInfo*, const OrtKeyValuePairs*,

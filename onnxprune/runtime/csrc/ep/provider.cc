@@ -54,8 +54,7 @@ void refuse_compiled_file(const OrtSessionOptions* options) {
 
 // A node of onnxruntime's that stands for a group.
 struct ComputeInfo : OrtNodeComputeInfo {
-  ComputeInfo(const Group& group, const std::vector<std::string>& inputs)
-      : OrtNodeComputeInfo{}, node(group, inputs) {
+  ComputeInfo(const Group& group, const std::vector<std::string>& inputs) : OrtNodeComputeInfo{}, node(group, inputs) {
     ort_version_supported = g_ep.version;
     CreateState = [](OrtNodeComputeInfo* info, OrtNodeComputeContext*, void** state) noexcept -> OrtStatus* {
       *state = &static_cast<ComputeInfo*>(info)->node;
