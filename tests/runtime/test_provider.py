@@ -384,6 +384,31 @@ def test_sessions_leave_no_memory_behind():
     assert open_and_close(60) - before < 10  # a session's weight, packed: 0.6 MB
 
 
+GROWTH = """
+import sys, onnxruntime as ort
+from onnxprune import runtime
+from tests.runtime.test_provider import provider_session, resident_mb
+provider_session(sys.argv[1])
+before = resident_mb()
+session = provider_session(sys.argv[2])
+print(resident_mb() - before)
+"""
+
+
+@needs_provider
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="this system does not tell a process's memory"
+)
+def test_the_dense_weight_is_let_go(tmp_path):
+    for name, size in (("small", 64), ("large", 4096)):
+        w = sparse_array(size, size, density=0.02)
+        text = f"g (float[n, {size}] x) => (float[n, {size}] y) {{ y = MatMul (x, w) }}"
+        onnx.save(parse(text, w=w), tmp_path / name)
+    command = [sys.executable, "-c", GROWTH, str(tmp_path / "small"), str(tmp_path / "large")]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert float(printed) < 32  # dense, the weight has 64 MB
+
+
 @needs_provider
 def test_an_unknown_choice_of_kernels_is_refused():
     model, _, _ = graph("Gemm, Relu")
