@@ -25,10 +25,19 @@ from tests.sparse.graphs import dense_array, parse, run, sparse, sparse_array
 
 MODELS = Path(__file__).parents[2] / "models"
 REQUIRED = "1.24"
-needs_provider = pytest.mark.skipif(
-    not runtime.available() or Version(ort.__version__) < Version(REQUIRED),
-    reason=f"there are no kernels, or onnxruntime {ort.__version__} is older than {REQUIRED}",
-)
+
+
+def why_no_provider():
+    if not runtime.available() or Version(ort.__version__) < Version(REQUIRED):
+        return f"there are no kernels, or onnxruntime {ort.__version__} is older than {REQUIRED}"
+    try:
+        runtime.add_provider(ort.SessionOptions())
+    except RuntimeError as error:
+        return str(error) if "built without" in str(error) else ""
+    return ""
+
+
+needs_provider = pytest.mark.skipif(bool(why_no_provider()), reason=why_no_provider() or "-")
 
 
 def provider_session(model, kernels="all", threads=1, **options):
