@@ -1,11 +1,13 @@
-"""Sparse kernels for onnxruntime: a custom-op library that runs the nodes of domain `onnxprune` faster.
+"""Sparse kernels for onnxruntime: a library of custom ops for files with nodes of domain `onnxprune`, which run without
+it too by the model-local functions in them, and of an execution provider for any file with zeros in its weights.
 
-Without the library, the same files run with the model-local functions in them. This package needs only onnxruntime.
+This package needs only onnxruntime.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,10 @@ import onnxruntime as ort
 # The names of the shared library: on Linux and macOS, and on Windows.
 _LIBRARY_NAMES = ("libonnxprune_runtime.so", "onnxprune_runtime.dll")
 _REASON_FILE = "no-library.txt"
+# The name of the execution provider, in onnxruntime's list of a session's providers and in profiles.
+PROVIDER = "OnnxpruneExecutionProvider"
+CPU = ("CPUExecutionProvider",)
+_registering = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -64,16 +70,77 @@ def register(session_options: ort.SessionOptions) -> Availability:
 def session(
     path: str | os.PathLike[str],
     session_options: ort.SessionOptions | None = None,
-    providers: Sequence[Any] = ("CPUExecutionProvider",),
+    providers: Sequence[Any] | None = None,
+    *,
+    provider: bool = False,
     **arguments: Any,
 ) -> ort.InferenceSession:
     """An InferenceSession for the model at `path` that uses the kernels if they are available.
 
-    Other arguments are passed to InferenceSession.
+    With `provider` the model may be any file, with zeros in its weights. Other arguments are passed to
+    InferenceSession; `providers` are onnxruntime's CPU provider where not given.
+
+    Raises:
+        RuntimeError: with `provider`, there is no execution provider to use, or others are asked for beside it.
     """
     options = ort.SessionOptions() if session_options is None else session_options
-    register(options)
-    return ort.InferenceSession(os.fspath(path), options, providers=list(providers), **arguments)
+    if not provider:
+        register(options)
+        return ort.InferenceSession(
+            os.fspath(path), options, providers=list(CPU if providers is None else providers), **arguments
+        )
+    if providers is not None:
+        raise RuntimeError("onnxruntime takes either provider=True or providers=...: leave one of them out")
+    add_provider(options)
+    return ort.InferenceSession(os.fspath(path), options, **arguments)
+
+
+def add_provider(session_options: ort.SessionOptions, kernels: str = "estimated") -> None:
+    """Let sessions with these options use the execution provider.
+
+    Args:
+        session_options: may have no other providers, and the sessions are given none.
+        kernels: "estimated" runs the products by kernels that are estimated to gain, "all" every one with zeros enough.
+
+    Raises:
+        RuntimeError: there is no library, or no execution provider in it, or onnxruntime is too old.
+    """
+    devices = _register_provider()
+    session_options.add_provider_for_devices(devices, {"kernels": kernels})
+    # It takes what is left anyway; where it is asked to, onnxruntime does not warn of it.
+    session_options.add_provider_for_devices(_devices(*CPU), {})
+
+
+def _register_provider() -> list[Any]:
+    """What the provider runs on, which onnxruntime knows of from the library's registration on, once a process."""
+    if not (kernels := available()):
+        raise RuntimeError(f"there is no execution provider: {kernels.reason}")
+    if not hasattr(ort, "register_execution_provider_library"):
+        raise RuntimeError(
+            f"onnxruntime {ort.__version__} takes no execution providers from libraries: update it to "
+            "1.24 or later, or use the sparse kernels as custom operators (provider=False)"
+        )
+    with _registering:
+        if not _devices(PROVIDER):
+            try:
+                ort.register_execution_provider_library("onnxprune", str(library_path()))
+            except Exception as error:
+                raise RuntimeError(_why_not_registered(str(error))) from None
+        return _devices(PROVIDER)
+
+
+def _devices(name: str) -> list[Any]:
+    # One registration is as good as another, where there are several.
+    return [device for device in ort.get_ep_devices() if device.ep_name == name][:1]
+
+
+def _why_not_registered(message: str) -> str:
+    if "CreateEpFactories" in message:
+        return (
+            f"{library_path()} was built without the execution provider: install onnxprune again, where headers "
+            "of onnxruntime 1.24 or later are found"
+        )
+    return message.rsplit(" : ", 1)[-1]  # the library's own words behind those of onnxruntime
 
 
 def _find(name: str) -> Path | None:

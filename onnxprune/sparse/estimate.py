@@ -36,7 +36,7 @@ class Costs(NamedTuple):
 
 
 # Fitted by `python -m onnxprune.latency.fit` to the layers suite at 4, 10, 20 and 30 %: AMD EPYC (Zen 3, AVX2), one
-# thread, off by a factor of 1.21 over 72 rows.
+# thread, off by a factor of 1.21 over 72 rows. The execution provider has them too (runtime/csrc/ep/choice.cc).
 PORTABLE = Costs(dense_rows=5.2, sparse=1.7, sparse_row=12.4, element=38.0, reorder=82.0)
 
 # What onnxruntime's blocked layout passes through on its way from one convolution to the next.

@@ -16,13 +16,15 @@ template <class T>
 class ConvOp {
  public:
   struct Attributes : ConvAttributes {
-    explicit Attributes(const OrtKernelInfo* info) {
-      auto_pad = attribute(info, "auto_pad", auto_pad);
-      dilations = attribute(info, "dilations", dilations);
-      group = attribute(info, "group", group);
-      kernel_shape = attribute(info, "kernel_shape", kernel_shape);
-      pads = attribute(info, "pads", pads);
-      strides = attribute(info, "strides", strides);
+    // Of what has attributes: an OrtKernelInfo*, or a Node of a graph.
+    template <class Source>
+    explicit Attributes(const Source& source) {
+      auto_pad = attribute(source, "auto_pad", auto_pad);
+      dilations = attribute(source, "dilations", dilations);
+      group = attribute(source, "group", group);
+      kernel_shape = attribute(source, "kernel_shape", kernel_shape);
+      pads = attribute(source, "pads", pads);
+      strides = attribute(source, "strides", strides);
     }
   };
 

@@ -46,11 +46,13 @@ template <class T>
 class GemmOp {
  public:
   struct Attributes {
-    explicit Attributes(const OrtKernelInfo* info)
-        : x_transposed(attribute(info, "transA", int64_t{0}) != 0),
-          weight_transposed(attribute(info, "transB", int64_t{0}) != 0),
-          alpha(attribute(info, "alpha", 1.0f)),
-          beta(attribute(info, "beta", 1.0f)) {}
+    // Of what has attributes: an OrtKernelInfo*, or a Node of a graph.
+    template <class Source>
+    explicit Attributes(const Source& source)
+        : x_transposed(attribute(source, "transA", int64_t{0}) != 0),
+          weight_transposed(attribute(source, "transB", int64_t{0}) != 0),
+          alpha(attribute(source, "alpha", 1.0f)),
+          beta(attribute(source, "beta", 1.0f)) {}
 
     bool x_transposed;
     bool weight_transposed;
@@ -122,7 +124,8 @@ template <class T>
 class MatMulOp {
  public:
   struct Attributes {
-    explicit Attributes(const OrtKernelInfo*) {}
+    template <class Source>
+    explicit Attributes(const Source&) {}
   };
 
   MatMulOp(const Attributes&, const SparseWeight& weight) {

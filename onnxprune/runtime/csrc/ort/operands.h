@@ -94,6 +94,10 @@ class Operand {
     }
   }
 
+  // Of numbers that the caller keeps.
+  Operand(std::vector<int64_t> shape, const std::vector<Number>& numbers)
+      : shape_(std::move(shape)), elements_(numbers.size()), data_(numbers.data()) {}
+
   const Number* data() const { return data_; }
   const std::vector<int64_t>& shape() const { return shape_; }
   size_t elements() const { return elements_; }
@@ -138,6 +142,8 @@ class Result {
 template <class T>
 struct Arguments {
   using Number = typename Operand<T>::Number;
+
+  explicit Arguments(Operand<T> x_operand) : x(std::move(x_operand)) {}
 
   // `constants` come from the form and the attributes; those that are inputs are read here.
   Arguments(const Context& context, const Form& form, const Constants& constants) : x(context.input(kX)) {

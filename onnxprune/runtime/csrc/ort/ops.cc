@@ -117,21 +117,28 @@ void add_forms(const std::string& name, bool may_have_bias, std::vector<const Or
   for (const Form& form : forms()) (ops.push_back(new Op<Kernel, Types>(name, form, may_have_bias)), ...);
 }
 
+std::vector<const OrtCustomOp*> custom_ops() {
+  std::vector<const OrtCustomOp*> ops;
+  add_forms<GemmOp, float, Half, double>("SparseGemm", true, ops);
+  add_forms<MatMulOp, float, Half, double>("SparseMatMul", false, ops);
+  // Not in double: onnxruntime has no Conv for it either.
+  add_forms<ConvOp, float, Half>("SparseConv", true, ops);
+  add_forms<ConvOp, float, Half>("SparseConvNoBias", false, ops);
+  add_quantized_ops(ops);
+  return ops;
+}
+
 }  // namespace
 
-const std::vector<const OrtCustomOp*>& custom_ops() {
-  // Never deleted, as sessions keep pointers to them.
-  static const std::vector<const OrtCustomOp*> all = [] {
-    std::vector<const OrtCustomOp*> ops;
-    add_forms<GemmOp, float, Half, double>("SparseGemm", true, ops);
-    add_forms<MatMulOp, float, Half, double>("SparseMatMul", false, ops);
-    // Not in double: onnxruntime has no Conv for it either.
-    add_forms<ConvOp, float, Half>("SparseConv", true, ops);
-    add_forms<ConvOp, float, Half>("SparseConvNoBias", false, ops);
-    add_quantized_ops(ops);
-    return ops;
+OrtCustomOpDomain* custom_op_domain() {
+  // Neither it nor the operators are ever released, as sessions keep pointers to them.
+  static OrtCustomOpDomain* const domain = [] {
+    OrtCustomOpDomain* made = nullptr;
+    check(g_ort->CreateCustomOpDomain("onnxprune", &made));
+    for (const OrtCustomOp* const op : custom_ops()) check(g_ort->CustomOpDomain_Add(made, op));
+    return made;
   }();
-  return all;
+  return domain;
 }
 
 }  // namespace onnxprune

@@ -1,0 +1,21 @@
+// What the products of a graph are estimated to cost.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "ep/choice.h"
+#include "ep/groups.h"
+
+namespace onnxprune {
+
+// Of a product with the attributes and the shapes in the graph, where `density` of its weight is not zero. Of sizes
+// that the graph leaves open, the costs are the ones that speak most for dense.
+//
+// Throws Refusal where no kernel can compute it.
+Cost cost_of(const Group& group, double density);
+
+// Which convolution of the nodes reads which; products are those of the groups, by index.
+std::vector<Edge> edges_of(const std::vector<Node>& nodes, const std::vector<Group>& groups);
+
+}  // namespace onnxprune

@@ -1,0 +1,42 @@
+// Activation ∘ Add ∘ Conv | Gemm | MatMul: a node with a sparse weight and what follows it, computed as one.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <set>
+#include <vector>
+
+#include "ep/graph.h"
+#include "ort/forms.h"
+
+namespace onnxprune {
+
+enum class Operator { kConv, kGemm, kMatMul };
+
+struct Group {
+  Operator op = Operator::kConv;
+  // The product first, each reading the one before it.
+  std::vector<Node> nodes;
+  Value x;
+  Value weight;
+  // None where there is none; the addend is what an Add has beside the product.
+  Value bias;
+  Value addend;
+  Activation activation = Activation::kNone;
+  Constants constants;
+};
+
+// The group of a product alone, where kernels can compute it: of floats, with a weight that nothing can override.
+std::optional<Group> product_at(const Node& node);
+
+// Takes in what follows the product, other than the nodes in `taken` (identifiers), and adds it there. What is taken in
+// is the only reader of what lies between, so that no value is missed and no group waits for itself.
+void extend(Group& group, std::set<size_t>& taken);
+
+// The group that was made of these nodes, in their order in the graph.
+Group group_of(const std::vector<Node>& nodes);
+
+// The share of a weight that is not zero.
+double density(const Tensor& weight);
+
+}  // namespace onnxprune
