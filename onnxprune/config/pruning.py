@@ -164,8 +164,8 @@ class CalibrationSettings:
     effort: str = setting(
         "normal",
         "What calibration does beyond a pass over the layers: nothing (fast); damping of each layer by validation "
-        "samples and, with --reconstruct and torch, reconstruction over the whole network, some minutes (normal); "
-        "section by section before that, and for longer (best).",
+        "samples and, with --reconstruct and torch, reconstruction over sections and the whole network, some minutes "
+        "(normal); more of that (best).",
         choices=EFFORTS,
         common="Work on calibration inputs, from seconds to minutes",
     )

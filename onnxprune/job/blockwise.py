@@ -91,7 +91,10 @@ class Reconstruction:
             )
             return
         share = min(1.0, most / (plan.alone + plan.together))
-        for parts, steps in ((chain, plan.alone), ([whole(chain)], plan.together)):
+        stages = [(chain, plan.alone), ([whole(chain)], plan.together)]
+        if len(chain) == 1:
+            stages = [(chain, plan.alone + plan.together)]
+        for parts, steps in stages:
             yield from self._trained(parts, math.ceil(share * steps))
 
     def _trained(self, parts: Sequence[Section], steps: int) -> Iterator[str]:

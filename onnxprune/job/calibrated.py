@@ -47,19 +47,28 @@ class Calibration:
     dense: Tensors
     data: Batch
     config: PruneConfig
+    fixed: frozenset[ir.Value] = frozenset()
+    """Constants that stay as they are: those of layers that --exclude names."""
     notes: list[str] = field(default_factory=list)
     """What was done beside the pass over the layers, in sentences."""
     dampings: Counter[float] = field(default_factory=Counter)
     """How many layers each damping was best for, where it was chosen."""
 
     @classmethod
-    def of(cls, model: ir.Model, data: Dataset, config: PruneConfig) -> Calibration:
-        """For a model that is still dense, with samples spread evenly over the data."""
+    def of(
+        cls, model: ir.Model, data: Dataset, config: PruneConfig, excluded: Collection[Weight] = ()
+    ) -> Calibration:
+        """For a model that is still dense, with samples spread evenly over the data.
+
+        `excluded`: weights that stay as they are, with the biases of their layers.
+        """
         dense = {
             value: tensor for value in constants(model) if (tensor := constant_tensor(value)) is not None
         }
         samples = affordable(model, data, config.calibration_samples)
-        return cls(model, dense, data.spread(samples).read(), config)
+        operands = (value for weight in excluded for use in weight.uses for value in use.node.inputs)
+        fixed = frozenset(value for value in operands if value is not None)
+        return cls(model, dense, data.spread(samples).read(), config, fixed)
 
     def prune(self, weights: Sequence[Weight], rates: Mapping[str, float]) -> dict[ir.Value, np.ndarray]:
         """Prune weights in place to the rates given by name; returns the masks by value, True = kept.
@@ -89,17 +98,15 @@ class Calibration:
         self.notes.extend(self.fit_together(masks))
         return masks
 
-    def fit_together(
-        self, masks: Mapping[ir.Value, np.ndarray], fixed: Collection[ir.Value] = ()
-    ) -> Iterator[str]:
+    def fit_together(self, masks: Mapping[ir.Value, np.ndarray]) -> Iterator[str]:
         """Train what is left of the pruned model over several layers, where the settings ask for it; yields notes.
 
-        `masks`: of the constants, True = kept. Those in `fixed` stay as they are.
+        `masks`: of the constants, True = kept.
         """
         config = self.config
         # A training that follows does the same with more data.
         if config.reconstruct and config.effort != "fast" and config.data is None:
-            yield from Reconstruction(self.model, self.dense, self.data, masks, config.seed, fixed).run(
+            yield from Reconstruction(self.model, self.dense, self.data, masks, config.seed, self.fixed).run(
                 config.effort
             )
 

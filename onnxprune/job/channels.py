@@ -74,16 +74,7 @@ class ChannelPruning:
         self._calibration = calibration
         self._work = work
         self._groups = unit_groups(model)
-        excluded = excluded_weights(weights, config)
-        self._excluded = {weight.name for weight in excluded}
-        # Their biases as well.
-        self._fixed = {
-            value
-            for weight in excluded
-            for use in weight.uses
-            for value in use.node.inputs
-            if value is not None
-        }
+        self._excluded = {weight.name for weight in excluded_weights(weights, config)}
         self._own_rates = self._rates_of_layers(weights)
         self._last: Choice | None = None
         self._told: tuple[str, ...] = ()
@@ -132,7 +123,7 @@ class ChannelPruning:
         fitted, together = 0, tuple[str, ...]()
         if self._calibration is not None and is_calibrated(config):
             fitted = compensate(self._calibration, by_value, self._excluded)
-            together = tuple(self._calibration.fit_together(by_value, self._fixed))
+            together = tuple(self._calibration.fit_together(by_value))
         self._told = (*_told(config, findings, fitted), *together)
         return by_value
 

@@ -21,6 +21,7 @@ from onnxprune.job.size_search import rate_of_bytes
 from onnxprune.model.blocks import Blocks
 from onnxprune.model.costs import multiply_adds, weight_multiply_adds
 from onnxprune.model.weights import Weight
+from onnxprune.pruning.allocation import excluded_weights
 from onnxprune.pruning.budget import budget_of_multiply_adds, within_budget
 from onnxprune.pruning.criteria import find_criterion
 from onnxprune.pruning.layerwise import second_order_work
@@ -69,7 +70,7 @@ def make_plan(
     calibration = None
     scans_channels = config.pattern == "channel" and config.allocation == "sensitivity"
     if (is_calibrated(config) or scans_channels) and data.calibration is not None:
-        calibration = Calibration.of(model, data.calibration, config)
+        calibration = Calibration.of(model, data.calibration, config, excluded_weights(weights, config))
     costs: dict[str, int] = {}
     work = None
     if config.flops is not None:

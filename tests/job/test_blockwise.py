@@ -48,7 +48,15 @@ def test_more_effort_comes_nearer_to_the_dense_outputs_and_keeps_the_masks(effor
     assert (
         sum("Reconstruction over the whole network (60 steps" in note for note in normal_.report.notes) == 1
     )
-    assert any("Reconstruction over each of" in note or "(40 steps" in note for note in best.report.notes)
+    # The network is one section, which is trained once.
+    assert any("Reconstruction over the whole network (100 steps" in note for note in best.report.notes)
+
+
+def test_layers_that_are_excluded_stay_as_they_are(efforts):
+    result, _ = prune(exclude=["fc"])
+    assert any("Reconstruction over" in note for note in result.report.notes)
+    for name in ("fc.weight", "fc.bias"):
+        np.testing.assert_array_equal(initializer(result.model, name), initializer(cnn(), name))
 
 
 def channels(**settings):
