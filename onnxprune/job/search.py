@@ -148,6 +148,8 @@ class _Searcher:
         """Search, and write the best model; `given`: the settings that it records."""
         lower, upper = self._descend()
         for round_ in range(1, len(ROUNDS) + 1):
+            if self._late:
+                break
             lower, upper = self._round(lower, upper, round_)
         chosen = best_within(self._trials, self._max_drop)
         if chosen is None or not chosen.rate:
@@ -179,7 +181,7 @@ class _Searcher:
             failures = self._failures(chain)
             if not failures:
                 lower = halvings
-            if failures == MOST_FAILURES:
+            if failures == MOST_FAILURES or self._late:
                 break
         return lower, max(halvings, lower + 1)
 
@@ -292,6 +294,11 @@ class _Searcher:
 
     def _epochs(self, round_: int) -> int:
         return max(1, round(settled(self._config.epochs) / 2 ** (len(ROUNDS) - round_)))
+
+    @property
+    def _late(self) -> bool:
+        """Whether the time is over: what trials take beside their training is not in their hands."""
+        return self._deadline is not None and time.monotonic() >= self._deadline
 
     def _seconds(self, round_: int, turns: int) -> float | None:
         """The time of each trial of a round, of what is left: in each round, twice that of the one before."""

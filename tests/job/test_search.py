@@ -109,6 +109,19 @@ def test_a_time_is_shared_among_the_trials_as_epochs_are(searched, tmp_path, mon
     assert last == pytest.approx(950 - seconds[:-1].sum()) and epochs[-1] == longest
 
 
+def test_no_trial_begins_after_the_time(searched, tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+
+    def slow(experiment, attempt, progress):
+        clock.now += 100
+        return trials.perform(experiment, replace(attempt, seconds=None), progress)
+
+    monkeypatch.setattr(search_module, "perform", slow)
+    monkeypatch.setattr(search_module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    report = search(searched[0], tmp_path / "out.onnx", max_drop=0.9, time="300s", epochs=None).report
+    assert len(report.trials) == 3
+
+
 def test_a_search_with_a_time_ends(searched, tmp_path):
     report = search(searched[0], tmp_path / "out.onnx", time="4s", epochs=None).report
     assert any(trial["chosen"] for trial in report.trials)
