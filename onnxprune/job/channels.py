@@ -232,18 +232,18 @@ def _told(config: PruneConfig, findings: Findings | None, fitted: int) -> Iterat
     """What calibration inputs were used for."""
     parts = []
     if findings is not None and find_criterion(config.criterion).solve is not None:
-        parts.append("channels go in the order of what the layers that read them cannot make up for")
+        parts.append("channels were ranked by second-order importance in the layers that read them")
     if findings is not None and config.allocation == "sensitivity":
         saved = "weight" if config.flops is None else "multiply-add"
-        parts.append(f"layers lose those that move the outputs least for each {saved} saved")
+        parts.append(f"each layer's number by how much the outputs change for each {saved} saved")
     if fitted:
         layers = "1 layer was" if fitted == 1 else f"{fitted:,} layers were"
-        parts.append(f"{layers} fitted, from the channels left, to what the input model computes there")
+        parts.append(f"{layers} fitted by least squares to their outputs in the input model")
     if parts:
-        yield f"On the calibration inputs: {'; '.join(parts)}."
+        yield f"By the calibration inputs, {', '.join(parts)}."
     if findings is not None and findings.by_norm:
         layers = "1 layer" if findings.by_norm == 1 else f"{findings.by_norm:,} layers"
-        yield f"The channels of {layers} go by their norms: what reads them cannot be fitted."
+        yield f"The channels of {layers} were ranked by their norms: what reads them cannot be fitted."
 
 
 def _reason(model: ir.Model, excluded: Collection[str]) -> str:
