@@ -235,7 +235,9 @@ def _told(config: PruneConfig, findings: Findings | None, fitted: int) -> Iterat
         parts.append("channels were ranked by second-order importance in the layers that read them")
     if findings is not None and config.allocation == "sensitivity":
         saved = "weight" if config.flops is None else "multiply-add"
-        parts.append(f"the number of each layer was chosen by how much the outputs change for each {saved} saved")
+        parts.append(
+            f"the number of each layer was chosen by how much the outputs change for each {saved} saved"
+        )
     if fitted:
         layers = "1 layer was" if fitted == 1 else f"{fitted:,} layers were"
         parts.append(f"{layers} fitted by least squares to their outputs in the input model")
