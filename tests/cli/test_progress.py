@@ -3,6 +3,7 @@
 import io
 import logging
 import re
+import sys
 import time
 
 import numpy as np
@@ -33,15 +34,33 @@ def job(tmp_path):
 
 
 def test_a_log_has_lines_with_the_stage_the_losses_and_the_metric(job, capsys, monkeypatch):
-    monkeypatch.setattr(progress, "LINE_SECONDS", 0.02)
+    def write(lines, text):
+        detail(lines, text)
+        print(lines._line(), file=sys.stderr)
+
+    # A line at each evaluation, and not by the clock.
+    detail = Lines.detail
+    monkeypatch.setattr(Lines, "detail", write)
     cli.main(job)
     lines = capsys.readouterr().err.splitlines()
     shown = [line for line in lines if "validation loss" in line]
     pattern = (
         r"\d\d:\d\d:\d\d prune \d+%, epoch [\d.]+ of 3, (training loss \S+, )?validation loss \S+, top-1 \S+"
     )
-    assert shown and all(re.match(pattern, line) for line in shown), lines
+    assert len(shown) >= 3 and all(re.match(pattern, line) for line in shown), lines
     assert not any("\r" in line or "\x1b" in line for line in lines)
+
+
+def test_lines_come_by_the_clock(monkeypatch):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.01)
+    log = io.StringIO()
+    lines = Lines(Console(file=log))
+    lines.stage("prune", 0.25)
+    deadline = time.monotonic() + 30
+    while "prune 25%" not in log.getvalue() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    lines.close()
+    assert "prune 25%" in log.getvalue()
 
 
 def test_a_short_job_writes_no_line_and_the_work_is_not_slowed(job, capsys):
