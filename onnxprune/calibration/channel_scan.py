@@ -13,7 +13,7 @@ from onnxprune.calibration.elimination import Elimination, Reader, eliminate
 from onnxprune.calibration.moments import check_finite, outer, still
 from onnxprune.calibration.refit import COLUMNS
 from onnxprune.calibration.segments import Segment, Tensors, compared
-from onnxprune.calibration.sensitivity import relative, squares_of
+from onnxprune.calibration.sensitivity import outputs_behind, relative, squares_of
 from onnxprune.calibration.walk import Visit, walk
 from onnxprune.data.batch import Batch
 from onnxprune.model.blocks import Blocks
@@ -176,9 +176,7 @@ def measure_channels(
     dense = None
     for visit in walk(model, None, data, first.keys()):
         if dense is None:
-            rest = Segment(model, visit.place, size, outputs)
-            dense = [batch | rest.run(batch) for batch in visit.pruned]
-            dense = [{value: batch[value] for value in outputs} for batch in dense]
+            dense = outputs_behind(model, visit, outputs)
         for number in first[visit.node]:
             curve = []
             for count, instead in changes[number].items():

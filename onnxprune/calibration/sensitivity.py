@@ -64,9 +64,7 @@ def measure(
     dense: list[dict[ir.Value, Any]] | None = None
     for visit in walk(model, None, data, by_node.keys()):
         if dense is None:
-            rest = Segment(model, visit.place, size, outputs)
-            dense = [batch | rest.run(batch) for batch in visit.pruned]
-            dense = [{value: batch[value] for value in outputs} for batch in dense]
+            dense = outputs_behind(model, visit, outputs)
         for weight in by_node[visit.node]:
             end = following[visit.place] if last_read[weight] < following[visit.place] else size
             alive = {value for value, index in last.items() if index >= end}
@@ -141,6 +139,13 @@ def _deviation(
             wrong += int(((given[scored].argmax(axis) != truth) & (truth >= 0)).sum())
             total += int((truth >= 0).sum())
     return Deviation(relative(moved, size, next(iter(dense[0]))), wrong / total if total else None)
+
+
+def outputs_behind(model: ir.Model, visit: Visit, outputs: Collection[ir.Value]) -> list[dict[ir.Value, Any]]:
+    """The outputs of the model as it is, by batch, computed from the node of a visit on."""
+    rest = Segment(model, visit.place, len(model.graph), outputs)
+    values = [batch | rest.run(batch) for batch in visit.pruned]
+    return [{value: batch[value] for value in outputs} for batch in values]
 
 
 def squares_of(expected: Mapping[ir.Value, Any], given: Mapping[ir.Value, Any]) -> tuple[float, float]:

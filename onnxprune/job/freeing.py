@@ -51,7 +51,7 @@ def free_batch(
                 f"{samples}. For training and calibration its batch axis was freed, with equal outputs for "
                 f"{len(some)} samples; the output fixes it again."
             )
-            return freed, _with(data, axes), (note,)
+            return freed, data.fitted_along(axes), (note,)
         freed.restore()
     if data.training is None:
         return None, data, (f"{samples}, so it was calibrated in runs of {size}.",)
@@ -124,17 +124,3 @@ def _equal(runs: tuple[Any, ...], together: tuple[Any, ...]) -> bool:
         return bool(np.mean(one != several) <= TOLERANCE)
     largest = float(np.abs(one).max(initial=0))
     return bool(np.allclose(one, several, rtol=0, atol=TOLERANCE * largest, equal_nan=True))
-
-
-def _with(data: JobData, axes: BatchAxes) -> JobData:
-    """The data that is used while the model is freed."""
-
-    def freed(each: Dataset | None) -> Dataset | None:
-        return None if each is None else replace(each, freed=axes)
-
-    return replace(
-        data,
-        training=freed(data.training),
-        validation=freed(data.validation),
-        calibration=freed(data.calibration),
-    )

@@ -13,7 +13,7 @@ from onnxprune.calibration.synthetic import NAME as SYNTHETIC
 from onnxprune.calibration.synthetic import synthetic_data
 from onnxprune.config.declare import AUTO
 from onnxprune.config.settings import PruneConfig
-from onnxprune.data.axes import sized
+from onnxprune.data.axes import BatchAxes, sized
 from onnxprune.data.axis_choice import declared_axes
 from onnxprune.data.dataset import Dataset, class_names
 from onnxprune.data.random import random_data
@@ -54,6 +54,19 @@ class JobData:
             return replace(data, axes=data.axes.of_size(specs))
 
         return replace(self, test=fixed(self.test), old=None if self.old is None else fixed(self.old))
+
+    def fitted_along(self, axes: BatchAxes) -> JobData:
+        """The same data, of which what is trained and calibrated on lies along these axes meanwhile."""
+
+        def freed(each: Dataset | None) -> Dataset | None:
+            return None if each is None else replace(each, freed=axes)
+
+        return replace(
+            self,
+            training=freed(self.training),
+            validation=freed(self.validation),
+            calibration=freed(self.calibration),
+        )
 
     def guessed(self, config: PruneConfig) -> dict[str, str]:
         """The setting of images where the shape of the input decided it, as the text that has the same effect."""

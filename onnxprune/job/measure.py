@@ -66,11 +66,11 @@ def make_plan(
         SelectorError: a selector matches nothing.
         NothingToPruneError: every weight is excluded.
     """
-    curves = sensitivity_curves(model, weights, data, config, progress)
     calibration = None
     scans_channels = config.pattern == "channel" and config.allocation == "sensitivity"
     if (is_calibrated(config) or scans_channels) and data.calibration is not None:
         calibration = Calibration.of(model, data.calibration, config, excluded_weights(weights, config))
+    curves = sensitivity_curves(model, weights, data, config, calibration, progress)
     costs: dict[str, int] = {}
     work = None
     if config.flops is not None:
@@ -93,6 +93,7 @@ def sensitivity_curves(
     weights: tuple[Weight, ...],
     data: JobData,
     config: PruneConfig,
+    calibration: Calibration | None,
     progress: Callable[[float], None],
 ) -> Curves | None:
     """How far pruning one weight at a time moves the outputs; None unless the allocation is by sensitivity."""
@@ -101,16 +102,16 @@ def sensitivity_curves(
     # With --flops or --bytes the rate is not known yet.
     rates = rates_to_scan(UNKNOWN_RATE if config.rate is None else config.rate)
     # How much a layer can lose depends on how it is pruned.
-    fits = find_criterion(config.criterion).solve is not None
-    if fits:
+    fitting = None if find_criterion(config.criterion).solve is None else calibration
+    if fitting is not None:
         rates = _rates_within(FITTING_WORK, weights, rates)
     samples = affordable(
         model, data.calibration, _samples_within(SENSITIVITY_WORK, model, weights, len(rates), data)
     )
     some = data.calibration.take(slice(0, samples)).read()
     measured: Measure = partial(measure, model, some)
-    if fits:
-        fitted = Calibration.of(model, data.calibration, config).pruned_alone(weights, rates)
+    if fitting is not None:
+        fitted = fitting.pruned_alone(weights, rates)
         measured = lambda some_weights, by_magnitude: measure(model, some, some_weights, fitted)  # noqa: E731
     curves: Curves = {}
     for found in scan(weights, measured, rates, {}, None):

@@ -50,7 +50,7 @@ def cut_padding(
             f"Padding was cut off for training and calibration where {names} {'are' if padding.others else 'is'} zero, "
             f"with equal outputs for {len(batch)} samples: {left:.0%} of the positions are left."
         )
-        return _with(data, padding), (note,)
+        return data.fitted_along(replace(given.run_axes, padding=padding)), (note,)
     return data, ()
 
 
@@ -102,12 +102,3 @@ def _equal(one: np.ndarray, other: np.ndarray) -> bool:
         return bool((same == other).all())
     largest = float(np.abs(one).max(initial=0))
     return bool(np.allclose(same, other, rtol=0, atol=TOLERANCE * largest, equal_nan=True))
-
-
-def _with(data: JobData, padding: Padding) -> JobData:
-    def cut(each: Dataset | None) -> Dataset | None:
-        return None if each is None else replace(each, freed=replace(each.run_axes, padding=padding))
-
-    return replace(
-        data, training=cut(data.training), validation=cut(data.validation), calibration=cut(data.calibration)
-    )

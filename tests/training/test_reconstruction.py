@@ -25,15 +25,14 @@ def halved() -> tuple:
     return dense, pruned, sizes
 
 
+def trained(dense, pruned, sizes, steps):
+    training, held = runs(dense, range(8)), runs(dense, range(8, 12))
+    return fit(ir.from_proto(pruned), sizes, training, held, Descent(steps, 16, 0.05, 0))
+
+
 def test_two_layers_together_come_nearer_to_the_dense_outputs_and_zeros_stay():
     dense, pruned, sizes = halved()
-    fitted = fit(
-        ir.from_proto(pruned),
-        sizes,
-        runs(dense, range(8)),
-        runs(dense, range(8, 12)),
-        Descent(150, 16, 0.05, 0),
-    )
+    fitted = trained(dense, pruned, sizes, 150)
     assert fitted.after < 0.5 * fitted.before
     for name, size in sizes.items():
         assert not fitted.arrays[name][size == 0].any()
@@ -51,13 +50,7 @@ def test_the_first_state_is_kept_where_none_is_better_on_validation_inputs():
 def test_constants_without_a_size_stay():
     dense, pruned, sizes = halved()
     del sizes["fc1.weight"]
-    fitted = fit(
-        ir.from_proto(pruned),
-        sizes,
-        runs(dense, range(8)),
-        runs(dense, range(8, 12)),
-        Descent(20, 16, 0.05, 0),
-    )
+    fitted = trained(dense, pruned, sizes, 20)
     assert fitted.after < fitted.before and "fc1.weight" not in fitted.arrays
 
 

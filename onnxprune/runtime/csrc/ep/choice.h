@@ -8,7 +8,7 @@
 
 namespace onnxprune {
 
-// Of one product: what goes in and out, and the weight's elements.
+// Of one product: the elements of its input, output and weight.
 struct Work {
   int64_t x_elements;
   int64_t y_elements;
