@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxprune.config.declare import setting
+from onnxprune.config.quantization import QDQ
 from onnxprune.errors import SettingError
 
 Settings = Mapping[str, Any]
@@ -36,7 +37,7 @@ class Preset:
 DENSE = {"format": "dense"}
 CHANNELS = {"pattern": "channel", "round_to": 8}
 # Other runtimes do not know the integer operators of onnxruntime.
-PAIRS = {"quantize_form": "qdq"}
+PAIRS = {"quantize_form": QDQ}
 # Other runtimes compute with zeros as with any other weight, so that whole channels go.
 PRESETS: Mapping[str, Preset] = {
     "onnxruntime-cpu": Preset("sparse nodes, for the sparse kernels", ({"format": "ops"},)),

@@ -9,8 +9,10 @@ from onnxprune.config.declare import AUTO, Names, setting
 
 NO_QUANTIZATION = "none"
 QUANTIZATIONS = (NO_QUANTIZATION, "int8")
-QOPERATOR, UINT8 = "qoperator", "uint8"
-QUANTIZATION_FORMS = (QOPERATOR, "qdq")
+# Operators of integers, or float operators between pairs of QuantizeLinear and DequantizeLinear.
+QOPERATOR, QDQ = "qoperator", "qdq"
+UINT8 = "uint8"
+QUANTIZATION_FORMS = (QOPERATOR, QDQ)
 ACTIVATIONS = (UINT8, "int8")
 QUANTIZATION_RANGES = (AUTO, "minmax", "percentile", "entropy")
 

@@ -9,13 +9,12 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from onnxprune.config.quantization import QDQ, QOPERATOR
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.staging import staging
 from onnxprune.quantization.equalization import JOINED
 from onnxprune.quantization.ranges import Ranges, prepared, quantizing
 
-# Operators of integers, or float operators between pairs of QuantizeLinear and DequantizeLinear.
-QOPERATOR, QDQ = "qoperator", "qdq"
 # Per-channel scales and zero points need it (QuantizeLinear-13).
 OPSET = 13
 # What the quantizer appends to the names of weights and of their scales.
