@@ -211,11 +211,17 @@ def _addends(units: Units, shared: set[ir.Value]) -> dict[ir.Value, str]:
     return {
         value: value.name or ""
         for value in stored
-        if (tensor := constant_tensor(value)) is not None
-        and tensor.dtype in FLOAT_TYPES
-        and value.uses()
-        and all((use.node.op_type, use.idx) in ADDENDS for use in value.uses())
+        if (tensor := constant_tensor(value)) is not None and tensor.dtype in FLOAT_TYPES and _is_added(value)
     }
+
+
+def _is_added(value: ir.Value) -> bool:
+    """Whether a value is added, perhaps in another shape, wherever it is read."""
+    return bool(value.uses()) and all(
+        (use.node.op_type, use.idx) in ADDENDS
+        or (use.node.op_type in PASSED_THROUGH and use.idx == 0 and _is_added(use.node.outputs[0]))
+        for use in value.uses()
+    )
 
 
 def _zero(model: ir.Model, positions: Group) -> dict[str, np.ndarray]:

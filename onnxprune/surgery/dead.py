@@ -76,7 +76,7 @@ class Liveness:
                 self.read[groups[reads]] = True
                 constants = self._constants(contraction)
                 foldable = ~np.ma.getmaskarray(constants)
-                if (
+                if not contraction.measures and (
                     contraction.refusal is not None
                     or self.units.facts.constant(contraction.weight.value) is None
                 ):
@@ -112,7 +112,7 @@ class Liveness:
 
 def _any_nonzero(facts: Facts, axis: Axis) -> np.ndarray:
     """Which positions of an axis have an element that is not zero, or not known; bool."""
-    array = facts.constant(axis.value)
+    array = facts.present(axis.value)
     if array is None:
         return facts.along(axis).filled(1) != 0
     return (np.moveaxis(array, axis.dim, 0).reshape(array.shape[axis.dim], -1) != 0).any(axis=1)

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.folding import folded_integers
 from onnxprune.model.shapes import Dim, branches, infer_shapes, with_branches
+from onnxprune.model.weights import find_weights
 from onnxprune.surgery.axes import Axis
 from onnxprune.surgery.connections import Connections
 from onnxprune.surgery.evaluate import evaluate_node
@@ -28,6 +29,7 @@ class Facts:
         self._stored: dict[ir.Value, np.ndarray | None] = {}
         # As bits: booleans would take a quarter of the memory of the weights.
         self._connections: dict[tuple[ir.Value, int, int], Connections] = {}
+        self._zeros: dict[ir.Value, np.ndarray] | None = None
 
     def nodes(self) -> Iterator[ir.Node]:
         """All nodes in order; those in the bodies of an If before the If itself."""
@@ -122,11 +124,21 @@ class Facts:
         """Which inputs each output of a constant weight reads; None where it is not constant."""
         key = (value, out_axis, in_axis)
         if key not in self._connections:
-            array = self.constant(value)
+            array = self.present(value)
             if array is None:
                 return None
             self._connections[key] = Connections.of(weight_matrix(array, out_axis, in_axis))
         return self._connections[key]
+
+    def present(self, value: ir.Value) -> np.ndarray | None:
+        """A constant, false where it is zero: integers of a weight at their zero point; None if it is computed."""
+        array = self.constant(value)
+        if array is None or array.dtype.kind not in "iu":
+            return array
+        if self._zeros is None:
+            weights = find_weights(self.model).all
+            self._zeros = {weight.value: weight.encoding.zero for weight in weights if weight.quantized}
+        return array != self._zeros.get(value, 0)
 
 
 def _nodes(graph: ir.Graph) -> Iterator[ir.Node]:

@@ -52,6 +52,7 @@ class Contraction:
 
     `weight_out` and `out`, coupled one to one unless they are the same, determine which terms a living output needs;
     where they are None, all are needed. `refusal`: why a constant term cannot be folded into a bias; None where it can.
+    `measures`: no term is computed, only a range is taken, which a constant may leave.
     """
 
     node: ir.Node
@@ -61,6 +62,7 @@ class Contraction:
     out: Axis | None
     scale: float = 1.0
     refusal: str | None = None
+    measures: bool = False
 
 
 @dataclass(frozen=True)

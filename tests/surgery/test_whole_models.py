@@ -9,7 +9,13 @@ import pytest
 from tests.surgery.channel_pruning import prune_channels
 from tests.surgery.whole_models import MODELS, MissingPackageError
 
-SMALL = ("MobileNet-like", "BERT-like", "LSTM", "SqueezeNet")
+SMALL = (
+    "MobileNet-like",
+    "BERT-like",
+    "LSTM",
+    "SqueezeNet",
+    "MobileNet-like, dynamic int8",
+)
 
 
 @pytest.mark.parametrize("name", MODELS)

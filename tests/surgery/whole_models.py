@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from onnx import numpy_helper
+from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from tests.surgery.oracle import model
 
@@ -61,6 +64,18 @@ def packaged(package: str, path: str, shapes: dict[str, tuple[int, ...]]) -> Who
     if spec is None or not spec.submodule_search_locations:
         raise MissingPackageError(f"the package {package} is not installed")
     return onnx.load(Path(spec.submodule_search_locations[0]) / path), shapes
+
+
+def dynamic(whole: Whole) -> Whole:
+    """A model as onnxruntime's dynamic quantization writes it, which takes constants in initializers alone."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    model = ir.from_proto(whole[0])
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    with tempfile.TemporaryDirectory() as made:
+        path = Path(made) / "quantized.onnx"
+        quantize_dynamic(ir.to_proto(model), path, weight_type=QuantType.QUInt8)
+        return onnx.load(path), whole[1]
 
 
 def mobilenet() -> Whole:
@@ -188,6 +203,9 @@ MODELS: dict[str, Callable[[], Whole]] = {
     "MobileNet-like": mobilenet,
     "BERT-like": bert,
     "LSTM": lstm,
+    "MobileNet-like, dynamic int8": lambda: dynamic(mobilenet()),
+    "OCR detector (rapidocr), dynamic int8": lambda: dynamic(MODELS["OCR detector (rapidocr)"]()),
+    "OCR recognizer (rapidocr), dynamic int8": lambda: dynamic(MODELS["OCR recognizer (rapidocr)"]()),
 }
 
 

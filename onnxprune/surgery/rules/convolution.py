@@ -37,20 +37,26 @@ PADDED = "its constant is not the same at the borders of a padded convolution"
 @passes_channels("FusedConv", domain=MICROSOFT)
 def conv(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     """Couple filters with output channels and biases, and input channels with those of the filters."""
-    data, weight = node.inputs[0], node.inputs[1]
     out = node.outputs[0]
-    if data is None or weight is None or not _static_channels(node, facts):
+    if not static_channels(node, facts):
         return
-    yield from couple_axes(data, out, (0,), facts)
     bias = _bias(node)
     if bias is not None:
         yield Coupling(Axis(bias, 0), Axis(out, 1))
     if len(node.inputs) > 3 and node.inputs[3] is not None:
         yield from freeze_unknown(node.inputs[3:4], out, facts)
         yield from couple_axes(node.inputs[3], out, (0, 1), facts)
-    if _groups(node) == 1:
+    yield from convolved(node, _refusal(node, facts), facts)
+
+
+def convolved(node: ir.Node, refusal: str | None, facts: Facts) -> Iterator[Claim]:
+    """Couple filters with output channels, and input channels with those of the filters."""
+    data, weight, out = node.inputs[0], node.inputs[1], node.outputs[0]
+    assert data is not None and weight is not None
+    yield from couple_axes(data, out, (0,), facts)
+    if groups_of(node) == 1:
         yield Contraction(
-            node, Axis(data, 1), Axis(weight, 1), Axis(weight, 0), Axis(out, 1), refusal=_refusal(node, facts)
+            node, Axis(data, 1), Axis(weight, 1), Axis(weight, 0), Axis(out, 1), refusal=refusal
         )
     else:
         yield from _grouped(node, data, weight, facts)
@@ -63,20 +69,20 @@ def conv_transpose(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     if data is None or weight is None or facts.length(Axis(data, 1)) != facts.length(Axis(weight, 0)):
         return
     per_group, filters = facts.length(Axis(weight, 1)), facts.length(Axis(out, 1))
-    if per_group is None or filters != per_group * _groups(node):
+    if per_group is None or filters != per_group * groups_of(node):
         return
     yield from couple_axes(data, out, (0,), facts)
     bias = _bias(node)
     if bias is not None:
         yield Coupling(Axis(bias, 0), Axis(out, 1))
-    if _groups(node) == 1:
+    if groups_of(node) == 1:
         refusal = f"its constant is not the same everywhere after ConvTranspose {node.name!r}"
         yield Contraction(
             node, Axis(data, 1), Axis(weight, 0), Axis(weight, 1), Axis(out, 1), refusal=refusal
         )
     else:
         yield Coupling(Axis(weight, 0), Axis(data, 1))
-        yield from _in_step(data, out, _groups(node), facts)
+        yield from _in_step(data, out, groups_of(node), facts)
         yield Stays(Axis(weight, 1), "the filters of a group can only be removed with the whole group")
 
 
@@ -84,7 +90,7 @@ def conv_transpose(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 def conv_transpose_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
     """A filter that reads only zeros is constant: its output is its bias."""
     data, weight = node.inputs[0], node.inputs[1]
-    if data is None or weight is None or _groups(node) > 1 or facts.length(Axis(data, 1)) is None:
+    if data is None or weight is None or groups_of(node) > 1 or facts.length(Axis(data, 1)) is None:
         return None
     total = contract_constants(Axis(data, 1), Axis(weight, 0), Axis(weight, 1), facts, zero_only=True)
     bias = facts.known(_bias(node))
@@ -94,7 +100,7 @@ def conv_transpose_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray |
 
 
 def _grouped(node: ir.Node, data: ir.Value, weight: ir.Value, facts: Facts) -> Iterator[Claim]:
-    out, groups = Axis(node.outputs[0], 1), _groups(node)
+    out, groups = Axis(node.outputs[0], 1), groups_of(node)
     whole = (Coupling(Axis(weight, 0), out), *_in_step(data, node.outputs[0], groups, facts))
     shared = Axis(weight, 1)
     channels, filters, per_group = (facts.length(axis) for axis in (Axis(data, 1), out, shared))
@@ -130,10 +136,15 @@ def _in_step(data: ir.Value, out: ir.Value, groups: int, facts: Facts) -> Iterat
 def conv_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
     """A filter that reads only constants is constant; with padding, only one that reads zeros."""
     data, weight = node.inputs[0], node.inputs[1]
-    if data is None or weight is None or not _static_channels(node, facts):
+    if data is None or weight is None or not static_channels(node, facts):
         return None
     total = contract_constants(
-        Axis(data, 1), Axis(weight, 1), Axis(weight, 0), facts, groups=_groups(node), zero_only=_padded(node)
+        Axis(data, 1),
+        Axis(weight, 1),
+        Axis(weight, 0),
+        facts,
+        groups=groups_of(node),
+        zero_only=_padded(node),
     )
     bias = facts.known(_bias(node))
     if total is None or (_bias(node) is not None and bias is None):
@@ -141,15 +152,15 @@ def conv_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
     return on_axis(total if bias is None else total + bias, 1, facts.rank(data))
 
 
-@rewrites("Conv", "ConvTranspose")
+@rewrites("Conv", "ConvInteger", "ConvTranspose")
 @rewrites("FusedConv", domain=MICROSOFT)
 def conv_groups(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
     """Update the number of groups."""
     data, weight = node.inputs[0], node.inputs[1]
     assert data is not None and weight is not None
     kept = kept_of(Axis(data, 1))
-    if _groups(node) > 1 and not kept.all() and kept_of(Axis(weight, 1)).all():
-        node.attributes["group"] = ir.AttrInt64("group", _groups(node) * int(kept.sum()) // len(kept))
+    if groups_of(node) > 1 and not kept.all() and kept_of(Axis(weight, 1)).all():
+        node.attributes["group"] = ir.AttrInt64("group", groups_of(node) * int(kept.sum()) // len(kept))
 
 
 @takes_bias("Conv")
@@ -159,7 +170,8 @@ def conv_bias(node: ir.Node, facts: Facts, axis: int, delta: np.ndarray, dtype: 
     add_to_operand(node, 2, delta, dtype)
 
 
-def _static_channels(node: ir.Node, facts: Facts) -> bool:
+def static_channels(node: ir.Node, facts: Facts) -> bool:
+    """Whether the channels of a convolution and of its filters are known, and fit each other."""
     data, weight = node.inputs[0], node.inputs[1]
     if data is None or weight is None:
         return False
@@ -167,14 +179,15 @@ def _static_channels(node: ir.Node, facts: Facts) -> bool:
     per_filter = facts.length(Axis(weight, 1))
     if channels is None or filters is None or per_filter is None:
         return False
-    return channels == per_filter * _groups(node) and filters == facts.length(Axis(node.outputs[0], 1))
+    return channels == per_filter * groups_of(node) and filters == facts.length(Axis(node.outputs[0], 1))
 
 
 def _bias(node: ir.Node) -> ir.Value | None:
     return node.inputs[2] if len(node.inputs) > 2 else None
 
 
-def _groups(node: ir.Node) -> int:
+def groups_of(node: ir.Node) -> int:
+    """The number of groups of a convolution."""
     return node.attributes.get_int("group", 1)
 
 

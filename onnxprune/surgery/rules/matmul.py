@@ -39,13 +39,18 @@ def gemm(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 @passes_channels("FusedMatMul", domain=MICROSOFT)
 def matmul(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     """Contract the shared axis of A and B; couple their other axes, batch axes included, with the output."""
+    yield from multiplied(node, facts)
+
+
+def multiplied(node: ir.Node, facts: Facts) -> Iterator[Claim]:
+    """What MatMul says of its first two operands, for a node that multiplies these."""
     product = _product(node, facts)
     if product is None:
         return
     yield from _claims(product, facts)
     rank = facts.rank(node.outputs[0])
-    yield from freeze_unknown(node.inputs, node.outputs[0], facts, skip=(rank - 2, rank - 1))
-    for value in node.inputs:
+    yield from freeze_unknown(node.inputs[:2], node.outputs[0], facts, skip=(rank - 2, rank - 1))
+    for value in node.inputs[:2]:
         yield from couple_broadcast(value, node.outputs[0], facts, skip=(rank - 2, rank - 1))
 
 
