@@ -7,6 +7,7 @@ inputs. Some of these are not trained on, and say which state is the best; it ma
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,8 @@ STEP_SIZE = 0.02
 # Forward and backward passes, in forward passes.
 PASSES = 3
 FEWEST_STEPS = 20
+# Of the time that a job has left for its training.
+TIME_SHARE = 0.25
 # Memory limit of what is trained towards.
 TARGET_BYTES = 2**30
 
@@ -56,10 +59,26 @@ EFFORTS: Mapping[str, Effort] = {"normal": Effort(100, 200, 6e12), "best": Effor
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What a training that follows leaves: `updates` in all, and its own `deadline`, by `time.monotonic()`."""
+
+    updates: float = math.inf
+    deadline: float | None = None
+
+    def seconds(self) -> float | None:
+        """The time there is from now on; None: as much as it takes."""
+        return None if self.deadline is None else TIME_SHARE * max(self.deadline - time.monotonic(), 0.0)
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
 class Reconstruction:
     """A pruned model, the constants of the dense one, calibration inputs, and the masks of the pruned constants.
 
-    `masks`: True = kept; what they remove stays as it is, as do the constants in `fixed`.
+    `masks`: True = kept; what they remove stays as it is, as do the constants in `fixed`. `limits`: beside those of the
+    effort.
     """
 
     model: ir.Model
@@ -68,6 +87,7 @@ class Reconstruction:
     masks: Mapping[ir.Value, np.ndarray]
     seed: int
     fixed: Collection[ir.Value] = ()
+    limits: Limits = NO_LIMITS
 
     def run(self, effort: str) -> Iterator[str]:
         """Train the weights of the model in place; yields notes for the summary."""
@@ -90,40 +110,49 @@ class Reconstruction:
                 f"size{'; --effort best spends more' if effort != 'best' else ''}."
             )
             return
-        share = min(1.0, most / (plan.alone + plan.together))
+        total = plan.alone + plan.together
+        share = min(1.0, min(most, self.limits.updates) / total)
         stages = [(chain, plan.alone), ([whole(chain)], plan.together)]
         if len(chain) == 1:
-            stages = [(chain, plan.alone + plan.together)]
+            stages = [(chain, total)]
+        seconds = self.limits.seconds()
         for parts, steps in stages:
-            yield from self._trained(parts, math.ceil(share * steps))
+            end = None if seconds is None else time.monotonic() + steps / total * seconds
+            yield from self._trained(parts, math.ceil(share * steps), end)
 
-    def _trained(self, parts: Sequence[Section], steps: int) -> Iterator[str]:
-        """Train each of the parts, one after the other; a part that torch cannot run stays as it is."""
+    def _trained(self, parts: Sequence[Section], steps: int, end: float | None) -> Iterator[str]:
+        """Train each of the parts, one after the other, until `end`; a part that torch cannot run stays as it is."""
         nodes = list(self.model.graph)
         starts = {nodes[section.start]: section for section in parts}
         losses: list[tuple[float, float]] = []
+        made, left = 0, len(parts)
         refused: list[OnnxPruneError] = []
         for visit in walk(self.model, self.dense, self.data, starts.keys() if steps else ()):
             section = starts[visit.node]
+            seconds = None if end is None else max(end - time.monotonic(), 0.0) / left
+            left -= 1
             try:
-                fitted = self._fit(visit, section, nodes[section.start : section.end], steps)
+                fitted = self._fit(visit, section, nodes[section.start : section.end], steps, seconds)
             except OnnxPruneError as error:
                 refused.append(error)
                 continue
             if fitted is not None:
                 losses.append((fitted.before, fitted.after))
+                made = max(made, fitted.steps)
         over = "the whole network" if len(parts) == 1 else _sections(len(losses))
         if losses:
             before, after = np.mean(losses, axis=0)
             yield (
-                f"Reconstruction over {over} ({steps:,} steps, no labels): squared error, relative to the variance of "
+                f"Reconstruction over {over} ({made:,} steps, no labels): squared error, relative to the variance of "
                 f"the dense values, {before:.4f} -> {after:.4f} on validation samples."
             )
         if refused:
-            left = "the whole network" if len(parts) == 1 else _sections(len(refused))
-            yield f"Not reconstructed over several layers: {left} ({refused[0]})."
+            which = "the whole network" if len(parts) == 1 else _sections(len(refused))
+            yield f"Not reconstructed over several layers: {which} ({refused[0]})."
 
-    def _fit(self, visit: Visit, section: Section, nodes: Sequence[ir.Node], steps: int) -> Fitted | None:
+    def _fit(
+        self, visit: Visit, section: Section, nodes: Sequence[ir.Node], steps: int, seconds: float | None
+    ) -> Fitted | None:
         """Train the constants that only these nodes of a section read; None if there is nothing to follow.
 
         Raises:
@@ -141,7 +170,7 @@ class Reconstruction:
             name: _sizes(value, weights.get(value)) * self.masks.get(value, np.True_)
             for name, value in constants.items()
         }
-        how = Descent(steps, BATCH, STEP_SIZE, self.seed)
+        how = Descent(steps, BATCH, STEP_SIZE, self.seed, seconds)
         fitted = fit(ir.from_proto(part.proto(visit.pruned[0])), sizes, *runs, how)
         for name, array in fitted.arrays.items():
             old = constant_tensor(constants[name])

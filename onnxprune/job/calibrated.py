@@ -21,7 +21,7 @@ from onnxprune.calibration.walk import Visit, affordable, walk
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
-from onnxprune.job.blockwise import Reconstruction
+from onnxprune.job.blockwise import NO_LIMITS, Limits, Reconstruction
 from onnxprune.model.blocks import Blocks
 from onnxprune.model.constants import constant_tensor, constants
 from onnxprune.model.weights import Weight
@@ -49,6 +49,8 @@ class Calibration:
     config: PruneConfig
     fixed: frozenset[ir.Value] = frozenset()
     """Constants that stay as they are: those of layers that --exclude names."""
+    limits: Limits = NO_LIMITS
+    """Of what is trained over several layers."""
     notes: list[str] = field(default_factory=list)
     """What was done beside the pass over the layers, in sentences."""
     dampings: Counter[float] = field(default_factory=Counter)
@@ -56,7 +58,12 @@ class Calibration:
 
     @classmethod
     def of(
-        cls, model: ir.Model, data: Dataset, config: PruneConfig, excluded: Collection[Weight] = ()
+        cls,
+        model: ir.Model,
+        data: Dataset,
+        config: PruneConfig,
+        excluded: Collection[Weight] = (),
+        limits: Limits = NO_LIMITS,
     ) -> Calibration:
         """For a model that is still dense, with samples spread evenly over the data.
 
@@ -68,7 +75,7 @@ class Calibration:
         samples = affordable(model, data, config.calibration_samples)
         operands = (value for weight in excluded for use in weight.uses for value in use.node.inputs)
         fixed = frozenset(value for value in operands if value is not None)
-        return cls(model, dense, data.spread(samples).read(), config, fixed)
+        return cls(model, dense, data.spread(samples).read(), config, fixed, limits)
 
     def prune(self, weights: Sequence[Weight], rates: Mapping[str, float]) -> dict[ir.Value, np.ndarray]:
         """Prune weights in place to the rates given by name; returns the masks by value, True = kept.
@@ -104,11 +111,12 @@ class Calibration:
         `masks`: of the constants, True = kept.
         """
         config = self.config
-        # A training that follows does the same with more data.
-        if config.reconstruct and config.effort != "fast" and config.data is None:
-            yield from Reconstruction(self.model, self.dense, self.data, masks, config.seed, self.fixed).run(
-                config.effort
-            )
+        # With several pruning steps, a training follows each of them.
+        once = config.data is None or config.schedule == "one-shot"
+        if config.reconstruct and config.effort != "fast" and once:
+            yield from Reconstruction(
+                self.model, self.dense, self.data, masks, config.seed, self.fixed, self.limits
+            ).run(config.effort)
 
     def pruned_alone(self, weights: Sequence[Weight], rates: Sequence[float]) -> PrunedArrays:
         """Each weight as it would be pruned in the dense model, by rate; to be called in the order of the graph.

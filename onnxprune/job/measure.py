@@ -11,7 +11,9 @@ import onnx_ir as ir
 
 from onnxprune.calibration.sensitivity import measure
 from onnxprune.calibration.walk import affordable
+from onnxprune.config.declare import settled
 from onnxprune.config.settings import PruneConfig
+from onnxprune.job.blockwise import BATCH, NO_LIMITS, Limits
 from onnxprune.job.calibrated import Calibration
 from onnxprune.job.channels import Work
 from onnxprune.job.inputs import JobData, sample_shapes
@@ -36,6 +38,8 @@ FEWEST_SAMPLES = 16
 SENSITIVITY_WORK = 3e12
 FITTING_WORK = 1e13
 FEWEST_RATES = 3
+# Of the samples that a training passes over, those that are passed over in reconstruction before it.
+TRAINING_SHARE = 0.25
 UNKNOWN_RATE = 0.98
 
 Curves = dict[str, list[tuple[float, float]]]
@@ -58,8 +62,11 @@ def make_plan(
     config: PruneConfig,
     dense: FileRecord,
     progress: Callable[[float], None] = lambda fraction: None,
+    deadline: float | None = None,
 ) -> Plan:
     """Measure what the settings ask for, and make the pruner; `dense`: the record of the input model.
+
+    `deadline`: of a training that follows, by `time.monotonic()`.
 
     Raises:
         SettingError: no rate reaches --flops or --bytes.
@@ -69,16 +76,16 @@ def make_plan(
     calibration = None
     scans_channels = config.pattern == "channel" and config.allocation == "sensitivity"
     if (is_calibrated(config) or scans_channels) and data.calibration is not None:
-        calibration = Calibration.of(model, data.calibration, config, excluded_weights(weights, config))
+        excluded = excluded_weights(weights, config)
+        limits = _limits(config, data, deadline)
+        calibration = Calibration.of(model, data.calibration, config, excluded, limits)
     curves = sensitivity_curves(model, weights, data, config, calibration, progress)
     costs: dict[str, int] = {}
     work = None
-    if config.flops is not None:
-        costs = weight_multiply_adds(weights, multiply_adds(model, sample_shapes(data.test)))
     if config.flops is not None and config.pattern == "channel":
-        sizes = {weight.name: weight.size for weight in weights}
-        work = Work(config.flops, dense.multiply_adds, costs, sizes)
+        work = channel_work(model, weights, data, config.flops, dense)
     elif config.flops is not None:
+        costs = weight_multiply_adds(weights, multiply_adds(model, sample_shapes(data.test)))
         budget = budget_of_multiply_adds(weights, config.flops, costs, dense.multiply_adds)
         config = within_budget(weights, config, budget, curves, costs)
     elif config.bytes is not None:
@@ -86,6 +93,22 @@ def make_plan(
     pruner = make_pruner(model, weights, config, calibration, curves, costs or None, work)
     uncalibrated = [] if calibration is None else calibration.uncalibrated(pruner.weights)
     return Plan(pruner, curves, tuple(weight.name for weight in uncalibrated))
+
+
+def channel_work(
+    model: ir.Model, weights: tuple[Weight, ...], data: JobData, share: float, dense: FileRecord
+) -> Work:
+    """The multiply-adds of a model, of which channels may leave a share."""
+    costs = weight_multiply_adds(weights, multiply_adds(model, sample_shapes(data.test)))
+    return Work(share, dense.multiply_adds, costs, {weight.name: weight.size for weight in weights})
+
+
+def _limits(config: PruneConfig, data: JobData, deadline: float | None) -> Limits:
+    """How much is reconstructed before a training: a part of that."""
+    if data.training is None:
+        return NO_LIMITS
+    updates = TRAINING_SHARE * settled(config.epochs) * len(data.training) / BATCH
+    return Limits(updates, deadline)
 
 
 def sensitivity_curves(

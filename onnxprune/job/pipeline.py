@@ -101,10 +101,10 @@ def run(
             config, choices = settle(model, origin, fitting, config, dense, partial(progress, "try settings"))
         with watch("measure"):
             advance = partial(progress, "measure")
-            plan = make_plan(model, weights.prunable, fitting, config, dense, advance)
+            end = floats_deadline(deadline, config)
+            plan = make_plan(model, weights.prunable, fitting, config, dense, advance, end)
         with watch("prune"):
             advance = partial(progress, "prune")
-            end = floats_deadline(deadline, config)
             tuned = prune_and_fine_tune(model, plan.pruner, fitting, config, advance, context.start, end)
             fold_norms(model)
             not_removed = tuple(plan.pruner.notes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ Arrays = Sequence[np.ndarray]
 # The evaluations on validation inputs, of which the best state is kept.
 EVALUATIONS = 10
 WARMUP = 0.1
+# Positions are fractions.
+EXACT = 1e-9
 
 
 @dataclass(frozen=True)
@@ -36,21 +39,31 @@ class Runs:
 
 @dataclass(frozen=True)
 class Descent:
-    """How the weights are trained: `steps` of Adam on `batch` samples, each `rate` times the size of an element."""
+    """How the weights are trained: `steps` of Adam on `batch` samples, each `rate` times the size of an element.
+
+    `seconds`: the time for all of them; with less than they need, there are fewer.
+    """
 
     steps: int
     batch: int
     rate: float
     seed: int
+    seconds: float | None = None
+
+    def position(self, step: int, since: float) -> float:
+        """How much of it is over after a step, in (0, 1]; `since`: seconds from the start."""
+        passed = 0.0 if self.seconds is None else since / max(self.seconds, 1e-9)
+        return min(max(step / self.steps, passed), 1.0)
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """The constants that were trained, by name, and the loss on validation runs before and after."""
+    """The constants that were trained, by name, the loss on validation runs before and after, and the steps made."""
 
     arrays: dict[str, np.ndarray]
     before: float
     after: float
+    steps: int = 0
 
 
 def fit(part: ir.Model, sizes: Mapping[str, np.ndarray], training: Runs, held: Runs, how: Descent) -> Fitted:
@@ -83,22 +96,25 @@ def fit(part: ir.Model, sizes: Mapping[str, np.ndarray], training: Runs, held: R
         return Fitted({}, before, before)
     together = max(1, round(how.batch / training.samples))
     order = _shuffled(len(train), np.random.default_rng(how.seed))
-    for step in range(1, how.steps + 1):
+    begun, step, position = time.monotonic(), 0, 0.0
+    while position < 1 and how.steps:
+        step += 1
         for _ in range(together):
             inputs, targets = train[next(order)]
             loss = _loss(run(module, inputs), targets, scales)
             if not loss.requires_grad:
                 return Fitted({}, before, before)
             (loss / together).backward()
-        adam.step(how.rate * _pace(step / how.steps))
-        due = step % max(1, how.steps // EVALUATIONS) == 0
+        last, position = position, how.position(step, time.monotonic() - begun)
+        adam.step(how.rate * _pace(position))
+        due = int(position * EVALUATIONS + EXACT) > int(last * EVALUATIONS + EXACT)
         loss_now = _mean_loss(module, valid, scales) if due else math.inf
         # Not "not >=": NaN is worse.
         if loss_now < best:
             best = loss_now
             state = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     arrays = {name: tensor.contiguous().numpy() for name, tensor in state.items()} if best < before else {}
-    return Fitted(arrays, before, best)
+    return Fitted(arrays, before, best, step)
 
 
 class Adam:
