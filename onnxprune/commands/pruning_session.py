@@ -11,6 +11,7 @@ from onnxprune.errors import SettingError
 from onnxprune.job.defaults import by_rule
 from onnxprune.job.pruner import make_pruner, usable_weights
 from onnxprune.job.requirements import check_requirements
+from onnxprune.job.rounding import rounded
 from onnxprune.model.io import ModelLike
 from onnxprune.pruning.criteria import find_criterion
 from onnxprune.pruning.schedule import make_schedule
@@ -75,6 +76,7 @@ def pruning_session(model: ModelLike, updates: int, **settings: Any) -> PruningS
     trust(config.allow_links, config.custom_ops)
     opened = open_model(model)
     weights = usable_weights(opened.model, opened.origin.name, config).prunable
+    config, _ = rounded(opened.model, weights, config)
     pruner = make_pruner(opened.model, weights, config)
     schedule = make_schedule(config, updates, pruner.families)
     session = PruningSession(opened.model, pruner, schedule, config)

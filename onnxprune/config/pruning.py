@@ -80,9 +80,10 @@ class PruningSettings:
         "probability for less important ones (probability).",
         choices=SELECTIONS,
     )
-    round_to: int = setting(
-        1,
-        "With --pattern channel: keep a multiple of N channels in every pruned layer.",
+    round_to: int | None = setting(
+        None,
+        "With --pattern channel: keep a multiple of N channels in every pruned layer; 1 allows any number.  "
+        "[default: 8 for models with convolutions, 4 or 1 where that would miss the rate; else 1]",
         metavar="N",
         within=AT_LEAST_1,
     )

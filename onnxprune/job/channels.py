@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -101,18 +102,12 @@ class ChannelPruning:
         norms = group_importance(self._groups.positions, scores, criterion.channel_norm)
         findings = self._study(norms, greedy=criterion.solve is not None)
         choose = partial(
-            choose_channels,
-            self._groups.positions,
+            self._choose,
+            step,
             weights,
-            step.rate(config.rate or 0.0),
             allocation=config.allocation,
-            round_to=config.round_to,
-            min_channels=config.min_channels,
-            max_rate=config.max_channel_rate,
-            own_rates={at: step.rate(rate) for at, rate in self._own_rates.items()},
-            exclude=self._excluded,
+            round_to=config.round_to or 1,
             importance=norms if findings is None else findings.importance,
-            budget=None if self._work is None else self._work.budget(step, self._excluded),
         )
         if findings is None or config.allocation != "sensitivity":
             self._last = choose()
@@ -126,6 +121,48 @@ class ChannelPruning:
             together = tuple(self._calibration.fit_together(by_value))
         self._told = (*_told(config, findings, fitted), *together)
         return by_value
+
+    def reaches(self, round_to: int) -> bool:
+        """Whether layers that keep multiples of `round_to` come as near to what is asked for as any number does."""
+        (over, under), (least_over, least_under) = self._missed(round_to), self._missed(1)
+        # A budget holds; a rate may be missed on both sides.
+        more = SHORTFALL if self._work is None else ROUNDING
+        return over <= least_over + more and under <= least_under + SHORTFALL
+
+    def _missed(self, round_to: int) -> tuple[float, float]:
+        """The shares of the weights, or of the multiply-adds, that are left too much, and that go too much."""
+        alike = np.ones(len(self._groups.positions))
+        found = self._choose(
+            ONE_SHOT, self._groups.weights, allocation="uniform", round_to=round_to, importance=alike
+        )
+        if self._work is None:
+            more = (self._config.rate or 0.0) - found.rate
+        else:
+            more = (found.kept + found.least - self._most) / self._work.total
+        return max(more, 0.0), max(-more, 0.0)
+
+    def _choose(
+        self, step: PruningStep, weights: Mapping[str, np.ndarray], *, round_to: int, **how: Any
+    ) -> Choice:
+        config = self._config
+        return choose_channels(
+            self._groups.positions,
+            weights,
+            step.rate(config.rate or 0.0),
+            round_to=round_to,
+            min_channels=config.min_channels,
+            max_rate=config.max_channel_rate,
+            own_rates={at: step.rate(rate) for at, rate in self._own_rates.items()},
+            exclude=self._excluded,
+            budget=None if self._work is None else self._work.budget(step, self._excluded),
+            **how,
+        )
+
+    @property
+    def _most(self) -> float:
+        """What the weights that can be pruned may cost."""
+        assert self._work is not None
+        return self._work.budget(ONE_SHOT, self._excluded).most
 
     def _best(self, choices: Sequence[Choice]) -> Choice:
         """The choice that moves the outputs least, of those that differ."""
@@ -185,8 +222,7 @@ class ChannelPruning:
     def _on_budget(self, choice: Choice) -> Iterator[str]:
         work = self._work
         assert work is not None
-        most = work.budget(ONE_SHOT, self._excluded).most
-        left = choice.kept + choice.least
+        most, left = self._most, choice.kept + choice.least
         if left > most + ROUNDING * work.total:
             share = work.share + (left - most) / work.total
             yield (
@@ -204,7 +240,7 @@ class ChannelPruning:
                 f"a higher --max-channel-rate ({layers} lost {config.max_channel_rate:.1%} of the channels, the most "
                 "that it allows)"
             )
-        if config.round_to > 1:
+        if (config.round_to or 1) > 1:
             fixes.append("a smaller --round-to")
         if config.min_channels > 1:
             fixes.append("a smaller --min-channels")

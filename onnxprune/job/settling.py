@@ -17,10 +17,12 @@ from onnxprune.job.defaults import RULES, Facts, by_rule, chosen, is_open
 from onnxprune.job.freeing import free_batch
 from onnxprune.job.inputs import JobData, read_job_data, sample_shapes
 from onnxprune.job.invariances import safe_augmentation
+from onnxprune.job.measure import channel_work
 from onnxprune.job.norms import restore
 from onnxprune.job.pruner import usable_weights
 from onnxprune.job.records import Records
 from onnxprune.job.rehearsal import rehearsed
+from onnxprune.job.rounding import rounded
 from onnxprune.model.io import ModelLike, Source
 from onnxprune.reports.record import FileRecord
 from onnxprune.sparse.opening import open_model
@@ -28,7 +30,7 @@ from onnxprune.sparse.opening import open_model
 # The part of --time that rehearsals may take.
 REHEARSING = 0.1
 # The settings that a job can choose.
-CHOSEN = (*RULES, "augment", "allocation", "learning_rate")
+CHOSEN = (*RULES, "augment", "allocation", "learning_rate", "round_to")
 
 
 def settle(
@@ -47,18 +49,35 @@ def settle(
         SettingError: norms are asked for, and there is no place for them.
     """
     notes = restore(model, data, config)
+    given = config
+    if data.training is not None:
+        config = replace(config, **_resumed(config))
+    config, rounding = _rounded(model, origin, data, config, dense)
+    notes = (*notes, *([rounding] if rounding else []))
     if data.training is None:
         return by_rule(config, None), notes
-    given = config
     deadline = None if config.seconds is None else time.monotonic() + REHEARSING * config.seconds
     config = replace(config, time=None)
-    config = replace(config, **_resumed(config))
     if is_open(config, "augment"):
         config = replace(config, augment=_augmentation(origin, data))
     config = by_rule(config, Facts.of(model, data, max(dense.multiply_adds, dense.parameters)))
     config = rehearsed(model, origin.name, data, config, dense, progress, deadline)
     flags = chosen(given, as_settled(given, config))
     return config, (*notes, *([f"Chosen for this job: {flags}."] if flags else []))
+
+
+def _rounded(
+    model: ir.Model, origin: Source, data: JobData, config: PruneConfig, dense: FileRecord
+) -> tuple[PruneConfig, str]:
+    if config.pattern != "channel":
+        return config, ""
+    weights, share = usable_weights(model, origin.name, config).prunable, config.flops
+    return rounded(
+        model,
+        weights,
+        config,
+        lambda: None if share is None else channel_work(model, weights, data, share, dense),
+    )
 
 
 def settled_beforehand(source: ModelLike, config: PruneConfig) -> PruneConfig:

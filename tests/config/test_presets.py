@@ -28,7 +28,7 @@ def test_every_preset_is_a_job_that_can_be_done(target, tmp_path):
 
 def test_what_is_given_stays_and_the_rest_is_chosen():
     config = job_settings(rate=0.5, target="openvino", pattern="unstructured")
-    assert (config.format, config.pattern, config.round_to) == ("dense", "unstructured", 1)
+    assert (config.format, config.pattern, config.round_to) == ("dense", "unstructured", None)
     assert preset_note(config) == (
         "For openvino: --format dense; not --pattern channel --round-to 8, because of the other settings."
     )
