@@ -214,10 +214,12 @@ def _fitted(layer: Layer, weights: Sequence[np.ndarray]) -> dict[ir.Value, ir.Te
     changed: dict[ir.Value, ir.TensorProtocol] = {}
     for weight, fitted, mean in zip(layer.readers, weights, layer.means, strict=True):
         blocks, bias = Blocks.of(weight), bias_of(weight)
+        dense = blocks.split(weight.array())[0]
+        fitted = np.where(dense != 0, fitted, 0)
         changed[weight.value] = like(weight.tensor, blocks.join(fitted[None]))
         tensor = constant_tensor(bias)
         if bias is not None and tensor is not None:
-            shift = (blocks.split(weight.array())[0] - fitted) @ mean
+            shift = (dense - fitted) @ mean
             changed[bias] = like(tensor, tensor.numpy() + shift.reshape(tensor.shape.numpy()))
     return changed
 

@@ -20,6 +20,7 @@ from onnxprune.calibration.walk import Visit
 from onnxprune.model.blocks import Blocks
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.weights import Weight
+from onnxprune.pruning.layerwise import Problem, reconstruct
 
 # Most columns (a Conv has one for each output position) of all batches; more are drawn at random.
 COLUMNS = 16_384
@@ -86,18 +87,31 @@ def fitted(
     damping: float,
     floor: np.ndarray | float = 0.0,
 ) -> np.ndarray:
-    """V (groups, outputs, inputs), 0 at the inputs that are not kept, near `dense` where nothing determines it.
+    """V (groups, outputs, inputs), 0 where it is not kept, near `dense` where nothing determines it.
 
-    `kept`: bool (groups, inputs). `floor` (groups,): what is added to the damping.
+    `kept`: bool, of the same shape. `floor` (groups,): what is added to the damping.
     """
-    both = kept[:, :, None] & kept[:, None, :]
+    inputs = np.asarray(kept.any(1))
+    both = inputs[:, :, None] & inputs[:, None, :]
     matrix = np.where(both, second, 0)
     diagonal = np.einsum("gii->gi", matrix)
-    size = damping * diagonal.sum(1) / np.maximum(kept.sum(1), 1) + floor + np.finfo(np.float32).tiny
+    size = damping * diagonal.sum(1) / np.maximum(inputs.sum(1), 1) + floor + np.finfo(np.float32).tiny
     # An input that is not kept has a row of its own, and a 0 on the right.
-    diagonal += np.where(kept, size[:, None], 1)
-    right = np.where(kept[:, None, :], aimed + size[:, None, None] * dense, 0)
-    return np.linalg.solve(matrix, right.transpose(0, 2, 1)).transpose(0, 2, 1)
+    diagonal += np.where(inputs, size[:, None], 1)
+    right = np.where(inputs[:, None, :], aimed + size[:, None, None] * dense, 0)
+    values = np.linalg.solve(matrix, right.transpose(0, 2, 1)).transpose(0, 2, 1)
+    outputs = np.asarray(kept.any(2))
+    if np.array_equal(kept, outputs[:, :, None] & inputs[:, None, :]):
+        return np.where(kept, values, 0)
+    return _on_rows(values, matrix, kept)
+
+
+def _on_rows(values: np.ndarray, matrix: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """The fit of each output to its own inputs: as near as possible to `values`, which are the fit to all of them."""
+    scale = np.sqrt(np.einsum("gii->gi", matrix))[:, None, :]
+    parts = (matrix / scale / scale.transpose(0, 2, 1), values * scale, values * scale, scale)
+    problem = Problem(*(part.astype(np.float32) for part in parts))
+    return reconstruct(problem, kept, values)
 
 
 @dataclass(frozen=True)
@@ -118,7 +132,8 @@ def refit(
     centered: bool,
     residual: ir.Value | None = None,
 ) -> Refit:
-    """Fit a layer to its dense outputs; `dense`: its dense weights, `kept` its inputs, (groups, inputs).
+    """Fit a layer to its dense outputs; `dense`: its dense weights, `kept`: which may differ from 0, bool; both of
+    (groups, outputs, inputs).
 
     `residual`: the value that the outputs are added to, whose error they make up for if it is known by then.
     `centered`: whether a bias takes up the mean. The damping is that which does best on batches that were not fitted.

@@ -201,22 +201,23 @@ def _refit(
     calibration: Calibration,
     residual: ir.Value | None,
 ) -> bool:
-    """Fit one layer; returns whether there was anything to make up for."""
+    """Fit one layer; returns whether there was anything to make up for. What was zero in the dense model stays so."""
     blocks, bias = Blocks.of(weight), bias_of(weight)
-    if mask is None and all(np.array_equal(*pair) for pair in visit.pairs(blocks.data)):
+    dense = blocks.split(calibration.dense[weight.value].numpy()).astype(np.float64)
+    present = dense != 0
+    kept = present if mask is None else present & blocks.split(mask)
+    if np.array_equal(kept, present) and all(np.array_equal(*pair) for pair in visit.pairs(blocks.data)):
         return False
-    dense = calibration.dense[weight.value]
-    kept = np.ones(blocks.shape, bool) if mask is None else blocks.split(mask)
     found = refit(
         weight,
-        blocks.split(dense.numpy()).astype(np.float64),
-        np.asarray(kept.any(1)),
+        dense,
+        kept,
         visit,
         calibration.config.seed,
         centered=bias is not None or norm_behind(weight) is not None,
         residual=residual,
     )
-    weight.assign(blocks.join(np.where(kept, found.weights, 0)))
+    weight.assign(blocks.join(found.weights))
     if bias is not None:
         before = calibration.dense[bias]
         rows = np.where(kept.any(2), found.shift, 0).reshape(before.shape.numpy())

@@ -59,7 +59,7 @@ def test_the_fit_is_that_of_least_squares_and_near_the_dense_weights_where_input
     sums = Sums.empty((1, 4, 5))
     sums.add(x[..., :120], aims[..., :120])
     sums.add(x[..., 120:], aims[..., 120:])
-    kept = np.array([[True, False, True, True, True]])
+    kept = np.broadcast_to([True, False, True, True, True], dense.shape)
     values = fitted(dense, *sums.moments(centered=True), kept, 1e-9)
     read = [0, 2, 4]
     centered = x[0, read] - x[0, read].mean(1, keepdims=True)
@@ -67,6 +67,23 @@ def test_the_fit_is_that_of_least_squares_and_near_the_dense_weights_where_input
     np.testing.assert_allclose(values[0][:, read], expected, rtol=1e-5, atol=1e-7)
     assert not values[0, :, 1].any()
     np.testing.assert_allclose(values[0, :, 3], dense[0, :, 3], rtol=1e-5)
+
+
+def test_each_output_is_fitted_to_its_own_inputs_where_zeros_stay() -> None:
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((1, 6, 300))
+    x[:, 1] += 0.8 * x[:, 0]
+    kept = rng.random((1, 4, 6)) < 0.6
+    kept[0, 3] = False
+    aims = rng.standard_normal((1, 4, 6)) @ x
+    sums = Sums.empty((1, 4, 6))
+    sums.add(x, aims)
+    values = fitted(np.zeros((1, 4, 6)), *sums.moments(centered=False), kept, 1e-9)
+    expected = np.zeros((4, 6))
+    for output, own in enumerate(kept[0]):
+        expected[output, own] = np.linalg.lstsq(x[0, own].T, aims[0, output], rcond=None)[0]
+    np.testing.assert_allclose(values[0], expected, atol=1e-3)
+    assert not values[~kept].any()
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-19, 1.0])

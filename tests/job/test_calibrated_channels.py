@@ -7,7 +7,7 @@ from onnx import helper
 
 import onnxprune
 from onnxprune.errors import SettingError
-from tests.builders import floats, model_of, normal
+from tests.builders import floats, initializer, model_of, normal
 
 
 def redundant(seed: int = 0) -> onnx.ModelProto:
@@ -194,3 +194,41 @@ def test_norms_that_are_put_back_for_the_training_leave_what_was_fitted_as_it_is
         assert report.fine_tuning[0]["epoch"] == 0
         losses[norms] = report.fine_tuning[0]["loss"]
     assert losses["always"] == pytest.approx(losses["never"], rel=0.1)
+
+
+def sparse() -> onnx.ModelProto:
+    """The network with a third of the weights of two layers at zero."""
+    model = redundant()
+    for name in ("w1", "w2"):
+        array = initializer(model, name).copy()
+        array[np.random.default_rng(3).random(array.shape) < 1 / 3] = 0
+        index = [tensor.name for tensor in model.graph.initializer].index(name)
+        model.graph.initializer[index].CopyFrom(onnx.numpy_helper.from_array(array, name))
+    return model
+
+
+def zeros_of(model: onnx.ModelProto, name: str) -> float:
+    return float(np.mean(initializer(model, name) == 0))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"calibration_data": CALIBRATION},
+        {"calibration_data": CALIBRATION, "effort": "fast"},
+        {"data": CALIBRATION, "epochs": 2},
+        {"data": CALIBRATION, "epochs": 2, "criterion": "magnitude", "schedule": "gradual"},
+    ],
+)
+def test_zeros_of_the_input_model_stay(settings):
+    pruned = onnxprune.prune(sparse(), rate=0.3, pattern="channel", format="dense", **settings).model
+    # What leaves has as many zeros as what stays, more or less.
+    assert initializer(pruned, "w1").size < initializer(redundant(), "w1").size
+    assert zeros_of(pruned, "w1") > 0.25 and zeros_of(pruned, "w2") > 0.25
+
+
+def test_layers_with_zeros_are_fitted_under_them():
+    settings = {"rate": 0.3, "pattern": "channel", "eval_data": TEST}
+    by_norm = onnxprune.prune(sparse(), **settings)
+    fitted = onnxprune.prune(sparse(), calibration_data=CALIBRATION, **settings)
+    assert deviation(fitted) < 0.5 * deviation(by_norm)
