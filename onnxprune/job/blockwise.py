@@ -100,8 +100,8 @@ class Reconstruction:
             )
             return
         chain = sections(self.model, self.masks, MOST_WEIGHTS)
-        plan = EFFORTS.get(effort)
-        if plan is None or not chain:
+        plan, seconds = EFFORTS.get(effort), self.limits.seconds()
+        if plan is None or not chain or self.limits.updates < FEWEST_STEPS or seconds == 0:
             return
         most = int(plan.work / (PASSES * BATCH * self._work()))
         if most < FEWEST_STEPS:
@@ -115,7 +115,6 @@ class Reconstruction:
         stages = [(chain, plan.alone), ([whole(chain)], plan.together)]
         if len(chain) == 1:
             stages = [(chain, total)]
-        seconds = self.limits.seconds()
         for parts, steps in stages:
             end = None if seconds is None else time.monotonic() + steps / total * seconds
             yield from self._trained(parts, math.ceil(share * steps), end)

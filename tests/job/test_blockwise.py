@@ -30,7 +30,7 @@ def prune(**settings):
         "calibration_data": {"x": normal(512, 1, 8, 8)},
         "eval_data": {"x": normal(64, 1, 8, 8, seed=1)},
     }
-    result = onnxprune.prune(cnn(), **data, **(SETTINGS | settings))
+    result = onnxprune.prune(cnn(), **(SETTINGS | data | settings))
     return result, result.report.evaluation["outputs"][0]["cosine"]
 
 
@@ -89,6 +89,33 @@ def test_the_zeros_of_removed_channels_stay_in_the_training(efforts, monkeypatch
 def test_without_reconstruction_nothing_is_trained(efforts):
     result, _ = prune(reconstruct=False)
     assert not any("Reconstruction over" in note for note in result.report.notes)
+
+
+def trained(**settings):
+    data = {"x": normal(640, 1, 8, 8)}
+    notes = prune(**{"calibration_data": None, "data": data, "epochs": 8} | settings)[0].report.notes
+    return [note for note in notes if "Reconstruction over" in note]
+
+
+@pytest.mark.parametrize("settings", [{}, {"pattern": "channel", "rate": 0.5, "remove_dead": True}])
+def test_what_is_pruned_in_one_step_is_reconstructed_before_it_is_trained(efforts, settings):
+    # A quarter of 8 passes over the 576 samples that are trained on, in batches of 32, is 36 steps.
+    [note] = trained(schedule="one-shot", **settings)
+    assert "(36 steps" in note
+
+
+def test_between_several_pruning_steps_the_training_does_it(efforts):
+    assert not trained(schedule="iterative", steps=2)
+
+
+def test_a_short_training_leaves_no_time_for_it(efforts):
+    assert not trained(schedule="one-shot", epochs=1)
+
+
+def test_the_time_of_a_job_bounds_it(monkeypatch):
+    monkeypatch.setattr(blockwise.time, "monotonic", lambda: 100.0)
+    assert blockwise.Limits(deadline=180.0).seconds() == 20.0
+    assert blockwise.Limits(deadline=90.0).seconds() == 0.0 and blockwise.NO_LIMITS.seconds() is None
 
 
 def test_without_torch_layers_are_reconstructed_one_by_one(efforts, monkeypatch):

@@ -47,6 +47,19 @@ def test_the_first_state_is_kept_where_none_is_better_on_validation_inputs():
     assert not fitted.arrays and fitted.before == fitted.after < 1e-9
 
 
+def test_what_has_no_time_left_makes_one_step():
+    dense, pruned, sizes = halved()
+    how = Descent(100, 16, 0.05, 0, seconds=0.0)
+    fitted = fit(ir.from_proto(pruned), sizes, runs(dense, range(8)), runs(dense, range(8, 12)), how)
+    assert fitted.steps == 1 and trained(dense, pruned, sizes, 30).steps == 30
+
+
+def test_steps_and_seconds_both_end_it():
+    assert [Descent(10, 16, 0.05, 0).position(step, 1e9) for step in (1, 5, 10)] == [0.1, 0.5, 1.0]
+    timed = Descent(10, 16, 0.05, 0, seconds=40.0)
+    assert [timed.position(2, since) for since in (1.0, 10.0, 39.0, 60.0)] == [0.2, 0.25, 0.975, 1.0]
+
+
 def test_constants_without_a_size_stay():
     dense, pruned, sizes = halved()
     del sizes["fc1.weight"]
