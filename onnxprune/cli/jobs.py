@@ -27,7 +27,7 @@ Examples:
   onnxprune in.onnx out.onnx --rate 0.9
   onnxprune in.onnx out.onnx --rate 0.9 --data train.npz --eval-data test.npz
   onnxprune in.onnx out.onnx --rate 0.9 --exclude conv1 --layer-rate 'fc*=0.95'
-  onnxprune in.onnx out.onnx --rate 0.5 --pattern channel --round-to 8
+  onnxprune in.onnx out.onnx --rate 0.5 --pattern channel
   onnxprune in.onnx out.onnx --max-drop 0.5% --data train.npz --eval-data test.npz
 """
 

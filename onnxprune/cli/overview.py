@@ -15,7 +15,7 @@ EXAMPLES = """\
   onnxprune in.onnx out.onnx --rate 0.9 --data train.npz --eval-data test.npz
   onnxprune in.onnx out.onnx --max-drop 0.5% --data train.npz --eval-data test.npz
   onnxprune in.onnx out.onnx --rate 0.8 --calibration-data inputs.npz
-  onnxprune in.onnx out.onnx --rate 0.5 --pattern channel --round-to 8"""
+  onnxprune in.onnx out.onnx --rate 0.5 --pattern channel"""
 
 
 def overview(commands: Mapping[str, click.Command]) -> str:
