@@ -134,6 +134,9 @@ class _Flat:
             elif self.input_shapes is None and value not in edges and value.type is not None:
                 info = ir.to_proto(value)
                 info.name = name
+                for dim in info.type.tensor_type.shape.dim:
+                    if dim.dim_param.startswith(GENERATED_PREFIX):
+                        dim.Clear()
                 graph.value_info.append(info)
         self._add_nodes(outer, graph, joined)
         opsets = [onnx.helper.make_opsetid(d, version) for d, version in outer.opset_imports.items()]

@@ -15,6 +15,7 @@ SMALL = (
     "LSTM",
     "SqueezeNet",
     "MobileNet-like, dynamic int8",
+    "BERT-like, dynamic int8",
 )
 
 

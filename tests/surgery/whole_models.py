@@ -204,6 +204,7 @@ MODELS: dict[str, Callable[[], Whole]] = {
     "BERT-like": bert,
     "LSTM": lstm,
     "MobileNet-like, dynamic int8": lambda: dynamic(mobilenet()),
+    "BERT-like, dynamic int8": lambda: dynamic(bert()),
     "OCR detector (rapidocr), dynamic int8": lambda: dynamic(MODELS["OCR detector (rapidocr)"]()),
     "OCR recognizer (rapidocr), dynamic int8": lambda: dynamic(MODELS["OCR recognizer (rapidocr)"]()),
 }

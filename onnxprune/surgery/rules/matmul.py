@@ -69,9 +69,15 @@ def gemm_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
 
 @passes_constants("MatMul")
 def matmul_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
-    """Units whose weights read only constants."""
+    """Units whose weights read only constants; and zeros where a column of the second operand is zero."""
     product = _product(node, facts)
-    return None if product is None else _constant_units(product.contraction, facts)
+    if product is None:
+        return None
+    columns, out = facts.known(node.inputs[1]), node.outputs[0]
+    if facts.constant(node.inputs[1]) is not None or columns is None or columns.ndim != facts.rank(out):
+        return _constant_units(product.contraction, facts)
+    zero = (columns.filled(1) == 0).all(-2, keepdims=True)
+    return np.ma.array(np.zeros(zero.shape, columns.dtype), mask=~zero)
 
 
 @takes_bias("Gemm")
