@@ -28,13 +28,13 @@ def test_shape_inference_reads_no_large_weight() -> None:
 
 def test_names_of_sizes_that_another_inference_generated_say_nothing() -> None:
     proto = model(
-        """(float[N,6] x) => (float[N,K] y) {
-            s = Shape(x) n = Slice(s, zero, one) t = Concat<axis=0>(n, rest) r = Reshape(x, t) y = Flatten(r)}""",
-        zero=np.array([0]), one=np.array([1]), rest=np.array([2, 3]),
+        """(float[N,T,6] x) => (float[N,K] y) {
+            s = Shape(x) n = Slice(s, zero, two) t = Concat<axis=0>(n, rest) r = Reshape(x, t) y = Flatten(r)}""",
+        zero=np.array([0]), two=np.array([2]), rest=np.array([2, 3]),
     )  # fmt: skip
-    info = onnx.helper.make_tensor_value_info("r", onnx.TensorProto.FLOAT, ["unk__7", 2, 3])
+    info = onnx.helper.make_tensor_value_info("r", onnx.TensorProto.FLOAT, ["unk__7", "unk__8", 2, 3])
     proto.graph.value_info.append(info)
-    assert shapes_of(proto)["r"] == ("N", 2, 3)
+    assert shapes_of(proto)["r"] == ("N", "T", 2, 3)
 
 
 @pytest.mark.parametrize("opset", [11, 17])
