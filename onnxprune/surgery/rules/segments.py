@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
-from onnxprune.model.shapes import Dim
+from onnxprune.model.sizes import Dim, factors
 
-# Symbolic sizes are matched like numbers from here on, which no product of real sizes reaches.
-FIRST_SYMBOL = 2**61 - 1
+# Sizes with names, and one that is not known, are matched as primes, which no product of real sizes has as a factor.
+OPEN, *NAMED = (2**exponent - 1 for exponent in (61, 89, 107, 127, 521, 607))
 
 
 class Segment(NamedTuple):
@@ -95,11 +96,15 @@ class Factor(NamedTuple):
 
 
 def common_factors(segment: Segment, left: Sequence[Dim], right: Sequence[Dim]) -> tuple[Factor, ...]:
-    """The common factors of both sides of a segment with static sizes, outermost first; empty if there are none.
+    """The common factors of static axes of both sides of a segment, outermost first; empty if there are none.
 
-    (4, 6) and (2, 12) are 2 * 2 * 6: the first factor lies in axis 0 of both, the second in axis 0 and axis 1.
+    (4, 6) and (2, 12) are 2 * 2 * 6: the first factor lies in axis 0 of both, the second in axis 0 and axis 1. Of
+    ("N", 32) and ("4*N", 8), the factor 8 lies in axis 1 of both.
     """
-    a, b = _spans(segment.left, left), _spans(segment.right, right)
+    sizes = _as_numbers([left[axis] for axis in segment.left], [right[axis] for axis in segment.right])
+    if sizes is None:
+        return ()
+    a, b = (_spans(axes, numbers) for axes, numbers in zip(segment, sizes, strict=True))
     ends = sorted({end for span in (*a.values(), *b.values()) for end in span})
     if any(high % low for low, high in pairwise(ends)):
         return ()
@@ -109,6 +114,8 @@ def common_factors(segment: Segment, left: Sequence[Dim], right: Sequence[Dim]) 
             next((axis, span) for axis, span in spans.items() if span[0] <= low and high <= span[1])
             for spans in (a, b)
         ]
+        if not isinstance(left[holders[0][0]], int) or not isinstance(right[holders[1][0]], int):
+            continue
         coordinates = [
             np.arange(span[1] // span[0]) // (low // span[0]) % (high // low) for _, span in holders
         ]
@@ -116,15 +123,13 @@ def common_factors(segment: Segment, left: Sequence[Dim], right: Sequence[Dim]) 
     return tuple(reversed(factors))
 
 
-def _spans(axes: Sequence[int], shape: Sequence[Dim]) -> dict[int, tuple[int, int]]:
+def _spans(axes: Sequence[int], numbers: Sequence[int]) -> dict[int, tuple[int, int]]:
     """The stride of each axis, and the stride times its length; axes of length 1 are skipped."""
     spans, step = {}, 1
-    for axis in reversed(axes):
-        dim = shape[axis]
-        assert isinstance(dim, int)
-        if dim > 1:
-            spans[axis] = (step, step * dim)
-            step *= dim
+    for axis, number in zip(reversed(axes), reversed(numbers), strict=True):
+        if number > 1:
+            spans[axis] = (step, step * number)
+            step *= number
     return spans
 
 
@@ -150,21 +155,39 @@ def reshape_known(
 
 
 def _as_numbers(left: Sequence[Dim], right: Sequence[Dim]) -> tuple[list[int], list[int]] | None:
-    """Both shapes as numbers, with a unique number for each symbol; None if they cannot be matched."""
-    symbols_left = [dim for dim in left if not isinstance(dim, int)]
-    symbols_right = [dim for dim in right if not isinstance(dim, int)]
-    if sorted(map(str, symbols_left)) == sorted(map(str, symbols_right)) and None not in symbols_left:
-        names = {name: FIRST_SYMBOL + number for number, name in enumerate(symbols_left)}
-        return [_number(dim, names) for dim in left], [_number(dim, names) for dim in right]
-    static_left = [dim for dim in left if isinstance(dim, int)]
-    static_right = [dim for dim in right if isinstance(dim, int)]
-    if len(symbols_left) == len(symbols_right) == 1 and np.prod(static_left) == np.prod(static_right):
-        return (
-            [dim if isinstance(dim, int) else FIRST_SYMBOL for dim in left],
-            [dim if isinstance(dim, int) else FIRST_SYMBOL for dim in right],
-        )
-    return None
+    """Both shapes as numbers, with a unique number for each name; None if they cannot be matched.
+
+    One size that is not known, or has a name that is not in the other shape, is what the others leave.
+    """
+    both = [[_numbered(dim, left, right) for dim in shape] for shape in (left, right)]
+    open_axes = [[axis for axis, number in enumerate(side) if number is None] for side in both]
+    if len(open_axes[0]) == len(open_axes[1]) == 1:
+        known = [math.prod(number for number in side if number is not None) for side in both]
+        if not all(known) or max(known) % min(known):
+            return None
+        for side, (axis,), number in zip(both, open_axes, known, strict=True):
+            side[axis] = OPEN * (max(known) // number)
+    elif open_axes[0] or open_axes[1]:
+        side, other = both if open_axes[0] else both[::-1]
+        axes = open_axes[0] or open_axes[1]
+        if (open_axes[0] and open_axes[1]) or len(axes) != 1:
+            return None
+        whole = math.prod(number for number in other if number is not None)
+        part = math.prod(number for number in side if number is not None)
+        if not part or whole % part:
+            return None
+        side[axes[0]] = whole // part
+    return both[0], both[1]  # type: ignore[return-value]
 
 
-def _number(dim: Dim, names: dict) -> int:
-    return dim if isinstance(dim, int) else names[dim]
+def _numbered(dim: Dim, left: Sequence[Dim], right: Sequence[Dim]) -> int | None:
+    """The size as a number; None where it is not known, or has a name that is not in both shapes."""
+    found = factors(dim)
+    shared = sorted(_names(left) & _names(right))[: len(NAMED)]
+    if found is None or not set(found[1]).issubset(shared):
+        return None
+    return found[0] * math.prod(NAMED[shared.index(name)] for name in found[1])
+
+
+def _names(shape: Sequence[Dim]) -> set[str]:
+    return {name for dim in shape for name in (factors(dim) or (1, ()))[1]}
