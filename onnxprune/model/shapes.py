@@ -345,6 +345,68 @@ def _target_shape(left: Shape | None, target: list[Dim] | None) -> Shape | None:
     return tuple(None if dim == -1 or _generated(dim) else dim for dim in copied)
 
 
+def _solve_broadcast(node: onnx.NodeProto, values: _Values) -> Shape | None:
+    """The named size of an operand, where those of the others are not known.
+
+    Where the model runs for every number of that name, they are equal to it, or 1.
+    """
+    inferred = values.shapes.get(node.output[0])
+    shapes = [values.shapes.get(name) for name in node.input if name]
+    if any(shape is None for shape in shapes):
+        return None
+    rank = max(len(shape or ()) for shape in shapes)
+    known = (None,) * rank if inferred is None else inferred
+    if len(known) != rank:
+        return None
+    dims: list[Dim] = []
+    for axis, dim in enumerate(known):
+        if dim is None or _generated(dim):
+            operands = [shape[axis - rank] for shape in shapes if shape is not None and len(shape) >= rank - axis]
+            named = {one for one in operands if one not in (None, 1) and not _generated(one)}
+            dim = named.pop() if len(named) == 1 else None
+        dims.append(dim)
+    return tuple(dims) if inferred is None or _known(tuple(dims)) > _known(inferred) else None
+
+
+def _solve_expand(node: onnx.NodeProto, values: _Values) -> Shape | None:
+    """Each size of the target, or the one of the input where the target says 1."""
+    data, target, inferred = (
+        values.shapes.get(node.input[0]), values.elements(node.input[1]), values.shapes.get(node.output[0]),
+    )  # fmt: skip
+    if data is None or target is None or len(target) > LARGEST_RANK:
+        return None
+    rank = max(len(data), len(target))
+    sides = [(1,) * (rank - len(side)) + tuple(side) for side in (data, target)]
+    dims: list[Dim] = []
+    for own, given in zip(*sides, strict=True):
+        known = [dim for dim in (own, given) if dim is not None and not _generated(dim) and dim != 1]
+        both_known = None not in (own, given) and not _generated(own) and not _generated(given)
+        dims.append(known[0] if len(set(known)) == 1 else 1 if both_known and not known else None)
+    return tuple(dims) if inferred is None or _known(tuple(dims)) > _known(inferred) else None
+
+
+def _solve_slice(node: onnx.NodeProto, values: _Values) -> Shape | None:
+    """The lengths of slices of static axes between bounds that are computed."""
+    data, inferred = values.shapes.get(node.input[0]), values.shapes.get(node.output[0])
+    bounds = [values.elements(name) if name else None for name in node.input[1:]]
+    if data is None or len(bounds) < 2 or inferred is None:
+        return None
+    starts, ends = bounds[:2]
+    axes = bounds[2] if len(bounds) > 2 and node.input[3] else list(range(len(starts or ())))
+    steps = bounds[3] if len(bounds) > 3 and node.input[4] else [1] * len(starts or ())
+    if starts is None or ends is None or axes is None or steps is None:
+        return None
+    dims = list(inferred)
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=False):
+        given = (start, end, axis, step)
+        if not all(isinstance(number, int) for number in given) or not -len(data) <= axis < len(data):  # type: ignore[operator]
+            return None
+        length = data[axis]  # type: ignore[index]
+        if isinstance(length, int) and step:
+            dims[axis] = len(range(length)[slice(start, end, step)])  # type: ignore[call-overload,index,misc]
+    return tuple(dims) if _known(tuple(dims)) > _known(inferred) else None
+
+
 def _solve_fused_matmul(node: onnx.NodeProto, values: _Values) -> Shape | None:
     left, right = values.shapes.get(node.input[0]), values.shapes.get(node.input[1])
     if left is None or right is None or min(len(left), len(right)) < 2:
@@ -376,8 +438,12 @@ def _solve_embedding(node: onnx.NodeProto, values: _Values) -> Shape | None:
     return None if ids is None or words is None or len(ids) != 2 else (*ids, words[1])
 
 
+BROADCASTING = ("Add", "And", "Div", "Max", "Min", "Mul", "Or", "Pow", "Sub", "Sum", "Where")
 SOLVERS: dict[tuple[str, str], Callable[[onnx.NodeProto, _Values], Shape | None]] = {
     ("", "Reshape"): _solve_reshape,
+    ("", "Expand"): _solve_expand,
+    ("", "Slice"): _solve_slice,
+    **{("", op_type): _solve_broadcast for op_type in BROADCASTING},
     (MICROSOFT, "FusedMatMul"): _solve_fused_matmul,
     (MICROSOFT, "Attention"): _solve_attention,
     (MICROSOFT, "EmbedLayerNormalization"): _solve_embedding,
@@ -385,7 +451,7 @@ SOLVERS: dict[tuple[str, str], Callable[[onnx.NodeProto, _Values], Shape | None]
 }
 
 # Operators whose output has the element type of another input than the first.
-TYPED_BY = {"EmbedLayerNormalization": 2}
+TYPED_BY = {"EmbedLayerNormalization": 2, "Where": 1}
 
 
 def _attribute(node: onnx.NodeProto, name: str) -> int:

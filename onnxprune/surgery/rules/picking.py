@@ -47,10 +47,14 @@ def picked_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
     others = [facts.constant(value) for value in node.inputs[1:]]
     if known is None or shape is None or any(other is None for other in others):
         return None
-    if not all(isinstance(dim, int) for dim in shape):
+    axes = {node.attributes.get_int("axis", 0) % len(shape)}
+    if node.op_type == "Slice":
+        axes = set(_slices(node, facts) or range(len(shape)))
+    full = [dim if axis in axes else known.shape[axis] for axis, dim in enumerate(shape)]
+    if not all(isinstance(dim, int) for dim in full):
         return None
-    mask = np.broadcast_to(np.ma.getmaskarray(known), shape)  # type: ignore[arg-type]
-    data = np.broadcast_to(known.data, shape)  # type: ignore[arg-type]
+    mask = np.broadcast_to(np.ma.getmaskarray(known), full)  # type: ignore[arg-type]
+    data = np.broadcast_to(known.data, full)  # type: ignore[arg-type]
     result = facts.evaluate(node, [np.ascontiguousarray(data), *others])
     masked = facts.evaluate(node, [mask.astype(data.dtype), *others])
     return None if result is None or masked is None else np.ma.array(result, mask=masked != 0)
