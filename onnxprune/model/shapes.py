@@ -304,8 +304,7 @@ def _solve_reshape(node: onnx.NodeProto, values: _Values) -> Shape | None:
     copies = not _attribute(node, "allowzero")
     target = values.elements(node.input[1])
     right = _target_shape(left, target) if copies or (target is not None and 0 not in target) else None
-    if right is None or (inferred is not None and _known(inferred) >= _known(right)):
-        right = inferred
+    right = _merged(inferred, right)
     better = right if right != inferred else None
     if left is None or right is None or 0 in left:
         return better
@@ -320,6 +319,16 @@ def _solve_reshape(node: onnx.NodeProto, values: _Values) -> Shape | None:
 def _known(shape: Shape) -> tuple[int, int]:
     """How many sizes are numbers, and how many are known at all."""
     return sum(isinstance(dim, int) for dim in shape), sum(dim is not None and not _generated(dim) for dim in shape)
+
+
+def _merged(one: Shape | None, other: Shape | None) -> Shape | None:
+    """What is known of a shape from two sources: a number before a name, and the first source's before the other's."""
+    if one is None or other is None or len(one) != len(other):
+        return other if one is None else one
+    return tuple(
+        min((a, b), key=lambda dim: (not isinstance(dim, int), dim is None or _generated(dim)))
+        for a, b in zip(one, other, strict=True)
+    )
 
 
 def _named(dim: Dim, shape: Shape) -> bool:
@@ -350,22 +359,38 @@ def _solve_broadcast(node: onnx.NodeProto, values: _Values) -> Shape | None:
 
     Where the model runs for every number of that name, they are equal to it, or 1.
     """
-    inferred = values.shapes.get(node.output[0])
     shapes = [values.shapes.get(name) for name in node.input if name]
+    return _better(_broadcast(shapes), values.shapes.get(node.output[0]))
+
+
+def _solve_matmul(node: onnx.NodeProto, values: _Values) -> Shape | None:
+    """The same for the batch axes of a product."""
+    left, right = (values.shapes.get(name) for name in node.input)
+    if left is None or right is None or min(len(left), len(right)) < 2:
+        return None
+    batch = _broadcast([left[:-2], right[:-2]])
+    return _better(None if batch is None else (*batch, left[-2], right[-1]), values.shapes.get(node.output[0]))
+
+
+def _broadcast(shapes: Sequence[Shape | None]) -> Shape | None:
     if any(shape is None for shape in shapes):
         return None
     rank = max(len(shape or ()) for shape in shapes)
-    known = (None,) * rank if inferred is None else inferred
-    if len(known) != rank:
-        return None
+    padded = [(1,) * (rank - len(shape or ())) + tuple(shape or ()) for shape in shapes]
     dims: list[Dim] = []
-    for axis, dim in enumerate(known):
-        if dim is None or _generated(dim):
-            operands = [shape[axis - rank] for shape in shapes if shape is not None and len(shape) >= rank - axis]
-            named = {one for one in operands if one not in (None, 1) and not _generated(one)}
-            dim = named.pop() if len(named) == 1 else None
-        dims.append(dim)
-    return tuple(dims) if inferred is None or _known(tuple(dims)) > _known(inferred) else None
+    for operands in zip(*padded, strict=True):
+        known = {dim for dim in operands if dim not in (None, 1) and not _generated(dim)}
+        alone = not known and set(operands) == {1}
+        dims.append(known.pop() if len(known) == 1 else 1 if alone else None)
+    return tuple(dims)
+
+
+def _better(found: Shape | None, inferred: Shape | None) -> Shape | None:
+    """What is found and inferred, where that is more than what is inferred."""
+    merged = _merged(inferred, found)
+    if merged is None or inferred is None or _known(merged) > _known(inferred):
+        return merged
+    return None
 
 
 def _solve_expand(node: onnx.NodeProto, values: _Values) -> Shape | None:
@@ -382,7 +407,7 @@ def _solve_expand(node: onnx.NodeProto, values: _Values) -> Shape | None:
         known = [dim for dim in (own, given) if dim is not None and not _generated(dim) and dim != 1]
         both_known = None not in (own, given) and not _generated(own) and not _generated(given)
         dims.append(known[0] if len(set(known)) == 1 else 1 if both_known and not known else None)
-    return tuple(dims) if inferred is None or _known(tuple(dims)) > _known(inferred) else None
+    return _better(tuple(dims), inferred)
 
 
 def _solve_slice(node: onnx.NodeProto, values: _Values) -> Shape | None:
@@ -404,7 +429,7 @@ def _solve_slice(node: onnx.NodeProto, values: _Values) -> Shape | None:
         length = data[axis]  # type: ignore[index]
         if isinstance(length, int) and step:
             dims[axis] = len(range(length)[slice(start, end, step)])  # type: ignore[call-overload,index,misc]
-    return tuple(dims) if _known(tuple(dims)) > _known(inferred) else None
+    return _better(tuple(dims), inferred)
 
 
 def _solve_fused_matmul(node: onnx.NodeProto, values: _Values) -> Shape | None:
@@ -442,6 +467,7 @@ BROADCASTING = ("Add", "And", "Div", "Max", "Min", "Mul", "Or", "Pow", "Sub", "S
 SOLVERS: dict[tuple[str, str], Callable[[onnx.NodeProto, _Values], Shape | None]] = {
     ("", "Reshape"): _solve_reshape,
     ("", "Expand"): _solve_expand,
+    ("", "MatMul"): _solve_matmul,
     ("", "Slice"): _solve_slice,
     **{("", op_type): _solve_broadcast for op_type in BROADCASTING},
     (MICROSOFT, "FusedMatMul"): _solve_fused_matmul,

@@ -48,8 +48,14 @@ def elementwise(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 @passes_constants(*ELEMENTWISE)
 @passes_constants(*MICROSOFT, domain="com.microsoft")
 def elementwise_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
-    """Run the node on the known elements; a result is known if all its operands are."""
+    """Run the node on the known elements; a result is known if all its operands are, or one factor is zero."""
     operands = [facts.known(value) for value in node.inputs]
+    if node.op_type == "Mul" and (operands[0] is None) != (operands[1] is None):
+        known = operands[0] if operands[1] is None else operands[1]
+        shape = facts.shape(node.outputs[0])
+        if known is None or shape is None or known.ndim > len(shape):
+            return None
+        return np.ma.masked_where(known != 0, known).reshape((1,) * (len(shape) - known.ndim) + known.shape)
     arrays: list[np.ndarray | None] = []
     for value, known in zip(node.inputs, operands, strict=True):
         if value is not None and known is None:
