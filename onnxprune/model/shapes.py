@@ -457,6 +457,15 @@ def _solve_attention(node: onnx.NodeProto, values: _Values) -> Shape | None:
     return None if value is None or len(value) != 3 else (data[0], data[1], value[2])
 
 
+def _solve_grouped_attention(node: onnx.NodeProto, values: _Values) -> Shape | None:
+    """The shape of the queries; of queries, keys and values in one array, the queries' part."""
+    data, heads = values.shapes.get(node.input[0]), _attribute(node, "num_heads")
+    if data is None or len(data) != 3 or (len(node.input) > 1 and node.input[1]):
+        return data
+    width, whole = data[2], heads + 2 * _attribute(node, "kv_num_heads")
+    return (data[0], data[1], width * heads // whole if isinstance(width, int) and whole else None)
+
+
 def _solve_embedding(node: onnx.NodeProto, values: _Values) -> Shape | None:
     """(batch, length, hidden): ids (batch, length), word embeddings (words, hidden)."""
     ids, words = values.shapes.get(node.input[0]), values.shapes.get(node.input[2])
@@ -473,6 +482,7 @@ SOLVERS: dict[tuple[str, str], Callable[[onnx.NodeProto, _Values], Shape | None]
     (MICROSOFT, "FusedMatMul"): _solve_fused_matmul,
     (MICROSOFT, "Attention"): _solve_attention,
     (MICROSOFT, "EmbedLayerNormalization"): _solve_embedding,
+    (MICROSOFT, "GroupQueryAttention"): _solve_grouped_attention,
     (MICROSOFT, "MultiHeadAttention"): _solve_attention,
 }
 

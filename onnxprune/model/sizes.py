@@ -21,14 +21,14 @@ Dim = int | str | None
 INTEGERS = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
 LARGEST = 64  # elements; longer vectors are not shapes
 _FACTOR = re.compile(r"\d+")
-_COMPARED: Mapping[str, Callable[[int, int], bool]] = {
+COMPARED: Mapping[str, Callable[[int, int], bool]] = {
     "Equal": operator.eq,
     "Greater": operator.gt,
     "GreaterOrEqual": operator.ge,
     "Less": operator.lt,
     "LessOrEqual": operator.le,
 }
-ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Mod", "Max", "Min", *_COMPARED)
+ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Mod", "Max", "Min", *COMPARED)
 MOVES = ("Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape")
 FOLLOWED = (*ELEMENTWISE, *MOVES, "Concat", "ConstantOfShape", "Gather", "ReduceProd", "Slice", "Where")
 
@@ -166,8 +166,8 @@ def _combined(op_type: str, left: Element, right: Element) -> Element:
 
 
 def _number(op_type: str, a: int, b: int) -> int | None:
-    if op_type in _COMPARED:
-        return int(_COMPARED[op_type](a, b))
+    if op_type in COMPARED:
+        return int(COMPARED[op_type](a, b))
     if op_type in ("Div", "Mod"):
         if not b or a < 0 or b < 0:
             return None

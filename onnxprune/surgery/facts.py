@@ -110,8 +110,25 @@ class Facts:
         elements = self.elements(value) if made else None
         if value is None or elements is None or not all(element.stored for element in elements.ravel()):
             return None
-        dtype = value.dtype.numpy() if value.dtype is not None else np.int64
-        return np.array([element.dim for element in elements.ravel()]).reshape(elements.shape).astype(dtype)
+        array = np.array([element.dim for element in elements.ravel()]).reshape(elements.shape)
+        return array.astype(self._dtype(value))
+
+    def _dtype(self, value: ir.Value) -> np.dtype:
+        """The type of integers that are computed, where the model does not declare it."""
+        node, tensor = value.producer(), constant_tensor(value)
+        known = value.dtype if tensor is None else tensor.dtype
+        if known is not None:
+            return np.dtype(known.numpy())
+        if node is None or node.op_type == "Shape":
+            return np.dtype(np.int64)
+        if node.op_type in sizes.COMPARED:
+            return np.dtype(bool)
+        if node.op_type == "Cast":
+            return np.dtype(ir.DataType(node.attributes["to"].as_int()).numpy())
+        if node.op_type == "ConstantOfShape":
+            return np.dtype(node.attributes["value"].as_tensor().dtype.numpy())
+        typed = node.inputs[1 if node.op_type == "Where" else 0]
+        return np.dtype(np.int64) if typed is None else self._dtype(typed)
 
     def _traced(self, value: ir.Value) -> np.ndarray | None:
         array = self._folded.get(value) if value in self._folded else self.stored(value)
