@@ -1,103 +1,90 @@
 """Shapes that the graph computes: where each element of a shape vector comes from, and how to change one.
 
-Exporters write Reshape(x, Concat(Gather(Shape(x), 0), -1, heads, width)). Sizes that are numbers can be rewritten.
-Sizes from Shape follow automatically, if the axis that Shape reads is coupled with the axis that has this size.
+Exporters write Reshape(x, Concat(Gather(Shape(x), 0), -1, heads, width)). Sizes that are numbers can be rewritten, and
+so can what is computed from static sizes alone: it becomes a number before an axis changes. Static sizes that are read
+together with symbolic ones follow, if the axis that Shape reads is coupled with the axis that has this size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
-from onnxprune.surgery.constants import replace_operand
+from onnxprune.model.sizes import MOVES, Element
+from onnxprune.surgery.constants import new_initializer, replace_operand
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.tables import Axis, Coupling, Stays
 
-LARGEST_SHAPE = 64  # elements; longer vectors are not shapes
-MOVES = ("Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape")
 # (operator, index of the input) that is the shape of the output.
 TARGETS = (("Reshape", 1), ("Expand", 1), ("ConstantOfShape", 0), ("Resize", 3))
 
 
-@dataclass(frozen=True)
-class Size:
-    """The size of an axis, read by Shape when the model runs."""
-
-    axis: Axis
-
-
-def trace(value: ir.Value | None, facts: Facts) -> np.ndarray | None:
-    """The elements of an integer value: an int, a Size, or None where it is not known; dtype object.
-
-    None where the value is not a shape, or is computed by other operators than those followed here.
-    """
-    if value is None:
-        return None
-    known = facts.constant(value)
-    if known is not None:
-        return known.astype(object) if known.dtype.kind == "i" and known.size <= LARGEST_SHAPE else None
-    node = value.producer()
-    if node is None or node.domain not in ("", "ai.onnx"):
-        return None
-    if node.op_type == "Shape":
-        return _sizes(node, facts)
-    if node.op_type == "Concat":
-        return _concatenated(node, facts)
-    if node.op_type not in (*MOVES, "Gather", "Slice"):
-        return None
-    source = trace(node.inputs[0], facts)
-    try:
-        return None if source is None else _moved(node, source, facts)
-    except (IndexError, ValueError):
-        # A node that no output needs is never run, and may be invalid.
-        return None
+def changeable(element: Element) -> bool:
+    """Whether the size that an element of a target gives can change: it can be rewritten, or follows another size."""
+    return element.stored or element.copied is not None
 
 
 def follow_sizes(
     node: ir.Node, target: ir.Value | None, facts: Facts, passed: Collection[int]
 ) -> Iterator[Coupling | Stays]:
-    """Couple each axis whose size `target` reads with the output axis of that size.
+    """Couple each axis whose size `target` copies when the model runs with the output axis of that size.
 
-    Where the node does not pass the output's axis on (it is not in `passed`), the axis is frozen.
+    Where the node does not pass the output's axis on (it is not in `passed`), the axis is frozen, and so are axes from
+    whose sizes others are computed. What is known as a whole is none of these: it becomes a constant.
     """
     out = node.outputs[0]
-    elements = trace(target, facts)
-    for axis, element in enumerate(() if elements is None else elements.ravel()):
-        if isinstance(element, Size):
-            made = Axis(out, axis)
-            length = facts.length(element.axis)
+    elements = facts.elements(target)
+    for place, element in enumerate(() if elements is None else elements.ravel()):
+        made = Axis(out, place)
+        for axis in () if element.stored else element.axes:
+            length = facts.length(axis)
             if length is None:
                 continue
-            if axis in passed and facts.length(made) == length:
-                yield Coupling(element.axis, made)
+            if axis == element.copied and place in passed and facts.length(made) == length:
+                yield Coupling(axis, made)
             else:
-                yield Stays(element.axis, f"{node.op_type} node {node.name!r} uses its size for another axis")
+                yield Stays(axis, f"{node.op_type} node {node.name!r} uses its size for another axis")
 
 
 def sizes_read(value: ir.Value, facts: Facts) -> set[Axis]:
     """The axes whose sizes a value holds, where a reader would not follow a change of them."""
-    elements = trace(value, facts)
-    held = {
-        element.axis
-        for element in (() if elements is None else elements.ravel())
-        if isinstance(element, Size)
-    }
+    elements = facts.elements(value)
+    everything: set[Axis] = set()
+    held: set[Axis] = set()
+    for element in () if elements is None else elements.ravel():
+        everything |= element.axes
+        held |= set() if element.stored else element.axes
     read: set[Axis] = set()
     if value.is_graph_output():
-        read |= held
+        read |= everything
     for use in value.uses():
-        onward = trace(use.node.outputs[0], facts)
         if use.node.graph not in facts.graphs:
-            read |= held
-        elif onward is not None and use.node.op_type != "Shape":
-            read |= sizes_read(use.node.outputs[0], facts) & held
-        elif (use.node.op_type, use.idx) not in TARGETS:
+            read |= everything
+        elif (use.node.op_type, use.idx) in TARGETS:
+            continue
+        elif facts.elements(use.node.outputs[0]) is not None and use.node.op_type != "Shape":
+            read |= sizes_read(use.node.outputs[0], facts) & everything
+        else:
             read |= held
     return read
+
+
+def settle_sizes(facts: Facts, changing: Collection[Axis]) -> None:
+    """Make constants of the integers that are known as a whole and computed from the sizes of axes that will change."""
+    for node in list(facts.nodes()):
+        if facts.sized(node.outputs[0] if node.outputs else None) is not None:
+            continue
+        for index, value in enumerate(node.inputs):
+            array = facts.sized(value)
+            if array is None or value is None or constant_tensor(value) is not None:
+                continue
+            elements = facts.elements(value)
+            assert elements is not None
+            if any(not element.axes.isdisjoint(changing) for element in elements.ravel()):
+                replace_operand(node, index, array, ir.DataType.from_numpy(array.dtype))
 
 
 def set_size(node: ir.Node, index: int, element: int, size: int, facts: Facts) -> None:
@@ -112,68 +99,58 @@ def set_size(node: ir.Node, index: int, element: int, size: int, facts: Facts) -
         replace_operand(node, index, array, ir.DataType.from_numpy(array.dtype))
         return
     maker = value.producer()
-    assert maker is not None and maker.op_type in (*MOVES, "Concat")
+    assert maker is not None
+    if maker.op_type not in (*MOVES, "Concat"):
+        _splice(node, index, element, size, facts)
+        return
     if len(value.uses()) > 1:
         maker = _own_copy(node, index, maker)
     if maker.op_type in MOVES:
         set_size(maker, 0, element, size, facts)
         return
     for part_index, part in enumerate(maker.inputs):
-        (length,) = facts.shape(part) or (0,)
-        assert isinstance(length, int)
+        length = _length(part, facts)
         if element < length:
             set_size(maker, part_index, element, size, facts)
             return
         element -= length
 
 
-def _sizes(node: ir.Node, facts: Facts) -> np.ndarray | None:
-    data, shape = node.inputs[0], facts.shape(node.inputs[0])
-    if data is None or shape is None:
-        return None
-    elements = np.empty(len(shape), object)
-    elements[:] = [Size(Axis(data, axis)) for axis in range(len(shape))]
-    return elements[node.attributes.get_int("start", 0) : node.attributes.get_int("end", len(shape))]
+def _splice(node: ir.Node, index: int, element: int, size: int, facts: Facts) -> None:
+    """Replace one element of `node.inputs[index]`, whatever computes it: a Concat of what is around it, and a number."""
+    value, graph = node.inputs[index], node.graph
+    assert value is not None and graph is not None
+    length, parts, dtype = _length(value, facts), list[ir.Value](), value.dtype or ir.DataType.INT64
+    for start, end in ((0, element), (element + 1, length)):
+        if start < end:
+            bounds = [
+                new_initializer(graph, f"{value.name}_{name}", np.array([at]), ir.DataType.INT64)
+                for name, at in (("start", start), ("end", end))
+            ]
+            part = ir.node("Slice", [value, *bounds])
+            part.outputs[0].name = f"{bounds[1].name}_part"
+            part.outputs[0].shape, part.outputs[0].type = ir.Shape([end - start]), ir.TensorType(dtype)
+            graph.insert_before(node, part)
+            parts.append(part.outputs[0])
+        if start == 0:
+            parts.append(
+                new_initializer(graph, f"{value.name}_size", np.array([size], dtype.numpy()), dtype)
+            )
+    whole = ir.node("Concat", parts, {"axis": 0})
+    whole.outputs[0].name = f"{parts[-1].name}_whole"
+    whole.outputs[0].shape, whole.outputs[0].type = ir.Shape([length]), ir.TensorType(dtype)
+    graph.insert_before(node, whole)
+    node.replace_input_with(index, whole.outputs[0])
 
 
-def _concatenated(node: ir.Node, facts: Facts) -> np.ndarray | None:
-    parts = []
-    for value in node.inputs:
-        shape, part = facts.shape(value), trace(value, facts)
-        if shape is None or len(shape) != 1 or not isinstance(shape[0], int) or shape[0] > LARGEST_SHAPE:
-            return None
-        parts.append(np.full(shape[0], None, object) if part is None else part)
-    return np.concatenate(parts)
-
-
-def _moved(node: ir.Node, source: np.ndarray, facts: Facts) -> np.ndarray | None:
-    others = [facts.constant(value) for value in node.inputs[1:]]
-    shape = facts.shape(node.outputs[0])
-    if any(other is None for other in others) or shape is None:
-        return None
-    if node.op_type == "Gather":
-        index = others[0]
-        assert index is not None
-        return _sizes_alone(np.take(source, np.asarray(index).reshape(-1), axis=0).reshape(np.shape(index)))
-    if node.op_type == "Slice":
-        if len(others) < 2 or source.ndim != 1:
-            return None
-        start, end = (int(other.ravel()[0]) for other in others[:2])  # type: ignore[union-attr]
-        step = int(others[3].ravel()[0]) if len(others) > 3 else 1  # type: ignore[union-attr]
-        return _sizes_alone(source[start:end:step])
-    if not all(isinstance(dim, int) for dim in shape):
-        return None
-    return source.reshape(shape)  # type: ignore[arg-type]
-
-
-def _sizes_alone(elements: np.ndarray) -> np.ndarray:
-    """The elements without the numbers, which Gather and Slice read from a vector that other nodes may read too."""
-    kept = np.empty(elements.shape, object)
-    sized = np.array([isinstance(element, Size) for element in elements.ravel()], bool).reshape(
-        elements.shape
-    )
-    kept[sized] = elements[sized]
-    return kept
+def _length(part: ir.Value | None, facts: Facts) -> int:
+    """The length of a vector, which may be newer than the facts."""
+    shape = facts.shape(part)
+    if shape is None and part is not None and part.shape is not None:
+        shape = tuple(part.shape.numpy())
+    (length,) = shape or (0,)
+    assert isinstance(length, int)
+    return length
 
 
 def _own_copy(node: ir.Node, index: int, maker: ir.Node) -> ir.Node:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.model import sizes
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.folding import folded_integers
 from onnxprune.model.shapes import Dim, branches, infer_shapes, with_branches
@@ -27,6 +29,7 @@ class Facts:
         self._folded = folded_integers(model, list(with_branches(model.graph)))
         self._known: dict[ir.Value, np.ma.MaskedArray] = {}
         self._stored: dict[ir.Value, np.ndarray | None] = {}
+        self._elements: dict[ir.Value, np.ndarray | None] = {}
         # As bits: booleans would take a quarter of the memory of the weights.
         self._connections: dict[tuple[ir.Value, int, int], Connections] = {}
         self._zeros: dict[ir.Value, np.ndarray] | None = None
@@ -83,12 +86,85 @@ class Facts:
         if value is None:
             return None
         stored = self._folded.get(value) if value in self._folded else self.stored(value)
+        stored = self.sized(value) if stored is None else stored
         if stored is not None:
             return stored
         known = self._known.get(value)
         if known is None or known.shape != self.shape(value) or np.ma.getmaskarray(known).any():
             return None
         return known.data
+
+    def elements(self, value: ir.Value | None) -> np.ndarray | None:
+        """The elements of a small array of integers, of sizes.Element; None where its positions are not known."""
+        if value is None:
+            return None
+        if value not in self._elements:
+            found = self._traced(value)
+            if found is not None and all(isinstance(element.dim, int) for element in found.ravel()):
+                whole = [replace(element, copied=None, stored=True) for element in found.ravel()]
+                found = np.fromiter(whole, object, len(whole)).reshape(found.shape)
+            self._elements[value] = found
+        return self._elements[value]
+
+    def sized(self, value: ir.Value | None) -> np.ndarray | None:
+        """Integers that are computed from static sizes alone; None for others."""
+        made = value is not None and value.producer() is not None
+        elements = self.elements(value) if made else None
+        if value is None or elements is None or not all(element.stored for element in elements.ravel()):
+            return None
+        array = np.array([element.dim for element in elements.ravel()]).reshape(elements.shape)
+        return array.astype(self._dtype(value))
+
+    def _dtype(self, value: ir.Value) -> np.dtype:
+        """The type of integers that are computed, where the model does not declare it."""
+        node, tensor = value.producer(), constant_tensor(value)
+        known = value.dtype if tensor is None else tensor.dtype
+        if known is not None:
+            return np.dtype(known.numpy())
+        if node is None or node.op_type == "Shape":
+            return np.dtype(np.int64)
+        if node.op_type in sizes.COMPARED:
+            return np.dtype(bool)
+        if node.op_type == "Cast":
+            return np.dtype(ir.DataType(node.attributes["to"].as_int()).numpy())
+        if node.op_type == "ConstantOfShape":
+            return np.dtype(node.attributes["value"].as_tensor().dtype.numpy())
+        typed = node.inputs[1 if node.op_type == "Where" else 0]
+        return np.dtype(np.int64) if typed is None else self._dtype(typed)
+
+    def _traced(self, value: ir.Value) -> np.ndarray | None:
+        array = self._folded.get(value) if value in self._folded else self.stored(value)
+        if array is not None:
+            small = array.dtype.kind in "ib" and array.size <= sizes.LARGEST
+            return sizes.constants(array) if small else None
+        node = value.producer()
+        if node is None or node.domain not in ("", "ai.onnx"):
+            return None
+        if node.op_type == "Shape":
+            data, shape = node.inputs[0], self.shape(node.inputs[0])
+            if data is None or shape is None:
+                return None
+            axes = [Axis(data, axis) for axis in range(len(shape))]
+            found = np.empty(len(shape), object)
+            found[:] = [
+                sizes.Element(dim, frozenset({axis}), axis) for dim, axis in zip(shape, axes, strict=True)
+            ]
+            return found[node.attributes.get_int("start", 0) : node.attributes.get_int("end", len(shape))]
+        if node.op_type not in sizes.FOLLOWED:
+            return None
+        operands = [self._operand(operand, node) for operand in node.inputs]
+        attributes = {
+            name: attribute.value.numpy() if attribute.type == ir.AttributeType.TENSOR else attribute.value
+            for name, attribute in node.attributes.items()
+        }
+        return sizes.evaluate(node.op_type, operands, attributes, self.shape(value))
+
+    def _operand(self, value: ir.Value | None, node: ir.Node) -> np.ndarray | None:
+        """The elements of an input; where none is known, as many unknown ones as a Concat takes."""
+        elements, shape = self.elements(value), self.shape(value)
+        if elements is None and node.op_type == "Concat" and shape is not None and isinstance(shape[0], int):
+            elements = np.full(min(shape[0], sizes.LARGEST + 1), sizes.Element(None), object)
+        return elements
 
     def learn(self, value: ir.Value, known: np.ma.MaskedArray | None) -> None:
         """Store what a rule knows about a value; elements that are not finite do not count as known."""

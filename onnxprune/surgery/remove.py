@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor, set_constant
+from onnxprune.surgery.dims import settle_sizes
 from onnxprune.surgery.tables import REWRITES, Axis, key
 from onnxprune.surgery.units import Units
 
@@ -16,6 +17,7 @@ def remove_groups(units: Units, alive: np.ndarray) -> None:
     What the removed positions contribute to the outputs is lost, unless it is folded into biases.
     """
     kept = _kept_positions(units, alive)
+    settle_sizes(units.facts, kept)
     by_value: dict[ir.Value, dict[int, np.ndarray]] = {}
     for axis, positions in kept.items():
         by_value.setdefault(axis.value, {})[axis.dim] = positions

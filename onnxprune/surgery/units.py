@@ -216,12 +216,13 @@ class Units:
         return True
 
     def _choose(self, choice: OneOf) -> None:
-        """Apply the first alternative with a free group; freeze the axes that it does not couple."""
+        """Apply the first alternative with a free group, and freeze the axes that it does not couple."""
         ways = choice.ways[::-1] if self.innermost else choice.ways
-        free = [way for way in ways if any(self._is_free(claim) for claim in way)]
+        free = [way for way in ways if self._is_free(way)]
         self.has_choices |= len(free) > 1
         taken: set[Axis] = set()
-        for claim in free[0] if free else ():
+        # Where none is free, the first one spreads the reason.
+        for claim in (*free, *ways)[0]:
             if self._contract(claim) if isinstance(claim, Contraction) else self._couple(claim):
                 taken |= axes_of([claim])
         for axis in choice.axes() - taken:
@@ -229,10 +230,18 @@ class Units:
                 axis, "only one of several axes of a reshape can be pruned, and another one was chosen"
             )
 
-    def _is_free(self, claim: Coupling | Contraction) -> bool:
-        return all(
-            axis in self._start and bool((self._reason[self.groups(axis)] == FREE).any())
-            for axis in axes_of([claim])
+    def _is_free(self, way: Iterable[Coupling | Contraction]) -> bool:
+        """Whether of any axes that a way connects, all have free positions."""
+        parts: list[set[Axis]] = []
+        for claim in way:
+            axes = axes_of([claim])
+            parts = [
+                *(part for part in parts if part.isdisjoint(axes)),
+                axes.union(*(part for part in parts if not part.isdisjoint(axes))),
+            ]
+        return any(
+            all(axis in self._start and (self._reason[self.groups(axis)] == FREE).any() for axis in part)
+            for part in parts
         )
 
 

@@ -1,39 +1,55 @@
-"""Fused attention: ONNX Attention, and onnxruntime's Attention and MultiHeadAttention. Whole heads are removed.
+"""Fused attention: ONNX Attention, and onnxruntime's Attention, MultiHeadAttention and GroupQueryAttention.
 
-The width inside the heads is frozen, because the scale is 1 / sqrt(width of a head).
+Whole heads are removed; where several query heads share a key head, whole groups of them, or the same query heads of
+every group. Or part of the width of every head, of queries and keys, or of values and outputs: the scale, by default
+1 / sqrt(width of a head), is then written down.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxprune.model.shapes import MICROSOFT
 from onnxprune.surgery.facts import Facts
-from onnxprune.surgery.tables import Axis, Claim, Contraction, Coupling, Kept, passes_channels, rewrites
+from onnxprune.surgery.tables import (
+    Axis,
+    Claim,
+    Contraction,
+    Coupling,
+    Kept,
+    OneOf,
+    passes_channels,
+    rewrites,
+)
 
-PACKED_PLAIN_INPUTS = (0, 1, 2, 3)  # Attention: data, weights, bias, mask; the rest is past and position bias
-MULTI_HEAD_PLAIN_INPUTS = (0, 1, 2, 3, 4)  # query, key, value, bias, key padding mask
-ONNX_PLAIN_INPUTS = (0, 1, 2, 3)  # query, key, value, mask
+PACKED_INPUTS = (0, 1, 2, 3, 5)  # Attention: data, weights, bias, mask, position bias; not the past
+MULTI_HEAD_INPUTS = range(9)  # all but the indirection of a beam search
+GROUPED_INPUTS = range(11)  # all but sinks, scales of quantized caches, and norms of queries and keys
 
 
 @passes_channels("Attention", domain=MICROSOFT)
 def packed_attention(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     """The three projections are consecutive columns of one weight."""
     data, weight, out = node.inputs[0], node.inputs[1], node.outputs[0]
-    if data is None or weight is None or not _plain(node, PACKED_PLAIN_INPUTS):
+    if data is None or weight is None or not _only(node, PACKED_INPUTS) or len(_named(node)) != 1:
         return
     packed, heads = facts.length(Axis(weight, 1)), node.attributes.get_int("num_heads", 1)
     if packed is None or node.attributes.get_int("do_rotary", 0) == 1 or facts.shape(out) is None:
         return
-    sizes = _packed_sizes(node, packed)
+    sizes = node.attributes.get_ints("qkv_hidden_sizes", ()) or (packed // 3,) * 3
     parts = np.concatenate([np.repeat(np.arange(heads), size // heads) for size in sizes])
     made = np.repeat(np.arange(heads), sizes[2] // heads)
     if len(parts) != packed or facts.length(Axis(out, 2)) != len(made):
         return
-    yield from _by_head([(Axis(weight, 1), parts), *_bias(node, 2, parts), (Axis(out, 2), made)])
+    masks = _masks([_input(node, 5)], heads, facts)
+    if masks is None:
+        return
+    joined = [(Axis(weight, 1), parts), *_bias(node, 2, parts), *masks, (Axis(out, 2), made)]
+    yield from _coupled(joined)
     refusal = f"Attention {node.name!r} projects it into queries, keys and values"
     columns = Axis(weight, 1)
     yield Contraction(node, Axis(data, 2), Axis(weight, 0), columns, columns, refusal=refusal)
@@ -42,104 +58,258 @@ def packed_attention(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 @passes_channels("MultiHeadAttention", domain=MICROSOFT)
 def multi_head_attention(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     """Queries, keys and values are already projected; their heads are consecutive."""
-    operands = [*node.inputs[:3], node.outputs[0]]
-    if not _plain(node, MULTI_HEAD_PLAIN_INPUTS) or len(node.inputs) < 3:
+    if not _only(node, MULTI_HEAD_INPUTS) or _input(node, 1) is None or _input(node, 2) is None:
         return
     heads = node.attributes.get_int("num_heads", 1)
-    parts = _parts(operands, (heads,) * 4, facts)
-    if parts is None:
+    sides = _sides(node, facts, heads, heads, pasts=(6, 7), masks=(5, 8))
+    if sides is None:
         return
-    packed = np.concatenate([part for _, part in parts[:3]])
-    yield from _by_head([*parts, *_bias(node, 3, packed)])
+    if _input(node, 3) is None:
+        yield from _ways(node, sides, 1, by_width=True)
+        return
+    packed = np.concatenate([side.heads for side in (sides.queries, sides.keys[0], sides.values[0])])
+    yield from _coupled([*_bias(node, 3, packed), *_by_head(sides, 1)])
+
+
+@passes_channels("GroupQueryAttention", domain=MICROSOFT)
+def grouped_attention(node: ir.Node, facts: Facts) -> Iterator[Claim]:
+    """Several query heads share a key head. All heads have one width, which stays: kernels want multiples of 8."""
+    heads, shared = (node.attributes.get_int(name, 0) for name in ("num_heads", "kv_num_heads"))
+    if not _only(node, GROUPED_INPUTS) or not heads or not shared or heads % shared:
+        return
+    if _input(node, 1) is None or _input(node, 2) is None:
+        yield from _packed_group(node, facts, heads, shared)
+        return
+    sides = _sides(node, facts, heads, shared, pasts=(3, 4), masks=(10, 13))
+    if sides is not None:
+        yield from _ways(node, sides, heads // shared, by_width=False)
 
 
 @passes_channels("Attention")
 def attention(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """Queries, keys and values of three axes with consecutive heads; several query heads may share one key head."""
-    if not _plain(node, ONNX_PLAIN_INPUTS) or len(node.inputs) < 3:
+    """Queries, keys and values of three axes with consecutive heads, or of four; query heads may share a key head."""
+    operands = [_input(node, index) for index in range(3)]
+    if any(value is None or facts.shape(value) is None for value in operands):
         return
-    mask = facts.shape(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None else ()
-    if mask is None or (len(mask) > 2 and mask[-3] != 1):
+    counts = [
+        node.attributes.get_int(f"{name}_num_heads", 0) if facts.rank(value) == 3 else facts.length(Axis(value, 1))
+        for name, value in zip(("q", "kv", "kv"), operands, strict=True)
+        if value is not None
+    ]
+    heads, shared = counts[0], counts[1]
+    if not heads or not shared or counts[2] != shared or heads % shared:
         return
-    queries, shared = (node.attributes.get_int(f"{name}_num_heads", 0) for name in ("q", "kv"))
-    if not queries or not shared or queries % shared:
-        return
-    operands = [*node.inputs[:3], node.outputs[0]]
-    parts = _parts(operands, (queries, shared, shared, queries), facts)
-    if parts is not None:
-        ratio = queries // shared
-        yield from _by_head(
-            [(axis, part // ratio if index in (0, 3) else part) for index, (axis, part) in enumerate(parts)]
-        )
+    sides = _sides(node, facts, heads, shared, pasts=(4, 5), masks=(3, 3))
+    if sides is not None:
+        yield from _ways(node, sides, heads // shared, by_width=True)
 
 
-@rewrites("Attention", "MultiHeadAttention", domain=MICROSOFT)
-def fused_heads(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
-    """Update the number of heads, and the sizes of the projections if they are attributes."""
-    kept = kept_of(Axis(node.outputs[0], 2))
-    if kept.all():
+@passes_channels("RotaryEmbedding")
+@passes_channels("RotaryEmbedding", domain=MICROSOFT)
+def rotary_embedding(node: ir.Node, facts: Facts) -> Iterator[Claim]:
+    """Whole heads; the width of a head stays, because its positions are rotated in pairs."""
+    data, out = node.inputs[0], node.outputs[0]
+    shape = facts.shape(data)
+    heads = _rotated_heads(node, facts)
+    if data is None or shape is None or heads is None or facts.shape(out) != shape:
         return
-    heads = node.attributes.get_int("num_heads", 1)
-    left = _share(heads, kept)
-    node.attributes["num_heads"] = ir.AttrInt64("num_heads", left)
-    sizes = node.attributes.get_ints("qkv_hidden_sizes", ())
-    if sizes:
-        node.attributes["qkv_hidden_sizes"] = ir.AttrInt64s(
-            "qkv_hidden_sizes", [size // heads * left for size in sizes]
-        )
+    parts = [_side(value, heads, facts) for value in (data, out)]
+    yield from _coupled([(side.head_axis, side.heads) for side in parts if side is not None])
 
 
+@rewrites("Attention", "MultiHeadAttention", "GroupQueryAttention", domain=MICROSOFT)
 @rewrites("Attention")
 def attention_heads(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
-    """Update the numbers of heads."""
-    kept = kept_of(Axis(node.outputs[0], 2))
-    for name in ("q_num_heads", "kv_num_heads"):
-        if len(kept) and not kept.all():
-            node.attributes[name] = ir.AttrInt64(name, _share(node.attributes.get_int(name, 0), kept))
+    """Update the numbers of heads, the sizes of packed projections, and write the scale down if the width changes."""
+    standard = node.domain != MICROSOFT
+    names = ("q_num_heads", "kv_num_heads") if standard else ("num_heads", "kv_num_heads")
+    heads = node.attributes.get_int(names[0], 0)
+    shared = node.attributes.get_int(names[1], 0) or heads
+    packed = _input(node, 1) is None or (node.op_type == "Attention" and not standard)
+    queries = node.outputs[0] if packed else node.inputs[0]
+    assert queries is not None
+    four = facts.rank(queries) == 4
+    kept = kept_of(Axis(queries, 3 if four else 2))
+    if four:
+        kept = kept[np.newaxis]
+    elif len(kept) and heads:
+        kept = kept.reshape(heads, -1)
+        left = int(kept.any(axis=1).sum())
+        keys = node.inputs[1]
+        kept_keys = np.ones(0, bool) if packed or keys is None else kept_of(Axis(keys, 1 if facts.rank(keys) == 4 else 2))
+        left_keys = int(kept_keys.reshape(shared, -1).any(axis=1).sum()) if len(kept_keys) else left * shared // heads
+        for name, before, after in zip(names, (heads, shared), (left, left_keys), strict=True):
+            if node.attributes.get_int(name, 0) and before != after:
+                node.attributes[name] = ir.AttrInt64(name, after)
+        sizes = node.attributes.get_ints("qkv_hidden_sizes", ())
+        if sizes and left != heads:
+            of_each = [size // heads * left for size in sizes]
+            node.attributes["qkv_hidden_sizes"] = ir.AttrInt64s("qkv_hidden_sizes", of_each)
+    width = kept.shape[1] if kept.ndim == 2 else 0
+    if width and not packed and not kept.any(axis=0).all() and not node.attributes.get_float("scale", 0.0):
+        node.attributes["scale"] = ir.AttrFloat32("scale", width**-0.5)
 
 
-def _share(heads: int, kept: np.ndarray) -> int:
-    return heads * int(kept.sum()) // len(kept)
+@rewrites("RotaryEmbedding")
+@rewrites("RotaryEmbedding", domain=MICROSOFT)
+def rotated_heads(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
+    """Update the number of heads, where it is an attribute."""
+    heads, rank = node.attributes.get_int("num_heads", 0), facts.rank(node.outputs[0])
+    kept = kept_of(Axis(node.outputs[0], rank - 1))
+    if heads and rank == 3 and not kept.all():
+        node.attributes["num_heads"] = ir.AttrInt64("num_heads", heads * int(kept.sum()) // len(kept))
 
 
-def _plain(node: ir.Node, inputs: Sequence[int]) -> bool:
-    """Whether the node has no past, no position bias, and one output."""
-    return len([value for value in node.outputs if value.name]) == 1 and all(
-        value is None for index, value in enumerate(node.inputs) if index not in inputs
+class _Side(NamedTuple):
+    """Where a value has its heads and their width: the axes, and the head and place of each position."""
+
+    head_axis: Axis
+    heads: np.ndarray
+    width_axis: Axis
+    places: np.ndarray
+
+
+class _Sides(NamedTuple):
+    """Queries; keys and values, their pasts included; outputs; the head axes of masks and the like."""
+
+    queries: _Side
+    keys: tuple[_Side, ...]
+    values: tuple[_Side, ...]
+    out: _Side
+    masks: tuple[tuple[Axis, np.ndarray], ...]
+
+
+def _sides(
+    node: ir.Node, facts: Facts, heads: int, shared: int, pasts: tuple[int, int], masks: tuple[int, int]
+) -> _Sides | None:
+    """None if a shape is not known. `masks`: the first input of them, and the last one whose axes are none of heads."""
+    presents = [value if value is not None and _used(value) else None for value in (*node.outputs[1:3], None, None)]
+    groups = [
+        [(node.inputs[0], heads)],
+        [(value, shared) for value in (node.inputs[1], _input(node, pasts[0]), presents[0]) if value is not None],
+        [(value, shared) for value in (node.inputs[2], _input(node, pasts[1]), presents[1]) if value is not None],
+        [(node.outputs[0], heads)],
+    ]
+    sides = [[_side(value, count, facts) for value, count in group] for group in groups]
+    scores = node.outputs[3] if len(node.outputs) > 3 and _used(node.outputs[3]) else None
+    of_masks = _masks([_input(node, masks[0]), scores], heads, facts)
+    if of_masks is None or any(side is None for group in sides for side in group):
+        return None
+    queries, keys, values, out = ([side for side in group if side is not None] for group in sides)
+    if len(queries[0].places) // heads != len(keys[0].places) // shared and not _has_four(queries[0]):
+        return None
+    return _Sides(queries[0], tuple(keys), tuple(values), out[0], tuple(of_masks))
+
+
+def _side(value: ir.Value | None, heads: int, facts: Facts) -> _Side | None:
+    """The hidden axis of a value of three axes, or the axes of heads and width of one of four."""
+    shape = facts.shape(value)
+    if value is None or shape is None or len(shape) not in (3, 4):
+        return None
+    width = shape[-1]
+    if not isinstance(width, int) or (len(shape) == 3 and width % heads) or (len(shape) == 4 and shape[1] != heads):
+        return None
+    if len(shape) == 4:
+        return _Side(Axis(value, 1), np.arange(heads), Axis(value, 3), np.arange(width))
+    of_each = width // heads
+    axis = Axis(value, 2)
+    return _Side(axis, np.repeat(np.arange(heads), of_each), axis, np.tile(np.arange(of_each), heads))
+
+
+def _ways(node: ir.Node, sides: _Sides, ratio: int, *, by_width: bool) -> Iterator[Claim]:
+    """What can be removed: heads; the same query heads of every group; part of the width of every head."""
+    ways = [tuple(_coupled(_by_head(sides, ratio)))]
+    if ratio > 1:
+        within = [(side.head_axis, side.heads % ratio) for side in (sides.queries, sides.out)]
+        ways.append(tuple(_coupled([(axis, part % ratio) for axis, part in sides.masks] + within)))
+    if by_width:
+        ways.append(tuple(_by_width(node, sides)))
+    yield OneOf(tuple(ways))
+
+
+def _by_head(sides: _Sides, ratio: int) -> list[tuple[Axis, np.ndarray]]:
+    return [
+        *((axis, part // ratio) for axis, part in sides.masks),
+        *((side.head_axis, side.heads) for side in (*sides.keys, *sides.values)),
+        *((side.head_axis, side.heads // ratio) for side in (sides.queries, sides.out)),
+    ]
+
+
+def _by_width(node: ir.Node, sides: _Sides) -> Iterator[Coupling | Contraction]:
+    """Queries with keys, and values with outputs. What is zero in the queries adds nothing to a product."""
+    for joined in ((*sides.keys, sides.queries), (*sides.values, sides.out)):
+        yield from _coupled([(side.width_axis, side.places) for side in joined])
+    yield Contraction(node, sides.queries.width_axis, sides.queries.width_axis, None, None)
+
+
+def _packed_group(node: ir.Node, facts: Facts, heads: int, shared: int) -> Iterator[Claim]:
+    """Queries, keys and values in one array, one after the other."""
+    data, out = node.inputs[0], node.outputs[0]
+    length = facts.length(Axis(data, 2)) if data is not None else None
+    made = _side(out, heads, facts)
+    if data is None or length is None or made is None or any(map(_used, node.outputs[1:])) or length % (heads + 2 * shared):
+        return
+    if any(_input(node, index) is not None for index in (3, 4, 10)):
+        return
+    parts = np.concatenate([np.arange(heads) // (heads // shared), np.arange(shared), np.arange(shared)])
+    of_each = length // (heads + 2 * shared)
+    yield from _coupled(
+        [(Axis(data, 2), np.repeat(parts, of_each)), (made.head_axis, made.heads // (heads // shared))]
     )
 
 
-def _packed_sizes(node: ir.Node, packed: int) -> Sequence[int]:
-    return node.attributes.get_ints("qkv_hidden_sizes", ()) or (packed // 3,) * 3
+def _masks(
+    values: Sequence[ir.Value | None], heads: int, facts: Facts
+) -> list[tuple[Axis, np.ndarray]] | None:
+    """The head axes of masks, third from the right, where they have more than one position; None if not known."""
+    found = []
+    for value in values:
+        if value is None:
+            continue
+        shape = facts.shape(value)
+        if shape is None or (len(shape) > 2 and shape[-3] not in (1, heads)):
+            return None
+        if len(shape) > 2 and shape[-3] == heads != 1:
+            found.append((Axis(value, len(shape) - 3), np.arange(heads)))
+    return found
+
+
+def _rotated_heads(node: ir.Node, facts: Facts) -> int | None:
+    shape = facts.shape(node.inputs[0]) or ()
+    if len(shape) == 4:
+        return shape[1] if isinstance(shape[1], int) else None
+    return node.attributes.get_int("num_heads", 0) or None
+
+
+def _has_four(side: _Side) -> bool:
+    return side.head_axis != side.width_axis
+
+
+def _only(node: ir.Node, inputs: Sequence[int]) -> bool:
+    """Whether a node has no other inputs than these."""
+    return all(value is None for index, value in enumerate(node.inputs) if index not in inputs)
+
+
+def _named(node: ir.Node) -> list[ir.Value]:
+    return [value for value in node.outputs if value.name]
+
+
+def _used(value: ir.Value) -> bool:
+    return bool(value.uses()) or value.is_graph_output()
+
+
+def _input(node: ir.Node, index: int) -> ir.Value | None:
+    return node.inputs[index] if index < len(node.inputs) else None
 
 
 def _bias(node: ir.Node, index: int, parts: np.ndarray) -> list[tuple[Axis, np.ndarray]]:
-    bias = node.inputs[index] if len(node.inputs) > index else None
+    bias = _input(node, index)
     return [] if bias is None else [(Axis(bias, 0), parts)]
 
 
-def _parts(
-    operands: Sequence[ir.Value | None], heads: Sequence[int], facts: Facts
-) -> list[tuple[Axis, np.ndarray]] | None:
-    """The hidden axis of each operand and the head of each position; None if an operand does not have three axes."""
-    parts = []
-    for value, count in zip(operands, heads, strict=True):
-        shape = facts.shape(value)
-        if (
-            value is None
-            or shape is None
-            or len(shape) != 3
-            or not isinstance(shape[2], int)
-            or shape[2] % count
-        ):
-            return None
-        parts.append((Axis(value, 2), np.repeat(np.arange(count), shape[2] // count)))
-    return parts
-
-
-def _by_head(parts: list[tuple[Axis, np.ndarray]]) -> Iterator[Coupling]:
-    """Couple every position with the first position of its head on the last of the axes."""
-    last, heads = parts[-1]
-    first = np.unique(heads, return_index=True)[1]
+def _coupled(parts: list[tuple[Axis, np.ndarray]]) -> Iterator[Coupling]:
+    """Couple every position with the first position of its part on the last of the axes."""
+    last, of_last = parts[-1]
+    first = np.unique(of_last, return_index=True)[1]
     for axis, part in parts:
         yield Coupling(axis, last, np.arange(len(part)), first[part])

@@ -48,10 +48,14 @@ def elementwise(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 @passes_constants(*ELEMENTWISE)
 @passes_constants(*MICROSOFT, domain="com.microsoft")
 def elementwise_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
-    """Run the node on the known elements; a result is known if all its operands are, or 0 times a scale."""
+    """Run the node on the known elements; a result is known if all its operands are, or one factor is zero."""
     operands = [facts.known(value) for value in node.inputs]
-    if node.op_type == "Mul" and any(known is None for known in operands):
-        return _scaled_zeros(node, facts)
+    if node.op_type == "Mul" and (operands[0] is None) != (operands[1] is None):
+        known = operands[0] if operands[1] is None else operands[1]
+        shape = facts.shape(node.outputs[0])
+        if known is None or shape is None or known.ndim > len(shape):
+            return None
+        return np.ma.masked_where(known != 0, known).reshape((1,) * (len(shape) - known.ndim) + known.shape)
     arrays: list[np.ndarray | None] = []
     for value, known in zip(node.inputs, operands, strict=True):
         if value is not None and known is None:
@@ -69,25 +73,6 @@ def elementwise_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | No
 def dropout_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
     """The identity, unless the node also drops at inference."""
     return None if _drops(node, facts) else facts.known(node.inputs[0])
-
-
-def _scaled_zeros(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
-    """The zeros of an operand, where the other one is a scale that is computed."""
-    for value, scale in (node.inputs, node.inputs[::-1]):
-        known = facts.known(value)
-        if known is not None and _is_scale(scale, facts) and known.ndim == facts.rank(node.outputs[0]):
-            return np.ma.array(np.zeros_like(known.data), mask=np.ma.getmaskarray(known) | (known.data != 0))
-    return None
-
-
-def _is_scale(value: ir.Value | None, facts: Facts) -> bool:
-    """Whether a value is the scale of a DynamicQuantizeLinear, times constants: it is finite where the inputs are."""
-    node = None if value is None else value.producer()
-    if node is None:
-        return False
-    if node.op_type == "Mul":
-        return all(facts.constant(each) is not None or _is_scale(each, facts) for each in node.inputs)
-    return node.op_type == "DynamicQuantizeLinear" and value is node.outputs[1]
 
 
 def _drops(node: ir.Node, facts: Facts) -> bool:

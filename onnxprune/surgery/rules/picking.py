@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
 from onnxprune.surgery.constants import replace_operand
-from onnxprune.surgery.dims import follow_sizes, set_size, trace
+from onnxprune.surgery.dims import changeable, follow_sizes, set_size
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.rules.broadcast import couple_axes, couple_broadcast
 from onnxprune.surgery.tables import (
@@ -47,10 +47,14 @@ def picked_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
     others = [facts.constant(value) for value in node.inputs[1:]]
     if known is None or shape is None or any(other is None for other in others):
         return None
-    if not all(isinstance(dim, int) for dim in shape):
+    axes = {node.attributes.get_int("axis", 0) % len(shape)}
+    if node.op_type == "Slice":
+        axes = set(_slices(node, facts) or range(len(shape)))
+    full = [dim if axis in axes else known.shape[axis] for axis, dim in enumerate(shape)]
+    if not all(isinstance(dim, int) for dim in full):
         return None
-    mask = np.broadcast_to(np.ma.getmaskarray(known), shape)  # type: ignore[arg-type]
-    data = np.broadcast_to(known.data, shape)  # type: ignore[arg-type]
+    mask = np.broadcast_to(np.ma.getmaskarray(known), full)  # type: ignore[arg-type]
+    data = np.broadcast_to(known.data, full)  # type: ignore[arg-type]
     result = facts.evaluate(node, [np.ascontiguousarray(data), *others])
     masked = facts.evaluate(node, [mask.astype(data.dtype), *others])
     return None if result is None or masked is None else np.ma.array(result, mask=masked != 0)
@@ -185,14 +189,20 @@ def pad_widths(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
 
 @passes_channels("Expand")
 def expand(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """Couple axes that are not stretched."""
-    out, elements = node.outputs[0], trace(node.inputs[1], facts)
-    out_shape = facts.shape(out)
-    if elements is None or out_shape is None:
+    """Couple axes that are not stretched; a stretched axis is the same everywhere, so it is free."""
+    data, out, elements = node.inputs[0], node.outputs[0], facts.elements(node.inputs[1])
+    shape, out_shape = facts.shape(data), facts.shape(out)
+    if elements is None or shape is None or out_shape is None:
         return
     lead = len(out_shape) - len(elements)
-    fixed = {lead + place for place, element in enumerate(elements) if element is None}
-    couplings = list(couple_broadcast(node.inputs[0], out, facts, skip=fixed))
+    fixed = {lead + place for place, element in enumerate(elements) if not changeable(element)}
+    couplings = list(couple_broadcast(data, out, facts, skip=fixed))
+    lengths = (1,) * (len(out_shape) - len(shape)) + shape
+    couplings += [
+        Coupling(Axis(out, axis), Axis(out, axis))
+        for axis, length in enumerate(lengths)
+        if length == 1 and axis not in fixed and isinstance(out_shape[axis], int) and out_shape[axis] != 1
+    ]
     yield from couplings
     if lead == 0:
         yield from follow_sizes(node, node.inputs[1], facts, {c.right.dim for c in couplings})
@@ -202,23 +212,23 @@ def expand(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 def made_shape(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
     """Update the sizes of axes that shrank."""
     index = 1 if node.op_type == "Expand" else 0
-    elements, out = trace(node.inputs[index], facts), node.outputs[0]
+    elements, out = facts.elements(node.inputs[index]), node.outputs[0]
     if elements is None:
         return
     lead = facts.rank(out) - len(elements)
     for place, element in enumerate(elements):
         kept = kept_of(Axis(out, lead + place))
-        if isinstance(element, int) and element == len(kept) and not kept.all():
+        if element.stored and element.dim == len(kept) and not kept.all():
             set_size(node, index, place, int(kept.sum()), facts)
 
 
 @passes_channels("ConstantOfShape")
 def constant_of_shape(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     """Free axes whose size is a number, and couple those whose size is that of another axis."""
-    out, elements = node.outputs[0], trace(node.inputs[0], facts)
+    out, elements = node.outputs[0], facts.elements(node.inputs[0])
     if elements is None:
         return
-    named = [axis for axis, element in enumerate(elements) if element is not None]
+    named = [axis for axis, element in enumerate(elements) if changeable(element)]
     yield from (Coupling(Axis(out, axis), Axis(out, axis)) for axis in named)
     yield from follow_sizes(node, node.inputs[0], facts, named)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.surgery.dims import follow_sizes, set_size, sizes_read, trace
+from onnxprune.surgery.dims import changeable, follow_sizes, set_size, sizes_read
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.rules.segments import Factor, Segment, common_factors, match_segments, reshape_known
 from onnxprune.surgery.tables import (
@@ -38,17 +38,15 @@ def reshape(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     fixed = _fixed_axes(node, facts)
     passed: set[int] = set()
     for segment in segments:
-        if any(axis in fixed for axis in segment.right):
-            continue
         left = [axis for axis in segment.left if shape[axis] != 1]
         right = [axis for axis in segment.right if out_shape[axis] != 1]
-        if not left or not all(isinstance(shape[axis], int) for axis in left):
-            continue
         if len(left) == len(right) == 1:
-            couplings = [Coupling(Axis(data, left[0]), Axis(out, right[0]))]
-            yield couplings[0]
+            static = isinstance(shape[left[0]], int) and right[0] not in fixed
+            couplings = [Coupling(Axis(data, left[0]), Axis(out, right[0]))] if static else []
+            yield from couplings
         else:
-            couplings = [_along(factor, data, out) for factor in common_factors(segment, shape, out_shape)]
+            factors = common_factors(segment, shape, out_shape)
+            couplings = [_along(factor, data, out) for factor in factors if factor.right not in fixed]
             if couplings:
                 yield OneOf(tuple((coupling,) for coupling in couplings))
         passed.update(coupling.right.dim for coupling in couplings)
@@ -70,14 +68,14 @@ def reshape_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
 def reshape_target(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
     """Update the sizes of axes that shrank, where the target is a number."""
     data, out = node.inputs[0], node.outputs[0]
-    elements, shape = trace(node.inputs[1], facts), facts.shape(out)
+    elements, shape = facts.elements(node.inputs[1]), facts.shape(out)
     if elements is None or shape is None or data is None:
         return
     for axis, element in enumerate(elements):
         kept = kept_of(Axis(out, axis))
-        if kept.all() or element == INFERRED or not isinstance(element, int):
+        if kept.all() or element.dim == INFERRED or not element.stored:
             continue
-        if element or int(kept_of(Axis(data, axis)).sum()) != int(kept.sum()):
+        if element.dim or int(kept_of(Axis(data, axis)).sum()) != int(kept.sum()):
             set_size(node, 1, axis, int(kept.sum()), facts)
 
 
@@ -135,7 +133,7 @@ def _fixed_axes(node: ir.Node, facts: Facts) -> set[int]:
     """Axes of a Reshape's output whose size is computed in the graph and cannot be changed."""
     if node.op_type != "Reshape":
         return set()
-    elements = trace(node.inputs[1], facts)
+    elements = facts.elements(node.inputs[1])
     if elements is None:
         return set(range(len(facts.shape(node.outputs[0]) or ())))
-    return {axis for axis, element in enumerate(elements) if element is None}
+    return {axis for axis, element in enumerate(elements) if not changeable(element)}

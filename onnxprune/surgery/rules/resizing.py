@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.surgery.dims import follow_sizes, set_size, trace
+from onnxprune.surgery.dims import changeable, follow_sizes, set_size
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.rules.broadcast import couple_axes
 from onnxprune.surgery.tables import (
@@ -39,11 +39,11 @@ def resize(node: ir.Node, facts: Facts) -> Iterator[Claim]:
         )
         yield from couple_axes(data, node.outputs[0], [axis for axis in (0, 1) if axis in unscaled], facts)
         return
-    elements = trace(target, facts)
+    elements = facts.elements(target)
     if elements is None or len(elements) != facts.rank(data):
         return
     couplings = list(
-        couple_axes(data, node.outputs[0], [axis for axis in (0, 1) if elements[axis] is not None], facts)
+        couple_axes(data, node.outputs[0], [axis for axis in (0, 1) if changeable(elements[axis])], facts)
     )
     yield from couplings
     yield from follow_sizes(node, target, facts, {coupling.right.dim for coupling in couplings})
@@ -58,12 +58,12 @@ def resize_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
 @rewrites("Resize")
 def resize_target(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
     """Update the number of channels, if sizes are given."""
-    elements = trace(_sizes(node), facts)
+    elements = facts.elements(_sizes(node))
     if elements is None or len(elements) != facts.rank(node.outputs[0]):
         return
     for axis in (0, 1):
         kept = kept_of(Axis(node.outputs[0], axis))
-        if isinstance(elements[axis], int) and not kept.all():
+        if elements[axis].stored and not kept.all():
             set_size(node, SIZES, axis, int(kept.sum()), facts)
 
 

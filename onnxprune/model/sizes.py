@@ -1,0 +1,230 @@
+"""Arithmetic on sizes: what the chains of nodes that exporters write for shapes compute, with symbolic sizes among them.
+
+A symbolic size is a name, or a product such as "4*N". Everything else that depends on one is unknown.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto
+
+Dim = int | str | None
+"""A number, the name of a symbolic dimension or a product with one, or None where nothing is known."""
+
+INTEGERS = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
+LARGEST = 64  # elements; longer vectors are not shapes
+_FACTOR = re.compile(r"\d+")
+COMPARED: Mapping[str, Callable[[int, int], bool]] = {
+    "Equal": operator.eq,
+    "Greater": operator.gt,
+    "GreaterOrEqual": operator.ge,
+    "Less": operator.lt,
+    "LessOrEqual": operator.le,
+}
+ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Mod", "Max", "Min", *COMPARED)
+MOVES = ("Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape")
+FOLLOWED = (*ELEMENTWISE, *MOVES, "Concat", "ConstantOfShape", "Gather", "ReduceProd", "Slice", "Where")
+
+
+@dataclass(frozen=True)
+class Element:
+    """An element of an integer array: its value, and the axes (of any kind) whose sizes it is computed from.
+
+    `copied`: the axis whose size it is, unchanged. `stored`: whether it is a constant of the model, or part of an array
+    that is known as a whole.
+    """
+
+    dim: Dim
+    axes: frozenset[Any] = frozenset()
+    copied: Any = None
+    stored: bool = False
+
+
+def constants(array: np.ndarray) -> np.ndarray:
+    """The elements of a stored array of integers or booleans."""
+    return _each(lambda number: Element(int(number), stored=True), array)
+
+
+def evaluate(
+    op_type: str, operands: Sequence[np.ndarray | None], attributes: Mapping[str, Any], shape: Sequence[Dim] | None
+) -> np.ndarray | None:
+    """The elements of a node's output from those of its inputs (object arrays), of the shape where it is known.
+
+    None where the operator is none of `FOLLOWED`, or the positions of elements are not known.
+    """
+    try:
+        found = _evaluate(op_type, operands, attributes, shape)
+    except (IndexError, ValueError, TypeError):
+        # A node that no output needs is never run, and may be invalid.
+        return None
+    return None if found is None or found.size > LARGEST else found
+
+
+def factors(dim: Dim) -> tuple[int, tuple[str, ...]] | None:
+    """A size as a number and names, sorted: "4*N" is (4, ("N",)); None where it is not known."""
+    if dim is None:
+        return None
+    if isinstance(dim, int):
+        return dim, ()
+    parts = [part.strip() for part in dim.split("*")]
+    numbers = [int(part) for part in parts if _FACTOR.fullmatch(part)]
+    names = [part for part in parts if not _FACTOR.fullmatch(part)]
+    return (math.prod(numbers), tuple(sorted(names))) if all(names) else (1, (dim,))
+
+
+def times(*dims: Dim) -> Dim:
+    """The product of sizes."""
+    number, names = 1, list[str]()
+    for dim in dims:
+        found = factors(dim)
+        if found is None:
+            return None
+        number *= found[0]
+        names += found[1]
+    return _dim(number, names)
+
+
+def over(dim: Dim, by: Dim) -> Dim:
+    """The quotient, where it is exact."""
+    whole, part = factors(dim), factors(by)
+    if whole is None or part is None or not part[0] or whole[0] % part[0]:
+        return None
+    names = list(whole[1])
+    for name in part[1]:
+        if name not in names:
+            return None
+        names.remove(name)
+    return _dim(whole[0] // part[0], names)
+
+
+def _dim(number: int, names: Sequence[str]) -> Dim:
+    if not names or not number:
+        return number
+    return "*".join([*([str(number)] if number != 1 else []), *sorted(names)])
+
+
+def _evaluate(
+    op_type: str, operands: Sequence[np.ndarray | None], attributes: Mapping[str, Any], shape: Sequence[Dim] | None
+) -> np.ndarray | None:
+    first = operands[0] if operands else None
+    if op_type == "Concat":
+        return None if any(part is None for part in operands) else np.concatenate(operands)  # type: ignore[arg-type]
+    if first is None:
+        return None
+    numbers = [None if other is None else _numbers(other) for other in operands[1:]]
+    if op_type in ("Cast", "Identity"):
+        return first if attributes.get("to", INTEGERS[0]) in INTEGERS else None
+    if op_type in ("Squeeze", "Unsqueeze"):
+        return first.reshape(shape) if shape is not None and _static(shape) else None  # type: ignore[arg-type]
+    if op_type == "Reshape":
+        return None if numbers[0] is None else first.reshape(numbers[0].ravel())
+    if op_type == "Gather":
+        return None if numbers[0] is None else _array(first[numbers[0]])
+    if op_type == "Slice":
+        return _sliced(first, numbers, attributes)
+    if op_type == "ConstantOfShape":
+        length, value = _numbers(first), np.ravel(attributes.get("value", 0.0))
+        return None if length is None or value.dtype.kind not in "ib" else constants(np.full(length, value))
+    if op_type == "ReduceProd":
+        whole = first.ravel()
+        product = Element(times(*(element.dim for element in whole)), _axes(*whole))
+        return _filled(product, shape) if shape is not None and _static(shape) else None
+    if op_type == "Where":
+        chosen = _numbers(first)
+        parts = [first if chosen is None else chosen.astype(object), *operands[1:]]
+        if any(part is None for part in parts) or chosen is None:
+            return None
+        return _each(lambda this, left, right: left if this else right, *np.broadcast_arrays(*parts))
+    second = operands[1] if len(operands) == 2 else None
+    if op_type not in ELEMENTWISE or second is None:
+        return None
+    return _each(lambda left, right: _combined(op_type, left, right), *np.broadcast_arrays(first, second))
+
+
+def _combined(op_type: str, left: Element, right: Element) -> Element:
+    a, b = left.dim, right.dim
+    axes = _axes(left, right)
+    if (op_type == "Mul" and b == 1) or (op_type == "Div" and b == 1) or (op_type in ("Add", "Sub") and b == 0):
+        return left
+    if (op_type == "Mul" and a == 1) or (op_type == "Add" and a == 0):
+        return right
+    stored = left.stored and right.stored
+    if isinstance(a, int) and isinstance(b, int):
+        return Element(_number(op_type, a, b), axes, stored=stored)
+    if op_type == "Equal" and (_negative(a) or _negative(b)):
+        return Element(0, axes)
+    if op_type == "Mul":
+        return Element(times(a, b), axes)
+    return Element(over(a, b) if op_type == "Div" else None, axes)
+
+
+def _number(op_type: str, a: int, b: int) -> int | None:
+    if op_type in COMPARED:
+        return int(COMPARED[op_type](a, b))
+    if op_type in ("Div", "Mod"):
+        if not b or a < 0 or b < 0:
+            return None
+        return a // b if op_type == "Div" else a % b
+    return {"Add": a + b, "Sub": a - b, "Mul": a * b, "Max": max(a, b), "Min": min(a, b)}[op_type]
+
+
+def _negative(dim: Dim) -> bool:
+    """Whether it is a number that no size is."""
+    return isinstance(dim, int) and dim < 0
+
+
+def _sliced(
+    first: np.ndarray, numbers: Sequence[np.ndarray | None], attributes: Mapping[str, Any]
+) -> np.ndarray | None:
+    if first.ndim != 1:
+        return None
+    if "starts" in attributes:
+        start, end, step = int(attributes["starts"][0]), int(attributes["ends"][0]), 1
+    elif len(numbers) < 2 or numbers[0] is None or numbers[1] is None:
+        return None
+    else:
+        start, end = int(numbers[0].ravel()[0]), int(numbers[1].ravel()[0])
+        steps = numbers[3] if len(numbers) > 3 else np.ones(1, int)
+        if steps is None:
+            return None
+        step = int(steps.ravel()[0])
+    return first[start:end:step]
+
+
+def _numbers(elements: np.ndarray) -> np.ndarray | None:
+    """The elements as integers, where all are known."""
+    dims = [element.dim for element in elements.ravel()]
+    return np.array(dims, int).reshape(elements.shape) if all(isinstance(dim, int) for dim in dims) else None
+
+
+def _axes(*elements: Element) -> frozenset[Any]:
+    return frozenset().union(*(element.axes for element in elements))
+
+
+def _static(shape: Sequence[Dim]) -> bool:
+    return all(isinstance(dim, int) for dim in shape)
+
+
+def _filled(element: Element, shape: Sequence[Dim]) -> np.ndarray:
+    found = np.empty(shape, object)  # type: ignore[arg-type]
+    found[...] = element
+    return found
+
+
+def _array(found: Any) -> np.ndarray:
+    """An object array; numpy returns the element itself where an index leaves none of the axes."""
+    return found if isinstance(found, np.ndarray) else _filled(found, ())
+
+
+def _each(function: Callable[..., Any], *arrays: np.ndarray) -> np.ndarray:
+    found = np.empty(arrays[0].shape, object)
+    for place in np.ndindex(arrays[0].shape):
+        found[place] = function(*(array[place] for array in arrays))
+    return found

