@@ -272,13 +272,16 @@ class ConvTiles::Builder {
         store(strips[i], row, (row - first) * pitch + static_cast<int64_t>(i) * cut_.width, stores);
       }
     }
-    Program program{make_list(loads), make_list(stores), stores.targets(), false};
+    Program program{make_list(loads), make_list(stores), stores.targets(), false, false};
     program.holes = loads.floats() != slabs(cut_) * panel_rows * pitch;
     if (program.stores.copies.empty()) return;
     Tile tile{0, static_cast<size_t>((last - first) * cut_.row_vectors), 0, 0};
     tile.input = rebase(program.loads.copies, &Copy::source);
     tile.output = rebase(program.stores.copies, &Copy::target);
     for (Run& run : program.stored) run.target -= tile.output;
+    program.straight = program.stored.size() == 1 &&
+                       std::all_of(program.stores.copies.begin(), program.stores.copies.end(),
+                                   [](const Copy& copy) { return copy.source == copy.target; });
     std::vector<ptrdiff_t> key;
     for (const CopyList* list : {&program.loads, &program.stores}) {
       key.insert(key.end(), std::begin(list->begin), std::end(list->begin));

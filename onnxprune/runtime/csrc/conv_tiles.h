@@ -43,6 +43,8 @@ class ConvTiles {
   Copies stores(const Tile& tile) const { return programs_[tile.program].stores.view(); }
   // The parts of an output channel that the stores write.
   const std::vector<Run>& stored(const Tile& tile) const { return programs_[tile.program].stored; }
+  // Whether the stores are one run, as a row of sums has it.
+  bool stores_straight(const Tile& tile) const { return programs_[tile.program].straight; }
   // Whether the loads leave gaps in the panel (padding), which must then be zero.
   bool has_holes(const Tile& tile) const { return programs_[tile.program].holes; }
 
@@ -74,6 +76,7 @@ class ConvTiles {
     CopyList stores;
     std::vector<Run> stored;
     bool holes;
+    bool straight;
   };
   struct Strip;
   class Builder;

@@ -93,6 +93,7 @@ void QuantizedConv::run(const uint8_t* x, const std::vector<int64_t>& x_shape, c
   const auto store = [&](const ConvTiles::Tile& tile, const Copies& copies, size_t first_row, size_t last_row,
                          const float* sums) {
     const size_t width = tile.vectors * moves.lanes;
+    const bool straight = plan->tiles.stores_straight(tile);
     if (numbers.output == Output::kSums) {
       float* const to = static_cast<float*>(y) + tile.output + first_row * y_pixels;
       return moves.copy(copies, sums, width, last_row - first_row, to, y_pixels);
@@ -103,9 +104,14 @@ void QuantizedConv::run(const uint8_t* x, const std::vector<int64_t>& x_shape, c
         kernels_.dequantize(numbers.scale(row), false, sums, width, floats.data());
         moves.copy(copies, floats.data(), width, 1, static_cast<float*>(y) + tile.output + row * y_pixels, 0);
       } else {
+        uint8_t* const to = static_cast<uint8_t*>(y) + tile.output + row * y_pixels;
+        if (straight) {
+          kernels_.requantize(range, numbers.scale(row), false, sums, plan->tiles.stored(tile).front().count, to);
+          continue;
+        }
         std::array<uint8_t, kMostSums> bytes;
         kernels_.requantize(range, numbers.scale(row), false, sums, width, bytes.data());
-        copy_bytes(copies, moves.lanes, bytes.data(), static_cast<uint8_t*>(y) + tile.output + row * y_pixels);
+        copy_bytes(copies, moves.lanes, bytes.data(), to);
       }
     }
   };
