@@ -88,7 +88,7 @@ def accompany(model: ir.Model) -> None:
     leave(model)
     if not any(_by_kernel(node) for node in model.graph.all_nodes()):
         return
-    found = [node for node in model.graph.all_nodes() if _fits(node) and not any(map(_is_dense, _beside(node)))]
+    found = [node for node in model.graph.all_nodes() if has_kernel(node) and not any(map(_is_dense, _beside(node)))]
     for node in found:
         node.domain = DOMAIN
         if node.outputs[0].type is None and (zero := _zero_type(node, len(node.inputs) - 1)) is not None:
@@ -127,10 +127,10 @@ def between_function(name: str, opset: int) -> ir.Function:
     return parsed
 
 
-def _fits(node: ir.Node) -> bool:
+def has_kernel(node: ir.Node) -> bool:
     """Whether there is a kernel for a node, whose scales and zero points are constants of one number."""
     op = BETWEEN.get(node.op_type)
-    if op is None or domain_of(node) != op.domain or len(node.inputs) != len(op.inputs):
+    if op is None or domain_of(node) not in (op.domain, DOMAIN) or len(node.inputs) != len(op.inputs):
         return False
     for name, value in zip(op.inputs, node.inputs, strict=True):
         tensor = constant_tensor(value)
