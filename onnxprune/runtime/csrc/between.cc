@@ -32,9 +32,10 @@ void in_parts(size_t count, size_t unit_bytes, const Threads& threads, const Wor
 
 // Where the row of an operand begins that a row of the sum reads, the last axis being along rows.
 size_t row_begin(const Sizes& shape, const Sizes& whole, size_t row) {
+  if (shape.size() < 2) return 0;
   const size_t missing = whole.size() - shape.size();
   size_t begin = 0;
-  size_t stride = shape.empty() ? 1 : static_cast<size_t>(shape.back());
+  auto stride = static_cast<size_t>(shape.back());
   for (size_t axis = whole.size() - 1; axis-- > 0;) {
     const size_t place = row % static_cast<size_t>(whole[axis]);
     row /= static_cast<size_t>(whole[axis]);
@@ -46,10 +47,11 @@ size_t row_begin(const Sizes& shape, const Sizes& whole, size_t row) {
   return begin;
 }
 
-// One that is repeated along the rows of a sum is written out.
+// A number that is repeated along the rows of a sum is written out.
 const uint8_t* row_of(const Operand8& operand, const Sizes& whole, size_t row, std::vector<uint8_t>& memory) {
-  const uint8_t* const begin = operand.data + row_begin(operand.shape, whole, row);
   const auto count = static_cast<size_t>(whole.back());
+  if (operand.shape == whole) return operand.data + row * count;
+  const uint8_t* const begin = operand.data + row_begin(operand.shape, whole, row);
   if (!operand.shape.empty() && operand.shape.back() == whole.back()) return begin;
   memory.assign(count, *begin);
   return memory.data();

@@ -77,16 +77,17 @@ void softmax_rows(const ByteSoftmax& softmax, const uint8_t* x, size_t count, fl
       sums[row] += power;
     }
   }
-  const float factor = softmax.factor;
   const int32_t zero_point = softmax.zero_point;
   for (size_t row = 0; row < kRows; ++row) {
     const float* const from = powers + row * count;
     uint8_t* const y = to + row * count;
-    const float sum = sums[row];
-    const auto quotient = [factor, sum, zero_point](float power) {
-      const float share = power * factor / sum;
-      // Beyond the numbers that are rounded exactly, a share saturates; one that overflowed becomes 0.
-      const float kept = share < 256.0f ? share : share <= 3.4e38f ? 256.0f : 0.0f;
+    // Onnxruntime computes shares in double and rounds them to float, which takes away what this order of operations
+    // leaves beside a number between two bytes.
+    const double factor = static_cast<double>(softmax.factor) / static_cast<double>(sums[row]);
+    const auto quotient = [factor, zero_point](float power) {
+      const float share = static_cast<float>(static_cast<double>(power) * factor);
+      // Larger ones saturate.
+      const float kept = share < 256.0f ? share : 256.0f;
       const int32_t rounded = bit_cast<int32_t>(kept + Rounding::kRounder) - bit_cast<int32_t>(Rounding::kRounder);
       const int32_t byte = rounded + zero_point;
       return static_cast<uint8_t>(byte > 255 ? 255 : byte);
