@@ -47,9 +47,7 @@ def _fits_sum(node: ir.Node) -> bool:
 
 def _fits_softmax(node: ir.Node) -> bool:
     # Onnxruntime's own of int8 overflows.
-    return (
-        node.attributes.get_int("opset", 0) >= SOFTMAX_OPSET and _zero_type(node, 4) == ir.DataType.UINT8
-    )
+    return node.attributes.get_int("opset", 0) >= SOFTMAX_OPSET and _zero_type(node, 4) == ir.DataType.UINT8
 
 
 def _fits_pool(node: ir.Node) -> bool:
@@ -79,7 +77,13 @@ BETWEEN: Mapping[str, Between] = {
         {"axis": "int", "opset": "int"},
         _fits_softmax,
     ),
-    "MaxPool": Between("", ("X",), {"kernel_shape": "ints", "strides": "ints", "pads": "ints"}, _fits_pool),
+    "MaxPool": Between(
+        "",
+        ("X",),
+        dict.fromkeys(("kernel_shape", "strides", "pads", "dilations"), "ints")
+        | {"ceil_mode": "int", "storage_order": "int", "auto_pad": "string"},
+        _fits_pool,
+    ),
 }
 
 
@@ -88,7 +92,11 @@ def accompany(model: ir.Model) -> None:
     leave(model)
     if not any(_by_kernel(node) for node in model.graph.all_nodes()):
         return
-    found = [node for node in model.graph.all_nodes() if has_kernel(node) and not any(map(_is_dense, _beside(node)))]
+    found = [
+        node
+        for node in model.graph.all_nodes()
+        if has_kernel(node) and not any(map(_is_dense, _beside(node)))
+    ]
     for node in found:
         node.domain = DOMAIN
         if node.outputs[0].type is None and (zero := _zero_type(node, len(node.inputs) - 1)) is not None:

@@ -22,8 +22,8 @@ from onnxprune.sparse.quantized_functions import QUANTIZED_OPS
 # transposed element costs as much as this many multiply-adds.
 FIXED, BY_SHARE = 0.16, 1.2
 TRANSPOSED = 43.0
-# What an output of onnxruntime's MaxPool of bytes costs with channels first, which only comes of a kernel before it (the
-# one of ResNet-50 takes 3 ms, with channels last 0.04).
+# What an output of onnxruntime's MaxPool of bytes costs with channels first, which only comes of a kernel before it
+# (the one of ResNet-50 takes 3 ms, with channels last 0.04).
 POOLED = 6000.0
 # What onnxruntime computes with channels last as well, whichever way its integers are written.
 PASSING = frozenset(

@@ -27,7 +27,11 @@ SHAPES = [((5,), (5,)), ((), (3,)), ((2, 3, 70), (70,)), ((2, 3, 70), (3, 1)), (
 
 
 def node_model(
-    name: str, domain: str, inputs: dict[str, np.ndarray], constants: dict[str, np.ndarray], **attributes: object
+    name: str,
+    domain: str,
+    inputs: dict[str, np.ndarray],
+    constants: dict[str, np.ndarray],
+    **attributes: object,
 ) -> onnx.ModelProto:
     """The node 'between' alone, whose inputs are those of `inputs` and `constants` in the order of its operator."""
     given_inputs = {**inputs, **constants}
@@ -53,7 +57,11 @@ def node_model(
 
 
 def both(
-    name: str, inputs: dict[str, np.ndarray], constants: dict[str, np.ndarray], threads: int = 1, **attributes: object
+    name: str,
+    inputs: dict[str, np.ndarray],
+    constants: dict[str, np.ndarray],
+    threads: int = 1,
+    **attributes: object,
 ) -> tuple[np.ndarray, np.ndarray]:
     """What the kernel makes, and onnxruntime's own operator."""
     session = kernel_session(node_model(name, DOMAIN, inputs, constants, **attributes), threads)
