@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnxprune.model import sizes
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.folding import folded_integers
+from onnxprune.model.functions import OWN_DOMAIN
 
 # Constants up to this size may be shapes or axes, whose values inference needs.
 SMALL_TENSOR_BYTES = 1024
@@ -51,6 +52,9 @@ STAND_INS = {
     (MICROSOFT, "QLinearSigmoid"): ("Identity", (0,)),
     (MICROSOFT, "QLinearLeakyRelu"): ("Identity", (0,)),
     (MICROSOFT, "QLinearSoftmax"): ("Identity", (0,)),
+    # Functions that call one of these (sparse/between.py).
+    (OWN_DOMAIN, "QLinearAdd"): ("Add", (0, 3)),
+    (OWN_DOMAIN, "QLinearSoftmax"): ("Identity", (0,)),
 }
 
 

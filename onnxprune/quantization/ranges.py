@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from onnxprune.errors import ModelFileError, first_line
+from onnxprune.model.slots import domain_of
 from onnxprune.model.staging import staging
 
 Feeds = Mapping[str, np.ndarray]
@@ -56,7 +57,10 @@ def measured(model: ir.Model, samples: Iterable[Feeds], ranges: str) -> Ranges:
 
 
 def prepared(model: ir.Model) -> tuple[ir.Model, dict[ir.Node, str]]:
-    """A copy for the quantizer, which knows nodes by their names and no Constant nodes; and the names, by node."""
+    """A copy for the quantizer, which knows nodes by their names and no Constant nodes; and the names, by node.
+
+    A Sum of two is an Add there: the quantizer has integers for that alone.
+    """
     copy = model.clone()
     taken: dict[str, None] = {}
     for number, node in enumerate(copy.graph):
@@ -65,6 +69,8 @@ def prepared(model: ir.Model) -> tuple[ir.Model, dict[ir.Node, str]]:
         while node.name in taken:
             node.name += "_"
         taken[node.name] = None
+        if node.op_type == "Sum" and not domain_of(node) and len(node.inputs) == 2:
+            node.op_type = "Add"
     names = dict(zip(model.graph, taken, strict=True))
     LiftConstantsToInitializersPass(lift_all_constants=False)(copy)
     return copy, names

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.shapes import Shape
+from onnxprune.sparse.between import BETWEEN, accompany
 from onnxprune.sparse.blocks import share_of_fours
 from onnxprune.sparse.encode import Encoded
 from onnxprune.sparse.functions import DENSE_DOMAIN, DOMAIN, DOMAIN_VERSION, DOMAINS, SPARSE_OPS
@@ -46,7 +47,9 @@ def decoders(node: ir.Node) -> list[ir.Node]:
     found: dict[ir.Node, None] = {}
     for value in node.inputs:
         maker = None if value is None else value.producer()
-        if maker is not None and maker.domain in DOMAINS and "dtype" not in maker.attributes:
+        if maker is None or maker.op_type in QUANTIZED_OPS or maker.op_type in BETWEEN:
+            continue
+        if maker.domain in DOMAINS and "dtype" not in maker.attributes:
             found |= dict.fromkeys([*decoders(maker), maker])
     return list(found)
 
@@ -94,6 +97,7 @@ def place(model: ir.Model, by_kernel: Collection[ir.Node]) -> None:
     """Have the sparse nodes in `by_kernel` run by the library's kernels, and all others dense."""
     for node in kernel_nodes(model):
         node.domain = DOMAIN if node in by_kernel else DENSE_DOMAIN
+    accompany(model)
     _give_functions(model)
 
 

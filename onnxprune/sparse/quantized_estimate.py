@@ -8,12 +8,13 @@ together: their kernels must save more than the transposing costs. The unit is o
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.shapes import Shape
+from onnxprune.sparse.between import has_kernel
 from onnxprune.sparse.estimate import nodes_before
 from onnxprune.sparse.quantized_functions import QUANTIZED_OPS
 
@@ -21,8 +22,8 @@ from onnxprune.sparse.quantized_functions import QUANTIZED_OPS
 # transposed element costs as much as this many multiply-adds.
 FIXED, BY_SHARE = 0.16, 1.2
 TRANSPOSED = 43.0
-# What an output of MaxPool of bytes costs with channels first, which only comes of a kernel before it (the one of
-# ResNet-50 takes 3 ms, with channels last 0.04).
+# What an output of onnxruntime's MaxPool of bytes costs with channels first, which only comes of a kernel before it
+# (the one of ResNet-50 takes 3 ms, with channels last 0.04).
 POOLED = 6000.0
 # What onnxruntime computes with channels last as well, whichever way its integers are written.
 PASSING = frozenset(
@@ -52,12 +53,27 @@ def paying(shares: Mapping[ir.Node, float], shapes: Mapping[ir.Value, Shape]) ->
         moved = [_elements(value, shapes) for value in borders]
         if None in saved or None in moved or sum(filter(None, saved)) > TRANSPOSED * sum(filter(None, moved)):
             found.update(own)
-    return {node for node in found if not _is_pooled(node, shares[node], shapes)}
+    slow = {
+        node
+        for node in found
+        if _is_pooled(node, shares[node], shapes, lambda pool: _pooled_by_kernel(pool, found))
+    }
+    return found - slow
 
 
-def _is_pooled(node: ir.Node, share: float, shapes: Mapping[ir.Value, Shape]) -> bool:
-    """Whether a MaxPool reads the convolution, and takes longer by its kernel than that saves."""
-    pools = [reader for reader, _ in node.outputs[0].uses() if reader.op_type == "MaxPool"]
+def _pooled_by_kernel(pool: ir.Node, by_kernel: Collection[ir.Node]) -> bool:
+    """Whether a MaxPool runs by a kernel where these convolutions do."""
+    readers = [reader for reader, _ in pool.outputs[0].uses() if _is_conv(reader)]
+    return has_kernel(pool) and all(reader in by_kernel for reader in readers)
+
+
+def _is_pooled(
+    node: ir.Node, share: float, shapes: Mapping[ir.Value, Shape], fast: Callable[[ir.Node], bool]
+) -> bool:
+    """Whether a MaxPool that is not `fast` reads the convolution, and takes longer by its kernel than that saves."""
+    pools = [
+        reader for reader, _ in node.outputs[0].uses() if reader.op_type == "MaxPool" and not fast(reader)
+    ]
     saved, pooled = _saved(node, share, shapes), [_elements(pool.outputs[0], shapes) for pool in pools]
     return bool(pools) and saved is not None and saved < POOLED * sum(filter(None, pooled))
 

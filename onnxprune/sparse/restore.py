@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnxprune.errors import ModelFileError
 from onnxprune.model.constants import constant_tensor, drop_constant
 from onnxprune.model.reading import FLOAT_TYPES
+from onnxprune.sparse.between import leave
 from onnxprune.sparse.blocks import decode_blocks
 from onnxprune.sparse.encode import Encoded, decode, dequantize, unpack_gaps
 from onnxprune.sparse.functions import (
@@ -49,6 +50,7 @@ def from_ops(model: ir.Model) -> None:
                 f"version {DOMAIN_VERSION}: use the onnxprune that wrote it"
             )
     taken = value_names(model)
+    leave(model)
     unfuse(model, taken)
     weights: dict[tuple[ir.Value | bytes, ...], ir.Value] = {}
     parts: set[ir.Value] = set()

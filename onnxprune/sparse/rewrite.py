@@ -22,6 +22,7 @@ import onnx_ir as ir
 from onnxprune.model.constants import drop_constant
 from onnxprune.model.shapes import infer_shapes
 from onnxprune.model.weights import Weight
+from onnxprune.sparse.between import accompany
 from onnxprune.sparse.encode import (
     MAX_HALF_GAP,
     encode,
@@ -80,6 +81,7 @@ def to_ops(model: ir.Model, weights: Sequence[Weight], values: str = "fp32") -> 
     if any(outcome.format == "ops" for outcome in stored):
         fuse(model, shapes)
         _declare(model, opset)
+        accompany(model)
     return stored
 
 

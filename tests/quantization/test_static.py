@@ -154,6 +154,26 @@ def test_convolutions_say_only_what_is_no_default():
     assert near(run(model, feeds[0]), run(made, feeds[0])) < 0.01
 
 
+@pytest.mark.parametrize("form", ["qoperator", "qdq"])
+def test_a_sum_of_two_is_added_in_integers(form):
+    """The residual additions of networks that Caffe2 exported: onnxruntime's quantizer knows Add alone."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], pads=[1] * 4),
+        helper.make_node("Sum", ["c", "x"], ["s"]),
+        helper.make_node("Relu", ["s"], ["y"]),
+    ]
+    model = ir.from_proto(
+        model_of(nodes, [floats("x", "N", 4, 8, 8)], [floats("y", "N", 4, 8, 8)], {"w": normal(4, 4, 3, 3)})
+    )
+    feeds = batches(8, 4, 8, 8)
+    made = quantized(model, measured(model, feeds, "minmax"), Form(form))
+    assert [node.op_type for node in made.graph if node.op_type in ("Add", "Sum", "QLinearAdd")] == [
+        {"qoperator": "QLinearAdd", "qdq": "Add"}[form]
+    ]
+    assert [node.op_type for node in model.graph] == ["Conv", "Sum", "Relu"]
+    assert near(run(model, feeds[0]), run(made, feeds[0])) < 0.01
+
+
 def test_excluded_weights_stay_in_floats_and_ranges_can_be_given():
     result = onnxprune.prune(
         cnn(),

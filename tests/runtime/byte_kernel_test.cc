@@ -232,10 +232,73 @@ size_t test_floats(const ByteKernels& kernels, size_t count) {
   return failures + report(holds, isa, "a guard of quantized numbers", count, 0);
 }
 
+bool untouched(const std::vector<uint8_t>& bytes, size_t first, size_t last) {
+  return std::all_of(bytes.begin() + static_cast<ptrdiff_t>(first), bytes.begin() + static_cast<ptrdiff_t>(last),
+                     [](uint8_t byte) { return byte == 0xa5; });
+}
+
+std::vector<uint8_t> random_bytes(size_t count) {
+  std::vector<uint8_t> bytes(count);
+  for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(Words::random_word());
+  return bytes;
+}
+
+// Sums of bytes, of ratios for which intermediate numbers fit 32 bits and of others.
+size_t test_sums(const ByteKernels& kernels, float ratio, bool is_signed, size_t count) {
+  const ByteSum sum{ratio, ratio * 0.75f, is_signed ? -3.0f : 117.5f, is_signed ? -128 : 0, is_signed ? 127 : 255};
+  const std::vector<uint8_t> a = random_bytes(count);
+  const std::vector<uint8_t> b = random_bytes(count);
+  std::vector<uint8_t> to(count + 2 * kGuard, 0xa5);
+  kernels.add_bytes(sum, a.data(), b.data(), count, to.data() + kGuard);
+  const auto number = [is_signed](uint8_t byte) {
+    return static_cast<float>(is_signed ? static_cast<int8_t>(byte) : static_cast<int32_t>(byte));
+  };
+  size_t failures = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const float exact = std::fma(number(a[i]), sum.a_ratio, std::fma(number(b[i]), sum.b_ratio, sum.fixed));
+    const float kept = std::min(std::max(exact, static_cast<float>(sum.low)), static_cast<float>(sum.high));
+    const auto wanted = static_cast<uint8_t>(static_cast<int32_t>(std::nearbyint(kept)));
+    failures += report(to[kGuard + i] == wanted, kernels.words.name, "a sum of bytes", count, i);
+  }
+  const bool holds = untouched(to, 0, kGuard) && untouched(to, kGuard + count, to.size());
+  return failures + report(holds, kernels.words.name, "a guard of sums of bytes", count, 0);
+}
+
+size_t test_softmax(const ByteKernels& kernels, size_t rows, size_t count) {
+  std::vector<float> table(256);
+  for (size_t i = 0; i < table.size(); ++i) table[i] = std::exp((static_cast<float>(i) - 255) * 0.05f) * 1e30f;
+  const ByteSoftmax softmax{table.data(), 255, 3};
+  const std::vector<uint8_t> x = random_bytes(rows * count);
+  std::vector<float> powers(count * kSoftmaxRows);
+  std::vector<uint8_t> to(rows * count + 2 * kGuard, 0xa5);
+  kernels.softmax_bytes(softmax, x.data(), rows, count, powers.data(), to.data() + kGuard);
+  size_t failures = 0;
+  for (size_t row = 0; row < rows; ++row) {
+    const uint8_t* const from = x.data() + row * count;
+    const size_t shift = 255 - *std::max_element(from, from + count);
+    float sum = 0;
+    for (size_t i = 0; i < count; ++i) sum += table[shift + from[i]];
+    for (size_t i = 0; i < count; ++i) {
+      const double exact = static_cast<double>(table[shift + from[i]]) * 255 / static_cast<double>(sum);
+      const int wanted = static_cast<int>(std::nearbyint(static_cast<float>(exact))) + 3;
+      const uint8_t found = to[kGuard + row * count + i];
+      failures += report(found == std::min(wanted, 255), kernels.words.name, "a share", count, row * count + i);
+    }
+  }
+  const bool holds = untouched(to, 0, kGuard) && untouched(to, kGuard + rows * count, to.size());
+  return failures + report(holds, kernels.words.name, "a guard of shares", count, 0);
+}
+
 }  // namespace
 
 size_t test_byte_kernels(const ByteKernels& kernels) {
   size_t failures = 0;
+  for (const size_t count : {1, 15, 16, 17, 63, 64, 65, 150, 200}) {
+    for (const float ratio : {0.5f, 0.031f, -0.3f, 1e5f, 1e12f}) {
+      for (const bool is_signed : {false, true}) failures += test_sums(kernels, ratio, is_signed, count);
+    }
+    for (const size_t rows : {1, 3, 4, 9}) failures += test_softmax(kernels, rows, count);
+  }
   for (size_t vectors = 1; vectors <= kernels.words.max_vectors; ++vectors) {
     for (const bool biased : {false, true}) failures += test_products(kernels, vectors, biased);
   }

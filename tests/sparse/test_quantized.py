@@ -332,11 +332,18 @@ def test_kernels_among_dense_convolutions_must_save_more_than_transposing_costs(
     assert np.array_equal(run(ir.to_proto(model), x=x)[0], run(dense, x=x)[0])
 
 
-@pytest.mark.parametrize(("inputs", "domain"), [(32, DENSE_DOMAIN), (1024, DOMAIN)])
-def test_a_convolution_before_a_pool_of_bytes_runs_dense_unless_it_saves_more(inputs, domain):
-    nodes = """
+@pytest.mark.parametrize(
+    ("inputs", "window", "domain"),
+    [
+        (32, "kernel_shape = [3, 3]", DOMAIN),
+        (32, "kernel_shape = [2, 2], dilations = [2, 2]", DENSE_DOMAIN),
+        (1024, "kernel_shape = [2, 2], dilations = [2, 2]", DOMAIN),
+    ],
+)
+def test_a_convolution_before_a_pool_without_kernel_runs_dense_unless_it_saves_more(inputs, window, domain):
+    nodes = f"""
         p = QLinearConv <pads = [1, 1, 1, 1]> (xq, xs, xz, w, ws, wz, xs, xz)
-        yq = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1], strides = [2, 2]> (p)
+        yq = MaxPool <{window}, pads = [1, 1, 1, 1], strides = [2, 2]> (p)
     """
     constants = {
         "w": sparse_integers((32, inputs, 3, 3), 0.03, 0, seed=1),

@@ -272,13 +272,15 @@ class ConvTiles::Builder {
         store(strips[i], row, (row - first) * pitch + static_cast<int64_t>(i) * cut_.width, stores);
       }
     }
-    Program program{make_list(loads), make_list(stores), stores.targets(), false};
+    Program program{make_list(loads), make_list(stores), stores.targets(), false, 0, 0};
     program.holes = loads.floats() != slabs(cut_) * panel_rows * pitch;
     if (program.stores.copies.empty()) return;
     Tile tile{0, static_cast<size_t>((last - first) * cut_.row_vectors), 0, 0};
     tile.input = rebase(program.loads.copies, &Copy::source);
     tile.output = rebase(program.stores.copies, &Copy::target);
     for (Run& run : program.stored) run.target -= tile.output;
+    program.straight_store = straight(program.stores, stores.targets());
+    program.straight_load = straight(program.loads, loads.targets());
     std::vector<ptrdiff_t> key;
     for (const CopyList* list : {&program.loads, &program.stores}) {
       key.insert(key.end(), std::begin(list->begin), std::end(list->begin));
@@ -335,6 +337,13 @@ class ConvTiles::Builder {
     }
     list.begin[kCopyKinds] = list.copies.size();
     return list;
+  }
+
+  // The length of a list that is one run from its start to the same places; else 0.
+  static size_t straight(const CopyList& list, const std::vector<Run>& targets) {
+    const auto stays = [](const Copy& copy) { return copy.source == copy.target; };
+    const bool one = targets.size() == 1 && std::all_of(list.copies.begin(), list.copies.end(), stays);
+    return one ? targets.front().count : 0;
   }
 
   // Makes the places relative to the lowest of them, which is returned.

@@ -43,6 +43,10 @@ class ConvTiles {
   Copies stores(const Tile& tile) const { return programs_[tile.program].stores.view(); }
   // The parts of an output channel that the stores write.
   const std::vector<Run>& stored(const Tile& tile) const { return programs_[tile.program].stored; }
+  // Elements of an output channel where the stores are one run, as a row of sums has it; else 0.
+  size_t straight_store(const Tile& tile) const { return programs_[tile.program].straight_store; }
+  // The same of an input channel and its row of the panel.
+  size_t straight_load(const Tile& tile) const { return programs_[tile.program].straight_load; }
   // Whether the loads leave gaps in the panel (padding), which must then be zero.
   bool has_holes(const Tile& tile) const { return programs_[tile.program].holes; }
 
@@ -74,6 +78,8 @@ class ConvTiles {
     CopyList stores;
     std::vector<Run> stored;
     bool holes;
+    size_t straight_store;
+    size_t straight_load;
   };
   struct Strip;
   class Builder;

@@ -81,9 +81,6 @@ void QuantizedConv::run(const uint8_t* x, const std::vector<int64_t>& x_shape, c
   const auto images = static_cast<size_t>(x_shape[0]);
   const auto x_pixels = static_cast<size_t>(volume({x_shape.begin() + 2, x_shape.end()}));
   const auto y_pixels = static_cast<size_t>(volume({y_shape.begin() + 2, y_shape.end()}));
-  static thread_local AlignedFloats memory;
-  float* const words = memory.at_least(images * plan->matrix.layout().channels * x_pixels);
-  interleave(x, images, x_pixels, numbers.flip(kernels_), words, threads);
   const std::vector<float> first_sums = numbers.first_sums(kernels_, weight_sums_);
   const OutputRange range = numbers.range();
   const uint32_t zeros = numbers.zero_byte(kernels_) * 0x01010101u;
@@ -93,6 +90,7 @@ void QuantizedConv::run(const uint8_t* x, const std::vector<int64_t>& x_shape, c
   const auto store = [&](const ConvTiles::Tile& tile, const Copies& copies, size_t first_row, size_t last_row,
                          const float* sums) {
     const size_t width = tile.vectors * moves.lanes;
+    const size_t straight = plan->tiles.straight_store(tile);
     if (numbers.output == Output::kSums) {
       float* const to = static_cast<float*>(y) + tile.output + first_row * y_pixels;
       return moves.copy(copies, sums, width, last_row - first_row, to, y_pixels);
@@ -103,13 +101,38 @@ void QuantizedConv::run(const uint8_t* x, const std::vector<int64_t>& x_shape, c
         kernels_.dequantize(numbers.scale(row), false, sums, width, floats.data());
         moves.copy(copies, floats.data(), width, 1, static_cast<float*>(y) + tile.output + row * y_pixels, 0);
       } else {
+        uint8_t* const to = static_cast<uint8_t*>(y) + tile.output + row * y_pixels;
+        if (straight > 0) {
+          kernels_.requantize(range, numbers.scale(row), false, sums, straight, to);
+          continue;
+        }
         std::array<uint8_t, kMostSums> bytes;
         kernels_.requantize(range, numbers.scale(row), false, sums, width, bytes.data());
-        copy_bytes(copies, moves.lanes, bytes.data(), static_cast<uint8_t*>(y) + tile.output + row * y_pixels);
+        copy_bytes(copies, moves.lanes, bytes.data(), to);
       }
     }
   };
-  multiply_tiles(moves, *plan, words, x_pixels, first_sums.data(), padding, threads, store);
+  const uint8_t flip = numbers.flip(kernels_);
+  const std::vector<ConvTiles::Tile>& tiles = plan->tiles.tiles();
+  if (images == 1 && geometry_.groups() == 1 && std::all_of(tiles.begin(), tiles.end(), [&](const auto& tile) {
+        return plan->tiles.straight_load(tile) > 0;
+      })) {
+    // Bytes are interleaved on their way into the panel, without words of the whole image between.
+    const size_t channels = geometry_.input_channels();
+    const size_t stride = plan->matrix.layout().channel_stride;
+    const auto load = [&](const ConvTiles::Tile& tile, size_t first, size_t count, float* panel) {
+      for (size_t four = first; four < first + count; ++four, panel += stride) {
+        const size_t channel = four * kWordInputs;
+        kernels_.interleave(x + channel * x_pixels + tile.input, x_pixels, std::min(kWordInputs, channels - channel),
+                            plan->tiles.straight_load(tile), flip, panel);
+      }
+    };
+    return multiply_tiles(moves, *plan, load, first_sums.data(), padding, threads, store);
+  }
+  static thread_local AlignedFloats memory;
+  float* const words = memory.at_least(images * plan->matrix.layout().channels * x_pixels);
+  interleave(x, images, x_pixels, flip, words, threads);
+  multiply_tiles(moves, *plan, copying(moves, *plan, words, x_pixels), first_sums.data(), padding, threads, store);
 }
 
 }  // namespace onnxprune

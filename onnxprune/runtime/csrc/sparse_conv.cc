@@ -35,7 +35,7 @@ void SparseConv::run(const float* x, const std::vector<int64_t>& x_shape, const 
       }
     }
   };
-  multiply_tiles(kernels_, *plan, x, x_pixels, bias, kZero, threads, store);
+  multiply_tiles(kernels_, *plan, copying(kernels_, *plan, x, x_pixels), bias, kZero, threads, store);
 }
 
 }  // namespace onnxprune

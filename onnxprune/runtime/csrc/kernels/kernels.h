@@ -95,6 +95,27 @@ struct OutputRange {
   int32_t high;
 };
 
+// A sum of bytes, u8 or, where `low` is negative, s8: a * a_ratio + (b * b_ratio + fixed), rounded to the nearest (ties
+// to even) and saturated to `low` to `high`.
+struct ByteSum {
+  float a_ratio;
+  float b_ratio;
+  float fixed;
+  int32_t low;
+  int32_t high;
+};
+
+// Softmax of bytes, u8: `table` has the power of each byte, the largest last; its share of the sum is multiplied by
+// `factor`, rounded, and `zero_point` added.
+struct ByteSoftmax {
+  const float* table;
+  float factor;
+  int32_t zero_point;
+};
+
+// Rows of a Softmax that are worked on together.
+constexpr size_t kSoftmaxRows = 4;
+
 // Kernels for 8-bit integers. They work on words, 32 bits where other kernels have a float: four bytes of neighboring
 // inputs, or a sum. A product is exact modulo 2^32; nothing saturates on the way.
 struct ByteKernels {
@@ -116,6 +137,11 @@ struct ByteKernels {
   void (*extremes)(const float* from, size_t count, float* low, float* high);
   // u8 of from[i] / scale, rounded as the range says.
   void (*quantize)(const OutputRange& range, float scale, const float* from, size_t count, uint8_t* to);
+  // to[i] = the sum of a[i] and b[i].
+  void (*add_bytes)(const ByteSum& sum, const uint8_t* a, const uint8_t* b, size_t count, uint8_t* to);
+  // Softmax of each of `rows` rows of `count` bytes; `powers` has room for kSoftmaxRows rows of floats.
+  void (*softmax_bytes)(const ByteSoftmax& softmax, const uint8_t* x, size_t rows, size_t count, float* powers,
+                        uint8_t* to);
 };
 
 extern const Kernels kPortable;

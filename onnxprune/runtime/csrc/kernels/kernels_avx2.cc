@@ -1,3 +1,4 @@
+#include "between.inl"
 #include "byte_vector_avx2.h"
 #include "bytes.inl"
 #include "epilogue.inl"
@@ -23,6 +24,8 @@ const ByteKernels kAvx2Bytes = {
     add,
     extremes,
     quantize,
+    add_bytes,
+    softmax_bytes,
 };
 
 }  // namespace onnxprune

@@ -1,6 +1,8 @@
+#include "between.inl"
 #include "byte_vector_avx512vnni.h"
 #include "bytes.inl"
 #include "layout.inl"
+#include "narrowing_avx512.h"
 #include "spmm.inl"
 #include "vector_avx512.h"
 
@@ -11,11 +13,13 @@ const ByteKernels kAvx512VnniBytes = {
      transpose<Avx512Vector>, copy<Avx512Vector>, nullptr},
     false,
     interleave,
-    requantize,
+    requantize_avx512,
     dequantize,
     add,
     extremes,
     quantize,
+    add_bytes_avx512,
+    softmax_bytes,
 };
 
 }  // namespace onnxprune

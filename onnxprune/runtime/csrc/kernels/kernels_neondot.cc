@@ -1,3 +1,4 @@
+#include "between.inl"
 #include "byte_vector_neon.h"
 #include "bytes.inl"
 #include "layout.inl"
@@ -28,6 +29,8 @@ const ByteKernels kNeonDotBytes = {
     add,
     extremes,
     quantize,
+    add_bytes,
+    softmax_bytes,
 };
 
 }  // namespace onnxprune

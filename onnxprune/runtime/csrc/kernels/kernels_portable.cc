@@ -1,3 +1,4 @@
+#include "between.inl"
 #include "byte_vector_portable.h"
 #include "bytes.inl"
 #include "epilogue.inl"
@@ -25,6 +26,8 @@ const ByteKernels kPortableBytes = {
     add,
     extremes,
     quantize,
+    add_bytes,
+    softmax_bytes,
 };
 
 }  // namespace onnxprune

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "float16.h"
+#include "ort/between_ops.h"
 #include "ort/conv_op.h"
 #include "ort/custom_op.h"
 #include "ort/forms.h"
@@ -125,6 +126,7 @@ std::vector<const OrtCustomOp*> custom_ops() {
   add_forms<ConvOp, float, Half>("SparseConv", true, ops);
   add_forms<ConvOp, float, Half>("SparseConvNoBias", false, ops);
   add_quantized_ops(ops);
+  add_between_ops(ops);
   return ops;
 }
 
