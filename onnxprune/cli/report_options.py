@@ -112,18 +112,18 @@ class ReportOptions:
             from onnxprune.reports.latency import latency
 
             record["latency"] = latency(Path(source), Path(output), report.sample)
-            self._write_reports(record | {"price": self.price}, output)
+            self._write_reports(record | {"price": self.price}, source, output)
         if record["evaluation"] is not None:
             record["evaluation"] = without_pictures(record["evaluation"])
         write_json(self.json_path, record)
 
-    def _write_reports(self, record: dict[str, Any], output: str) -> None:
-        from onnxprune.commands.report import maps_of
+    def _write_reports(self, record: dict[str, Any], source: str, output: str) -> None:
+        from onnxprune.commands.report import pictures_of
         from onnxprune.reports.model_card import model_card
         from onnxprune.reports.page import page
 
         if self.html_path is not None:
-            content = page(record | {"maps": maps_of(output, record["layers"])})
+            content = page(record | pictures_of(output, source, record["layers"]))
             write("--report", self.html_path, content)
         if self.model_card is not None:
             write("--model-card", self.model_card, model_card(record, self.base_model))

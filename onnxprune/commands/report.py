@@ -15,6 +15,7 @@ from onnxprune.errors import ModelFileError, OutputError, SettingError
 from onnxprune.job.sizes import travelling, with_sizes
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.reports.cost import check_price
+from onnxprune.reports.graph import graph_view
 from onnxprune.reports.latency import latency
 from onnxprune.reports.maps import sparsity_maps
 from onnxprune.reports.model_card import model_card as card_of
@@ -145,10 +146,13 @@ def _measured(
     return record | {"evaluation": evaluation.to_dict(pictures=True)}
 
 
-def maps_of(source: PathLike, layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """`sparsity_maps` of a file that onnxprune wrote; `layers`: of its record."""
+def pictures_of(source: PathLike, baseline: PathLike, layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the page draws of a file that onnxprune wrote: `sparsity_maps`, `graph_view`; `layers`: of its record."""
     found = find_weights(open_model(source).model)
-    return sparsity_maps([*found.prunable, *found.embeddings], layers)
+    return {
+        "maps": sparsity_maps([*found.prunable, *found.embeddings], layers),
+        "graph": graph_view(Path(source), Path(baseline), layers),
+    }
 
 
 def rebuilt(source: PathLike, baseline: PathLike | None = None) -> dict[str, Any]:
@@ -177,6 +181,7 @@ def rebuilt(source: PathLike, baseline: PathLike | None = None) -> dict[str, Any
         "pruned": asdict(pruned),
         "layers": layers,
         "maps": sparsity_maps(found.prunable, layers),
+        "graph": graph_view(Path(source), None if baseline is None else Path(baseline), layers),
         "unprunable": [asdict(one) for one in found.left],
         "histograms": {name: _histogram(weight, before.get(name)) for name, weight in weights.items()},
         "output_sha256": origin.sha256,

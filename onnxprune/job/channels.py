@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.config.settings import PruneConfig
-from onnxprune.errors import NothingToPruneError, SettingError
+from onnxprune.errors import NothingToPruneError, SettingError, some
 from onnxprune.job.calibrated import Calibration
 from onnxprune.job.calibrated_channels import Findings, compensate, study, try_out
 from onnxprune.job.requirements import is_calibrated
@@ -162,12 +162,11 @@ class ChannelPruning:
             name
             + ("" if choice.stuck[name] == self._elements[name] else " (in part)")
             + f" {shares[name]:.1%}"
-            for name in named[:NAMES_SHOWN]
+            for name in named
         ]
-        more = f" and {len(named) - NAMES_SHOWN} more" if len(named) > NAMES_SHOWN else ""
         yield (
             f"{sum(shares.values()):.1%} of the weights are in no channel that can be removed, and do not count "
-            f"towards --rate: {', '.join(texts)}{more} (--json tells why)."
+            f"towards --rate: {some(texts, NAMES_SHOWN)} (--json tells why)."
         )
 
     def _on_shortfall(self, choice: Choice) -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from onnxprune.calibration.synthetic import NAME as SYNTHETIC
 from onnxprune.config.settings import PruneConfig
+from onnxprune.errors import some
 from onnxprune.evaluation.comparison import Evaluation
 from onnxprune.evaluation.labels import label_forms
 from onnxprune.job.first_look import CHANCE_ERRORS
@@ -18,8 +19,8 @@ from onnxprune.model.io import Source
 from onnxprune.sparse.fold import folding_notes
 from onnxprune.surgery import SurgeryReport
 
-# Names that a note lists.
-NAMED = 4
+# Where those are to be seen that a note does not name.
+IN_INSPECT = " (see `onnxprune inspect`)"
 
 
 def notes(
@@ -143,8 +144,8 @@ def outcome_notes(evaluation: Evaluation | None, data: JobData) -> Iterator[str]
 
 def _on_computed(computed: Sequence[Computed]) -> Iterator[str]:
     if computed:
-        texts = [f"{one.name} (by {', '.join(_first(one.op_types))})" for one in computed]
-        yield f"Weights computed from constants are now constants themselves: {_some(texts)}."
+        texts = [f"{one.name} (by {some(one.op_types)})" for one in computed]
+        yield f"Weights computed from constants are now constants themselves: {some(texts, where=IN_INSPECT)}."
 
 
 def _on_left(records: Records) -> Iterator[str]:
@@ -156,7 +157,7 @@ def _on_left(records: Records) -> Iterator[str]:
         total = size + records.size
         yield (
             f"{size:,} of {total:,} weights ({size / total:.2%}) were left as they are, and do not count towards the "
-            f"rate: {_some(texts)}."
+            f"rate: {some(texts, where=IN_INSPECT)}."
         )
 
 
@@ -171,17 +172,8 @@ def _on_dense(config: PruneConfig, records: Records) -> Iterator[str]:
     ]
     if config.format != "dense" and layers:
         layers.sort(key=lambda layer: -layer.bytes_after)
-        yield f"Weights with zeros that are stored dense: {_some([f'{one.name} ({one.note})' for one in layers])}."
-
-
-def _first(op_types: Sequence[str]) -> list[str]:
-    return [*op_types[:NAMED], *["..."] * (len(op_types) > NAMED)]
-
-
-def _some(texts: Sequence[str]) -> str:
-    """The first texts, and how many more there are."""
-    more = len(texts) - NAMED
-    return ", ".join(texts[:NAMED]) + (f" and {more:,} more (see `onnxprune inspect`)" if more > 0 else "")
+        texts = [f"{one.name} ({one.note})" for one in layers]
+        yield f"Weights with zeros that are stored dense: {some(texts, where=IN_INSPECT)}."
 
 
 def _on_rates(config: PruneConfig, records: Records) -> Iterator[str]:

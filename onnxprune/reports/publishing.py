@@ -14,7 +14,7 @@ from typing import Any
 from onnxprune.config.settings import PATH_SETTINGS
 
 # Fields of a record that hold names of the model, which may look like paths: /encoder/layer.0/MatMul.
-OF_THE_MODEL = frozenset({"layers", "unprunable", "surgery", "histograms", "sensitivity", "sample"})
+OF_THE_MODEL = frozenset({"layers", "unprunable", "surgery", "histograms", "sensitivity", "sample", "graph"})
 _ROOT = re.compile(r"(?<![\w./\\~-])(?:/|[A-Za-z]:[/\\])(?=[^/\s])")
 
 
