@@ -46,7 +46,7 @@ def test_with_the_input_model_a_rebuilt_report_has_latency_evaluation_and_the_we
         "Error by class",
         "Changed answers",
         "cost of a million",
-        "remaining:",
+        "<title>remaining</title>",
     ):
         assert text in content, text
     assert "Sparsity patterns" in content and "top-1 error" in content
