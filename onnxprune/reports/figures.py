@@ -85,7 +85,7 @@ def sensitivity(record: Mapping[str, Any]) -> str:
 
 
 def fine_tuning(record: Mapping[str, Any]) -> str:
-    """Loss and metric over the epochs."""
+    """Loss, metric and rate over the epochs."""
     epochs = record.get("fine_tuning") or ()
     losses = {
         "validation": [(epoch["epoch"], epoch["loss"]) for epoch in epochs],
@@ -107,5 +107,10 @@ def fine_tuning(record: Mapping[str, Any]) -> str:
             scores = [(epoch, 1 - score) for epoch, score in scores]
         figures.append(
             plot(Chart({"validation": scores}, EPOCH, Axis(f"validation {title}", shown, from_zero=as_error)))
+        )
+    rates = [(epoch["epoch"], epoch["rate"]) for epoch in epochs if epoch.get("rate") is not None]
+    if len({rate for _, rate in rates}) > 1:
+        figures.append(
+            plot(Chart({"rate": rates}, EPOCH, Axis("rate (fraction removed)", "{:.1%}", from_zero=True)))
         )
     return section("Fine-tuning", charts(figures)) if figures else ""

@@ -234,8 +234,8 @@ def _thinned(epochs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Evenly spaced epochs, with the last one, and of each the values that the chart shows."""
     every = -(-len(epochs) // ANNOTATED_EPOCHS)
     some = epochs[::-1][::every][::-1] if epochs else ()
-    drawn = ("epoch", "training_loss", "loss", "score")
-    return [{key: _short(epoch[key]) for key in drawn} | {"metric": epoch["metric"]} for epoch in some]
+    drawn = ("epoch", "training_loss", "loss", "score", "rate")
+    return [{key: _short(epoch.get(key)) for key in drawn} | {"metric": epoch["metric"]} for epoch in some]
 
 
 def _steepest(curves: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, list[tuple[float, float]]]:
