@@ -75,7 +75,7 @@ class ReportOptions:
             "-v",
             "--verbose",
             is_flag=True,
-            help="Also print every epoch, every layer, and what could not be pruned.",
+            help="Also print every epoch, every layer, how the weights were found, and what could not be pruned.",
         )
         @quiet_flag
         @wraps(command)
@@ -150,4 +150,4 @@ class ReportOptions:
             screen.print(job_details(report))
         if report.trials:
             screen.print(trials_table(report.trials))
-        screen.print(job_summary(report, every_layer=self.verbose))
+        screen.print(job_summary(report, self.verbose))

@@ -21,6 +21,7 @@ from onnxprune.pruning.criteria import find_criterion
 from onnxprune.pruning.pruner import Arrays
 from onnxprune.pruning.schedule import ONE_SHOT, PruningStep
 from onnxprune.pruning.selectors import select
+from onnxprune.reports.record import Detail
 from onnxprune.surgery import remove_dead_units, unit_groups, zero_units
 
 # Channels are coarse: a rate that is missed by less than this needs no note.
@@ -241,10 +242,12 @@ def _told(config: PruneConfig, findings: Findings | None, fitted: int) -> Iterat
         layers = "1 layer was" if fitted == 1 else f"{fitted:,} layers were"
         parts.append(f"{layers} fitted by least squares to their outputs in the input model")
     if parts:
-        yield f"By the calibration inputs, {', '.join(parts)}."
+        yield Detail(f"By the calibration inputs, {', '.join(parts)}.")
     if findings is not None and findings.by_norm:
         layers = "1 layer" if findings.by_norm == 1 else f"{findings.by_norm:,} layers"
-        yield f"The channels of {layers} were ranked by their norms: what reads them cannot be fitted."
+        yield Detail(
+            f"The channels of {layers} were ranked by their norms: what reads them cannot be fitted."
+        )
 
 
 def _reason(model: ir.Model, excluded: Collection[str]) -> str:

@@ -16,6 +16,7 @@ from onnxprune.job.records import EXCLUDED, Records
 from onnxprune.job.requirements import reads_calibration
 from onnxprune.model.computed import Computed
 from onnxprune.model.io import Source
+from onnxprune.reports.record import Detail
 from onnxprune.sparse.fold import folding_notes
 from onnxprune.surgery import SurgeryReport
 
@@ -49,7 +50,9 @@ def notes(
     yield from _on_computed(computed)
     yield from _on_left(records)
     if origin.inlined:
-        yield f"Model-local functions were inlined because they contain weights: {', '.join(origin.inlined)}."
+        yield Detail(
+            f"Model-local functions were inlined because they contain weights: {', '.join(origin.inlined)}."
+        )
     if origin.listed and not config.overridable:
         yield (
             f"{len(origin.listed):,} initializers that the input model lists among its inputs are plain constants now: "
@@ -57,11 +60,11 @@ def notes(
         )
     if surgery is not None and surgery.units_removed:
         dead = "" if config.pattern == "channel" else "dead "
-        yield (
+        yield Detail(
             f"{surgery.units_removed:,} {dead}neurons and channels were removed, "
             "with all weights that lead to or from them."
         )
-    yield from folding_notes(records.folded)
+    yield from map(Detail, folding_notes(records.folded))
     yield from _on_dense(config, records)
     yield from _on_rates(config, records)
 
@@ -78,7 +81,7 @@ def _on_data(config: PruneConfig, data: JobData) -> Iterator[str]:
             "give --eval-data for an independent evaluation."
         )
     if data.training is None and data.calibration is not None and reads_calibration(config):
-        yield (
+        yield Detail(
             f"Calibrated on at most {config.calibration_samples:,} samples of {data.calibration.name}, "
             "without labels."
         )
@@ -145,7 +148,9 @@ def outcome_notes(evaluation: Evaluation | None, data: JobData) -> Iterator[str]
 def _on_computed(computed: Sequence[Computed]) -> Iterator[str]:
     if computed:
         texts = [f"{one.name} (by {some(one.op_types)})" for one in computed]
-        yield f"Weights computed from constants are now constants themselves: {some(texts, where=IN_INSPECT)}."
+        yield Detail(
+            f"Weights computed from constants are now constants themselves: {some(texts, where=IN_INSPECT)}."
+        )
 
 
 def _on_left(records: Records) -> Iterator[str]:
@@ -173,7 +178,7 @@ def _on_dense(config: PruneConfig, records: Records) -> Iterator[str]:
     if config.format != "dense" and layers:
         layers.sort(key=lambda layer: -layer.bytes_after)
         texts = [f"{one.name} ({one.note})" for one in layers]
-        yield f"Weights with zeros that are stored dense: {some(texts, where=IN_INSPECT)}."
+        yield Detail(f"Weights with zeros that are stored dense: {some(texts, where=IN_INSPECT)}.")
 
 
 def _on_rates(config: PruneConfig, records: Records) -> Iterator[str]:

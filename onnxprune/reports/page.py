@@ -76,7 +76,8 @@ def _notes(record: Mapping[str, Any]) -> str:
     reason = (record.get("latency") or {}).get("reason")
     if reason:
         notes.append(f"Some or all latencies were not measured: {reason}.")
-    return items(notes)
+    told = record.get("details") or ()
+    return items(notes) + (details("How the job was done", items(told)) if told else "")
 
 
 def _layers(record: Mapping[str, Any]) -> str:

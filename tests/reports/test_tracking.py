@@ -92,7 +92,7 @@ def test_mlflow_has_the_same(tmp_path, monkeypatch):
 
 
 def test_trials_of_a_search_have_curves_of_their_own(tmp_path):
-    settings = JOB | {"rate": None, "epochs": 1, "max_drop": 1.0}
+    settings = JOB | {"rate": None, "epochs": 1, "max_drop": 1.0, "validation_split": 0.4}
     result = onnxprune.prune(
         cnn(), tmp_path / "out.onnx", log_to=[f"tensorboard:{tmp_path}/runs"], **settings
     )
