@@ -116,7 +116,11 @@ def tracked(config: PruneConfig, output: Path | None, progress: Progress) -> Ite
     name = f"{'model' if output is None else output.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     places = config.trackers if is_first_process() else ()
     tracking = Tracking([_opened(each, name) for each in places], progress)
-    EPOCHS.addHandler(tracking)
+    level = EPOCHS.level
+    if places:
+        EPOCHS.addHandler(tracking)
+        # Whether or not somebody else listens.
+        EPOCHS.setLevel(logging.INFO)
     tracking.write(lambda writer: writer.settings(_settings(config)))
     finished = False
     try:
@@ -124,6 +128,7 @@ def tracked(config: PruneConfig, output: Path | None, progress: Progress) -> Ite
         finished = True
     finally:
         EPOCHS.removeHandler(tracking)
+        EPOCHS.setLevel(level)
         tracking.write(lambda writer: writer.close(finished))
 
 

@@ -199,5 +199,6 @@ def test_without_javascript_all_rows_charts_and_pictures_are_there(opened):
     shown = opened(java_script_enabled=False)
     layers = shown.locator("section", has_text="Layers").first
     assert layers.locator("tbody tr", has_text="encoder.").count() == LAYERS
-    assert shown.locator("svg").first.is_visible() and shown.locator("img.pixels").first.is_visible()
+    assert shown.locator("svg").first.is_visible() and shown.locator(".graph svg").is_visible()
+    assert shown.locator("img.pixels").first.is_visible()
     assert not shown.locator(".filter").first.is_visible()

@@ -22,6 +22,16 @@ JOB = {"rate": 0.7, "data": DATA, "epochs": 2, "batch_size": 16, "schedule": "it
 AN_EPOCH = 54 // 16
 
 
+@pytest.fixture(autouse=True)
+def quiet():
+    """Loggers as they are in Python, where nothing else has asked for what they say."""
+    logger = logging.getLogger("onnxprune")
+    level = logger.level
+    logger.setLevel(logging.NOTSET)
+    yield
+    logger.setLevel(level)
+
+
 def tensorboard(folder):
     """The scalars and the texts of the only run in a folder: (step, value) by name, and texts by name."""
     accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
