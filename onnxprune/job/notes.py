@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 from onnxprune.calibration.synthetic import NAME as SYNTHETIC
@@ -12,7 +11,7 @@ from onnxprune.evaluation.comparison import Evaluation
 from onnxprune.evaluation.labels import label_forms
 from onnxprune.job.first_look import CHANCE_ERRORS
 from onnxprune.job.inputs import JobData
-from onnxprune.job.records import EXCLUDED, Records
+from onnxprune.job.records import Records
 from onnxprune.job.requirements import reads_calibration
 from onnxprune.model.computed import Computed
 from onnxprune.model.io import Source
@@ -65,7 +64,6 @@ def notes(
             "with all weights that lead to or from them."
         )
     yield from map(Detail, folding_notes(records.folded))
-    yield from _on_dense(config, records)
     yield from _on_rates(config, records)
 
 
@@ -164,21 +162,6 @@ def _on_left(records: Records) -> Iterator[str]:
             f"{size:,} of {total:,} weights ({size / total:.2%}) were left as they are, and do not count towards the "
             f"rate: {some(texts, where=IN_INSPECT)}."
         )
-
-
-def _on_dense(config: PruneConfig, records: Records) -> Iterator[str]:
-    """Which weights have zeros that take as much room as other elements, and why."""
-    layers = [
-        layer
-        for layer in records.layers
-        if layer.format == "dense"
-        and layer.note not in ("", EXCLUDED)
-        and layer.kept < math.prod(layer.shape_after)
-    ]
-    if config.format != "dense" and layers:
-        layers.sort(key=lambda layer: -layer.bytes_after)
-        texts = [f"{one.name} ({one.note})" for one in layers]
-        yield Detail(f"Weights with zeros that are stored dense: {some(texts, where=IN_INSPECT)}.")
 
 
 def _on_rates(config: PruneConfig, records: Records) -> Iterator[str]:

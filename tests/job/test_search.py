@@ -16,6 +16,7 @@ from onnxprune.commands.pick import pick
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.dataset import Dataset
 from onnxprune.errors import DataError, SettingError, ValidationError
+from onnxprune.evaluation.fitting import fit_labels
 from onnxprune.job import search as search_module
 from onnxprune.job import trials
 from onnxprune.job.early_checks import check_measurable
@@ -274,8 +275,9 @@ def test_a_drop_that_one_answer_exceeds_is_warned_of(caplog):
 
 
 def labeled(count):
-    arrays = {"x": np.zeros((count, 2), np.float32)}
-    return Dataset.of(arrays, np.arange(count) % 4, "samples")
+    """Samples with four classes."""
+    data = Dataset.of({"x": np.zeros((count, 2), np.float32)}, np.arange(count) % 4, "samples")
+    return fit_labels(data, data.read(), {"y": np.zeros((1, 4), np.float32)})
 
 
 def test_a_model_without_weights_is_no_answer_however_good_it_looks():
