@@ -36,7 +36,7 @@ def energy_card(record: Mapping[str, Any]) -> tuple[str, str, str, str] | None:
             "included"
         )
     elif watts is None:
-        how += ", which is assumed: --watts gives that of this machine, whose counters cannot be read"
+        how = f"CPU time x an assumed {WATTS:g} W for a busy core (--watts for another)"
     found = joules or by_time
     pruned = [name for name in found if name != BASELINE]
     if BASELINE not in found or not pruned:
