@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class OnnxPruneError(Exception):
     """Something the user can fix; the command line prints it as one line and exits with `exit_status`."""
@@ -58,3 +60,9 @@ class ValidationError(OnnxPruneError):
 def first_line(error: Exception) -> str:
     """The first line of another library's error, for a message of one line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def some(texts: Sequence[str], most: int = 4, where: str = "") -> str:
+    """The first texts of a list, for a sentence, and how many more there are; `where`: where those are to be seen."""
+    more = len(texts) - most
+    return ", ".join(texts[:most]) + (f" and {more:,} more{where}" if more > 0 else "")

@@ -75,6 +75,7 @@ def report(
     metric: tuple[str, ...],
     postprocess: str | None,
     price: float | None,
+    watts: float | None,
     model_card: str | None,
     base_model: str | None,
     allow_links: tuple[str, ...],
@@ -95,6 +96,7 @@ def report(
         metric=metric,
         postprocess=postprocess,
         price=price,
+        watts=watts,
         model_card=model_card,
         base_model=base_model,
         allow_links=allow_links,
@@ -250,7 +252,7 @@ def sensitivity(
     from onnxprune.cli.tables.scan import scan_table
     from onnxprune.commands.sensitivity import sensitivity
     from onnxprune.pruning.sensitivity import RATES
-    from onnxprune.reports.charts import line_chart
+    from onnxprune.reports.charts import Axis, Chart, svg
 
     for flag, path in (("--json", json_path), ("--plot", plot)):
         check_writable(flag, path)
@@ -278,4 +280,5 @@ def sensitivity(
             for name, losses in found.layers.items()
         }
         label = "error" if found.about["labeled"] else "deviation of the outputs"
-        write("--plot", plot, line_chart(lines, "rate (fraction removed)", label, "{:.0%}".format))
+        chart = Chart(lines, Axis("rate (fraction removed)", "{:.0%}"), Axis(label, "{:.3g}", from_zero=True))
+        write("--plot", plot, svg(chart))

@@ -29,6 +29,13 @@ def report_extras(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--model-card", metavar="CARD.md", help="Write a model card for the Hugging Face Hub."),
         click.option(
+            "--watts",
+            type=float,
+            metavar="W",
+            help="Power of one busy core of this machine: the report has the energy of an inference by its CPU time. "
+            "Without it, by the processor's energy counters where they can be read.",
+        ),
+        click.option(
             "--price",
             type=float,
             metavar="P",
@@ -48,6 +55,7 @@ class ReportOptions:
     verbose: bool
     quiet: bool
     price: float | None = None
+    watts: float | None = None
     model_card: str | None = None
     base_model: str | None = None
 
@@ -67,7 +75,7 @@ class ReportOptions:
             "-v",
             "--verbose",
             is_flag=True,
-            help="Also print every epoch, every layer, and what could not be pruned.",
+            help="Also print every epoch, every layer, how the weights were found, and what could not be pruned.",
         )
         @quiet_flag
         @wraps(command)
@@ -78,11 +86,14 @@ class ReportOptions:
             verbose: bool,
             quiet: bool,
             price: float | None,
+            watts: float | None,
             model_card: str | None,
             base_model: str | None,
             **others: Any,
         ) -> None:
-            reporting = ReportOptions(json_path, html_path, verbose, quiet, price, model_card, base_model)
+            reporting = ReportOptions(
+                json_path, html_path, verbose, quiet, price, watts, model_card, base_model
+            )
             command(*arguments, reporting=reporting, **others)
 
         return with_flags
@@ -91,14 +102,19 @@ class ReportOptions:
         """Check before the job that the files can be written."""
         if self.verbose and self.quiet:
             raise click.UsageError("--verbose and --quiet contradict each other: give one of them")
-        if self.price is not None and self.html_path is None and self.model_card is None:
-            raise click.UsageError("--price is for a report: give --report FILE.html or --model-card CARD.md")
+        for flag, value in (("--price", self.price), ("--watts", self.watts)):
+            if value is not None and self.html_path is None and self.model_card is None:
+                raise click.UsageError(
+                    f"{flag} is for a report: give --report FILE.html or --model-card CARD.md"
+                )
         if self.base_model is not None and self.model_card is None:
             raise click.UsageError("--base-model is for the model card: give --model-card CARD.md as well")
-        if self.price is not None:
+        if self.price is not None or self.watts is not None:
             from onnxprune.reports.cost import check_price
+            from onnxprune.reports.energy import check_watts
 
             check_price(self.price)
+            check_watts(self.watts)
         check_writable("--json", self.json_path)
         check_writable("--report", self.html_path)
         check_writable("--model-card", self.model_card)
@@ -112,18 +128,18 @@ class ReportOptions:
             from onnxprune.reports.latency import latency
 
             record["latency"] = latency(Path(source), Path(output), report.sample)
-            self._write_reports(record | {"price": self.price}, output)
+            self._write_reports(record | {"price": self.price, "watts": self.watts}, source, output)
         if record["evaluation"] is not None:
             record["evaluation"] = without_pictures(record["evaluation"])
         write_json(self.json_path, record)
 
-    def _write_reports(self, record: dict[str, Any], output: str) -> None:
-        from onnxprune.commands.report import maps_of
+    def _write_reports(self, record: dict[str, Any], source: str, output: str) -> None:
+        from onnxprune.commands.report import pictures_of
         from onnxprune.reports.model_card import model_card
         from onnxprune.reports.page import page
 
         if self.html_path is not None:
-            content = page(record | {"maps": maps_of(output, record["layers"])})
+            content = page(record | pictures_of(output, source, record["layers"]))
             write("--report", self.html_path, content)
         if self.model_card is not None:
             write("--model-card", self.model_card, model_card(record, self.base_model))
@@ -134,4 +150,4 @@ class ReportOptions:
             screen.print(job_details(report))
         if report.trials:
             screen.print(trials_table(report.trials))
-        screen.print(job_summary(report, every_layer=self.verbose))
+        screen.print(job_summary(report, self.verbose))

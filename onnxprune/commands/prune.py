@@ -12,6 +12,7 @@ from onnxprune.job.pipeline import run
 from onnxprune.job.result import Progress, Result
 from onnxprune.job.search import search
 from onnxprune.model.io import ModelLike
+from onnxprune.reports.tracking import tracked
 
 
 @takes(PruneConfig)
@@ -33,7 +34,11 @@ def prune(
     """
     config = job_settings(**settings)
     job = search if config.searches else run
-    return job(model, None if output is None else Path(output), config, progress or _silent)
+    target = None if output is None else Path(output)
+    with tracked(config, target, progress or _silent) as tracking:
+        result = job(model, target, config, tracking.progress)
+        tracking.finish(result.report)
+    return result
 
 
 def _silent(stage: str, fraction: float) -> None:

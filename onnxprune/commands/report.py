@@ -15,6 +15,8 @@ from onnxprune.errors import ModelFileError, OutputError, SettingError
 from onnxprune.job.sizes import travelling, with_sizes
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.reports.cost import check_price
+from onnxprune.reports.energy import check_watts
+from onnxprune.reports.graph import graph_view
 from onnxprune.reports.latency import latency
 from onnxprune.reports.maps import sparsity_maps
 from onnxprune.reports.model_card import model_card as card_of
@@ -45,6 +47,7 @@ def report(
     metric: Names = (),
     postprocess: str | None = None,
     price: float | None = None,
+    watts: float | None = None,
     model_card: PathLike | None = None,
     base_model: str | None = None,
     allow_links: Paths = (),
@@ -53,22 +56,23 @@ def report(
 
     `baseline`: the input model, for latency, the weights before, and with `eval_data` the evaluation of both, by the
     metrics of the job; those of a user are code, which is run only where `metric` and `postprocess` name it. `price`:
-    of an hour of this machine, for the cost of a million inferences.
-    `model_card`: a Markdown file for the Hub to write as well, in which `base_model` is the repository of the input
-    model. `allow_links`: as in `prune`.
+    of an hour of this machine, for the cost of a million inferences. `watts`: the power of one busy core, for the
+    energy of an inference by its CPU time. `model_card`: a Markdown file for the Hub to write as well, in which
+    `base_model` is the repository of the input model. `allow_links`: as in `prune`.
 
     Raises:
         ModelFileError: a file cannot be read, onnxprune did not write it, or the baseline is another one.
         DataError: the data does not fit the baseline.
-        SettingError: settings contradict each other, or the price is not positive.
+        SettingError: settings contradict each other, or the price or the power is not positive.
         OutputError: the report cannot be written.
     """
     models = [model] if isinstance(model, str | os.PathLike) else list(model)
-    _check(models, baseline, eval_data, price, model_card, base_model)
+    _check(models, baseline, eval_data, price, watts, model_card, base_model)
     trust(allow_links)
     scored = Scoring(eval_data, metric, postprocess)
     records = [
-        _measured(rebuilt(each, baseline), each, baseline, scored) | {"price": price} for each in models
+        _measured(rebuilt(each, baseline), each, baseline, scored) | {"price": price, "watts": watts}
+        for each in models
     ]
     _write(output, page(records[0]) if len(records) == 1 else side_by_side(records))
     if model_card is not None:
@@ -80,12 +84,13 @@ def _check(
     baseline: PathLike | None,
     eval_data: DataSource,
     price: float | None,
+    watts: float | None,
     model_card: PathLike | None,
     base_model: str | None,
 ) -> None:
     if not models:
         raise SettingError("there is no model: give a file that onnxprune wrote")
-    for name, value in (("--eval-data", eval_data), ("--price", price)):
+    for name, value in (("--eval-data", eval_data), ("--price", price), ("--watts", watts)):
         if value is not None and baseline is None:
             raise SettingError(f"{name} needs --baseline, the input model, to run both: give it as well")
     if model_card is not None and len(models) > 1:
@@ -93,6 +98,7 @@ def _check(
     if base_model is not None and model_card is None:
         raise SettingError("--base-model is for the model card: give --model-card CARD.md as well")
     check_price(price)
+    check_watts(watts)
 
 
 def _write(path: PathLike, content: str) -> None:
@@ -145,10 +151,13 @@ def _measured(
     return record | {"evaluation": evaluation.to_dict(pictures=True)}
 
 
-def maps_of(source: PathLike, layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """`sparsity_maps` of a file that onnxprune wrote; `layers`: of its record."""
+def pictures_of(source: PathLike, baseline: PathLike, layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the page draws of a file that onnxprune wrote: `sparsity_maps`, `graph_view`; `layers`: of its record."""
     found = find_weights(open_model(source).model)
-    return sparsity_maps([*found.prunable, *found.embeddings], layers)
+    return {
+        "maps": sparsity_maps([*found.prunable, *found.embeddings], layers),
+        "graph": graph_view(Path(source), Path(baseline), layers),
+    }
 
 
 def rebuilt(source: PathLike, baseline: PathLike | None = None) -> dict[str, Any]:
@@ -177,6 +186,7 @@ def rebuilt(source: PathLike, baseline: PathLike | None = None) -> dict[str, Any
         "pruned": asdict(pruned),
         "layers": layers,
         "maps": sparsity_maps(found.prunable, layers),
+        "graph": graph_view(Path(source), None if baseline is None else Path(baseline), layers),
         "unprunable": [asdict(one) for one in found.left],
         "histograms": {name: _histogram(weight, before.get(name)) for name, weight in weights.items()},
         "output_sha256": origin.sha256,

@@ -29,6 +29,7 @@ from onnxprune.model.io import ModelLike
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.pruning.allocation import included
 from onnxprune.reports.record import record_of_annotations, written_transform
+from onnxprune.reports.tracking import tracked
 from onnxprune.sparse.opening import open_model
 from onnxprune.system.trust import trust
 
@@ -81,7 +82,10 @@ def retrain(
     trained = data is not None and bool(truths(data, settings.get("loss", "auto")))
     config = _config(opened.model, opened.origin.name, trained, regrow, settings)
     target = None if output is None else Path(output)
-    return run(opened, target, config, progress or (lambda stage, fraction: None), Context(data=data))
+    with tracked(config, target, progress or (lambda stage, fraction: None)) as tracking:
+        result = run(opened, target, config, tracking.progress, Context(data=data))
+        tracking.finish(result.report)
+    return result
 
 
 def _config(model: ir.Model, name: str, trained: bool, regrow: bool, settings: dict[str, Any]) -> PruneConfig:

@@ -59,8 +59,8 @@ def sweep(
     "schedule": ["iterative", "gradual"]}`. A setting that takes several values itself, such as `exclude`, needs a list
     of lists. `seeds`: how many, from `seed` on. `settings`: the fields of `PruneConfig` that all runs share, and
     `workers` and `resume` for the sweep. Each run is scored on validation data. The runs, the results and a chart are
-    written to `folder`, by default beside the output or the model. With `output`, the best combination within
-    `max_drop` or `max_loss` (of the mean drop) and `max_bytes` is written there, evaluated on `eval_data`.
+    written to `folder`, by default beside the output, or in the working folder. With `output`, the best combination
+    within `max_drop` or `max_loss` (of the mean drop) and `max_bytes` is written there, evaluated on `eval_data`.
 
     Raises:
         ValidationError: no combination is within the budget; the output is not changed.

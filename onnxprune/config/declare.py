@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import Any, TypeVar
 
+from onnxprune.errors import SettingError
+
 # The forms that callers may use; properties of the parts normalize them.
 PathLike = str | os.PathLike[str]
 Names = str | Sequence[str]
@@ -36,6 +38,17 @@ def setting(default: Any, help: str, *, metavar: str | None = None, **extra: Any
     `trains=False`: the setting does not affect the weights of the result.
     """
     return field(default=default, kw_only=True, metadata={"help": help, "metavar": metavar, **extra})
+
+
+def find_entry(flag: str, table: Mapping[str, T], name: str) -> T:
+    """The entry of a table that the value of a flag names.
+
+    Raises:
+        SettingError: there is none.
+    """
+    if name not in table:
+        raise SettingError(f"{flag} is {name!r}: it must be one of {', '.join(table)}")
+    return table[name]
 
 
 def describe_source(source: Any) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from onnxprune.config.declare import setting
+from onnxprune.config.declare import find_entry, setting
 from onnxprune.config.quantization import QDQ
 from onnxprune.errors import SettingError
 
@@ -108,14 +108,8 @@ def with_preset(given: Settings, check: Callable[..., Any]) -> dict[str, Any]:
 
 
 def find_preset(name: str) -> Preset:
-    """The entry of a name.
-
-    Raises:
-        SettingError: there is none.
-    """
-    if name not in PRESETS:
-        raise SettingError(f"--for is {name!r}: it must be one of {', '.join(PRESETS)}")
-    return PRESETS[name]
+    """The entry of a name; raises SettingError where there is none."""
+    return find_entry("--for", PRESETS, name)
 
 
 def preset_note(settings: Any) -> str:

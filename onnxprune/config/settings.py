@@ -16,6 +16,7 @@ from onnxprune.config.output import KernelSettings, OutputSettings
 from onnxprune.config.presets import TargetSettings, find_preset, with_preset
 from onnxprune.config.pruning import AMOUNTS, CalibrationSettings, PruningSettings
 from onnxprune.config.quantization import QuantizationSettings
+from onnxprune.config.tracking import TrackingSettings
 from onnxprune.config.training import (
     LOSSES,
     CheckpointSettings,
@@ -44,6 +45,7 @@ PARTS: tuple[type, ...] = (
     KernelSettings,
     ModelSettings,
     WorkerSettings,
+    TrackingSettings,
 )
 DATA_SOURCES = ("data", "validation_data", "eval_data", "old_data", "calibration_data")
 
@@ -51,6 +53,7 @@ DATA_SOURCES = ("data", "validation_data", "eval_data", "old_data", "calibration
 # Fields come in the order of the last base first.
 @dataclass(frozen=True)
 class RetrainSettings(
+    TrackingSettings,
     ModelSettings,
     KernelSettings,
     OutputSettings,
@@ -68,6 +71,7 @@ class RetrainSettings(
 
 @dataclass(frozen=True)
 class PruneConfig(
+    TrackingSettings,
     TargetSettings,
     WorkerSettings,
     ModelSettings,
@@ -121,6 +125,7 @@ class PruneConfig(
             if getattr(self, name) is not None:
                 self._set(name, os.fspath(getattr(self, name)))
         self._set("metric", self.metrics)
+        self._set("log_to", tuple(f"{kind}:{place}" for kind, place in self.trackers))
         self._set("workers", str(parse_workers(self.workers)))
         self._set("layer_rate", self.layer_rates)
         self._set("dropout", self.dropouts)
@@ -154,6 +159,7 @@ class PruneConfig(
             "quantize_exclude": list(self.quantize_exclude),
             "include": list(self.include),
             "metric": list(self.metrics),
+            "log_to": list(self.log_to),
             "layer_rate": [list(pair) for pair in self.layer_rates],
             "input_shape": [
                 f"{name}:{','.join(map(str, shape))}" for name, shape in self.input_shapes.items()
@@ -177,6 +183,9 @@ def job_settings(**given: Any) -> PruneConfig:
     """
     return PruneConfig(**with_preset(given, PruneConfig))
 
+
+PRIVATE = frozenset(each.name for each in fields(PruneConfig) if each.metadata.get("private"))
+"""The settings that stay with the user: they are in a recipe, and in nothing that is published."""
 
 PATH_SETTINGS = tuple(
     each.name

@@ -33,7 +33,8 @@ class SweepSettings:
     )
     folder: PathLike | None = setting(
         None,
-        "Folder for the models of all runs, sweep.json and tradeoff.svg.  [default: OUT.onnx.sweep, or IN.onnx.sweep]",
+        "Folder for the models of all runs, sweep.json and tradeoff.svg.  [default: OUT.onnx.sweep, or IN.onnx.sweep "
+        "in the working folder]",
         metavar="FOLDER",
     )
     max_drop: float | None = setting(

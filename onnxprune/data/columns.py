@@ -14,7 +14,7 @@ from onnxprune.data.labels import LABEL_NAMES, class_note, read_labels
 from onnxprune.data.ragged import as_rows, is_ragged
 from onnxprune.data.source import Arrays
 from onnxprune.data.specs import InputSpec, dims_text
-from onnxprune.errors import DataError
+from onnxprune.errors import DataError, some
 
 # So many columns are named in a message.
 NAMED = 10
@@ -109,12 +109,14 @@ def choose_columns(schema: Any, specs: Sequence[InputSpec], path: str) -> Column
         inputs = (InputColumns(specs[0], _numeric(schema, specs[0], set(chosen.values()), path)),)
     else:
         wanted = ", ".join(spec.name for spec in missing)
-        raise DataError(f"{path} has no column {wanted} but {_listed(names)}: name columns like the inputs")
+        raise DataError(
+            f"{path} has no column {wanted} but {some(names, NAMED) or 'none'}: name columns like the inputs"
+        )
     columns = Columns(inputs, chosen)
     unused = [name for name in names if name not in columns.used()]
     notes = [f"The labels of {path} are in the column {name!r}." for name in labels if name != LABELS]
     if unused:
-        notes.append(f"{len(unused)} columns of {path} are not used: {_listed(unused)}.")
+        notes.append(f"{len(unused)} columns of {path} are not used: {some(unused, NAMED)}.")
     return Columns(inputs, chosen, tuple(notes))
 
 
@@ -134,7 +136,8 @@ def _numeric(schema: Any, spec: InputSpec, labels: set[str], path: str) -> tuple
     width = spec.shape[1] if len(spec.shape) == 2 else 1
     if not names or (isinstance(width, int) and len(names) != width):
         raise DataError(
-            f"{path} has {len(names)} columns of numbers beside labels ({_listed(names)}), the input {spec.name!r} "
+            f"{path} has {len(names)} columns of numbers beside labels ({some(names, NAMED) or 'none'}), the "
+            f"input {spec.name!r} "
             f"takes {width if isinstance(width, int) else 'at least 1'}: call that of the labels 'label' and remove "
             f"others, or give a column {spec.name!r} of lists"
         )
@@ -270,8 +273,3 @@ def _refuse(place: int, what: str, name: str, path: str, first: int, width: int)
     raise DataError(
         f"the column {name!r} of {path} has {what} in row {row} (the first is 1): fill it in or remove the row"
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} others" if len(names) > NAMED else ""
-    return (", ".join(names[:NAMED]) or "none") + more

@@ -24,6 +24,7 @@ from onnxprune.model.constants import constant_tensor, set_constant
 from onnxprune.model.costs import multiply_adds
 from onnxprune.model.reading import FLOAT_TYPES
 from onnxprune.model.weights import Weight, find_weights
+from onnxprune.reports.record import Detail
 from onnxprune.system.packages import require_package
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class Reconstruction:
         over = "the whole network" if len(parts) == 1 else _sections(len(losses))
         if losses:
             before, after = np.mean(losses, axis=0)
-            yield (
+            yield Detail(
                 f"Reconstruction over {over} ({made:,} steps, no labels): squared error, relative to the variance of "
                 f"the dense values, {before:.4f} -> {after:.4f} on validation samples."
             )

@@ -30,6 +30,7 @@ from onnxprune.pruning.criteria import find_criterion, ranks
 from onnxprune.pruning.layerwise import DAMPING, Problem, best_damping, reconstruct
 from onnxprune.pruning.patterns import keep_largest, keep_n_of_m
 from onnxprune.pruning.sensitivity import PrunedArrays, pruned_arrays
+from onnxprune.reports.record import Detail
 
 # A layer needs (inputs, inputs) matrices of float64; layers with more inputs are pruned by magnitude.
 WIDEST = 8192
@@ -209,7 +210,7 @@ class Calibration:
     def _damping_notes(self) -> Iterator[str]:
         chosen = ", ".join(f"{damping:g} in {count}" for damping, count in sorted(self.dampings.items()))
         if chosen:
-            yield f"Damping of layers, chosen on validation samples: {chosen}."
+            yield Detail(f"Damping of layers, chosen on validation samples: {chosen}.")
 
     def _fitted(self, moments: Moments, bias: ir.Value | None) -> tuple[np.ndarray, np.ndarray]:
         """The moments that weights are fitted to, H and C; a bias compensates the mean, so that it is the rest."""

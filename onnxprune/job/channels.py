@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.config.settings import PruneConfig
-from onnxprune.errors import NothingToPruneError, SettingError
+from onnxprune.errors import NothingToPruneError, SettingError, some
 from onnxprune.job.calibrated import Calibration
 from onnxprune.job.calibrated_channels import Findings, compensate, study, try_out
 from onnxprune.job.requirements import is_calibrated
@@ -22,6 +22,7 @@ from onnxprune.pruning.criteria import find_criterion
 from onnxprune.pruning.pruner import Arrays
 from onnxprune.pruning.schedule import ONE_SHOT, PruningStep
 from onnxprune.pruning.selectors import select
+from onnxprune.reports.record import Detail
 from onnxprune.surgery import remove_dead_units, unit_groups, zero_units
 
 # Channels are coarse: a rate that is missed by less than this needs no note.
@@ -204,12 +205,11 @@ class ChannelPruning:
             name
             + ("" if choice.stuck[name] == self._elements[name] else " (in part)")
             + f" {shares[name]:.1%}"
-            for name in named[:NAMES_SHOWN]
+            for name in named
         ]
-        more = f" and {len(named) - NAMES_SHOWN} more" if len(named) > NAMES_SHOWN else ""
         yield (
             f"{sum(shares.values()):.1%} of the weights are in no channel that can be removed, and do not count "
-            f"towards --rate: {', '.join(texts)}{more} (--json tells why)."
+            f"towards --rate: {some(texts, NAMES_SHOWN)} (--json tells why)."
         )
 
     def _on_shortfall(self, choice: Choice) -> Iterator[str]:
@@ -283,10 +283,12 @@ def _told(config: PruneConfig, findings: Findings | None, fitted: int) -> Iterat
         layers = "1 layer was" if fitted == 1 else f"{fitted:,} layers were"
         parts.append(f"{layers} fitted by least squares to their outputs in the input model")
     if parts:
-        yield f"By the calibration inputs, {', '.join(parts)}."
+        yield Detail(f"By the calibration inputs, {', '.join(parts)}.")
     if findings is not None and findings.by_norm:
         layers = "1 layer" if findings.by_norm == 1 else f"{findings.by_norm:,} layers"
-        yield f"The channels of {layers} were ranked by their norms: what reads them cannot be fitted."
+        yield Detail(
+            f"The channels of {layers} were ranked by their norms: what reads them cannot be fitted."
+        )
 
 
 def _reason(model: ir.Model, excluded: Collection[str]) -> str:

@@ -28,6 +28,7 @@ from onnxprune.job.losses import check_losses, is_own, loss_notes, truths
 from onnxprune.job.scorer import Scorer
 from onnxprune.pruning.pruner import Pruner
 from onnxprune.pruning.schedule import ONE_SHOT, make_schedule
+from onnxprune.reports.record import Detail
 
 if TYPE_CHECKING:
     from onnxprune.training.session import PruningSession
@@ -135,7 +136,7 @@ def _notes(session: PruningSession, given: Dataset, training: Dataset, config: P
             f"{', '.join(ends.left_out)} cannot be fine-tuned through, and is as it was: fine-tuned until "
             f"{', '.join(name for name in ends.names if name not in ends.stand_ins)}."
         )
-    yield from loss_notes(training, config)
+    yield from map(Detail, loss_notes(training, config))
     if forms and not truths(training, config.loss):
         kinds = kinds_text(tuple(dict.fromkeys(form.kind for form in forms.values())))
         yield (

@@ -20,6 +20,7 @@ from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.inputs import JobData
 from onnxprune.model.freeing import FreedBatch
 from onnxprune.model.staging import staging
+from onnxprune.reports.record import Detail
 
 # Runs of the model as it is that one run of the freed model must equal.
 RUNS = 4
@@ -47,7 +48,7 @@ def free_batch(
             model, {name: axis for name, axis in axes.inputs.items() if axis is not None}, size
         )
         if _same(model, baseline, some, axes, trains=data.training is not None):
-            note = (
+            note = Detail(
                 f"{samples}. For training and calibration its batch axis was freed, with equal outputs for "
                 f"{len(some)} samples; the output fixes it again."
             )

@@ -185,8 +185,8 @@ def state_name(number: int) -> str:
 
 
 def best_within(trials: Iterable[Trial], max_drop: float) -> Trial | None:
-    """The trial of the highest rate with at most this drop; None if there is none."""
-    fitting = [trial for trial in trials if trial.drop <= max_drop + ROUNDING]
+    """The trial of the highest rate that has weights and at most this drop; None if there is none."""
+    fitting = [trial for trial in trials if trial.kept and trial.drop <= max_drop + ROUNDING]
     return max(fitting, key=lambda trial: (trial.rate, -trial.drop, trial.number), default=None)
 
 

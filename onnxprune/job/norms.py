@@ -8,6 +8,7 @@ from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import SettingError
 from onnxprune.job.defaults import run_of, run_size
 from onnxprune.job.inputs import JobData
+from onnxprune.reports.record import Detail
 from onnxprune.system.processes import process_count
 from onnxprune.training.norms import lacks_norms, restore_norms
 
@@ -35,7 +36,8 @@ def restore(model: ir.Model, data: JobData, config: PruneConfig) -> tuple[str, .
             "--restore-norms always finds no layer to put BatchNormalization behind: none that is hidden has a bias "
             "and no norm; remove the flag"
         )
-    return (
+    note = (
         f"For the fine-tuning, BatchNormalization was put back behind {count} layer{'s' * (count > 1)}, and folded "
-        "into the weights again at the end: --restore-norms never trains the model as it is.",
+        "into the weights again at the end: --restore-norms never trains the model as it is."
     )
+    return (Detail(note),)

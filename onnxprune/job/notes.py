@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 from onnxprune.calibration.synthetic import NAME as SYNTHETIC
 from onnxprune.config.settings import PruneConfig
+from onnxprune.errors import some
 from onnxprune.evaluation.comparison import Evaluation
 from onnxprune.evaluation.labels import label_forms
 from onnxprune.job.first_look import CHANCE_ERRORS
 from onnxprune.job.inputs import JobData
-from onnxprune.job.records import EXCLUDED, Records
+from onnxprune.job.records import Records
 from onnxprune.job.requirements import reads_calibration
 from onnxprune.model.computed import Computed
 from onnxprune.model.io import Source
+from onnxprune.reports.record import Detail
 from onnxprune.sparse.fold import folding_notes
 from onnxprune.surgery import SurgeryReport
 
-# Names that a note lists.
-NAMED = 4
+# Where those are to be seen that a note does not name.
+IN_INSPECT = " (see `onnxprune inspect`)"
 
 
 def notes(
@@ -48,7 +49,9 @@ def notes(
     yield from _on_computed(computed)
     yield from _on_left(records)
     if origin.inlined:
-        yield f"Model-local functions were inlined because they contain weights: {', '.join(origin.inlined)}."
+        yield Detail(
+            f"Model-local functions were inlined because they contain weights: {', '.join(origin.inlined)}."
+        )
     if origin.listed and not config.overridable:
         yield (
             f"{len(origin.listed):,} initializers that the input model lists among its inputs are plain constants now: "
@@ -56,12 +59,11 @@ def notes(
         )
     if surgery is not None and surgery.units_removed:
         dead = "" if config.pattern == "channel" else "dead "
-        yield (
+        yield Detail(
             f"{surgery.units_removed:,} {dead}neurons and channels were removed, "
             "with all weights that lead to or from them."
         )
-    yield from folding_notes(records.folded)
-    yield from _on_dense(config, records)
+    yield from map(Detail, folding_notes(records.folded))
     yield from _on_rates(config, records)
 
 
@@ -77,7 +79,7 @@ def _on_data(config: PruneConfig, data: JobData) -> Iterator[str]:
             "give --eval-data for an independent evaluation."
         )
     if data.training is None and data.calibration is not None and reads_calibration(config):
-        yield (
+        yield Detail(
             f"Calibrated on at most {config.calibration_samples:,} samples of {data.calibration.name}, "
             "without labels."
         )
@@ -143,8 +145,10 @@ def outcome_notes(evaluation: Evaluation | None, data: JobData) -> Iterator[str]
 
 def _on_computed(computed: Sequence[Computed]) -> Iterator[str]:
     if computed:
-        texts = [f"{one.name} (by {', '.join(_first(one.op_types))})" for one in computed]
-        yield f"Weights computed from constants are now constants themselves: {_some(texts)}."
+        texts = [f"{one.name} (by {some(one.op_types)})" for one in computed]
+        yield Detail(
+            f"Weights computed from constants are now constants themselves: {some(texts, where=IN_INSPECT)}."
+        )
 
 
 def _on_left(records: Records) -> Iterator[str]:
@@ -156,32 +160,8 @@ def _on_left(records: Records) -> Iterator[str]:
         total = size + records.size
         yield (
             f"{size:,} of {total:,} weights ({size / total:.2%}) were left as they are, and do not count towards the "
-            f"rate: {_some(texts)}."
+            f"rate: {some(texts, where=IN_INSPECT)}."
         )
-
-
-def _on_dense(config: PruneConfig, records: Records) -> Iterator[str]:
-    """Which weights have zeros that take as much room as other elements, and why."""
-    layers = [
-        layer
-        for layer in records.layers
-        if layer.format == "dense"
-        and layer.note not in ("", EXCLUDED)
-        and layer.kept < math.prod(layer.shape_after)
-    ]
-    if config.format != "dense" and layers:
-        layers.sort(key=lambda layer: -layer.bytes_after)
-        yield f"Weights with zeros that are stored dense: {_some([f'{one.name} ({one.note})' for one in layers])}."
-
-
-def _first(op_types: Sequence[str]) -> list[str]:
-    return [*op_types[:NAMED], *["..."] * (len(op_types) > NAMED)]
-
-
-def _some(texts: Sequence[str]) -> str:
-    """The first texts, and how many more there are."""
-    more = len(texts) - NAMED
-    return ", ".join(texts[:NAMED]) + (f" and {more:,} more (see `onnxprune inspect`)" if more > 0 else "")
 
 
 def _on_rates(config: PruneConfig, records: Records) -> Iterator[str]:

@@ -16,6 +16,7 @@ from onnxprune.data.ragged import is_ragged
 from onnxprune.errors import OnnxPruneError
 from onnxprune.evaluation.runs import run_batch
 from onnxprune.job.inputs import JobData
+from onnxprune.reports.record import Detail
 
 SAMPLES = 64
 # With more of the positions left, cutting does not pay.
@@ -46,7 +47,7 @@ def cut_padding(
         if not _same(baseline, some, padding, resized=not _several(batch)):
             continue
         names = " and ".join(map(repr, padding.masks))
-        note = (
+        note = Detail(
             f"Padding was cut off for training and calibration where {names} {'are' if padding.others else 'is'} zero, "
             f"with equal outputs for {len(batch)} samples: {left:.0%} of the positions are left."
         )

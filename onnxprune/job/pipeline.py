@@ -19,6 +19,7 @@ from onnxprune.evaluation.comparison import Evaluation, compare
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.aiming import labels_fit
 from onnxprune.job.deadline import training_deadline
+from onnxprune.job.early_checks import check_quantizable
 from onnxprune.job.fine_tune import prune_and_fine_tune
 from onnxprune.job.first_look import LOG, first_look
 from onnxprune.job.freeing import accumulation_notes, free_batch
@@ -75,6 +76,8 @@ def run(
         opened = open_model(source)
         model, origin, computed = opened.model, opened.origin, opened.computed
         check_plain(model, origin.name, config, config.input_shapes)
+        if config.quantizes:
+            check_quantizable(model, origin.name)
         if config.overridable:
             relist(model, origin.listed)
         baseline = open_baseline(origin, config)

@@ -8,14 +8,12 @@ import onnx_ir as ir
 
 from onnxprune.config.output import OutputSettings
 from onnxprune.data.specs import InputSpec, check_shapes, dims_text, input_specs
-from onnxprune.errors import ModelFileError, SettingError, first_line
+from onnxprune.errors import ModelFileError, SettingError, first_line, some
 from onnxprune.model.functions import inline, obstacle
 from onnxprune.model.qdq import to_qdq
 from onnxprune.model.static import fix_dims
 from onnxprune.sparse.functions import standard_opset
 from onnxprune.sparse.opset import converted_to
-
-NAMED = 4
 
 
 def plain(
@@ -43,10 +41,9 @@ def plain(
     if settings.static:
         unknown = fix_dims(model, static_shapes(input_specs(model), shapes))
         if unknown:
-            more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
             notes = (
                 *notes,
-                f"Sizes that depend on the data stay open, in spite of --static: {', '.join(unknown[:NAMED])}{more}.",
+                f"Sizes that depend on the data stay open, in spite of --static: {some(unknown)}.",
             )
     return model, notes
 

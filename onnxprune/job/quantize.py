@@ -23,7 +23,8 @@ from onnxprune.model.shapes import infer_shapes
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.pruning.selectors import select
 from onnxprune.quantization.ranges import KEEPING, Ranges, measured
-from onnxprune.quantization.static import OPSET, Form, Steps, is_quantized, quantized, simulated
+from onnxprune.quantization.static import OPSET, Form, Steps, quantized, simulated
+from onnxprune.reports.record import Detail
 from onnxprune.sparse.fold import Folded, fold_all
 from onnxprune.sparse.opset import raise_opset
 
@@ -78,19 +79,9 @@ class Quantization:
         """The quantized model, the nodes that went into weights before, and notes.
 
         Raises:
-            ModelFileError: the model is quantized already or not of float32, or onnxruntime cannot quantize it.
+            ModelFileError: onnxruntime cannot quantize the model.
             NothingToPruneError: it has nothing that can be quantized.
         """
-        if is_quantized(self._model):
-            raise ModelFileError(
-                f"{self._name} is quantized already: prune it without --quantize, and its scales are kept"
-            )
-        other = {weight.tensor.dtype for weight in find_weights(self._model).prunable} - {ir.DataType.FLOAT}
-        if other:
-            raise ModelFileError(
-                f"{self._name} has weights of {min(each.name for each in other)}, and only those of float32 can be "
-                "quantized: convert it to float32 first, or give --quantize none"
-            )
         model, reason = raise_opset(self._model, partial(same_outputs, self._data), OPSET)
         if reason is not None:
             raise ModelFileError(f"--quantize needs opset {OPSET}: {reason}")
@@ -120,7 +111,8 @@ class Quantization:
         note = f"Quantized to int8: {count} of {len(self._weights)} weights, --quantize-ranges {self._way}."
         if spared:
             note += f" Those that cost most stay in floats: {', '.join(spared)}."
-        return made, folded, tuple(each for each in (note, adjusted, trained) if each)
+        told = note if count < len(self._weights) else Detail(note)
+        return made, folded, tuple(each for each in (told, Detail(adjusted), trained) if each)
 
     def _made(self) -> ir.Model:
         """The model in int8 as it would be now."""

@@ -21,6 +21,7 @@ from onnxprune.model.weights import find_weights
 from onnxprune.pruning.masks import NonZero
 from onnxprune.pruning.pruner import Pruner
 from onnxprune.quantization.static import Steps, scales_of_activations, steps_of
+from onnxprune.reports.record import Detail
 
 if TYPE_CHECKING:
     from onnxprune.training.validation import Epoch
@@ -134,4 +135,5 @@ def _note(epochs: Sequence[Epoch], diverged: str) -> str:
     found = f"loss {first.loss:.4g} -> {best.loss:.4g}"
     if first.score is not None and best.score is not None:
         found += f", {first.metric} {first.score:.4g} -> {best.score:.4g}"
-    return f"Fine-tuned with simulated quantization: {found} on validation data. {diverged}".strip()
+    text = f"Fine-tuned with simulated quantization: {found} on validation data. {diverged}".strip()
+    return text if diverged else Detail(text)

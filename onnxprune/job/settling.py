@@ -14,6 +14,7 @@ from onnxprune.data.images.augment import NONE
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.aiming import labels_fit
 from onnxprune.job.defaults import RULES, Facts, by_rule, chosen, is_open
+from onnxprune.job.early_checks import check_measurable
 from onnxprune.job.freeing import free_batch
 from onnxprune.job.inputs import JobData, read_job_data, sample_shapes
 from onnxprune.job.invariances import safe_augmentation
@@ -81,11 +82,16 @@ def _rounded(
 
 
 def settled_beforehand(source: ModelLike, config: PruneConfig) -> PruneConfig:
-    """The settings of all trials of a search, those that were open chosen once."""
+    """The settings of all trials of a search, those that were open chosen once.
+
+    Raises:
+        DataError: there are too few validation samples for a search.
+    """
     opened = open_model(source)
     model, origin = opened.model, opened.origin
     session = make_session(origin.file, origin.name)
     data = read_job_data(model, session, replace(config, eval_data=None, old_data=None))
+    check_measurable(data.test if data.validation is None else data.validation, config)
     records = Records(usable_weights(model, origin.name, config), config)
     dense = records.baseline(model, origin, sample_shapes(data.test))
     _, data, _ = free_batch(model, session, data)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from onnxprune.config.declare import find_entry
 from onnxprune.config.output import OutputSettings
-from onnxprune.errors import SettingError
 from onnxprune.model.coo import SPARSE_TYPES
 from onnxprune.model.staging import Staging
 from onnxprune.model.weights import Weight, find_weights
@@ -55,14 +55,8 @@ def store(
 
 
 def find_format(name: str) -> Format:
-    """The entry of a name.
-
-    Raises:
-        SettingError: there is none.
-    """
-    if name not in FORMATS:
-        raise SettingError(f"--format is {name!r}: it must be one of {', '.join(FORMATS)}")
-    return FORMATS[name]
+    """The entry of a name; raises SettingError where there is none."""
+    return find_entry("--format", FORMATS, name)
 
 
 def _write_dense(

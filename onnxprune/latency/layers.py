@@ -111,7 +111,7 @@ def bench_layers(
         for layer in layers:
             for density in densities:
                 with tempfile.TemporaryDirectory() as folder:
-                    model = _model(layer, density, blocks)
+                    model = layer_model(layer, density, blocks)
                     entrants, feeds = _floats(layer, model, workers, Path(folder))
                     added = _integers(model, feeds, int8_workers, Path(folder)) if int8 else {}
                     for count in threads:
@@ -153,7 +153,8 @@ def _integers(
     return integers.entrants(workers, *paths, {"x": x})
 
 
-def _model(layer: Layer, density: float, blocks: BlockPattern | None) -> onnx.ModelProto:
+def layer_model(layer: Layer, density: float, blocks: BlockPattern | None) -> onnx.ModelProto:
+    """A model of one layer from x to y with weights of this density; with all where `blocks` are pruned later."""
     rng = np.random.default_rng(0)
     weight = rng.standard_normal(layer.weight, dtype=np.float32)
     if blocks is None:

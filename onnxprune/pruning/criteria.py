@@ -8,8 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from onnxprune.config.declare import AUTO
-from onnxprune.errors import SettingError
+from onnxprune.config.declare import AUTO, find_entry
 from onnxprune.model.weights import Weight
 from onnxprune.pruning.layerwise import Choose, Problem, second_order
 
@@ -98,14 +97,8 @@ CRITERIA: Mapping[str, Criterion] = {
 
 
 def find_criterion(name: str) -> Criterion:
-    """The criterion with this name.
-
-    Raises:
-        SettingError: there is none.
-    """
-    if name not in CRITERIA:
-        raise SettingError(f"--criterion is {name!r}: it must be one of {', '.join(CRITERIA)}")
-    return CRITERIA[name]
+    """The entry of a name; raises SettingError where there is none."""
+    return find_entry("--criterion", CRITERIA, name)
 
 
 def magnitude(weight: Weight) -> np.ndarray:

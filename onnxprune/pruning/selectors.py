@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 
-from onnxprune.errors import SelectorError
+from onnxprune.errors import SelectorError, some
 from onnxprune.model.weights import Weight
 
 NAMES_SHOWN = 8
@@ -31,10 +31,9 @@ def select(selector: str, weights: Sequence[Weight]) -> list[Weight]:
     pattern = _compile(selector)
     chosen = [weight for weight in weights if any(pattern.fullmatch(name) for name in _names(weight))]
     if not chosen:
-        known = ", ".join(weight.name for weight in weights[:NAMES_SHOWN])
-        more = ", ..." if len(weights) > NAMES_SHOWN else ""
+        known = some([weight.name for weight in weights], NAMES_SHOWN)
         raise SelectorError(
-            f"selector {selector!r} matches no prunable weight: give one of {known}{more} (see `onnxprune inspect`)"
+            f"selector {selector!r} matches no prunable weight: give one of {known} (see `onnxprune inspect`)"
         )
     return chosen
 
@@ -55,9 +54,8 @@ def matching(selector: str, types: Mapping[str, str], kind: str) -> list[str]:
     pattern = _compile(selector)
     chosen = [name for name in names if pattern.fullmatch(name)]
     if not chosen:
-        more = ", ..." if len(names) > NAMES_SHOWN else ""
         raise SelectorError(
-            f"selector {selector!r} matches no {kind}: give one of {', '.join(names[:NAMES_SHOWN])}{more}"
+            f"selector {selector!r} matches no {kind}: give one of {some(names, NAMES_SHOWN)}"
         )
     return chosen
 

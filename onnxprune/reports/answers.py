@@ -49,6 +49,9 @@ def changed(record: Mapping[str, Any]) -> str:
         return ""
     evaluation = record["evaluation"]
     total = sum(counts.values())
+    if not total:
+        same = f"The top-1 class of {answers['output']} is the same for all {evaluation['samples']:,} samples of "
+        return section("Changed answers", paragraph(f"{same}{evaluation['data']}."))
     text = (
         f"The top-1 class of {answers['output']} is another one for {total:,} of {evaluation['samples']:,} samples of "
         f"{evaluation['data']}: {counts['lost']:,} were right with the baseline and are wrong now, "

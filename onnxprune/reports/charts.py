@@ -1,10 +1,10 @@
-"""SVG charts that work offline, in light and dark mode, at any width, with or without JavaScript."""
+"""Charts: what they show, and their SVG, which needs no script and nothing else, in light and dark mode."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
@@ -20,8 +20,6 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DASHES = ("", "6 3", "2 2", "8 3 2 3")
 # The smallest value on logarithmic axes.
 SMALLEST = 1e-9
-# Positions at which the values of a chart are shown under the pointer.
-HOVERED = 400
 
 STYLE = """svg{color-scheme:light dark;color:#222;font:12px system-ui,sans-serif}
 @media(prefers-color-scheme:dark){svg{color:#ddd}}"""
@@ -30,35 +28,61 @@ Line = Sequence[tuple[float, float]]
 Place = Callable[[float, float], tuple[float, float]]
 
 
-def line_chart(
-    series: Mapping[str, Line],
-    x_label: str,
-    y_label: str,
-    format_x: Callable[[float], str] = "{:.4g}".format,
-    format_y: Callable[[float], str] = "{:.3g}".format,
-    *,
-    x_scale: Scale = LINEAR,
-    y_scale: Scale = LINEAR,
-    from_zero: bool = True,
-    dots: Collection[str] = (),
-    filled: Collection[str] = (),
-    hover: Sequence[tuple[float, str]] | None = None,
-) -> str:
-    """A self-contained `<svg>` element: one line per name through points (x, y), with a legend below.
+@dataclass(frozen=True)
+class Axis:
+    """What an axis shows; `format`: of its values, for `str.format`; `from_zero`: a linear one starts at 0."""
 
-    Series named in `dots` are drawn as points, those in `filled` with the area below them. `from_zero`: a linear y axis
-    starts at 0. `hover`: texts to show at a value of x under the pointer; by default the values of all points there.
-    Points that are not finite are left out.
+    label: str
+    format: str = "{:.4g}"
+    scale: Scale = LINEAR
+    from_zero: bool = False
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One line per name through points (x, y).
+
+    Series named in `dots` are drawn as points, those in `filled` with the area below them. `stepped`: x are the middles
+    of bins of equal width. Points that are not finite are left out.
     """
-    # A loss that diverged is NaN or infinite.
-    series = {
-        name: [point for point in line if all(map(math.isfinite, point))] for name, line in series.items()
-    }
+
+    series: Mapping[str, Line]
+    x: Axis
+    y: Axis
+    dots: Collection[str] = ()
+    filled: Collection[str] = ()
+    stepped: bool = False
+
+    def __post_init__(self) -> None:
+        # A loss that diverged is NaN or infinite.
+        finite = {
+            name: [point for point in line if all(map(math.isfinite, point))]
+            for name, line in self.series.items()
+        }
+        object.__setattr__(self, "series", finite)
+
+
+def histogram(edges: Sequence[float], counts: Mapping[str, Sequence[int]]) -> Chart:
+    """Counts between `edges`, evenly spaced, on a square-root axis that makes tails visible.
+
+    The first one has its area filled, so that it shows where others cover its line.
+    """
+    middles = [(left + right) / 2 for left, right in pairwise(edges)]
+    series = {name: list(zip(middles, numbers, strict=True)) for name, numbers in counts.items()}
+    y = Axis("number of weights", "{:,.0f}", ROOT, from_zero=True)
+    return Chart(series, Axis("value"), y, filled=list(counts)[:1], stepped=True)
+
+
+def svg(chart: Chart) -> str:
+    """A self-contained `<svg>` element, with a legend below."""
+    x_scale, y_scale, format_x, format_y = (
+        chart.x.scale, chart.y.scale, chart.x.format.format, chart.y.format.format,
+    )  # fmt: skip
+    series = {name: _stepped(line) for name, line in chart.series.items()} if chart.stepped else chart.series
     points = [point for line in series.values() for point in line] or [(1.0, 1.0)]
     low_x, high_x = _ends([x for x, _ in points], x_scale)
-    low_y, high_y = _ends(
-        [*([0.0] if from_zero and y_scale is LINEAR else []), *(y for _, y in points)], y_scale
-    )
+    zero = [0.0] if chart.y.from_zero else []
+    low_y, high_y = _ends([*zero, *(y for _, y in points)], y_scale)
     x_ticks, y_ticks = within(x_scale.ticks(low_x, high_x), low_x, high_x), y_scale.ticks(low_y, high_y)
     low_y, high_y = min([low_y, *y_ticks]), max([high_y, *y_ticks])
     across = _positions(x_scale, low_x, high_x, LEFT, WIDTH - RIGHT)
@@ -67,27 +91,40 @@ def line_chart(
     def place(x: float, y: float) -> tuple[float, float]:
         return across(x), up(y)
 
-    parts = [*_grid(x_ticks, y_ticks, across, up, format_x, format_y), *_titles(x_label, y_label)]
+    parts = [*_grid(x_ticks, y_ticks, across, up, format_x, format_y), *_titles(chart.x.label, chart.y.label)]
     legend = _Legend(len(series) > 1)
     for index, (name, line) in enumerate(series.items()):
         color, dashes = COLORS[index % len(COLORS)], DASHES[index // len(COLORS) % len(DASHES)]
         spot = legend.add(name)
-        if name in dots:
+        if name in chart.dots:
             parts += _dots(name, line, place, color, format_x, format_y)
             parts += [] if spot is None else [_dot(spot[0] + 12, spot[1], color, name)]
         else:
             stroke = f'stroke="{color}" stroke-width="2" stroke-dasharray="{dashes}" fill="none"'
-            parts.append(_line(name, line, place, stroke, color if name in filled else None))
+            parts.append(_line(name, line, place, stroke, color if name in chart.filled else None))
             parts += [] if spot is None else [f'<path d="M{spot[0]:.0f} {spot[1]}h24" {stroke}/>']
     bottom = legend.bottom + 4
-    texts = _values_at(series, format_x, format_y) if hover is None else hover
-    spots = json.dumps([[round(across(x), 1), text] for x, text in texts[:HOVERED]], separators=(",", ":"))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom}" role="img" '
-        f'data-hover="{escape(spots)}" '
-        f'aria-label="{escape(y_label)} against {escape(x_label)}"><style>{STYLE}</style>{"".join(parts)}'
+        f'aria-label="{escape(title(chart))}"><style>{STYLE}</style>{"".join(parts)}'
         f"{''.join(legend.texts)}</svg>"
     )
+
+
+def title(chart: Chart) -> str:
+    """What a chart shows, for those who do not see it."""
+    return f"{chart.y.label} against {chart.x.label}"
+
+
+def shortened(name: str, room: int) -> str:
+    """A name that loses its beginning where it is longer than `room` letters: the ends of names tell layers apart."""
+    return name if len(name) <= room else f"…{name[1 - room :]}"
+
+
+def _stepped(line: Line) -> Line:
+    """The corners of the steps of a histogram."""
+    half = (line[1][0] - line[0][0]) / 2 if len(line) > 1 else 0.5
+    return [corner for x, y in line for corner in ((x - half, y), (x + half, y))]
 
 
 class _Legend:
@@ -102,8 +139,7 @@ class _Legend:
         """Where to draw the sample of a line: its left end; None without a legend. Long names lose their beginning."""
         if not self._shown:
             return None
-        room = int((WIDTH - LEFT - SAMPLE) / LETTER)
-        name = name if len(name) <= room else f"…{name[1 - room :]}"
+        name = shortened(name, int((WIDTH - LEFT - SAMPLE) / LETTER))
         width = SAMPLE + LETTER * len(name)
         if self._next + width > WIDTH:
             self._next, self.bottom = float(LEFT), self.bottom + LEGEND_LINE
@@ -183,17 +219,6 @@ def _dot(x: float, y: float, color: str, title: str) -> str:
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{color}"><title>{escape(title)}</title></circle>'
 
 
-def _values_at(
-    series: Mapping[str, Line], format_x: Callable[[float], str], format_y: Callable[[float], str]
-) -> list[tuple[float, str]]:
-    """The values of all series at each x, as lines of text."""
-    texts: dict[float, list[str]] = {}
-    for name, line in series.items():
-        for x, y in line:
-            texts.setdefault(x, [format_x(x)]).append(f"{name}: {format_y(y)}")
-    return [(x, "\n".join(lines)) for x, lines in sorted(texts.items())]
-
-
 def text_element(x: float, y: float, text: str, anchor: str) -> str:
     """A `<text>` at a place, in the color of the page's text; `anchor`: start, middle or end."""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="currentColor">{escape(text)}</text>'
@@ -205,39 +230,3 @@ def _ends(values: Sequence[float], scale: Scale) -> tuple[float, float]:
     if high > low:
         return low, high
     return (low / 1.5, high * 1.5) if scale is LOGARITHMIC else (low, low + 1)
-
-
-def histogram(edges: Sequence[float], counts: Mapping[str, Sequence[int]]) -> str:
-    """Counts between `edges`, one stepped line per name, on a square-root axis that makes tails visible.
-
-    The first one has its area filled, so that it shows where others cover its line.
-    """
-    series = {
-        name: [
-            point
-            for (left, right), count in zip(pairwise(edges), numbers, strict=True)
-            for point in ((left, count), (right, count))
-        ]
-        for name, numbers in counts.items()
-    }
-    hover = [
-        (
-            (left + right) / 2,
-            "\n".join(
-                [
-                    f"{left:.3g} to {right:.3g}",
-                    *(f"{name}: {numbers[at]:,}" for name, numbers in counts.items()),
-                ]
-            ),
-        )
-        for at, (left, right) in enumerate(pairwise(edges))
-    ]
-    return line_chart(
-        series,
-        "value",
-        "number of weights",
-        format_y="{:,.0f}".format,
-        y_scale=ROOT,
-        filled=list(counts)[:1],
-        hover=hover,
-    )

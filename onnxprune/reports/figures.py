@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from onnxprune.evaluation.metrics import METRICS
-from onnxprune.reports.charts import SMALLEST, line_chart
+from onnxprune.reports.charts import SMALLEST, Axis, Chart
 from onnxprune.reports.html import Cell, charts, paragraph, section, table
+from onnxprune.reports.plots import plot
 from onnxprune.reports.record import DRAWN_CURVES
 from onnxprune.reports.scales import LOGARITHMIC, WHOLE
 from onnxprune.reports.sweep import compression
 from onnxprune.reports.text import bytes_text
+
+EPOCH = Axis("epoch", scale=WHOLE)
 
 
 def tradeoff(record: Mapping[str, Any]) -> str:
@@ -27,22 +30,18 @@ def tradeoff(record: Mapping[str, Any]) -> str:
     def error(trial: Mapping[str, Any]) -> float:
         return 1 - trial["value"] if as_error else trial["value"]
 
-    def text(value: float) -> str:
-        return f"{value:.4g}" if metric is None else metric.format.format(value)
+    value_format = "{:.4g}" if metric is None else metric.format
+    text = value_format.format
 
     points = [(compression(trial["rate"]), error(trial)) for trial in trials]
     # Only trials that no other dominates keep their models.
     frontier = [point for point, trial in zip(points, trials, strict=True) if trial["model"]]
     chosen = [point for point, trial in zip(points, trials, strict=True) if trial["chosen"]]
     lines = {"best trials": frontier, "trial": points} | ({"chosen": chosen} if chosen else {})
-    chart = line_chart(
+    chart = Chart(
         lines,
-        "compression (weights / remaining weights)",
-        label,
-        "{:.4g}x".format,
-        text,
-        x_scale=LOGARITHMIC,
-        from_zero=False,
+        Axis("compression (weights / remaining weights)", "{:.4g}x", LOGARITHMIC),
+        Axis(label, value_format),
         dots=("trial", "chosen"),
     )
     rows = [
@@ -57,7 +56,7 @@ def tradeoff(record: Mapping[str, Any]) -> str:
         for trial in trials
     ]
     headings = ("rate", "kept weights", "file size", label, "time", "")
-    return section("Trade-off between rate and accuracy", charts([chart]) + table(headings, rows))
+    return section("Trade-off between rate and accuracy", charts([plot(chart)]) + table(headings, rows))
 
 
 def sensitivity(record: Mapping[str, Any]) -> str:
@@ -71,13 +70,10 @@ def sensitivity(record: Mapping[str, Any]) -> str:
         for name, curve in curves.items()
         if name in most
     }
-    chart = line_chart(
+    chart = Chart(
         lines,
-        "rate (fraction removed)",
-        "deviation of the outputs",
-        "{:.0%}".format,
-        "{:.0e}".format,
-        y_scale=LOGARITHMIC,
+        Axis("rate (fraction removed)", "{:.0%}"),
+        Axis("deviation of the outputs", "{:.0e}", LOGARITHMIC),
     )
     text = (
         "The deviation |y - y0|² / |y0|² of the outputs when one weight is pruned and all others are not. The rate was "
@@ -85,11 +81,11 @@ def sensitivity(record: Mapping[str, Any]) -> str:
     )
     if len(curves) > len(lines):
         text += f" The chart shows the {len(lines)} most sensitive of {len(curves)} weights."
-    return section("Sensitivity", paragraph(text) + charts([chart]))
+    return section("Sensitivity", paragraph(text) + charts([plot(chart)]))
 
 
 def fine_tuning(record: Mapping[str, Any]) -> str:
-    """Loss and metric over the epochs."""
+    """Loss, metric and rate over the epochs."""
     epochs = record.get("fine_tuning") or ()
     losses = {
         "validation": [(epoch["epoch"], epoch["loss"]) for epoch in epochs],
@@ -100,24 +96,21 @@ def fine_tuning(record: Mapping[str, Any]) -> str:
     scores = [(epoch["epoch"], epoch["score"]) for epoch in epochs if epoch["score"] is not None]
     figures = []
     if epochs:
-        figures.append(
-            line_chart({name: line for name, line in losses.items() if line}, "epoch", "loss", x_scale=WHOLE)
-        )
+        drawn = {name: line for name, line in losses.items() if line}
+        figures.append(plot(Chart(drawn, EPOCH, Axis("loss", "{:.3g}", from_zero=True))))
     if scores:
         name = next(epoch["metric"] for epoch in epochs if epoch["score"] is not None)
         metric = METRICS.get(name)
-        title, shown = (name, "{:.3g}".format) if metric is None else (metric.title, metric.format.format)
+        title, shown = (name, "{:.3g}") if metric is None else (metric.title, metric.format)
         as_error = metric is not None and metric.as_error
         if as_error:
             scores = [(epoch, 1 - score) for epoch, score in scores]
         figures.append(
-            line_chart(
-                {"validation": scores},
-                "epoch",
-                f"validation {title}",
-                format_y=shown,
-                x_scale=WHOLE,
-                from_zero=as_error,
-            )
+            plot(Chart({"validation": scores}, EPOCH, Axis(f"validation {title}", shown, from_zero=as_error)))
+        )
+    rates = [(epoch["epoch"], epoch["rate"]) for epoch in epochs if epoch.get("rate") is not None]
+    if len({rate for _, rate in rates}) > 1:
+        figures.append(
+            plot(Chart({"rate": rates}, EPOCH, Axis("rate (fraction removed)", "{:.1%}", from_zero=True)))
         )
     return section("Fine-tuning", charts(figures)) if figures else ""

@@ -16,8 +16,10 @@ from onnxprune.model.io import load
 from onnxprune.model.sessions import open_session
 from onnxprune.runtime.cpu import cpu_name
 from onnxprune.runtime.timing import burst, session_options, take_turns, typical
+from onnxprune.system.rapl import EnergyCounters
 
 BASELINE, STOCK, KERNELS = "baseline", "pruned, stock onnxruntime", "pruned, sparse kernels"
+MEASURED = "milliseconds", "speedup", "cpu_milliseconds", "joules"
 # For all rounds together; slow models get fewer rounds, fast ones longer bursts.
 SECONDS = 3.0
 MOST_ROUNDS, FEWEST_ROUNDS = 9, 2
@@ -26,9 +28,10 @@ MOST_ROUNDS, FEWEST_ROUNDS = 9, 2
 def latency(baseline: Path, pruned: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
     """Latency of both models on random inputs of these shapes: `milliseconds` per run, and `speedup` over the baseline.
 
-    If it cannot be measured, `reason` says why and `milliseconds` is empty.
+    Beside them are `cpu_milliseconds`, of all threads, and `joules` of a run, which is empty where the counters of the
+    processor cannot be read. If latency cannot be measured, `reason` says why and these are empty.
     """
-    found: dict[str, Any] = {"machine": cpu_name(), "milliseconds": {}, "speedup": {}, "reason": ""}
+    found: dict[str, Any] = {"machine": cpu_name(), "reason": ""} | {name: {} for name in MEASURED}
     try:
         feeds = random_feeds(input_specs(load(baseline)[0]), shapes)
         kernels = runtime.available()
@@ -38,7 +41,8 @@ def latency(baseline: Path, pruned: Path, shapes: Mapping[str, Sequence[int]]) -
         else:
             found["reason"] = kernels.reason
         runs = {name: _run(path, with_kernels, feeds) for name, (path, with_kernels) in variants.items()}
-        times = dict(zip(runs, _interleaved(list(runs.values())), strict=True))
+        meters = {name: _Meter(run) for name, run in runs.items()}
+        times = dict(zip(runs, _interleaved(list(meters.values())), strict=True))
     except OnnxPruneError as error:
         return found | {"reason": str(error)}
     except Exception as error:  # the exceptions of onnxruntime have no common base class
@@ -48,6 +52,9 @@ def latency(baseline: Path, pruned: Path, shapes: Mapping[str, Sequence[int]]) -
         found["milliseconds"][name] = timing.other * 1e3
         # Of the two numbers that are shown; the median of the rounds' ratios can contradict them on a busy machine.
         found["speedup"][name] = timing.dense / timing.other
+        found["cpu_milliseconds"][name] = meters[name].cpu_seconds / meters[name].runs * 1e3
+        if meters[name].counters.available:
+            found["joules"][name] = meters[name].joules / meters[name].runs
     return found
 
 
@@ -56,12 +63,34 @@ def _run(path: Path, kernels: bool, feeds: Mapping[str, Any]) -> Callable[[], ob
     return partial(session.run, None, dict(feeds))
 
 
-def _interleaved(runs: Sequence[Callable[[], object]]) -> list[list[float]]:
+class _Meter:
+    """The CPU time, energy and number of the runs of one model, in all of its bursts."""
+
+    def __init__(self, run: Callable[[], object]):
+        self.run = run
+        self.counters = EnergyCounters()
+        self.cpu_seconds = self.joules = 0.0
+        self.runs = 0
+
+    def burst(self, seconds: float) -> float:
+        """As the function of this name."""
+        before, cpu = self.counters.read(), time.process_time()
+        mean = burst(self._counted, seconds)
+        self.cpu_seconds += time.process_time() - cpu
+        self.joules += self.counters.joules(before, self.counters.read())
+        return mean
+
+    def _counted(self) -> None:
+        self.run()
+        self.runs += 1
+
+
+def _interleaved(meters: Sequence[_Meter]) -> list[list[float]]:
     """Seconds per run of each, by round."""
     start = time.perf_counter()
-    for run in runs:
-        run()
+    for meter in meters:
+        meter.run()
     once = time.perf_counter() - start
     rounds = max(FEWEST_ROUNDS, min(MOST_ROUNDS, int(SECONDS / once)))
-    each = SECONDS / rounds / len(runs)
-    return take_turns([partial(burst, run, each) for run in runs], rounds)
+    each = SECONDS / rounds / len(meters)
+    return take_turns([partial(meter.burst, each) for meter in meters], rounds)

@@ -22,30 +22,52 @@ for (const label of document.querySelectorAll('.filter')) {
     count.textContent = `${rows.filter(row => !row.hidden).length} of ${rows.length}`;
   });
 }
-// A chart shows the values nearest to the pointer.
-const tip = document.createElement('div');
-tip.className = 'tip';
-tip.hidden = true;
-document.body.append(tip);
-for (const chart of document.querySelectorAll('svg[data-hover]')) {
-  const spots = JSON.parse(chart.dataset.hover);
-  const show = event => {
-    const box = chart.getBoundingClientRect(), x = (event.clientX - box.left) / box.width * chart.viewBox.baseVal.width;
-    const near = spots.reduce((best, spot) => Math.abs(spot[0] - x) < Math.abs(best[0] - x) ? spot : best);
-    tip.textContent = near[1];
-    tip.hidden = false;
-    tip.style.left = `${Math.max(4, Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 4))}px`;
-    tip.style.top = `${Math.max(4, event.clientY - tip.offsetHeight - 10)}px`;
-  };
-  if (spots.length) for (const kind of ['pointermove', 'pointerdown']) chart.addEventListener(kind, show);
-  chart.addEventListener('pointerleave', () => { tip.hidden = true; });
+// Charts are drawn when they come into view, in the colors of the page, and again when those change.
+const dark = matchMedia('(prefers-color-scheme: dark)'), touch = matchMedia('(pointer: coarse)').matches;
+function draw(place) {
+  const {data, layout} = JSON.parse(place.dataset.plot), style = getComputedStyle(document.documentElement);
+  const [ink, ground, line] = ['--ink', '--ground', '--line'].map(name => style.getPropertyValue(name));
+  const axis = {gridcolor: line, zeroline: false, linecolor: line, automargin: true, fixedrange: touch};
+  if (!place.matches('.js-plotly-plot')) place.replaceChildren();
+  Plotly.react(place, data, {
+    ...layout,
+    xaxis: {...axis, ...layout.xaxis},
+    yaxis: {...axis, ...layout.yaxis},
+    font: {color: ink, size: 12, family: 'system-ui, sans-serif'},
+    paper_bgcolor: 'transparent',
+    plot_bgcolor: 'transparent',
+    hovermode: 'x unified',
+    hoverdistance: -1,
+    hoverlabel: {bgcolor: ground, bordercolor: line, font: {color: ink}, namelength: -1},
+    legend: {orientation: 'h', y: 1, yanchor: 'bottom', x: 0, font: {size: 11}},
+    margin: {l: 10, r: 14, t: 30, b: 10},
+    dragmode: touch ? false : 'zoom',
+  }, {
+    responsive: true,
+    displaylogo: false,
+    displayModeBar: touch ? false : 'hover',
+    modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d'],
+    toImageButtonOptions: {format: 'svg'},
+  });
 }
+const seen = new IntersectionObserver(entries => {
+  for (const {target, isIntersecting} of entries) {
+    if (!isIntersecting) continue;
+    seen.unobserve(target);
+    draw(target);
+  }
+}, {rootMargin: '400px'});
+for (const place of document.querySelectorAll('.plot')) seen.observe(place);
+dark.addEventListener('change', () => document.querySelectorAll('.js-plotly-plot').forEach(draw));
 // Charts and pictures become as wide as the page.
 for (const figure of document.querySelectorAll('.charts figure')) {
   const button = document.createElement('button');
   button.className = 'zoom';
   button.textContent = '⤢';
   button.ariaLabel = 'larger or smaller';
-  button.addEventListener('click', () => figure.classList.toggle('large'));
+  button.addEventListener('click', () => {
+    figure.classList.toggle('large');
+    for (const place of figure.querySelectorAll('.js-plotly-plot')) Plotly.Plots.resize(place);
+  });
   figure.prepend(button);
 }

@@ -11,6 +11,7 @@ from typing import Any
 from onnxprune.config.recipe import recipe_text
 from onnxprune.config.settings import PruneConfig
 from onnxprune.reports import answers, figures, weights
+from onnxprune.reports.graph_chart import graph
 from onnxprune.reports.html import Cell, details, items, paragraph, section, table
 from onnxprune.reports.publishing import published
 from onnxprune.reports.shell import FILTERED, document
@@ -26,6 +27,7 @@ def page(record: Mapping[str, Any]) -> str:
         _notes(record),
         figures.tradeoff(record),
         _layers(record),
+        graph(record),
         answers.by_class(record),
         answers.changed(record),
         figures.fine_tuning(record),
@@ -74,7 +76,8 @@ def _notes(record: Mapping[str, Any]) -> str:
     reason = (record.get("latency") or {}).get("reason")
     if reason:
         notes.append(f"Some or all latencies were not measured: {reason}.")
-    return items(notes)
+    told = record.get("details") or ()
+    return items(notes) + (details("How the job was done", items(told)) if told else "")
 
 
 def _layers(record: Mapping[str, Any]) -> str:

@@ -11,20 +11,24 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from onnxprune.config.settings import PATH_SETTINGS
+from onnxprune.config.settings import PATH_SETTINGS, PRIVATE
 
 # Fields of a record that hold names of the model, which may look like paths: /encoder/layer.0/MatMul.
-OF_THE_MODEL = frozenset({"layers", "unprunable", "surgery", "histograms", "sensitivity", "sample"})
+OF_THE_MODEL = frozenset({"layers", "unprunable", "surgery", "histograms", "sensitivity", "sample", "graph"})
 _ROOT = re.compile(r"(?<![\w./\\~-])(?:/|[A-Za-z]:[/\\])(?=[^/\s])")
 
 
 def published(record: Mapping[str, Any], *paths: str | os.PathLike[str] | None) -> dict[str, Any]:
     """The record as it may leave the machine: paths, and paths within sentences, become file names.
 
+    Private settings are empty in it.
+
     Known are the paths of the record's settings and files, and `paths`; in sentences also whatever begins with a
     folder of this machine. A file within a folder that was given keeps its place in that folder.
     """
-    settings = dict(record.get("settings") or {})
+    recorded = record.get("settings") or {}
+    settings = {name: [] if name in PRIVATE else value for name, value in recorded.items()}
+    record = {**record, "settings": settings} if settings else record
     files = ((record.get(name) or {}).get("path") for name in ("baseline", "pruned"))
     given = [path for name in PATH_SETTINGS for path in _paths(settings.get(name))]
     known = [os.fspath(path) for path in (*paths, *files, *given) if path]

@@ -32,6 +32,10 @@ ANNOTATED_EPOCHS = 16
 ANNOTATED_CLASSES = 100
 
 
+class Detail(str):
+    """A note about how a job was done, for --verbose and the report: nothing that its user has to act on."""
+
+
 @dataclass(frozen=True)
 class LayerRecord:
     """One weight; `size` and `kept` count elements, `bytes` are those of the stored tensor.
@@ -139,10 +143,10 @@ class Report:
 
     `baseline` and `pruned`: the two files. `evaluation`: `Evaluation.to_dict()`, None with --no-evaluate;
     `old_evaluation`: the same on --old-data. `surgery`: the `SurgeryReport`. `fine_tuning`: one record per evaluation
-    on validation data. `notes`: sentences for the reader. `seconds`: wall time of each stage. `histograms`:
-    `weight_histogram` of each weight, by name. `trials`: those of a search (`job.frontier.Trial`), with `chosen`.
-    `sensitivity`: (rate, deviation) of each weight, if the allocation is by sensitivity. `sample`: shapes of the inputs
-    of one sample. `output_sha256`: empty if no file was written.
+    on validation data. `notes`: sentences for the reader, some of them a `Detail`. `seconds`: wall time of each stage.
+    `histograms`: `weight_histogram` of each weight, by name. `trials`: those of a search (`job.frontier.Trial`), with
+    `chosen`. `sensitivity`: (rate, deviation) of each weight, if the allocation is by sensitivity. `sample`: shapes of
+    the inputs of one sample. `output_sha256`: empty if no file was written.
     """
 
     versions: dict[str, str]
@@ -165,9 +169,16 @@ class Report:
     output_sha256: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The record in JSON types; each layer also has its rate."""
+        """The record in JSON types; each layer also has its rate, and `details` are apart from the notes."""
         layers = [asdict(layer) | {"rate": layer.rate} for layer in self.layers]
-        return asdict(self) | {"layers": layers}
+        return asdict(self) | {"layers": layers, **self._told()}
+
+    def _told(self) -> dict[str, tuple[str, ...]]:
+        details = tuple(str(note) for note in self.notes if isinstance(note, Detail))
+        return {
+            "notes": tuple(note for note in self.notes if not isinstance(note, Detail)),
+            "details": details,
+        }
 
     def annotations(self) -> dict[str, str]:
         """Metadata for the file, a few kB: the part of the record that cannot be read from the model, and the settings.
@@ -176,7 +187,8 @@ class Report:
         """
         evaluations = {name: annotated(getattr(self, name)) for name in ("evaluation", "old_evaluation")}
         found = (
-            {name: getattr(self, name) for name in ANNOTATED}
+            {name: getattr(self, name) for name in ANNOTATED if hasattr(self, name)}
+            | self._told()
             | evaluations
             | {
                 "layers": {layer.name: layer.annotation() for layer in self.layers},
@@ -193,7 +205,7 @@ class Report:
 
 ANNOTATED = (
     "settings", "layers", "evaluation", "old_evaluation", "baseline", "versions", "sample", "trials", "notes",
-    "fine_tuning", "sensitivity",
+    "details", "fine_tuning", "sensitivity",
 )  # fmt: skip
 """The fields of a report that are stored in the file's metadata, as JSON under their own names."""
 
@@ -234,8 +246,8 @@ def _thinned(epochs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Evenly spaced epochs, with the last one, and of each the values that the chart shows."""
     every = -(-len(epochs) // ANNOTATED_EPOCHS)
     some = epochs[::-1][::every][::-1] if epochs else ()
-    drawn = ("epoch", "training_loss", "loss", "score")
-    return [{key: _short(epoch[key]) for key in drawn} | {"metric": epoch["metric"]} for epoch in some]
+    drawn = ("epoch", "training_loss", "loss", "score", "rate")
+    return [{key: _short(epoch.get(key)) for key in drawn} | {"metric": epoch["metric"]} for epoch in some]
 
 
 def _steepest(curves: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, list[tuple[float, float]]]:

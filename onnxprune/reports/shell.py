@@ -5,6 +5,8 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
+from onnxprune.reports.plots import scripts
+
 FOLDER = Path(__file__).parent
 STYLE, SCRIPT = ((FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
 # Tables with more rows have a field to filter them.
@@ -17,5 +19,5 @@ def document(title: str, body: str) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><h1>{escape(title)}</h1>"
-        f"{body}<script>{SCRIPT}</script></body></html>\n"
+        f"{body}<script>{scripts(body)}{SCRIPT}</script></body></html>\n"
     )

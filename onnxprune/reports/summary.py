@@ -8,14 +8,10 @@ from typing import Any
 
 from onnxprune.evaluation.metrics import drop_text, score_text, score_title
 from onnxprune.reports.cost import cost_card
+from onnxprune.reports.energy import energy_card
 from onnxprune.reports.html import paragraph
 from onnxprune.reports.latency import BASELINE, KERNELS, STOCK
 from onnxprune.reports.text import bytes_text
-
-# Energy in a 45 nm process: reading 32 bits from DRAM; one float32 multiply and one float32 add (Horowitz 2014; Han et
-# al. 2015, table 1).
-DRAM_JOULES = 640e-12
-MULTIPLY_ADD_JOULES = 3.7e-12 + 0.9e-12
 
 # Smaller speedups are within the noise of a busy machine.
 LEAST_SPEEDUP = 1.1
@@ -68,8 +64,7 @@ def cards(record: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
                 f"{times(total, nonzero)}, without those with zeros; {count_text(remaining)} with them",
             )
     yield from _speed(record.get("latency") or {})
-    if cost := cost_card(record):
-        yield cost
+    yield from filter(None, (cost_card(record), energy_card(record)))
     evaluation = record["evaluation"]
     on = "" if evaluation is None else f"on {evaluation['samples']:,} samples of {evaluation['data']}"
     for index, (title, old, new) in enumerate(score_texts(evaluation)):
@@ -82,14 +77,6 @@ def cards(record: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
         same = "" if agreement is None else f"same top-1 class for {agreement:.2%}, "
         details = f"pruned model and baseline, {same}{on}"
         yield f"cosine similarity of {output['output']}", "", f"{output['cosine']:.4f}", details
-    if baseline and pruned:
-        joules = [_joules(model) for model in (baseline, pruned)]
-        yield (
-            "energy per sample, estimated",
-            joules_text(joules[0]),
-            joules_text(joules[1]),
-            "not measured: 640 pJ to read a non-zero weight from DRAM and 4.6 pJ per multiply-add, in a 45 nm process",
-        )
 
 
 def _drop(evaluation: Mapping[str, Any] | None) -> str:
@@ -110,11 +97,6 @@ def _speed(latency: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
             details = f"{speedups[name]:.2f} times as fast, batch size 1, on {latency['machine']}"
             old, new = milliseconds[BASELINE], milliseconds[name]
             yield f"latency, {title}", f"{old:.3g} ms", f"{new:.3g} ms", details
-
-
-def _joules(model: Mapping[str, Any]) -> float:
-    operations = model.get("nonzero_multiply_adds", model["multiply_adds"])
-    return model["nonzero"] * DRAM_JOULES + operations * MULTIPLY_ADD_JOULES
 
 
 def _card(title: str, baseline: str, pruned: str, details: str) -> str:
@@ -146,7 +128,3 @@ def count_text(count: float) -> str:
         if count >= size:
             return f"{count / size:.3g} {unit}"
     return f"{count:,.0f}"
-
-
-def joules_text(joules: float) -> str:
-    return f"{joules * 1e3:.3g} mJ" if joules >= 1e-3 else f"{joules * 1e6:.3g} µJ"

@@ -8,6 +8,7 @@ from typing import Any
 from onnxprune.reports.charts import histogram
 from onnxprune.reports.html import caption, charts, details, paragraph, picture, section
 from onnxprune.reports.maps import PART
+from onnxprune.reports.plots import plot
 from onnxprune.reports.record import BASELINE
 
 # Figures that are shown at once; the others open by a click, if they are more than a few.
@@ -59,7 +60,7 @@ def histograms(record: Mapping[str, Any]) -> str:
         return layer["kept"] == layer["size"], -layer["size"]
 
     figures = [
-        caption(name) + histogram(weights[name]["edges"], weights[name]["counts"])
+        caption(name) + plot(histogram(weights[name]["edges"], weights[name]["counts"]))
         for name in sorted(weights, key=rank)
     ]
     if not figures:

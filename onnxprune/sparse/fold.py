@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.errors import some
 from onnxprune.model.constants import constant_tensor, drop_constant, set_constant
 from onnxprune.model.reading import RESHAPING, Use, out_axis_of
 from onnxprune.model.shapes import Shape, infer_shapes
@@ -37,7 +38,6 @@ AFFINE = SUMS | {"Mul", "BatchNormalization"}
 BIAS_INDEX = 2
 # Of ONNX's BatchNormalization, where the node does not say.
 DEFAULT_EPSILON = 1e-5
-NAMED_NODES = 3
 
 
 class Folded(NamedTuple):
@@ -261,8 +261,7 @@ def folding_notes(folded: Sequence[Folded]) -> Iterator[str]:
     if not folded:
         return
     kinds = dict.fromkeys(node.op_type for node in folded)
-    names = [node.name for node in folded[:NAMED_NODES]]
-    shown = ", ".join(names + ["..."] * (len(folded) > NAMED_NODES))
+    shown = some([node.name for node in folded])
     nodes = "node was" if len(folded) == 1 else "nodes were"
     yield (
         f"{len(folded):,} {' and '.join(kinds)} {nodes} folded into the sparse layers before them ({shown}): "

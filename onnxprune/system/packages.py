@@ -13,7 +13,7 @@ from onnxprune.errors import MissingPackageError, first_line
 
 PACKAGES = ("onnxprune", "onnx", "onnx-ir", "onnxruntime", "numpy", "torch")
 # Packages that are not called like their module.
-NAMES = {"PIL": "pillow", "ray": "Ray"}
+NAMES = {"PIL": "pillow", "ray": "Ray", "tensorboard": "TensorBoard", "mlflow": "MLflow"}
 # What to install for a module.
 INSTALLED_BY = {
     "PIL": "'onnxprune[data]'",
@@ -23,6 +23,8 @@ INSTALLED_BY = {
     "pycocotools": "'onnxprune[metrics]'",
     "ray": "'onnxprune[workers]'",
     "torch": "'onnxprune[train]'",
+    "tensorboard": "'onnxprune[tensorboard]'",
+    "mlflow": "'onnxprune[mlflow]'",
 }
 # Operators that torchvision's Python code describes when it is imported, before it looks for its compiled part.
 TORCHVISION_OPERATORS = ("nms", "qnms")

@@ -45,7 +45,7 @@ DEFAULT_DISTILL = 0.5
 EVALUATED_STEPS = 20
 
 Progress = Callable[[float], None]
-# A line for each evaluation on validation data, for whoever listens.
+# A line for each evaluation on validation data, for whoever listens; its numbers are in `evaluation`.
 EPOCHS = logging.getLogger("onnxprune.epochs")
 
 
@@ -283,7 +283,8 @@ class FineTuner:
         if self._processes.rank == 0:
             # How many there will be within a time budget is not known.
             epochs = None if self._pace.deadline else self._pace.length / self._batches.an_epoch
-            EPOCHS.info(found.text(epochs))
+            evaluation = asdict(found) | {"update": self._session.updates}
+            EPOCHS.info(found.text(epochs), extra={"evaluation": evaluation})
         self._pace.evaluated(time.monotonic() - begun)
 
     def _considered(self, training_loss: float | None, averaged: bool = False) -> Epoch:

@@ -154,6 +154,12 @@ class PruningSession:
         return self.steps_made == len(self.steps)
 
     @property
+    def rate(self) -> float:
+        """The fraction of the elements of the masked weights that are removed."""
+        masks = self._masking.masks()
+        return 1 - sum(int(mask.sum()) for mask in masks) / max(sum(mask.numel() for mask in masks), 1)
+
+    @property
     def due(self) -> PruningStep | None:
         """The pruning step to make now, if any; where the position has passed several, the last of them."""
         passed = [step for step in self.steps[self.steps_made :] if step.update <= self._position + EXACT]

@@ -29,6 +29,7 @@ class Epoch:
 
     `step`: pruning steps so far; `epoch`: passes over the data so far. A record without training loss is the state
     right after a pruning step; with many steps there are no such records. `averaged`: of the average of the weights.
+    `rate`: the fraction of the prunable weights that are removed.
     """
 
     step: int
@@ -39,6 +40,7 @@ class Epoch:
     score: float | None
     higher_is_better: bool = True
     averaged: bool = False
+    rate: float | None = None
 
     def text(self, epochs: float | None) -> str:
         """Where the training is, out of so many epochs if that is known, and how good: a line of a log."""
@@ -120,4 +122,6 @@ class Validation:
         total, samples_of_all = self._processes.total(loss), self._processes.total(count)
         result = scorer.merged(self._processes.gather(scorer.records()))
         epoch = session.updates / self._training.an_epoch
-        return Epoch(session.steps_made, epoch, training_loss, total / samples_of_all, *result, averaged)
+        return Epoch(
+            session.steps_made, epoch, training_loss, total / samples_of_all, *result, averaged, session.rate
+        )

@@ -27,7 +27,7 @@ from onnxprune.commands.sensitivity import sensitivity
 from onnxprune.data.dataset import Dataset
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.sensitivity import RATES, scan
-from onnxprune.reports.charts import line_chart
+from onnxprune.reports.charts import Axis, Chart, svg
 from tests.benchmarks.trained_models import Trained, tumor_classifier
 
 
@@ -50,7 +50,8 @@ def main(samples: int, timed: tuple[str, ...], plot: Path | None) -> None:
     Console(width=120).print(scan_table(found))
     if plot is not None:
         curves = {name: found.curve(name) for name in found.layers}
-        plot.write_text(line_chart(curves, "rate (fraction removed)", "deviation of the outputs"))
+        axes = Axis("rate (fraction removed)"), Axis("deviation of the outputs", from_zero=True)
+        plot.write_text(svg(Chart(curves, *axes)))
 
 
 def ours(trained: Trained) -> None:

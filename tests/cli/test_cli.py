@@ -320,7 +320,7 @@ def test_sensitivity_prints_a_table_keeps_its_state_and_draws_it(folder, capsys)
 
 
 def test_pick_lists_the_trials_and_copies_the_one_asked_for(folder, capsys):
-    save_data(x=good_rows(60))
+    save_data(x=good_rows(200))
     status, out, err = run(*SEARCH[:2], "--max-drop", "50%", *SEARCH[4:], "--epochs", "1", capsys=capsys)
     assert (status, err) == (0, "") and "onnxprune pick out.onnx.frontier" in out
     status, out, _ = run("pick", "out.onnx.frontier", capsys=capsys)
@@ -407,3 +407,16 @@ def test_verbose_shows_the_metric_of_each_epoch_in_its_own_unit(folder, capsys):
     )
     assert code == 0
     assert "validation PSNR" in out and len(re.findall(r"^ +\d+ .* -?\d+\.\d\d dB *$", out, re.MULTILINE)) > 1
+
+
+def test_a_sweep_without_an_output_writes_into_the_working_folder_and_not_beside_the_model(
+    tmp_path, monkeypatch, capsys
+):
+    elsewhere = tmp_path / "models"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+    onnx.save(mlp(), elsewhere / "in.onnx")
+    Path("grid.yaml").write_text("rate: [0.3, 0.5]")
+    assert run("sweep", str(elsewhere / "in.onnx"), "--grid", "grid.yaml", capsys=capsys)[0] == 0
+    assert (tmp_path / "in.onnx.sweep" / "sweep.json").exists()
+    assert [file.name for file in elsewhere.iterdir()] == ["in.onnx"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 
 import numpy as np
@@ -45,14 +46,33 @@ def test_a_change_of_size_is_a_factor_or_a_few_percent_or_nothing(before, after,
     assert _times(before, after) == text
 
 
-def test_removed_channels_are_not_called_dead_nor_what_is_left_zeros_that_are_stored_dense(summary):
-    out = summary("--rate", "0.5", "--pattern", "channel", "--calibration-data", "inputs.npy")
+def test_removed_channels_are_not_called_dead(summary):
+    out = summary("--rate", "0.5", "--pattern", "channel", "--calibration-data", "inputs.npy", "--verbose")
     assert re.search(r"- \d+ neurons and channels were removed, with all weights", out)
-    assert "stored dense" not in out and "dead" not in out
+    assert "dead" not in out
 
 
-def test_zeros_that_are_stored_dense_are_named(summary):
-    assert "Weights with zeros that are stored dense: " in summary("--rate", "0.2")
+def test_how_the_weights_were_found_is_told_by_verbose_alone_and_what_to_do_always(summary):
+    flags = "--rate", "0.2", "--calibration-data", "inputs.npy"
+    details = "- fc1.weight is stored dense: sparse it takes", "- Calibrated on at most 512 samples"
+    short, long = summary(*flags, "--quiet"), summary(*flags, "--verbose")
+    assert not short and all(text in long for text in details)
+    usual = summary(*flags)
+    assert not any(text in usual for text in details)
+    assert "- Nothing was fine-tuned: add --data DATA" in usual and "- Evaluated in onnxruntime on " in usual
+
+
+def test_the_record_has_how_the_weights_were_found_apart_from_the_notes(summary, tmp_path):
+    summary("--rate", "0.2", "--calibration-data", "inputs.npy", "--json", "out.json", "--report", "out.html")
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert any(note.startswith("Nothing was fine-tuned") for note in record["notes"])
+    assert not any(note.startswith("Calibrated on") for note in record["notes"])
+    assert any(note.startswith("Calibrated on") for note in record["details"])
+    assert (
+        "<summary>How the job was done</summary><ul><li>Calibrated on" in (tmp_path / "out.html").read_text()
+    )
+    metadata = {each.key: each.value for each in onnx.load("out.onnx").metadata_props}
+    assert json.loads(metadata["onnxprune.details"])[0].startswith("Calibrated on")
 
 
 def test_the_outputs_are_beside_the_table_with_what_they_were_measured_on(summary):

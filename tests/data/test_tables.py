@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from onnxprune.data import columns, tables
+from onnxprune.data import tables
 from onnxprune.data.request import Request
 from onnxprune.data.specs import InputSpec
 from onnxprune.data.tables import ParquetSource, is_table, read_table
@@ -259,8 +259,10 @@ def test_a_word_after_many_numbers_is_named_by_its_column(tmp_path):
         opened(path, spec("a", 1))
 
 
-def test_only_the_first_columns_are_listed():
-    assert columns._listed([f"c{number}" for number in range(12)]).endswith("c9 and 2 others")
+def test_only_the_first_columns_are_listed(tmp_path):
+    path = write(tmp_path, {f"c{number}": [1, 2] for number in range(12)}, "csv")
+    with pytest.raises(DataError, match=r"\(c0, .*, c9 and 2 more\), the input 'x' takes 2"):
+        opened(path, *X2)
 
 
 def test_a_file_that_is_not_there_is_named():

@@ -14,16 +14,19 @@ import pytest
 import onnxprune
 from onnxprune.commands.pick import pick
 from onnxprune.config.settings import PruneConfig
-from onnxprune.errors import SettingError, ValidationError
+from onnxprune.data.dataset import Dataset
+from onnxprune.errors import DataError, SettingError, ValidationError
+from onnxprune.evaluation.fitting import fit_labels
 from onnxprune.job import search as search_module
 from onnxprune.job import trials
-from onnxprune.job.frontier import Frontier
+from onnxprune.job.early_checks import check_measurable
+from onnxprune.job.frontier import Frontier, Trial, best_within
 from onnxprune.job.pipeline import run
 from onnxprune.job.result import Context
 from onnxprune.model.io import load
 from onnxprune.model.weights import find_weights
 from onnxprune.sparse.restore import from_ops
-from tests.builders import mlp, normal
+from tests.builders import cnn, mlp, normal
 
 HIDDEN = 32
 BUDGET = 0.1
@@ -253,3 +256,33 @@ def test_a_loss_relative_to_the_input_model_is_a_budget_too(searched):
     found = search(folder, "relative.onnx", max_drop=None, max_loss=BUDGET).report
     assert [trial["rate"] for trial in found.trials] == [trial["rate"] for trial in report.trials]
     assert found.notes[0].startswith("The highest rate of")
+
+
+def test_too_few_validation_samples_are_refused_before_any_training(tmp_path):
+    data = {"x": np.zeros((40, 1, 8, 8), np.float32), "labels": np.zeros(40, np.int64)}
+    with pytest.raises(DataError, match=r"has 4 samples, on which a search cannot tell .*--validation-split"):
+        onnxprune.prune(cnn(), tmp_path / "out.onnx", max_drop=0.01, data=data, epochs=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_drop_that_one_answer_exceeds_is_warned_of(caplog):
+    config = PruneConfig(max_drop=0.01, data="d.npz")
+    check_measurable(labeled(50), config)
+    assert "One more wrong answer on samples (50 samples) is 2.00%, above --max-drop" in caplog.text
+    caplog.clear()
+    check_measurable(labeled(100), config)
+    assert not caplog.text
+
+
+def labeled(count):
+    """Samples with four classes."""
+    data = Dataset.of({"x": np.zeros((count, 2), np.float32)}, np.arange(count) % 4, "samples")
+    return fit_labels(data, data.read(), {"y": np.zeros((1, 4), np.float32)})
+
+
+def test_a_model_without_weights_is_no_answer_however_good_it_looks():
+    common = {"epochs": 1, "start": None, "size": 1, "metric": "top-1", "value": 1.0, "baseline": 1.0}
+    common |= {"drop": 0.0, "drop_error": None, "seconds": 1.0, "model": None}
+    trials = [Trial(0, 0.9, kept=10, **common), Trial(1, 0.999, kept=0, **common)]
+    assert best_within(trials, 0.01) is trials[0]
+    assert best_within(trials[1:], 0.01) is None

@@ -239,8 +239,17 @@ def test_refusals():
     with pytest.raises(SettingError, match="--quantize-exclude needs --quantize int8"):
         onnxprune.prune(mlp(), rate=0.5, quantize_exclude="fc1", calibration_data=CALIBRATION)
     once = onnxprune.prune(mlp(), rate=0.5, quantize="int8", calibration_data=CALIBRATION)
+    stages: list[str] = []
     with pytest.raises(ModelFileError, match="is quantized already: prune it without --quantize"):
-        onnxprune.prune(once.model, rate=0.6, quantize="int8", calibration_data=CALIBRATION)
+        onnxprune.prune(
+            once.model,
+            None,
+            lambda stage, fraction: stages.append(stage),
+            rate=0.6,
+            quantize="int8",
+            calibration_data=CALIBRATION,
+        )
+    assert set(stages) <= {"load"}
     with pytest.raises(NothingToPruneError, match=r"nothing of .* can be quantized"):
         onnxprune.prune(mlp(), rate=0.5, quantize="int8", quantize_exclude="*", calibration_data=CALIBRATION)
 
@@ -283,6 +292,18 @@ def test_what_the_body_of_an_if_reads_is_computed_before_it_and_stays():
         made = ir.to_proto(quantized(model, measured(model, feeds, "minmax"), form))
         onnx.checker.check_model(made, full_check=True)
         assert near(run(model, feeds[0]), run(made, feeds[0])) < 0.01
+
+
+def test_an_infinite_bias_is_named_before_any_work():
+    model = mlp()
+    (bias,) = (each for each in model.graph.initializer if each.name == "fc2.bias")
+    bias.CopyFrom(numpy_helper.from_array(np.array([-np.inf, 0, 0, 0], np.float32), "fc2.bias"))
+    with pytest.raises(
+        ModelFileError, match=r"'fc2.bias' of .* not finite.*replace it by a finite one"
+    ) as refusal:
+        onnxprune.prune(model, rate=0.5, quantize="int8", data=CALIBRATION, epochs=1)
+    assert "onnxruntime cannot" not in str(refusal.value)
+    assert onnxprune.prune(model, rate=0.5, calibration_data=CALIBRATION, effort="fast").report.layers
 
 
 def test_weights_of_other_floats_are_refused_with_a_way_on():

@@ -3,10 +3,11 @@
 import shutil
 
 import numpy as np
+import onnx
 import pytest
 
 import onnxprune
-from onnxprune.commands.report import maps_of
+from onnxprune.commands.report import pictures_of
 from onnxprune.reports.page import page
 from onnxprune.reports.side_by_side import side_by_side
 from tests.builders import cnn
@@ -25,6 +26,10 @@ return [...button.closest('table').tBodies[0].rows].filter(row => !row.hidden)
 TOO_WIDE = """() => [...document.querySelectorAll('.wide, svg, img, pre, body')]
 .filter(one => one.scrollWidth > one.clientWidth + 1 || one.getBoundingClientRect().right > innerWidth + 1)
 .map(one => one.outerHTML.slice(0, 80))"""
+# The color of the first chart's texts.
+INK = "getComputedStyle(document.querySelector('.js-plotly-plot .xtick text')).fill"
+# Whether the first chart is wider.
+WIDER = "least => document.querySelector('.js-plotly-plot .main-svg').getBoundingClientRect().width > least"
 # Pairs of texts of a chart that overlap.
 OVERLAPS = """() => [...document.querySelectorAll('svg')].filter(one => one.getBoundingClientRect().height)
 .flatMap(svg => {
@@ -32,6 +37,18 @@ const boxes = [...svg.querySelectorAll('text:not([transform])')]
 .map(one => [one.textContent, one.getBoundingClientRect()]);
 return boxes.flatMap(([a, x], i) => boxes.slice(i + 1).filter(([b, y]) => x.left < y.right - 1 && y.left < x.right - 1
 && x.top < y.bottom - 3 && y.top < x.bottom - 3).map(([b]) => [a, b]))})"""
+
+
+def draw_all(shown):
+    """Scroll over the page, so that its charts are drawn, and back."""
+    height = shown.evaluate("document.documentElement.scrollHeight")
+    for place in (*range(0, height, 400), 0):
+        shown.evaluate(f"scrollTo(0, {place})")
+        shown.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    shown.wait_for_function(
+        "[...document.querySelectorAll('.plot')].every(one => one.matches('.js-plotly-plot') || !one.offsetHeight)"
+    )
+
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
@@ -51,7 +68,8 @@ def folder(tmp_path_factory):
     x = np.random.default_rng(0).random((60, 1, 8, 8), dtype=np.float32)
     settings = {"allocation": "sensitivity", "epochs": 2, "data": {"x": x, "labels": np.arange(60) % 4}}
     record = onnxprune.prune(cnn(), folder / "out.onnx", rate=0.7, **settings).report.to_dict()
-    record["maps"] = maps_of(folder / "out.onnx", record["layers"])
+    onnx.save(cnn(), folder / "in.onnx")
+    record |= pictures_of(folder / "out.onnx", folder / "in.onnx", record["layers"])
     record["trials"] = [
         {
             "rate": rate,
@@ -91,6 +109,8 @@ def opened(browser, folder):
         )
         shown.goto((folder / name).as_uri())
         shown.problems = [each for each in shown.problems if not each.startswith("file:")]
+        if options.get("java_script_enabled", True):
+            draw_all(shown)
         return shown
 
     yield open_page
@@ -132,13 +152,34 @@ def test_the_filter_keeps_the_rows_that_have_all_words(opened):
 
 def test_a_chart_shows_its_values_under_the_pointer_and_becomes_larger_by_a_click(opened):
     shown = opened()
-    chart = shown.locator("svg").first
+    chart = shown.locator(".js-plotly-plot").first
     chart.hover()
-    tip = shown.locator(".tip")
-    assert tip.is_visible() and "x" in tip.inner_text() and "trial: " in tip.inner_text()
-    width = chart.bounding_box()["width"]
+    values = shown.locator(".hoverlayer").first
+    values.locator("text").first.wait_for()
+    assert "trial" in values.text_content() and "%" in values.text_content()
+    width = chart.locator(".main-svg").first.bounding_box()["width"]
     shown.locator(".zoom").first.click()
-    assert chart.bounding_box()["width"] > 1.5 * width
+    shown.wait_for_function(WIDER, arg=1.5 * width)
+    assert shown.problems == []
+
+
+def test_a_drag_zooms_into_a_chart_and_a_double_click_out_again(opened):
+    shown = opened()
+    chart = shown.locator(".js-plotly-plot").first
+    chart.scroll_into_view_if_needed()
+    ends = "() => document.querySelector('.js-plotly-plot').layout.xaxis.range"
+    whole = shown.evaluate(ends)
+    box = chart.locator(".nsewdrag").bounding_box()
+    left, middle = box["x"] + box["width"] * 0.4, box["y"] + box["height"] / 2
+    shown.mouse.move(left, middle)
+    shown.mouse.down()
+    shown.mouse.move(left + box["width"] * 0.3, middle, steps=5)
+    shown.mouse.up()
+    shown.wait_for_function(f"whole => ({ends})()[0] > whole[0]", arg=whole)
+    part = shown.evaluate(ends)
+    assert whole[0] < part[0] < part[1] < whole[1]
+    shown.mouse.dblclick(left, middle)
+    shown.wait_for_function(f"whole => ({ends})()[0] === whole[0]", arg=whole)
     assert shown.problems == []
 
 
@@ -147,13 +188,17 @@ def test_the_page_is_dark_where_the_reader_asks_for_dark(opened):
     for scheme in ("light", "dark"):
         shown = opened(color_scheme=scheme)
         grounds.append(shown.evaluate("getComputedStyle(document.body).backgroundColor"))
-        inks.append(shown.evaluate("getComputedStyle(document.querySelector('svg')).color"))
-    assert grounds == ["rgb(255, 255, 255)", "rgb(22, 22, 22)"] and inks[0] != inks[1]
+        inks.append(shown.evaluate(INK))
+        shown.emulate_media(color_scheme="dark")
+        shown.wait_for_function(f"{INK} === 'rgb(228, 228, 228)'")
+    assert grounds == ["rgb(255, 255, 255)", "rgb(22, 22, 22)"]
+    assert inks == ["rgb(28, 28, 28)", "rgb(228, 228, 228)"]
 
 
 def test_without_javascript_all_rows_charts_and_pictures_are_there(opened):
     shown = opened(java_script_enabled=False)
     layers = shown.locator("section", has_text="Layers").first
     assert layers.locator("tbody tr", has_text="encoder.").count() == LAYERS
-    assert shown.locator("svg").first.is_visible() and shown.locator("img.pixels").first.is_visible()
+    assert shown.locator("svg").first.is_visible() and shown.locator(".graph svg").is_visible()
+    assert shown.locator("img.pixels").first.is_visible()
     assert not shown.locator(".filter").first.is_visible()

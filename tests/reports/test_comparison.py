@@ -46,7 +46,9 @@ def test_with_the_input_model_a_rebuilt_report_has_latency_evaluation_and_the_we
         "Error by class",
         "Changed answers",
         "cost of a million",
-        "remaining:",
+        "energy per inference, ",
+        "<h2>Graph</h2>",
+        "<title>remaining</title>",
     ):
         assert text in content, text
     assert "Sparsity patterns" in content and "top-1 error" in content
@@ -74,6 +76,8 @@ def test_what_a_report_cannot_have_is_refused():
         {"price": 0.1},
         {"eval_data": "test.npz"},
         {"baseline": "in.onnx", "price": 0},
+        {"watts": 5},
+        {"baseline": "in.onnx", "watts": -5},
         {"base_model": "a/b"},
     ):
         with pytest.raises(SettingError):
@@ -131,7 +135,7 @@ def test_a_card_without_evaluation_has_no_metrics(folder):
     assert front.keys() == {"library_name", "tags"}
 
 
-@pytest.mark.parametrize("flags", [["--price", "0.1"], ["--base-model", "a/b"]])
+@pytest.mark.parametrize("flags", [["--price", "0.1"], ["--watts", "4"], ["--base-model", "a/b"]])
 def test_a_flag_of_a_report_without_the_report_is_refused(flags):
     with pytest.raises(SystemExit) as stop:
         cli.main(["in.onnx", "d.onnx", "--rate", "0.5", *flags])

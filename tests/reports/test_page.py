@@ -16,8 +16,9 @@ from onnxprune import cli, runtime
 from onnxprune.commands.report import rebuilt
 from onnxprune.config.recipe import load_recipe
 from onnxprune.reports import latency
-from onnxprune.reports.charts import histogram, line_chart
+from onnxprune.reports.charts import Axis, Chart, histogram, svg
 from onnxprune.reports.page import command, page
+from onnxprune.reports.plots import LIBRARY, plot
 from onnxprune.reports.record import BASELINE, FINE_TUNED, REMAINING, record_of_annotations, weight_histogram
 from tests.builders import cnn, mlp
 
@@ -67,7 +68,46 @@ def test_the_page_stands_alone_and_every_element_is_closed(record):
     content = page(record)
     outline = Outline(content)
     assert not outline.open and all(link.startswith("data:") for link in outline.loads)
-    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|@import|url\(", content)
+    own = content.replace(LIBRARY.read_text(), "")
+    assert len(own) < len(content) and content.count("plotly.js (basic") == 1
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|@import|url\(", own)
+
+
+def test_a_page_without_charts_leaves_the_library_out(record):
+    bare = {name: record[name] for name in ("settings", "layers", "versions", "source_sha256", "evaluation")}
+    assert "plotly.js (basic" not in page(bare)
+
+
+def plots(content):
+    """What plotly.js draws, by the name of the chart."""
+    found = re.findall(r'data-plot="([^"]*)" aria-label="([^"]*)"', content)
+    return {unescape(name): json.loads(unescape(figure)) for figure, name in found}
+
+
+def test_the_charts_hold_the_numbers_of_the_record(record):
+    found = plots(page(record))
+    loss = {trace["name"]: trace for trace in found["loss against epoch"]["data"]}
+    assert loss["validation"]["y"] == pytest.approx(
+        [each["loss"] for each in record["fine_tuning"]], rel=1e-5
+    )
+    error = found["validation top-1 error against epoch"]
+    assert error["data"][0]["y"] == pytest.approx(
+        [1 - each["score"] for each in record["fine_tuning"]], rel=1e-5
+    )
+    assert error["layout"]["yaxis"]["hoverformat"] == ".2%" and error["layout"]["xaxis"]["dtick"] == 1
+    curves = found["deviation of the outputs against rate (fraction removed)"]
+    assert {trace["name"] for trace in curves["data"]} == set(record["sensitivity"])
+    assert curves["layout"]["yaxis"]["type"] == "log"
+
+
+def test_a_histogram_is_drawn_by_the_roots_of_its_counts_and_shows_the_counts():
+    (figure,) = plots(plot(histogram([0.0, 0.5, 1.0], {"weights": [9, 2500]}))).values()
+    (trace,) = figure["data"]
+    assert trace["x"] == [0.25, 0.75] and trace["y"] == [3, 50] and trace["text"] == ["9", "2,500"]
+    ticks = figure["layout"]["yaxis"]
+    assert [round(place**2) for place in ticks["tickvals"]] == [
+        int(text.replace(",", "")) for text in ticks["ticktext"]
+    ]
 
 
 def test_pictures_stay_whole_where_they_contain_what_looks_like_a_folder_of_the_job(record):
@@ -260,17 +300,16 @@ def test_a_histogram_counts_what_is_not_zero_before_and_after():
 
 def test_a_line_of_one_point_or_of_one_height_still_draws():
     for line in ([(0.0, 0.0)], [(0.0, 1.0), (1.0, 1.0)]):
-        chart = line_chart({"one": line}, "x", "y")
+        chart = svg(Chart({"one": line}, Axis("x"), Axis("y", from_zero=True)))
         assert "nan" not in chart and "inf" not in chart
 
 
 def test_a_loss_that_diverged_is_left_out():
-    chart = line_chart(
-        {"loss": [(0.0, 1.0), (1.0, float("nan")), (2.0, float("inf"))], "none": [(0.0, float("nan"))]},
-        "x",
-        "y",
-    )
-    assert "nan" not in chart and "inf" not in chart and "loss: 1" in chart
+    lines = {"loss": [(0.0, 1.0), (1.0, float("nan")), (2.0, float("inf"))], "none": [(0.0, float("nan"))]}
+    chart = Chart(lines, Axis("x"), Axis("y"))
+    assert "nan" not in svg(chart) and "inf" not in svg(chart)
+    (figure,) = plots(plot(chart)).values()
+    assert [trace["y"] for trace in figure["data"]] == [[1.0], []]
 
 
 def test_the_ticks_of_a_histogram_are_round_counts():
@@ -279,5 +318,5 @@ def test_the_ticks_of_a_histogram_are_round_counts():
         (9, ["0", "1", "2", "5"]),
         (32701, ["0", "2,000", "10,000", "20,000"]),
     ):
-        chart = histogram([0.0, 0.5, 1.0], {"weights": [most, 0]})
+        chart = svg(histogram([0.0, 0.5, 1.0], {"weights": [most, 0]}))
         assert re.findall(r'text-anchor="end" fill="currentColor">([^<]+)<', chart) == expected

@@ -19,7 +19,7 @@ import onnxruntime as ort
 
 import onnxprune
 from onnxprune import runtime
-from onnxprune.latency.layers import LAYERS, _model
+from onnxprune.latency.layers import LAYERS, layer_model
 from onnxprune.runtime.timing import session_options, take_turns
 from tests.runtime.sessions import assert_close
 from tests.sparse.graphs import sparse
@@ -39,7 +39,7 @@ def files(name: str, folder: Path) -> tuple[Path, Path]:
         for path, form in ((dense, "dense"), (ops, "ops")):
             onnxprune.prune(MODELS / f"{name}.onnx", path, rate=1 - DENSITY, format=form)
     else:
-        model = _model(next(layer for layer in LAYERS if layer.name == name), DENSITY, None)
+        model = layer_model(next(layer for layer in LAYERS if layer.name == name), DENSITY, None)
         onnx.save(model, dense)
         onnx.save(sparse(model)[0], ops)
     return dense, ops

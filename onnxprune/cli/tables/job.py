@@ -11,7 +11,7 @@ from rich.table import Table
 
 from onnxprune.cli.tables.common import table, unprunable_table
 from onnxprune.evaluation.metrics import METRICS, score_text
-from onnxprune.reports.record import LayerRecord, Report
+from onnxprune.reports.record import Detail, LayerRecord, Report
 from onnxprune.reports.summary import score_texts
 from onnxprune.reports.text import bytes_text, shape_text
 
@@ -23,10 +23,14 @@ LEAST_RATIO = 1.1
 MOST_ROWS, LARGEST = 24, 16
 
 
-def job_summary(report: Report, every_layer: bool = False) -> RenderableType:
-    """The layers, then the baseline and the pruned model side by side, then the outputs and the notes."""
-    lines = [*_output_lines(report), *report.notes]
-    return Group(_layers(report, every_layer), _totals(report), *(f"- {escape(line)}" for line in lines))
+def job_summary(report: Report, verbose: bool = False) -> RenderableType:
+    """The layers, then the baseline and the pruned model side by side, then the outputs and the notes.
+
+    `verbose`: all layers, and how the job was done.
+    """
+    notes = [note for note in report.notes if verbose or not isinstance(note, Detail)]
+    lines = [*_output_lines(report), *notes]
+    return Group(_layers(report, verbose), _totals(report), *(f"- {escape(line)}" for line in lines))
 
 
 def job_details(report: Report) -> RenderableType:

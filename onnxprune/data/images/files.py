@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxprune.data.images.geometry import Size
 from onnxprune.data.images.transforms import Transform
-from onnxprune.errors import DataError, first_line
+from onnxprune.errors import DataError, first_line, some
 
 EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"),
@@ -88,8 +88,8 @@ def check_images(files: Sequence[str], transform: Transform, name: str) -> tuple
             f"{len(broken)} of {len(files)} images in {name} are broken or cut short, first {broken[0]}: replace them "
             "or remove them"
         )
-    some = some_of([os.path.basename(file) for file in broken])
-    notes = [f"{len(broken)} broken images of {name} were skipped: {some}."] if broken else []
+    named = some([os.path.basename(file) for file in broken])
+    notes = [f"{len(broken)} broken images of {name} were skipped: {named}."] if broken else []
     if len(sizes) > 1:
         notes.append(
             f"The images of {name} are of {len(sizes)} sizes and stay so, in runs of one size each; --transform with "
@@ -126,8 +126,3 @@ def _ends_with(file: str, marker: bytes) -> bool:
         length = stream.seek(0, os.SEEK_END)
         stream.seek(max(0, length - TAIL))
         return marker in stream.read()
-
-
-def some_of(names: Sequence[str]) -> str:
-    """The first names, in words."""
-    return ", ".join(names[:NAMED]) + (" and others" if len(names) > NAMED else "")

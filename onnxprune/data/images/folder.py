@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxprune.data.dataset import LABELS
 from onnxprune.data.images.augment import Augmentation, augment
-from onnxprune.data.images.files import EXTENSIONS, check_images, entries, is_image, some_of, walk
+from onnxprune.data.images.files import EXTENSIONS, check_images, entries, is_image, walk
 from onnxprune.data.images.geometry import Size
 from onnxprune.data.images.inputs import check_takes_images, image_spec
 from onnxprune.data.images.transforms import Transform
@@ -20,7 +20,7 @@ from onnxprune.data.labels import class_count, class_note, read_labels
 from onnxprune.data.ragged import as_rows, by_shape
 from onnxprune.data.request import Request
 from onnxprune.data.source import Arrays, Source
-from onnxprune.errors import DataError, first_line
+from onnxprune.errors import DataError, first_line, some
 from onnxprune.system.packages import require_package
 
 TABLE = "labels.csv"
@@ -168,7 +168,7 @@ def _from_folders(folder: Path) -> Found:
     counts = [len(files) for files in classes.values()]
     labels = np.repeat(np.array([numbers[name] for name in classes], np.int64), counts)
     if empty:
-        notes.append(f"{len(empty)} classes of {folder} have no images: {some_of(empty)}.")
+        notes.append(f"{len(empty)} classes of {folder} have no images: {some(empty)}.")
     named = () if all(map(str.isdecimal, classes)) else tuple(classes)
     return [file for files in classes.values() for file in files], labels, named, tuple(notes)
 
@@ -179,7 +179,7 @@ def _instead(folder: Path, inside: Sequence[os.DirEntry[str]]) -> str:
         return "; it is empty: check its path"
     file = next((entry.name for entry in inside if Path(entry.name).suffix.lower() in OTHER_DATA), None)
     if file is None:
-        return f"; it has {some_of([entry.name for entry in inside])}: give images, or a folder of .npy files"
+        return f"; it has {some([entry.name for entry in inside])}: give images, or a folder of .npy files"
     return f"; it has {file}: give {folder / file}"
 
 

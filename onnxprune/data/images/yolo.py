@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from onnxprune.data.dataset import LABELS
-from onnxprune.data.images.files import EXTENSIONS, check_images, some_of, walk
+from onnxprune.data.images.files import EXTENSIONS, check_images, walk
 from onnxprune.data.images.folder import ImageSource
 from onnxprune.data.images.geometry import Size, boxes_of
 from onnxprune.data.images.inputs import image_spec
 from onnxprune.data.images.transforms import Transform
 from onnxprune.data.request import Request
 from onnxprune.data.source import Arrays
-from onnxprune.errors import DataError, first_line
+from onnxprune.errors import DataError, first_line, some
 from onnxprune.system.packages import require_package
 
 SUFFIXES = (".yaml", ".yml")
@@ -108,10 +108,10 @@ def read_yolo(text: str, request: Request) -> BoxSource:
             f"no image of {part} of {name} has labels: the first, {files[0]}, should have them in {labels[0]}"
         )
     if unlabeled:
-        some = some_of([os.path.basename(file) for file in unlabeled])
+        named = some([os.path.basename(file) for file in unlabeled])
         notes = (
             *notes,
-            f"{len(unlabeled)} of {len(files)} images of {part} of {name} have no labels, thus no objects: {some}.",
+            f"{len(unlabeled)} of {len(files)} images of {part} of {name} have no labels, thus no objects: {named}.",
         )
     boxes = [read_boxes(label, data) for label in labels]
     return BoxSource(files, boxes, transform, text, data.names, notes)

@@ -98,7 +98,7 @@ def read_settings(asked: Mapping[str, Any]) -> tuple[SweepSettings, Grid]:
 
 
 def sweep_folder(source: ModelLike, target: Path | None, settings: SweepSettings) -> Path:
-    """The folder of --folder, or one beside the target or the input.
+    """The folder of --folder, or one beside the target, or in the working folder one called like the input.
 
     Raises:
         SettingError: there is none of them.
@@ -107,8 +107,10 @@ def sweep_folder(source: ModelLike, target: Path | None, settings: SweepSettings
         return Path(settings.folder)
     if target is None and not isinstance(source, str | os.PathLike):
         raise SettingError("a sweep of a model in memory needs a place for its runs: give folder")
-    beside = target or Path(source)  # type: ignore[arg-type]
-    return beside.with_name(f"{beside.name}.sweep")
+    if target is not None:
+        return target.with_name(f"{target.name}.sweep")
+    # Not beside the input, which may lie among files of others or where nothing can be written.
+    return Path(f"{Path(source).name}.sweep")  # type: ignore[arg-type]
 
 
 def _origin(origin: Source, grid: Grid) -> dict[str, Any]:
