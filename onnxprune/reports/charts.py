@@ -42,8 +42,8 @@ class Axis:
 class Chart:
     """One line per name through points (x, y).
 
-    Series named in `dots` are drawn as points, those in `filled` with the area below them. `stepped`: x are the middles
-    of bins of equal width. Points that are not finite are left out.
+    On logarithmic axes all are positive. Series named in `dots` are drawn as points, those in `filled` with the area
+    below them. `stepped`: x are the middles of bins of equal width. Points that are not finite are left out.
     """
 
     series: Mapping[str, Line]

@@ -20,6 +20,8 @@ INPUT, OUTPUT, RUN = "input", "output", "run"
 FEW_NODES = 24
 # A picture has no more boxes than this.
 MOST_BOXES = 300
+# What onnxruntime's quantizer appends to the names of nodes.
+QUANTIZED = "_quant"
 # Operators that the box of a run names.
 NAMED = 4
 
@@ -76,13 +78,12 @@ def graph_view(pruned: Path, baseline: Path | None, layers: Sequence[Mapping[str
             add(Box(INPUT, "input", value.name or "", shape_texts(value)[0]), (), [value])
     for node in model.graph:
         shape, shape_before = shape_texts(node.outputs[0]) if node.outputs else ("", "")
-        box = _box(
-            node, old_nodes.get(node.name), by_node.get(node.name or ""), shape, shape_before, before is None
-        )
+        name = _name_before(node)
+        box = _box(node, old_nodes.get(name), by_node.get(name), shape, shape_before, before is None)
         add(box, list(_read(node)), node.outputs)
     for value in model.graph.outputs:
         add(Box(OUTPUT, "output", value.name or "", shape_texts(value)[0]), [value], ())
-    kept = {node.name for node in model.graph}
+    kept = {_name_before(node) for node in model.graph}
     gone = [[node.op_type, node.name or ""] for node in old_nodes.values() if node.name not in kept]
     nodes = len(model.graph)
     if nodes > FEW_NODES:
@@ -96,6 +97,11 @@ def graph_view(pruned: Path, baseline: Path | None, layers: Sequence[Mapping[str
         "nodes": nodes,
         "left_out": left_out,
     }
+
+
+def _name_before(node: ir.Node) -> str:
+    """The name of a node in the input model."""
+    return (node.name or "").removesuffix(QUANTIZED)
 
 
 def _shapes(model: ir.Model) -> dict[str, Shape]:

@@ -13,7 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from onnxprune.reports.charts import COLORS, DASHES, SMALLEST, Axis, Chart, shortened, svg, title
+from onnxprune.reports.charts import COLORS, DASHES, Axis, Chart, shortened, svg, title
 from onnxprune.reports.scales import LOGARITHMIC, ROOT, WHOLE, root_ticks
 
 LIBRARY = Path(__file__).parent / "plotly" / "plotly-basic.min.js"
@@ -22,6 +22,8 @@ MARK = "data-plot"
 # Letters of a name in a legend, on a phone.
 LEGEND = 38
 FEW_EPOCHS = 10
+# Between the labels of the ticks and the name of an axis, in CSS pixels.
+STANDOFF = 10
 # Decades of a logarithmic axis on which ticks at 1, 2 and 5 would be crowded.
 WIDE = 2.5
 
@@ -43,19 +45,16 @@ def _traces(chart: Chart) -> list[dict[str, Any]]:
     made = []
     for index, (name, line) in enumerate(chart.series.items()):
         color, dashes = COLORS[index % len(COLORS)], DASHES[index // len(COLORS) % len(DASHES)]
+        stroke = {"color": color, "width": 2, "shape": "hvh" if chart.stepped else "linear"}
         trace: dict[str, Any] = {
             "type": "scatter",
-            "name": shortened(name, LEGEND),
+            "name": _text(shortened(name, LEGEND)),
             "x": [_short(x) for x, _ in line],
             "y": [_short(_up(chart.y, y)) for _, y in line],
             "mode": "markers" if name in chart.dots else "lines",
-            "line": {"color": color, "width": 2, "dash": dashes.replace(" ", "px,") + "px" * bool(dashes)},
+            "line": stroke | ({"dash": ",".join(f"{each}px" for each in dashes.split())} if dashes else {}),
             "marker": {"color": color, "size": 9},
         }
-        if not dashes:
-            del trace["line"]["dash"]
-        if chart.stepped:
-            trace["line"]["shape"] = "hvh"
         if name in chart.filled:
             trace |= {"fill": "tozeroy", "fillcolor": f"{color}40"}
         if chart.y.scale is ROOT:
@@ -77,7 +76,7 @@ def _layout(chart: Chart) -> dict[str, Any]:
 
 def _axis(axis: Axis, values: Sequence[float]) -> dict[str, Any]:
     before, spec, after = _d3_format(axis.format)
-    made: dict[str, Any] = {"title": {"text": axis.label}, "hoverformat": spec}
+    made: dict[str, Any] = {"title": {"text": _text(axis.label), "standoff": STANDOFF}, "hoverformat": spec}
     made |= {"tickprefix": before} if before else {}
     made |= {"ticksuffix": after} if after else {}
     if axis.scale is LOGARITHMIC:
@@ -92,7 +91,7 @@ def _axis(axis: Axis, values: Sequence[float]) -> dict[str, Any]:
         ticks = root_ticks(0, max(values, default=1))
         made |= {
             "tickvals": [_short(math.sqrt(tick)) for tick in ticks],
-            "ticktext": [axis.format.format(t) for t in ticks],
+            "ticktext": [axis.format.format(tick) for tick in ticks],
         }
     else:
         # Rounder than the format of values: 2% and not 2.00%.
@@ -112,10 +111,13 @@ def _d3_format(given: str) -> tuple[str, str, str]:
     return before, spec.replace("g", "~g"), after
 
 
+def _text(name: str) -> str:
+    """A name as it is: plotly.js reads some tags of HTML in texts."""
+    return escape(name, quote=False)
+
+
 def _up(axis: Axis, y: float) -> float:
-    if axis.scale is ROOT:
-        return math.sqrt(y)
-    return max(y, SMALLEST) if axis.scale is LOGARITHMIC else y
+    return math.sqrt(y) if axis.scale is ROOT else y
 
 
 def _short(number: float) -> float:

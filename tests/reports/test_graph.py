@@ -53,6 +53,20 @@ def test_sparse_operators_name_those_that_they_replace_and_nodes_that_they_took_
     assert "Gemm → SparseGemmRelu" in shown and "Relu node_relu" in shown
 
 
+def test_nodes_of_integers_name_those_that_they_replace(tmp_path):
+    inputs = {"x": np.random.default_rng(0).random((40, 1, 8, 8), dtype=np.float32)}
+    boxes, view = pruned(
+        tmp_path, cnn(), rate=0.5, quantize="int8", calibration_data=inputs, effort="fast", format="dense"
+    )
+    assert (boxes["conv2_quant"]["operator_before"], boxes["conv2_quant"]["operator"]) == (
+        "Conv",
+        "QLinearConv",
+    )
+    assert boxes["conv2_quant"]["removed"] > 0.2 and boxes["conv2_quant"]["weight"] == "16x8x3x3"
+    assert not any(name.startswith(("conv", "fc")) for _, name in view["gone"])
+    assert {box["operator"] for box in view["boxes"] if box["kind"] == "new"} >= {"QuantizeLinear"}
+
+
 def test_without_the_input_model_the_records_of_the_layers_tell_what_changed(tmp_path):
     _, view = pruned(tmp_path, cnn(), rate=0.9, format="dense", remove_dead=False)
     layers = [{"name": "fc.weight", "nodes": ["fc"], "shape": [4, 144], "size": 576, "kept": 57}]

@@ -16,10 +16,11 @@ from onnxprune import cli, runtime
 from onnxprune.commands.report import rebuilt
 from onnxprune.config.recipe import load_recipe
 from onnxprune.reports import latency
-from onnxprune.reports.charts import Axis, Chart, histogram, svg
+from onnxprune.reports.charts import SMALLEST, Axis, Chart, histogram, svg
 from onnxprune.reports.page import command, page
 from onnxprune.reports.plots import LIBRARY, plot
 from onnxprune.reports.record import BASELINE, FINE_TUNED, REMAINING, record_of_annotations, weight_histogram
+from onnxprune.reports.scales import LOGARITHMIC
 from tests.builders import cnn, mlp
 
 VOID = {"meta", "path", "circle", "input", "img"}
@@ -98,6 +99,20 @@ def test_the_charts_hold_the_numbers_of_the_record(record):
     curves = found["deviation of the outputs against rate (fraction removed)"]
     assert {trace["name"] for trace in curves["data"]} == set(record["sensitivity"])
     assert curves["layout"]["yaxis"]["type"] == "log"
+
+
+def test_names_in_charts_are_no_markup():
+    line = [(0.0, 0.0), (1.0, 1.0)]
+    (figure,) = plots(plot(Chart({"<b>x</b>": line}, Axis("<i>a"), Axis("y")))).values()
+    assert figure["data"][0]["name"] == "&lt;b&gt;x&lt;/b&gt;"
+    assert figure["layout"]["xaxis"]["title"]["text"] == "&lt;i&gt;a"
+
+
+def test_a_logarithmic_axis_has_round_ticks():
+    axes = Axis("x", "{:.4g}x", LOGARITHMIC), Axis("y", "{:.0e}", LOGARITHMIC)
+    (figure,) = plots(plot(Chart({"one": [(1.0, SMALLEST), (40.0, 1.0)]}, *axes))).values()
+    assert figure["layout"]["xaxis"]["dtick"] == "D2" and figure["layout"]["xaxis"]["ticksuffix"] == "x"
+    assert figure["layout"]["yaxis"]["dtick"] == 1 and figure["data"][0]["y"] == [SMALLEST, 1.0]
 
 
 def test_a_histogram_is_drawn_by_the_roots_of_its_counts_and_shows_the_counts():
