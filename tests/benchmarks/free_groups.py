@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +23,12 @@ import onnx_ir as ir
 import onnxprune
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model.weights import find_weights
-from onnxprune.pruning.channels import choose_channels
-from onnxprune.surgery import unit_groups
 from onnxprune.surgery.axes import Axis
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.units import Units
 from tests.benchmarks.group_files import FILES
 from tests.real_models import difference, inputs, run
+from tests.surgery.channel_pruning import free_share
 from tests.surgery.whole_models import MissingPackageError, Whole
 
 RATE = 0.3
@@ -37,19 +36,17 @@ SAMPLES = 8
 REASONS_SHOWN = 3
 
 
-def free_share(model: ir.Model) -> tuple[float, Counter[str]]:
-    """The share of the prunable weights in free groups, and for each reason the share of those that it freezes."""
-    groups = unit_groups(model)
+def reasons_of(model: ir.Model, stuck: Mapping[str, int]) -> Counter[str]:
+    """Of these elements of weights, the share of the prunable ones that each reason freezes along the output axis."""
     weights = {weight.name: weight for weight in find_weights(model).prunable}
-    arrays = {name: array for name, array in groups.weights.items() if name in weights}
-    total = sum(array.size for array in arrays.values())
-    stuck = choose_channels(groups.positions, arrays, 1.0).stuck
+    total = sum(weight.size for weight in weights.values())
     units, reasons = Units(Facts(model)), Counter[str]()
     for name, count in stuck.items():
         axis = Axis(weights[name].value, weights[name].out_axis)
-        found = {units.reason(int(group)) for group in units.groups(axis)} if axis in units else {None}
-        reasons[next(iter(found)) or "in the body of a Loop or Scan"] += count / total
-    return 1 - sum(stuck.values()) / total, reasons
+        groups = units.groups(axis).tolist() if axis in units else []
+        found = [reason for reason in map(units.reason, groups) if reason is not None]
+        reasons[found[0] if found else "not proven to be dead"] += count / total
+    return reasons
 
 
 def jobs(whole: Whole, folder: Path) -> Iterator[tuple[float, int]]:
@@ -79,8 +76,10 @@ def row(name: str, *, with_jobs: bool) -> str:
         whole = FILES[name]()
     except MissingPackageError as missing:
         return f"| {name} | left out: {missing} | | | |"
-    share, reasons = free_share(ir.from_proto(whole[0]))
-    texts = "; ".join(f"{part:.1%} {reason}" for reason, part in reasons.most_common(REASONS_SHOWN))
+    model = ir.from_proto(whole[0])
+    share, stuck = free_share(model)
+    reasons = reasons_of(model, stuck).most_common(REASONS_SHOWN)
+    texts = "; ".join(f"{part:.1%} {reason}" for reason, part in reasons)
     cells = ["", ""]
     if with_jobs:
         with tempfile.TemporaryDirectory() as folder:
