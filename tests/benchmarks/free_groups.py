@@ -4,7 +4,7 @@
 
 A row a model: the share of the prunable weights that lie in free groups, what freezes the rest, and the largest
 difference, relative to the output's largest magnitude, of a model without 30 % in channels from the same model with
-those channels at zero; from the weights alone, and compensated by eight random inputs. "emptied": layers of which
+those channels at zero; from the weights alone, and compensated by random inputs. "emptied": layers of which
 nothing is left. Files of packages that are not installed are left out: see group_files.py. Names are prefixes.
 """
 
@@ -15,6 +15,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -22,7 +23,9 @@ import onnx_ir as ir
 
 import onnxprune
 from onnxprune.errors import OnnxPruneError
+from onnxprune.job import pipeline
 from onnxprune.model.weights import find_weights
+from onnxprune.surgery import SurgeryReport, remove_dead_units
 from onnxprune.surgery.axes import Axis
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.units import Units
@@ -32,7 +35,6 @@ from tests.surgery.channel_pruning import free_share
 from tests.surgery.whole_models import MissingPackageError, Whole
 
 RATE = 0.3
-SAMPLES = 8
 REASONS_SHOWN = 3
 
 
@@ -57,10 +59,14 @@ def jobs(whole: Whole, folder: Path) -> Iterator[tuple[float, int]]:
     feeds = inputs(proto, shapes)
     data = folder / "data.npz"
     np.savez(data, **feeds)
+
+    def keep_zeroed(model: ir.Model) -> SurgeryReport:
+        onnx.save(ir.to_proto(model), zeroed)
+        return remove_dead_units(model)
+
     for settings in ({}, {"calibration_data": data}):
-        chosen = {"pattern": "channel", "rate": RATE, "format": "dense", **settings}
-        onnxprune.prune(source, zeroed, remove_dead=False, **chosen)
-        onnxprune.prune(source, target, **chosen)
+        with mock.patch.object(pipeline, "remove_dead_units", keep_zeroed):
+            onnxprune.prune(source, target, pattern="channel", rate=RATE, format="dense", **settings)
         before = {weight.name: weight for weight in find_weights(ir.load(source)).prunable}
         after = {weight.name: weight for weight in find_weights(ir.load(target)).prunable}
         emptied = sum(
