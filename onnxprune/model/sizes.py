@@ -1,4 +1,4 @@
-"""Arithmetic on sizes: what the chains of nodes that exporters write for shapes compute, with symbolic sizes among them.
+"""Arithmetic on sizes, symbolic ones among them: what the chains of nodes compute that exporters write for shapes.
 
 A symbolic size is a name, or a product such as "4*N". Everything else that depends on one is unknown.
 """
@@ -53,7 +53,10 @@ def constants(array: np.ndarray) -> np.ndarray:
 
 
 def evaluate(
-    op_type: str, operands: Sequence[np.ndarray | None], attributes: Mapping[str, Any], shape: Sequence[Dim] | None
+    op_type: str,
+    operands: Sequence[np.ndarray | None],
+    attributes: Mapping[str, Any],
+    shape: Sequence[Dim] | None,
 ) -> np.ndarray | None:
     """The elements of a node's output from those of its inputs (object arrays), of the shape where it is known.
 
@@ -111,7 +114,10 @@ def _dim(number: int, names: Sequence[str]) -> Dim:
 
 
 def _evaluate(
-    op_type: str, operands: Sequence[np.ndarray | None], attributes: Mapping[str, Any], shape: Sequence[Dim] | None
+    op_type: str,
+    operands: Sequence[np.ndarray | None],
+    attributes: Mapping[str, Any],
+    shape: Sequence[Dim] | None,
 ) -> np.ndarray | None:
     first = operands[0] if operands else None
     if op_type == "Concat":
@@ -138,10 +144,12 @@ def _evaluate(
         return _filled(product, shape) if shape is not None and _static(shape) else None
     if op_type == "Where":
         chosen = _numbers(first)
-        parts = [first if chosen is None else chosen.astype(object), *operands[1:]]
-        if any(part is None for part in parts) or chosen is None:
+        left, right = operands[1:]
+        if chosen is None or left is None or right is None:
             return None
-        return _each(lambda this, left, right: left if this else right, *np.broadcast_arrays(*parts))
+        return _each(
+            lambda this, one, other: one if this else other, *np.broadcast_arrays(chosen, left, right)
+        )
     second = operands[1] if len(operands) == 2 else None
     if op_type not in ELEMENTWISE or second is None:
         return None
@@ -151,7 +159,11 @@ def _evaluate(
 def _combined(op_type: str, left: Element, right: Element) -> Element:
     a, b = left.dim, right.dim
     axes = _axes(left, right)
-    if (op_type == "Mul" and b == 1) or (op_type == "Div" and b == 1) or (op_type in ("Add", "Sub") and b == 0):
+    if (
+        (op_type == "Mul" and b == 1)
+        or (op_type == "Div" and b == 1)
+        or (op_type in ("Add", "Sub") and b == 0)
+    ):
         return left
     if (op_type == "Mul" and a == 1) or (op_type == "Add" and a == 0):
         return right
@@ -213,9 +225,7 @@ def _static(shape: Sequence[Dim]) -> bool:
 
 
 def _filled(element: Element, shape: Sequence[Dim]) -> np.ndarray:
-    found = np.empty(shape, object)  # type: ignore[arg-type]
-    found[...] = element
-    return found
+    return np.full([dim for dim in shape if isinstance(dim, int)], element, object)
 
 
 def _array(found: Any) -> np.ndarray:

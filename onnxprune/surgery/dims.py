@@ -117,7 +117,7 @@ def set_size(node: ir.Node, index: int, element: int, size: int, facts: Facts) -
 
 
 def _splice(node: ir.Node, index: int, element: int, size: int, facts: Facts) -> None:
-    """Replace one element of `node.inputs[index]`, whatever computes it: a Concat of what is around it, and a number."""
+    """Replace one element of `node.inputs[index]`, whatever computes it, by a Concat of a number and the others."""
     value, graph = node.inputs[index], node.graph
     assert value is not None and graph is not None
     length, parts, dtype = _length(value, facts), list[ir.Value](), value.dtype or ir.DataType.INT64
@@ -133,9 +133,7 @@ def _splice(node: ir.Node, index: int, element: int, size: int, facts: Facts) ->
             graph.insert_before(node, part)
             parts.append(part.outputs[0])
         if start == 0:
-            parts.append(
-                new_initializer(graph, f"{value.name}_size", np.array([size], dtype.numpy()), dtype)
-            )
+            parts.append(new_initializer(graph, f"{value.name}_size", np.array([size], dtype.numpy()), dtype))
     whole = ir.node("Concat", parts, {"axis": 0})
     whole.outputs[0].name = f"{parts[-1].name}_whole"
     whole.outputs[0].shape, whole.outputs[0].type = ir.Shape([length]), ir.TensorType(dtype)

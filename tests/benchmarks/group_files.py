@@ -41,9 +41,7 @@ def export(build: Callable[[], nn.Module], example: Example, *, dynamo: bool) ->
             assert program is not None
             return program.model_proto, shapes
         path = Path(folder) / "model.onnx"
-        named = {
-            name: {axis: f"axis{axis}" for axis in each} for name, each in zip(names, axes, strict=True)
-        }
+        named = {name: {axis: f"axis{axis}" for axis in each} for name, each in zip(names, axes, strict=True)}
         torch.onnx.export(module, example, path, dynamo=False, dynamic_axes=named, input_names=names)
         return onnx.load(path), shapes
 
@@ -80,7 +78,9 @@ def vit() -> nn.Module:
     """torchvision's ViT-B/16, smaller in every direction."""
     from torchvision.models.vision_transformer import VisionTransformer
 
-    return VisionTransformer(32, 8, 4, 4, 64, 256, num_classes=10)
+    model = VisionTransformer(32, 8, 4, 4, 64, 256, num_classes=10)
+    nn.init.normal_(model.heads.head.weight)  # zeros, as torchvision leaves it
+    return model
 
 
 def swin() -> nn.Module:
@@ -114,7 +114,7 @@ def minilm() -> nn.Module:
     return First(transformers.BertModel.from_pretrained(folder, add_pooling_layer=False), masked=True)
 
 
-SMALL = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 IMAGE, TOKENS = torch.randn(2, 3, 64, 64), torch.randn(2, 8, 32)
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Example]] = {
     "ResNet-18 (torchvision)": (partial(vision, "resnet18"), (IMAGE,)),

@@ -11,11 +11,12 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from onnxprune.model.costs import multiply_adds
+from onnxprune.model.weights import find_weights
 from onnxprune.pruning.channels import choose_channels
 from onnxprune.surgery import remove_dead_units, unit_groups, zero_units
 from tests.surgery.whole_models import Whole
 
-WORDS = 500  # token ids are below it
+WORDS = 100  # token ids are below it
 SQUASHING = ("Softmax", "Sigmoid")  # as last nodes, they hide differences: what they read is compared
 
 
@@ -66,6 +67,15 @@ def prune_channels(whole: Whole, rate: float = 0.5, round_to: int = 1) -> Pruned
         difference,
         seconds,
     )
+
+
+def free_share(model: ir.Model) -> tuple[float, dict[str, int]]:
+    """The share of the prunable weights in groups that can be removed, and the other elements by name of the weight."""
+    groups = unit_groups(model)
+    names = {weight.name for weight in find_weights(model).prunable}
+    arrays = {name: array for name, array in groups.weights.items() if name in names}
+    stuck = choose_channels(groups.positions, arrays, 1.0).stuck
+    return 1 - sum(stuck.values()) / sum(array.size for array in arrays.values()), dict(stuck)
 
 
 def unsquashed(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -39,7 +39,9 @@ class Yolo(nn.Module):
         self.boxes = nn.ModuleList(
             nn.Sequential(block(width, 32), nn.Conv2d(32, 64, 1)) for width in (32, 64)
         )
-        self.scores = nn.ModuleList(nn.Sequential(block(width, 32), nn.Conv2d(32, 5, 1)) for width in (32, 64))
+        self.scores = nn.ModuleList(
+            nn.Sequential(block(width, 32), nn.Conv2d(32, 5, 1)) for width in (32, 64)
+        )
         self.register_buffer("bins", torch.arange(16.0).reshape(1, 16, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -162,7 +164,11 @@ class UNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first, self.down = nn.Conv2d(3, 32, 3, 1, 1), nn.Conv2d(32, 32, 3, 2, 1)
-        self.block1, self.block2, self.block3 = GroupedBlock(32, 32), GroupedBlock(32, 64), GroupedBlock(96, 32)
+        self.block1, self.block2, self.block3 = (
+            GroupedBlock(32, 32),
+            GroupedBlock(32, 64),
+            GroupedBlock(96, 32),
+        )
         self.norm, self.qkv, self.out = nn.GroupNorm(8, 64), nn.Conv2d(64, 192, 1), nn.Conv2d(64, 64, 1)
         self.last = nn.Conv2d(32, 3, 3, 1, 1)
 
@@ -206,9 +212,7 @@ class GroupedQueries(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm1(x)
-        q, k, v = (
-            layer(y).unflatten(-1, (-1, 8)).transpose(1, 2) for layer in (self.q, self.k, self.v)
-        )
+        q, k, v = (layer(y).unflatten(-1, (-1, 8)).transpose(1, 2) for layer in (self.q, self.k, self.v))
         k, v = (each.repeat_interleave(4, 1) for each in (self.rotated(k), v))
         mixed = F.scaled_dot_product_attention(self.rotated(q), k, v, is_causal=True)
         x = x + self.out(mixed.transpose(1, 2).flatten(2))

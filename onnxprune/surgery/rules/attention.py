@@ -61,7 +61,7 @@ def multi_head_attention(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     if not _only(node, MULTI_HEAD_INPUTS) or _input(node, 1) is None or _input(node, 2) is None:
         return
     heads = node.attributes.get_int("num_heads", 1)
-    sides = _sides(node, facts, heads, heads, pasts=(6, 7), masks=(5, 8))
+    sides = _sides(node, facts, heads, heads, pasts=(6, 7), mask=5)
     if sides is None:
         return
     if _input(node, 3) is None:
@@ -80,7 +80,7 @@ def grouped_attention(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     if _input(node, 1) is None or _input(node, 2) is None:
         yield from _packed_group(node, facts, heads, shared)
         return
-    sides = _sides(node, facts, heads, shared, pasts=(3, 4), masks=(10, 13))
+    sides = _sides(node, facts, heads, shared, pasts=(3, 4), mask=10)
     if sides is not None:
         yield from _ways(node, sides, heads // shared, by_width=False)
 
@@ -92,14 +92,16 @@ def attention(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     if any(value is None or facts.shape(value) is None for value in operands):
         return
     counts = [
-        node.attributes.get_int(f"{name}_num_heads", 0) if facts.rank(value) == 3 else facts.length(Axis(value, 1))
+        node.attributes.get_int(f"{name}_num_heads", 0)
+        if facts.rank(value) == 3
+        else facts.length(Axis(value, 1))
         for name, value in zip(("q", "kv", "kv"), operands, strict=True)
         if value is not None
     ]
     heads, shared = counts[0], counts[1]
     if not heads or not shared or counts[2] != shared or heads % shared:
         return
-    sides = _sides(node, facts, heads, shared, pasts=(4, 5), masks=(3, 3))
+    sides = _sides(node, facts, heads, shared, pasts=(4, 5), mask=3)
     if sides is not None:
         yield from _ways(node, sides, heads // shared, by_width=True)
 
@@ -135,9 +137,7 @@ def attention_heads(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
     elif len(kept) and heads:
         kept = kept.reshape(heads, -1)
         left = int(kept.any(axis=1).sum())
-        keys = node.inputs[1]
-        kept_keys = np.ones(0, bool) if packed or keys is None else kept_of(Axis(keys, 1 if facts.rank(keys) == 4 else 2))
-        left_keys = int(kept_keys.reshape(shared, -1).any(axis=1).sum()) if len(kept_keys) else left * shared // heads
+        left_keys = left * shared // heads if packed else _heads_left(node.inputs[1], shared, facts, kept_of)
         for name, before, after in zip(names, (heads, shared), (left, left_keys), strict=True):
             if node.attributes.get_int(name, 0) and before != after:
                 node.attributes[name] = ir.AttrInt64(name, after)
@@ -160,6 +160,13 @@ def rotated_heads(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
         node.attributes["num_heads"] = ir.AttrInt64("num_heads", heads * int(kept.sum()) // len(kept))
 
 
+def _heads_left(value: ir.Value | None, heads: int, facts: Facts, kept_of: Kept) -> int:
+    """How many of the heads of a value keep any of their width."""
+    assert value is not None
+    kept = kept_of(Axis(value, 1 if facts.rank(value) == 4 else 2))
+    return int(kept.reshape(heads, -1).any(axis=1).sum()) if len(kept) else heads
+
+
 class _Side(NamedTuple):
     """Where a value has its heads and their width: the axes, and the head and place of each position."""
 
@@ -180,25 +187,28 @@ class _Sides(NamedTuple):
 
 
 def _sides(
-    node: ir.Node, facts: Facts, heads: int, shared: int, pasts: tuple[int, int], masks: tuple[int, int]
+    node: ir.Node, facts: Facts, heads: int, shared: int, pasts: tuple[int, int], mask: int
 ) -> _Sides | None:
-    """None if a shape is not known. `masks`: the first input of them, and the last one whose axes are none of heads."""
-    presents = [value if value is not None and _used(value) else None for value in (*node.outputs[1:3], None, None)]
-    groups = [
-        [(node.inputs[0], heads)],
-        [(value, shared) for value in (node.inputs[1], _input(node, pasts[0]), presents[0]) if value is not None],
-        [(value, shared) for value in (node.inputs[2], _input(node, pasts[1]), presents[1]) if value is not None],
-        [(node.outputs[0], heads)],
-    ]
-    sides = [[_side(value, count, facts) for value, count in group] for group in groups]
-    scores = node.outputs[3] if len(node.outputs) > 3 and _used(node.outputs[3]) else None
-    of_masks = _masks([_input(node, masks[0]), scores], heads, facts)
-    if of_masks is None or any(side is None for group in sides for side in group):
+    """The sides of a node, from the indices of its pasts and of its mask by head; None if a shape is not known."""
+    used = [value if _used(value) else None for value in node.outputs]
+    _, *present, scores = [*used, None, None, None][:4]
+    groups: list[list[_Side]] = []
+    for values, count in (
+        ([node.inputs[0]], heads),
+        ([node.inputs[1], _input(node, pasts[0]), present[0]], shared),
+        ([node.inputs[2], _input(node, pasts[1]), present[1]], shared),
+        ([node.outputs[0]], heads),
+    ):
+        found = [_side(value, count, facts) for value in values if value is not None]
+        groups.append([side for side in found if side is not None])
+        if None in found or len({side.places.max() for side in groups[-1]}) != 1:
+            return None
+    (queries,), keys, of_values, (out,) = groups
+    masks = _masks([_input(node, mask), scores], heads, facts)
+    widths = [side.places.max() for side in (queries, keys[0], of_values[0], out)]
+    if masks is None or widths[0] != widths[1] or widths[2] != widths[3]:
         return None
-    queries, keys, values, out = ([side for side in group if side is not None] for group in sides)
-    if len(queries[0].places) // heads != len(keys[0].places) // shared and not _has_four(queries[0]):
-        return None
-    return _Sides(queries[0], tuple(keys), tuple(values), out[0], tuple(of_masks))
+    return _Sides(queries, tuple(keys), tuple(of_values), out, tuple(masks))
 
 
 def _side(value: ir.Value | None, heads: int, facts: Facts) -> _Side | None:
@@ -207,7 +217,9 @@ def _side(value: ir.Value | None, heads: int, facts: Facts) -> _Side | None:
     if value is None or shape is None or len(shape) not in (3, 4):
         return None
     width = shape[-1]
-    if not isinstance(width, int) or (len(shape) == 3 and width % heads) or (len(shape) == 4 and shape[1] != heads):
+    if not isinstance(width, int) or not width:
+        return None
+    if (len(shape) == 3 and width % heads) or (len(shape) == 4 and shape[1] != heads):
         return None
     if len(shape) == 4:
         return _Side(Axis(value, 1), np.arange(heads), Axis(value, 3), np.arange(width))
@@ -218,7 +230,7 @@ def _side(value: ir.Value | None, heads: int, facts: Facts) -> _Side | None:
 
 def _ways(node: ir.Node, sides: _Sides, ratio: int, *, by_width: bool) -> Iterator[Claim]:
     """What can be removed: heads; the same query heads of every group; part of the width of every head."""
-    ways = [tuple(_coupled(_by_head(sides, ratio)))]
+    ways: list[tuple[Coupling | Contraction, ...]] = [tuple(_coupled(_by_head(sides, ratio)))]
     if ratio > 1:
         within = [(side.head_axis, side.heads % ratio) for side in (sides.queries, sides.out)]
         ways.append(tuple(_coupled([(axis, part % ratio) for axis, part in sides.masks] + within)))
@@ -247,9 +259,9 @@ def _packed_group(node: ir.Node, facts: Facts, heads: int, shared: int) -> Itera
     data, out = node.inputs[0], node.outputs[0]
     length = facts.length(Axis(data, 2)) if data is not None else None
     made = _side(out, heads, facts)
-    if data is None or length is None or made is None or any(map(_used, node.outputs[1:])) or length % (heads + 2 * shared):
+    if data is None or length is None or made is None or length % (heads + 2 * shared):
         return
-    if any(_input(node, index) is not None for index in (3, 4, 10)):
+    if any(map(_used, node.outputs[1:])) or any(_input(node, index) is not None for index in (3, 4, 10)):
         return
     parts = np.concatenate([np.arange(heads) // (heads // shared), np.arange(shared), np.arange(shared)])
     of_each = length // (heads + 2 * shared)
@@ -279,10 +291,6 @@ def _rotated_heads(node: ir.Node, facts: Facts) -> int | None:
     if len(shape) == 4:
         return shape[1] if isinstance(shape[1], int) else None
     return node.attributes.get_int("num_heads", 0) or None
-
-
-def _has_four(side: _Side) -> bool:
-    return side.head_axis != side.width_axis
 
 
 def _only(node: ir.Node, inputs: Sequence[int]) -> bool:

@@ -43,7 +43,9 @@ def match_segments(left: Sequence[Dim], right: Sequence[Dim]) -> tuple[Segment, 
     middle = Segment(tuple(range(first[0], ends[0])), tuple(range(first[1], ends[1])))
     if before is None or after is None or not all(middle):
         return None
-    moved = (Segment(*(tuple(x + end for x in axes) for axes, end in zip(s, ends, strict=True))) for s in after)
+    moved = (
+        Segment(*(tuple(x + end for x in axes) for axes, end in zip(s, ends, strict=True))) for s in after
+    )
     return (*before, middle, *moved)
 
 
