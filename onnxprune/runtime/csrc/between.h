@@ -1,6 +1,7 @@
 // Operators of 8-bit integers that stand between products: sums, Softmax and MaxPool. Knows nothing of onnxruntime.
 //
-// They give the bits of QLinearAdd, QLinearSoftmax and MaxPool of onnxruntime on x86, and take less time.
+// They give the bits of QLinearAdd, QLinearSoftmax and MaxPool of onnxruntime on x86, and take less time. On ARM it adds
+// in fixed point, where a sum may differ by one; beyond 2^31 steps it saturates to the wrong end, which these do not.
 #pragma once
 
 #include <array>

@@ -2,7 +2,9 @@
 // operators on x86, which compute in floats. Plain loops, as in bytes.inl.
 #pragma once
 
+#if !defined(__GNUC__)
 #include <math.h>
+#endif
 #include <string.h>
 
 #include "bytes.inl"
@@ -11,6 +13,15 @@
 
 namespace onnxprune {
 namespace {
+
+// a * b + c, rounded once.
+inline float multiply_add(float a, float b, float c) {
+#if defined(__GNUC__)
+  return __builtin_fmaf(a, b, c);  // needs no header, for the reason that kernels.h gives
+#else
+  return fmaf(a, b, c);
+#endif
+}
 
 // A block of `add_bytes`. Bytes beyond s8 are those of u8: kSigned is a constant, so that the compiler extends vectors.
 template <bool kSigned, size_t kBlock>
@@ -28,7 +39,7 @@ void add_block(const ByteSum& sum, const uint8_t* a, const uint8_t* b, uint8_t* 
   const float b_ratio = sum.b_ratio;
   const float fixed = sum.fixed;
   for (size_t i = 0; i < kBlock; ++i) {
-    results[i] = round(fmaf(number(first[i]), a_ratio, fmaf(number(second[i]), b_ratio, fixed)));
+    results[i] = round(multiply_add(number(first[i]), a_ratio, multiply_add(number(second[i]), b_ratio, fixed)));
   }
   memcpy(to, results, kBlock);
 }

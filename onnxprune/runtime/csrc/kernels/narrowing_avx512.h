@@ -27,8 +27,9 @@ inline __mmask16 mask_of(size_t count, size_t index) {
 inline void store_rounded(const __m512* numbers, int32_t zero_point, bool is_signed, size_t count, uint8_t* to) {
   const __m512i zero = _mm512_set1_epi16(static_cast<int16_t>(zero_point));
   const auto pair = [&](size_t first) {
-    const __m512i packed = _mm512_packs_epi32(_mm512_cvtps_epi32(numbers[first]), _mm512_cvtps_epi32(numbers[first + 1]));
-    return _mm512_adds_epi16(packed, zero);
+    const __m512i even = _mm512_cvtps_epi32(numbers[first]);
+    const __m512i odd = _mm512_cvtps_epi32(numbers[first + 1]);
+    return _mm512_adds_epi16(_mm512_packs_epi32(even, odd), zero);
   };
   const __m512i low = pair(0);
   const __m512i high = pair(2);
