@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,14 @@ ARCHITECTURES = ("x86_64", "aarch64")
 GLIBC = (2, 28)
 # What a fresh clone and the sdist have in common; no file of a wheel is older (zip knows no year before 1980).
 FALLBACK_DATE = "1735689600"
+# Packages that the size is broken down to.
+LARGEST = 6
+SMOKE = """
+import importlib.util
+import onnxprune.runtime
+assert onnxprune.runtime.available(), onnxprune.runtime.available().reason
+assert importlib.util.find_spec("torch") is None
+"""
 FIND_HEADERS = """
 include("{cmake}/FindHeaders.cmake")
 find_onnxruntime_headers(found reason)
@@ -45,6 +54,9 @@ def main() -> None:
             sys.exit(f"{first.name} is not the same when it is built again: compare {first} and {second}")
         made.append(Path(shutil.move(first, WORK)))
         check(made[-1], architecture)
+    own = next((path for path in made if platform.machine() in path.name), None)
+    if own is not None and sys.platform == "linux":
+        install(own)
     for path in made:
         print(f"{sha256(path)}  {path.relative_to(ROOT)}  {path.stat().st_size / 1e6:.2f} MB")
 
@@ -97,20 +109,11 @@ def wheel(sdist: Path, architecture: str, headers: Path, environment: dict[str, 
         "CMAKE_TOOLCHAIN_FILE": source / "onnxprune" / "runtime" / "cmake" / "zig.cmake",
         "ONNXRUNTIME_INCLUDE_DIR": headers,
     }
-    arguments = (f"-Ccmake.define.{name}={value}" for name, value in defines.items())
-    plain = build(source, "--wheel", environment, work / "plain", *arguments)
-    platform = f"manylinux_{'_'.join(map(str, GLIBC))}_{architecture}"
-    run(
-        "auditwheel",
-        "repair",
-        "--plat",
-        platform,
-        "--only-plat",
-        "-w",
-        work / "audited",
-        plain,
-        env=environment,
-    )
+    arguments = [f"-Ccmake.define.{name}={value}" for name, value in defines.items()]
+    # The compiler strips, for either architecture; this machine's strip knows its own alone.
+    plain = build(source, "--wheel", environment, work / "plain", "-Cinstall.strip=false", *arguments)
+    tag = f"manylinux_{'_'.join(map(str, GLIBC))}_{architecture}"
+    run("auditwheel", "repair", "--plat", tag, "--only-plat", "-w", work / "audited", plain, env=environment)
     return next((work / "audited").glob("*.whl"))
 
 
@@ -126,6 +129,24 @@ def check(made: Path, architecture: str) -> None:
     names = zipfile.ZipFile(made).namelist()
     if "onnxprune/runtime/libonnxprune_runtime.so" not in names:
         sys.exit(f"{made} has no library, so that sparse kernels do not run: see the output of CMake above")
+
+
+def install(made: Path) -> None:
+    """Install the wheel without extras into an empty environment, see that its kernels load, and print its size."""
+    base = WORK / "base"
+    run(sys.executable, "-m", "venv", "--without-pip", base)
+    python = base / "bin" / "python"
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--only-binary=:all:", made)
+    run(python, "-c", SMOKE)
+    packages = next((base / "lib").glob("python*/site-packages"))
+    parts = sorted(((size(part), part.name) for part in packages.iterdir()), reverse=True)
+    most = ", ".join(f"{name} {bytes_ / 1e6:.0f} MB" for bytes_, name in parts[:LARGEST])
+    print(f"installed without extras: {size(packages) / 1e6:.0f} MB; most of it: {most}")
+
+
+def size(folder: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return sum(path.stat().st_size for path in [folder, *folder.rglob("*")] if path.is_file())
 
 
 def sha256(path: Path) -> str:
