@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 WORK = ROOT / "build" / "wheels"
 ARCHITECTURES = ("x86_64", "aarch64")
 # That of onnxruntime's own wheels.
-GLIBC = (2, 28)
+GLIBC = "2.28"
 # What a fresh clone and the sdist have in common; no file of a wheel is older (zip knows no year before 1980).
 FALLBACK_DATE = "1735689600"
 # Packages that the size is broken down to.
@@ -101,7 +101,7 @@ def wheel(sdist: Path, architecture: str, headers: Path, environment: dict[str, 
         archive.extractall(work, filter="data")
     source = next(work.iterdir())
     environment = environment | {
-        "ONNXPRUNE_TARGET": f"{architecture}-linux-gnu.{'.'.join(map(str, GLIBC))}",
+        "ONNXPRUNE_TARGET": f"{architecture}-linux-gnu.{GLIBC}",
         "ZIG": str(zig()),
         "_PYTHON_HOST_PLATFORM": f"linux-{architecture}",
     }
@@ -112,8 +112,18 @@ def wheel(sdist: Path, architecture: str, headers: Path, environment: dict[str, 
     arguments = [f"-Ccmake.define.{name}={value}" for name, value in defines.items()]
     # The compiler strips, for either architecture; this machine's strip knows its own alone.
     plain = build(source, "--wheel", environment, work / "plain", "-Cinstall.strip=false", *arguments)
-    tag = f"manylinux_{'_'.join(map(str, GLIBC))}_{architecture}"
-    run("auditwheel", "repair", "--plat", tag, "--only-plat", "-w", work / "audited", plain, env=environment)
+    # The oldest platform whose glibc has what the library uses.
+    run(
+        "auditwheel",
+        "repair",
+        "--plat",
+        "auto",
+        "--only-plat",
+        "-w",
+        work / "audited",
+        plain,
+        env=environment,
+    )
     return next((work / "audited").glob("*.whl"))
 
 
@@ -126,6 +136,8 @@ def zig() -> Path:
 def check(made: Path, architecture: str) -> None:
     """Have auditwheel say what the wheel needs, and see that it has the library."""
     run("auditwheel", "show", made)
+    if not made.stem.endswith(architecture) or "manylinux" not in made.stem:
+        sys.exit(f"{made.name} is not for {architecture}, or needs more than glibc")
     names = zipfile.ZipFile(made).namelist()
     if "onnxprune/runtime/libonnxprune_runtime.so" not in names:
         sys.exit(f"{made} has no library, so that sparse kernels do not run: see the output of CMake above")
