@@ -149,7 +149,7 @@ def install(made: Path) -> None:
     run(sys.executable, "-m", "venv", "--without-pip", base)
     python = base / "bin" / "python"
     run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--only-binary=:all:", made)
-    run(python, "-c", SMOKE)
+    run(python, "-I", "-c", SMOKE)
     packages = next((base / "lib").glob("python*/site-packages"))
     parts = sorted(((size(part), part.name) for part in packages.iterdir()), reverse=True)
     most = ", ".join(f"{name} {bytes_ / 1e6:.0f} MB" for bytes_, name in parts[:LARGEST])

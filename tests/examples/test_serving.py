@@ -134,7 +134,7 @@ def test_cpp_runs_the_pruned_model_by_kernels_and_by_the_provider(prepared, head
 @takes_long
 def test_node_runs_the_pruned_model(prepared, tmp_path):
     folder = copy("node", tmp_path)
-    install("npm", "install", "--no-audit", "--no-fund", cwd=folder)
+    install("npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", cwd=folder)
     check(call("node", "main.js", prepared[0], cwd=folder), STOCK)
 
 

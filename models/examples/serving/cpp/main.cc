@@ -88,7 +88,8 @@ int main(int count, char** arguments) try {
     std::fprintf(stderr, "usage: %s FOLDER LIBRARY\n", arguments[0]);
     return 2;
   }
-  const fs::path folder = arguments[1], library = arguments[2];
+  // Onnxruntime looks for the library of a provider beside its own, unless the path is absolute.
+  const fs::path folder = arguments[1], library = fs::absolute(arguments[2]);
   Image image = ReadImage(folder / "digit.f32");
   Ort::Env env(ORT_LOGGING_LEVEL_WARNING, "serving");
 
