@@ -30,6 +30,7 @@ from onnxprune.pruning.layerwise import second_order_work
 from onnxprune.pruning.pruner import Pruner
 from onnxprune.pruning.sensitivity import Measure, rates_to_scan, scan
 from onnxprune.reports.record import FileRecord
+from onnxprune.system.processes import process_count
 
 # Enough to rank the layers; each rate of each weight is a run on all samples.
 SENSITIVITY_SAMPLES = 128
@@ -107,6 +108,9 @@ def _limits(config: PruneConfig, data: JobData, deadline: float | None) -> Limit
     """How much is reconstructed before a training: a part of that."""
     if data.training is None:
         return NO_LIMITS
+    # By the clock, several processes would come to different weights.
+    if process_count() > 1:
+        return Limits(0)
     updates = TRAINING_SHARE * settled(config.epochs) * len(data.training) / BATCH
     return Limits(updates, deadline)
 
