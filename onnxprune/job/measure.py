@@ -30,6 +30,7 @@ from onnxprune.pruning.layerwise import second_order_work
 from onnxprune.pruning.pruner import Pruner
 from onnxprune.pruning.sensitivity import Measure, rates_to_scan, scan
 from onnxprune.reports.record import FileRecord
+from onnxprune.system.processes import process_count
 
 # Enough to rank the layers; each rate of each weight is a run on all samples.
 SENSITIVITY_SAMPLES = 128
@@ -38,8 +39,6 @@ FEWEST_SAMPLES = 16
 SENSITIVITY_WORK = 3e12
 FITTING_WORK = 1e13
 FEWEST_RATES = 3
-# Of the samples that a training passes over, those that are passed over in reconstruction before it.
-TRAINING_SHARE = 0.25
 UNKNOWN_RATE = 0.98
 
 Curves = dict[str, list[tuple[float, float]]]
@@ -104,10 +103,13 @@ def channel_work(
 
 
 def _limits(config: PruneConfig, data: JobData, deadline: float | None) -> Limits:
-    """How much is reconstructed before a training: a part of that."""
+    """How much is reconstructed before a training: at most what that passes over."""
     if data.training is None:
         return NO_LIMITS
-    updates = TRAINING_SHARE * settled(config.epochs) * len(data.training) / BATCH
+    # By the clock, several processes would come to different weights.
+    if process_count() > 1:
+        return Limits(0)
+    updates = settled(config.epochs) * len(data.training) / BATCH
     return Limits(updates, deadline)
 
 

@@ -93,13 +93,13 @@ def test_without_reconstruction_nothing_is_trained(efforts):
 
 def trained(**settings):
     data = {"x": normal(640, 1, 8, 8)}
-    notes = prune(**{"calibration_data": None, "data": data, "epochs": 8} | settings)[0].report.notes
+    notes = prune(**{"calibration_data": None, "data": data, "epochs": 2} | settings)[0].report.notes
     return [note for note in notes if "Reconstruction over" in note]
 
 
 @pytest.mark.parametrize("settings", [{}, {"pattern": "channel", "rate": 0.5, "remove_dead": True}])
 def test_what_is_pruned_in_one_step_is_reconstructed_before_it_is_trained(efforts, settings):
-    # A quarter of 8 passes over the 576 samples that are trained on, in batches of 32, is 36 steps.
+    # Two passes over the 576 samples that are trained on, in batches of 32, are 36 steps.
     [note] = trained(schedule="one-shot", **settings)
     assert "(36 steps" in note
 
