@@ -1,7 +1,7 @@
 """Reconstruction over several layers: sections of the pruned model are trained towards those of the dense one.
 
 Masks stay as they are, and labels are not used: the targets are what the dense model computes for the calibration
-inputs. Some of these are not trained on, and say which state is the best; it may be the first.
+inputs. Other inputs say which state is the best; it may be the first.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 # The weights of a section: a residual block, or the attention of a transformer's layer.
 MOST_WEIGHTS = 4
-# One of so many runs on calibration samples is not trained on, and says which state is the best.
+# Where no samples were set apart, one of so many runs is not trained on, and says which state is the best.
 HELD_OF = 8
 BATCH = 32
 # The size of a step relative to a filter's root mean square.
@@ -78,13 +79,14 @@ NO_LIMITS = Limits()
 class Reconstruction:
     """A pruned model, the constants of the dense one, calibration inputs, and the masks of the pruned constants.
 
-    `masks`: True = kept; what they remove stays as it is, as do the constants in `fixed`. `limits`: beside those of the
-    effort.
+    `held`: the inputs that say which state is the best; None: some of `data`. `masks`: True = kept; what they remove
+    stays as it is, as do the constants in `fixed`. `limits`: beside those of the effort.
     """
 
     model: ir.Model
     dense: Tensors
     data: Batch
+    held: Batch | None
     masks: Mapping[ir.Value, np.ndarray]
     seed: int
     fixed: Collection[ir.Value] = ()
@@ -124,34 +126,44 @@ class Reconstruction:
         """Train each of the parts, one after the other, until `end`; a part that torch cannot run stays as it is."""
         nodes = list(self.model.graph)
         starts = {nodes[section.start]: section for section in parts}
-        losses: list[tuple[float, float]] = []
-        made, left = 0, len(parts)
+        found: list[Fitted] = []
+        left = len(parts)
         refused: list[OnnxPruneError] = []
-        for visit in walk(self.model, self.dense, self.data, starts.keys() if steps else ()):
-            section = starts[visit.node]
+        for visits in self._visits(starts.keys() if steps else ()):
+            section = starts[visits[0].node]
             seconds = None if end is None else max(end - time.monotonic(), 0.0) / left
             left -= 1
             try:
-                fitted = self._fit(visit, section, nodes[section.start : section.end], steps, seconds)
+                fitted = self._fit(visits, section, nodes[section.start : section.end], steps, seconds)
             except OnnxPruneError as error:
                 refused.append(error)
                 continue
             if fitted is not None:
-                losses.append((fitted.before, fitted.after))
-                made = max(made, fitted.steps)
-        over = "the whole network" if len(parts) == 1 else _sections(len(losses))
-        if losses:
-            before, after = np.mean(losses, axis=0)
+                found.append(fitted)
+        over = "the whole network" if len(parts) == 1 else _sections(len(found))
+        if found:
+            before, after, made = np.mean([(each.before, each.after, each.steps) for each in found], axis=0)
             yield Detail(
-                f"Reconstruction over {over} ({made:,} steps, no labels): squared error, relative to the variance of "
-                f"the dense values, {before:.4f} -> {after:.4f} on validation samples."
+                f"Reconstruction over {over} ({_steps(made, steps)}, no labels): squared error, relative to the "
+                f"variance of the dense values, {before:.4f} -> {after:.4f} on validation samples"
+                f"{'' if self.held is not None else ', to which the layers were fitted before, as there are few'}."
             )
         if refused:
             which = "the whole network" if len(parts) == 1 else _sections(len(refused))
             yield f"Not reconstructed over several layers: {which} ({refused[0]})."
 
+    def _visits(self, nodes: Collection[ir.Node]) -> Iterator[tuple[Visit, ...]]:
+        """Visits of nodes with the samples to train on and, where there are some, with those that are held."""
+        parts = [part for part in (self.data, self.held) if part is not None]
+        return zip(*(walk(self.model, self.dense, part, nodes) for part in parts), strict=True)
+
     def _fit(
-        self, visit: Visit, section: Section, nodes: Sequence[ir.Node], steps: int, seconds: float | None
+        self,
+        visits: Sequence[Visit],
+        section: Section,
+        nodes: Sequence[ir.Node],
+        steps: int,
+        seconds: float | None,
     ) -> Fitted | None:
         """Train the constants that only these nodes of a section read; None if there is nothing to follow.
 
@@ -160,27 +172,26 @@ class Reconstruction:
         """
         from onnxprune.training.reconstruction import Descent, fit
 
-        part = Segment(self.model, section.start, section.end, self._outputs(visit, section))
-        runs = self._runs(visit, section, part)
+        dense = Segment(self.model, section.start, section.end, section.outputs, instead=self.dense)
+        part = Segment(self.model, section.start, section.end, self._outputs(visits[0], dense))
+        runs = self._runs(visits, dense, part)
         if runs is None:
             return None
         constants = {name: value for name, value in _own_constants(nodes).items() if value not in self.fixed}
-        weights = {weight.value: weight for weight in find_weights(self.model).all}
         sizes = {
-            name: _sizes(value, weights.get(value)) * self.masks.get(value, np.True_)
+            name: _sizes(value, self._weights.get(value)) * self.masks.get(value, np.True_)
             for name, value in constants.items()
         }
         how = Descent(steps, BATCH, STEP_SIZE, self.seed, seconds)
-        fitted = fit(ir.from_proto(part.proto(visit.pruned[0])), sizes, *runs, how)
+        fitted = fit(ir.from_proto(part.proto(visits[0].pruned[0])), sizes, *runs, how)
         for name, array in fitted.arrays.items():
             old = constant_tensor(constants[name])
             assert old is not None
             set_constant(constants[name], array.astype(old.dtype.numpy()), old.dtype)
         return fitted
 
-    def _outputs(self, visit: Visit, section: Section) -> list[ir.Value]:
+    def _outputs(self, visit: Visit, dense: Segment) -> list[ir.Value]:
         """The outputs of a section that are compared: the smallest in floats, as many as fit in memory."""
-        dense = Segment(self.model, section.start, section.end, section.outputs, instead=self.dense)
         found = dense.run(visit.dense[0])
         floats = [value for value in dense.gives if _kind(found[value]) == "f"]
         sizes = {value: found[value].nbytes * len(visit.dense) for value in floats}
@@ -192,35 +203,47 @@ class Reconstruction:
             if total <= max(TARGET_BYTES, totals[0])
         ]
 
-    def _runs(self, visit: Visit, section: Section, part: Segment) -> tuple[Runs, Runs] | None:
+    def _runs(self, visits: Sequence[Visit], dense: Segment, part: Segment) -> tuple[Runs, Runs] | None:
         """What a section reads in the pruned model and computes in the dense one: to train on, and held; None: nothing.
 
         What reads or makes sequences, maps and texts cannot be trained.
         """
         from onnxprune.training.reconstruction import Runs
 
-        dense = Segment(self.model, section.start, section.end, part.gives, instead=self.dense)
-        targets = [dense.run(arrays) for arrays in visit.dense]
-        runs = [
-            ([arrays[value] for value in part.reads], [target[value] for value in part.gives])
-            for arrays, target in zip(visit.pruned, targets, strict=True)
-        ]
-        arrays = [array for run in runs for side in run for array in side]
-        if len(runs) < 2 or not part.gives or not all(_kind(array) in "fiub" for array in arrays):
+        def runs_of(visit: Visit) -> Iterator[tuple[list[Any], list[Any]]]:
+            for before, after in zip(visit.dense, visit.pruned, strict=True):
+                found = dense.run(before)
+                yield [after[value] for value in part.reads], [found[value] for value in part.gives]
+
+        parts = [list(runs_of(visit)) for visit in visits]
+        if len(parts) == 1:
+            [every] = parts
+            places = set(range(HELD_OF - 1, len(every), HELD_OF) or [len(every) - 1])
+            parts = [
+                [run for place, run in enumerate(every) if (place in places) == held]
+                for held in (False, True)
+            ]
+        arrays = [array for runs in parts for run in runs for side in run for array in side]
+        if not all(parts) or not part.gives or not all(_kind(array) in "fiub" for array in arrays):
             return None
-        held = runs[HELD_OF - 1 :: HELD_OF] or runs[-1:]
-        chosen = set(map(id, held))
-        rest = [run for run in runs if id(run) not in chosen]
-        samples = max(1, len(self.data) // len(runs))
+        samples = max(1, len(self.data) // len(visits[0].pruned))
         return tuple(  # type: ignore[return-value]
-            Runs([run[0] for run in some], [run[1] for run in some], samples) for some in (rest, held)
+            Runs([run[0] for run in runs], [run[1] for run in runs], samples) for runs in parts
         )
+
+    @cached_property
+    def _weights(self) -> dict[ir.Value, Weight]:
+        return {weight.value: weight for weight in find_weights(self.model).all}
 
     def _work(self) -> float:
         """The multiply-adds of a forward pass of a sample."""
         batch = next(iter(batches(self.model, self.data)))
         shapes = {name: array.shape for name, array in batch.feeds().items()}
         return max(sum(multiply_adds(self.model, shapes).values()) / len(batch), 1.0)
+
+
+def _steps(made: float, most: int) -> str:
+    return f"{most:,} steps" if made == most else f"{made:,.0f} of {most:,} steps"
 
 
 def _sections(count: int) -> str:

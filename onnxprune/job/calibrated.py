@@ -17,6 +17,7 @@ import onnx_ir as ir
 from onnxprune.calibration.corrections import bias_of, correct_norm, shift_bias
 from onnxprune.calibration.moments import COLUMNS, Moments, check_finite, collect
 from onnxprune.calibration.segments import Tensors
+from onnxprune.calibration.split import split
 from onnxprune.calibration.walk import Visit, affordable, walk
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.batch import Batch
@@ -36,18 +37,26 @@ from onnxprune.reports.record import Detail
 WIDEST = 8192
 # One of so many batches is apart where the damping is chosen: the others are fitted to, and these tell how well.
 HELD_OF = 4
+# One of so many samples is fitted to nowhere, and says how well what was fitted to the others does; of fewer samples,
+# none.
+VALIDATION_OF = 8
+FEWEST_TO_SPLIT = 64
 # Layers with more inputs take long to solve, and are solved once.
 WIDEST_DAMPED = 2048
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A model that is being pruned, the constants of the dense model, and the calibration inputs."""
+    """A model that is being pruned, the constants of the dense model, and the calibration inputs.
+
+    `held`: those of the inputs that nothing is fitted to; None where all are needed, or nothing is validated.
+    """
 
     model: ir.Model
     dense: Tensors
     data: Batch
     config: PruneConfig
+    held: Batch | None = None
     fixed: frozenset[ir.Value] = frozenset()
     """Constants that stay as they are: those of layers that --exclude names."""
     limits: Limits = NO_LIMITS
@@ -76,7 +85,10 @@ class Calibration:
         samples = affordable(model, data, config.calibration_samples)
         operands = (value for weight in excluded for use in weight.uses for value in use.node.inputs)
         fixed = frozenset(value for value in operands if value is not None)
-        return cls(model, dense, data.spread(samples).read(), config, fixed, limits)
+        found, held = data.spread(samples).read(), None
+        if trains(config) and len(found) >= FEWEST_TO_SPLIT:
+            found, held = split(found, VALIDATION_OF)
+        return cls(model, dense, found, config, held, fixed, limits)
 
     def prune(self, weights: Sequence[Weight], rates: Mapping[str, float]) -> dict[ir.Value, np.ndarray]:
         """Prune weights in place to the rates given by name; returns the masks by value, True = kept.
@@ -112,11 +124,9 @@ class Calibration:
         `masks`: of the constants, True = kept.
         """
         config = self.config
-        # With several pruning steps, a training follows each of them.
-        once = config.data is None or config.schedule == "one-shot"
-        if config.reconstruct and config.effort != "fast" and once:
+        if trains(config):
             yield from Reconstruction(
-                self.model, self.dense, self.data, masks, config.seed, self.fixed, self.limits
+                self.model, self.dense, self.data, self.held, masks, config.seed, self.fixed, self.limits
             ).run(config.effort)
 
     def pruned_alone(self, weights: Sequence[Weight], rates: Sequence[float]) -> PrunedArrays:
@@ -255,6 +265,12 @@ class Calibration:
         if problem is not None and self.config.reconstruct:
             values = reconstruct(problem, mask, values)
         return mask, values
+
+
+def trains(config: PruneConfig) -> bool:
+    """Whether layers are trained together after the cut; of several pruning steps, each has a training of its own."""
+    once = config.data is None or config.schedule == "one-shot"
+    return bool(config.reconstruct) and config.effort != "fast" and once
 
 
 def prune_by_magnitude(weight: Weight, rate: float, pattern: str) -> np.ndarray:

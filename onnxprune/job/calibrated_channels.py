@@ -24,8 +24,8 @@ from onnxprune.calibration.channel_scan import (
 )
 from onnxprune.calibration.corrections import bias_of, correct_norm
 from onnxprune.calibration.refit import HELD_OUT, norm_behind, refit, residual_of
+from onnxprune.calibration.split import split
 from onnxprune.calibration.walk import Visit, walk
-from onnxprune.data.batch import Batch
 from onnxprune.job.calibrated import Calibration
 from onnxprune.model.blocks import Blocks
 from onnxprune.model.constants import constant_tensor, constants, put_tensor
@@ -92,7 +92,7 @@ def study(
     ]
     orders = [np.argsort(norms[members], kind="stable") for members in layers]
     # Samples that layers were fitted to would say that nothing is lost.
-    fit, held = _split(calibration.data)
+    fit, held = split(calibration.data, HELD_OUT, SCAN_SAMPLES)
     order_channels(
         model,
         fit if scan else calibration.data,
@@ -116,21 +116,9 @@ def study(
             members = members_of[id(layer)]
             return _zeroed(model, groups, members[np.argsort(norms[members], kind="stable")[:count]])
 
-        for number, curve in measure_channels(model, held, found, zeroed):
+        for number, curve in measure_channels(model, held or fit, found, zeroed):
             curves[number] = found[number].refined(curve)
     return Findings(importance, curves, [len(layer.readers) for layer in found])
-
-
-def _split(data: Batch) -> tuple[Batch, Batch]:
-    """Samples to fit layers to, and others on which the outputs are compared."""
-    # Where the model fixes the size of a batch, whole ones.
-    size = data.axes.size or 1
-    batches = np.arange(len(data)) // size
-    held = np.unique(batches)[HELD_OUT - 1 :: HELD_OUT][: max(1, SCAN_SAMPLES // size)]
-    apart = np.isin(batches, held)
-    if len(data) // size <= HELD_OUT:
-        return data, data
-    return data.take(np.flatnonzero(~apart)), data.take(np.flatnonzero(apart))
 
 
 def try_out(
@@ -138,7 +126,7 @@ def try_out(
 ) -> list[float]:
     """The deviation of the outputs without the groups of each choice, compensated; the model is as before."""
     model = calibration.model
-    fit, held = _split(calibration.data)
+    fit, held = split(calibration.data, HELD_OUT, SCAN_SAMPLES)
     trial = replace(calibration, data=fit)
     values = constants_by_name(model)
     before = {value: tensor for value in constants(model) if (tensor := constant_tensor(value)) is not None}
@@ -146,7 +134,7 @@ def try_out(
     for chosen in choices:
         masks = zero_units(model, groups, chosen)
         compensate(trial, {values[name]: mask for name, mask in masks.items()}, excluded)
-        found.append(deviation(model, calibration.dense, held))
+        found.append(deviation(model, calibration.dense, held or fit))
         for value, tensor in before.items():
             put_tensor(value, tensor)
     return found

@@ -35,10 +35,12 @@ from onnxprune.system.processes import process_count
 # Enough to rank the layers; each rate of each weight is a run on all samples.
 SENSITIVITY_SAMPLES = 128
 FEWEST_SAMPLES = 16
-# Multiply-adds of all runs, and of pruning each layer at several rates: some minutes each.
-SENSITIVITY_WORK = 3e12
-FITTING_WORK = 1e13
+# Multiply-adds of all runs, and of pruning each layer at several rates: one or two minutes each.
+SENSITIVITY_WORK = 2e12
+FITTING_WORK = 4e12
 FEWEST_RATES = 3
+# Where layers are pruned anew for each rate, only every so many-th is measured.
+FITTED_EVERY = 2
 UNKNOWN_RATE = 0.98
 
 Curves = dict[str, list[tuple[float, float]]]
@@ -129,11 +131,15 @@ def sensitivity_curves(
     # How much a layer can lose depends on how it is pruned.
     fitting = None if find_criterion(config.criterion).solve is None else calibration
     if fitting is not None:
-        rates = _rates_within(FITTING_WORK, weights, rates)
+        rates = _rates_within(FITTING_WORK, weights, rates[::-FITTED_EVERY][::-1])
     samples = affordable(
         model, data.calibration, _samples_within(SENSITIVITY_WORK, model, weights, len(rates), data)
     )
-    some = data.calibration.take(slice(0, samples)).read()
+    if fitting is not None and fitting.held is not None:
+        # Layers lose less on what they were fitted to.
+        some = fitting.held.take(slice(0, samples))
+    else:
+        some = data.calibration.take(slice(0, samples)).read()
     measured: Measure = partial(measure, model, some)
     if fitting is not None:
         fitted = fitting.pruned_alone(weights, rates)

@@ -16,14 +16,15 @@ import numpy as np
 DAMPING = 0.01
 # Where it is chosen by inputs that nothing was fitted to: which is best depends on the layer and on their number.
 DAMPINGS = (0.001, 0.01, 0.1)
-SWEEPS = 120
+# At most; most layers take some 40.
+SWEEPS, TYPICAL_SWEEPS = 120, 40
 # The penalty of ADMM at the start, relative to H's diagonal. After so many sweeps it grows by the share of the mask
 # that has changed in them: fast while the mask still moves, slowly when it settles. All as in ALPS.
 PENALTY = 0.1
 SETTLING = 3
 PENALTY_GROWTH = ((0.1, 1.3), (0.005, 1.2), (0.0, 1.1))
 RECONSTRUCTION_STEPS = 40
-# Relative to the largest initial residual; float32 cannot reach much less.
+# Relative to the largest residual of zeros; float32 cannot reach much less.
 RECONSTRUCTION_TOLERANCE = 1e-4
 
 # Multiply-adds of one eigendecomposition, in cubes of the inputs.
@@ -74,9 +75,9 @@ class Problem:
 
 
 def second_order_work(shape: tuple[int, int, int], rates: int) -> int:
-    """The multiply-adds of `second_order` for a layer (groups, outputs, inputs) at several rates, at most."""
+    """The multiply-adds of `second_order` for a layer (groups, outputs, inputs) at several rates, about."""
     groups, outputs, inputs = shape
-    return groups * inputs**2 * (EIGEN_CUBES * inputs + rates * SWEEPS * 2 * outputs)
+    return groups * inputs**2 * (EIGEN_CUBES * inputs + rates * TYPICAL_SWEEPS * 2 * outputs)
 
 
 def second_order(problem: Problem, choose: Choose) -> tuple[np.ndarray, np.ndarray]:
@@ -115,7 +116,8 @@ def reconstruct(problem: Problem, mask: np.ndarray, weights: np.ndarray) -> np.n
     residual = np.where(mask, (problem.target - solution) @ problem.hessian, 0)
     direction = residual
     squares = (residual**2).sum(-1, keepdims=True)
-    enough = RECONSTRUCTION_TOLERANCE**2 * squares.max(initial=0)
+    whole = np.where(mask, problem.target @ problem.hessian, 0)
+    enough = RECONSTRUCTION_TOLERANCE**2 * (whole**2).sum(-1).max(initial=0)
     for _ in range(RECONSTRUCTION_STEPS):
         if squares.max(initial=0) <= enough:
             break

@@ -11,7 +11,7 @@ import numpy as np
 from onnxprune.model.weights import Weight
 from onnxprune.pruning.patterns import keep_largest
 
-# Pieces that each linear segment of a curve is divided into.
+# Pieces that a curve is divided into between two of its points.
 PIECES = 8
 
 Curve = Sequence[tuple[float, float]]
@@ -51,16 +51,16 @@ def cheapest_rates(curves: Mapping[str, Curve], costs: Mapping[str, float], rate
     """The rates with the least total loss that remove the fraction `rate` of all costs.
 
     `costs`: of each dense layer, in weights or multiply-adds. The loss of a layer is taken to follow the lower convex
-    hull of its curve. Pieces of the hulls are removed in the order of their slopes (loss per cost), which is optimal
-    for convex losses that add up.
+    hull of `between` its points. Pieces of the hulls are removed in the order of their slopes (loss per cost), which is
+    optimal for convex losses that add up.
     """
     pieces = []
     for name, curve in curves.items():
-        hull = _lower_hull([(0.0, 0.0), *curve])
+        hull = _lower_hull(between([(0.0, 0.0), *curve]))
         for (start, low), (end, high) in itertools.pairwise(hull):
             # What costs nothing, such as an embedding's multiply-adds, is not worth any loss.
             slope = (high - low) / ((end - start) * costs[name]) if costs[name] else math.inf
-            pieces += [(slope, name, (end - start) / PIECES)] * PIECES
+            pieces.append((slope, name, end - start))
     rates = dict.fromkeys(curves, 0.0)
     left = rate * sum(costs[name] for name in curves)
     # Slopes increase along a hull, so the pieces of one layer come in order.
@@ -71,6 +71,21 @@ def cheapest_rates(curves: Mapping[str, Curve], costs: Mapping[str, float], rate
         if left <= 0:
             break
     return rates
+
+
+def between(curve: Curve) -> list[tuple[float, float]]:
+    """A curve with points between its own, where the loss grows by the same factor at each step.
+
+    So losses do grow: about exponentially with the rate. From a loss of 0 the step is linear.
+    """
+    points = [curve[0]]
+    for (start, low), (end, high) in itertools.pairwise(curve):
+        for piece in range(1, PIECES + 1):
+            share = piece / PIECES
+            both = low > 0 and high > 0
+            loss = low * (high / low) ** share if both else low + (high - low) * share
+            points.append((start + (end - start) * share, loss))
+    return points
 
 
 def _lower_hull(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

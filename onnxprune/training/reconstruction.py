@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -21,6 +21,9 @@ Arrays = Sequence[np.ndarray]
 # The evaluations on validation inputs, of which the best state is kept.
 EVALUATIONS = 10
 WARMUP = 0.1
+# Of the steps, so many come first, on a schedule of their own and shorter by a factor: long ones raise the loss before
+# it falls. Where the validation loss then falls by less than a share of itself, the other steps are left out.
+PROBE, PROBE_RATE, LEAST_GAIN = 1 / 8, 1 / 4, 0.005
 # Positions are fractions.
 EXACT = 1e-9
 
@@ -50,6 +53,11 @@ class Descent:
     seed: int
     seconds: float | None = None
 
+    def part(self, steps: int, factor: float) -> Descent:
+        """Some of the steps, shorter by a factor, in their part of the time."""
+        seconds = None if self.seconds is None else self.seconds * steps / max(self.steps, 1)
+        return replace(self, steps=steps, rate=factor * self.rate, seconds=seconds)
+
     def position(self, step: int, since: float) -> float:
         """How much of it is over after a step, in (0, 1]; `since`: seconds from the start."""
         passed = 0.0 if self.seconds is None else since / max(self.seconds, 1e-9)
@@ -63,14 +71,15 @@ class Fitted:
     arrays: dict[str, np.ndarray]
     before: float
     after: float
-    steps: int = 0
+    steps: int
 
 
 def fit(part: ir.Model, sizes: Mapping[str, np.ndarray], training: Runs, held: Runs, how: Descent) -> Fitted:
     """Train constants of a part of a model, by name; `sizes`: of their elements, 0 for those that stay zero.
 
     The loss is the squared distance of the outputs from the targets, relative to the targets' variance, mean over the
-    outputs. The state with the least loss on the runs `held` is returned, which may be the first.
+    outputs. The state with the least loss on the runs `held` is returned, which may be the first. The first
+    steps tell whether the others are worth their time.
 
     Raises:
         UnsupportedOperatorError: an operator has no entry in the table.
@@ -93,28 +102,35 @@ def fit(part: ir.Model, sizes: Mapping[str, np.ndarray], training: Runs, held: R
     state = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     adam = Adam({parameter: torch.from_numpy(sizes[name]) for name, parameter in parameters.items()})
     if not parameters:
-        return Fitted({}, before, before)
+        return Fitted({}, before, before, 0)
     together = max(1, round(how.batch / training.samples))
     order = _shuffled(len(train), np.random.default_rng(how.seed))
-    begun, step, position = time.monotonic(), 0, 0.0
-    while position < 1 and how.steps:
-        step += 1
-        for _ in range(together):
-            inputs, targets = train[next(order)]
-            loss = _loss(run(module, inputs), targets, scales)
-            if not loss.requires_grad:
-                return Fitted({}, before, before)
-            (loss / together).backward()
-        last, position = position, how.position(step, time.monotonic() - begun)
-        adam.step(how.rate * _pace(position))
-        due = int(position * EVALUATIONS + EXACT) > int(last * EVALUATIONS + EXACT)
-        loss_now = _mean_loss(module, valid, scales) if due else math.inf
-        # Not "not >=": NaN is worse.
-        if loss_now < best:
-            best = loss_now
-            state = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    probe = math.ceil(PROBE * how.steps)
+    made = 0
+    for stage in (how.part(probe, PROBE_RATE), how.part(how.steps - probe, 1.0)):
+        evaluations = EVALUATIONS if made else 1
+        begun, step, position = time.monotonic(), 0, 0.0
+        while position < 1 and stage.steps:
+            step += 1
+            for _ in range(together):
+                inputs, targets = train[next(order)]
+                loss = _loss(run(module, inputs), targets, scales)
+                if not loss.requires_grad:
+                    return Fitted({}, before, before, 0)
+                (loss / together).backward()
+            last, position = position, stage.position(step, time.monotonic() - begun)
+            adam.step(stage.rate * _pace(position))
+            due = int(position * evaluations + EXACT) > int(last * evaluations + EXACT)
+            loss_now = _mean_loss(module, valid, scales) if due else math.inf
+            # Not "not >=": NaN is worse.
+            if loss_now < best:
+                best = loss_now
+                state = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+        made += step
+        if best > (1 - LEAST_GAIN) * before:
+            break
     arrays = {name: tensor.contiguous().numpy() for name, tensor in state.items()} if best < before else {}
-    return Fitted(arrays, before, best, step)
+    return Fitted(arrays, before, best, made)
 
 
 class Adam:

@@ -134,7 +134,7 @@ def test_norm_correction_restores_the_means_and_variances_of_the_outputs():
     )
     x = normal(64, 3, 8, 8) + 1
     settings = {"rate": 0.6, "calibration_data": {"x": x}, "format": "dense", "remove_dead": False}
-    result = onnxprune.prune(model, norm_correction=True, **settings).model
+    result = onnxprune.prune(model, norm_correction=True, effort="fast", **settings).model
     before, after = (outputs(one, x) for one in (model, result))
     np.testing.assert_allclose(after.mean((0, 2, 3)), before.mean((0, 2, 3)), atol=1e-3)
     np.testing.assert_allclose(after.var((0, 2, 3)), before.var((0, 2, 3)), rtol=1e-2)
@@ -276,5 +276,5 @@ def test_layers_that_take_long_to_prune_are_measured_at_fewer_rates(monkeypatch)
     monkeypatch.setattr(onnxprune.job.measure, "FITTING_WORK", 1)
     curves.append(onnxprune.prune(mlp(), calibration_data=data, **settings).report.sensitivity)
     every, few = ([rate for rate, _ in each["fc1.weight"]] for each in curves)
-    assert len(every) > 6 and len(few) == 3
-    assert few[0] == every[0] and few[-1] == every[-1] and few[1] in every[2:-2]
+    assert len(every) == 4 and len(few) == 3
+    assert few[0] == every[0] and few[-1] == every[-1] and few[1] in every[1:-1]

@@ -8,7 +8,7 @@ from onnxprune.config.settings import PruneConfig
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.allocation import allocate
 from onnxprune.pruning.masks import make_masks
-from onnxprune.pruning.rates import cheapest_rates
+from onnxprune.pruning.rates import between, cheapest_rates
 from tests.builders import cnn
 
 
@@ -38,11 +38,14 @@ def test_cheapest_rates_are_no_worse_than_any_other_split_of_the_same_total(seed
     }
     costs = {name: float(random.integers(1, 50)) for name in curves}
 
+    # Convex between the points, too, where losses grow by ever larger factors.
+    curves = {
+        name: [(rate, loss * 8 ** (4 * rate)) for rate, loss in curve] for name, curve in curves.items()
+    }
+
     def loss(rates):
-        return sum(
-            np.interp(rates[name], [0, *ladder], [0, *(y for _, y in curve)])
-            for name, curve in curves.items()
-        )
+        points = {name: zip(*between([(0.0, 0.0), *curve]), strict=True) for name, curve in curves.items()}
+        return sum(np.interp(rates[name], *both) for name, both in points.items())
 
     best = cheapest_rates(curves, costs, rate)
     total = rate * sum(costs.values())
@@ -52,3 +55,8 @@ def test_cheapest_rates_are_no_worse_than_any_other_split_of_the_same_total(seed
         other = {name: part / costs[name] for name, part in zip(costs, share, strict=True)}
         if max(other.values()) <= 1:
             assert loss(best) <= loss(other) + 1e-9
+
+
+def test_between_its_points_a_loss_grows_by_the_same_factor_at_each_step():
+    found = dict(between([(0.0, 0.0), (0.5, 1.0), (0.9, 4.0)]))
+    assert found[0.25] == pytest.approx(0.5) and found[0.7] == pytest.approx(2.0)

@@ -1,9 +1,11 @@
+import math
+
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from onnxprune.training.reconstruction import Descent, Runs, fit
+from onnxprune.training.reconstruction import PROBE, Descent, Runs, fit
 from tests.builders import floats, initializer, mlp, model_of, normal
 
 
@@ -33,7 +35,7 @@ def trained(dense, pruned, sizes, steps):
 def test_two_layers_together_come_nearer_to_the_dense_outputs_and_zeros_stay():
     dense, pruned, sizes = halved()
     fitted = trained(dense, pruned, sizes, 150)
-    assert fitted.after < 0.5 * fitted.before
+    assert fitted.after < 0.5 * fitted.before and fitted.steps == 150
     for name, size in sizes.items():
         assert not fitted.arrays[name][size == 0].any()
 
@@ -45,6 +47,7 @@ def test_the_first_state_is_kept_where_none_is_better_on_validation_inputs():
         ir.from_proto(dense), sizes, runs(dense, range(4)), runs(dense, range(4, 6)), Descent(20, 16, 0.5, 0)
     )
     assert not fitted.arrays and fitted.before == fitted.after < 1e-9
+    assert fitted.steps == math.ceil(PROBE * 20)
 
 
 def test_what_has_no_time_left_makes_one_step():
