@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from onnxprune.config.checks import AT_LEAST_1
 from onnxprune.config.declare import setting
 
-VALUES = ("fp32", "fp16", "int8")
+VALUES = ("fp32", "fp16", "int8", "int4")
 EXTERNAL_DATA = ("auto", "always", "never")
 KERNELS = ("estimated", "measured", "all")
 

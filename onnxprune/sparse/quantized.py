@@ -18,7 +18,7 @@ import onnx_ir as ir
 from onnxprune.errors import ModelFileError
 from onnxprune.model.constants import constant_tensor, drop_constant
 from onnxprune.model.weights import Weight
-from onnxprune.sparse.blocks import smallest_blocks
+from onnxprune.sparse.blocks import bytes_of, smallest_blocks
 from onnxprune.sparse.functions import DOMAIN
 from onnxprune.sparse.fuse import set_inputs
 from onnxprune.sparse.parts import free_name
@@ -33,15 +33,16 @@ def store_quantized(weight: Weight, taken: set[str], opset: int) -> Stored:
     if isinstance(calls, str):
         return stored_dense(weight, calls)
     op, array = calls[0].op, weight.array()
-    blocks = smallest_blocks(array, weight.encoding.zero, op.input_axis)
-    if (reason := why_no_gain(blocks.nbytes, weight)) is not None:
+    blocks, coded = smallest_blocks(array, weight.encoding.zero, op.input_axis)
+    if (reason := why_no_gain(bytes_of(blocks, coded), weight)) is not None:
         return stored_dense(weight, reason)
     constants = Constants(weight, taken)
-    parts = [
-        constants.add("values", blocks.values, weight.tensor.dtype),
-        constants.add("gaps", blocks.gaps, ir.DataType.UINT8),
-        constants.add("shape", blocks.shape, ir.DataType.INT64),
-    ]
+    if coded is not None:
+        values, gaps = constants.unpack(coded, weight.tensor.dtype)
+    else:
+        values = constants.add("values", blocks.values, weight.tensor.dtype)
+        gaps = constants.add("gaps", blocks.gaps, ir.DataType.UINT8)
+    parts = [values, gaps, constants.add("shape", blocks.shape, ir.DataType.INT64)]
     kept = kept_of(weight)
     for call in calls:
         _make_sparse(call, parts)

@@ -57,9 +57,10 @@ def test_distances_are_bridged_by_blocks_of_zero_points():
 def test_the_smaller_of_both_forms_is_taken():
     scattered = np.zeros((32, 64), np.int8)
     scattered[:, ::8] = 1
-    assert smallest_blocks(scattered, np.int8(0), 1).values.shape == (256, 1)
-    scattered[:, :32] = 2
-    assert smallest_blocks(scattered, np.int8(0), 1).values.shape[1] == 4
+    assert smallest_blocks(scattered, np.int8(0), 1)[0].values.shape == (256, 1)
+    rng = np.random.default_rng(0)
+    fours = (rng.random((32, 16, 1)) < 0.3) * rng.integers(1, 100, (32, 16, 4))
+    assert smallest_blocks(fours.reshape(32, 64).astype(np.int8), np.int8(0), 1)[0].values.shape[1] == 4
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
