@@ -10,8 +10,8 @@ import numpy as np
 from onnxprune.model.weights import Weight
 from onnxprune.quantization.static import Steps
 
-# The largest integers of 3 to 6 bits, the coarsest first; int8 has 127.
-LARGEST = (3, 7, 15, 31)
+# The largest integers that weights may have, the coarsest first: 5 levels to 6 bits. Int8 has 127.
+LARGEST = (2, 3, 5, 7, 15, 31)
 
 Error = Callable[[Mapping[str, Steps]], float]
 

@@ -56,13 +56,13 @@ def test_what_is_coded_comes_back_in_python_and_in_stock_onnxruntime(weight):
 
 
 def test_the_example_of_the_module_docstring():
-    numbers = [1, 0, 0, 2, 5, 8, 0b1010, 0b1100]
-    ones = [0, 0, 0, 1]
+    numbers = [1, 0, 1, 255, 0, 1, 0, 2, 5, 8, 0b1010, 0b1100]
+    ones = [0, 0, 1, 255, 0, 1, 0, 1]
     values, gaps = uncode(np.array([1, 4, 0, 0, 0, *numbers, *ones, 0, 0], np.uint8), np.dtype(np.uint8))
     assert (values.tolist(), gaps.tolist()) == ([[5], [8], [5], [11]], [1, 1, 1, 1])
 
 
-@pytest.mark.parametrize(("levels", "most"), [(3, 0.6), (7, 0.4), (15, 0.3), (255, 0.3)])
+@pytest.mark.parametrize(("levels", "most"), [(3, 0.25), (7, 0.25), (15, 0.25), (255, 0.3)])
 def test_numbers_take_hardly_more_bits_than_their_information(levels, most):
     rng = np.random.default_rng(0)
     top = levels // 2
@@ -108,7 +108,9 @@ def changed(index, value):
         (CODED.reshape(1, -1), "no list of bytes"),
         (changed(4, 255), "bytes for"),
         (changed(5, MAX_WIDTH + 1), "8 bits for a group"),
-        (changed(7, 9), "9 further bits"),
+        (changed(7, 0), "0 numbers in a symbol"),
+        (changed(10, 0), "powers \\[0\\]"),
+        (changed(11, 9), "9 further bits"),
     ],
 )
 def test_what_is_no_coding_is_refused(broken, reason):
@@ -128,4 +130,4 @@ def test_damaged_bytes_are_refused_or_give_as_many_values_as_gaps(weight, data):
         values, gaps = uncode(coded[: data.draw(st.integers(0, len(coded)))], weight[0].dtype)
     except ValueError:
         return
-    assert len(values) == len(gaps) and values.size <= 8 * len(coded)
+    assert len(values) == len(gaps) and values.size <= 64 * len(coded)
