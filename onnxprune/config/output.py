@@ -32,7 +32,8 @@ class OutputSettings:
     )
     values: str = setting(
         "fp32",
-        "Type of the stored values with --format ops: unchanged (fp32), fp16, or int8 with one scale per output.",
+        "Type of the stored values with --format ops: unchanged (fp32), fp16, or int8 or int4 with a scale per output. "
+        "With --quantize, int4 gives int8 weights as few different values as the outputs bear.",
         choices=VALUES,
     )
     static: bool = setting(

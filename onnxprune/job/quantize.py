@@ -253,7 +253,7 @@ class Quantization:
         self._error = self._errors.of(self._made())
         self._correct()
         return (
-            f"{len(self._steps)} of {len(weights)} quantized weights have values of 3 to 6 bits: "
+            f"{len(self._steps)} of {len(weights)} quantized weights have few different values (--values int4): "
             f"{_fall(before, self._error)}"
         )
 

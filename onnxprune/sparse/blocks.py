@@ -40,11 +40,11 @@ def encode_blocks(weight: np.ndarray, zero: np.ndarray, input_axis: int, block: 
 
 
 def smallest_blocks(
-    weight: np.ndarray, zero: np.ndarray, input_axis: int
+    weight: np.ndarray, zero: np.ndarray, input_axis: int, coded: bool = False
 ) -> tuple[Encoded, np.ndarray | None]:
-    """The blocks of 1 or of 4 that take fewer bytes, and their code where that is smaller."""
+    """The blocks of 1 or of 4 that take fewer bytes, and if `coded` their code where that is smaller."""
     encodings = [encode_blocks(weight, zero, input_axis, block) for block in BLOCK_SIZES]
-    pairs = [(blocks, smaller_code(blocks.values, blocks.gaps)) for blocks in encodings]
+    pairs = [(each, smaller_code(each.values, each.gaps) if coded else None) for each in encodings]
     return min(pairs, key=lambda pair: bytes_of(*pair))
 
 

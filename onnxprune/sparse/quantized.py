@@ -27,18 +27,21 @@ from onnxprune.sparse.quantized_functions import PARTS, QUANTIZED_OPS, Quantized
 from onnxprune.sparse.stored import Constants, Stored, kept_of, stored_dense, why_no_gain
 
 
-def store_quantized(weight: Weight, taken: set[str], opset: int) -> Stored:
-    """Store a quantized weight sparse where that is smaller; `taken` are the names of the model's values."""
+def store_quantized(weight: Weight, taken: set[str], opset: int, coded: bool = False) -> Stored:
+    """Store a quantized weight sparse where that is smaller; `taken` are the names of the model's values.
+
+    `coded`: as by coding.py where that is smaller still.
+    """
     calls = find_calls(weight, opset)
     if isinstance(calls, str):
         return stored_dense(weight, calls)
     op, array = calls[0].op, weight.array()
-    blocks, coded = smallest_blocks(array, weight.encoding.zero, op.input_axis)
-    if (reason := why_no_gain(bytes_of(blocks, coded), weight)) is not None:
+    blocks, code = smallest_blocks(array, weight.encoding.zero, op.input_axis, coded)
+    if (reason := why_no_gain(bytes_of(blocks, code), weight)) is not None:
         return stored_dense(weight, reason)
     constants = Constants(weight, taken)
-    if coded is not None:
-        values, gaps = constants.unpack(coded, weight.tensor.dtype)
+    if code is not None:
+        values, gaps = constants.unpack(code, weight.tensor.dtype)
     else:
         values = constants.add("values", blocks.values, weight.tensor.dtype)
         gaps = constants.add("gaps", blocks.gaps, ir.DataType.UINT8)

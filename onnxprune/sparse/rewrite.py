@@ -21,7 +21,9 @@ import onnx_ir as ir
 from onnxprune.model.constants import drop_constant
 from onnxprune.model.shapes import infer_shapes
 from onnxprune.model.weights import Weight
+from onnxprune.sparse import coding
 from onnxprune.sparse.decoders import decoder_function
+from onnxprune.sparse.encode import LARGEST
 from onnxprune.sparse.fold import AFFINE, Folder
 from onnxprune.sparse.functions import (
     DOMAIN,
@@ -64,7 +66,9 @@ def to_ops(model: ir.Model, weights: Sequence[Weight], values: str = "fp32") -> 
     # Only shapes tell what is broadcast; no one infers them once there are sparse nodes.
     shapes = infer_shapes(model) if any(_is_affine(weight) for weight in weights) else {}
     folder = Folder(model, shapes, taken)
-    stored = [_store(weight, values, taken, folder, opset) for weight in weights]
+    integers = [weight for weight in weights if weight.quantized or values in LARGEST]
+    coded = sum(weight.nonzero() for weight in integers) >= coding.LEAST_CODED
+    stored = [_store(weight, values, taken, folder, opset, coded) for weight in weights]
     if any(outcome.format == "ops" for outcome in stored):
         fuse(model, shapes)
         _declare(model, opset)
@@ -76,9 +80,9 @@ def _is_affine(weight: Weight) -> bool:
     return any(reader.op_type in AFFINE for use in weight.uses for reader, _ in use.node.outputs[0].uses())
 
 
-def _store(weight: Weight, values: str, taken: set[str], folder: Folder, opset: int) -> Stored:
+def _store(weight: Weight, values: str, taken: set[str], folder: Folder, opset: int, coded: bool) -> Stored:
     if weight.quantized:
-        outcome = store_quantized(weight, taken, opset)
+        outcome = store_quantized(weight, taken, opset, coded)
         if outcome.format == "ops":
             return outcome
     reason = _why_dense(weight)
@@ -86,7 +90,7 @@ def _store(weight: Weight, values: str, taken: set[str], folder: Folder, opset: 
         reason = "it is an input of the graph too, which callers can override"
     if reason is not None:
         return stored_dense(weight, reason)
-    parts = parts_of(weight, values)
+    parts = parts_of(weight, values, coded)
     if (reason := why_no_gain(parts.nbytes, weight)) is not None:
         return stored_dense(weight, reason)
     kept = kept_of(weight)
@@ -95,7 +99,7 @@ def _store(weight: Weight, values: str, taken: set[str], folder: Folder, opset: 
     half = values == "fp16" or dtype == ir.DataType.FLOAT16
     folded = () if bare else folder.fold(weight, half=half)
     if folded:
-        parts = parts_of(weight, values)
+        parts = parts_of(weight, values, coded)
     constants = Constants(weight, taken)
     inputs = parts.add_to(constants, dtype)
     if bare:

@@ -54,9 +54,12 @@ class Parts(NamedTuple):
         return [values, gaps, constants.add("shape", arrays["shape"], ir.DataType.INT64)]
 
 
-def parts_of(weight: Weight, values: str) -> Parts:
-    """The weight in its parts; one that the type cannot hold, or that is of integers, keeps its own values."""
-    rounded = None if weight.quantized else _ROUNDED[values](weight)
+def parts_of(weight: Weight, values: str, coded: bool = False) -> Parts:
+    """The weight in its parts; one that the type cannot hold, or that is of integers, keeps its own values.
+
+    `coded`: integers as by coding.py where that is smaller.
+    """
+    rounded = None if weight.quantized else _ROUNDED[values](weight, coded)
     return _own(weight) if rounded is None else rounded
 
 
@@ -65,36 +68,38 @@ def _own(weight: Weight) -> Parts:
     return Parts("", int(np.count_nonzero(encoded.values)), encoded._asdict())
 
 
-def _half(weight: Weight) -> Parts | None:
+def _half(weight: Weight, coded: bool) -> Parts | None:
     if weight.tensor.dtype == ir.DataType.FLOAT16:
         return None
     rounded = halves(weight.array(), weight.out_axis)
     if rounded is None:
         return None
+    return Parts("fp16", int(np.count_nonzero(rounded)), _packed(rounded, "values"))
+
+
+def _packed(rounded: np.ndarray, name: str) -> dict[str, np.ndarray]:
+    """Values so named, gaps and shape; two gaps a byte, where that saves more than the further fillers cost."""
     encoded, tighter = encode(rounded), encode(rounded, MAX_HALF_GAP)
-    kept = int(np.count_nonzero(encoded.values))
-    # Two gaps a byte, where that saves more than the further fillers cost.
     if tighter.values.nbytes + len(tighter.gaps) // 2 < encoded.values.nbytes + len(encoded.gaps):
-        packed = {"values": tighter.values, "packed": pack_gaps(tighter.gaps), "shape": tighter.shape}
-        return Parts("fp16", kept, packed)
-    return Parts("fp16", kept, encoded._asdict())
+        return {name: tighter.values, "packed": pack_gaps(tighter.gaps), "shape": tighter.shape}
+    return {name: encoded.values, "gaps": encoded.gaps, "shape": encoded.shape}
 
 
-def _integers(weight: Weight, values: str) -> Parts | None:
+def _integers(weight: Weight, coded: bool, values: str) -> Parts | None:
     found = quantize(weight.array(), weight.out_axis, LARGEST[values])
     if found is None:
         return None
     quantized, scales = found
     encoded = encode(quantized)
-    coded = smaller_code(encoded.values.reshape(-1, 1), encoded.gaps)
+    code = smaller_code(encoded.values.reshape(-1, 1), encoded.gaps) if coded else None
     step = int(np.prod(weight.shape[weight.out_axis + 1 :], dtype=np.int64))
-    arrays = {"scales": scales, "layout": np.array([len(scales), step], np.int64), "shape": encoded.shape}
-    arrays |= {"quantized": encoded.values, "gaps": encoded.gaps} if coded is None else {"coded": coded}
+    arrays = {"scales": scales, "layout": np.array([len(scales), step], np.int64)}
+    arrays |= _packed(quantized, "quantized") if code is None else {"coded": code, "shape": encoded.shape}
     return Parts(values, int(np.count_nonzero(encoded.values)), arrays)
 
 
-_ROUNDED: Mapping[str, Callable[[Weight], Parts | None]] = {
-    "fp32": lambda weight: None,
+_ROUNDED: Mapping[str, Callable[[Weight, bool], Parts | None]] = {
+    "fp32": lambda weight, coded: None,
     "fp16": _half,
     **{values: partial(_integers, values=values) for values in LARGEST},
 }

@@ -186,10 +186,10 @@ def test_a_weight_of_two_nodes_is_stored_once():
     nodes = (
         "h = QLinearMatMul (xq, xs, xz, w, ws, wz, xs, xz) yq = QLinearMatMul (h, xs, xz, w, ws, wz, ys, yz)"
     )
-    constants = {"w": sparse_integers((32, 32), 0.1, 0), "ws": np.float32(0.02), "wz": np.int8(0)}
+    constants = {"w": sparse_integers((64, 64), 0.1, 0), "ws": np.float32(0.02), "wz": np.int8(0)}
     ends = {"xs": np.float32(0.02), "xz": np.uint8(128), "ys": np.float32(0.1), "yz": np.uint8(99)}
     dense = written(
-        f"g (float[N,32] x) => (float[N,32] y) {{ {START} {nodes} {END} }}", constants | ends, opset=17
+        f"g (float[N,64] x) => (float[N,64] y) {{ {START} {nodes} {END} }}", constants | ends, opset=17
     )
     made, (stored,) = sparse(dense)
     assert stored.format == "ops"
@@ -254,7 +254,7 @@ def test_kernels_take_the_nodes_of_which_enough_is_zero(density, rows, domain):
     assert node.domain == domain
     assert {identifier[0] for identifier in model.functions if identifier[1].startswith("Sparse")} == {domain}
     weight = sparse_integers((40, 32), density, 0, seed=3)
-    share = share_of_fours(smallest_blocks(weight, np.int8(0), 0)[0], 0)
+    share = share_of_fours(smallest_blocks(weight, np.int8(0), 0, True)[0], 0)
     most = [share for least, share in MOST_FOURS_BY_ROWS if rows >= least][-1]
     assert (share <= most) == (domain == DOMAIN)
     proto = ir.to_proto(model)
