@@ -3,7 +3,7 @@
 fp32    values, gaps                              the weight's own values
 fp16    values, packed -> gaps                    gaps packed where that is smaller
 int8    coded -> quantized, gaps; scales, layout -> values
-int4    the same
+int4    the same; both like fp16 where the model is too small for coding to pay
 """
 
 from __future__ import annotations
