@@ -44,7 +44,9 @@ def smallest_blocks(
 ) -> tuple[Encoded, np.ndarray | None]:
     """The blocks of 1 or of 4 that take fewer bytes, and if `coded` their code where that is smaller."""
     encodings = [encode_blocks(weight, zero, input_axis, block) for block in BLOCK_SIZES]
-    pairs = [(each, smaller_code(each.values, each.gaps) if coded else None) for each in encodings]
+    pairs = [
+        (each, smaller_code(each.values, each.gaps, weight.nbytes) if coded else None) for each in encodings
+    ]
     return min(pairs, key=lambda pair: bytes_of(*pair))
 
 

@@ -39,6 +39,8 @@ END_BYTES = 2
 MAX_BITS = 2**31 - 1
 # What the node that decodes takes in the file.
 NODE_BYTES = 128
+# Decoding takes time and memory when a session is made, which a few percent of the file are not worth.
+LARGEST_PART = 0.85
 # With fewer non-zeros in all weights of bytes, the functions that decode take more than is saved: 4.3 kB.
 LEAST_CODED = 12_000
 NUMBERS = 256
@@ -87,10 +89,12 @@ def code(values: np.ndarray, gaps: np.ndarray) -> np.ndarray | None:
     return whole if values.size <= MOST_NUMBERS * len(whole) else None
 
 
-def smaller_code(values: np.ndarray, gaps: np.ndarray) -> np.ndarray | None:
-    """The same, where it takes fewer bytes than both."""
+def smaller_code(values: np.ndarray, gaps: np.ndarray, dense: int | None = None) -> np.ndarray | None:
+    """The same, where it takes clearly fewer bytes than both, and than the weight dense."""
     coded = code(values, gaps)
-    return None if coded is None or len(coded) + NODE_BYTES >= values.nbytes + gaps.nbytes else coded
+    raw = values.nbytes + gaps.nbytes
+    most = LARGEST_PART * (raw if dense is None else min(raw, dense))
+    return None if coded is None or len(coded) + NODE_BYTES > most else coded
 
 
 def uncode(coded: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:

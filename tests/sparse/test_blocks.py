@@ -64,7 +64,7 @@ def test_the_smaller_of_both_forms_is_taken(coded):
     found, code = smallest_blocks(scattered, np.int8(0), 1, coded)
     assert coded or found.values.shape[1] == 4
     others = [encode_blocks(scattered, np.int8(0), 1, block) for block in (1, 4)]
-    codes = [smaller_code(each.values, each.gaps) if coded else None for each in others]
+    codes = [smaller_code(each.values, each.gaps, scattered.nbytes) if coded else None for each in others]
     assert bytes_of(found, code) == min(map(bytes_of, others, codes))
 
 

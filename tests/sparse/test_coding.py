@@ -87,6 +87,9 @@ def test_what_would_not_get_smaller_is_not_coded():
     assert smaller_code(rng.integers(-128, 128, (2000, 1), np.int8), any_gaps) is None
     assert smaller_code(rng.integers(-7, 8, (2000, 1), np.int8), ones) is not None
     assert smaller_code(np.ones((20, 1), np.int8), ones[:20]) is None
+    whole = np.rint(rng.normal(0, 30, (2000, 1))).clip(-127, 127).astype(np.int8)
+    assert smaller_code(whole, ones) is not None
+    assert smaller_code(whole, ones, dense=2000) is None
 
 
 CODED = code(np.arange(-9, 9, dtype=np.int8).reshape(-1, 1), np.arange(1, 19, dtype=np.uint8))
