@@ -59,8 +59,8 @@ def _quantized(
     pruning: PruningSettings, output: OutputSettings, quantization: QuantizationSettings, data: DataSettings
 ) -> Rules:
     yield (
-        quantization.quantizes and output.values != "fp32",
-        f"--quantize and --values {output.values} both round the weights: remove --values",
+        quantization.quantizes and output.values not in ("fp32", "int4"),
+        f"--quantize and --values {output.values} both round the weights: remove --values, or give --values int4",
     )
     yield (
         quantization.quantizes and pruning.bytes is not None,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from onnxprune.config.checks import AT_LEAST_1
 from onnxprune.config.declare import setting
 
-VALUES = ("fp32", "fp16", "int8")
+VALUES = ("fp32", "fp16", "int8", "int4")
 EXTERNAL_DATA = ("auto", "always", "never")
 KERNELS = ("estimated", "measured", "all")
 
@@ -32,7 +32,8 @@ class OutputSettings:
     )
     values: str = setting(
         "fp32",
-        "Type of the stored values with --format ops: unchanged (fp32), fp16, or int8 with one scale per output.",
+        "Type of the stored values with --format ops: unchanged (fp32), fp16, or int8 or int4 with a scale per output. "
+        "With --quantize, int4 gives int8 weights as few different values as the outputs bear.",
         choices=VALUES,
     )
     static: bool = setting(

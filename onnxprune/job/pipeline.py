@@ -128,7 +128,9 @@ def run(
             same = partial(same_outputs, data if config.runs_model else None)
             model, shape_notes = plain(model, origin.name, config, config.input_shapes)
             tested = data.in_runs_of(input_specs(model)) if config.static else data
-            stored = store(model, stage, config, origin.external, same, place)
+            # Layers that stay in floats beside quantized ones do so because they bear no rounding.
+            output = replace(config, values="fp32") if config.quantizes else config
+            stored = store(model, stage, output, origin.external, same, place)
             rounded_away = records.stored(stored)
         with watch("evaluate"):
             curves, by_magnitude = plan.curves, plan.by_magnitude

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from onnxprune.job.kernels import same_outputs
 from onnxprune.job.quantize_training import train
 from onnxprune.job.quantized_layers import Kept, correct_biases, equalize_channels, restore, tensors
 from onnxprune.job.quantized_outputs import Errors, Inputs, alike
+from onnxprune.job.quantized_values import coarsest
 from onnxprune.model.shapes import infer_shapes
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.pruning.selectors import select
@@ -37,6 +38,8 @@ NEAR = 0.01
 # More layers than this part of all, or one, are not spared, and only where the error falls to this part of what it was.
 MOST_SPARED, WORTH_SPARING = 0.15, 0.5
 SCANNED_SAMPLES = 32
+# The setting for values of fewer bits, and the error up to which weights have them where training follows.
+COARSE, NEAR_TRAINED = "int4", 0.05
 
 
 class _Tried(NamedTuple):
@@ -105,6 +108,7 @@ class Quantization:
                 "or --quantize-exclude names all of them"
             )
         spared = self._spared()
+        coarse = self._coarsened() if self._config.values == COARSE else ""
         trained = self._trained()
         made = self._made()
         count = sum(weight.quantized for weight in find_weights(made).prunable)
@@ -112,7 +116,7 @@ class Quantization:
         if spared:
             note += f" Those that cost most stay in floats: {', '.join(spared)}."
         told = note if count < len(self._weights) else Detail(note)
-        return made, folded, tuple(each for each in (told, Detail(adjusted), trained) if each)
+        return made, folded, tuple(each for each in (told, Detail(adjusted), coarse, trained) if each)
 
     def _made(self) -> ir.Model:
         """The model in int8 as it would be now."""
@@ -156,7 +160,7 @@ class Quantization:
         kept, before = tensors(self._model), self._error
         found = False
         with contextlib.suppress(OnnxPruneError):
-            made = simulated(self._model, self._ranges, self._form, self._excluded)
+            made = simulated(self._model, self._ranges, self._form, self._excluded, self._steps)
             found = correct_biases(self._model, made, self._measuring)
         if found:
             self._error = self._errors.of(self._made())
@@ -212,6 +216,39 @@ class Quantization:
         self._excluded, self._error = excluded, before
         return []
 
+    def _coarsened(self) -> str:
+        """Take coarser steps for the weights that bear them; a note."""
+        trains = self._data.training is not None and self._config.quantize_epochs != 0
+        weights = [
+            weight
+            for weight in self._weights
+            if weight.value.graph is self._model.graph
+            and not any(use.node in self._excluded for use in weight.uses)
+        ]
+        # Corrected biases are for the steps that they were corrected with.
+        corrected, before = tensors(self._model), self._error
+        restore(self._plain)
+        scan = self._errors.some(SCANNED_SAMPLES)
+
+        def error(steps: Mapping[str, Steps], errors: Errors) -> float:
+            return errors.of(
+                quantized(self._model, self._ranges, self._form, excluded=self._excluded, steps=steps)
+            )
+
+        most = NEAR_TRAINED if trains else NEAR
+        self._steps = coarsest(
+            weights, partial(error, errors=scan), partial(error, errors=self._errors), max(most, before)
+        )
+        if not self._steps:
+            restore(corrected)
+            return "No weight bears values of fewer bits than int8."
+        self._error = self._errors.of(self._made())
+        self._correct()
+        return (
+            f"{len(self._steps)} of {len(weights)} quantized weights have few different values (--values int4): "
+            f"{_fall(before, self._error)}"
+        )
+
     def _alone(self, weight: Weight) -> ir.Model:
         """The model with one layer in int8."""
         return quantized(
@@ -221,17 +258,17 @@ class Quantization:
     def _trained(self) -> str:
         """Fine-tune with simulated quantization, where there is data for it; a note."""
         kept = tensors(self._model)
-        make = partial(simulated, self._model, self._ranges, self._form, self._excluded)
+        make = partial(simulated, self._model, self._ranges, self._form, self._excluded, self._steps)
         outcome = train(self._model, make, self._data, self._config, self._progress, self._deadline)
-        self._steps = outcome.steps
-        training = self._data.training
+        training, untrained = self._data.training, self._steps
+        self._steps = outcome.steps or self._steps
         if not outcome.steps or training is None or training.labeled:
             return outcome.note
         # A loss that compares distributions does not see all that changes in the outputs.
         error = self._errors.of(self._made())
         if error > self._error:
             restore(kept)
-            self._steps = {}
+            self._steps = untrained
             return (
                 "Fine-tuning with simulated quantization was undone: the relative squared error of the outputs rose "
                 f"from {self._error:.2g} to {error:.2g}."

@@ -25,7 +25,7 @@ from onnxprune.training.norms import fold_norms
 
 # Largest sizes of the metadata: evaluation, notes, versions and kernels together; the entry of a weight without its
 # name; the curves of a training; the curves of a sensitivity scan.
-FIXED_BYTES, LAYER_BYTES, TRAINING_BYTES, CURVES_BYTES = 2_200, 110, 1_200, 1_600
+FIXED_BYTES, LAYER_BYTES, TRAINING_BYTES, CURVES_BYTES = 500, 110, 1_200, 1_600
 
 
 def rate_of_bytes(

@@ -21,6 +21,16 @@ OPSET = 13
 SUFFIX, SCALE = "_quantized", "_scale"
 # What attributes of a convolution are where a node does not have them (Conv-11).
 DEFAULTS = {"auto_pad": "NOTSET", "dilations": 1, "group": 1, "pads": 0, "strides": 1}
+# The inputs that are zero points, of operators of integers.
+ZERO_POINTS = {
+    "QuantizeLinear": (2,),
+    "DequantizeLinear": (2,),
+    "QLinearConv": (2, 5, 7),
+    "QLinearMatMul": (2, 5, 7),
+    "QGemm": (2, 5, 8),
+    "QLinearAdd": (2, 5, 7),
+    "QLinearMul": (2, 5, 7),
+}
 
 
 class Form(NamedTuple):
@@ -67,14 +77,18 @@ def quantized(
 
 
 def simulated(
-    model: ir.Model, ranges: Ranges, form: Form = FORM, excluded: Collection[ir.Node] = ()
+    model: ir.Model,
+    ranges: Ranges,
+    form: Form = FORM,
+    excluded: Collection[ir.Node] = (),
+    steps: Mapping[str, Steps] | None = None,
 ) -> ir.Model:
     """The model with pairs of QuantizeLinear and DequantizeLinear where `quantized` would have integers, for training.
 
     Its weights and biases are those of the model, in floats, under their names; weights are rounded by such pairs too.
     """
     options = {"AddQDQPairToWeight": True, "QuantizeBias": False}
-    return _quantized(model, ranges, form, excluded, None, {}, options)
+    return _quantized(model, ranges, form, excluded, None, steps or {}, options)
 
 
 def steps_of(model: ir.Model) -> dict[str, Steps]:
@@ -160,6 +174,8 @@ def _quantized(
             found.graph.sort()
     _restore_names(found)
     _shorten(found)
+    if form.name == QOPERATOR and not options:
+        _share_zero_points(found)
     # The quantizer's own is of its stages.
     found.metadata_props.clear()
     found.metadata_props.update(model.metadata_props)
@@ -213,6 +229,34 @@ def _shorten(model: ir.Model) -> None:
             found = () if attribute is None else np.ravel(np.array(attribute.value)).tolist()
             if attribute is not None and all(each == default for each in found):
                 del node.attributes[name]
+
+
+def _share_zero_points(model: ir.Model) -> None:
+    """Have one constant for zero points that are alike, and one number where those of a convolution's weight are all 0.
+
+    Each takes some fifty bytes, names included, and a byte more for each output.
+    """
+    shared: dict[tuple[ir.DataType, tuple[int, ...], bytes], ir.Value] = {}
+    for node in model.graph:
+        for index in ZERO_POINTS.get(node.op_type, ()):
+            value = node.inputs[index] if index < len(node.inputs) else None
+            tensor = constant_tensor(value)
+            if value is None or tensor is None or not value.is_initializer() or value.is_graph_input():
+                continue
+            numbers = tensor.numpy()
+            # QGemm wants as many as there are scales.
+            if node.op_type == "QLinearConv" and numbers.size > 1 and not numbers.any():
+                numbers = np.zeros((), numbers.dtype)
+                value = ir.Value(name=value.name, const_value=ir.Tensor(numbers, name=value.name))
+            alike = shared.setdefault((tensor.dtype, numbers.shape, numbers.tobytes()), value)
+            node.replace_input_with(index, alike)
+    unread = [value for value in model.graph.initializers.values() if not value.uses()]
+    for value in unread:
+        if not value.is_graph_output() and not value.is_graph_input():
+            del model.graph.initializers[value.name or ""]
+    for value in shared.values():
+        if not value.is_initializer():
+            model.graph.register_initializer(value)
 
 
 def _restore_names(model: ir.Model) -> None:

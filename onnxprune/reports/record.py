@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.config.settings import PruneConfig
 from onnxprune.model.constants import constant_tensor, constants
 from onnxprune.model.costs import multiply_adds, weight_multiply_adds
 from onnxprune.model.reading import FLOAT_TYPES
@@ -181,16 +182,20 @@ class Report:
         }
 
     def annotations(self) -> dict[str, str]:
-        """Metadata for the file, a few kB: the part of the record that cannot be read from the model, and the settings.
+        """Metadata for the file: the part of the record that cannot be read from the model, and settings but defaults.
 
         It has no times, so that a repeated job writes the same file, and no folders, as it is published.
         """
+        usual = _defaults()
         evaluations = {name: annotated(getattr(self, name)) for name in ("evaluation", "old_evaluation")}
         found = (
             {name: getattr(self, name) for name in ANNOTATED if hasattr(self, name)}
             | self._told()
             | evaluations
             | {
+                "settings": {
+                    name: value for name, value in self.settings.items() if value != usual.get(name, MISSING)
+                },
                 "layers": {layer.name: layer.annotation() for layer in self.layers},
                 "baseline": asdict(self.baseline),
                 "fine_tuning": _thinned(self.fine_tuning),
@@ -298,6 +303,12 @@ def written_transform(metadata: Mapping[str, str]) -> str | None:
     return None if record is None else record["settings"].get("transform")
 
 
+def _defaults() -> dict[str, Any]:
+    """The settings at their defaults, in JSON types."""
+    defaults = {setting.name: setting.default for setting in fields(PruneConfig)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
+
+
 def record_of_annotations(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     """The part of a record that is in a model's metadata; None if there is none."""
     found = {
@@ -311,6 +322,7 @@ def record_of_annotations(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     record |= {key: json.loads(found[key]) for key in ANNOTATED if key in found}
     layers = [{"name": name} | layer for name, layer in record["layers"].items()]
     return record | {
+        "settings": _defaults() | record["settings"],
         "versions": record.get("versions") or {"onnxprune": found.get("version", "")},
         "source_sha256": found.get("source_sha256", ""),
         "layers": layers,

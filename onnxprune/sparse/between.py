@@ -20,7 +20,7 @@ import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.slots import MICROSOFT, domain_of
-from onnxprune.sparse.functions import DOMAIN, DOMAIN_VERSION, parse_function, standard_opset
+from onnxprune.sparse.functions import DOMAIN, DOMAIN_VERSION, function_of, standard_opset
 from onnxprune.sparse.quantized_functions import QUANTIZED_OPS
 
 BYTES = (ir.DataType.INT8, ir.DataType.UINT8)
@@ -122,15 +122,12 @@ def leave(model: ir.Model) -> None:
 def between_function(name: str, opset: int) -> ir.Function:
     """The model-local function of an operator of `BETWEEN` for a model of this opset."""
     op = BETWEEN[name]
-    imports = f'"": {opset}' + (f', "{op.domain}": 1' if op.domain else "")
     inputs = ", ".join(op.inputs)
+    taken = ", ".join(op.attributes)
     passed = ", ".join(f"{attribute}: {kind} = @{attribute}" for attribute, kind in op.attributes.items())
-    text = f"""
-        <domain: "{DOMAIN}", opset_import: [{imports}]>
-        {name} <{", ".join(op.attributes)}> ({inputs}) => (y)
-        {{ y = {f"{op.domain}." if op.domain else ""}{name} <{passed}> ({inputs}) }}
-    """
-    parsed = parse_function(text.replace("<> (", "("))
+    call = f"{op.domain}.{name}" if op.domain else name
+    text = f"<{taken}> ({inputs}) => (y) {{ y = {call} <{passed}> ({inputs}) }}".replace("<> ", "")
+    parsed = function_of(name, text, opset)
     parsed.doc_string = f"{name} of bytes by a kernel, where there is one. Written by onnxprune."
     return parsed
 

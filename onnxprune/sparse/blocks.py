@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxprune.errors import ModelFileError
+from onnxprune.sparse.coding import smaller_code
 from onnxprune.sparse.encode import Encoded, check_places, encode, new_array
 
 BLOCK = 4
@@ -38,10 +39,20 @@ def encode_blocks(weight: np.ndarray, zero: np.ndarray, input_axis: int, block: 
     return Encoded(values, gaps, np.array(weight.shape, np.int64))
 
 
-def smallest_blocks(weight: np.ndarray, zero: np.ndarray, input_axis: int) -> Encoded:
-    """The smaller of the encodings in blocks of 1 and of 4."""
+def smallest_blocks(
+    weight: np.ndarray, zero: np.ndarray, input_axis: int, coded: bool = False
+) -> tuple[Encoded, np.ndarray | None]:
+    """The blocks of 1 or of 4 that take fewer bytes, and if `coded` their code where that is smaller."""
     encodings = [encode_blocks(weight, zero, input_axis, block) for block in BLOCK_SIZES]
-    return min(encodings, key=lambda blocks: blocks.nbytes)
+    pairs = [
+        (each, smaller_code(each.values, each.gaps, weight.nbytes) if coded else None) for each in encodings
+    ]
+    return min(pairs, key=lambda pair: bytes_of(*pair))
+
+
+def bytes_of(blocks: Encoded, coded: np.ndarray | None) -> int:
+    """Bytes of blocks with their code in place of them, where there is one."""
+    return blocks.nbytes if coded is None else coded.nbytes + blocks.shape.nbytes
 
 
 def decode_blocks(blocks: Encoded, zero: np.ndarray, input_axis: int, name: str) -> np.ndarray:

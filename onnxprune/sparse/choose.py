@@ -17,10 +17,10 @@ import onnx_ir as ir
 
 from onnxprune import runtime
 from onnxprune.errors import SettingError
-from onnxprune.model.constants import constant_tensor
 from onnxprune.model.shapes import infer_shapes
 from onnxprune.runtime.timing import Timing
 from onnxprune.sparse.blocks import decode_blocks
+from onnxprune.sparse.decoders import part_array
 from onnxprune.sparse.encode import Encoded
 from onnxprune.sparse.estimate import Estimates
 from onnxprune.sparse.functions import DOMAIN
@@ -172,10 +172,10 @@ def search(
 
 def density(model: ir.Model, node: ir.Node) -> float:
     """The share of a sparse node's weight that is not zero."""
-    values = _constant(model, node, "values")
+    values = _part(model, node, "values")
     if node.op_type in QUANTIZED_OPS:
         zero, axis = zero_point_of(node), QUANTIZED_OPS[node.op_type].input_axis
-        parts = Encoded(values, _constant(model, node, "gaps"), _constant(model, node, "shape"))
+        parts = Encoded(values, _part(model, node, "gaps"), _part(model, node, "shape"))
         values = decode_blocks(parts, zero, axis, node.name or "") != zero
     nonzero = np.count_nonzero(values)
     return float(nonzero / max(math.prod(weight_shape(model, node)), 1))
@@ -183,18 +183,15 @@ def density(model: ir.Model, node: ir.Node) -> float:
 
 def weight_shape(model: ir.Model, node: ir.Node) -> tuple[int, ...]:
     """The shape of a sparse node's weight."""
-    return tuple(int(dim) for dim in _constant(model, node, "shape"))
+    return tuple(int(dim) for dim in _part(model, node, "shape"))
 
 
-def _constant(model: ir.Model, node: ir.Node, name: str) -> np.ndarray:
-    """The constant that a sparse node's function calls `name`, as it is stored: quantized or packed, perhaps."""
+def _part(model: ir.Model, node: ir.Node, name: str) -> np.ndarray:
+    """What a sparse node's function calls `name`."""
     names = [value.name for value in model.functions[node.op_identifier()].inputs]
     value = node.inputs[names.index(name)]
-    while (tensor := constant_tensor(value)) is None:
-        maker = None if value is None else value.producer()
-        assert maker is not None, node.name
-        value = maker.inputs[0]
-    return tensor.numpy()
+    assert value is not None, node.name
+    return part_array(value)
 
 
 def _gain(timing: Timing | None) -> float:

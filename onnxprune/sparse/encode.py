@@ -6,8 +6,8 @@ bridged by fillers: entries of gap 255 and value 0.
 
     weight [0 0 7 0 0 0 9]  ->  values [7 9], gaps [3 4], shape [7]
 
-Smaller still, values are rounded to fp16, or to int8 with a scale for each output channel, and gaps are packed two
-a byte, the first in the low half; then they are bridged from 15 on.
+Smaller still, values are rounded to fp16, and gaps packed two a byte, the first in the low half; then they are bridged
+from 15 on. Or values are rounded to integers with a scale for each output channel; coding.py stores these.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ MAX_GAP = 255
 MAX_HALF_GAP = 15
 # fp16 holds numbers from here on with all its bits.
 SMALLEST_NORMAL_HALF = float(np.finfo(np.float16).tiny)
-LARGEST_INT8 = 127
+# The largest integer of a type, of those that values are rounded to.
+LARGEST = {"int8": 127, "int4": 7}
 # Elements looked at in one go: fits a core's cache (3x faster than in one piece) and bounds the extra memory.
 CHUNK = 1 << 18
 
@@ -110,22 +111,24 @@ def halves(weight: np.ndarray, axis: int) -> np.ndarray | None:
     return rounded
 
 
-def quantize(weight: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray] | None:
+def quantize(weight: np.ndarray, axis: int, largest: int) -> tuple[np.ndarray, np.ndarray] | None:
     """The weight as int8 of its shape and float32 scales, one for each output channel along `axis`.
 
-    Symmetric, to nearest; the largest of each channel is 127. None where values are not finite, or a channel so
-    small that a step of it is no normal float32.
+    Symmetric, to nearest, and the largest of each channel is `largest`, up to 127. None where values are not finite, or
+    a channel so small that a step of it is no normal float32.
     """
-    largest = _largest(weight, axis)
-    scales = (largest / LARGEST_INT8).astype(np.float32)
-    if not np.isfinite(scales).all() or ((largest > 0) & (scales < np.finfo(np.float32).tiny)).any():
+    most = _largest(weight, axis)
+    scales = (most / largest).astype(np.float32)
+    if not np.isfinite(scales).all() or ((most > 0) & (scales < np.finfo(np.float32).tiny)).any():
         return None
     divisors = np.where(scales > 0, scales, 1).reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
     return np.rint(weight / divisors).astype(np.int8), scales
 
 
 def dequantize(quantized: np.ndarray, gaps: np.ndarray, scales: np.ndarray, layout: np.ndarray) -> np.ndarray:
-    """The float32 values of int8 ones; `layout` is the number of channels and the elements from one to the next.
+    """The float32 values (n) of int8 ones, (n) or (n, 1).
+
+    `layout` is the number of channels and the elements from one to the next.
 
     Raises:
         ValueError: there are not as many scales as channels, or as many gaps as values.
@@ -134,7 +137,7 @@ def dequantize(quantized: np.ndarray, gaps: np.ndarray, scales: np.ndarray, layo
     if len(scales) != channels or step < 1:
         raise ValueError(f"{len(scales)} scales for {channels} channels of step {step}")
     positions = np.cumsum(gaps, dtype=np.int64) - 1
-    return quantized.astype(np.float32) * scales[positions // step % channels]
+    return quantized.reshape(-1).astype(np.float32) * scales[positions // step % channels]
 
 
 def _largest(weight: np.ndarray, axis: int) -> np.ndarray:

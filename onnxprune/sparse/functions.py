@@ -23,12 +23,7 @@ names end in the operators that they took in, and what those read stands before 
 Attributes are those of the standard operators, present or absent as there, and `dtype`: the weight's element
 type (TensorProto.DataType), to which `values` are cast, so that they may be stored in another one.
 
-What is stored smaller than that is made larger by functions in front, which operators and kernels need not know:
-
-    values = Dequantize (quantized, gaps, scales, layout)      int8 by the scale of its output channel
-    gaps = UnpackGaps (packed, values)                         two a byte, as many as there are values
-
-`layout` (int64, 2) is the number of output channels and the elements from one to the next in the flattened weight.
+What is stored smaller than that is made larger by functions in front (decoders.py).
 
 Conv without a bias has a name of its own: in a function that could have one, the absent bias becomes an empty
 input, and with that onnxruntime (1.18 and 1.32 tried) does not take its blocked convolution.
@@ -175,12 +170,11 @@ FUSED_OPS = tuple(
 SPARSE_WEIGHT = "SparseWeight"
 # Of integers, SparseWeight holds these; the sparse operators compute in floats.
 STORED_INTEGERS = (ir.DataType.INT8, ir.DataType.UINT8)
-DEQUANTIZE, UNPACK_GAPS = "Dequantize", "UnpackGaps"
 SPARSE_OPS = {op.name: op for op in (*BASE_OPS, *FUSED_OPS)}
 
 # Zeros of the right type are one cast and expanded: ConstantOfShape takes no type from an attribute, and casting
 # what it gives doubled the load time of a 4096x25088 weight (1.6 s against 3.2 s).
-_DECODED = """
+_DECODED = """<dtype> (values, gaps, shape) => (W) {
     distances = Cast <to = 7> (gaps)
     axis = Constant <value = int64 {0}> ()
     one = Constant <value = int64 {1}> ()
@@ -193,78 +187,41 @@ _DECODED = """
     entries = Cast <to: int = @dtype> (values)
     flat = ScatterElements (zeros, positions, entries)
     W = Reshape (flat, shape)
-"""
-_TEMPLATE = """
-<domain: "{domain}", opset_import: ["" : {opset}]>
-{op.name} <{declared}> ({inputs}) => (Y)
-{{
-    {decoded}
+}"""
+_TEXT = """<{declared}> ({inputs}) => (Y) {{
+    W = onnxprune.{weight} <dtype: int = @dtype> (values, gaps, shape)
     {op.result} = {op.op_type} {passed} ({operands})
     {op.tail}
-}}
-"""
+}}"""
 
 
-# The functions in front, as text. Reshape refuses scales of another number.
-DECODERS = {
-    DEQUANTIZE: """(quantized, gaps, scales, layout) => (values) {
-        distances = Cast <to = 7> (gaps)
-        axis = Constant <value = int64 {0}> ()
-        first = Constant <value = int64[1] {0}> ()
-        one = Constant <value = int64[1] {1}> ()
-        ends = CumSum (distances, axis)
-        positions = Sub (ends, one)
-        channels = Gather (layout, first)
-        step = Gather (layout, one)
-        blocks = Div (positions, step)
-        channel = Mod (blocks, channels)
-        every = Reshape (scales, channels)
-        scale = Gather (every, channel)
-        whole = Cast <to = 1> (quantized)
-        values = Mul (whole, scale)
-    }""",
-    UNPACK_GAPS: """(packed, values) => (gaps) {
-        four = Constant <value = uint8 {4}> ()
-        sixteen = Constant <value = uint8 {16}> ()
-        column = Constant <value = int64[2] {-1, 1}> ()
-        flat = Constant <value = int64[1] {-1}> ()
-        first = Constant <value = int64[1] {0}> ()
-        low = Mod (packed, sixteen)
-        high = BitShift <direction = "RIGHT"> (packed, four)
-        lows = Reshape (low, column)
-        highs = Reshape (high, column)
-        pairs = Concat <axis = 1> (lows, highs)
-        all = Reshape (pairs, flat)
-        count = Shape (values)
-        gaps = Slice (all, first, count)
-    }""",
-}
+def function_of(name: str, text: str, opset: int, domain: str = DOMAIN) -> ir.Function:
+    """A model-local function from ONNX text, for a model of this opset (11 or later): they must be the same.
 
-
-def decoder(name: str, opset: int) -> ir.Function:
-    """The model-local function `Dequantize` or `UnpackGaps` for a model of this opset."""
-    return parse_function(f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]> {name} {DECODERS[name]}')
-
-
-def parse_function(text: str) -> ir.Function:
-    """A model-local function from ONNX text; the names of its nodes are unique in a model, as some readers ask for."""
-    parsed = ir.serde.deserialize_function(onnx.parser.parse_function(text))
-    for node in parsed:
-        # Also what onnxruntime's messages say when it refuses a broken file.
-        node.name = f"{parsed.name}/{node.outputs[0].name}"
+    What lies between its inputs and outputs is numbered, for the size of the file, and its nodes have names that are
+    unique in a model, as some readers ask for.
+    """
+    called = sorted(set(re.findall(r"([\w.]+)\.\w+\s*(?:<[^>]*>)?\s*\(", text)))
+    imports = ", ".join([f'"": {opset}', *(f'"{each}": 1' for each in called)])
+    parsed = ir.serde.deserialize_function(
+        onnx.parser.parse_function(f'<domain: "{domain}", opset_import: [{imports}]> {name} {text}')
+    )
+    made = [output for node in parsed for output in node.outputs if output not in parsed.outputs]
+    for number, value in enumerate(made):
+        value.name = f"{number}"
+    for number, node in enumerate(parsed):
+        node.name = f"{name}/{number}"
     return parsed
 
 
 def weight_function(opset: int) -> ir.Function:
     """The model-local function `SparseWeight` for a model of this opset."""
-    head = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]> {SPARSE_WEIGHT} <dtype>'
-    text = f"{head} (values, gaps, shape) => (W) {{ {_DECODED} }}"
-    parsed = parse_function(text)
-    parsed.doc_string = (
+    made = function_of(SPARSE_WEIGHT, _DECODED, opset)
+    made.doc_string = (
         "A sparse weight: `values` stand at cumsum(gaps) - 1 of it, flattened; it is zero elsewhere. Written by "
         "onnxprune."
     )
-    return parsed
+    return made
 
 
 def standard_opset(model: ir.Model) -> int:
@@ -292,22 +249,15 @@ def has_sparse_op(node: ir.Node, weight_index: int) -> bool:
 
 
 def function(op: SparseOp, opset: int) -> ir.Function:
-    """The model-local function of `op` for a model of this opset (11 or later): they must be the same."""
+    """The model-local function of `op` for a model of this opset."""
     first, *others = (name for name in op.operands if name != "W")
     references = ", ".join(f"{name}: {kind} = @{name}" for name, kind in op.attributes.items())
-    text = _TEMPLATE.format(
-        domain=DOMAIN,
-        opset=opset,
+    text = _TEXT.format(
         op=op,
-        decoded=_DECODED,
+        weight=SPARSE_WEIGHT,
         declared=", ".join([*op.attributes, *op.activation.attributes, "dtype"]),
         inputs=", ".join([first, "values", "gaps", "shape", *op.followers, *others]),
         passed=f"<{references}>" if references else "",
         operands=", ".join(op.operands),
     )
-    parsed = parse_function(text)
-    parsed.doc_string = (
-        f"{op.op_type} with a sparse weight: `values` stand at cumsum(gaps) - 1 of the flattened weight, "
-        "which is zero elsewhere. Written by onnxprune."
-    )
-    return parsed
+    return function_of(op.name, text, opset)

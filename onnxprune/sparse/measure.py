@@ -123,7 +123,12 @@ def _alone(model: ir.Model, node: ir.Node, domain: str, feeds: Mapping[str, np.n
     """The node in a graph of its own, in `domain`."""
     nodes = [*decoders(node), node]
     protos = [ir.to_proto(each) for each in nodes]
-    bodies = {each.op_identifier(): ir.to_proto(model.functions[each.op_identifier()]) for each in nodes}
+    called = [each.op_identifier() for each in nodes]
+    bodies: dict[ir.OperatorIdentifier, onnx.FunctionProto] = {}
+    while called:
+        body = model.functions[called.pop()]
+        bodies[body.identifier()] = ir.to_proto(body)
+        called += [each.op_identifier() for each in body if each.op_identifier() in model.functions]
     protos[-1].domain = bodies[node.op_identifier()].domain = domain
     constants = {
         value.name: numpy_helper.from_array(tensor.numpy(), value.name)

@@ -8,7 +8,10 @@ from itertools import count
 
 import onnx_ir as ir
 
-_PARTS = ("values", "gaps", "shape", "quantized", "packed", "scales", "layout")
+_PARTS = ("values", "gaps", "shape", "coded", "quantized", "packed", "scales", "layout")
+
+# What names of constants that hold a weight's values end in.
+_STORED = r"\.(values|coded|quantized)$"
 
 
 def value_names(model: ir.Model) -> set[str]:
@@ -31,14 +34,13 @@ def part_names(weight_name: str, taken: set[str]) -> dict[str, str]:
     return names
 
 
-def weight_name(values: ir.Value, taken: set[str]) -> str:
+def weight_name(values: str, taken: set[str]) -> str:
     """The weight's name as `part_names` was given it: 'fc.values_2' -> 'fc'.
 
     Graphs side by side may hold weights of one name, so that what is restored here does not count as taken.
     """
-    name = values.name or ""
-    match = re.fullmatch(r"(.+)\.values(_\d+)?", name)
-    wanted = match[1] if match else f"{name}.weight"
+    match = re.fullmatch(r"(.+)\.(?:values|coded)(?:_\d+)?", values)
+    wanted = match[1] if match else f"{values}.weight"
     return next(name for name in _numbered(wanted) if name not in taken)
 
 
@@ -70,7 +72,7 @@ def add_constant(beside: ir.Value, name: str, node_ending: str, tensor: ir.Tenso
             "Constant",
             [],
             [ir.AttrTensor("value", tensor)],
-            name=f"{node.name.removesuffix('.values')}{node_ending}" if node.name else "",
+            name=f"{re.sub(_STORED, '', node.name)}{node_ending}" if node.name else "",
             doc_string=node.doc_string,
             metadata_props=dict(node.metadata_props),
         )

@@ -13,10 +13,10 @@ from collections.abc import Collection, Mapping
 
 import onnx_ir as ir
 
-from onnxprune.model.constants import constant_tensor
 from onnxprune.model.shapes import Shape
-from onnxprune.sparse.between import BETWEEN, accompany
+from onnxprune.sparse.between import accompany
 from onnxprune.sparse.blocks import share_of_fours
+from onnxprune.sparse.decoders import decoder_of, is_constant, part_array
 from onnxprune.sparse.encode import Encoded
 from onnxprune.sparse.functions import DENSE_DOMAIN, DOMAIN, DOMAIN_VERSION, DOMAINS, SPARSE_OPS
 from onnxprune.sparse.quantized_estimate import paying
@@ -46,10 +46,7 @@ def decoders(node: ir.Node) -> list[ir.Node]:
     """The functions of ours that a sparse node's constants pass through, in the order they are computed."""
     found: dict[ir.Node, None] = {}
     for value in node.inputs:
-        maker = None if value is None else value.producer()
-        if maker is None or maker.op_type in QUANTIZED_OPS or maker.op_type in BETWEEN:
-            continue
-        if maker.domain in DOMAINS and "dtype" not in maker.attributes:
+        if (maker := decoder_of(value)) is not None:
             found |= dict.fromkeys([*decoders(maker), maker])
     return list(found)
 
@@ -68,12 +65,12 @@ def paying_quantized(model: ir.Model, shapes: Mapping[ir.Value, Shape]) -> set[i
     convolutions: dict[ir.Node, float] = {}
     for node in quantized_nodes(model):
         op = QUANTIZED_OPS[node.op_type]
-        constants = [constant_tensor(node.inputs[op.inputs.index(part)]) for part in PARTS]
-        if None in constants:
+        parts = [node.inputs[op.inputs.index(part)] for part in PARTS]
+        if not all(is_constant(part) for part in parts):
             found.add(node)
             continue
         share = share_of_fours(
-            Encoded(*(each.numpy() for each in constants if each is not None)), op.input_axis
+            Encoded(*(part_array(part) for part in parts if part is not None)), op.input_axis
         )
         most = MOST_FOURS if op.one_zero_point else _most_fours(node, shapes)
         if share <= most and op.one_zero_point:
@@ -105,14 +102,18 @@ def _give_functions(model: ir.Model) -> None:
     """Give every domain the functions that its nodes call."""
     own = {identifier[1:]: body for identifier, body in model.functions.items() if identifier[0] in DOMAINS}
     for domain in DOMAINS:
-        used = {(node.op_type, node.overload) for node in _own(model) if node.domain == domain}
-        for name, body in own.items():
+        for name in own:
             model.functions.pop((domain, *name), None)
-            if name in used:
-                moved = body.clone()
-                moved.domain = domain
-                model.functions[moved.identifier()] = moved
-        if used:
+    called = [node.op_identifier() for node in _own(model)]
+    while called:
+        identifier = called.pop()
+        if identifier not in model.functions and identifier[1:] in own:
+            moved = own[identifier[1:]].clone()
+            moved.domain = identifier[0]
+            model.functions[identifier] = moved
+            called += [node.op_identifier() for node in moved if node.domain in DOMAINS]
+    for domain in DOMAINS:
+        if any(identifier[0] == domain for identifier in model.functions):
             model.opset_imports[domain] = DOMAIN_VERSION
         else:
             model.opset_imports.pop(domain, None)

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from onnxprune.errors import ModelFileError
 from onnxprune.model.constants import constant_tensor, drop_constant
 from onnxprune.model.weights import Weight
-from onnxprune.sparse.blocks import smallest_blocks
+from onnxprune.sparse.blocks import bytes_of, smallest_blocks
 from onnxprune.sparse.functions import DOMAIN
 from onnxprune.sparse.fuse import set_inputs
 from onnxprune.sparse.parts import free_name
@@ -27,21 +27,25 @@ from onnxprune.sparse.quantized_functions import PARTS, QUANTIZED_OPS, Quantized
 from onnxprune.sparse.stored import Constants, Stored, kept_of, stored_dense, why_no_gain
 
 
-def store_quantized(weight: Weight, taken: set[str], opset: int) -> Stored:
-    """Store a quantized weight sparse where that is smaller; `taken` are the names of the model's values."""
+def store_quantized(weight: Weight, taken: set[str], opset: int, coded: bool = False) -> Stored:
+    """Store a quantized weight sparse where that is smaller; `taken` are the names of the model's values.
+
+    `coded`: as by coding.py where that is smaller still.
+    """
     calls = find_calls(weight, opset)
     if isinstance(calls, str):
         return stored_dense(weight, calls)
     op, array = calls[0].op, weight.array()
-    blocks = smallest_blocks(array, weight.encoding.zero, op.input_axis)
-    if (reason := why_no_gain(blocks.nbytes, weight)) is not None:
+    blocks, code = smallest_blocks(array, weight.encoding.zero, op.input_axis, coded)
+    if (reason := why_no_gain(bytes_of(blocks, code), weight)) is not None:
         return stored_dense(weight, reason)
     constants = Constants(weight, taken)
-    parts = [
-        constants.add("values", blocks.values, weight.tensor.dtype),
-        constants.add("gaps", blocks.gaps, ir.DataType.UINT8),
-        constants.add("shape", blocks.shape, ir.DataType.INT64),
-    ]
+    if code is not None:
+        values, gaps = constants.unpack(code, weight.tensor.dtype)
+    else:
+        values = constants.add("values", blocks.values, weight.tensor.dtype)
+        gaps = constants.add("gaps", blocks.gaps, ir.DataType.UINT8)
+    parts = [values, gaps, constants.add("shape", blocks.shape, ir.DataType.INT64)]
     kept = kept_of(weight)
     for call in calls:
         _make_sparse(call, parts)

@@ -12,9 +12,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 import onnx_ir as ir
 
-from onnxprune.model.constants import constant_tensor
 from onnxprune.model.shapes import Shape
 from onnxprune.sparse.between import has_kernel
+from onnxprune.sparse.decoders import is_constant, part_array
 from onnxprune.sparse.estimate import nodes_before
 from onnxprune.sparse.quantized_functions import QUANTIZED_OPS
 
@@ -85,10 +85,10 @@ def _is_conv(node: ir.Node) -> bool:
 def _saved(node: ir.Node, share: float, shapes: Mapping[ir.Value, Shape]) -> float | None:
     """Dense multiply-adds that a kernel saves."""
     place = QUANTIZED_OPS[node.op_type].inputs.index("shape")
-    shape, y = constant_tensor(node.inputs[place]), _elements(node.outputs[0], shapes)
-    if shape is None or y is None:
+    shape, y = node.inputs[place], _elements(node.outputs[0], shapes)
+    if shape is None or y is None or not is_constant(shape):
         return None
-    work = y * math.prod(int(size) for size in shape.numpy()[1:])
+    work = y * math.prod(int(size) for size in part_array(shape)[1:])
     return work * (1 - FIXED - BY_SHARE * share)
 
 

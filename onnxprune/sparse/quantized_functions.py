@@ -31,7 +31,7 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from onnxprune.model.slots import MICROSOFT
-from onnxprune.sparse.functions import CONV_ATTRIBUTES, DOMAIN, MIN_OPSET, parse_function
+from onnxprune.sparse.functions import CONV_ATTRIBUTES, MIN_OPSET, function_of
 
 # DequantizeLinear along an axis came with it.
 MIN_QDQ_OPSET = 13
@@ -172,16 +172,14 @@ def _forms() -> tuple[QuantizedOp, ...]:
 QUANTIZED_OPS = {op.name: op for op in _forms()}
 
 # The blocks lie along the inputs of one output; what lies between outputs is seen as one axis before that of inputs and
-# one behind it.
-_TEMPLATE = """
-<domain: "{domain}", opset_import: [{imports}]>
-{op.name} <{declared}> ({inputs}) => (y)
-{{
+# one behind it. `zeros` is one zero point, or one for each output.
+_BLOCKS = """(values, gaps, shape, zeros) => (W) {{
     first = Constant <value = int64[1] {{0}}> ()
     one = Constant <value = int64[1] {{1}}> ()
     two = Constant <value = int64[1] {{2}}> ()
     every = Constant <value = int64[1] {{-1}}> ()
     {outer}
+    end = Shape (shape)
     rest = Slice (shape, along, end)
     inputs = Slice (shape, along, behind)
     rest_size = ReduceProd (rest)
@@ -194,9 +192,7 @@ _TEMPLATE = """
     row = Div (ample, block)
     padded = Mul (row, block)
     zero_column = Constant <value = int64[3] {{-1, 1, 1}}> ()
-    all_zeros = Reshape (w_zero_point, every)
-    {zeros}
-    zero = Reshape (own_zeros, zero_column)
+    zero = Reshape (zeros, zero_column)
     place_shape = Concat <axis = 0> (outputs, row, block)
     spread = Expand (zero, place_shape)
     block_shape = Concat <axis = 0> (every, block)
@@ -213,33 +209,37 @@ _TEMPLATE = """
     kept = Slice (rows, first, inputs, two)
     moved = Transpose <perm = [0, 2, 1]> (kept)
     W = Reshape (moved, shape)
-    {text}
-}}
-"""
-_OUTER_OF_AXIS = {
-    0: "outer = Identity (one) along = Identity (first) behind = Identity (one)",
-    1: "outer = Slice (shape, first, one) along = Identity (one) behind = Identity (two)",
+}}"""
+# By the axis of inputs.
+_BLOCKS_OF = {
+    "Blocks0": "outer = Identity (one) along = Identity (first) behind = Identity (one)",
+    "Blocks1": "outer = Slice (shape, first, one) along = Identity (one) behind = Identity (two)",
 }
+_ALL_ZEROS = "zeros = Identity (w_zero_point)"
+_FIRST_ZERO = """
+    every = Constant <value = int64[1] {-1}> ()
+    first = Constant <value = int64[1] {0}> ()
+    list = Reshape (w_zero_point, every)
+    zeros = Gather (list, first)
+"""
+
+
+def blocks_function(name: str, opset: int) -> ir.Function | None:
+    """The function that makes W of blocks, for an axis of inputs; None where there is none of this name."""
+    if name not in _BLOCKS_OF:
+        return None
+    made = function_of(name, _BLOCKS.format(outer=_BLOCKS_OF[name]), opset)
+    made.doc_string = (
+        "A weight of which blocks of `values` are stored, and their distances. Written by onnxprune."
+    )
+    return made
 
 
 def quantized_function(op: QuantizedOp, opset: int) -> ir.Function:
-    """The model-local function of `op` for a model of this opset (`op.min_opset` or later): they must be the same."""
-    imports = f'"": {opset}' + (f', "{op.domain}": 1' if op.domain else "")
-    text = _TEMPLATE.format(
-        domain=DOMAIN,
-        imports=imports,
-        op=op,
-        declared=", ".join(op.attributes),
-        inputs=", ".join(op.inputs),
-        outer=f"{_OUTER_OF_AXIS[op.input_axis]} end = Shape (shape)",
-        zeros="own_zeros = Slice (all_zeros, first, one)"
-        if op.one_zero_point
-        else "own_zeros = Identity (all_zeros)",
-        text=op.text(),
-    ).replace("<> (", "(")
-    parsed = parse_function(text)
-    parsed.doc_string = (
-        f"{op.op_type} with a sparse weight: blocks of `values` stand at cumsum(gaps) - 1 of the weight with its "
-        "inputs last, padded and cut into blocks; it is its zero point elsewhere. Written by onnxprune."
-    )
-    return parsed
+    """The model-local function of `op` for a model of this opset (`op.min_opset` or later)."""
+    text = f"""<{", ".join(op.attributes)}> ({", ".join(op.inputs)}) => (y) {{
+        {_FIRST_ZERO if op.one_zero_point else _ALL_ZEROS}
+        W = onnxprune.{list(_BLOCKS_OF)[op.input_axis]} (values, gaps, shape, zeros)
+        {op.text()}
+    }}"""
+    return function_of(op.name, text.removeprefix("<> "), opset)

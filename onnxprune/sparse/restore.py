@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
-import numpy as np
 import onnx_ir as ir
 
 from onnxprune.errors import ModelFileError
-from onnxprune.model.constants import constant_tensor, drop_constant
+from onnxprune.model.constants import drop_constant
 from onnxprune.model.reading import FLOAT_TYPES
 from onnxprune.sparse.between import leave
 from onnxprune.sparse.blocks import decode_blocks
-from onnxprune.sparse.encode import Encoded, decode, dequantize, unpack_gaps
+from onnxprune.sparse.decoders import DECODERS, UNPACK, decoder_of, is_constant, part_array, stored_constant
+from onnxprune.sparse.encode import Encoded, decode
 from onnxprune.sparse.functions import (
-    DECODERS,
-    DEQUANTIZE,
     DOMAIN,
     DOMAIN_VERSION,
     DOMAINS,
@@ -65,7 +63,7 @@ def from_ops(model: ir.Model) -> None:
         # Nodes that share a weight, but not its zero point, have weights of their own.
         key = (*constants, zero_point_of(node).tobytes()) if quantized else constants
         if key not in weights:
-            name = weight_name(constants[0], taken)
+            name = weight_name(_source(constants[0]).name or "", taken)
             weights[key] = (
                 _decoded_integers(node, constants, name)
                 if quantized
@@ -111,7 +109,7 @@ def _constants(node: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value]:
         )
     first = 0 if bare else QUANTIZED_OPS[node.op_type].inputs.index("values") if quantized else 1
     parts = node.inputs[first : first + 3]
-    if len(parts) < 3 or not all(_is_constant(part) for part in parts):
+    if len(parts) < 3 or not all(is_constant(part) for part in parts):
         raise ModelFileError(
             f"the weight of {node.op_type} node {node.name!r} is not constant: "
             "write the model again with onnxprune"
@@ -133,72 +131,34 @@ def _decoded(
         raise ModelFileError(
             f"{node.op_type} node {node.name!r} has no {kinds} as its dtype: write the model again with onnxprune"
         )
-    values_array, gaps, shape = (_array(constant) for constant in constants)
+    values_array, gaps, shape = (part_array(constant) for constant in constants)
     weight = decode(values_array, gaps, shape, f"sparse weight {name!r}")
     weight = weight.astype(ir.DataType(dtype).numpy(), copy=False)
-    return add_constant(_stored(values), name, "", ir.Tensor(weight, dtype=ir.DataType(dtype), name=name))
+    return add_constant(
+        stored_constant(values), name, "", ir.Tensor(weight, dtype=ir.DataType(dtype), name=name)
+    )
 
 
 def _decoded_integers(node: ir.Node, constants: tuple[ir.Value, ...], name: str) -> ir.Value:
     """The dense weight of a sparse node of integers, as a constant of this name beside its `values`."""
     values = constants[0]
-    blocks = Encoded(*(_array(constant) for constant in constants))
+    blocks = Encoded(*(part_array(constant) for constant in constants))
     axis = QUANTIZED_OPS[node.op_type].input_axis
     weight = decode_blocks(blocks, zero_point_of(node), axis, f"sparse weight {name!r}")
-    return add_constant(_stored(values), name, "", ir.Tensor(weight, name=name))
+    return add_constant(stored_constant(values), name, "", ir.Tensor(weight, name=name))
 
 
-def _is_constant(part: ir.Value | None) -> bool:
-    """Whether a part of a weight is constant, or decoded of what is."""
-    maker = part.producer() if part is not None else None
-    if maker is not None and maker.domain == DOMAIN and maker.op_type in DECODERS:
-        return all(_is_constant(value) for value in maker.inputs)
-    return constant_tensor(part) is not None
-
-
-def _stored(part: ir.Value) -> ir.Value:
-    """The constant that a part of a weight is, or is decoded of."""
-    maker = part.producer()
-    if maker is None or maker.domain != DOMAIN:
-        return part
-    assert maker.inputs[0] is not None
-    return _stored(maker.inputs[0])
-
-
-def _array(constant: ir.Value) -> np.ndarray:
-    maker = constant.producer()
-    if maker is not None and maker.domain == DOMAIN:
-        return _decoded_part(maker)
-    tensor = constant_tensor(constant)
-    assert tensor is not None
-    try:
-        return tensor.numpy()
-    except (ValueError, TypeError) as error:
-        raise ModelFileError(
-            f"{constant.name!r} holds other data than its shape says: write the model again"
-        ) from error
-
-
-def _decoded_part(maker: ir.Node) -> np.ndarray:
-    """What a node of one of the functions in front makes."""
-    try:
-        arrays = [_array(value) for value in maker.inputs if value is not None]
-        if maker.op_type == DEQUANTIZE:
-            return dequantize(*arrays)
-        packed, values = arrays
-        return unpack_gaps(packed, len(values))
-    except (ValueError, TypeError, IndexError, ZeroDivisionError) as error:
-        raise ModelFileError(
-            f"{maker.op_type} node {maker.name!r} cannot be decoded ({error}): write the model again with onnxprune"
-        ) from error
+def _source(values: ir.Value) -> ir.Value:
+    """The value that is named after a weight: its values, or what they are unpacked of."""
+    maker = decoder_of(values)
+    return values if maker is None or maker.op_type != UNPACK else stored_constant(values)
 
 
 def _with_what_decodes_to(parts: Iterable[ir.Value]) -> Iterator[ir.Value]:
     """Parts of weights, and those that they are decoded of."""
     for part in parts:
         yield part
-        maker = part.producer()
-        if maker is not None and maker.domain == DOMAIN:
+        if (maker := decoder_of(part)) is not None:
             yield from _with_what_decodes_to(value for value in maker.inputs if value is not None)
 
 
@@ -207,9 +167,8 @@ def _drop_unread(parts: set[ir.Value]) -> None:
     while unread := [part for part in parts if not part.uses() and not part.is_graph_output()]:
         parts.difference_update(unread)
         for part in unread:
-            maker = part.producer()
-            if maker is None or maker.domain != DOMAIN:
+            maker = decoder_of(part)
+            if maker is None:
                 drop_constant(part)
-            else:
-                assert maker.graph is not None
+            elif not any(output.uses() for output in maker.outputs) and maker.graph is not None:
                 maker.graph.remove(maker, safe=True)

@@ -6,8 +6,8 @@
 A node is changed in place: its name, outputs, metadata and position stay as they were, unless it takes in what
 follows it (fold.py, fuse.py). What reads the output of a SparseWeight is not changed. The dense weight gives way to
 three constants named after it, `<weight>.values`, `<weight>.gaps` and `<weight>.shape`: initializers of the same graph,
-or Constant nodes where it was one. Where values are stored in fp16 or int8, nodes of the functions in front make some
-of the three of smaller constants.
+or Constant nodes where it was one. Where they are stored smaller, nodes of the functions in front (decoders.py) make
+some of the three of other constants.
 
 Quantized operators are in quantized.py.
 """
@@ -16,25 +16,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import onnx_ir as ir
 
 from onnxprune.model.constants import drop_constant
 from onnxprune.model.shapes import infer_shapes
 from onnxprune.model.weights import Weight
+from onnxprune.sparse import coding
 from onnxprune.sparse.between import accompany
-from onnxprune.sparse.encode import (
-    MAX_HALF_GAP,
-    encode,
-    encoded_bytes,
-    halves,
-    pack_gaps,
-    quantize,
-)
+from onnxprune.sparse.decoders import decoder_function
+from onnxprune.sparse.encode import LARGEST
 from onnxprune.sparse.fold import AFFINE, Folder
 from onnxprune.sparse.functions import (
-    DECODERS,
-    DEQUANTIZE,
     DOMAIN,
     DOMAIN_VERSION,
     DOMAINS,
@@ -42,10 +34,7 @@ from onnxprune.sparse.functions import (
     MIN_IR_VERSION,
     MIN_OPSET,
     SPARSE_OPS,
-    SPARSE_WEIGHT,
     STORED_INTEGERS,
-    UNPACK_GAPS,
-    decoder,
     function,
     has_sparse_op,
     sparse_op,
@@ -55,7 +44,8 @@ from onnxprune.sparse.functions import (
 from onnxprune.sparse.fuse import fuse, set_inputs
 from onnxprune.sparse.parts import value_names
 from onnxprune.sparse.quantized import store_quantized
-from onnxprune.sparse.quantized_functions import QUANTIZED_OPS, quantized_function
+from onnxprune.sparse.quantized_functions import QUANTIZED_OPS, blocks_function, quantized_function
+from onnxprune.sparse.rounding import parts_of
 from onnxprune.sparse.stored import Constants, Stored, dtype_of, kept_of, stored_dense, why_no_gain
 
 
@@ -77,7 +67,9 @@ def to_ops(model: ir.Model, weights: Sequence[Weight], values: str = "fp32") -> 
     # Only shapes tell what is broadcast; no one infers them once there are sparse nodes.
     shapes = infer_shapes(model) if any(_is_affine(weight) for weight in weights) else {}
     folder = Folder(model, shapes, taken)
-    stored = [_store(weight, values, taken, folder, opset) for weight in weights]
+    integers = [weight for weight in weights if weight.quantized or values in LARGEST]
+    coded = sum(weight.nonzero() for weight in integers) >= coding.LEAST_CODED
+    stored = [_store(weight, values, taken, folder, opset, coded) for weight in weights]
     if any(outcome.format == "ops" for outcome in stored):
         fuse(model, shapes)
         _declare(model, opset)
@@ -90,79 +82,43 @@ def _is_affine(weight: Weight) -> bool:
     return any(reader.op_type in AFFINE for use in weight.uses for reader, _ in use.node.outputs[0].uses())
 
 
-def _store(weight: Weight, values: str, taken: set[str], folder: Folder, opset: int) -> Stored:
+def _store(weight: Weight, values: str, taken: set[str], folder: Folder, opset: int, coded: bool) -> Stored:
     if weight.quantized:
-        outcome = store_quantized(weight, taken, opset)
+        outcome = store_quantized(weight, taken, opset, coded)
         if outcome.format == "ops":
             return outcome
     reason = _why_dense(weight)
     if reason is None and not folder.fixed(weight.value):
         reason = "it is an input of the graph too, which callers can override"
-    if reason is None:
-        reason = why_no_gain(encode(weight.array()).nbytes, weight)
     if reason is not None:
         return stored_dense(weight, reason)
+    parts = parts_of(weight, values, coded)
+    if (reason := why_no_gain(parts.nbytes, weight)) is not None:
+        return stored_dense(weight, reason)
     kept = kept_of(weight)
-    bare = not _has_sparse_nodes(weight)
-    half = values == "fp16" or weight.tensor.dtype == ir.DataType.FLOAT16
-    folded = () if bare else folder.fold(weight, half=half)
-    rounded, scales = _rounded(weight, values)
-    constants = Constants(weight, taken)
-    encoded = encode(weight.array() if rounded is None else rounded)
-    packed = None
-    if rounded is not None:
-        # Two gaps a byte, where that saves more than the further fillers cost.
-        tighter = encode(rounded, MAX_HALF_GAP)
-        if tighter.values.nbytes + len(tighter.gaps) // 2 < encoded.values.nbytes + len(encoded.gaps):
-            encoded, packed = tighter, pack_gaps(tighter.gaps)
     dtype = weight.tensor.dtype
-    stored_type = dtype if rounded is None else ir.DataType.from_numpy(rounded.dtype)
-    stored = constants.add("values" if scales is None else "quantized", encoded.values, stored_type)
-    if packed is None:
-        gaps = constants.add("gaps", encoded.gaps, ir.DataType.UINT8)
-    else:
-        gaps = constants.make("gaps", UNPACK_GAPS, constants.add("packed", packed, ir.DataType.UINT8), stored)
-    if scales is not None:
-        step = int(np.prod(weight.shape[weight.out_axis + 1 :], dtype=np.int64))
-        layout = np.array([len(scales), step], np.int64)
-        stored = constants.make(
-            "values",
-            DEQUANTIZE,
-            stored,
-            gaps,
-            constants.add("scales", scales, ir.DataType.FLOAT),
-            constants.add("layout", layout, ir.DataType.INT64),
-        )
-    shape = constants.add("shape", encoded.shape, ir.DataType.INT64)
+    bare = not _has_sparse_nodes(weight)
+    half = values == "fp16" or dtype == ir.DataType.FLOAT16
+    folded = () if bare else folder.fold(weight, half=half)
+    if folded:
+        parts = parts_of(weight, values, coded)
+    constants = Constants(weight, taken)
+    inputs = parts.add_to(constants, dtype)
     if bare:
-        constants.decode(stored, gaps, shape)
+        constants.decode(*inputs)
     else:
         for use in weight.uses:
-            _make_sparse(use.node, use.index, [stored, gaps, shape], dtype)
+            _make_sparse(use.node, use.index, inputs, dtype)
         drop_constant(weight.value)
-    if folded or rounded is not None:
-        kept = int(np.count_nonzero(encoded.values))
-    if rounded is None:
-        reason = (
-            None if values == "fp32" else f"{values} cannot hold its values, which stay {dtype.name.lower()}"
-        )
-        return Stored(weight.name, "ops", constants.nbytes, reason, "", kept, folded)
-    return Stored(weight.name, "ops", constants.nbytes, None, values, kept, folded)
-
-
-def _rounded(weight: Weight, values: str) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """The weight in fp16, or in int8 with its scales; None where it keeps its own values."""
-    if weight.quantized:
-        return None, None
-    if values == "fp16" and weight.tensor.dtype != ir.DataType.FLOAT16:
-        return halves(weight.array(), weight.out_axis), None
-    if values == "int8":
-        return quantize(weight.array(), weight.out_axis) or (None, None)
-    return None, None
+    if folded or parts.values:
+        kept = parts.kept
+    if not parts.values and values != "fp32":
+        reason = f"{values} cannot hold its values, which stay {dtype.name.lower()}"
+    return Stored(weight.name, "ops", constants.nbytes, reason, parts.values, kept, folded)
 
 
 def _why_dense(weight: Weight) -> str | None:
-    """Why a weight must stay as it is, or None; told without encoding it."""
+    """Why a weight must stay as it is, whatever is gained, or None."""
     dtype = weight.tensor.dtype
     if dtype == ir.DataType.BFLOAT16:
         return "onnxruntime's CPU provider computes nothing in bfloat16"
@@ -170,7 +126,7 @@ def _why_dense(weight: Weight) -> str | None:
         return f"it is {dtype.name.lower()}" + (
             ", with a zero point that is not 0" if dtype in STORED_INTEGERS else ""
         )
-    return why_no_gain(encoded_bytes(weight.nonzero(), weight.array().itemsize, len(weight.shape)), weight)
+    return None
 
 
 def _has_sparse_nodes(weight: Weight) -> bool:
@@ -189,19 +145,28 @@ def _has_sparse_nodes(weight: Weight) -> bool:
 
 def _declare(model: ir.Model, opset: int) -> None:
     """Give the model what its sparse nodes need: functions, opset import, IR version."""
-    names = {node.op_type for node in model.graph.all_nodes() if node.domain in DOMAINS}
-    definitions = [function(op, opset) for name, op in SPARSE_OPS.items() if name in names]
-    definitions += [decoder(name, opset) for name in DECODERS if name in names]
-    definitions += [weight_function(opset)] if SPARSE_WEIGHT in names else []
-    definitions += [quantized_function(op, opset) for name, op in QUANTIZED_OPS.items() if name in names]
-    for definition in definitions:
-        model.functions[definition.identifier()] = definition
+    names = [node.op_type for node in model.graph.all_nodes() if node.domain in DOMAINS]
+    while names:
+        definition = _definition(names.pop(), opset)
+        if definition.identifier() not in model.functions:
+            model.functions[definition.identifier()] = definition
+            names += [node.op_type for node in definition if node.domain in DOMAINS]
     model.opset_imports[DOMAIN] = DOMAIN_VERSION
     if model.ir_version <= LAST_IR_WITH_LISTED_INITIALIZERS:
         # Later, a listed initializer is one that callers can override, and nothing that reads it is folded.
         for value in [value for value in model.graph.inputs if value.is_initializer()]:
             model.graph.inputs.remove(value)
     model.ir_version = max(model.ir_version, MIN_IR_VERSION)
+
+
+def _definition(name: str, opset: int) -> ir.Function:
+    """The function of an operator of domain `onnxprune`."""
+    if name in SPARSE_OPS:
+        return function(SPARSE_OPS[name], opset)
+    if name in QUANTIZED_OPS:
+        return quantized_function(QUANTIZED_OPS[name], opset)
+    found = decoder_function(name, opset) or blocks_function(name, opset)
+    return weight_function(opset) if found is None else found
 
 
 def _make_sparse(node: ir.Node, weight_index: int, constants: Sequence[ir.Value], dtype: ir.DataType) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,9 +11,10 @@ import onnx_ir as ir
 
 from onnxprune.model.constants import drop_constant
 from onnxprune.model.weights import Weight
+from onnxprune.sparse.decoders import UNPACK
 from onnxprune.sparse.fold import Folded
 from onnxprune.sparse.functions import DOMAIN, SPARSE_WEIGHT
-from onnxprune.sparse.parts import add_constant, part_names
+from onnxprune.sparse.parts import add_constant, free_name, part_names
 
 # What two more tensors, with names of some twenty letters in the node and the value_info, take in the file.
 NAMING_BYTES = 256
@@ -46,6 +48,7 @@ class Constants:
         graph = weight.value.graph
         assert graph is not None
         self._before = weight.value.producer() or graph[0]
+        self._taken = taken
         self._names = part_names(weight.value.name or "", taken)
 
     def add(self, part: str, array: np.ndarray, dtype: ir.DataType) -> ir.Value:
@@ -53,14 +56,28 @@ class Constants:
         name = self._names[part]
         return add_constant(self._beside, name, f".{part}", ir.Tensor(array, dtype=dtype, name=name))
 
-    def make(self, part: str, decoder_name: str, *inputs: ir.Value) -> ir.Value:
-        """The output of a node of one of the functions in front."""
+    def make(self, decoder_name: str, inputs: Sequence[ir.Value], part: str) -> ir.Value:
+        """The output of a node of one of the functions in front, named as this part."""
         name = self._names[part]
         node = ir.Node(DOMAIN, decoder_name, inputs, name=name)
         node.outputs[0].name = name
         assert self._before.graph is not None
         self._before.graph.insert_before(self._before, node)
         return node.outputs[0]
+
+    def unpack(self, coded: np.ndarray, dtype: ir.DataType) -> Sequence[ir.Value]:
+        """Values of this type and gaps, of what sparse/coding.py made of them.
+
+        Their names are short, because names take some percent of a small file.
+        """
+        constant = self.add("coded", coded, ir.DataType.UINT8)
+        node = ir.Node(DOMAIN, UNPACK, [constant], [dtype_of(dtype)], num_outputs=2)
+        for output, letter in zip(node.outputs, "vg", strict=True):
+            output.name = free_name(letter, self._taken)
+        node.name = free_name("u", self._taken)
+        assert self._before.graph is not None
+        self._before.graph.insert_before(self._before, node)
+        return node.outputs
 
     def decode(self, *parts: ir.Value) -> None:
         """Put a SparseWeight node in the place of the weight, under its name."""

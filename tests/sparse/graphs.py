@@ -10,6 +10,8 @@ import onnxruntime as ort
 from onnx import numpy_helper
 
 from onnxprune.model.weights import find_weights
+from onnxprune.sparse.decoders import DECODERS
+from onnxprune.sparse.functions import DOMAIN
 from onnxprune.sparse.rewrite import to_ops
 from onnxprune.sparse.stored import Stored
 
@@ -57,3 +59,8 @@ def op_types(graph: onnx.GraphProto) -> list[str]:
             if attribute.HasField("g"):
                 found += op_types(attribute.g)
     return found
+
+
+def sparse_types(graph):
+    """The operators of the nodes of domain onnxprune that compute with a weight."""
+    return [node.op_type for node in graph.node if node.domain == DOMAIN and node.op_type not in DECODERS]

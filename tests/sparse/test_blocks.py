@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxprune.errors import ModelFileError
-from onnxprune.sparse.blocks import decode_blocks, encode_blocks, share_of_fours, smallest_blocks
+from onnxprune.sparse.blocks import bytes_of, decode_blocks, encode_blocks, share_of_fours, smallest_blocks
+from onnxprune.sparse.coding import smaller_code
 from onnxprune.sparse.encode import Encoded
 
 NAME = "sparse weight 'w'"
@@ -54,12 +55,17 @@ def test_distances_are_bridged_by_blocks_of_zero_points():
     assert blocks.values.tolist() == [[9] * 4, [1, 9, 9, 9]]
 
 
-def test_the_smaller_of_both_forms_is_taken():
+@pytest.mark.parametrize("coded", [False, True])
+def test_the_smaller_of_both_forms_is_taken(coded):
     scattered = np.zeros((32, 64), np.int8)
     scattered[:, ::8] = 1
-    assert smallest_blocks(scattered, np.int8(0), 1).values.shape == (256, 1)
+    assert smallest_blocks(scattered, np.int8(0), 1, coded)[0].values.shape == (256, 1)
     scattered[:, :32] = 2
-    assert smallest_blocks(scattered, np.int8(0), 1).values.shape[1] == 4
+    found, code = smallest_blocks(scattered, np.int8(0), 1, coded)
+    assert coded or found.values.shape[1] == 4
+    others = [encode_blocks(scattered, np.int8(0), 1, block) for block in (1, 4)]
+    codes = [smaller_code(each.values, each.gaps, scattered.nbytes) if coded else None for each in others]
+    assert bytes_of(found, code) == min(map(bytes_of, others, codes))
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)

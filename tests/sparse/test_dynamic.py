@@ -12,13 +12,12 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 import onnxprune
 from onnxprune import runtime
 from onnxprune.model.weights import find_weights
-from onnxprune.sparse.functions import DOMAIN
 from onnxprune.sparse.opening import open_model
 from onnxprune.sparse.rewrite import to_ops
 from tests.builders import mlp
 from tests.fuzz.models import written
 from tests.runtime.sessions import needs_kernels, run_kernels
-from tests.sparse.graphs import run
+from tests.sparse.graphs import run, sparse_types
 from tests.sparse.test_blocks import sparse_integers
 from tests.sparse.test_quantized import nodes_run, sparse, x_of
 
@@ -76,7 +75,7 @@ def test_stock_onnxruntime_runs_the_same_integer_operators_and_gives_the_same_bi
     dense = model_of(name)
     made, (stored,) = sparse(dense)
     assert stored.format == "ops", stored.reason
-    assert [node.op_type for node in made.graph.node if node.domain == DOMAIN] == [name]
+    assert sparse_types(made.graph) == [name]
     onnx.checker.check_model(made, full_check=True)
     x = x_of(dense)
     expected = run(dense, x=x)[0]
@@ -173,7 +172,7 @@ def test_what_does_not_fit_a_form_is_left_to_onnxruntime(tail, becomes):
         f"g (float[3,40] x) => (float[3,32] y) {{ {SUMS} {tail} }}", constants, opset=17, ir_version=8
     )
     made, _ = sparse(dense)
-    assert [node.op_type for node in made.graph.node if node.domain == DOMAIN] == [becomes]
+    assert sparse_types(made.graph) == [becomes]
     x = x_of(dense)
     assert np.array_equal(unfused(made, x), unfused(dense, x))
 
@@ -185,7 +184,7 @@ def test_what_quantize_dynamic_writes_is_pruned_and_stored_sparse(per_channel, t
         tmp_path / "float.onnx", tmp_path / "in.onnx", per_channel=per_channel, weight_type=QuantType.QInt8
     )
     pruned = onnxprune.prune(tmp_path / "in.onnx", rate=0.9, kernels="all").model
-    found = [node.op_type for node in pruned.graph.node if node.domain == DOMAIN]
+    found = sparse_types(pruned.graph)
     assert len(found) == 2 and set(found) <= {*FORMS}
     x = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
     expected = run(pruned, x=x)[0]

@@ -14,6 +14,7 @@ from onnxprune.errors import ModelFileError
 from onnxprune.model.shapes import infer_shapes
 from onnxprune.model.weights import find_weights
 from onnxprune.sparse.blocks import share_of_fours, smallest_blocks
+from onnxprune.sparse.coding import code, uncode
 from onnxprune.sparse.functions import DENSE_DOMAIN, DOMAIN
 from onnxprune.sparse.opening import open_model
 from onnxprune.sparse.parts import value_names
@@ -22,7 +23,7 @@ from onnxprune.sparse.quantized import store_quantized
 from onnxprune.sparse.quantized_functions import QUANTIZED_OPS
 from onnxprune.sparse.rewrite import to_ops
 from tests.fuzz.models import written
-from tests.sparse.graphs import run
+from tests.sparse.graphs import run, sparse_types
 from tests.sparse.test_blocks import sparse_integers
 
 MATRIX, IMAGES = "g (float[N,40] x) => (float[N,32] y)", "g (float[N,12,7,7] x) => (float[N,32,7,7] y)"
@@ -117,7 +118,7 @@ def test_stock_onnxruntime_runs_the_same_integer_operators_and_gives_the_same_bi
     made, (stored,) = sparse(dense)
     assert stored.format == "ops"
     assert stored.bytes < onnx.numpy_helper.to_array(dense.graph.initializer[0]).nbytes
-    assert [node.op_type for node in made.graph.node if node.domain == DOMAIN] == [name]
+    assert sparse_types(made.graph) == [name]
     onnx.checker.check_model(made, full_check=True)
     x = x_of(dense)
     expected = run(dense, x=x)[0]
@@ -185,14 +186,14 @@ def test_a_weight_of_two_nodes_is_stored_once():
     nodes = (
         "h = QLinearMatMul (xq, xs, xz, w, ws, wz, xs, xz) yq = QLinearMatMul (h, xs, xz, w, ws, wz, ys, yz)"
     )
-    constants = {"w": sparse_integers((32, 32), 0.1, 0), "ws": np.float32(0.02), "wz": np.int8(0)}
+    constants = {"w": sparse_integers((64, 64), 0.1, 0), "ws": np.float32(0.02), "wz": np.int8(0)}
     ends = {"xs": np.float32(0.02), "xz": np.uint8(128), "ys": np.float32(0.1), "yz": np.uint8(99)}
     dense = written(
-        f"g (float[N,32] x) => (float[N,32] y) {{ {START} {nodes} {END} }}", constants | ends, opset=17
+        f"g (float[N,64] x) => (float[N,64] y) {{ {START} {nodes} {END} }}", constants | ends, opset=17
     )
     made, (stored,) = sparse(dense)
     assert stored.format == "ops"
-    assert sum(tensor.name == "w.values" for tensor in made.graph.initializer) == 1
+    assert sum(tensor.name == "w.coded" for tensor in made.graph.initializer) == 1
     x = x_of(dense)
     assert np.array_equal(run(made, x=x)[0], run(dense, x=x)[0])
     back = ir.to_proto(open_model(made).model)
@@ -251,9 +252,9 @@ def test_kernels_take_the_nodes_of_which_enough_is_zero(density, rows, domain):
     place(model, paying_quantized(model, infer_shapes(model, {"x": (rows, 40)})))
     (node,) = (node for node in model.graph if node.op_type in QUANTIZED_OPS)
     assert node.domain == domain
-    assert {identifier[0] for identifier in model.functions} == {domain}
+    assert {identifier[0] for identifier in model.functions if identifier[1].startswith("Sparse")} == {domain}
     weight = sparse_integers((40, 32), density, 0, seed=3)
-    share = share_of_fours(smallest_blocks(weight, np.int8(0), 0), 0)
+    share = share_of_fours(smallest_blocks(weight, np.int8(0), 0, True)[0], 0)
     most = [share for least, share in MOST_FOURS_BY_ROWS if rows >= least][-1]
     assert (share <= most) == (domain == DOMAIN)
     proto = ir.to_proto(model)
@@ -269,7 +270,7 @@ def test_pruning_a_quantized_model_writes_it_sparse(name, pattern, tmp_path):
     settings = {} if pattern == "none" else {"pattern": pattern}
     result = onnxprune.prune(dense, rate=0.85, remove_dead=False, kernels="all", **settings)
     (layer,) = result.report.layers
-    assert [node.op_type for node in result.model.graph.node if node.domain == DOMAIN] == [name]
+    assert sparse_types(result.model.graph) == [name]
     kept = layer.kept / layer.size
     assert layer.bytes_after < layer.bytes * kept * (1.35 if pattern == "1x4" else 2.1) + 64
     whole = onnxprune.prune(dense, rate=0.85, remove_dead=False, format="dense", **settings)
@@ -278,25 +279,36 @@ def test_pruning_a_quantized_model_writes_it_sparse(name, pattern, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("index", "array", "reason"),
+    ("changed", "zeros", "reason"),
     [
-        (4, np.zeros(3, np.uint8), "gap 0 is 0|values but 3 gaps"),
-        (5, np.array([-4, 4]), "negative dimension"),
-        (7, np.array([1, 2], np.int8), "do not fit"),
+        ({"gaps": lambda gaps: gaps * 0}, 1, "gap 0 is 0"),
+        ({"shape": lambda shape: -shape}, 1, "negative dimension"),
+        ({"shape": lambda shape: shape - 2}, 1, "its last block is at position"),
+        ({"shape": lambda shape: shape[:0]}, 1, "its shape \\[\\] has too few axes"),
+        ({}, 2, "do not fit"),
     ],
 )
-def test_a_broken_file_is_refused(index, array, reason):
+def test_a_broken_file_is_refused(changed, zeros, reason):
     made, _ = sparse(model_of("SparseQLinearMatMul"))
-    node = next(node for node in made.graph.node if node.domain == DOMAIN)
-    tensor = next(tensor for tensor in made.graph.initializer if tensor.name == node.input[index])
-    tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    tensors = {tensor.name: tensor for tensor in made.graph.initializer}
+    arrays = {name: onnx.numpy_helper.to_array(tensor) for name, tensor in tensors.items()}
+    values, gaps = uncode(arrays["w.coded"], np.dtype(np.int8))
+    parts = {"gaps": gaps, "shape": arrays["w.shape"]}
+    parts |= {part: change(parts[part]) for part, change in changed.items()}
+    broken = {
+        "w.coded": code(values, parts["gaps"]),
+        "w.shape": parts["shape"],
+        "wz": np.zeros(zeros, np.int8),
+    }
+    for name, array in broken.items():
+        tensors[name].CopyFrom(onnx.numpy_helper.from_array(array, name))
     with pytest.raises(ModelFileError, match=f"sparse weight 'w' cannot be decoded.*({reason})"):
         open_model(made)
 
 
 def test_a_node_that_lacks_inputs_is_refused():
     made, _ = sparse(model_of("SparseQLinearMatMul"))
-    node = next(node for node in made.graph.node if node.domain == DOMAIN)
+    node = next(node for node in made.graph.node if node.op_type.startswith("Sparse"))
     del node.input[9:]
     with pytest.raises(ModelFileError, match="lacks inputs"):
         open_model(made)

@@ -333,8 +333,12 @@ def test_the_model_declares_what_its_sparse_nodes_need():
     encoded, _ = sparse(dense)
     assert encoded.ir_version == 8
     assert {entry.domain: entry.version for entry in encoded.opset_import} == {"": 13, "onnxprune": 1}
-    assert [function.name for function in encoded.functions] == ["SparseGemmRelu"]
-    assert [entry.version for entry in encoded.functions[0].opset_import] == [13]
+    assert [function.name for function in encoded.functions] == ["SparseGemmRelu", "SparseWeight"]
+    assert {entry.domain: entry.version for entry in encoded.functions[0].opset_import} == {
+        "": 13,
+        "onnxprune": 1,
+    }
+    assert [entry.version for entry in encoded.functions[1].opset_import] == [13]
 
 
 def test_a_later_ir_version_stays():

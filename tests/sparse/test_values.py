@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -10,7 +12,8 @@ import onnxprune
 from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import ModelFileError, SettingError
 from onnxprune.model.weights import find_weights
-from onnxprune.sparse.encode import halves, pack_gaps, quantize, unpack_gaps
+from onnxprune.sparse import coding
+from onnxprune.sparse.encode import encode, halves, pack_gaps, quantize, unpack_gaps
 from onnxprune.sparse.restore import from_ops
 from onnxprune.sparse.rewrite import to_ops
 from tests.sparse.graphs import dense_array, op_types, parse, run, sparse_array
@@ -36,7 +39,7 @@ def with_dense_weights(proto):
 
 
 @pytest.mark.parametrize("density", [0.1, 0.5])
-@pytest.mark.parametrize("values", ["fp16", "int8"])
+@pytest.mark.parametrize("values", ["fp16", "int8", "int4"])
 @pytest.mark.parametrize("node", NODES)
 def test_outputs_equal_those_of_the_weights_that_the_file_holds_to_the_bit(node, values, density):
     dense, x = weighted_model(node)
@@ -51,7 +54,7 @@ def test_outputs_equal_those_of_the_weights_that_the_file_holds_to_the_bit(node,
     assert outcome.kept == np.count_nonzero(held_weight) <= np.count_nonzero(weight)
     assert (
         np.abs(held_weight - weight).max()
-        <= np.abs(weight).max() / (254 if values == "int8" else 2048) * 1.001
+        <= np.abs(weight).max() / {"int4": 14, "int8": 254, "fp16": 2048}[values] * 1.001
     )
     assert run(encoded, x=x)[0].tobytes() == run(held, x=x)[0].tobytes()
     dense.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(held_weight, "w"))
@@ -72,7 +75,7 @@ def test_the_functions_in_front_run_at_every_opset(opset):
     except Exception as error:
         pytest.skip(f"this onnxruntime does not run opset {opset}: {error}")
     encoded, _ = stored(dense, "int8")
-    assert op_types(encoded.graph) == ["UnpackGaps", "Dequantize", "SparseMatMul"]
+    assert op_types(encoded.graph) == ["Unpack", "Dequantize", "SparseMatMul"]
     onnx.checker.check_model(encoded, full_check=True)
     assert run(encoded, x=x)[0].tobytes() == run(with_dense_weights(encoded), x=x)[0].tobytes()
 
@@ -109,7 +112,7 @@ def test_weights_in_constant_nodes_and_branches_of_an_if_are_rounded_in_place():
 
 @given(FLOAT32)
 def test_int8_keeps_the_largest_of_each_channel_and_is_off_by_half_a_step_at_most(weight):
-    rounded = quantize(weight, 0)
+    rounded = quantize(weight, 0, 127)
     largest = np.abs(weight).max(axis=tuple(range(1, weight.ndim)))
     if rounded is None:
         assert ((largest > 0) & (largest < 1e-35)).any()
@@ -165,14 +168,14 @@ def broken(proto, name, change):
     ("name", "change"),
     [
         ("w.scales", lambda scales: scales[:-1]),
-        ("w.packed", lambda packed: packed[:-2]),
+        ("w.coded", lambda coded: coded[:-2]),
         ("w.layout", lambda layout: layout * 0),
         ("w.layout", lambda layout: layout[:1]),
     ],
 )
 def test_a_broken_file_is_refused_in_a_sentence(name, change):
     dense = parse(
-        "g (float[n, 32] x) => (float[n, 16] y) { y = MatMul (x, w) }", w=sparse_array(32, 16, density=0.5)
+        "g (float[n, 64] x) => (float[n, 64] y) { y = MatMul (x, w) }", w=sparse_array(64, 64, density=0.5)
     )
     encoded, _ = stored(dense, "int8")
     broken(encoded, name, change)
@@ -209,3 +212,51 @@ def test_the_job_evaluates_and_records_the_rounded_values_of_the_file(tmp_path):
 def test_rounded_values_need_the_ops_format():
     with pytest.raises(SettingError, match="--values int8 is for sparse nodes"):
         PruneConfig(rate=0.5, values="int8", format="dense")
+
+
+def test_values_and_gaps_as_earlier_versions_stored_them_are_read():
+    weight = sparse_array(32, 16, density=0.5)
+    dense = parse("g (float[n, 32] x) => (float[n, 16] y) { y = MatMul (x, w) }", w=weight)
+    quantized, scales = quantize(weight, 1, 127)
+    encoded = encode(quantized, 15)
+    parts = {"quantized": encoded.values, "packed": pack_gaps(encoded.gaps), "scales": scales}
+    parts |= {"layout": np.array([16, 1]), "shape": encoded.shape}
+    text = """<ir_version: 8, opset_import: ["": 13, "onnxprune": 1]>
+        g (float[n, 32] x) => (float[n, 16] y) {
+            "w.gaps" = onnxprune.UnpackGaps ("w.packed", "w.quantized")
+            "w.values" = onnxprune.Dequantize ("w.quantized", "w.gaps", "w.scales", "w.layout")
+            y = onnxprune.SparseMatMul <dtype = 1> (x, "w.values", "w.gaps", "w.shape")
+        }"""
+    old = onnx.parser.parse_model(re.sub(r'"(w\.\w+)"', lambda match: match[1].replace(".", "_"), text))
+    for node in old.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [name.replace("w_", "w.") for name in names]
+    old.graph.initializer.extend(
+        onnx.numpy_helper.from_array(array, f"w.{name}") for name, array in parts.items()
+    )
+    held = onnx.numpy_helper.to_array(with_dense_weights(old).graph.initializer[-1])
+    np.testing.assert_array_equal(held, quantized * scales)
+    assert with_dense_weights(old).graph.initializer[-1].name == "w"
+    assert len(with_dense_weights(old).graph.node) == len(dense.graph.node)
+
+
+def test_an_embedding_that_is_not_pruned_is_rounded_too():
+    dense = parse("g (int64[n] x) => (float[n, 32] y) { y = Gather (t, x) }", t=dense_array(200, 32))
+    for values, most in (("int8", 1.0), ("int4", 0.6)):
+        model = ir.from_proto(dense)
+        (outcome,) = to_ops(model, find_weights(model).all, values)
+        assert (outcome.format, outcome.values) == ("ops", values)
+        assert outcome.bytes < most * 200 * 32 + 1200
+        proto, x = ir.to_proto(model), np.arange(0, 200, 7)
+        assert run(proto, x=x)[0].tobytes() == run(with_dense_weights(proto), x=x)[0].tobytes()
+
+
+def test_a_model_with_few_non_zeros_is_not_coded(monkeypatch):
+    dense = parse(
+        "g (float[n, 64] x) => (float[n, 64] y) { y = MatMul (x, w) }", w=sparse_array(64, 64, density=0.5)
+    )
+    nonzero = np.count_nonzero(onnx.numpy_helper.to_array(dense.graph.initializer[0]))
+    for least, first in ((nonzero, "Unpack"), (nonzero + 1, "UnpackGaps")):
+        monkeypatch.setattr(coding, "LEAST_CODED", least)
+        encoded, _ = stored(dense, "int8")
+        assert op_types(encoded.graph) == [first, "Dequantize", "SparseMatMul"]
