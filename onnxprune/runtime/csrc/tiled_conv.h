@@ -18,7 +18,7 @@ namespace onnxprune {
 // channel to their places. Tiles are worked on by several threads at once.
 template <class Store>
 void multiply_tiles(const Kernels& kernels, const ConvPlan& plan, const float* x, size_t x_pixels, const float* bias,
-                    const float& padding, const Threads& threads, const Store& store) {
+                    const float& padding, const Threads& threads, const Store& store, const Clamp* clamp = nullptr) {
   const std::vector<ConvTiles::Tile>& tiles = plan.tiles.tiles();
   const PanelLayout& layout = plan.matrix.layout();
   const std::vector<size_t> parts = make_parts(plan.matrix, tiles.size(), plan.widest() * kernels.lanes, threads);
@@ -34,7 +34,8 @@ void multiply_tiles(const Kernels& kernels, const ConvPlan& plan, const float* x
                   plan.tiles.has_holes(tile) ? &padding : nullptr, load,
                   [&](size_t first_channel, size_t last_channel, const float* sums) {
                     store(tile, stores, first_channel, last_channel, sums);
-                  });
+                  },
+                  clamp);
   });
 }
 

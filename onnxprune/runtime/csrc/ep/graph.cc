@@ -128,10 +128,21 @@ Value Node::input(size_t index) const {
   return index < all.size() ? all[index] : Value();
 }
 
-Value Node::output() const {
+std::vector<Value> Node::implicit_inputs() const {
+  std::vector<const OrtValueInfo*> infos(given<size_t>(g_ep.ort->Node_GetNumImplicitInputs, node_));
+  if (!infos.empty()) check(g_ep.ort->Node_GetImplicitInputs(node_, infos.data(), infos.size()));
+  return {infos.begin(), infos.end()};
+}
+
+std::vector<Value> Node::all_outputs() const {
   std::vector<const OrtValueInfo*> infos(outputs());
   check(g_ep.ort->Node_GetOutputs(node_, infos.data(), infos.size()));
-  return infos.empty() ? Value() : Value(infos.front());
+  return {infos.begin(), infos.end()};
+}
+
+Value Node::output() const {
+  const std::vector<Value> all = all_outputs();
+  return all.empty() ? Value() : all.front();
 }
 
 size_t Node::outputs() const { return given<size_t>(g_ep.ort->Node_GetNumOutputs, node_); }

@@ -69,7 +69,10 @@ class Node {
   // None where the node has no such input.
   Value input(size_t index) const;
   std::vector<Value> inputs() const;
+  // Those that only subgraphs of the node read.
+  std::vector<Value> implicit_inputs() const;
   Value output() const;
+  std::vector<Value> all_outputs() const;
   size_t outputs() const;
 
  private:

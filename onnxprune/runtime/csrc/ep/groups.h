@@ -8,6 +8,7 @@
 
 #include "ep/graph.h"
 #include "ort/forms.h"
+#include "sparse_weight.h"
 
 namespace onnxprune {
 
@@ -33,10 +34,20 @@ std::optional<Group> product_at(const Node& node);
 // is the only reader of what lies between, so that no value is missed and no group waits for itself.
 void extend(Group& group, std::set<size_t>& taken);
 
+// Whether the nodes are one product and what follows it.
+bool is_group(const std::vector<Node>& nodes);
+
 // The group that was made of these nodes, in their order in the graph.
 Group group_of(const std::vector<Node>& nodes);
 
-// The share of a weight that is not zero.
+// Adds the activation that a node is. False where it is none that the kernels have.
+bool add_activation(const Node& node, Group& group);
+
+// Whether both are known to have the same shape.
+bool same_shape(const Value& a, const Value& b);
+
+// The share of a weight that is not zero, and what is not.
 double density(const Tensor& weight);
+SparseWeight nonzeros(const Tensor& weight);
 
 }  // namespace onnxprune

@@ -2,6 +2,7 @@
 #include "bytes.inl"
 #include "epilogue.inl"
 #include "layout.inl"
+#include "planes.inl"
 #include "spmm.inl"
 #include "spmv.inl"
 #include "vector_neon.h"
@@ -10,7 +11,7 @@ namespace onnxprune {
 
 const Kernels kNeon = {
     "neon",           NeonVector::kLanes,    NeonVector::kMaxVectors, spmm<NeonVector>,
-    spmv<NeonVector>, transpose<NeonVector>, copy<NeonVector>,        finish,
+    spmv<NeonVector>, transpose<NeonVector>, copy<NeonVector>,        finish, spmm_last<NeonVector>, pool, depthwise<NeonVector>,
 };
 
 using ByteVector = PortableByteVector<NeonVector::kLanes>;

@@ -2,6 +2,7 @@
 #include "bytes.inl"
 #include "epilogue.inl"
 #include "layout.inl"
+#include "planes.inl"
 #include "spmm.inl"
 #include "spmv.inl"
 #include "vector_portable.h"
@@ -10,7 +11,7 @@ namespace onnxprune {
 
 const Kernels kPortable = {
     "portable",           PortableVector::kLanes,    PortableVector::kMaxVectors, spmm<PortableVector>,
-    spmv<PortableVector>, transpose<PortableVector>, copy<PortableVector>,        finish,
+    spmv<PortableVector>, transpose<PortableVector>, copy<PortableVector>,        finish, spmm_last<PortableVector>, pool, depthwise<PortableVector>,
 };
 
 using ByteVector = PortableByteVector<PortableVector::kLanes>;

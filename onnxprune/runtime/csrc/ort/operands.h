@@ -50,9 +50,9 @@ class Context {
     return value;
   }
 
-  Tensor output(const std::vector<int64_t>& shape) const {
+  Tensor output(const std::vector<int64_t>& shape, size_t index = 0) const {
     OrtValue* value = nullptr;
-    check(g_ort->KernelContext_GetOutput(context_, 0, shape.data(), shape.size(), &value));
+    check(g_ort->KernelContext_GetOutput(context_, index, shape.data(), shape.size(), &value));
     return tensor_of(value);
   }
 
