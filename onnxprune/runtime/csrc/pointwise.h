@@ -19,7 +19,8 @@ class Pointwise {
   // Otherwise every channel of x must begin at a multiple of 64 bytes.
   bool takes_any_alignment() const { return matrix_.is_single(); }
 
-  // `bias` has a float for each output channel, or is null; the epilogue's addend has the layout of y. Safe to call from several threads at once.
+  // `bias` has a float for each output channel, or is null; the epilogue's addend has the layout of y. Safe
+  // to call from several threads at once.
   void run(const float* x, const float* bias, float* y, const Threads& threads, const Epilogue& epilogue) const;
 
  private:

@@ -96,7 +96,8 @@ std::vector<std::string> names_of(const std::vector<Value>& values) {
 
 class Provider : public OrtEp {
  public:
-  explicit Provider(const OrtSessionOptions* options) : OrtEp{}, rule_(kernels_option(options)), makes_groups_(groups_option(options)) {
+  explicit Provider(const OrtSessionOptions* options)
+      : OrtEp{}, rule_(kernels_option(options)), makes_groups_(groups_option(options)) {
     ort_version_supported = g_ep.version;
     GetName = [](const OrtEp*) noexcept { return kProviderName; };
     GetCapability = [](OrtEp* provider, const OrtGraph* graph, OrtEpGraphSupportInfo* support) noexcept {

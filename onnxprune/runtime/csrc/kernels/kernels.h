@@ -121,8 +121,8 @@ struct Kernels {
                     float* sums, const SpmmResult& result) = nullptr;
   // Pools a plane; `row` has room for `window.reach()` floats.
   void (*pool)(const Window& window, Pooling pooling, const float* from, float* row, float* to) = nullptr;
-  // Convolves a plane with one filter. `from` has the padding in place, as zeros, and rows of `pitch` floats, behind the
-  // last of which come two vectors that may be read. Strides of columns are 1 or 2.
+  // Convolves a plane with one filter. `from` has the padding in place, as zeros, and rows of `pitch` floats; behind
+  // the last of them two vectors times the stride may be read. Strides of columns are 1 or 2.
   void (*depthwise)(const Window& window, const float* weight, float bias, const float* from, size_t pitch,
                     float* to) = nullptr;
 };

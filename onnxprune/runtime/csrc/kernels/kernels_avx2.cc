@@ -10,8 +10,17 @@
 namespace onnxprune {
 
 const Kernels kAvx2 = {
-    "avx2",           Avx2Vector::kLanes,    Avx2Vector::kMaxVectors, spmm<Avx2Vector>,
-    spmv<Avx2Vector>, transpose<Avx2Vector>, copy<Avx2Vector>,        finish, spmm_last<Avx2Vector>, pool, depthwise<Avx2Vector>,
+    "avx2",
+    Avx2Vector::kLanes,
+    Avx2Vector::kMaxVectors,
+    spmm<Avx2Vector>,
+    spmv<Avx2Vector>,
+    transpose<Avx2Vector>,
+    copy<Avx2Vector>,
+    finish,
+    spmm_last<Avx2Vector>,
+    pool,
+    depthwise<Avx2Vector>,
 };
 
 const ByteKernels kAvx2Bytes = {

@@ -10,8 +10,17 @@
 namespace onnxprune {
 
 const Kernels kNeon = {
-    "neon",           NeonVector::kLanes,    NeonVector::kMaxVectors, spmm<NeonVector>,
-    spmv<NeonVector>, transpose<NeonVector>, copy<NeonVector>,        finish, spmm_last<NeonVector>, pool, depthwise<NeonVector>,
+    "neon",
+    NeonVector::kLanes,
+    NeonVector::kMaxVectors,
+    spmm<NeonVector>,
+    spmv<NeonVector>,
+    transpose<NeonVector>,
+    copy<NeonVector>,
+    finish,
+    spmm_last<NeonVector>,
+    pool,
+    depthwise<NeonVector>,
 };
 
 using ByteVector = PortableByteVector<NeonVector::kLanes>;

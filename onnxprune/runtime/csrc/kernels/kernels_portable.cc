@@ -10,8 +10,17 @@
 namespace onnxprune {
 
 const Kernels kPortable = {
-    "portable",           PortableVector::kLanes,    PortableVector::kMaxVectors, spmm<PortableVector>,
-    spmv<PortableVector>, transpose<PortableVector>, copy<PortableVector>,        finish, spmm_last<PortableVector>, pool, depthwise<PortableVector>,
+    "portable",
+    PortableVector::kLanes,
+    PortableVector::kMaxVectors,
+    spmm<PortableVector>,
+    spmv<PortableVector>,
+    transpose<PortableVector>,
+    copy<PortableVector>,
+    finish,
+    spmm_last<PortableVector>,
+    pool,
+    depthwise<PortableVector>,
 };
 
 using ByteVector = PortableByteVector<PortableVector::kLanes>;

@@ -1,4 +1,5 @@
-// Runs the steps of a group. For the shapes of its inputs it plans once: the weights packed, and where every value lies.
+// Runs the steps of a group. For the shapes of its inputs it plans once: weights are packed, and every value has its
+// place.
 #pragma once
 
 #include <cstddef>
