@@ -11,6 +11,10 @@
 
 namespace onnxprune {
 
+// Whether channels that begin `pitch` floats apart would evict each other from the L1 cache: lines at a distance of 32
+// fall into the same set of it, or into two.
+constexpr bool is_clashing(size_t pitch) { return pitch % (32 * 16) == 0; }
+
 class Pointwise {
  public:
   // For channels of `pixels` floats, a multiple of the vector, which begin `x_pitch` apart, in the output `y_pitch`.

@@ -27,7 +27,7 @@ PreparedConv::PreparedConv(const Kernels& kernels, const ConvPlans& plans, ConvS
     : kernels_(kernels), x_channel_(x.channel), y_channel_(y.channel) {
   const auto pixels = static_cast<size_t>(shape.images * shape.input_pixels());
   const size_t whole = (pixels + kernels.lanes - 1) / kernels.lanes * kernels.lanes;
-  if (is_pointwise(shape, x, y) && whole <= std::min(x.room, y.room)) {
+  if (is_pointwise(shape, x, y) && whole <= std::min(x.room, y.room) && !is_clashing(x.channel)) {
     pointwise_.emplace(kernels, plans.matrix(), whole, x.channel, y.channel);
     if (x.is_aligned || pointwise_->takes_any_alignment()) return;
     pointwise_.reset();

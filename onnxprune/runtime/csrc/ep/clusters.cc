@@ -64,11 +64,8 @@ class Contraction {
     std::vector<Cluster> clusters;
     for (size_t i = 0; i < members_.size(); ++i) {
       if (members_[i].empty() || !has_product(i)) continue;
-      Cluster cluster{{}, 0};
-      for (const size_t member : members_[i]) {
-        cluster.units.push_back(*vertices_[member].unit);
-        cluster.products += vertices_[member].is_product ? 1 : 0;
-      }
+      Cluster cluster;
+      for (const size_t member : members_[i]) cluster.push_back(*vertices_[member].unit);
       clusters.push_back(std::move(cluster));
     }
     return clusters;
@@ -144,13 +141,9 @@ class Contraction {
 
 }  // namespace
 
-std::vector<Cluster> clusters_of(const std::vector<Node>& nodes, std::vector<Unit> products) {
+std::vector<Cluster> clusters_of(const std::vector<Node>& nodes, std::vector<Unit> products, std::set<size_t> taken) {
   std::vector<Unit> units = std::move(products);
   const size_t count = units.size();
-  std::set<size_t> taken;
-  for (const Unit& unit : units) {
-    for (const Node& node : unit.nodes) taken.insert(node.id());
-  }
   for (const Node& node : nodes) {
     if (taken.count(node.id()) != 0) continue;
     if (std::optional<Unit> unit = glue_at(node, taken)) units.push_back(std::move(*unit));

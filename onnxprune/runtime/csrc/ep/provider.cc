@@ -121,15 +121,16 @@ class Provider : public OrtEp {
     std::vector<Unit> units;
     for (Group& group : chosen(nodes)) {
       extend(group, taken);
+      for (const Node& node : group.nodes) taken.insert(node.id());
       if (std::optional<Unit> unit = makes_groups_ ? conv_unit(group) : std::nullopt) {
         units.push_back(std::move(*unit));
       } else {
         claim_nodes(group.nodes, support);
       }
     }
-    for (const Cluster& cluster : clusters_of(nodes, std::move(units))) {
+    for (const Cluster& cluster : clusters_of(nodes, std::move(units), taken)) {
       std::vector<Node> members;
-      for (const Unit& unit : cluster.units) members.insert(members.end(), unit.nodes.begin(), unit.nodes.end());
+      for (const Unit& unit : cluster) members.insert(members.end(), unit.nodes.begin(), unit.nodes.end());
       claim_nodes(members, support);
     }
   }

@@ -5,14 +5,12 @@
 namespace onnxprune {
 namespace {
 
-// Lines of the L1 cache at this distance fall into the same set, or into two.
-constexpr size_t kClashingLines = 32;
 constexpr size_t kLineFloats = 16;
 
 size_t pitch_of(const Kernels& kernels, size_t floats) {
   const size_t unit = std::max(kernels.lanes, kLineFloats);
   const size_t pitch = (floats + unit - 1) / unit * unit;
-  return pitch % (kClashingLines * kLineFloats) == 0 ? pitch + unit : pitch;
+  return is_clashing(pitch) ? pitch + unit : pitch;
 }
 
 }  // namespace

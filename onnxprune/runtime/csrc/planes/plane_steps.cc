@@ -168,7 +168,7 @@ class ConcatStep : public Step {
     Shape shape = inputs[0];
     for (size_t i = 1; i < inputs.size(); ++i) {
       Shape other = inputs[i];
-      other[1] = inputs[0][1];
+      if (other.size() == shape.size()) other[1] = inputs[0][1];
       if (other != inputs[0]) {
         throw Refusal("its inputs have shapes " + to_string(inputs[0]) + " and " + to_string(inputs[i]));
       }
