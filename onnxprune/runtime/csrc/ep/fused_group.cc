@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "cpu.h"
@@ -11,7 +12,7 @@ namespace onnxprune {
 
 FusedGroup::FusedGroup(const std::vector<Node>& nodes, const std::vector<std::string>& inputs,
                        const std::vector<std::string>& outputs) {
-  const std::vector<Unit> units = units_of(nodes);
+  const std::vector<Unit> units = units_of(nodes, outputs);
   std::map<std::string, size_t> values;
   std::set<std::string> made;
   for (const Unit& unit : units) made.insert(unit.output().name());

@@ -111,9 +111,9 @@ bool add_activation(const Node& node, Group& group) {
   return true;
 }
 
-std::optional<Group> product_at(const Node& node) {
+std::optional<Group> product_at(const Node& node, const Part* part) {
   const std::optional<Operator> op = operator_of(node);
-  if (!op || node.is_assigned() || !node.input(0).is_float_tensor()) return std::nullopt;
+  if (!op || (part == nullptr && node.is_assigned()) || !node.input(0).is_float_tensor()) return std::nullopt;
   const Group group = start(*op, node);
   if (!group.weight.is_constant() || !group.weight.is_float_tensor()) return std::nullopt;
   if (group.bias && group.bias.is_outer()) return std::nullopt;
@@ -122,9 +122,16 @@ std::optional<Group> product_at(const Node& node) {
   return fits ? std::optional(group) : std::nullopt;
 }
 
-void extend(Group& group, std::set<size_t>& taken) {
-  while (const std::optional<Node> next = group.nodes.back().output().only_reader()) {
-    if (next->is_assigned() || taken.count(next->id()) != 0) return;
+std::optional<Node> free_reader(const Value& value, const std::set<size_t>& taken, const Part* part) {
+  if (part != nullptr && part->wanted.count(value.name()) != 0) return std::nullopt;
+  const std::optional<Node> next = value.only_reader();
+  if (!next || taken.count(next->id()) != 0) return std::nullopt;
+  const bool is_free = part == nullptr ? !next->is_assigned() : part->nodes.count(next->id()) != 0;
+  return is_free ? next : std::nullopt;
+}
+
+void extend(Group& group, std::set<size_t>& taken, const Part* part) {
+  while (const std::optional<Node> next = free_reader(group.nodes.back().output(), taken, part)) {
     if (other_operand(*next, group.nodes.back().output()) && !takes_addend(group, *next)) return;
     if (!add(*next, group)) return;
     taken.insert(next->id());

@@ -84,9 +84,9 @@ bool is_depthwise_conv(const Group& group) {
 Unit unit_of(std::vector<Node> nodes, std::vector<Value> inputs) { return {std::move(nodes), std::move(inputs)}; }
 
 // An addition takes in the activation that follows it.
-void take_activation(Unit& unit, std::set<size_t>& taken) {
-  const std::optional<Node> next = unit.output().only_reader();
-  if (!next || next->is_assigned() || taken.count(next->id()) != 0 || !activation_of(*next)) return;
+void take_activation(Unit& unit, std::set<size_t>& taken, const Part* part) {
+  const std::optional<Node> next = free_reader(unit.output(), taken, part);
+  if (!next || !activation_of(*next)) return;
   unit.nodes.push_back(*next);
   taken.insert(next->id());
 }
@@ -104,13 +104,13 @@ std::optional<Unit> conv_unit(const Group& group) {
   return unit;
 }
 
-std::optional<Unit> glue_at(const Node& node, std::set<size_t>& taken) {
-  if (node.is_assigned() || !node.input(0)) return std::nullopt;
+std::optional<Unit> glue_at(const Node& node, std::set<size_t>& taken, const Part* part) {
+  if ((part == nullptr && node.is_assigned()) || !node.input(0)) return std::nullopt;
   if (node.is("Conv")) {
-    std::optional<Group> group = product_at(node);
+    std::optional<Group> group = product_at(node, part);
     if (!group || !is_depthwise_conv(*group)) return std::nullopt;
     std::set<size_t> with_followers = taken;
-    extend(*group, with_followers);
+    extend(*group, with_followers, part);
     std::optional<Unit> unit = conv_unit(*group);
     if (unit) taken = std::move(with_followers);
     return unit;
@@ -122,13 +122,17 @@ std::optional<Unit> glue_at(const Node& node, std::set<size_t>& taken) {
   if (!is_sum(node) && !is_channel_concat(node)) return std::nullopt;
   if (!std::all_of(inputs.begin(), inputs.end(), is_input)) return std::nullopt;
   Unit unit = unit_of({node}, inputs);
-  if (is_sum(node)) take_activation(unit, taken);
+  if (is_sum(node)) take_activation(unit, taken, part);
   return unit;
 }
 
-std::vector<Unit> units_of(const std::vector<Node>& nodes) {
+std::vector<Unit> units_of(const std::vector<Node>& nodes, const std::vector<std::string>& wanted) {
   std::map<size_t, size_t> places;
-  for (size_t i = 0; i < nodes.size(); ++i) places[nodes[i].id()] = i;
+  Part part{{}, {wanted.begin(), wanted.end()}};
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    places[nodes[i].id()] = i;
+    part.nodes.insert(nodes[i].id());
+  }
   std::set<size_t> taken;
   std::vector<Unit> units;
   // Convolutions first: what follows them is theirs.
@@ -137,11 +141,11 @@ std::vector<Unit> units_of(const std::vector<Node>& nodes) {
       if (node.is("Conv") != convolutions || taken.count(node.id()) != 0) continue;
       std::optional<Unit> unit;
       if (convolutions) {
-        std::optional<Group> group = product_at(node);
-        if (group) extend(*group, taken);
+        std::optional<Group> group = product_at(node, &part);
+        if (group) extend(*group, taken, &part);
         if (group) unit = conv_unit(*group);
       } else {
-        unit = glue_at(node, taken);
+        unit = glue_at(node, taken, &part);
       }
       if (!unit) throw Refusal("it was compiled with " + node.text());
       units.push_back(*unit);

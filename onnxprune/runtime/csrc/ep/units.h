@@ -28,10 +28,11 @@ std::optional<Unit> conv_unit(const Group& group);
 
 // The unit that begins at a node between products: a depthwise convolution, pooling, an addition, an activation or a
 // Concat. Takes in what follows, other than nodes in `taken`, and adds it there.
-std::optional<Unit> glue_at(const Node& node, std::set<size_t>& taken);
+std::optional<Unit> glue_at(const Node& node, std::set<size_t>& taken, const Part* part = nullptr);
 
-// The units of a group's nodes, in an order in which they can be computed, and the step of one.
-std::vector<Unit> units_of(const std::vector<Node>& nodes);
+// The units of a group's nodes, in an order in which they can be computed, and the step of one. `wanted` are the values
+// that nodes outside of the group read.
+std::vector<Unit> units_of(const std::vector<Node>& nodes, const std::vector<std::string>& wanted);
 std::unique_ptr<Step> step_of(const Unit& unit);
 
 }  // namespace onnxprune
