@@ -146,7 +146,8 @@ std::vector<Cluster> clusters_of(const std::vector<Node>& nodes, std::vector<Uni
   const size_t count = units.size();
   for (const Node& node : nodes) {
     if (taken.count(node.id()) != 0) continue;
-    if (std::optional<Unit> unit = glue_at(node, taken)) units.push_back(std::move(*unit));
+    std::optional<Unit> unit = glue_at(node, taken);
+    if (unit && unit->output().is_needed()) units.push_back(std::move(*unit));
   }
   Contraction contraction(nodes, units, count);
   contraction.join();

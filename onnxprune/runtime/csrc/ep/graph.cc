@@ -87,6 +87,11 @@ std::optional<Node> Value::maker() const {
   return node == nullptr ? std::nullopt : std::optional(Node(node));
 }
 
+bool Value::is_needed() const {
+  return given<bool>(g_ep.ort->ValueInfo_IsGraphOutput, info_) ||
+         given<size_t>(g_ep.ort->ValueInfo_GetValueNumConsumers, info_) > 0;
+}
+
 std::optional<Node> Value::only_reader() const {
   if (given<bool>(g_ep.ort->ValueInfo_IsGraphOutput, info_)) return std::nullopt;
   if (given<size_t>(g_ep.ort->ValueInfo_GetValueNumConsumers, info_) != 1) return std::nullopt;

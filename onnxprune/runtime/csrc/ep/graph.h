@@ -46,6 +46,8 @@ class Value {
   Tensor initializer() const;
   // The node that makes it, if there is one in this graph.
   std::optional<Node> maker() const;
+  // Whether a node of the graph or of a subgraph, or the caller, needs it.
+  bool is_needed() const;
   // The only reader, where nothing else needs the value: neither another node nor the caller.
   std::optional<Node> only_reader() const;
 

@@ -122,6 +122,8 @@ class Provider : public OrtEp {
     for (Group& group : chosen(nodes)) {
       extend(group, taken);
       for (const Node& node : group.nodes) taken.insert(node.id());
+      // Onnxruntime has no room for an output that nothing needs.
+      if (!group.nodes.back().output().is_needed()) continue;
       if (std::optional<Unit> unit = makes_groups_ ? conv_unit(group) : std::nullopt) {
         units.push_back(std::move(*unit));
       } else {

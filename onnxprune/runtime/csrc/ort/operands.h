@@ -53,6 +53,7 @@ class Context {
   Tensor output(const std::vector<int64_t>& shape, size_t index = 0) const {
     OrtValue* value = nullptr;
     check(g_ort->KernelContext_GetOutput(context_, index, shape.data(), shape.size(), &value));
+    if (value == nullptr) throw Refusal("nothing needs its output " + std::to_string(index));
     return tensor_of(value);
   }
 
