@@ -64,7 +64,7 @@ GRAPHS = {
     "concat with an input": (
         f"g ({X}) => ({Y}) {{ {CONV} q = Conv (p, b) y = Concat <axis = 1> (x, q, p) }}",
         1,
-        [],
+        ["Concat"],
     ),
     "depthwise": (
         f"g ({X}) => ({Y}) {{ {CONV} q = Clip (p, low, high) "
@@ -76,6 +76,11 @@ GRAPHS = {
     "a value between is wanted": (
         f"g ({X}) => ({Y}, float[n, 16, h, w] p, float[n, 16, h, w] q) "
         f"{{ {CONV} q = Conv (p, b) y = Conv <pads = [1, 1, 1, 1]> (q, c) }}",
+        1,
+        [],
+    ),
+    "a sum and its activation are wanted": (
+        f"g ({X}) => ({Y}, float[n, 16, h, w] p) {{ {CONV} y = Relu (p) }}",
         1,
         [],
     ),

@@ -53,6 +53,7 @@ class Contraction {
     }
     std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return vertices_[a].place < vertices_[b].place; });
     for (const size_t reader : order) {
+      if (!vertices_[reader].is_product && !is_made_here(vertices_[reader])) continue;
       for (const size_t maker : vertices_[reader].makers) {
         if (vertices_[maker].unit == nullptr || !has_product(vertices_[maker].cluster)) continue;
         merge(vertices_[maker].cluster, vertices_[reader].cluster);
@@ -95,6 +96,16 @@ class Contraction {
       vertices_[i].makers.assign(makers.begin(), makers.end());
       for (const size_t maker : makers) vertices_[maker].readers.push_back(i);
     }
+  }
+
+  // Whether groups make all inputs of a unit. Others would have to be brought into the layout of groups, at no gain.
+  bool is_made_here(const Vertex& vertex) const {
+    std::set<std::string> names;
+    for (const Value& input : vertex.unit->inputs) names.insert(input.name());
+    return names.size() == vertex.makers.size() &&
+           std::all_of(vertex.makers.begin(), vertex.makers.end(), [&](size_t maker) {
+             return vertices_[maker].unit != nullptr && has_product(vertices_[maker].cluster);
+           });
   }
 
   bool has_product(size_t cluster) const {

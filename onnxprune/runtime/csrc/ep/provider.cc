@@ -177,7 +177,8 @@ class Provider : public OrtEp {
 
   static std::unique_ptr<Compiled> compiled(const std::vector<Node>& nodes, const Node& fused) {
     const std::vector<std::string> inputs = names_of(fused.inputs());
-    if (is_group(nodes)) return std::make_unique<FusedNode>(group_of(nodes), inputs);
+    // With a second output, a value between is wanted as well.
+    if (fused.outputs() == 1 && is_group(nodes)) return std::make_unique<FusedNode>(group_of(nodes), inputs);
     return std::make_unique<FusedGroup>(nodes, inputs, names_of(fused.all_outputs()));
   }
 
