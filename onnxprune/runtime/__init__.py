@@ -95,18 +95,23 @@ def session(
     return ort.InferenceSession(os.fspath(path), options, **arguments)
 
 
-def add_provider(session_options: ort.SessionOptions, kernels: str = "estimated") -> None:
+def add_provider(
+    session_options: ort.SessionOptions, kernels: str = "estimated", *, groups: bool = True
+) -> None:
     """Let sessions with these options use the execution provider.
 
     Args:
         session_options: may have no other providers, and the sessions are given none.
         kernels: "estimated" runs the products by kernels that are estimated to gain, "all" every one with zeros enough.
+        groups: convolutions that read each other run as one node, with what lies between them.
 
     Raises:
         RuntimeError: there is no library, or no execution provider in it, or onnxruntime is too old.
     """
     devices = _register_provider()
-    session_options.add_provider_for_devices(devices, {"kernels": kernels})
+    session_options.add_provider_for_devices(
+        devices, {"kernels": kernels, "groups": "on" if groups else "off"}
+    )
     # It takes what is left anyway; where it is asked to, onnxruntime does not warn of it.
     session_options.add_provider_for_devices(_devices(*CPU), {})
 

@@ -24,6 +24,7 @@
 #include "cpu.h"
 #include "kernels/kernels.h"
 #include "ort/forms.h"
+#include "plane_kernel_test.h"
 #include "sparse_conv.h"
 #include "sparse_gemm.h"
 #include "threads.h"
@@ -702,6 +703,8 @@ void test_tiles(const Kernels& kernels, Tally& tally) {
   }
 }
 
+void test_planes(const Kernels& kernels, Tally& tally) { tally.failures += test_plane_kernels(kernels); }
+
 struct Case {
   const char* name;
   void (*test)(const Kernels& kernels, Tally& tally);
@@ -710,6 +713,7 @@ struct Case {
 constexpr Case kCases[] = {
     {"spmm", test_spmm}, {"spmv", test_spmv},          {"transpose", test_transpose},
     {"copy", test_copy}, {"epilogue", test_epilogues}, {"tiles", test_tiles},
+    {"planes", test_planes},
 };
 
 }  // namespace

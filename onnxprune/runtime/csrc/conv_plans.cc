@@ -13,13 +13,19 @@ size_t ConvPlan::widest() const {
 ConvPlans::ConvPlans(const Kernels& kernels, CsrMatrix matrix, size_t channels)
     : kernels_(kernels), matrix_(std::move(matrix)), channels_(channels) {}
 
+ConvPlan ConvPlans::make(ConvShape shape) const {
+  shape.input_channels = static_cast<int64_t>(channels_);
+  ConvTiles tiles(kernels_, simplified(std::move(shape)), matrix_.entries());
+  SpmmMatrix matrix(matrix_, tiles.layout());
+  return {{}, std::move(tiles), std::move(matrix)};
+}
+
 std::shared_ptr<const ConvPlan> ConvPlans::plan(const std::vector<int64_t>& x_shape, ConvShape shape) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (!latest_ || latest_->x_shape != x_shape) {
-    shape.input_channels = static_cast<int64_t>(channels_);
-    ConvTiles tiles(kernels_, simplified(std::move(shape)), matrix_.entries());
-    SpmmMatrix matrix(matrix_, tiles.layout());
-    latest_ = std::make_shared<ConvPlan>(ConvPlan{x_shape, std::move(tiles), std::move(matrix)});
+    ConvPlan made = make(std::move(shape));
+    made.x_shape = x_shape;
+    latest_ = std::make_shared<const ConvPlan>(std::move(made));
   }
   return latest_;
 }

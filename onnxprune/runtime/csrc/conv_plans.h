@@ -28,6 +28,10 @@ class ConvPlans {
   // `channels` are those of the panels.
   ConvPlans(const Kernels& kernels, CsrMatrix matrix, size_t channels);
 
+  // A plan for inputs of a shape, which is not kept.
+  ConvPlan make(ConvShape shape) const;
+  const CsrMatrix& matrix() const { return matrix_; }
+
   // The plan for inputs of `x_shape`, which `shape` is made of; that of the latest one is kept. Safe to call from
   // several threads at once.
   std::shared_ptr<const ConvPlan> plan(const std::vector<int64_t>& x_shape, ConvShape shape);

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 namespace onnxprune {
@@ -26,6 +27,9 @@ struct ConvShape {
   int64_t input_channels;
   int64_t output_channels;
   std::vector<ConvAxis> axes;
+  // Floats from one image to the next, where their channels are not contiguous.
+  std::optional<int64_t> input_image = std::nullopt;
+  std::optional<int64_t> output_image = std::nullopt;
 
   int64_t input_pixels() const { return product(&ConvAxis::input, 0); }
   int64_t output_pixels() const { return product(&ConvAxis::output, 0); }

@@ -313,7 +313,7 @@ class ConvTiles::Builder {
     const int64_t inside = place >= column_.input ? 0 : (column_.input - 1 - place) / column_.stride + 1;
     const int64_t to = std::min({cut_.width, column_.output - first_column, inside});
     if (from >= to) return;
-    const int64_t base = strip.image * shape_.input_channels * shape_.input_pixels();
+    const int64_t base = strip.image * shape_.input_image.value_or(shape_.input_channels * shape_.input_pixels());
     const int64_t source = base + (leading + input_row) * column_.input + place + from * column_.stride;
     loads.add(source, target + from, to - from, column_.stride);
   }
@@ -323,7 +323,7 @@ class ConvTiles::Builder {
     if (at >= strip.last_row) return;
     const int64_t first_column = folds_ ? at * cut_.width : strip.first_column;
     const int64_t count = std::min(cut_.width, column_.output - first_column);
-    const int64_t base = strip.image * shape_.output_channels * shape_.output_pixels();
+    const int64_t base = strip.image * shape_.output_image.value_or(shape_.output_channels * shape_.output_pixels());
     const int64_t rows = strip.plane * row_.output + (folds_ ? 0 : at);
     stores.add(source, base + rows * column_.output + first_column, count, 1);
   }

@@ -135,7 +135,7 @@ void SpmmMatrix::pack(const CsrMatrix& matrix, size_t chunk, size_t block) {
   std::stable_sort(rows.begin(), rows.end(),
                    [](const Row& a, const Row& b) { return a.entries.size() < b.entries.size(); });
   for (const Row& row : rows) {
-    if (row.in_quad || (row.entries.empty() && block > 0)) continue;
+    if (row.in_quad || (row.entries.empty() && block > 0 && block + 1 < blocks_)) continue;
     singles_.begin_row(row.index, row.entries.size());
     singles_.entries.insert(singles_.entries.end(), row.entries.begin(), row.entries.end());
   }

@@ -22,7 +22,7 @@ struct PanelLayout {
 };
 
 // The rows are cut into chunks, and the columns of a chunk into blocks. The first block has every row, empty ones too,
-// since it initializes the sums.
+// since it initializes the sums, and so has the last, which may turn them into results.
 class SpmmMatrix {
  public:
   SpmmMatrix(const CsrMatrix& matrix, PanelLayout layout);
@@ -32,6 +32,8 @@ class SpmmMatrix {
   size_t first_row(size_t chunk) const { return chunk_rows_[chunk]; }
   const PanelLayout& layout() const { return layout_; }
   size_t blocks() const { return blocks_; }
+  // Whether all rows are single, so that the kernel of the last block can finish them.
+  bool is_single() const { return quads_.entries.empty(); }
   SpmmBlock block(size_t chunk, size_t block) const;
   // A bias of zeros.
   const float* zeros() const { return zeros_.data(); }

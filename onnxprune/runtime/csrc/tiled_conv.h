@@ -19,7 +19,7 @@ namespace onnxprune {
 // Tiles are worked on by several threads at once.
 template <class Load, class Store>
 void multiply_tiles(const Kernels& kernels, const ConvPlan& plan, const Load& load, const float* bias,
-                    const float& padding, const Threads& threads, const Store& store) {
+                    const float& padding, const Threads& threads, const Store& store, const Clamp* clamp = nullptr) {
   const std::vector<ConvTiles::Tile>& tiles = plan.tiles.tiles();
   const std::vector<size_t> parts = make_parts(plan.matrix, tiles.size(), plan.widest() * kernels.lanes, threads);
   threads.run(tiles.size() * (parts.size() - 1), [&](size_t task) {
@@ -32,7 +32,8 @@ void multiply_tiles(const Kernels& kernels, const ConvPlan& plan, const Load& lo
         [&](size_t channel, size_t channels, float* panel) { load(tile, channel, channels, panel); },
         [&](size_t first_channel, size_t last_channel, const float* sums) {
           store(tile, stores, first_channel, last_channel, sums);
-        });
+        },
+        clamp);
   });
 }
 

@@ -17,18 +17,28 @@ namespace onnxprune {
 // threads busy, and for the sums of a tile, `pitch` floats a row, to stay in the L2 cache.
 std::vector<size_t> make_parts(const SpmmMatrix& matrix, size_t tiles, size_t pitch, const Threads& threads);
 
+// Bounds of results.
+struct Clamp {
+  float low;
+  float high;
+};
+
 // The padding of floats.
 inline constexpr float kZero = 0;
 
 // Multiplies the rows of chunks [first_chunk, last_chunk) with a tile of `vectors` vectors. `bias` has the initial
 // value of each row's sums; null means zero.
 //
+// With `clamp`, which only a matrix of single rows may have, the sums are brought between its bounds.
+//
 // load(first_channel, channels, panel) fills the panel with the rows of those channels; what it does not write is
 // `*padding`, or anything where that is null. store(first_row, last_row, sums) receives the result.
 template <class Load, class Store>
 void multiply_tile(const Kernels& kernels, const SpmmMatrix& matrix, size_t vectors, size_t first_chunk,
-                   size_t last_chunk, const float* bias, const float* padding, const Load& load, const Store& store) {
+                   size_t last_chunk, const float* bias, const float* padding, const Load& load, const Store& store,
+                   const Clamp* clamp = nullptr) {
   assert(vectors >= 1 && vectors <= kernels.max_vectors);
+  assert(clamp == nullptr || matrix.is_single());
   assert(first_chunk <= last_chunk && last_chunk <= matrix.chunks());
   const size_t pitch = vectors * kernels.lanes;
   const size_t first_row = matrix.first_row(first_chunk);
@@ -56,7 +66,14 @@ void multiply_tile(const Kernels& kernels, const SpmmMatrix& matrix, size_t vect
         loaded = true;
       }
       const size_t row = matrix.first_row(chunk);
-      kernels.spmm(entries, vectors, panel, block == 0 ? bias + row : nullptr, sums + (row - first_row) * pitch);
+      float* const to = sums + (row - first_row) * pitch;
+      const float* const start = block == 0 ? bias + row : nullptr;
+      if (clamp != nullptr && block + 1 == matrix.blocks()) {
+        const SpmmResult result{to, pitch, nullptr, true, clamp->low, clamp->high};
+        kernels.spmm_last(entries.singles, vectors, panel, start, to, result);
+      } else {
+        kernels.spmm(entries, vectors, panel, start, to);
+      }
     }
   }
   store(first_row, last_row, sums);

@@ -83,14 +83,18 @@ Cost product_cost(const Group& group, const Tensor& weight, double density) {
 }
 
 // The nearest convolution before the node.
-std::optional<Node> conv_before(const Node& node) {
+std::optional<Node> conv_before(const Node& node, const std::function<bool(const Node&)>& is_conv_apart) {
   std::deque<Value> values{node.input(0)};
   std::set<size_t> seen;
   while (!values.empty()) {
     const std::optional<Node> maker = values.front().maker();
     values.pop_front();
     if (!maker || !seen.insert(maker->id()).second) continue;
-    if (is_conv(*maker)) return maker;
+    if (is_conv_apart(*maker)) return maker;
+    if (is_conv(*maker)) {
+      values.push_back(maker->input(0));
+      continue;
+    }
     if (!passes(*maker)) continue;
     for (const Value& value : maker->inputs()) {
       if (value) values.push_back(value);
@@ -107,17 +111,21 @@ Cost cost_of(const Group& group, double density) {
   return group.op == Operator::kConv ? conv_cost(group, weight, density) : product_cost(group, weight, density);
 }
 
-std::vector<Edge> edges_of(const std::vector<Node>& nodes, const std::vector<Group>& groups) {
+std::vector<Edge> edges_of(const std::vector<Node>& nodes, const std::vector<Group>& groups,
+                           const std::function<bool(const Node&)>& is_glue) {
   std::map<size_t, size_t> places;
   for (size_t i = 0; i < groups.size(); ++i) places[groups[i].nodes.front().id()] = i;
   const auto place = [&](const Node& node) {
     const auto found = places.find(node.id());
     return found == places.end() ? Edge::kDense : found->second;
   };
+  const auto is_apart = [&](const Node& node) {
+    return is_conv(node) && (place(node) != Edge::kDense || !is_glue(node));
+  };
   std::vector<Edge> edges;
   for (const Node& node : nodes) {
-    if (!is_conv(node)) continue;
-    const std::optional<Node> maker = conv_before(node);
+    if (!is_apart(node)) continue;
+    const std::optional<Node> maker = conv_before(node, is_apart);
     if (!maker) continue;
     const Tensor weight = node.input(1).initializer();
     if (weight.shape.size() < 3) continue;

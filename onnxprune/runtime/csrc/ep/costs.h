@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "ep/choice.h"
@@ -15,7 +16,9 @@ namespace onnxprune {
 // Throws Refusal where no kernel can compute it.
 Cost cost_of(const Group& group, double density);
 
-// Which convolution of the nodes reads which; products are those of the groups, by index.
-std::vector<Edge> edges_of(const std::vector<Node>& nodes, const std::vector<Group>& groups);
+// Which convolution of the nodes reads which; products are those of the groups, by index. `is_glue` says of other
+// convolutions whether they cost nothing extra between two kernels.
+std::vector<Edge> edges_of(const std::vector<Node>& nodes, const std::vector<Group>& groups,
+                           const std::function<bool(const Node&)>& is_glue);
 
 }  // namespace onnxprune

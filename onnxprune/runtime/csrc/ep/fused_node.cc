@@ -4,27 +4,9 @@
 
 #include "ort/conv_op.h"
 #include "ort/gemm_matmul_ops.h"
-#include "sparse_weight.h"
+#include "ort/refuse.h"
 
 namespace onnxprune {
-namespace {
-
-SparseWeight nonzeros(const Tensor& tensor) {
-  SparseWeight weight{tensor.shape, {}, {}};
-  const auto* const values = static_cast<const float*>(tensor.data);
-  const auto count = tensor.elements - static_cast<size_t>(std::count(values, values + tensor.elements, 0.0f));
-  weight.positions.reserve(count);
-  weight.values.reserve(count);
-  for (size_t i = 0; i < tensor.elements; ++i) {
-    if (values[i] == 0) continue;
-    weight.positions.push_back(i);
-    weight.values.push_back(values[i]);
-  }
-  return weight;
-}
-
-}  // namespace
-
 template <class Op>
 class FusedNode::KernelOf : public Kernel {
  public:
@@ -52,6 +34,8 @@ void FusedNode::compute(OrtKernelContext* kernel_context) {
   arguments.epilogue = epilogue_;
   kernel_->compute(context, arguments);
 }
+
+OrtStatus* FusedNode::refusal(const char* why) const noexcept { return refuse(text_, why); }
 
 Operand<float> FusedNode::Source::operand(const Context& context) const {
   return input ? Operand<float>(context.input(*input)) : Operand<float>(shape, numbers);

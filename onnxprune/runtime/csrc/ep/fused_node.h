@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "ep/compiled.h"
 #include "ep/groups.h"
 #include "kernels/epilogue.h"
 #include "ort/operands.h"
@@ -13,16 +14,13 @@
 
 namespace onnxprune {
 
-class FusedNode {
+class FusedNode : public Compiled {
  public:
   // `inputs` are the names of those that a run passes; constants are copied.
   FusedNode(const Group& group, const std::vector<std::string>& inputs);
 
-  // Safe to call from several threads at once.
-  void compute(OrtKernelContext* context);
-
-  // For messages.
-  const std::string& text() const { return text_; }
+  void compute(OrtKernelContext* context) override;
+  OrtStatus* refusal(const char* why) const noexcept override;
 
  private:
   // An operand that a run passes, or a constant.
@@ -44,6 +42,7 @@ class FusedNode {
   static Source source_of(const Value& value, const std::vector<std::string>& inputs);
   static std::unique_ptr<Kernel> make_kernel(const Group& group);
 
+  // For messages.
   std::string text_;
   Source x_;
   std::optional<Source> bias_;

@@ -87,6 +87,11 @@ std::optional<Node> Value::maker() const {
   return node == nullptr ? std::nullopt : std::optional(Node(node));
 }
 
+bool Value::is_needed() const {
+  return given<bool>(g_ep.ort->ValueInfo_IsGraphOutput, info_) ||
+         given<size_t>(g_ep.ort->ValueInfo_GetValueNumConsumers, info_) > 0;
+}
+
 std::optional<Node> Value::only_reader() const {
   if (given<bool>(g_ep.ort->ValueInfo_IsGraphOutput, info_)) return std::nullopt;
   if (given<size_t>(g_ep.ort->ValueInfo_GetValueNumConsumers, info_) != 1) return std::nullopt;
@@ -128,10 +133,21 @@ Value Node::input(size_t index) const {
   return index < all.size() ? all[index] : Value();
 }
 
-Value Node::output() const {
+std::vector<Value> Node::implicit_inputs() const {
+  std::vector<const OrtValueInfo*> infos(given<size_t>(g_ep.ort->Node_GetNumImplicitInputs, node_));
+  if (!infos.empty()) check(g_ep.ort->Node_GetImplicitInputs(node_, infos.data(), infos.size()));
+  return {infos.begin(), infos.end()};
+}
+
+std::vector<Value> Node::all_outputs() const {
   std::vector<const OrtValueInfo*> infos(outputs());
   check(g_ep.ort->Node_GetOutputs(node_, infos.data(), infos.size()));
-  return infos.empty() ? Value() : Value(infos.front());
+  return {infos.begin(), infos.end()};
+}
+
+Value Node::output() const {
+  const std::vector<Value> all = all_outputs();
+  return all.empty() ? Value() : all.front();
 }
 
 size_t Node::outputs() const { return given<size_t>(g_ep.ort->Node_GetNumOutputs, node_); }

@@ -46,6 +46,8 @@ class Value {
   Tensor initializer() const;
   // The node that makes it, if there is one in this graph.
   std::optional<Node> maker() const;
+  // Whether a node of the graph or of a subgraph, or the caller, needs it.
+  bool is_needed() const;
   // The only reader, where nothing else needs the value: neither another node nor the caller.
   std::optional<Node> only_reader() const;
 
@@ -69,7 +71,10 @@ class Node {
   // None where the node has no such input.
   Value input(size_t index) const;
   std::vector<Value> inputs() const;
+  // Those that only subgraphs of the node read.
+  std::vector<Value> implicit_inputs() const;
   Value output() const;
+  std::vector<Value> all_outputs() const;
   size_t outputs() const;
 
  private:

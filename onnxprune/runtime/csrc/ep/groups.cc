@@ -33,14 +33,6 @@ const Form& form_named(const std::string& name) {
   return *std::find_if(forms().begin(), forms().end(), [&](const Form& form) { return form.name == name; });
 }
 
-bool same_shape(const Value& a, const Value& b) {
-  const std::optional<Dimensions> shape = a.shape();
-  const std::optional<Dimensions> other = b.shape();
-  return shape && other && shape->size() == other->size() &&
-         std::equal(shape->begin(), shape->end(), other->begin(),
-                    [](const Dimension& one, const Dimension& two) { return one.equals(two); });
-}
-
 // Whether `addend` is a row for each output of a MatMul, which broadcasts to all of its rows.
 bool is_row_of(const Group& group, const Value& addend) {
   if (group.op != Operator::kMatMul || !addend.is_constant()) return false;
@@ -70,7 +62,33 @@ std::optional<double> bound(const Node& node, const char* name, size_t index, do
   return *static_cast<const float*>(tensor.data);
 }
 
-// Adds the activation that a node is. False where it is none that the kernels have.
+bool reads(const Node& node, const Value& value) {
+  const std::vector<Value> inputs = node.inputs();
+  return std::any_of(inputs.begin(), inputs.end(), [&](const Value& input) { return input && input == value; });
+}
+
+// Takes the node in where kernels can compute it in the same pass.
+bool add(const Node& node, Group& group) {
+  const Value before = group.nodes.back().output();
+  if (const Value addend = other_operand(node, before); addend && group.activation == Activation::kNone) {
+    group.addend = addend;
+  } else if (!add_activation(node, group)) {
+    return false;
+  }
+  group.nodes.push_back(node);
+  return true;
+}
+
+}  // namespace
+
+bool same_shape(const Value& a, const Value& b) {
+  const std::optional<Dimensions> shape = a.shape();
+  const std::optional<Dimensions> other = b.shape();
+  return shape && other && shape->size() == other->size() &&
+         std::equal(shape->begin(), shape->end(), other->begin(),
+                    [](const Dimension& one, const Dimension& two) { return one.equals(two); });
+}
+
 bool add_activation(const Node& node, Group& group) {
   constexpr std::array<const char*, 5> kActivations{"Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSwish"};
   const auto* const name = std::find_if(kActivations.begin(), kActivations.end(),
@@ -93,23 +111,9 @@ bool add_activation(const Node& node, Group& group) {
   return true;
 }
 
-// Takes the node in where kernels can compute it in the same pass.
-bool add(const Node& node, Group& group) {
-  const Value before = group.nodes.back().output();
-  if (const Value addend = other_operand(node, before); addend && group.activation == Activation::kNone) {
-    group.addend = addend;
-  } else if (!add_activation(node, group)) {
-    return false;
-  }
-  group.nodes.push_back(node);
-  return true;
-}
-
-}  // namespace
-
-std::optional<Group> product_at(const Node& node) {
+std::optional<Group> product_at(const Node& node, const Part* part) {
   const std::optional<Operator> op = operator_of(node);
-  if (!op || node.is_assigned() || !node.input(0).is_float_tensor()) return std::nullopt;
+  if (!op || (part == nullptr && node.is_assigned()) || !node.input(0).is_float_tensor()) return std::nullopt;
   const Group group = start(*op, node);
   if (!group.weight.is_constant() || !group.weight.is_float_tensor()) return std::nullopt;
   if (group.bias && group.bias.is_outer()) return std::nullopt;
@@ -118,13 +122,29 @@ std::optional<Group> product_at(const Node& node) {
   return fits ? std::optional(group) : std::nullopt;
 }
 
-void extend(Group& group, std::set<size_t>& taken) {
-  while (const std::optional<Node> next = group.nodes.back().output().only_reader()) {
-    if (next->is_assigned() || taken.count(next->id()) != 0) return;
+std::optional<Node> free_reader(const Value& value, const std::set<size_t>& taken, const Part* part) {
+  if (part != nullptr && part->wanted.count(value.name()) != 0) return std::nullopt;
+  const std::optional<Node> next = value.only_reader();
+  if (!next || taken.count(next->id()) != 0) return std::nullopt;
+  const bool is_free = part == nullptr ? !next->is_assigned() : part->nodes.count(next->id()) != 0;
+  return is_free ? next : std::nullopt;
+}
+
+void extend(Group& group, std::set<size_t>& taken, const Part* part) {
+  while (const std::optional<Node> next = free_reader(group.nodes.back().output(), taken, part)) {
     if (other_operand(*next, group.nodes.back().output()) && !takes_addend(group, *next)) return;
     if (!add(*next, group)) return;
     taken.insert(next->id());
   }
+}
+
+bool is_group(const std::vector<Node>& nodes) {
+  const auto first = std::find_if(nodes.begin(), nodes.end(), operator_of);
+  if (first == nodes.end()) return false;
+  Group group = start(*operator_of(*first), *first);
+  return std::all_of(nodes.begin(), nodes.end(), [&](const Node& node) {
+    return node.id() == first->id() || (node.input(0) && reads(node, group.nodes.back().output()) && add(node, group));
+  });
 }
 
 Group group_of(const std::vector<Node>& nodes) {
@@ -141,6 +161,20 @@ double density(const Tensor& weight) {
   const auto* const values = static_cast<const float*>(weight.data);
   const auto zeros = std::count(values, values + weight.elements, 0.0f);
   return weight.elements == 0 ? 1.0 : 1.0 - static_cast<double>(zeros) / static_cast<double>(weight.elements);
+}
+
+SparseWeight nonzeros(const Tensor& tensor) {
+  SparseWeight weight{tensor.shape, {}, {}};
+  const auto* const values = static_cast<const float*>(tensor.data);
+  const auto count = tensor.elements - static_cast<size_t>(std::count(values, values + tensor.elements, 0.0f));
+  weight.positions.reserve(count);
+  weight.values.reserve(count);
+  for (size_t i = 0; i < tensor.elements; ++i) {
+    if (values[i] == 0) continue;
+    weight.positions.push_back(i);
+    weight.values.push_back(values[i]);
+  }
+  return weight;
 }
 
 }  // namespace onnxprune

@@ -31,7 +31,7 @@ struct SpmmRun {
 };
 
 // Rows of a sparse matrix, sorted by their number of entries: the inner loop's trip count then repeats, and its branch
-// is predicted (28 % of peak unsorted, 42 % sorted). Empty rows are left out, except in a block whose call has a bias.
+// is predicted (28 % of peak unsorted, 42 % sorted). Empty rows are left out, except in the first block and the last.
 template <class Entry>
 struct SpmmRows {
   const SpmmRun* runs;
@@ -44,6 +44,17 @@ struct SpmmRows {
 struct SpmmBlock {
   SpmmRows<SpmmEntry> singles;
   SpmmRows<SpmmQuad> quads;
+};
+
+// Where the results of a block's rows go: row r to `to + r * to_stride`, after adding what `addend` has at the same
+// place, if it is not null, and bringing them between `low` and `high`, if `clips`. NaN stays NaN.
+struct SpmmResult {
+  float* to;
+  size_t to_stride;
+  const float* addend;
+  bool clips;
+  float low;
+  float high;
 };
 
 // Part of a sparse matrix in compressed rows; columns are counted from the first one of the part.
@@ -68,6 +79,26 @@ struct Copies {
   size_t begin[kCopyKinds + 1];
 };
 
+// A window that moves over a plane, whose padding is `begin_row` rows above it and `begin_column` columns before it.
+struct Window {
+  size_t rows;
+  size_t columns;
+  size_t out_rows;
+  size_t out_columns;
+  size_t height;
+  size_t width;
+  size_t row_stride;
+  size_t column_stride;
+  size_t begin_row;
+  size_t begin_column;
+
+  // A row of the padded plane as the windows reach over it.
+  size_t reach() const { return (out_columns - 1) * column_stride + width; }
+};
+
+// The largest of a window, the mean of what of it lies within the plane, and the mean with padding as zeros.
+enum class Pooling { kMax, kMean, kMeanWithPadding };
+
 struct Kernels {
   const char* name;
   // Floats in a vector.
@@ -85,6 +116,15 @@ struct Kernels {
   void (*copy)(const Copies& copies, const float* from, size_t from_stride, size_t rows, float* to, size_t to_stride);
   // Applies the epilogue in place to `count` sums, which are the elements of y from `first` on.
   void (*finish)(const Epilogue& epilogue, size_t first, size_t count, float* sums);
+  // The last block of rows that are single: like `spmm`, but with results instead of sums.
+  void (*spmm_last)(const SpmmRows<SpmmEntry>& block, size_t vectors, const float* panel, const float* bias,
+                    float* sums, const SpmmResult& result) = nullptr;
+  // Pools a plane; `row` has room for `window.reach()` floats.
+  void (*pool)(const Window& window, Pooling pooling, const float* from, float* row, float* to) = nullptr;
+  // Convolves a plane with one filter. `from` has the padding in place, as zeros, and rows of `pitch` floats; behind
+  // the last of them two vectors times the stride may be read. Strides of columns are 1 or 2.
+  void (*depthwise)(const Window& window, const float* weight, float bias, const float* from, size_t pitch,
+                    float* to) = nullptr;
 };
 
 // How numbers become 8-bit outputs: sum * scale, rounded to the nearest (ties to even), plus `zero_point`, saturated to

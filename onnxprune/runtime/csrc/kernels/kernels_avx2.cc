@@ -3,6 +3,7 @@
 #include "bytes.inl"
 #include "epilogue.inl"
 #include "layout.inl"
+#include "planes.inl"
 #include "spmm.inl"
 #include "spmv.inl"
 #include "vector_avx2.h"
@@ -10,8 +11,17 @@
 namespace onnxprune {
 
 const Kernels kAvx2 = {
-    "avx2",           Avx2Vector::kLanes,    Avx2Vector::kMaxVectors, spmm<Avx2Vector>,
-    spmv<Avx2Vector>, transpose<Avx2Vector>, copy<Avx2Vector>,        finish,
+    "avx2",
+    Avx2Vector::kLanes,
+    Avx2Vector::kMaxVectors,
+    spmm<Avx2Vector>,
+    spmv<Avx2Vector>,
+    transpose<Avx2Vector>,
+    copy<Avx2Vector>,
+    finish,
+    spmm_last<Avx2Vector>,
+    pool,
+    depthwise<Avx2Vector>,
 };
 
 const ByteKernels kAvx2Bytes = {

@@ -3,6 +3,7 @@
 #include "bytes.inl"
 #include "epilogue.inl"
 #include "layout.inl"
+#include "planes.inl"
 #include "spmm.inl"
 #include "spmv.inl"
 #include "vector_neon.h"
@@ -10,8 +11,17 @@
 namespace onnxprune {
 
 const Kernels kNeon = {
-    "neon",           NeonVector::kLanes,    NeonVector::kMaxVectors, spmm<NeonVector>,
-    spmv<NeonVector>, transpose<NeonVector>, copy<NeonVector>,        finish,
+    "neon",
+    NeonVector::kLanes,
+    NeonVector::kMaxVectors,
+    spmm<NeonVector>,
+    spmv<NeonVector>,
+    transpose<NeonVector>,
+    copy<NeonVector>,
+    finish,
+    spmm_last<NeonVector>,
+    pool,
+    depthwise<NeonVector>,
 };
 
 using ByteVector = PortableByteVector<NeonVector::kLanes>;

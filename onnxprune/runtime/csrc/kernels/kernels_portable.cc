@@ -3,6 +3,7 @@
 #include "bytes.inl"
 #include "epilogue.inl"
 #include "layout.inl"
+#include "planes.inl"
 #include "spmm.inl"
 #include "spmv.inl"
 #include "vector_portable.h"
@@ -10,8 +11,17 @@
 namespace onnxprune {
 
 const Kernels kPortable = {
-    "portable",           PortableVector::kLanes,    PortableVector::kMaxVectors, spmm<PortableVector>,
-    spmv<PortableVector>, transpose<PortableVector>, copy<PortableVector>,        finish,
+    "portable",
+    PortableVector::kLanes,
+    PortableVector::kMaxVectors,
+    spmm<PortableVector>,
+    spmv<PortableVector>,
+    transpose<PortableVector>,
+    copy<PortableVector>,
+    finish,
+    spmm_last<PortableVector>,
+    pool,
+    depthwise<PortableVector>,
 };
 
 using ByteVector = PortableByteVector<PortableVector::kLanes>;

@@ -12,8 +12,39 @@
 namespace onnxprune {
 namespace {
 
-template <class V, size_t kVectors>
-void spmm_singles(const SpmmRows<SpmmEntry>& block, const float* panel, const float* bias, float* sums) {
+// What a row's sums become: running sums for the next block.
+template <class V>
+struct StoreSums {
+  template <size_t kVectors>
+  void operator()(V* set, float* sum, uint32_t) const {
+    for (size_t i = 0; i < kVectors; ++i) set[i].store(sum + i * V::kLanes);
+  }
+};
+
+// Results, stored where they belong.
+template <class V>
+struct StoreResults {
+  const SpmmResult& result;
+
+  template <size_t kVectors>
+  void operator()(V* set, float*, uint32_t row) const {
+    float* const to = result.to + row * result.to_stride;
+    if (result.addend != nullptr) {
+      const float* const addend = result.addend + row * result.to_stride;
+      for (size_t i = 0; i < kVectors; ++i) set[i].add(V::load_unaligned(addend + i * V::kLanes));
+    }
+    if (result.clips) {
+      const V low = V::broadcast(&result.low);
+      const V high = V::broadcast(&result.high);
+      for (size_t i = 0; i < kVectors; ++i) set[i].clip(low, high);
+    }
+    for (size_t i = 0; i < kVectors; ++i) set[i].store_unaligned(to + i * V::kLanes);
+  }
+};
+
+template <class V, size_t kVectors, class Store>
+void spmm_singles(const SpmmRows<SpmmEntry>& block, const float* panel, const float* bias, float* sums,
+                  const Store& store) {
   constexpr size_t kPitch = kVectors * V::kLanes;
   constexpr size_t kRoom = V::kAccumulators / kVectors;
   constexpr size_t kSets = kRoom >= 4 ? 4 : kRoom >= 2 ? 2 : 1;
@@ -52,8 +83,8 @@ void spmm_singles(const SpmmRows<SpmmEntry>& block, const float* panel, const fl
           set[0][i].add(set[2 % kSets][i]);
         }
         if (kSets > 1) set[0][i].add(set[1 % kSets][i]);
-        set[0][i].store(sum + i * V::kLanes);
       }
+      store.template operator()<kVectors>(set[0], sum, *row);
     }
   }
 }
@@ -88,29 +119,24 @@ void spmm_quads(const SpmmRows<SpmmQuad>& block, const float* panel, const float
   }
 }
 
+template <class V, size_t kVectors = 1, class Store>
+void spmm_singles_of(const SpmmRows<SpmmEntry>& block, size_t vectors, const float* panel, const float* bias,
+                     float* sums, const Store& store) {
+  if constexpr (kVectors < V::kMaxVectors) {
+    if (vectors != kVectors) return spmm_singles_of<V, kVectors + 1>(block, vectors, panel, bias, sums, store);
+  }
+  spmm_singles<V, kVectors>(block, panel, bias, sums, store);
+}
+
 template <class V>
 void spmm(const SpmmBlock& block, size_t vectors, const float* panel, const float* bias, float* sums) {
-  static_assert(V::kMaxVectors <= 12, "a case for each width");
   assert(vectors >= 1 && vectors <= V::kMaxVectors);
-  assert(panel != nullptr && is_aligned(panel));
-  assert(sums != nullptr && is_aligned(sums));
   // Single rows read the panel as memory operands, which need no alignment.
+  assert(panel != nullptr && (is_aligned(panel) || block.quads.run_count == 0));
+  assert(sums != nullptr && is_aligned(sums));
   assert(is_valid(block.singles, 1));
   assert(is_valid(block.quads, V::kLanes));
-  switch (vectors) {
-    case 1: spmm_singles<V, 1>(block.singles, panel, bias, sums); break;
-    case 2: spmm_singles<V, 2>(block.singles, panel, bias, sums); break;
-    case 3: spmm_singles<V, 3>(block.singles, panel, bias, sums); break;
-    case 4: spmm_singles<V, 4>(block.singles, panel, bias, sums); break;
-    case 5: spmm_singles<V, 5>(block.singles, panel, bias, sums); break;
-    case 6: spmm_singles<V, 6>(block.singles, panel, bias, sums); break;
-    case 7: spmm_singles<V, 7>(block.singles, panel, bias, sums); break;
-    case 8: spmm_singles<V, 8>(block.singles, panel, bias, sums); break;
-    case 9: spmm_singles<V, 9>(block.singles, panel, bias, sums); break;
-    case 10: spmm_singles<V, 10>(block.singles, panel, bias, sums); break;
-    case 11: spmm_singles<V, 11>(block.singles, panel, bias, sums); break;
-    default: spmm_singles<V, 12>(block.singles, panel, bias, sums); break;
-  }
+  spmm_singles_of<V>(block.singles, vectors, panel, bias, sums, StoreSums<V>{});
   if (block.quads.run_count == 0) return;
   static_assert(V::kQuadVectors <= 4, "a case for each width");
   const size_t pitch = vectors * V::kLanes;
@@ -126,6 +152,16 @@ void spmm(const SpmmBlock& block, size_t vectors, const float* panel, const floa
       default: spmm_quads<V, 4>(block.quads, from, bias, to, pitch); break;
     }
   }
+}
+
+// Single rows alone, as far as the last block: their sums become results.
+template <class V>
+void spmm_last(const SpmmRows<SpmmEntry>& block, size_t vectors, const float* panel, const float* bias, float* sums,
+               const SpmmResult& result) {
+  assert(vectors >= 1 && vectors <= V::kMaxVectors);
+  assert(panel != nullptr && result.to != nullptr);
+  assert(is_valid(block, 1));
+  spmm_singles_of<V>(block, vectors, panel, bias, sums, StoreResults<V>{result});
 }
 
 }  // namespace

@@ -43,6 +43,10 @@ struct Avx2Vector {
     lanes = _mm256_fmadd_ps(factor.lanes, other.lanes, lanes);
   }
   void add(const Avx2Vector& other) { lanes = _mm256_add_ps(lanes, other.lanes); }
+  // The order of operands keeps NaN.
+  void clip(const Avx2Vector& low, const Avx2Vector& high) {
+    lanes = _mm256_min_ps(high.lanes, _mm256_max_ps(low.lanes, lanes));
+  }
   void store(float* to) const { _mm256_store_ps(to, lanes); }
   void store_unaligned(float* to) const { _mm256_storeu_ps(to, lanes); }
   float sum() const {

@@ -8,8 +8,9 @@ namespace {
 
 struct Avx512Vector {
   static constexpr size_t kLanes = 16;
-  static constexpr size_t kMaxVectors = 12;
-  // Of 32 registers: two sets of accumulators for the widest tile.
+  // A plane of 14 x 14 is one tile.
+  static constexpr size_t kMaxVectors = 14;
+  // Of 32 registers: two sets of accumulators for tiles of 12 vectors.
   static constexpr size_t kAccumulators = 24;
   static constexpr size_t kTransposeSide = 8;
   static constexpr size_t kQuadVectors = 4;
@@ -35,6 +36,10 @@ struct Avx512Vector {
     lanes = _mm512_fmadd_ps(factor.lanes, other.lanes, lanes);
   }
   void add(const Avx512Vector& other) { lanes = _mm512_add_ps(lanes, other.lanes); }
+  // The order of operands keeps NaN.
+  void clip(const Avx512Vector& low, const Avx512Vector& high) {
+    lanes = _mm512_min_ps(high.lanes, _mm512_max_ps(low.lanes, lanes));
+  }
   void store(float* to) const { _mm512_store_ps(to, lanes); }
   void store_unaligned(float* to) const { _mm512_storeu_ps(to, lanes); }
   static void transpose_square(const float* from, size_t from_stride, float* to, size_t to_stride) {

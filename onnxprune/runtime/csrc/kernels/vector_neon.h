@@ -47,6 +47,10 @@ struct NeonVector {
     lanes = vfmaq_f32(lanes, factor.lanes, other.lanes);
   }
   void add(const NeonVector& other) { lanes = vaddq_f32(lanes, other.lanes); }
+  // Both keep NaN.
+  void clip(const NeonVector& low, const NeonVector& high) {
+    lanes = vminq_f32(vmaxq_f32(lanes, low.lanes), high.lanes);
+  }
   void store(float* to) const { vst1q_f32(to, lanes); }
   void store_unaligned(float* to) const { vst1q_f32(to, lanes); }
   float sum() const { return vaddvq_f32(lanes); }

@@ -48,6 +48,12 @@ struct PortableVector {
   void add(const PortableVector& other) {
     for (size_t i = 0; i < kLanes; ++i) lane[i] += other.lane[i];
   }
+  void clip(const PortableVector& low, const PortableVector& high) {
+    for (size_t i = 0; i < kLanes; ++i) {
+      const float raised = lane[i] < low.lane[i] ? low.lane[i] : lane[i];
+      lane[i] = raised > high.lane[i] ? high.lane[i] : raised;
+    }
+  }
   void store(float* to) const {
     for (size_t i = 0; i < kLanes; ++i) to[i] = lane[i];
   }

@@ -50,9 +50,10 @@ class Context {
     return value;
   }
 
-  Tensor output(const std::vector<int64_t>& shape) const {
+  Tensor output(const std::vector<int64_t>& shape, size_t index = 0) const {
     OrtValue* value = nullptr;
-    check(g_ort->KernelContext_GetOutput(context_, 0, shape.data(), shape.size(), &value));
+    check(g_ort->KernelContext_GetOutput(context_, index, shape.data(), shape.size(), &value));
+    if (value == nullptr) throw Refusal("nothing needs its output " + std::to_string(index));
     return tensor_of(value);
   }
 

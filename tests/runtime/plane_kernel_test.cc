@@ -1,0 +1,204 @@
+#include "plane_kernel_test.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "aligned_floats.h"
+#include "planes/memory_plan.h"
+
+namespace onnxprune {
+namespace {
+
+constexpr float kUntouched = 12345.0f;
+constexpr size_t kGuard = 64;
+
+class Checks {
+ public:
+  explicit Checks(const char* isa) : isa_(isa) {}
+
+  void check(bool holds, const char* what, size_t at) {
+    constexpr size_t kPrinted = 10;
+    if (!holds && ++failures_ <= kPrinted) std::printf("%s planes: %s %zu is wrong\n", isa_, what, at);
+  }
+  size_t failures() const { return failures_; }
+
+ private:
+  const char* isa_;
+  size_t failures_ = 0;
+};
+
+std::vector<float> random_floats(size_t count, unsigned seed) {
+  std::mt19937 engine(seed);
+  std::uniform_real_distribution<float> distribution(-1, 1);
+  std::vector<float> floats(count);
+  for (float& value : floats) value = distribution(engine);
+  return floats;
+}
+
+bool is_close(double got, double expected) { return std::abs(got - expected) <= 1e-5 * (1 + std::abs(expected)); }
+
+Window window(size_t rows, size_t columns, size_t size, size_t stride, size_t pad) {
+  return {rows,
+          columns,
+          (rows + 2 * pad - size) / stride + 1,
+          (columns + 2 * pad - size) / stride + 1,
+          size,
+          size,
+          stride,
+          stride,
+          pad,
+          pad};
+}
+
+template <class Visit>
+void each_tap(const Window& w, size_t row, size_t column, const Visit& visit) {
+  for (size_t i = 0; i < w.height; ++i) {
+    for (size_t j = 0; j < w.width; ++j) {
+      const size_t r = row * w.row_stride + i;
+      const size_t c = column * w.column_stride + j;
+      const bool inside =
+          r >= w.begin_row && r < w.begin_row + w.rows && c >= w.begin_column && c < w.begin_column + w.columns;
+      visit(i * w.width + j, inside, inside ? (r - w.begin_row) * w.columns + c - w.begin_column : 0);
+    }
+  }
+}
+
+void test_pool(const Kernels& kernels, const Window& w, Checks& checks) {
+  const std::vector<float> x = random_floats(w.rows * w.columns, 1);
+  for (const Pooling pooling : {Pooling::kMax, Pooling::kMean, Pooling::kMeanWithPadding}) {
+    std::vector<float> row(w.reach());
+    std::vector<float> y(w.out_rows * w.out_columns);
+    kernels.pool(w, pooling, x.data(), row.data(), y.data());
+    for (size_t at = 0; at < y.size(); ++at) {
+      double largest = -std::numeric_limits<double>::infinity();
+      double sum = 0;
+      size_t count = 0;
+      each_tap(w, at / w.out_columns, at % w.out_columns, [&](size_t, bool inside, size_t place) {
+        if (!inside) return;
+        largest = std::max<double>(largest, x[place]);
+        sum += x[place];
+        ++count;
+      });
+      const size_t all = pooling == Pooling::kMean ? count : w.height * w.width;
+      checks.check(is_close(y[at], pooling == Pooling::kMax ? largest : sum / static_cast<double>(all)), "pool", at);
+    }
+  }
+}
+
+void test_depthwise(const Kernels& kernels, const Window& w, Checks& checks) {
+  const std::vector<float> x = random_floats(w.rows * w.columns, 2);
+  const std::vector<float> weight = random_floats(w.height * w.width, 3);
+  const size_t pitch = std::max(w.reach(), w.begin_column + w.columns);
+  const size_t lines = std::max((w.out_rows - 1) * w.row_stride + w.height, w.begin_row + w.rows);
+  std::vector<float> padded(lines * pitch + 2 * kernels.lanes * w.column_stride);
+  for (size_t row = 0; row < w.rows; ++row) {
+    std::copy_n(x.data() + row * w.columns, w.columns,
+                padded.data() + (row + w.begin_row) * pitch + w.begin_column);
+  }
+  std::vector<float> y(w.out_rows * w.out_columns);
+  kernels.depthwise(w, weight.data(), 0.5f, padded.data(), pitch, y.data());
+  for (size_t at = 0; at < y.size(); ++at) {
+    double sum = 0.5;
+    each_tap(w, at / w.out_columns, at % w.out_columns, [&](size_t tap, bool inside, size_t place) {
+      if (inside) sum += static_cast<double>(weight[tap]) * x[place];
+    });
+    checks.check(is_close(y[at], sum), "depthwise", at);
+  }
+}
+
+// Rows of 0 to 4 entries, in an order that is not theirs.
+void test_last_block(const Kernels& kernels, size_t vectors, bool adds, bool clips, Checks& checks) {
+  const std::vector<SpmmRun> runs{{2, 0}, {1, 1}, {2, 3}, {1, 4}};
+  const std::vector<uint32_t> rows{3, 0, 5, 1, 4, 2};
+  const size_t pitch = vectors * kernels.lanes;
+  const std::vector<float> numbers = random_floats(6, 4);
+  std::vector<SpmmEntry> entries;
+  for (uint32_t i = 0; i < 11; ++i) entries.push_back({static_cast<uint32_t>(i % 5 * pitch), numbers[i % 6]});
+  AlignedFloats panel_memory;
+  float* const panel = panel_memory.at_least(5 * pitch);
+  std::copy_n(random_floats(5 * pitch, 5).data(), 5 * pitch, panel);
+  AlignedFloats sums_memory;
+  float* const sums = sums_memory.at_least(6 * pitch);
+  const std::vector<float> before = random_floats(6 * pitch, 6);
+  const std::vector<float> bias = random_floats(6, 7);
+  const size_t stride = pitch + 3;
+  const std::vector<float> addend = random_floats(6 * stride, 8);
+  for (const bool starts : {false, true}) {
+    std::copy_n(before.data(), 6 * pitch, sums);
+    std::vector<float> y(6 * stride + kGuard, kUntouched);
+    const SpmmResult result{y.data(), stride, adds ? addend.data() : nullptr, clips, -0.25f, 0.5f};
+    kernels.spmm_last({runs.data(), runs.size(), rows.data(), entries.data()}, vectors, panel,
+                      starts ? bias.data() : nullptr, sums, result);
+    std::vector<double> expected(y.size(), kUntouched);
+    size_t entry = 0;
+    size_t index = 0;
+    for (const SpmmRun& run : runs) {
+      for (size_t i = 0; i < run.rows; ++i, ++index, entry += run.entries_per_row) {
+        for (size_t column = 0; column < pitch; ++column) {
+          const size_t row = rows[index];
+          double sum = starts ? bias[row] : before[row * pitch + column];
+          for (size_t k = entry; k < entry + run.entries_per_row; ++k) {
+            sum += static_cast<double>(entries[k].value) * panel[entries[k].offset + column];
+          }
+          if (adds) sum += addend[row * stride + column];
+          expected[row * stride + column] = clips ? std::clamp(sum, -0.25, 0.5) : sum;
+        }
+      }
+    }
+    for (size_t at = 0; at < y.size(); ++at) checks.check(is_close(y[at], expected[at]), "result", at);
+  }
+}
+
+void test_memory(Checks& checks) {
+  std::mt19937 engine(9);
+  const auto below = [&](size_t limit) { return std::uniform_int_distribution<size_t>(0, limit - 1)(engine); };
+  for (size_t round = 0; round < 100; ++round) {
+    std::vector<Use> uses;
+    for (size_t i = 0; i < 12; ++i) {
+      const size_t first = below(10);
+      uses.push_back({16 * (1 + below(9)), first, first + below(5)});
+    }
+    const MemoryPlan plan = plan_memory(uses);
+    for (size_t a = 0; a < uses.size(); ++a) {
+      checks.check(plan.places[a] % 16 == 0 && plan.places[a] + uses[a].floats <= plan.floats, "place", a);
+      for (size_t b = 0; b < a; ++b) {
+        const bool together = uses[a].first <= uses[b].last && uses[b].first <= uses[a].last;
+        const bool apart = plan.places[a] + uses[a].floats <= plan.places[b] ||
+                           plan.places[b] + uses[b].floats <= plan.places[a];
+        checks.check(!together || apart, "place of values of one time", a);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+size_t test_plane_kernels(const Kernels& kernels) {
+  Checks checks(kernels.name);
+  for (const size_t size : {1, 2, 3, 5}) {
+    for (const size_t stride : {1, 2, 3}) {
+      for (const size_t pad : {size_t{0}, size / 2}) {
+        for (const size_t rows : {5, 8}) {
+          for (const size_t columns : {5, 7, 16, 19, 33, 40}) {
+            const Window w = window(rows, columns, size, stride, pad);
+            test_pool(kernels, w, checks);
+            if (stride < 3) test_depthwise(kernels, w, checks);
+          }
+        }
+      }
+    }
+  }
+  for (size_t vectors = 1; vectors <= kernels.max_vectors; ++vectors) {
+    for (const bool adds : {false, true}) {
+      for (const bool clips : {false, true}) test_last_block(kernels, vectors, adds, clips, checks);
+    }
+  }
+  test_memory(checks);
+  return checks.failures();
+}
+
+}  // namespace onnxprune
