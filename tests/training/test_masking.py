@@ -180,7 +180,7 @@ def test_ac_dc_ends_with_two_of_four():
 def test_the_trials_of_a_search_start_from_others_and_have_their_rates(settings):
     labels = np.arange(160) % 4
     data = {"x": normal(160, 8) + labels[:, None].astype(np.float32), "labels": labels}
-    search = {"max_drop": 0.9, "max_loss": 0.9, "epochs": 2, "batch_size": 16}
+    search = {"max_drop": 0.9, "max_loss": 0.9, "epochs": 2, "batch_size": 16, "validation_split": 0.2}
     schedule = {"schedule": "gradual"} | settings
     trials = onnxprune.prune(mlp(), data=data, **search, **schedule, **ZEROS_IN_PLACE).report.trials
     assert any(trial["start"] is not None for trial in trials)
