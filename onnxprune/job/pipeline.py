@@ -131,7 +131,7 @@ def run(
             # Layers that stay in floats beside quantized ones do so because they bear no rounding.
             output = replace(config, values="fp32") if config.quantizes else config
             stored = store(model, stage, output, origin.external, same, place)
-            rounded_away = records.stored(stored)
+            pruned = records.stored(stored, pruned)
         with watch("evaluate"):
             curves, by_magnitude = plan.curves, plan.by_magnitude
             # The files are evaluated, so the model in memory is no longer needed.
@@ -146,9 +146,7 @@ def run(
             settings=(context.settings or as_settled(given, config)).to_dict() | data.guessed(config),
             source_sha256=origin.sha256,
             baseline=with_sizes(replace(dense, gzip_bytes=travelling(origin)), origin.file, config, sample),
-            pruned=with_sizes(
-                replace(pruned, nonzero=pruned.nonzero - rounded_away), stage.path, config, sample
-            ),
+            pruned=with_sizes(pruned, stage.path, config, sample),
             layers=tuple(records.layers),
             unprunable=records.unprunable,
             surgery=asdict(surgery) if surgery else {},

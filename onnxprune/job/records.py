@@ -10,6 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxprune.config.pruning import PruningSettings
+from onnxprune.model.costs import multiply_adds, weight_multiply_adds
 from onnxprune.model.io import Source
 from onnxprune.model.weights import Weights
 from onnxprune.pruning.allocation import excluded_weights
@@ -36,6 +37,8 @@ class Records:
         self.histograms: dict[str, dict[str, Any]] = {}
         self.folded: list[Folded] = []
         self._weights = weights.prunable
+        # The multiply-adds of each weight of the pruned model, by name, and its size.
+        self._costs: dict[str, tuple[int, int]] = {}
         self._dense = [weight.tensor for weight in weights.prunable]
 
     def baseline(self, model: ir.Model, origin: Source, sample: Mapping[str, Sequence[int]]) -> FileRecord:
@@ -59,15 +62,24 @@ class Records:
         """
         self.layers = [layer.pruned(weight) for layer, weight in zip(self.layers, self._weights, strict=True)]
         counted = self._count(model, target, 0, sample)
+        costs = weight_multiply_adds(self._weights, multiply_adds(model, sample))
+        self._costs = {weight.name: (costs[weight.name], weight.size) for weight in self._weights}
         self._weights = ()
         return counted
 
-    def stored(self, stored: Mapping[str, Stored]) -> int:
-        """Record how each weight is stored; returns how many values became zero by rounding."""
-        kept = self.kept
+    def stored(self, stored: Mapping[str, Stored], pruned: FileRecord) -> FileRecord:
+        """Record how each weight is stored; returns `pruned` without what became zero by rounding."""
+        before = self.kept, self._saved()
         self.layers = [_as_stored(layer, stored.get(layer.name)) for layer in self.layers]
         self.folded = self.folded + [node for outcome in stored.values() for node in outcome.folded]
-        return kept - self.kept
+        nonzero = pruned.nonzero - (before[0] - self.kept)
+        operations = pruned.nonzero_multiply_adds - (self._saved() - before[1])
+        return replace(pruned, nonzero=nonzero, nonzero_multiply_adds=operations)
+
+    def _saved(self) -> int:
+        """Multiply-adds of the pruned model by weights that are zero."""
+        found = ((layer.kept, *self._costs.get(layer.name, (0, 1))) for layer in self.layers)
+        return sum(cost * (size - kept) // max(size, 1) for kept, cost, size in found)
 
     @property
     def kept(self) -> int:

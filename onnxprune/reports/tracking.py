@@ -6,6 +6,7 @@ A tracker that fails during the job ends with a warning, and the job goes on.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ REHEARSAL = "try settings"
 TRIAL = re.compile(r"(trial \d+)\b.*: ")
 # What names in MLflow may not have.
 FORBIDDEN = re.compile(r"[^\w\-. /]")
+# MLflow's own settings let a job wait many minutes for a server that is not there. Those of the user stay.
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 Progress = Callable[[str, float], None]
 
@@ -79,6 +82,8 @@ class MLflow:
         require_package("mlflow", f"--log-to {MLFLOW}")
         from mlflow.tracking import MlflowClient
 
+        for setting, value in PATIENCE.items():
+            os.environ.setdefault(setting, value)
         self._client = MlflowClient(tracking_uri=place)
         known = self._client.get_experiment_by_name(EXPERIMENT)
         experiment = self._client.create_experiment(EXPERIMENT) if known is None else known.experiment_id

@@ -162,6 +162,23 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(tmp_path):
         onnxprune.prune("missing.onnx", rate=0.5, log_to=f"tensorboard:{tmp_path}/file")
 
 
+def test_a_server_that_is_not_there_is_refused_after_a_few_tries(monkeypatch):
+    pytest.importorskip("mlflow")
+    for setting in tracking.PATIENCE:
+        monkeypatch.delenv(setting, raising=False)
+    tried = []
+
+    def refused(self, *args, **kwargs):
+        tried.append(1)
+        raise OSError("connection refused")
+
+    monkeypatch.setattr("urllib3.connection.HTTPConnection.connect", refused)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with pytest.raises(OutputError, match=r"--log-to mlflow cannot be written: .*; check the place"):
+        onnxprune.prune("missing.onnx", rate=0.5, log_to="mlflow:http://127.0.0.1:1")
+    assert 1 <= len(tried) <= 3
+
+
 def test_a_tracker_that_fails_ends_with_one_warning_and_the_others_go_on(caplog):
     told = []
 

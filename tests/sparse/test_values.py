@@ -260,3 +260,12 @@ def test_a_model_with_few_non_zeros_is_not_coded(monkeypatch):
         monkeypatch.setattr(coding, "LEAST_CODED", least)
         encoded, _ = stored(dense, "int8")
         assert op_types(encoded.graph) == [first, "Dequantize", "SparseMatMul"]
+
+
+def test_the_figures_of_the_pruned_model_leave_out_what_became_zero_by_rounding(tmp_path):
+    weight = np.arange(4096, dtype=np.float32).reshape(64, 64) % 61 - 30
+    dense = parse("g (float[n, 64] x) => (float[n, 64] y) { y = MatMul (x, w) }", w=weight)
+    found = onnxprune.prune(dense, tmp_path / "out.onnx", rate=0, values="int4").report.pruned
+    assert found.nonzero < np.count_nonzero(weight)
+    assert found.nonzero_multiply_adds == found.nonzero
+    assert found.multiply_adds == 4096
