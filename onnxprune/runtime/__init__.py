@@ -51,7 +51,8 @@ def library_path() -> Path | None:
     The environment variable ONNXPRUNE_LIBRARY selects another build.
     """
     if "ONNXPRUNE_LIBRARY" in os.environ:
-        return Path(os.environ["ONNXPRUNE_LIBRARY"])
+        # Absolute, since onnxruntime looks for a relative provider in its own folder.
+        return Path(os.environ["ONNXPRUNE_LIBRARY"]).resolve()
     return next((path for name in _LIBRARY_NAMES if (path := _find(name)) is not None), None)
 
 

@@ -14,6 +14,12 @@ from tests.sparse.graphs import run, sparse
 from tests.sparse.test_rewrite import weighted_model
 
 
+def test_a_relative_library_path_becomes_absolute(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ONNXPRUNE_LIBRARY", "build/library.so")
+    assert runtime.library_path() == tmp_path / "build" / "library.so"
+
+
 def test_importing_the_runtime_imports_neither_torch_nor_onnxscript():
     code = "import sys, onnxprune.runtime; print(sorted({'torch', 'onnxscript'} & set(sys.modules)))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cassert>
 #include <cstring>
 #include <type_traits>
 #include <utility>
@@ -13,9 +12,6 @@
 
 namespace onnxprune {
 namespace {
-
-// Sums of a row of a tile at the most.
-constexpr size_t kMostSums = 12 * 16;
 
 // Copies of bytes where those of floats copy floats.
 void copy_bytes(const Copies& copies, size_t lanes, const uint8_t* from, uint8_t* to) {
@@ -86,7 +82,6 @@ void QuantizedConv::run(const uint8_t* x, const std::vector<int64_t>& x_shape, c
   const uint32_t zeros = numbers.zero_byte(kernels_) * 0x01010101u;
   float padding;
   std::memcpy(&padding, &zeros, sizeof padding);
-  assert(plan->widest() * moves.lanes <= kMostSums);
   const auto store = [&](const ConvTiles::Tile& tile, const Copies& copies, size_t first_row, size_t last_row,
                          const float* sums) {
     const size_t width = tile.vectors * moves.lanes;
@@ -97,7 +92,7 @@ void QuantizedConv::run(const uint8_t* x, const std::vector<int64_t>& x_shape, c
     }
     for (size_t row = first_row; row < last_row; ++row, sums += width) {
       if (numbers.output == Output::kFloats) {
-        std::array<float, kMostSums> floats;
+        std::array<float, kMostRowSums> floats;
         kernels_.dequantize(numbers.scale(row), false, sums, width, floats.data());
         moves.copy(copies, floats.data(), width, 1, static_cast<float*>(y) + tile.output + row * y_pixels, 0);
       } else {
@@ -106,7 +101,7 @@ void QuantizedConv::run(const uint8_t* x, const std::vector<int64_t>& x_shape, c
           kernels_.requantize(range, numbers.scale(row), false, sums, straight, to);
           continue;
         }
-        std::array<uint8_t, kMostSums> bytes;
+        std::array<uint8_t, kMostRowSums> bytes;
         kernels_.requantize(range, numbers.scale(row), false, sums, width, bytes.data());
         copy_bytes(copies, moves.lanes, bytes.data(), to);
       }

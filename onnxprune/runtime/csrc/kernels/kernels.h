@@ -99,6 +99,9 @@ struct Window {
 // The largest of a window, the mean of what of it lies within the plane, and the mean with padding as zeros.
 enum class Pooling { kMax, kMean, kMeanWithPadding };
 
+// Sums of a row of the widest tile of any instruction set, at the most; `spmm` asserts it of its vectors.
+constexpr size_t kMostRowSums = 14 * 16;
+
 struct Kernels {
   const char* name;
   // Floats in a vector.

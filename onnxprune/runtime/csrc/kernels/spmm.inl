@@ -130,6 +130,7 @@ void spmm_singles_of(const SpmmRows<SpmmEntry>& block, size_t vectors, const flo
 
 template <class V>
 void spmm(const SpmmBlock& block, size_t vectors, const float* panel, const float* bias, float* sums) {
+  static_assert(V::kMaxVectors * V::kLanes <= kMostRowSums, "callers have room for the sums of a row");
   assert(vectors >= 1 && vectors <= V::kMaxVectors);
   // Single rows read the panel as memory operands, which need no alignment.
   assert(panel != nullptr && (is_aligned(panel) || block.quads.run_count == 0));
