@@ -10,7 +10,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from onnx import TensorProto
@@ -30,7 +30,6 @@ COMPARED: Mapping[str, Callable[[int, int], bool]] = {
 }
 ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Mod", "Max", "Min", *COMPARED)
 MOVES = ("Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape")
-FOLLOWED = (*ELEMENTWISE, *MOVES, "Concat", "ConstantOfShape", "Gather", "ReduceProd", "Slice", "Where")
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,21 @@ def constants(array: np.ndarray) -> np.ndarray:
     return _each(lambda number: Element(int(number), stored=True), array)
 
 
+class Call(NamedTuple):
+    """A node whose first operand is known: its operator, the elements of its inputs, and the shape of its output."""
+
+    op_type: str
+    first: np.ndarray
+    others: Sequence[np.ndarray | None]
+    attributes: Mapping[str, Any]
+    shape: Sequence[Dim] | None
+
+    def numbers(self, index: int) -> np.ndarray | None:
+        """The elements of an operand after the first one as integers, where all are known."""
+        other = self.others[index]
+        return None if other is None else _numbers(other)
+
+
 def evaluate(
     op_type: str,
     operands: Sequence[np.ndarray | None],
@@ -62,8 +76,10 @@ def evaluate(
 
     None where the operator is none of `FOLLOWED`, or the positions of elements are not known.
     """
+    if op_type not in FOLLOWED or not operands or operands[0] is None:
+        return None
     try:
-        found = _evaluate(op_type, operands, attributes, shape)
+        found = FOLLOWED[op_type](Call(op_type, operands[0], operands[1:], attributes, shape))
     except (IndexError, ValueError, TypeError):
         # A node that no output needs is never run, and may be invalid.
         return None
@@ -113,47 +129,81 @@ def _dim(number: int, names: Sequence[str]) -> Dim:
     return "*".join([*([str(number)] if number != 1 else []), *sorted(names)])
 
 
-def _evaluate(
-    op_type: str,
-    operands: Sequence[np.ndarray | None],
-    attributes: Mapping[str, Any],
-    shape: Sequence[Dim] | None,
-) -> np.ndarray | None:
-    first = operands[0] if operands else None
-    if op_type == "Concat":
-        return None if any(part is None for part in operands) else np.concatenate(operands)  # type: ignore[arg-type]
-    if first is None:
+def _concatenated(call: Call) -> np.ndarray | None:
+    parts = [part for part in (call.first, *call.others) if part is not None]
+    return np.concatenate(parts) if len(parts) == 1 + len(call.others) else None
+
+
+def _same(call: Call) -> np.ndarray | None:
+    return call.first if call.attributes.get("to", INTEGERS[0]) in INTEGERS else None
+
+
+def _moved(call: Call) -> np.ndarray | None:
+    sizes = _static(call.shape)
+    return None if sizes is None else call.first.reshape(sizes)
+
+
+def _reshaped(call: Call) -> np.ndarray | None:
+    sizes = call.numbers(0)
+    return None if sizes is None else call.first.reshape(sizes.ravel())
+
+
+def _gathered(call: Call) -> np.ndarray | None:
+    places = call.numbers(0)
+    return None if places is None else _array(call.first[places])
+
+
+def _sliced(call: Call) -> np.ndarray | None:
+    if call.first.ndim != 1:
         return None
-    numbers = [None if other is None else _numbers(other) for other in operands[1:]]
-    if op_type in ("Cast", "Identity"):
-        return first if attributes.get("to", INTEGERS[0]) in INTEGERS else None
-    if op_type in ("Squeeze", "Unsqueeze"):
-        return first.reshape(shape) if shape is not None and _static(shape) else None  # type: ignore[arg-type]
-    if op_type == "Reshape":
-        return None if numbers[0] is None else first.reshape(numbers[0].ravel())
-    if op_type == "Gather":
-        return None if numbers[0] is None else _array(first[numbers[0]])
-    if op_type == "Slice":
-        return _sliced(first, numbers, attributes)
-    if op_type == "ConstantOfShape":
-        length, value = _numbers(first), np.ravel(attributes.get("value", 0.0))
-        return None if length is None or value.dtype.kind not in "ib" else constants(np.full(length, value))
-    if op_type == "ReduceProd":
-        whole = first.ravel()
-        product = Element(times(*(element.dim for element in whole)), _axes(*whole))
-        return _filled(product, shape) if shape is not None and _static(shape) else None
-    if op_type == "Where":
-        chosen = _numbers(first)
-        left, right = operands[1:]
-        if chosen is None or left is None or right is None:
-            return None
-        return _each(
-            lambda this, one, other: one if this else other, *np.broadcast_arrays(chosen, left, right)
-        )
-    second = operands[1] if len(operands) == 2 else None
-    if op_type not in ELEMENTWISE or second is None:
+    if "starts" in call.attributes:
+        return call.first[int(call.attributes["starts"][0]) : int(call.attributes["ends"][0])]
+    parts = [call.numbers(index) for index in (0, 1, *([3] if len(call.others) > 3 else []))]
+    bounds = [int(part.ravel()[0]) for part in parts if part is not None]
+    return call.first[slice(*bounds)] if len(bounds) == len(parts) else None
+
+
+def _repeated(call: Call) -> np.ndarray | None:
+    length, value = _numbers(call.first), np.ravel(call.attributes.get("value", 0.0))
+    return None if length is None or value.dtype.kind not in "ib" else constants(np.full(length, value))
+
+
+def _multiplied(call: Call) -> np.ndarray | None:
+    whole, sizes = call.first.ravel(), _static(call.shape)
+    product = Element(times(*(element.dim for element in whole)), _axes(*whole))
+    return None if sizes is None else np.full(sizes, product, object)
+
+
+def _chosen(call: Call) -> np.ndarray | None:
+    chosen, (left, right) = _numbers(call.first), call.others
+    if chosen is None or left is None or right is None:
         return None
-    return _each(lambda left, right: _combined(op_type, left, right), *np.broadcast_arrays(first, second))
+    return _each(lambda this, one, other: one if this else other, *np.broadcast_arrays(chosen, left, right))
+
+
+def _elementwise(call: Call) -> np.ndarray | None:
+    (second,) = call.others
+    if second is None:
+        return None
+    both = np.broadcast_arrays(call.first, second)
+    return _each(lambda left, right: _combined(call.op_type, left, right), *both)
+
+
+FOLLOWED: Mapping[str, Callable[[Call], np.ndarray | None]] = {
+    **dict.fromkeys(ELEMENTWISE, _elementwise),
+    "Cast": _same,
+    "Concat": _concatenated,
+    "ConstantOfShape": _repeated,
+    "Gather": _gathered,
+    "Identity": _same,
+    "ReduceProd": _multiplied,
+    "Reshape": _reshaped,
+    "Slice": _sliced,
+    "Squeeze": _moved,
+    "Unsqueeze": _moved,
+    "Where": _chosen,
+}
+"""The operators that are followed."""
 
 
 def _combined(op_type: str, left: Element, right: Element) -> Element:
@@ -192,24 +242,6 @@ def _negative(dim: Dim) -> bool:
     return isinstance(dim, int) and dim < 0
 
 
-def _sliced(
-    first: np.ndarray, numbers: Sequence[np.ndarray | None], attributes: Mapping[str, Any]
-) -> np.ndarray | None:
-    if first.ndim != 1:
-        return None
-    if "starts" in attributes:
-        start, end, step = int(attributes["starts"][0]), int(attributes["ends"][0]), 1
-    elif len(numbers) < 2 or numbers[0] is None or numbers[1] is None:
-        return None
-    else:
-        start, end = int(numbers[0].ravel()[0]), int(numbers[1].ravel()[0])
-        steps = numbers[3] if len(numbers) > 3 else np.ones(1, int)
-        if steps is None:
-            return None
-        step = int(steps.ravel()[0])
-    return first[start:end:step]
-
-
 def _numbers(elements: np.ndarray) -> np.ndarray | None:
     """The elements as integers, where all are known."""
     dims = [element.dim for element in elements.ravel()]
@@ -220,17 +252,15 @@ def _axes(*elements: Element) -> frozenset[Any]:
     return frozenset().union(*(element.axes for element in elements))
 
 
-def _static(shape: Sequence[Dim]) -> bool:
-    return all(isinstance(dim, int) for dim in shape)
-
-
-def _filled(element: Element, shape: Sequence[Dim]) -> np.ndarray:
-    return np.full([dim for dim in shape if isinstance(dim, int)], element, object)
+def _static(shape: Sequence[Dim] | None) -> list[int] | None:
+    """A shape whose sizes are all numbers."""
+    sizes = [dim for dim in shape or () if isinstance(dim, int)]
+    return sizes if shape is not None and len(sizes) == len(shape) else None
 
 
 def _array(found: Any) -> np.ndarray:
     """An object array; numpy returns the element itself where an index leaves none of the axes."""
-    return found if isinstance(found, np.ndarray) else _filled(found, ())
+    return found if isinstance(found, np.ndarray) else np.full((), found, object)
 
 
 def _each(function: Callable[..., Any], *arrays: np.ndarray) -> np.ndarray:
