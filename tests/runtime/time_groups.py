@@ -13,7 +13,6 @@ import math
 import sys
 import tempfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import runtime
 from onnxprune.latency import networks
-from onnxprune.runtime.timing import session_options, take_turns
-from tests.runtime.sessions import assert_close
-from tests.runtime.time_provider import cpu_seconds
+from onnxprune.runtime.timing import session_options
+from tests.runtime.time_provider import race
 
 MODELS = Path(__file__).parents[2] / "models"
 # Blocks of MobileNetV2: expansion, channels, count, stride of the first (Sandler et al. 2018, table 2).
@@ -144,13 +142,7 @@ def main(names: list[str]) -> None:
             path = Path(folder) / "model.onnx"
             onnx.save(NETWORKS[name](), path)
             raced = sessions(path)
-        (x,) = raced["dense"].get_inputs()
-        shape = [size if isinstance(size, int) else 1 for size in x.shape]
-        feeds = {x.name: np.random.default_rng(0).standard_normal(shape, dtype=np.float32)}
-        expected = raced["dense"].run(None, feeds)[0]
-        for session in raced.values():
-            assert_close(session.run(None, feeds)[0], expected)
-        rows = take_turns([partial(cpu_seconds, session, feeds) for session in raced.values()], ROUNDS)
+        rows = race(raced.values(), ROUNDS)
         times = dict(zip(raced, (np.percentile(row, PERCENTILE) for row in rows), strict=True))
         text = ", ".join(f"{kind} {times['dense'] / seconds:.2f}" for kind, seconds in times.items())
         print(f"{name}: dense {1000 * times['dense']:.3f} ms; {text}", flush=True)

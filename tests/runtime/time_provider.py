@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -65,17 +66,23 @@ def cpu_seconds(session: ort.InferenceSession, feeds: dict[str, np.ndarray]) -> 
     return (time.thread_time() - cpu) / runs
 
 
+def race(sessions: Iterable[ort.InferenceSession], rounds: int) -> list[list[float]]:
+    """The CPU seconds of a run of each session in each round, after a check that they give what the first one does."""
+    raced = list(sessions)
+    (x,) = raced[0].get_inputs()
+    shape = [size if isinstance(size, int) else 1 for size in x.shape]
+    feeds = {x.name: np.random.default_rng(0).standard_normal(shape, dtype=np.float32)}
+    expected = raced[0].run(None, feeds)[0]
+    for session in raced:
+        assert_close(session.run(None, feeds)[0], expected)
+    return take_turns([partial(cpu_seconds, session, feeds) for session in raced], rounds)
+
+
 def main() -> None:
     for name in (*NETWORKS, *SINGLE):
         with tempfile.TemporaryDirectory() as folder:
             raced = sessions(*files(name, Path(folder)))
-        (x,) = raced["dense"].get_inputs()
-        shape = [size if isinstance(size, int) else 1 for size in x.shape]
-        feeds = {x.name: np.random.default_rng(0).standard_normal(shape, dtype=np.float32)}
-        expected = raced["dense"].run(None, feeds)[0]
-        for session in raced.values():
-            assert_close(session.run(None, feeds)[0], expected)
-        rows = take_turns([partial(cpu_seconds, session, feeds) for session in raced.values()], ROUNDS)
+        rows = race(raced.values(), ROUNDS)
         ratios = [statistics.median(d / r for d, r in zip(rows[0], row, strict=True)) for row in rows]
         text = ", ".join(f"{kind} {ratio:.2f}" for kind, ratio in zip(raced, ratios, strict=True))
         print(f"{name}: dense {1000 * statistics.median(rows[0]):.3f} ms; {text}", flush=True)

@@ -311,6 +311,7 @@ def test_onnx_attention_loses_whole_heads_with_those_that_they_share(shared: int
     )  # fmt: skip
     ratio = 4 // shared
     assert shape_of(pruned, "wq")[1] < 32 and shape_of(pruned, "wq")[1] == ratio * shape_of(pruned, "wk")[1]
+    assert shape_of(pruned, "wo")[0] < 32 and shape_of(pruned, "wo")[0] == ratio * shape_of(pruned, "wv")[1]
 
 
 def test_fused_convolutions_products_and_norms_are_pruned_as_their_plain_forms() -> None:
