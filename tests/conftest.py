@@ -19,19 +19,19 @@ def nothing_old_to_collect():
 
 
 FEW_CHOICES = {
-    "rehearsal.WEIGHT_ALLOCATIONS": ("uniform",),
-    "rehearsal.ALLOCATIONS": {},
-    "rehearsal.LEARNING_RATES": dict.fromkeys(("adam", "adamw", "sgd"), (1e-3,)),
-    "defaults.ENOUGH_UPDATES": 0,
-    "defaults.UNTRIED_ALLOCATION": "uniform",
-    "defaults.UNTRIED_FITTED_ALLOCATION": "uniform",
-    "defaults.FEW_SAMPLES": 0,
-    "blockwise.EFFORTS": {},
+    "choices.rehearsal.WEIGHT_ALLOCATIONS": ("uniform",),
+    "choices.rehearsal.ALLOCATIONS": {},
+    "choices.rehearsal.LEARNING_RATES": dict.fromkeys(("adam", "adamw", "sgd"), (1e-3,)),
+    "choices.defaults.ENOUGH_UPDATES": 0,
+    "choices.defaults.UNTRIED_ALLOCATION": "uniform",
+    "choices.defaults.UNTRIED_FITTED_ALLOCATION": "uniform",
+    "choices.defaults.FEW_SAMPLES": 0,
+    "pruners.blockwise.EFFORTS": {},
 }
 
 
 def _value(name):
-    module, _, attribute = name.partition(".")
+    module, _, attribute = name.rpartition(".")
     return getattr(import_module(f"onnxprune.job.{module}"), attribute)
 
 

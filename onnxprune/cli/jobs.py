@@ -125,7 +125,7 @@ def _show(result: Result, source: str, output: str, reporting: ReportOptions) ->
 def pick(folder: str, output: str | None, rate: str | None, max_drop: str | None) -> None:
     """Write the model of another trial of a search, without a new run. Without OUT.onnx, list the trials."""
     from onnxprune.commands.pick import pick
-    from onnxprune.job.frontier import Frontier
+    from onnxprune.job.search.frontier import Frontier
 
     chosen = None
     if output is not None:

@@ -10,7 +10,7 @@ from onnxprune.commands.keywords import takes
 from onnxprune.config.settings import PruneConfig, job_settings
 from onnxprune.job.pipeline import run
 from onnxprune.job.result import Progress, Result
-from onnxprune.job.search import search
+from onnxprune.job.search.job import search
 from onnxprune.model.io import ModelLike
 from onnxprune.reports.tracking import tracked
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol
 from onnxprune.commands.keywords import with_signature
 from onnxprune.config.settings import PruneConfig, job_settings
 from onnxprune.errors import SettingError
-from onnxprune.job.defaults import by_rule
-from onnxprune.job.pruner import make_pruner, usable_weights
+from onnxprune.job.choices.defaults import by_rule
+from onnxprune.job.choices.rounding import rounded
+from onnxprune.job.pruners.pruner import make_pruner, usable_weights
 from onnxprune.job.requirements import check_requirements
-from onnxprune.job.rounding import rounded
 from onnxprune.model.io import ModelLike
 from onnxprune.pruning.criteria import find_criterion
 from onnxprune.pruning.schedule import make_schedule

@@ -21,10 +21,10 @@ from onnxprune.evaluation.batch_axes import find_axes
 from onnxprune.evaluation.runs import patience
 from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
-from onnxprune.job.inputs import read_samples
-from onnxprune.job.losses import truths
 from onnxprune.job.pipeline import run
 from onnxprune.job.result import Context, Progress, Result
+from onnxprune.job.samples.inputs import read_samples
+from onnxprune.job.samples.losses import truths
 from onnxprune.model.io import ModelLike
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.pruning.allocation import included

@@ -20,9 +20,9 @@ from onnxprune.evaluation.batch_axes import find_axes
 from onnxprune.evaluation.runs import patience
 from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
-from onnxprune.job.hiring import hired
-from onnxprune.job.inputs import read_inputs
-from onnxprune.job.sensitivity import measured_by
+from onnxprune.job.samples.inputs import read_inputs
+from onnxprune.job.workers.hiring import hired
+from onnxprune.job.workers.sensitivity import measured_by
 from onnxprune.model.io import ModelLike
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.sensitivity import RATES, Scan, scan

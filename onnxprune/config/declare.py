@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 def settled(value: T | None) -> T:
     """A setting that the job has chosen by now."""
-    assert value is not None, "the rules of job/defaults.py choose it"
+    assert value is not None, "the rules of job/choices/defaults.py choose it"
     return value
 
 

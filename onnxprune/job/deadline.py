@@ -7,7 +7,7 @@ import time
 import onnxruntime as ort
 
 from onnxprune.evaluation.runs import BATCH_SAMPLES, run_batch
-from onnxprune.job.inputs import JobData
+from onnxprune.job.samples.inputs import JobData
 
 # The part of --time that writing takes, and what is left for mishaps.
 WRITING = 0.02

@@ -18,7 +18,7 @@ from onnxprune.evaluation.labels import label_forms
 from onnxprune.evaluation.runs import patience
 from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
-from onnxprune.job.inputs import read_samples
+from onnxprune.job.samples.inputs import read_samples
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.io import ModelLike, Source
 from onnxprune.model.reading import FLOAT_TYPES

@@ -21,11 +21,11 @@ from onnxprune.evaluation.labels import (
     with_given_labels,
 )
 from onnxprune.evaluation.metrics import kinds_text
-from onnxprune.job.aiming import aimed
-from onnxprune.job.defaults import batch_size
-from onnxprune.job.inputs import JobData
-from onnxprune.job.losses import check_losses, is_own, loss_notes, truths
-from onnxprune.job.scorer import Scorer
+from onnxprune.job.choices.defaults import batch_size
+from onnxprune.job.samples.aiming import aimed
+from onnxprune.job.samples.inputs import JobData
+from onnxprune.job.samples.losses import check_losses, is_own, loss_notes, truths
+from onnxprune.job.samples.scorer import Scorer
 from onnxprune.pruning.pruner import Pruner
 from onnxprune.pruning.schedule import ONE_SHOT, make_schedule
 from onnxprune.reports.record import Detail

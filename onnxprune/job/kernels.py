@@ -12,7 +12,7 @@ from onnxprune.errors import DataError, ModelFileError
 from onnxprune.evaluation.comparison import compare
 from onnxprune.evaluation.runs import BATCH_SAMPLES
 from onnxprune.evaluation.sessions import make_session
-from onnxprune.job.inputs import JobData
+from onnxprune.job.samples.inputs import JobData
 from onnxprune.model.staging import staging
 from onnxprune.sparse.choose import choose_auto, choose_portable
 

@@ -13,13 +13,13 @@ from onnxprune.calibration.sensitivity import measure
 from onnxprune.calibration.walk import affordable
 from onnxprune.config.declare import settled
 from onnxprune.config.settings import PruneConfig
-from onnxprune.job.blockwise import BATCH, NO_LIMITS, Limits
-from onnxprune.job.calibrated import Calibration
-from onnxprune.job.channels import Work
-from onnxprune.job.inputs import JobData, sample_shapes
-from onnxprune.job.pruner import make_pruner
+from onnxprune.job.choices.size_search import rate_of_bytes
+from onnxprune.job.pruners.blockwise import BATCH, NO_LIMITS, Limits
+from onnxprune.job.pruners.calibrated import Calibration
+from onnxprune.job.pruners.channels import Work
+from onnxprune.job.pruners.pruner import make_pruner
 from onnxprune.job.requirements import is_calibrated
-from onnxprune.job.size_search import rate_of_bytes
+from onnxprune.job.samples.inputs import JobData, sample_shapes
 from onnxprune.model.blocks import Blocks
 from onnxprune.model.costs import multiply_adds, weight_multiply_adds
 from onnxprune.model.weights import Weight

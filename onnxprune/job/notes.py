@@ -9,10 +9,10 @@ from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import some
 from onnxprune.evaluation.comparison import Evaluation
 from onnxprune.evaluation.labels import label_forms
-from onnxprune.job.first_look import CHANCE_ERRORS
-from onnxprune.job.inputs import JobData
 from onnxprune.job.records import Records
 from onnxprune.job.requirements import reads_calibration
+from onnxprune.job.samples.first_look import CHANCE_ERRORS
+from onnxprune.job.samples.inputs import JobData
 from onnxprune.model.computed import Computed
 from onnxprune.model.io import Source
 from onnxprune.reports.record import Detail

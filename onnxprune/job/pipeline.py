@@ -17,26 +17,26 @@ from onnxprune.data.specs import input_specs
 from onnxprune.errors import MissingOperatorError, ValidationError
 from onnxprune.evaluation.comparison import Evaluation, compare
 from onnxprune.evaluation.sessions import make_session
-from onnxprune.job.aiming import labels_fit
+from onnxprune.job.choices.settling import as_settled, settle
 from onnxprune.job.deadline import training_deadline
 from onnxprune.job.early_checks import check_quantizable
 from onnxprune.job.fine_tune import prune_and_fine_tune
-from onnxprune.job.first_look import LOG, first_look
-from onnxprune.job.freeing import accumulation_notes, free_batch
-from onnxprune.job.inputs import JobData, read_job_data, sample_shapes
 from onnxprune.job.kernels import place_kernels, same_outputs
-from onnxprune.job.losses import loss_notes
 from onnxprune.job.measure import make_plan
 from onnxprune.job.notes import notes, outcome_notes
-from onnxprune.job.padding import cut_padding
 from onnxprune.job.plain import check_plain, plain
-from onnxprune.job.pruner import usable_weights
-from onnxprune.job.quantize import Quantization
-from onnxprune.job.quantize_training import floats_deadline
+from onnxprune.job.pruners.pruner import usable_weights
+from onnxprune.job.quantizing.stage import Quantization
+from onnxprune.job.quantizing.training import floats_deadline
 from onnxprune.job.records import Records
 from onnxprune.job.requirements import check_requirements
 from onnxprune.job.result import ALONE, Context, Progress, Result
-from onnxprune.job.settling import as_settled, settle
+from onnxprune.job.samples.aiming import labels_fit
+from onnxprune.job.samples.first_look import LOG, first_look
+from onnxprune.job.samples.freeing import accumulation_notes, free_batch
+from onnxprune.job.samples.inputs import JobData, read_job_data, sample_shapes
+from onnxprune.job.samples.losses import loss_notes
+from onnxprune.job.samples.padding import cut_padding
 from onnxprune.job.sizes import travelling, with_sizes
 from onnxprune.job.store import store, unwritten
 from onnxprune.model.check import check_types

@@ -10,7 +10,7 @@ from onnxprune.data.axis_choice import declared_axes
 from onnxprune.data.specs import input_specs
 from onnxprune.errors import SettingError
 from onnxprune.evaluation.sessions import make_session
-from onnxprune.job.inputs import read_job_data
+from onnxprune.job.samples.inputs import read_job_data
 from tests.builders import cnn, floats, mlp, model_of, normal, open_conv
 
 

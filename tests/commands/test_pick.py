@@ -9,7 +9,7 @@ import pytest
 import onnxprune
 from onnxprune.commands.pick import pick
 from onnxprune.errors import SettingError
-from onnxprune.job.frontier import Frontier, Trial
+from onnxprune.job.search.frontier import Frontier, Trial
 from tests.builders import mlp, normal
 
 

@@ -13,7 +13,7 @@ import onnxprune
 from onnxprune import cli, runtime
 from onnxprune.errors import MissingOperatorError, ModelFileError, SettingError
 from onnxprune.evaluation.sessions import make_session
-from onnxprune.job.ray_workers import _perform
+from onnxprune.job.workers.ray_pool import _perform
 from onnxprune.latency.engines import DENSE, Worker
 from onnxprune.system.trust import Trust, trust, trusted
 from tests.builders import floats, initializer, mlp, normal

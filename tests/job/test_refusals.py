@@ -8,9 +8,9 @@ from onnxprune.data.dataset import Dataset
 from onnxprune.errors import ValidationError
 from onnxprune.evaluation.comparison import compare
 from onnxprune.evaluation.scores import Metrics
-from onnxprune.job.inputs import JobData
 from onnxprune.job.notes import outcome_notes
 from onnxprune.job.pipeline import refuse_worse
+from onnxprune.job.samples.inputs import JobData
 from tests.builders import normal
 from tests.evaluation.test_comparison import linear, session
 

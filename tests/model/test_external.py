@@ -6,7 +6,7 @@ import pytest
 
 from onnxprune.errors import ModelFileError, SettingError
 from onnxprune.evaluation.sessions import make_session
-from onnxprune.job.parcel import Parcel
+from onnxprune.job.workers.parcel import Parcel
 from onnxprune.model.io import load
 from onnxprune.system.trust import trust
 from tests.builders import initializer, mlp, normal

@@ -10,8 +10,8 @@ import onnxprune
 from onnxprune.data.request import Request
 from onnxprune.data.sources import load_data
 from onnxprune.data.specs import input_specs
-from onnxprune.job.quantized_layers import correct_biases
-from onnxprune.job.quantized_outputs import Inputs
+from onnxprune.job.quantizing.layers import correct_biases
+from onnxprune.job.quantizing.outputs import Inputs
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.shapes import infer_shapes
 from onnxprune.model.weights import find_weights

@@ -9,7 +9,7 @@ import torch
 from onnx import numpy_helper
 
 import onnxprune
-from onnxprune.job import quantize_training
+from onnxprune.job.quantizing import training as quantize_training
 from onnxprune.model.constants import constant_tensor, set_constant
 from onnxprune.model.weights import find_weights
 from onnxprune.quantization.ranges import measured

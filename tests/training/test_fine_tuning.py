@@ -14,8 +14,8 @@ from onnxprune.errors import DataError
 from onnxprune.evaluation.runs import check_runs
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.fine_tune import prune_and_fine_tune
-from onnxprune.job.inputs import JobData
-from onnxprune.job.pruner import make_pruner
+from onnxprune.job.pruners.pruner import make_pruner
+from onnxprune.job.samples.inputs import JobData
 from onnxprune.model.weights import find_weights
 from tests.builders import cnn, floats, initializer, mlp, model_of, normal
 

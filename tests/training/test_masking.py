@@ -10,7 +10,7 @@ from torch.nn import functional as F
 import onnxprune
 from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import OnnxPruneError, SettingError
-from onnxprune.job.pruner import make_pruner
+from onnxprune.job.pruners.pruner import make_pruner
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.criteria import CRITERIA
 from onnxprune.pruning.schedule import PruningStep, Schedule
@@ -238,7 +238,8 @@ def test_the_code_of_a_deep_graph_is_written_once_for_all_of_its_masks(monkeypat
 def test_channels_are_grouped_once_for_all_steps_of_a_schedule(monkeypatch):
     found = []
     monkeypatch.setattr(
-        "onnxprune.job.channels.unit_groups", lambda model: (found.append(model), unit_groups(model))[1]
+        "onnxprune.job.pruners.channels.unit_groups",
+        lambda model: (found.append(model), unit_groups(model))[1],
     )
     model = ir.from_proto(mlp())
     config = PruneConfig(rate=0.5, pattern="channel")

@@ -9,7 +9,7 @@ import torch
 from onnx import helper
 
 from onnxprune.config.settings import PruneConfig
-from onnxprune.job.pruner import make_pruner
+from onnxprune.job.pruners.pruner import make_pruner
 from onnxprune.model.constants import constant_tensor, set_constant
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.schedule import ONE_SHOT, make_schedule

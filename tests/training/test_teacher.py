@@ -16,7 +16,7 @@ from onnxprune.data.images.augment import Augmentation
 from onnxprune.data.request import Request
 from onnxprune.data.sources import load_data
 from onnxprune.data.specs import input_specs
-from onnxprune.job.pruner import make_pruner
+from onnxprune.job.pruners.pruner import make_pruner
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.schedule import make_schedule
 from onnxprune.training import teacher as teachers

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from onnxprune.config.sweep import SweepSettings
 from onnxprune.errors import ValidationError
 from onnxprune.evaluation.metrics import drop_text
-from onnxprune.job.frontier import ROUNDING
+from onnxprune.job.search.frontier import ROUNDING
 from onnxprune.job.sweep.results import Chosen, Combination
 from onnxprune.reports.text import bytes_text
 

@@ -21,17 +21,17 @@ from onnxprune.data.sources import repeatable
 from onnxprune.errors import OnnxPruneError, SettingError
 from onnxprune.evaluation.metrics import drop_text
 from onnxprune.job.early_checks import check_early
-from onnxprune.job.hiring import hired
-from onnxprune.job.parcel import sendable
 from onnxprune.job.requirements import check_requirements
 from onnxprune.job.result import Progress
+from onnxprune.job.search.trials import Experiment, threads_for
 from onnxprune.job.sweep.choice import Budget
 from onnxprune.job.sweep.folder import SweepFolder
 from onnxprune.job.sweep.output import write_chosen
 from onnxprune.job.sweep.results import Chosen, Combination, Sweep
 from onnxprune.job.sweep.runs import Item, identity, perform, run_name
-from onnxprune.job.trials import Experiment, threads_for
-from onnxprune.job.workers import Workers
+from onnxprune.job.workers.hiring import hired
+from onnxprune.job.workers.parcel import sendable
+from onnxprune.job.workers.pool import Workers
 from onnxprune.model.io import ModelLike, Source
 from onnxprune.reports.sweep import write_tradeoff
 from onnxprune.system.processes import is_only_process

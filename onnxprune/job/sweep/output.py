@@ -16,7 +16,7 @@ from onnxprune.evaluation.comparison import compare
 from onnxprune.evaluation.runs import patience
 from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
-from onnxprune.job.inputs import read_samples
+from onnxprune.job.samples.inputs import read_samples
 from onnxprune.model.io import Source
 from onnxprune.model.staging import staging
 from onnxprune.reports.publishing import published

@@ -12,11 +12,11 @@ from typing import Any
 from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import MissingPackageError, OnnxPruneError
 from onnxprune.job.folders import read_files, workplace
-from onnxprune.job.parcel import unpacked
 from onnxprune.job.pipeline import run
 from onnxprune.job.result import Context, Progress
 from onnxprune.job.scored import Scored
-from onnxprune.job.trials import Experiment
+from onnxprune.job.search.trials import Experiment
+from onnxprune.job.workers.parcel import unpacked
 from onnxprune.model.replace import working_folder
 
 # Runs with these differing settings are the same run.

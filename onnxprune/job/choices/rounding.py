@@ -1,0 +1,54 @@
+"""The multiple of channels that pruned layers keep, where the user leaves it open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from onnxprune.config.settings import PruneConfig
+from onnxprune.job.choices.defaults import ROUNDINGS, rounding
+from onnxprune.job.pruners.channels import ChannelPruning, Work
+from onnxprune.model.weights import Weight
+from onnxprune.pruning.allocation import excluded_weights
+
+CONVOLUTIONS = ("Conv", "ConvInteger", "ConvTranspose", "FusedConv", "QLinearConv")
+
+
+def rounded(
+    model: ir.Model,
+    weights: tuple[Weight, ...],
+    config: PruneConfig,
+    work: Callable[[], Work | None] = lambda: None,
+) -> tuple[PruneConfig, str]:
+    """The settings with --round-to, and a sentence about it; `work`: what --flops leaves.
+
+    A search chooses for each of its trials, when the rate is known. Layers with rates of their own keep them exactly.
+
+    Raises:
+        NothingToPruneError: there is a rate, but no channel can be removed.
+    """
+    if config.pattern != "channel" or config.round_to is not None or config.searches:
+        return config, ""
+    if config.rate == 0 or config.layer_rate or not _convolves(weights, config):
+        return replace(config, round_to=1), ""
+    number = rounding(ChannelPruning(model, weights, config, work=work()).reaches)
+    return replace(config, round_to=number), _note(number)
+
+
+def _convolves(weights: tuple[Weight, ...], config: PruneConfig) -> bool:
+    excluded = set(excluded_weights(weights, config))
+    return any(weight.op_type in CONVOLUTIONS and weight not in excluded for weight in weights)
+
+
+def _note(number: int) -> str:
+    if number > 1:
+        return (
+            f"Layers that lose channels keep a multiple of {number}, in which onnxruntime computes convolutions: "
+            "--round-to 1 allows any number."
+        )
+    return (
+        f"Layers keep any number of channels: multiples of {ROUNDINGS[0]}, which run faster, would miss what is asked "
+        f"for (--round-to {ROUNDINGS[0]} keeps them all the same)."
+    )

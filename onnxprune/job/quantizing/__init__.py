@@ -1,0 +1,1 @@
+"""The int8 stage of a job."""
