@@ -12,7 +12,7 @@ from onnxprune.job.pipeline import run
 from onnxprune.job.result import Progress, Result
 from onnxprune.job.search.job import search
 from onnxprune.model.io import ModelLike
-from onnxprune.reports.tracking import tracked
+from onnxprune.reports.tracking import title_of, tracked
 
 
 @takes(PruneConfig)
@@ -35,7 +35,7 @@ def prune(
     config = job_settings(**settings)
     job = search if config.searches else run
     target = None if output is None else Path(output)
-    with tracked(config, target, progress or _silent) as tracking:
+    with tracked(config, title_of(target), progress or _silent) as tracking:
         result = job(model, target, config, tracking.progress)
         tracking.finish(result.report)
     return result

@@ -29,7 +29,7 @@ from onnxprune.model.io import ModelLike
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.pruning.allocation import included
 from onnxprune.reports.record import record_of_annotations, written_transform
-from onnxprune.reports.tracking import tracked
+from onnxprune.reports.tracking import title_of, tracked
 from onnxprune.sparse.opening import open_model
 from onnxprune.system.trust import trust
 
@@ -82,7 +82,7 @@ def retrain(
     trained = data is not None and bool(truths(data, settings.get("loss", "auto")))
     config = _config(opened.model, opened.origin.name, trained, regrow, settings)
     target = None if output is None else Path(output)
-    with tracked(config, target, progress or (lambda stage, fraction: None)) as tracking:
+    with tracked(config, title_of(target), progress or (lambda stage, fraction: None)) as tracking:
         result = run(opened, target, config, tracking.progress, Context(data=data))
         tracking.finish(result.report)
     return result

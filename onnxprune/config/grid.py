@@ -21,18 +21,14 @@ from onnxprune.errors import OnnxPruneError, SettingError
 SEED = "seed"
 # Each run has its own, in the folder of the sweep.
 KEPT_BY_THE_SWEEP = ("checkpoint", "frontier")
-# Its results are in one table, sweep.json.
-NOT_IN_A_SWEEP = ("log_to",)
 OF_THE_SWEEP = {each.name for each in fields(SweepSettings)}
 # Runs are compared by their scores, which must be of the same kind, on the same data.
 SCORED_ALIKE = {each.name for part in (EvaluationSettings, CheckpointSettings) for each in fields(part)} | {
-    "validation_data", "validation_split", "eval_data", "old_data",
+    "validation_data", "validation_split", "eval_data", "old_data", "log_to",
 }  # fmt: skip
 # A job's settings that a sweep takes, in each run or as common ones.
 RUN_SETTINGS = tuple(
-    each
-    for each in fields(PruneConfig)
-    if each.name not in {*OF_THE_SWEEP, *KEPT_BY_THE_SWEEP, *NOT_IN_A_SWEEP}
+    each for each in fields(PruneConfig) if each.name not in {*OF_THE_SWEEP, *KEPT_BY_THE_SWEEP}
 )
 
 
@@ -82,11 +78,6 @@ def refuse_kept(settings: Mapping[str, Any], name: str) -> None:
     for key in KEPT_BY_THE_SWEEP:
         if settings.get(key) is not None:
             raise SettingError(f"{name}: a sweep saves the state of its runs in --folder: remove {key!r}")
-    for key in NOT_IN_A_SWEEP:
-        if settings.get(key):
-            raise SettingError(
-                f"{name}: a sweep writes its results to sweep.json in --folder: remove {key!r}"
-            )
 
 
 def expand(grid: Mapping[str, Any], settings: Mapping[str, Any], seeds: int) -> Grid:

@@ -31,6 +31,8 @@ REHEARSAL = "try settings"
 TRIAL = re.compile(r"(trial \d+)\b.*: ")
 # What names in MLflow may not have.
 FORBIDDEN = re.compile(r"[^\w\-. /]")
+# What names of runs, which are folders, are better without.
+UNSAFE = re.compile(r"[^\w\-. =]")
 # MLflow's own settings let a job wait many minutes for a server that is not there. Those of the user stay.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
@@ -111,14 +113,14 @@ WRITERS: Mapping[str, Callable[[str, str], Writer]] = {TENSORBOARD: TensorBoard,
 
 
 @contextmanager
-def tracked(config: PruneConfig, output: Path | None, progress: Progress) -> Iterator[Tracking]:
-    """Log a job to the trackers of its settings while the block runs.
+def tracked(config: PruneConfig, title: str, progress: Progress) -> Iterator[Tracking]:
+    """Log a job to the trackers of its settings while the block runs; its run has the title and the time as a name.
 
     Raises:
         MissingPackageError: one of them is not installed.
         OutputError: one of them cannot be written.
     """
-    name = f"{'model' if output is None else output.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = f"{UNSAFE.sub('_', title)}-{time.strftime('%Y%m%d-%H%M%S')}"
     places = config.trackers if is_first_process() else ()
     tracking = Tracking([_opened(each, name) for each in places], progress)
     level = EPOCHS.level
@@ -135,6 +137,11 @@ def tracked(config: PruneConfig, output: Path | None, progress: Progress) -> Ite
         EPOCHS.removeHandler(tracking)
         EPOCHS.setLevel(level)
         tracking.write(lambda writer: writer.close(finished))
+
+
+def title_of(output: Path | None) -> str:
+    """The title of a job that writes this file, or none."""
+    return "model" if output is None else output.stem
 
 
 def _opened(tracker: TrackerPlace, name: str) -> Writer:

@@ -32,10 +32,10 @@ def quiet():
     logger.setLevel(level)
 
 
-def tensorboard(folder):
-    """The scalars and the texts of the only run in a folder: (step, value) by name, and texts by name."""
+def tensorboard(folder, title=""):
+    """The scalars and the texts of the only run in a folder with a title: (step, value) by name, and texts by name."""
     accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    (run,) = folder.iterdir()
+    (run,) = (each for each in folder.iterdir() if each.name.startswith(title))
     found = accumulators.EventAccumulator(str(run), {"tensors": 0, "scalars": 0})
     found.Reload()
     scalars = {
@@ -75,6 +75,33 @@ def test_tensorboard_has_every_evaluation_the_stages_and_the_result(tmp_path):
     }
     assert texts["stage"][0] == "load" and texts["stage"][-1] == "evaluate" and "prune" in texts["stage"]
     assert "| rate | 0.7 |" in texts["settings"][0] and "log_to" not in texts["settings"][0]
+
+
+def test_each_run_of_a_sweep_is_a_run(tmp_path):
+    settings = JOB | {"rate": 0.5, "epochs": 1, "schedule": "one-shot", "steps": 1}
+    shared = {name: value for name, value in settings.items() if name != "rate"}
+    runs = tmp_path / "runs"
+    found = onnxprune.sweep(
+        cnn(),
+        grid={"rate": [0.5, 0.7]},
+        seeds=2,
+        folder=tmp_path / "sweep",
+        log_to=f"tensorboard:{runs}",
+        **shared,
+    )
+    assert not found.failed and len(list(runs.iterdir())) == 4
+    for each in found.combinations:
+        for seed, run in enumerate(each.runs):
+            scalars, texts = tensorboard(runs, f"rate={each.values['rate']} seed={seed}-")
+            assert scalars["pruned/bytes"] == [(0, run.scored.size)]
+            assert f"| rate | {each.values['rate']} |" in texts["settings"][0]
+    kept = b"".join(file.read_bytes() for file in (tmp_path / "sweep").iterdir())
+    assert str(runs).encode() not in kept
+    # Where they are logged is no part of what the runs are.
+    again = onnxprune.sweep(
+        cnn(), grid={"rate": [0.5, 0.7]}, seeds=2, folder=tmp_path / "sweep", resume=True, **shared
+    )
+    assert again.combinations == found.combinations
 
 
 def test_mlflow_has_the_same(tmp_path, monkeypatch):

@@ -18,9 +18,10 @@ from onnxprune.job.scored import Scored
 from onnxprune.job.search.trials import Experiment
 from onnxprune.job.workers.parcel import unpacked
 from onnxprune.model.replace import working_folder
+from onnxprune.reports.tracking import tracked
 
 # Runs with these differing settings are the same run.
-NOT_IDENTIFYING = ("checkpoint_minutes", "data_workers")
+NOT_IDENTIFYING = ("checkpoint_minutes", "data_workers", "log_to")
 
 
 @dataclass(frozen=True)
@@ -73,19 +74,26 @@ def perform(experiment: Experiment, item: Item, progress: Progress) -> Finished:
     try:
         with working_folder(None) as copies, workplace(experiment.folder, {}) as folder:
             state = str(folder / names[1]) if config.data is not None else None
-            report = run(
-                unpacked(experiment.model, copies),
-                folder / names[0],
-                replace(config, checkpoint=state, resume=state is not None),
-                report_progress,
-                Context(_recorded(config), looks=item.index == 0),
-            ).report
+            with tracked(config, _title(item), report_progress) as tracking:
+                report = run(
+                    unpacked(experiment.model, copies),
+                    folder / names[0],
+                    replace(config, checkpoint=state, resume=state is not None),
+                    tracking.progress,
+                    Context(_recorded(config), looks=item.index == 0),
+                ).report
+                tracking.finish(report)
             files = {} if experiment.folder is not None else read_files(folder, names[0])
     except MissingPackageError:
         raise
     except OnnxPruneError as error:
         return Finished(Run(item.name, time.perf_counter() - begun, None, str(error)))
     return Finished(Run(item.name, time.perf_counter() - begun, Scored.of(report)), files)
+
+
+def _title(item: Item) -> str:
+    """What a tracker shows: "rate=0.9 seed=1"; where all runs are alike, the name."""
+    return " ".join(f"{name}={value}" for name, value in item.settings.items()) or item.name
 
 
 def run_settings(config: PruneConfig) -> PruneConfig:
