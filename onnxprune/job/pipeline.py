@@ -28,6 +28,7 @@ from onnxprune.job.notes import notes, outcome_notes
 from onnxprune.job.plain import check_plain, plain
 from onnxprune.job.pruners.pruner import usable_weights
 from onnxprune.job.quantizing.stage import Quantization
+from onnxprune.job.quantizing.stored_values import stored_values
 from onnxprune.job.quantizing.training import floats_deadline
 from onnxprune.job.records import Records
 from onnxprune.job.requirements import check_requirements
@@ -128,11 +129,13 @@ def run(
         with watch("write"):
             place = partial(place_kernels, config=config, data=data, progress=partial(progress, "write"))
             same = partial(same_outputs, data if config.runs_model else None)
+            instead, rounding = stored_values(model, data, config)
+            choices = (*choices, rounding) if rounding else choices
             model, shape_notes = plain(model, origin.name, config, config.input_shapes)
             tested = data.in_runs_of(input_specs(model)) if config.static else data
             # Layers that stay in floats beside quantized ones do so because they bear no rounding.
             output = replace(config, values="fp32") if config.quantizes else config
-            stored = store(model, stage, output, origin.external, How(same, place, before=earlier.values))
+            stored = store(model, stage, output, origin.external, How(same, place, instead, earlier.values))
             pruned = records.stored(stored, pruned)
         with watch("evaluate"):
             curves, by_magnitude = plan.curves, plan.by_magnitude
