@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import sys
 from pathlib import Path
+
+import pytest
 
 PACKAGE = Path(__file__).parents[1] / "onnxprune"
 # From the top down: a room imports those of the floors below it.
@@ -106,6 +109,34 @@ def test_only_training_imports_torch_but_for_functions_that_need_it():
             if module.split(".")[0] == "torch":
                 users[module in outside].add(room)
     assert users == {True: {"training"}, False: {"training", "data", "evaluation", "reports", "system"}}
+
+
+def modules() -> dict[str, set[str]]:
+    """The modules of the package, with those of it that each imports, inside functions and for type checkers too."""
+    files = {
+        ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): file
+        for file in PACKAGE.rglob("*.py")
+    }
+    found: dict[str, set[str]] = {name: set() for name in files}
+    for name, file in files.items():
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                found[name].update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                base = node.module or ""
+                given = (f"{base}.{alias.name}" for alias in node.names)
+                # A name is a module or something in the one that it is imported from.
+                found[name].update(each if each in files else base for each in given)
+    return {name: {other for other in others if other in files} for name, others in found.items()}
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graph = modules()
+    assert graph["onnxprune.data.axes"] >= {"onnxprune.data.padding", "onnxprune.data.specs"}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail("a circle of imports: " + " <- ".join(error.args[1]))
 
 
 def drawing() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from onnxprune.errors import NotFiniteError
 from onnxprune.evaluation.values import arrays_of
 from onnxprune.model.excerpt import reads
 from onnxprune.model.weights import Weight
+from onnxprune.system.cores import usable_cores
 
 # The deviation of outputs that are not finite.
 LARGEST = 1e9
@@ -46,8 +46,8 @@ def measure(
 
     The nodes before a weight are run once for all of its arrays; the nodes from it to the next weight have a session
     for each array, and the nodes after those have one session. Weights in the body of an If are skipped. `workers`: the
-    number of processes that share the `cores` (by default, all of this machine); the threads of a run do not depend on
-    it.
+    number of processes that share the `cores` (by default, those that this process may use); the threads of a run do
+    not depend on it.
 
     Raises:
         DataError: onnxruntime cannot run a segment of the model.
@@ -55,7 +55,7 @@ def measure(
     by_node, last_read = _by_first_reader(model, weights)
     last = last_reads(model)
     size = len(model.graph)
-    cores = cores or os.cpu_count() or 1
+    cores = cores or usable_cores()
     places = [place for place, node in enumerate(model.graph) if node in by_node]
     following = dict(itertools.pairwise([*places, size]))
     outputs = compared(model)

@@ -74,7 +74,7 @@ def prune(
     check_writable("--save-config", save_config)
     if save_config is not None:
         save_recipe(Path(save_config), config)
-    with progress_bar(reporting.quiet) as progress:
+    with progress_bar(reporting.quiet, config.seconds) as progress:
         result = run_prune(source, output, progress, **given)
     _show(result, source, output, reporting)
 
@@ -94,8 +94,9 @@ def retrain(
 ) -> None:
     """Fine-tune a pruned model on new data. Removed weights stay zero, and the file keeps its format."""
     reporting.check()
-    with progress_bar(reporting.quiet) as progress:
-        result = run_retrain(source, output, progress, **_given(context, settings))
+    given = _given(context, settings)
+    with progress_bar(reporting.quiet, RetrainSettings(**given).seconds) as progress:
+        result = run_retrain(source, output, progress, **given)
     _show(result, source, output, reporting)
 
 

@@ -13,12 +13,15 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 LOG = logging.getLogger("onnxprune")
 LOG.setLevel(logging.INFO)
@@ -41,13 +44,14 @@ class Shown(Protocol):
 
 
 @contextlib.contextmanager
-def progress_bar(quiet: bool = False) -> Iterator[Callable[[str, float], None]]:
+def progress_bar(quiet: bool = False, seconds: float | None = None) -> Iterator[Callable[[str, float], None]]:
     """Show the current stage of a job, called with its name and the fraction that is done, and what the job logs.
 
-    `quiet`: only warnings are shown.
+    `quiet`: only warnings are shown; `seconds`: what the whole job may take (--time), of which the rest is shown too.
     """
     console = Console(stderr=True)
-    shown: Shown = Silence() if quiet else Bar(console) if console.is_terminal else Lines(console)
+    job = Remaining(seconds)
+    shown: Shown = Silence() if quiet else (Bar if console.is_terminal else Lines)(console, job)
     handler = _Logged(console, shown, logging.WARNING if quiet else logging.INFO)
     try:
         LOG.addHandler(handler)
@@ -55,6 +59,18 @@ def progress_bar(quiet: bool = False) -> Iterator[Callable[[str, float], None]]:
     finally:
         shown.close()
         LOG.removeHandler(handler)
+
+
+class Remaining:
+    """What is left of the seconds that a job may take, from now on; `text` is empty without any."""
+
+    def __init__(self, seconds: float | None = None):
+        self._end = None if seconds is None else time.monotonic() + seconds
+
+    def text(self) -> str:
+        """As in "job 1 h 12 min left"."""
+        left = 0.0 if self._end is None else self._end - time.monotonic()
+        return f"job {_time_text(left)} left" if left > 0 else ""
 
 
 class Silence:
@@ -73,7 +89,7 @@ class Silence:
 class Bar:
     """A progress bar for the current stage in a terminal, shown after `LEAST_SECONDS`, and the last evaluation."""
 
-    def __init__(self, console: Console):
+    def __init__(self, console: Console, job: Remaining):
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -81,6 +97,7 @@ class Bar:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
+            _JobColumn(job),
             TextColumn("{task.fields[detail]}", style="dim", markup=False),
         )
         self._bar = Progress(*columns, console=console, transient=True)
@@ -111,13 +128,25 @@ class Bar:
         self._bar.stop()
 
 
+class _JobColumn(ProgressColumn):
+    """The time that is left for the whole job."""
+
+    def __init__(self, job: Remaining):
+        super().__init__()
+        self._job = job
+
+    def render(self, task: Task) -> Text:
+        return Text(self._job.text())
+
+
 class Lines:
     """A line every `LINE_SECONDS`, for output that goes to a file or a pipe."""
 
-    def __init__(self, console: Console):
+    def __init__(self, console: Console, job: Remaining):
         self._console = console
+        self._job = job
         self._name, self._done, self._detail = "", 0.0, ""
-        self._begun = time.monotonic()
+        self._begun = self._told = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._write, daemon=True)
         self._thread.start()
@@ -126,7 +155,7 @@ class Lines:
         """Note how much of a stage is done."""
         if name != self._name:
             self._name, self._detail, self._begun = name, "", time.monotonic()
-        self._done = done
+        self._done, self._told = done, time.monotonic()
 
     def detail(self, text: str) -> None:
         """Note a text for the next line."""
@@ -145,8 +174,10 @@ class Lines:
         done = self._done
         parts = [f"{time.strftime('%H:%M:%S')} {self._name} {done:.0%}", self._detail]
         if ESTIMATED_PART <= done < 1:
-            left = (time.monotonic() - self._begun) * (1 - done) / done
-            parts.append(f"{_time_text(left)} left")
+            # What is done was so when it was told, perhaps long ago.
+            left = (self._told - self._begun) * (1 - done) / done - (time.monotonic() - self._told)
+            parts.append(f"{_time_text(max(left, 0.0))} left")
+        parts.append(self._job.text())
         return ", ".join(filter(None, parts))
 
 

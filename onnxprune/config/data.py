@@ -68,7 +68,7 @@ class DataSettings:
     data_workers: int | None = setting(
         None,
         "Processes that read training data ahead; 0: none.  [default: one a core for images and datasets, none for "
-        "arrays]",
+        "arrays and on one core]",
         metavar="N",
         within=AT_LEAST_0,
         trains=False,

@@ -33,6 +33,7 @@ class OutputSettings:
     values: str = setting(
         "fp32",
         "Type of the stored values with --format ops: unchanged (fp32), fp16, or int8 or int4 with a scale per output. "
+        "With calibration or training data, weights that the outputs do not bear in int4 are int8. "
         "With --quantize, int4 gives int8 weights as few different values as the outputs bear.",
         choices=VALUES,
     )

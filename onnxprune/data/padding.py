@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from onnxprune.data.specs import InputSpec
-
-if TYPE_CHECKING:
-    from onnxprune.data.axes import BatchAxes
 
 # Of numpy or torch.
 Array = TypeVar("Array", bound=Any)
@@ -59,13 +56,15 @@ class Padding:
 
 
 def paddings(
-    specs: Sequence[InputSpec], axes: BatchAxes, inputs: Mapping[str, np.ndarray]
+    specs: Sequence[InputSpec], batch_axis: Callable[[str], int | None], inputs: Mapping[str, np.ndarray]
 ) -> Iterator[Padding]:
     """What may be padding, by samples: zeros at the end of an open axis of inputs of integers, or of zeros and ones.
 
+    `batch_axis`: of an input by name, as `BatchAxes.of`.
+
     All inputs with an axis of that name are cut there. Masks first: what is no mask is often zero elsewhere too.
     """
-    places = {spec.name: _open_axes(spec, axes) for spec in specs}
+    places = {spec.name: _open_axes(spec, batch_axis(spec.name)) for spec in specs}
     found: dict[str, list[str]] = {}
     for name in sorted(places, key=lambda name: "mask" not in name.lower()):
         array = inputs[name]
@@ -84,9 +83,8 @@ def _lengths(array: np.ndarray, axis: int) -> np.ndarray:
     return (there * np.arange(1, there.shape[1] + 1)).max(1, initial=0)
 
 
-def _open_axes(spec: InputSpec, axes: BatchAxes) -> dict[str, int]:
+def _open_axes(spec: InputSpec, batch: int | None) -> dict[str, int]:
     """The axes of samples whose sizes are open, by the name of the size; the batch axis is none."""
-    batch = axes.of(spec.name)
     if batch is None:
         return {}
     dims = [dim for axis, dim in enumerate(spec.shape) if axis != batch]

@@ -19,6 +19,7 @@ from onnxprune.evaluation.comparison import Evaluation, compare
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.choices.settling import as_settled, settle
 from onnxprune.job.deadline import training_deadline
+from onnxprune.job.earlier import Earlier
 from onnxprune.job.early_checks import check_quantizable
 from onnxprune.job.fine_tune import prune_and_fine_tune
 from onnxprune.job.kernels import place_kernels, same_outputs
@@ -27,6 +28,7 @@ from onnxprune.job.notes import notes, outcome_notes
 from onnxprune.job.plain import check_plain, plain
 from onnxprune.job.pruners.pruner import usable_weights
 from onnxprune.job.quantizing.stage import Quantization
+from onnxprune.job.quantizing.stored_values import stored_values
 from onnxprune.job.quantizing.training import floats_deadline
 from onnxprune.job.records import Records
 from onnxprune.job.requirements import check_requirements
@@ -38,7 +40,7 @@ from onnxprune.job.samples.inputs import JobData, read_job_data, sample_shapes
 from onnxprune.job.samples.losses import loss_notes
 from onnxprune.job.samples.padding import cut_padding
 from onnxprune.job.sizes import travelling, with_sizes
-from onnxprune.job.store import store, unwritten
+from onnxprune.job.store import How, store, unwritten
 from onnxprune.model.check import check_types
 from onnxprune.model.io import ModelLike, Source
 from onnxprune.model.listed import relist
@@ -75,6 +77,7 @@ def run(
     with watch("load"):
         opened = open_model(source)
         model, origin, computed = opened.model, opened.origin, opened.computed
+        earlier = Earlier.of(opened)
         check_plain(model, origin.name, config, config.input_shapes)
         if config.quantizes:
             check_quantizable(model, origin.name)
@@ -126,11 +129,13 @@ def run(
         with watch("write"):
             place = partial(place_kernels, config=config, data=data, progress=partial(progress, "write"))
             same = partial(same_outputs, data if config.runs_model else None)
+            instead, rounding = stored_values(model, data, config)
+            choices = (*choices, rounding) if rounding else choices
             model, shape_notes = plain(model, origin.name, config, config.input_shapes)
             tested = data.in_runs_of(input_specs(model)) if config.static else data
             # Layers that stay in floats beside quantized ones do so because they bear no rounding.
             output = replace(config, values="fp32") if config.quantizes else config
-            stored = store(model, stage, output, origin.external, same, place)
+            stored = store(model, stage, output, origin.external, How(same, place, instead, earlier.values))
             pruned = records.stored(stored, pruned)
         with watch("evaluate"):
             curves, by_magnitude = plan.curves, plan.by_magnitude
@@ -163,6 +168,7 @@ def run(
                 *tuned.notes,
                 *not_removed,
                 *notes(config, origin, data, records, by_magnitude, surgery, computed),
+                *earlier.notes(config, stored),
                 *shape_notes,
                 *stage.notes,
                 *((chosen,) if (chosen := preset_note(config)) else ()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -21,17 +21,35 @@ from onnxprune.sparse.stored import NO_GAIN, Stored, stored_dense
 External = bool | None
 Same = Callable[[ir.Model, ir.Model], bool | None]
 Place = Callable[[ir.Model], None]
+Types = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class How:
+    """What only sparse nodes need to be told.
+
+    `same(before, after)`: whether a model converted to a higher opset gives the same outputs. `place(model)` chooses
+    the kernels. `instead` and `before`: see `onnxprune.sparse.rewrite.to_ops`.
+    """
+
+    same: Same = lambda before, after: True
+    place: Place = lambda model: None
+    instead: Types = field(default_factory=dict)
+    before: Types = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Format:
     """A format of the weights: what it is, and what writes a model in it.
 
-    `write(model, stage, settings, external, same, place)` is told what `store` is told, and returns what it returns.
+    `write(model, stage, settings, external, how)` is told what `store` is told, and returns what it returns.
     """
 
     help: str
-    write: Callable[[ir.Model, Staging, OutputSettings, External, Same, Place], dict[str, Stored]]
+    write: Callable[[ir.Model, Staging, OutputSettings, External, How], dict[str, Stored]]
+
+
+AS_THEY_ARE = How()
 
 
 def store(
@@ -39,19 +57,17 @@ def store(
     stage: Staging,
     settings: OutputSettings,
     was_external: bool = False,
-    same: Same = lambda before, after: True,
-    place: Place = lambda model: None,
+    how: How = AS_THEY_ARE,
 ) -> dict[str, Stored]:
     """Write a model in the format of the settings; returns how each weight is stored, by name.
 
-    `was_external`: whether the input model's weights were in external data. `same(before, after)`: whether a model
-    converted to a higher opset gives the same outputs. `place(model)` chooses the kernels.
+    `was_external`: whether the input model's weights were in external data.
     """
     for key in [key for key in model.metadata_props if key.startswith(ANNOTATION_PREFIX)]:
         del model.metadata_props[key]
     # None: where one file would be too large.
     external = {"auto": was_external or None, "always": True, "never": False}[settings.external_data]
-    return find_format(settings.format).write(model, stage, settings, external, same, place)
+    return find_format(settings.format).write(model, stage, settings, external, how)
 
 
 def find_format(name: str) -> Format:
@@ -60,14 +76,14 @@ def find_format(name: str) -> Format:
 
 
 def _write_dense(
-    model: ir.Model, stage: Staging, settings: OutputSettings, external: External, same: Same, place: Place
+    model: ir.Model, stage: Staging, settings: OutputSettings, external: External, how: How
 ) -> dict[str, Stored]:
     stage.write(model, external=external)
     return {}
 
 
 def _write_coo(
-    model: ir.Model, stage: Staging, settings: OutputSettings, external: External, same: Same, place: Place
+    model: ir.Model, stage: Staging, settings: OutputSettings, external: External, how: How
 ) -> dict[str, Stored]:
     weights = find_weights(model).all
     names = {weight.value.name or "" for weight in weights}
@@ -84,11 +100,12 @@ def _why_not_coo(weight: Weight) -> str:
 
 
 def _write_ops(
-    model: ir.Model, stage: Staging, settings: OutputSettings, external: External, same: Same, place: Place
+    model: ir.Model, stage: Staging, settings: OutputSettings, external: External, how: How
 ) -> dict[str, Stored]:
-    model, reason = raise_opset(model, same)
-    outcomes = to_ops(model, find_weights(model).all, settings.values)
-    place(model)
+    model, reason = raise_opset(model, how.same)
+    weights = find_weights(model).all
+    outcomes = to_ops(model, weights, settings.values, instead=how.instead, before=how.before)
+    how.place(model)
     stage.write(model, external=external)
     if reason is not None:
         outcomes = [replace(outcome, reason=reason) for outcome in outcomes]

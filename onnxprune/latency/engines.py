@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.errors import OnnxPruneError, first_line
+from onnxprune.system.cores import usable_cores
 from onnxprune.system.trust import Trust, trust, trusted
 
 Feeds = Mapping[str, np.ndarray]
@@ -79,7 +80,7 @@ def _openvino(path: str, threads: int, feeds: Feeds) -> Run:
 
 def _deepsparse(path: str, threads: int, feeds: Feeds) -> Run:
     os.environ["NM_DISABLE_BATCH_OVERRIDE"] = "1"
-    cores = threads or os.cpu_count() or 1
+    cores = threads or usable_cores()
     engine = _deepsparse_library().deepsparse_engine(path, 1, cores, 1, "single_stream", None, None)
     names = engine.input_names()
     return lambda inputs: [

@@ -125,6 +125,25 @@ def quantize(weight: np.ndarray, axis: int, largest: int) -> tuple[np.ndarray, n
     return np.rint(weight / divisors).astype(np.int8), scales
 
 
+def quantize_again(weight: np.ndarray, axis: int, largest: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """As `quantize`, of a float32 weight that is integers times scales; None if no such ones give it exactly.
+
+    That of the largest of a channel and `largest` is the scale, or a neighbor of it.
+    """
+    if weight.dtype != np.float32 or (found := quantize(weight, axis, largest)) is None:
+        return None
+    quantized, nearest = found
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    shape = [-1 if i == axis else 1 for i in range(weight.ndim)]
+    scales, left = nearest.copy(), np.ones(len(nearest), bool)
+    for scale in (nearest, *(np.nextafter(nearest, np.float32(end)) for end in (0, np.inf))):
+        exact = left & (quantized * scale.reshape(shape) == weight).all(axis=others)
+        scales[exact], left[exact] = scale[exact], False
+        if not left.any():
+            return quantized, scales
+    return None
+
+
 def dequantize(quantized: np.ndarray, gaps: np.ndarray, scales: np.ndarray, layout: np.ndarray) -> np.ndarray:
     """The float32 values (n) of int8 ones, (n) or (n, 1).
 

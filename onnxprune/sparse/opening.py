@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
@@ -13,11 +14,15 @@ from onnxprune.sparse.restore import from_ops
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """A model as standard operators with dense weights, where it came from, and the weights that were computed."""
+    """A model as standard operators with dense weights, where it came from, and the weights that were computed.
+
+    `values`: the types that values of sparse nodes were rounded to (fp16, int8, int4), by the name of the weight.
+    """
 
     model: ir.Model
     origin: Source
     computed: tuple[Computed, ...] = ()
+    values: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_model(source: ModelLike | OpenedModel) -> OpenedModel:
@@ -31,5 +36,5 @@ def open_model(source: ModelLike | OpenedModel) -> OpenedModel:
     if isinstance(source, OpenedModel):
         return source
     model, origin = load(source)
-    from_ops(model)
-    return OpenedModel(model, origin, fold_computed(model))
+    values = from_ops(model)
+    return OpenedModel(model, origin, fold_computed(model), values)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxprune.errors import ModelFileError
@@ -15,8 +16,16 @@ from onnxprune.model.constants import drop_constant
 from onnxprune.model.reading import FLOAT_TYPES
 from onnxprune.sparse.between import leave
 from onnxprune.sparse.blocks import decode_blocks
-from onnxprune.sparse.decoders import DECODERS, UNPACK, decoder_of, is_constant, part_array, stored_constant
-from onnxprune.sparse.encode import Encoded, decode
+from onnxprune.sparse.decoders import (
+    DECODERS,
+    DEQUANTIZE,
+    UNPACK,
+    decoder_of,
+    is_constant,
+    part_array,
+    stored_constant,
+)
+from onnxprune.sparse.encode import LARGEST, Encoded, decode
 from onnxprune.sparse.functions import (
     DOMAIN,
     DOMAIN_VERSION,
@@ -31,10 +40,11 @@ from onnxprune.sparse.quantized import restore_quantized, zero_point_of
 from onnxprune.sparse.quantized_functions import QUANTIZED_OPS
 
 
-def from_ops(model: ir.Model) -> None:
+def from_ops(model: ir.Model) -> dict[str, str]:
     """Undo `to_ops`: standard nodes with dense weights under their old names, without functions and domain.
 
-    The IR version stays. A weight whose old name is taken by now gets a number behind it.
+    The IR version stays. A weight whose old name is taken by now gets a number behind it. Returns the types that values
+    were rounded to (fp16, int8, int4), by the name of the weight.
 
     Raises:
         ModelFileError: a node of domain `onnxprune` that this version does not know, or a weight that is not
@@ -51,13 +61,14 @@ def from_ops(model: ir.Model) -> None:
     leave(model)
     unfuse(model, taken)
     weights: dict[tuple[ir.Value | bytes, ...], ir.Value] = {}
+    types: dict[str, str] = {}
     parts: set[ir.Value] = set()
     sparse_nodes = [node for node in model.graph.all_nodes() if node.domain in DOMAINS]
     for node in [node for node in sparse_nodes if node.op_type not in DECODERS]:
         constants = _constants(node)
         parts.update(_with_what_decodes_to(constants))
         if node.op_type == SPARSE_WEIGHT:
-            _put_back(node, constants)
+            _put_back(node, constants, types)
             continue
         quantized = node.op_type in QUANTIZED_OPS
         # Nodes that share a weight, but not its zero point, have weights of their own.
@@ -67,7 +78,7 @@ def from_ops(model: ir.Model) -> None:
             weights[key] = (
                 _decoded_integers(node, constants, name)
                 if quantized
-                else _decoded(node, constants, name, FLOAT_TYPES)
+                else _decoded(node, constants, name, FLOAT_TYPES, types)
             )
         if quantized:
             restore_quantized(node, weights[key], taken)
@@ -78,6 +89,7 @@ def from_ops(model: ir.Model) -> None:
         del model.functions[identifier]
     for domain in DOMAINS:
         model.opset_imports.pop(domain, None)
+    return types
 
 
 def _make_standard(node: ir.Node, weight: ir.Value) -> None:
@@ -89,11 +101,11 @@ def _make_standard(node: ir.Node, weight: ir.Value) -> None:
     del node.attributes["dtype"]
 
 
-def _put_back(node: ir.Node, constants: tuple[ir.Value, ...]) -> None:
+def _put_back(node: ir.Node, constants: tuple[ir.Value, ...], found: dict[str, str]) -> None:
     """Make what a SparseWeight node decodes a constant again, under the name of the node's output."""
     output, graph = node.outputs[0], node.graph
     name, output.name = output.name or "", None
-    weight = _decoded(node, constants, name, (*FLOAT_TYPES, *STORED_INTEGERS))
+    weight = _decoded(node, constants, name, (*FLOAT_TYPES, *STORED_INTEGERS), found)
     output.replace_all_uses_with(weight, replace_graph_outputs=True)
     assert graph is not None
     graph.remove(node, safe=True)
@@ -120,9 +132,13 @@ def _constants(node: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value]:
 
 
 def _decoded(
-    node: ir.Node, constants: tuple[ir.Value, ...], name: str, types: Collection[ir.DataType]
+    node: ir.Node,
+    constants: tuple[ir.Value, ...],
+    name: str,
+    types: Collection[ir.DataType],
+    found: dict[str, str],
 ) -> ir.Value:
-    """The dense weight of a sparse node, as a constant of this name beside its `values`."""
+    """The dense weight of a sparse node, as a constant of this name beside its `values`; its type goes to `found`."""
     values = constants[0]
     attribute = node.attributes.get("dtype")
     dtype = attribute.value if attribute is not None else None
@@ -134,9 +150,22 @@ def _decoded(
     values_array, gaps, shape = (part_array(constant) for constant in constants)
     weight = decode(values_array, gaps, shape, f"sparse weight {name!r}")
     weight = weight.astype(ir.DataType(dtype).numpy(), copy=False)
+    if rounded := _rounded_to(values, values_array, weight.dtype):
+        found[name] = rounded
     return add_constant(
         stored_constant(values), name, "", ir.Tensor(weight, dtype=ir.DataType(dtype), name=name)
     )
+
+
+def _rounded_to(values: ir.Value, array: np.ndarray, dtype: np.dtype) -> str:
+    """The type that values, decoded to `array`, were rounded to; empty if they are the weight's own."""
+    maker = decoder_of(values)
+    if maker is None or maker.op_type != DEQUANTIZE:
+        return "fp16" if array.dtype == np.float16 != dtype else ""
+    scales = maker.inputs[2]
+    assert scales is not None
+    step = part_array(scales).max(initial=0)
+    return "int4" if np.abs(array).max(initial=0) < (LARGEST["int4"] + 0.5) * step else "int8"
 
 
 def _decoded_integers(node: ir.Node, constants: tuple[ir.Value, ...], name: str) -> ir.Value:

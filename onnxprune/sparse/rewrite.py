@@ -14,7 +14,9 @@ Quantized operators are in quantized.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 
 import onnx_ir as ir
 
@@ -45,16 +47,25 @@ from onnxprune.sparse.fuse import fuse, set_inputs
 from onnxprune.sparse.parts import value_names
 from onnxprune.sparse.quantized import store_quantized
 from onnxprune.sparse.quantized_functions import QUANTIZED_OPS, blocks_function, quantized_function
-from onnxprune.sparse.rounding import parts_of
+from onnxprune.sparse.rounding import parts_again, parts_of
 from onnxprune.sparse.stored import Constants, Stored, dtype_of, kept_of, stored_dense, why_no_gain
 
 
-def to_ops(model: ir.Model, weights: Sequence[Weight], values: str = "fp32") -> list[Stored]:
+def to_ops(
+    model: ir.Model,
+    weights: Sequence[Weight],
+    values: str = "fp32",
+    *,
+    instead: Mapping[str, str] = MappingProxyType({}),
+    before: Mapping[str, str] = MappingProxyType({}),
+) -> list[Stored]:
     """Store weights sparse where that is smaller; `weights` are of this model, and stale afterwards.
 
     `values` in fp32 are the weights' own; in fp16 or int8 they are rounded, and what becomes 0 is not stored. A
     weight that fp16 or int8 cannot hold keeps its own values, and so does a quantized one. What multiplies and adds
-    constants behind a weight, such as BatchNormalization, goes into it (fold.py).
+    constants behind a weight, such as BatchNormalization, goes into it (fold.py). `instead`: the type of weights of
+    which it is another one than `values`, by name. `before`: the types that weights were stored in when the model was
+    read; with fp32, those whose values these still hold exactly are stored so again.
 
     The model's IR version rises to 8 at least. A weight's -0.0 becomes 0.0. With graph optimizations on, the default,
     outputs in onnxruntime stay the same to the bit, and to rounding where nodes were folded.
@@ -67,9 +78,18 @@ def to_ops(model: ir.Model, weights: Sequence[Weight], values: str = "fp32") -> 
     # Only shapes tell what is broadcast; no one infers them once there are sparse nodes.
     shapes = infer_shapes(model) if any(_is_affine(weight) for weight in weights) else {}
     folder = Folder(model, shapes, taken)
-    integers = [weight for weight in weights if weight.quantized or values in LARGEST]
+    wanted = {weight.name: instead.get(weight.name, values) for weight in weights}
+    again = {} if values != "fp32" else before
+    integers = [
+        weight
+        for weight in weights
+        if weight.quantized or LARGEST.keys() & {wanted[weight.name], again.get(weight.name)}
+    ]
     coded = sum(weight.nonzero() for weight in integers) >= coding.LEAST_CODED
-    stored = [_store(weight, values, taken, folder, opset, coded) for weight in weights]
+    stored = [
+        _store(weight, wanted[weight.name], again.get(weight.name, ""), taken, folder, opset, coded)
+        for weight in weights
+    ]
     if any(outcome.format == "ops" for outcome in stored):
         fuse(model, shapes)
         _declare(model, opset)
@@ -82,7 +102,9 @@ def _is_affine(weight: Weight) -> bool:
     return any(reader.op_type in AFFINE for use in weight.uses for reader, _ in use.node.outputs[0].uses())
 
 
-def _store(weight: Weight, values: str, taken: set[str], folder: Folder, opset: int, coded: bool) -> Stored:
+def _store(
+    weight: Weight, values: str, before: str, taken: set[str], folder: Folder, opset: int, coded: bool
+) -> Stored:
     if weight.quantized:
         outcome = store_quantized(weight, taken, opset, coded)
         if outcome.format == "ops":
@@ -92,16 +114,17 @@ def _store(weight: Weight, values: str, taken: set[str], folder: Folder, opset: 
         reason = "it is an input of the graph too, which callers can override"
     if reason is not None:
         return stored_dense(weight, reason)
-    parts = parts_of(weight, values, coded)
+    made = partial(parts_again, values=before) if before else partial(parts_of, values=values)
+    parts = made(weight, coded=coded)
     if (reason := why_no_gain(parts.nbytes, weight)) is not None:
         return stored_dense(weight, reason)
     kept = kept_of(weight)
     dtype = weight.tensor.dtype
     bare = not _has_sparse_nodes(weight)
-    half = values == "fp16" or dtype == ir.DataType.FLOAT16
+    half = "fp16" in (values, parts.values) or dtype == ir.DataType.FLOAT16
     folded = () if bare else folder.fold(weight, half=half)
     if folded:
-        parts = parts_of(weight, values, coded)
+        parts = made(weight, coded=coded)
     constants = Constants(weight, taken)
     inputs = parts.add_to(constants, dtype)
     if bare:

@@ -18,8 +18,18 @@ import onnx_ir as ir
 from onnxprune.model.weights import Weight
 from onnxprune.sparse.coding import smaller_code
 from onnxprune.sparse.decoders import DEQUANTIZE, UNPACK_GAPS
-from onnxprune.sparse.encode import LARGEST, MAX_HALF_GAP, encode, halves, pack_gaps, quantize
+from onnxprune.sparse.encode import (
+    LARGEST,
+    MAX_HALF_GAP,
+    encode,
+    halves,
+    pack_gaps,
+    quantize,
+    quantize_again,
+)
 from onnxprune.sparse.stored import Constants
+
+Quantize = Callable[[np.ndarray, int, int], tuple[np.ndarray, np.ndarray] | None]
 
 
 class Parts(NamedTuple):
@@ -63,6 +73,12 @@ def parts_of(weight: Weight, values: str, coded: bool = False) -> Parts:
     return _own(weight) if rounded is None else rounded
 
 
+def parts_again(weight: Weight, values: str, coded: bool = False) -> Parts:
+    """The weight in its parts, of a type that it was stored in before, if that still holds its values exactly."""
+    again = None if weight.quantized or not values else _AGAIN[values](weight, coded)
+    return _own(weight) if again is None else again
+
+
 def _own(weight: Weight) -> Parts:
     encoded = encode(weight.array())
     return Parts("", int(np.count_nonzero(encoded.values)), encoded._asdict())
@@ -77,6 +93,13 @@ def _half(weight: Weight, coded: bool) -> Parts | None:
     return Parts("fp16", int(np.count_nonzero(rounded)), _packed(rounded, "values"))
 
 
+def _half_again(weight: Weight, coded: bool) -> Parts | None:
+    rounded = halves(weight.array(), weight.out_axis)
+    if rounded is None or not np.array_equal(rounded.astype(weight.array().dtype), weight.array()):
+        return None
+    return _half(weight, coded)
+
+
 def _packed(rounded: np.ndarray, name: str) -> dict[str, np.ndarray]:
     """Values so named, gaps and shape; two gaps a byte, where that saves more than the further fillers cost."""
     encoded, tighter = encode(rounded), encode(rounded, MAX_HALF_GAP)
@@ -85,8 +108,8 @@ def _packed(rounded: np.ndarray, name: str) -> dict[str, np.ndarray]:
     return {name: encoded.values, "gaps": encoded.gaps, "shape": encoded.shape}
 
 
-def _integers(weight: Weight, coded: bool, values: str) -> Parts | None:
-    found = quantize(weight.array(), weight.out_axis, LARGEST[values])
+def _integers(weight: Weight, coded: bool, values: str, quantized_by: Quantize = quantize) -> Parts | None:
+    found = quantized_by(weight.array(), weight.out_axis, LARGEST[values])
     if found is None:
         return None
     quantized, scales = found
@@ -102,4 +125,8 @@ _ROUNDED: Mapping[str, Callable[[Weight, bool], Parts | None]] = {
     "fp32": lambda weight, coded: None,
     "fp16": _half,
     **{values: partial(_integers, values=values) for values in LARGEST},
+}
+_AGAIN: Mapping[str, Callable[[Weight, bool], Parts | None]] = {
+    "fp16": _half_again,
+    **{values: partial(_integers, values=values, quantized_by=quantize_again) for values in LARGEST},
 }

@@ -1,1 +1,1 @@
-"""The process of a job: its memory, its rank, and the installed packages."""
+"""The process of a job: its memory, its cores, its rank, and the installed packages."""

@@ -21,6 +21,7 @@ from onnxprune.data.ragged import bytes_of
 from onnxprune.data.specs import InputSpec
 from onnxprune.data.stream import shuffled
 from onnxprune.errors import DataError, OnnxPruneError
+from onnxprune.system.cores import usable_cores
 from onnxprune.training.samples import AUGMENTATION, ORDER, Samples, random, random_seed
 
 # Batches that each worker process reads ahead.
@@ -172,11 +173,15 @@ def _runs(
 
 
 def worker_count(asked: int | None, data: Dataset, augmentation: Augmentation | None) -> int:
-    """The number of worker processes for a dataset; none where reading costs no more than copying."""
-    if not data.source.costly and augmentation is None:
+    """The number of worker processes for a dataset; none where reading costs no more than copying.
+
+    None on one core either: there a worker takes turns with the training, and has to send what it reads, which takes a
+    quarter of the reading (CIFAR-10, flipped and cropped).
+    """
+    if asked is not None or not (data.source.costly or augmentation is not None):
         return asked or 0
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(MOST_WORKERS, (os.cpu_count() or 1) // processes)) if asked is None else asked
+    cores = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(MOST_WORKERS, cores) if cores > 1 else 0
 
 
 def _load(reading: _Reading, keys: Iterator[_Key], workers: int) -> Iterator[Runs]:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from onnxprune import cli
 from onnxprune.cli import progress
-from onnxprune.cli.progress import Bar, Lines, progress_bar
+from onnxprune.cli.progress import Bar, Lines, Remaining, progress_bar
 from tests.builders import mlp
 
 TRAINED = ("--rate", "0.5", "--epochs", "3", "--schedule", "one-shot")
@@ -54,7 +54,7 @@ def test_a_log_has_lines_with_the_stage_the_losses_and_the_metric(job, capsys, m
 def test_lines_come_by_the_clock(monkeypatch):
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.01)
     log = io.StringIO()
-    lines = Lines(Console(file=log))
+    lines = Lines(Console(file=log), Remaining())
     lines.stage("prune", 0.25)
     deadline = time.monotonic() + 30
     while "prune 25%" not in log.getvalue() and time.monotonic() < deadline:
@@ -89,25 +89,57 @@ def test_quiet_keeps_warnings_and_contradicts_verbose(job, capsys):
 def test_a_terminal_has_a_bar_with_the_time_left_and_the_last_evaluation(monkeypatch):
     monkeypatch.setattr(progress, "LEAST_SECONDS", 0.0)
     screen = io.StringIO()
-    bar = Bar(Console(file=screen, force_terminal=True, width=160))
+    bar = Bar(Console(file=screen, force_terminal=True, width=160), Remaining(7500))
     bar.stage("prune", 0.25)
     bar.detail("epoch 3 of 12, validation loss 0.5")
     deadline = time.monotonic() + 5
     while "epoch 3 of 12" not in screen.getvalue() and time.monotonic() < deadline:
         time.sleep(0.05)
     bar.close()
-    assert re.search(r"prune.*25%.*left.*epoch 3 of 12, validation loss 0\.5", screen.getvalue(), re.DOTALL)
+    assert re.search(
+        r"prune.*25%.*left.*job 2 h 5 min left.*epoch 3 of 12, validation loss 0\.5",
+        screen.getvalue(),
+        re.DOTALL,
+    )
 
 
 def test_the_time_left_follows_from_the_speed_of_the_stage(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    lines = Lines(Console(file=io.StringIO()))
+    lines = Lines(Console(file=io.StringIO()), Remaining())
     lines.stage("prune", 0.0)
     now[0] += 300
     lines.stage("prune", 0.25)
     assert lines._line().endswith("prune 25%, 15 min left")
+    # Nothing is told for a while: the stage is expected to go on as it did.
+    now[0] += 600
+    assert lines._line().endswith("prune 25%, 5 min left")
+    now[0] += 600
+    assert lines._line().endswith("prune 25%, 0 s left")
     lines.close()
+
+
+def test_with_time_the_rest_of_the_job_is_told_beside_that_of_the_stage(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    lines = Lines(Console(file=io.StringIO()), Remaining(80 * 60))
+    lines.stage("load", 0.0)
+    now[0] += 60
+    lines.stage("try settings", 0.0)
+    assert lines._line().endswith("try settings 0%, job 1 h 19 min left")
+    now[0] += 60
+    lines.stage("try settings", 0.2)
+    assert lines._line().endswith("try settings 20%, 4 min left, job 1 h 18 min left")
+    now[0] += 80 * 60
+    assert lines._line().endswith("try settings 20%, 0 s left")
+    lines.close()
+
+
+@pytest.mark.parametrize("command", [("prune", "--rate", "0.5"), ("retrain",)], ids=["prune", "retrain"])
+def test_the_commands_that_take_a_time_tell_the_rest_of_it(job, capsys, monkeypatch, command):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.02)
+    cli.main([command[0], *job[:4], *command[1:], "--time", "3s"])
+    assert re.search(r"\d+%.*, job [123] s left", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(12, "12 s"), (400, "7 min"), (7500, "2 h 5 min")])

@@ -51,7 +51,7 @@ def test_the_longest_of_the_inputs_that_end_in_zeros_counts():
     # Of two sequences, the second is longer in nearly all samples, and says nothing about the first.
     ids = np.array([[5, 0, 7, 0, 0]] * 4)
     pixels = np.zeros((4, 3, 5), np.float32) + 0.5
-    found = list(paddings(SPECS, BatchAxes(), {"ids": ids, "mask": MASK, "pixels": pixels}))
+    found = list(paddings(SPECS, BatchAxes().of, {"ids": ids, "mask": MASK, "pixels": pixels}))
     assert [padding.masks for padding in found] == [("mask", "ids")]
     assert found[0].axes == {"ids": 1, "mask": 1, "pixels": 2}
     assert found[0].lengths({"ids": ids, "mask": MASK}).tolist() == [3, 3, 3, 3]
@@ -61,6 +61,6 @@ def test_the_longest_of_the_inputs_that_end_in_zeros_counts():
 def test_full_sequences_and_fixed_sizes_have_no_padding():
     full = np.ones((4, 5), np.int64)
     pixels = np.ones((4, 3, 5), np.float32)
-    assert not list(paddings(SPECS, BatchAxes(), {"ids": full, "mask": full, "pixels": pixels}))
+    assert not list(paddings(SPECS, BatchAxes().of, {"ids": full, "mask": full, "pixels": pixels}))
     fixed = [InputSpec("mask", np.dtype(np.int64), ("N", 5))]
-    assert not list(paddings(fixed, BatchAxes(), {"mask": MASK}))
+    assert not list(paddings(fixed, BatchAxes().of, {"mask": MASK}))

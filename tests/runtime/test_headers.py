@@ -34,6 +34,33 @@ def test_headers_that_are_given_are_taken_and_nothing_is_downloaded(tmp_path):
     assert "downloading" not in said
 
 
+ARCHIVES = {
+    "release": (
+        "onnxruntime-linux-x64-${RELEASE_VERSION}",
+        "onnxruntime-linux-x64-${RELEASE_VERSION}/include",
+        "RELEASE_SHA256",
+    ),
+    "npm": ("npm/${NPM_PACKAGE}-${NPM_VERSION}", "package/Some.framework/Headers", "NPM_SHA256"),
+}
+
+
+@pytest.mark.parametrize("source", ARCHIVES)
+def test_a_download_with_the_right_sum_is_unpacked_and_has_the_headers(source, tmp_path):
+    archive, headers, expected = ARCHIVES[source]
+    script = (
+        "set(made ${CMAKE_CURRENT_BINARY_DIR}/made)\n"
+        f'file(WRITE "${{made}}/{headers}/onnxruntime_c_api.h" "#define ORT_API_VERSION 29\\n")\n'
+        f'file(MAKE_DIRECTORY "${{CMAKE_CURRENT_BINARY_DIR}}/npm")\n'
+        f'execute_process(COMMAND "${{CMAKE_COMMAND}}" -E tar cz "${{CMAKE_CURRENT_BINARY_DIR}}/{archive}.tgz" .\n'
+        '  WORKING_DIRECTORY "${made}")\n'
+        f'file(SHA256 "${{CMAKE_CURRENT_BINARY_DIR}}/{archive}.tgz" {expected})\n'
+        f"_headers_{source}(found origin refusal)\n"
+        '_api_version("${found}" version)\n'
+        'message("version <${version}> refusal <${refusal}>")'
+    )
+    assert "version <29> refusal <>" in cmake(tmp_path, script)
+
+
 @pytest.mark.parametrize("source", ["release", "npm"])
 def test_a_download_with_another_sum_is_refused_and_removed(source, tmp_path):
     names = {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from onnxprune.system.cores import usable_cores
 from tests.runtime.sessions import ISAS
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +28,7 @@ def kernel_test() -> Path:
     configured = call("cmake", "-S", source, "-B", build, "-DONNXPRUNE_TESTS=ON", "-DONNXPRUNE_LIBRARY=OFF")
     if "no C++ compiler was found" in " ".join(configured.split()):
         pytest.skip("there is no C++ compiler to build the test of the micro-kernels with")
-    jobs = str(os.cpu_count() or 1)
+    jobs = str(usable_cores())
     call("cmake", "--build", build, "--parallel", jobs, "--target", "kernel_test", "--config", "Release")
     return next(path for path in build.rglob("kernel_test*") if path.is_file() and os.access(path, os.X_OK))
 

@@ -14,7 +14,7 @@ from onnxprune.data.request import Request
 from onnxprune.data.sources import load_data
 from onnxprune.data.specs import InputSpec
 from onnxprune.errors import DataError
-from onnxprune.training.feed import Feed, in_order
+from onnxprune.training.feed import Feed, in_order, worker_count
 
 SPECS = [InputSpec("x", np.dtype(np.float32), ("N", 1))]
 ROWS = np.arange(50, dtype=np.float32)[:, None]
@@ -84,13 +84,28 @@ def test_worker_processes_read_the_same_batches():
     assert len(pids) == 2 and os.getpid() not in pids
 
 
-def test_arrays_need_no_workers_and_items_have_some():
+def test_arrays_need_no_workers_and_items_have_some(monkeypatch):
     here = feed(Items(), workers=0)
     assert {int(pid) for batch in alone(here.from_update(0, 6)) for pid in batch.labels[""]} == {os.getpid()}
+    monkeypatch.setattr("onnxprune.training.feed.usable_cores", lambda: 2)
     default = feed(Items())
     assert os.getpid() not in {
         int(pid) for batch in alone(default.from_update(0, 2)) for pid in batch.labels[""]
     }
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "expected"), [(1, 1, 0), (2, 1, 2), (4, 4, 0), (16, 4, 4), (64, 1, 8), (1, 2, 0)]
+)
+def test_each_process_has_a_worker_for_each_of_its_cores_and_none_for_one(
+    monkeypatch, cores, processes, expected
+):
+    monkeypatch.setattr("onnxprune.training.feed.usable_cores", lambda: cores)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    items = load_data(Items(), Request(SPECS))
+    assert worker_count(None, items, None) == expected
+    assert worker_count(3, items, None) == 3
+    assert worker_count(None, load_data({"x": ROWS}, Request(SPECS)), None) == 0
 
 
 def test_processes_read_disjoint_parts_of_the_batches_of_one(tmp_path):

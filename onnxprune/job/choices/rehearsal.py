@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,9 @@ class Rehearsal:
         self._an_epoch = max(1, count // size)
         self._epochs = max(1, round(updates / self._an_epoch))
 
-    def run(self, config: PruneConfig, deadline: float | None = None) -> float:
+    def run(
+        self, config: PruneConfig, progress: Callable[[float], None], deadline: float | None = None
+    ) -> float:
         """Prune and train a copy by these settings, by the deadline; returns the loss on validation data.
 
         NaN: the deadline left too few updates.
@@ -98,9 +101,7 @@ class Rehearsal:
         weights = usable_weights(model, self._name, config)
         plan = make_plan(model, weights.prunable, self._data, config, self._dense)
         try:
-            tuned = prune_and_fine_tune(
-                model, plan.pruner, self._data, config, lambda fraction: None, deadline=deadline
-            )
+            tuned = prune_and_fine_tune(model, plan.pruner, self._data, config, progress, deadline=deadline)
         except NotFiniteError:
             return math.inf
         if tuned.diverged:
@@ -156,13 +157,20 @@ def rehearsed(
             tried = replace(config, **{setting: value})
             if tried.learning_rate is None:
                 tried = replace(tried, learning_rate=untried_learning_rate(config, samples))
-            losses[value] = rehearsal.run(tried, _part_of(deadline, count - done))
+            advance = partial(_advance, progress, done, count)
+            losses[value] = rehearsal.run(tried, advance, _part_of(deadline, count - done))
             if math.isnan(losses[value]):
                 return _unrehearsed(config, candidates, samples)
             done += 1
+            # One that diverged ended early.
             progress(done / count)
         config = replace(config, **{setting: CHOICES[setting](losses)})
     return config
+
+
+def _advance(progress: Callable[[float], None], done: int, count: int, fraction: float) -> None:
+    """Report a fraction of the rehearsal that follows `done` of `count`."""
+    progress((done + fraction) / count)
 
 
 def _part_of(deadline: float | None, rehearsals: int) -> float | None:

@@ -40,7 +40,7 @@ def cut_padding(
     batch = some.read()
     if any(map(is_ragged, (*batch.inputs.values(), *batch.labels.values()))):
         return data, ()
-    for padding in paddings(data.specs, given.axes, batch.inputs):
+    for padding in paddings(data.specs, given.axes.of, batch.inputs):
         left = float(padding.lengths(batch.inputs).mean() / _positions(batch, padding))
         if left > MOST_LEFT or _labels_positions(batch, padding):
             continue

@@ -17,6 +17,7 @@ from onnxprune.config.workers import ANY_CLUSTER
 from onnxprune.errors import DataError, OnnxPruneError, SettingError, WorkerError, first_line
 from onnxprune.job.result import Progress
 from onnxprune.job.workers.pool import Part
+from onnxprune.system.cores import allowed_cores
 from onnxprune.system.packages import require_package
 from onnxprune.system.trust import Trust, trust, trusted
 
@@ -65,7 +66,7 @@ class RayWorkers:
         self.count = place if isinstance(place, int) else max(1, int(resources.get("CPU", 1)))
         threads = {name: os.environ[name] for name in THREAD_COUNTS if name in os.environ}
         # Ray itself would set it to 1. Bits of a result depend on it: so it is that of this process.
-        environment = WAITING | {"OMP_NUM_THREADS": str(os.cpu_count() or 1)} | threads
+        environment = WAITING | {"OMP_NUM_THREADS": str(allowed_cores())} | threads
         self._remote = ray.remote(
             num_cpus=1,
             num_gpus=self._gpus(resources.get("GPU", 0)) if device.startswith("cuda") else 0,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ from onnxprune.model.replace import working_folder
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.pruning.sensitivity import Measure, PrunedArrays, pruned_arrays
 from onnxprune.sparse.opening import OpenedModel
+from onnxprune.system.cores import usable_cores
 
 # Parts for each worker: the nodes before a part are run for it again, but those of early weights take longer.
 PARTS = 2
@@ -39,7 +39,7 @@ def measured_by(workers: Workers, opened: OpenedModel, data: Batch, rates: Seque
     """The deviations of weights at these rates, measured by workers."""
     if isinstance(workers, InTurn):
         return partial(measure, opened.model, data)
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     shared = _Scan(
         sendable(opened.origin, workers.here),
         data,

@@ -66,7 +66,7 @@ def test_a_job_tells_what_it_chose_and_the_same_flags_give_the_same_model():
 def test_rehearsals_leave_the_model_and_choose_the_better_candidate(monkeypatch):
     tried = []
 
-    def run(self, config, deadline=None):
+    def run(self, config, progress, deadline=None):
         tried.append((config.allocation, config.learning_rate))
         loss = {"global": 3.0, "erk": 1.0, "uniform": 2.0}[config.allocation]
         return loss + abs(math.log10(config.learning_rate) + 2.5)
@@ -80,7 +80,9 @@ def test_rehearsals_leave_the_model_and_choose_the_better_candidate(monkeypatch)
 
 @pytest.mark.rehearses
 def test_a_short_training_is_not_rehearsed(monkeypatch):
-    monkeypatch.setattr(rehearsal.Rehearsal, "run", lambda self, config, deadline: pytest.fail("a rehearsal"))
+    monkeypatch.setattr(
+        rehearsal.Rehearsal, "run", lambda self, config, progress, deadline: pytest.fail("a rehearsal")
+    )
     settings = onnxprune.prune(mlp(), rate=0.5, data=DATA, epochs=1).report.settings
     assert (settings["allocation"], settings["learning_rate"]) == ("erk", 1e-3)
 
@@ -88,7 +90,9 @@ def test_a_short_training_is_not_rehearsed(monkeypatch):
 @pytest.mark.rehearses
 @pytest.mark.parametrize("settings", [{"rate": 0.5, "pattern": "2:4"}, {"std_threshold": 0.5}])
 def test_nothing_is_rehearsed_where_the_rates_are_fixed(settings, monkeypatch):
-    monkeypatch.setattr(rehearsal.Rehearsal, "run", lambda self, config, deadline: pytest.fail("a rehearsal"))
+    monkeypatch.setattr(
+        rehearsal.Rehearsal, "run", lambda self, config, progress, deadline: pytest.fail("a rehearsal")
+    )
     result = onnxprune.prune(mlp(), data=DATA, epochs=1, learning_rate=1e-3, **settings)
     assert result.report.settings["allocation"] == "uniform"
 
@@ -106,9 +110,10 @@ def test_a_time_budget_is_kept_and_told():
 def test_rehearsals_share_their_time_and_too_little_of_it_chooses_nothing(monkeypatch):
     now, deadlines = [100.0], []
 
-    def run(self, config, deadline):
+    def run(self, config, progress, deadline):
         deadlines.append(deadline)
         now[0] += 2
+        progress(0.5)
         return math.nan if config.allocation == "uniform" else 1.0
 
     monkeypatch.setattr(rehearsal.Rehearsal, "run", run)
@@ -119,7 +124,10 @@ def test_rehearsals_share_their_time_and_too_little_of_it_chooses_nothing(monkey
     data = check_runs(ort.InferenceSession(mlp().SerializeToString()), Dataset.of({"x": DATA["x"]}, LABELS))
     given = JobData(specs, data, data, data, None, None)
     dense = SimpleNamespace(multiply_adds=10**6, parameters=100)
-    found = rehearsal.rehearsed(model, "mlp", given, config, dense, lambda fraction: None, deadline=114.0)
+    told = []
+    found = rehearsal.rehearsed(model, "mlp", given, config, dense, told.append, deadline=114.0)
+    # Within each rehearsal, and behind it; the third has none.
+    assert told == pytest.approx([0.5 / 7, 1 / 7, 1.5 / 7, 2 / 7, 2.5 / 7])
     # Three allocations and four learning rates in 14 seconds.
     assert deadlines == [102.0, 104.0, 106.0]
     assert (found.allocation, found.learning_rate) == ("erk", defaults.UNTRIED_LEARNING_RATES["adam"])
@@ -130,8 +138,8 @@ def test_a_rehearsal_with_too_little_time_says_so(monkeypatch):
     losses = []
     whole = rehearsal.Rehearsal.run
 
-    def run(self, config, deadline):
-        losses.append(whole(self, config, rehearsal.time.monotonic() - 1))
+    def run(self, config, progress, deadline):
+        losses.append(whole(self, config, progress, rehearsal.time.monotonic() - 1))
         return losses[-1]
 
     monkeypatch.setattr(rehearsal.Rehearsal, "run", run)
