@@ -25,13 +25,17 @@ def replace_operand(node: ir.Node, index: int, array: np.ndarray, dtype: ir.Data
 def add_to_operand(
     node: ir.Node, index: int, delta: np.ndarray, dtype: ir.DataType, scale: float = 1.0
 ) -> None:
-    """scale * operand + delta, summed in float64; an absent operand is zero and becomes one of type `dtype`."""
+    """scale * operand + delta, summed in float64; an absent operand is zero and becomes one of type `dtype`.
+
+    Integers beyond their type wrap around, as the sums do that they are added to.
+    """
     tensor = constant_tensor(node.inputs[index]) if index < len(node.inputs) else None
     total = delta
     if tensor is not None:
         dtype = tensor.dtype
         total = tensor.numpy().astype(np.float64) * scale + delta
-    replace_operand(node, index, total.astype(dtype.numpy()), dtype)
+    whole = np.dtype(dtype.numpy()).kind in "iu"
+    replace_operand(node, index, (total.astype(np.int64) if whole else total).astype(dtype.numpy()), dtype)
 
 
 def insert_add(value: ir.Value, delta: np.ndarray, dtype: ir.DataType) -> None:

@@ -233,6 +233,17 @@ def constant_of_shape(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     yield from follow_sizes(node, node.inputs[0], facts, named)
 
 
+@passes_constants("ConstantOfShape")
+def constant_everywhere(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
+    """The same number at every position."""
+    out = node.outputs[0]
+    if facts.shape(out) is None:
+        return None
+    value = node.attributes.get("value")
+    number = np.zeros(1, np.float32) if value is None else value.as_tensor().numpy()
+    return np.ma.array(number.reshape((1,) * facts.rank(out)))
+
+
 @passes_channels("Tile")
 def tile(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     """Couple axes that are not repeated."""
