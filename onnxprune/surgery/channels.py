@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.model.constants import constant_tensor, set_constant
+from onnxprune.model.constants import constant_tensor, put_tensor, set_constant
 from onnxprune.model.reading import FLOAT_TYPES
 from onnxprune.model.weights import constants_by_name, find_weights
 from onnxprune.surgery.addends import PASSED_THROUGH, addends
@@ -138,7 +138,7 @@ def _provably_dead(units: Units, groups: Mapping[int, Group], biases: Mapping[in
     liveness = Liveness(Units(Facts(units.facts.model), innermost=units.innermost))
     for name, tensor in before.items():
         assert tensor is not None
-        set_constant(values[name], tensor.numpy(), tensor.dtype)
+        put_tensor(values[name], tensor)
     dead = ~liveness.alive
     last = [group for group, reason in liveness.kept_reasons.items() if reason == LAST_OF_AXIS]
     dead[last] = True  # alive only because all of its layer was zeroed at once
