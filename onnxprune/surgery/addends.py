@@ -1,4 +1,4 @@
-"""Biases and other constants that are added to units, and what stands for 0 in them.
+"""Biases, tables of embeddings and other constants that are added to units, and what stands for 0 in them.
 
 Where two computed values are multiplied, a unit has to be zero to be dead: its weights do not make it so alone.
 """
@@ -41,6 +41,7 @@ ADDENDS: Mapping[tuple[str, int], int | None] = {
     ("FusedGemm", 2): None,
     ("QAttention", 2): None,
     ("DynamicQuantizeLSTM", 3): None,
+    ("SkipSimplifiedLayerNormalization", 3): None,
     ("DynamicQuantizeMatMul", 4): None,
     ("MatMulIntegerToFloat", 6): None,
     ("QGemm", 6): None,
@@ -69,6 +70,12 @@ def _zeros(value: ir.Value) -> set[int | None]:
         if node.op_type == "DequantizeLinear" and use.idx == 0:
             behind = _zeros(node.outputs[0])
             zeros |= {_zero_point(node, 2)} if behind == {0} else {None}
+        elif node.op_type == "Gather" and use.idx == 0:
+            # What is looked up may be integers.
+            made = [
+                reader.node for reader in node.outputs[0].uses() if reader.node.op_type == "DequantizeLinear"
+            ]
+            zeros |= {_zero_point(reader, 2) for reader in made} or {0}
         elif node.op_type in PASSED_THROUGH and use.idx == 0:
             zeros |= _zeros(node.outputs[0]) or {None}
         else:

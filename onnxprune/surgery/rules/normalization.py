@@ -113,9 +113,8 @@ def unmixed(node: ir.Node, one_axis: bool, facts: Facts) -> Iterator[Coupling]:
     yield from couple_axes(data, node.outputs[0], passed, facts)
 
 
-@passes_channels("LayerNormalization", "RMSNormalization")
-@passes_channels("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain=MICROSOFT)
-@passes_channels("SimplifiedLayerNormalization")
+@passes_channels("LayerNormalization")
+@passes_channels("SkipLayerNormalization", domain=MICROSOFT)
 def layer_normalization(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
     """Couple the axes before `axis`; the others are normalized over."""
     data = node.inputs[0]
