@@ -76,8 +76,8 @@ def pruning_session(model: ModelLike, updates: int, **settings: Any) -> PruningS
     trust(config.allow_links, config.custom_ops)
     opened = open_model(model)
     weights = usable_weights(opened.model, opened.origin.name, config).prunable
-    config, _ = rounded(opened.model, weights, config)
-    pruner = make_pruner(opened.model, weights, config)
+    config, _, groups = rounded(opened.model, weights, config)
+    pruner = make_pruner(opened.model, weights, config, groups=groups)
     schedule = make_schedule(config, updates, pruner.families)
     session = PruningSession(opened.model, pruner, schedule, config)
     session.start()

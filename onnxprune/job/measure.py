@@ -30,6 +30,7 @@ from onnxprune.pruning.layerwise import second_order_work
 from onnxprune.pruning.pruner import Pruner
 from onnxprune.pruning.sensitivity import Measure, rates_to_scan, scan
 from onnxprune.reports.record import FileRecord
+from onnxprune.surgery import UnitGroups
 from onnxprune.system.processes import process_count
 
 # Enough to rank the layers; each rate of each weight is a run on all samples.
@@ -64,10 +65,11 @@ def make_plan(
     dense: FileRecord,
     progress: Callable[[float], None] = lambda fraction: None,
     deadline: float | None = None,
+    groups: UnitGroups | None = None,
 ) -> Plan:
     """Measure what the settings ask for, and make the pruner; `dense`: the record of the input model.
 
-    `deadline`: of a training that follows, by `time.monotonic()`.
+    `deadline`: of a training that follows, by `time.monotonic()`. `groups`: of channels, where they are known.
 
     Raises:
         SettingError: no rate reaches --flops or --bytes.
@@ -91,7 +93,7 @@ def make_plan(
         config = within_budget(weights, config, budget, curves, costs)
     elif config.bytes is not None:
         config = replace(config, rate=rate_of_bytes(model, weights, config, curves, dense.bytes), bytes=None)
-    pruner = make_pruner(model, weights, config, calibration, curves, costs or None, work)
+    pruner = make_pruner(model, weights, config, calibration, curves, costs or None, work, groups)
     uncalibrated = [] if calibration is None else calibration.uncalibrated(pruner.weights)
     return Plan(pruner, curves, tuple(weight.name for weight in uncalibrated))
 

@@ -104,11 +104,12 @@ def run(
             free_memory()
         with watch("try settings"):
             given = config
-            config, choices = settle(model, origin, fitting, config, dense, partial(progress, "try settings"))
+            settled = settle(model, origin, fitting, config, dense, partial(progress, "try settings"))
+            config, choices, groups = settled.config, settled.notes, settled.groups
         with watch("measure"):
             advance = partial(progress, "measure")
             end = floats_deadline(deadline, config)
-            plan = make_plan(model, weights.prunable, fitting, config, dense, advance, end)
+            plan = make_plan(model, weights.prunable, fitting, config, dense, advance, end, groups)
         with watch("prune"):
             advance = partial(progress, "prune")
             tuned = prune_and_fine_tune(model, plan.pruner, fitting, config, advance, context.start, end)
@@ -140,7 +141,7 @@ def run(
         with watch("evaluate"):
             curves, by_magnitude = plan.curves, plan.by_magnitude
             # The files are evaluated, so the model in memory is no longer needed.
-            del opened, source, model, weights, plan
+            del opened, source, model, weights, plan, settled, groups
             free_memory()
             evaluation = old = None
             if config.evaluate:

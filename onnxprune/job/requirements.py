@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 
 from onnxprune.config.declare import AUTO
-from onnxprune.config.settings import PruneConfig
+from onnxprune.config.settings import PruneConfig, flag_of
 from onnxprune.data.images.augment import Augmentation
 from onnxprune.errors import SettingError
 from onnxprune.job.store import find_format
@@ -13,6 +14,8 @@ from onnxprune.pruning.criteria import CRITERIA, find_criterion
 from onnxprune.sparse.choose import require_kernels
 from onnxprune.system.packages import import_torchvision, require_package
 
+# Settings that say nothing of single weights.
+CHANNELS_ALONE = ("round_to", "min_channels", "max_channel_rate")
 MEASURED = "--criterion {}, --reconstruct, --bias-correction and --norm-correction"
 
 
@@ -39,7 +42,7 @@ def check_requirements(config: PruneConfig) -> None:
         MissingPackageError: fine-tuning is asked for, and torch is not installed.
     """
     find_format(config.format)
-    for holds, message in (*_criterion(config), *_calibrated(config)):
+    for holds, message in (*_criterion(config), *_calibrated(config), *_channels(config)):
         if holds:
             raise SettingError(message)
     if config.data is not None:
@@ -85,6 +88,20 @@ def _criterion(config: PruneConfig) -> Iterator[tuple[bool, str]]:
     yield (
         not channel and not criterion.single_weights,
         f"--criterion {name} is for channels: give --pattern channel, or use one of {fitting}",
+    )
+
+
+def _channels(config: PruneConfig) -> Iterator[tuple[bool, str]]:
+    """What would be ignored. Checked here, where a preset of --for may have given the pattern."""
+    given = [
+        flag_of(each)
+        for each in fields(PruneConfig)
+        if each.name in CHANNELS_ALONE and getattr(config, each.name) != each.default
+    ]
+    yield (
+        config.pattern != "channel" and bool(given),
+        f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} for whole channels: give --pattern channel, or "
+        f"remove {'it' if len(given) == 1 else 'them'}",
     )
 
 

@@ -20,7 +20,7 @@ SMALL_TENSOR_BYTES = 1024
 LONGEST_VECTOR = 1 << 16
 
 # Operators without shape inference in ONNX -> an operator, and the inputs for it, with the same output shape.
-STAND_INS = {
+STAND_INS: Mapping[tuple[str, str], tuple[str, tuple[int, ...] | slice]] = {
     ("", "GroupNormalization"): ("Identity", (0,)),
     ("", "SimplifiedLayerNormalization"): ("Identity", (0,)),
     (MICROSOFT, "FusedConv"): ("Conv", (0, 1, 2)),
@@ -40,13 +40,21 @@ STAND_INS = {
     (MICROSOFT, "DynamicQuantizeMatMul"): ("MatMul", (0, 1)),
     (MICROSOFT, "QLinearAdd"): ("Add", (0, 3)),
     (MICROSOFT, "QLinearMul"): ("Mul", (0, 3)),
+    (MICROSOFT, "QLinearAveragePool"): ("AveragePool", (0,)),
+    (MICROSOFT, "QLinearGlobalAveragePool"): ("GlobalAveragePool", (0,)),
     (MICROSOFT, "QLinearSigmoid"): ("Identity", (0,)),
     (MICROSOFT, "QLinearLeakyRelu"): ("Identity", (0,)),
     (MICROSOFT, "QLinearSoftmax"): ("Identity", (0,)),
+    (MICROSOFT, "QLinearConcat"): ("Concat", slice(2, None, 3)),
+    (MICROSOFT, "QLinearWhere"): ("Where", (0, 1, 4)),
+    (MICROSOFT, "DynamicQuantizeLSTM"): ("LSTM", (0, 1, 2)),
     # Functions that call one of these (sparse/between.py).
     (OWN_DOMAIN, "QLinearAdd"): ("Add", (0, 3)),
     (OWN_DOMAIN, "QLinearSoftmax"): ("Identity", (0,)),
 }
+# Stand-ins whose outputs are those of the operator; of others, each output of the operator is made by one of its own.
+SEVERAL_OUTPUTS = ("LSTM",)
+OWN_ATTRIBUTES = ("activation", "channels_last")  # first letters of names that stand-ins do not have
 
 
 def branches(node: ir.Node) -> tuple[ir.Graph, ...]:
@@ -131,10 +139,13 @@ class _Flat:
             elif self.input_shapes is None and value not in edges and value.type is not None:
                 info = ir.to_proto(value)
                 info.name = name
-                for dim in info.type.tensor_type.shape.dim:
+                dims = info.type.tensor_type.shape.dim
+                for dim in dims:
                     if is_generated(dim.dim_param):
                         dim.Clear()
-                graph.value_info.append(info)
+                # ONNX's inference takes sizes that are not given for sizes that cannot be known.
+                if not dims or any(dim.WhichOneof("value") for dim in dims):
+                    graph.value_info.append(info)
         self._add_nodes(outer, graph, joined)
         opsets = [onnx.helper.make_opsetid(d, version) for d, version in outer.opset_imports.items()]
         functions = [ir.to_proto(function) for function in self.model.functions.values()]
@@ -194,15 +205,18 @@ class _Flat:
 
 def _stand_ins(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     stand_in = STAND_INS.get((node.domain, node.op_type))
-    if stand_in is None:
+    if stand_in is None or any(a.name == "channels_last" and a.i for a in node.attribute):
         return [node]
     op_type, indices = stand_in
-    inputs = [node.input[index] for index in indices if index < len(node.input)]
-    outputs = [name for name in (node.output[0], *node.output[3:]) if name]
-    nodes = [onnx.helper.make_node(op_type, inputs, [name]) for name in outputs]
+    listed = range(len(node.input))[indices] if isinstance(indices, slice) else indices
+    inputs = [node.input[index] for index in listed if index < len(node.input)]
+    outputs = [[name] for name in (node.output[0], *node.output[3:]) if name]
+    if op_type in SEVERAL_OUTPUTS:
+        outputs = [list(node.output)]
+    nodes = [onnx.helper.make_node(op_type, inputs, names) for names in outputs]
     for made in nodes:
         made.attribute.extend(
-            a for a in node.attribute if op_type != "Identity" and not a.name.startswith("activation")
+            a for a in node.attribute if op_type != "Identity" and not a.name.startswith(OWN_ATTRIBUTES)
         )
     return nodes
 

@@ -230,7 +230,7 @@ def _solve_attention(node: onnx.NodeProto, values: Values) -> Shape | None:
     other = values.shapes.get(node.input[1]) if len(node.input) > 1 else None
     if data is None or other is None or len(data) != 3:
         return None
-    if node.op_type == "Attention":
+    if node.op_type in ("Attention", "QAttention"):
         sizes = next((list(a.ints) for a in node.attribute if a.name == "qkv_hidden_sizes"), None)
         packed = other[-1]
         width = sizes[2] if sizes else packed // 3 if isinstance(packed, int) else None
@@ -263,13 +263,14 @@ SOLVERS: dict[tuple[str, str], Callable[[onnx.NodeProto, Values], Shape | None]]
     **{("", op_type): _solve_broadcast for op_type in BROADCASTING},
     (MICROSOFT, "FusedMatMul"): _solve_fused_matmul,
     (MICROSOFT, "Attention"): _solve_attention,
+    (MICROSOFT, "QAttention"): _solve_attention,
     (MICROSOFT, "EmbedLayerNormalization"): _solve_embedding,
     (MICROSOFT, "GroupQueryAttention"): _solve_grouped_attention,
     (MICROSOFT, "MultiHeadAttention"): _solve_attention,
 }
 
 # Operators whose output has the element type of another input than the first.
-TYPED_BY = {"EmbedLayerNormalization": 2, "Where": 1}
+TYPED_BY = {"EmbedLayerNormalization": 2, "QAttention": 2, "Where": 1}
 
 
 def _attribute(node: onnx.NodeProto, name: str) -> int:

@@ -165,6 +165,35 @@ def choose_channels(
             caps[index] = short[index]
 
 
+@dataclass(frozen=True)
+class Widest:
+    """The layer with the most channels: the axes of its weights, by name, and how many it has.
+
+    `movable`: whether any layer may lose a channel by the limits asked for.
+    """
+
+    axes: Sequence[tuple[str, int]]
+    channels: int
+    movable: bool
+
+
+def widest(
+    groups: Sequence[Group],
+    exclude: Collection[str] = (),
+    *,
+    round_to: int = 1,
+    min_channels: int = 1,
+    max_rate: float = 1.0,
+) -> Widest:
+    """The widest layer of some groups, with the limits of `choose_channels`."""
+    overlaps = _overlaps(groups, _usable(groups, exclude))
+    alike = np.ones(len(groups))
+    layers = [_Layer(groups, members, alike, overlaps) for members in layers_of(groups, exclude)]
+    movable = any(layer.rounded(layer.share(max_rate), round_to, min_channels) for layer in layers)
+    first = max(layers, key=lambda layer: layer.channels)
+    return Widest(first.axes, first.channels, movable)
+
+
 def group_importance(groups: Sequence[Group], values: Mapping[str, np.ndarray], norm: str) -> np.ndarray:
     """L1 (mean of |w|) or L2 (root mean of w^2) norm over all elements of each group, float64 (groups,)."""
     sums: dict[tuple[str, int], tuple[np.ndarray, int]] = {}

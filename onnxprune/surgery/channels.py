@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.model.constants import constant_tensor, set_constant
+from onnxprune.model.constants import constant_tensor, put_tensor, set_constant
 from onnxprune.model.reading import FLOAT_TYPES
 from onnxprune.model.weights import constants_by_name, find_weights
+from onnxprune.surgery.addends import PASSED_THROUGH, addends
 from onnxprune.surgery.dead import LAST_OF_AXIS, Liveness
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.removal import remove_dead_units
@@ -26,23 +28,6 @@ from onnxprune.surgery.units import Units
 
 Group = Mapping[tuple[str, int], np.ndarray]
 """The positions of a group, by name and axis of each constant: int64, ascending."""
-
-# Operators that may lie between a stored weight and the node that multiplies with it.
-PASSED_THROUGH = (
-    "Cast",
-    "DequantizeLinear",
-    "Flatten",
-    "Identity",
-    "Reshape",
-    "Squeeze",
-    "Transpose",
-    "Unsqueeze",
-)
-# (operator, index of an input): with zeros there, a unit that is zero before the operator is zero after it.
-ADDENDS = frozenset(
-    {("Add", 0), ("Add", 1), ("Sub", 0), ("Sub", 1), ("Conv", 2), ("ConvTranspose", 2), ("Gemm", 2)}
-    | {("FusedConv", 2), ("FusedGemm", 2), ("BatchNormalization", 1), ("BatchNormalization", 2)}
-)
 
 
 @dataclass(frozen=True)
@@ -125,7 +110,8 @@ def _removable(
     multiplied = _multiplied(units) & free
     biases: dict[int, Group] = {}
     if multiplied.any():
-        biases = _positions_by_group(units, _addends(units, shared), multiplied)
+        added = {value: value.name or "" for value in addends(units.facts.model) if value not in shared}
+        biases = _positions_by_group(units, added, multiplied)
         free &= ~multiplied | _provably_dead(units, _positions_by_group(units, names, multiplied), biases)
     for number, group in _positions_by_group(units, names, free).items():
         yield group, biases.get(number, {})
@@ -152,7 +138,7 @@ def _provably_dead(units: Units, groups: Mapping[int, Group], biases: Mapping[in
     liveness = Liveness(Units(Facts(units.facts.model), innermost=units.innermost))
     for name, tensor in before.items():
         assert tensor is not None
-        set_constant(values[name], tensor.numpy(), tensor.dtype)
+        put_tensor(values[name], tensor)
     dead = ~liveness.alive
     last = [group for group, reason in liveness.kept_reasons.items() if reason == LAST_OF_AXIS]
     dead[last] = True  # alive only because all of its layer was zeroed at once
@@ -205,29 +191,11 @@ def _source(value: ir.Value | None) -> ir.Value | None:
     return value
 
 
-def _addends(units: Units, shared: set[ir.Value]) -> dict[ir.Value, str]:
-    """Biases and other addends that no other layer shares, by name."""
-    stored = [value for value in constants_by_name(units.facts.model).values() if value not in shared]
-    return {
-        value: value.name or ""
-        for value in stored
-        if (tensor := constant_tensor(value)) is not None and tensor.dtype in FLOAT_TYPES and _is_added(value)
-    }
-
-
-def _is_added(value: ir.Value) -> bool:
-    """Whether a value is added, perhaps in another shape, wherever it is read."""
-    return bool(value.uses()) and all(
-        (use.node.op_type, use.idx) in ADDENDS
-        or (use.node.op_type in PASSED_THROUGH and use.idx == 0 and _is_added(use.node.outputs[0]))
-        for use in value.uses()
-    )
-
-
 def _zero(model: ir.Model, positions: Group) -> dict[str, np.ndarray]:
     """Zero these positions; returns the masks."""
     values = constants_by_name(model)
-    zeros = {weight.name: weight.encoding.zero for weight in find_weights(model).prunable}
+    zeros: dict[str, Any] = {weight.name: weight.encoding.zero for weight in find_weights(model).prunable}
+    zeros = {value.name or "": zero for value, zero in addends(model).items()} | zeros
     masks: dict[str, np.ndarray] = {}
     for (name, axis), where in positions.items():
         tensor = constant_tensor(values[name])

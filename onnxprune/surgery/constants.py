@@ -25,13 +25,17 @@ def replace_operand(node: ir.Node, index: int, array: np.ndarray, dtype: ir.Data
 def add_to_operand(
     node: ir.Node, index: int, delta: np.ndarray, dtype: ir.DataType, scale: float = 1.0
 ) -> None:
-    """scale * operand + delta, summed in float64; an absent operand is zero and becomes one of type `dtype`."""
+    """scale * operand + delta, summed in float64; an absent operand is zero and becomes one of type `dtype`.
+
+    Integers beyond their type wrap around, as the sums do that they are added to.
+    """
     tensor = constant_tensor(node.inputs[index]) if index < len(node.inputs) else None
     total = delta
     if tensor is not None:
         dtype = tensor.dtype
         total = tensor.numpy().astype(np.float64) * scale + delta
-    replace_operand(node, index, total.astype(dtype.numpy()), dtype)
+    whole = np.dtype(dtype.numpy()).kind in "iu"
+    replace_operand(node, index, (total.astype(np.int64) if whole else total).astype(dtype.numpy()), dtype)
 
 
 def insert_add(value: ir.Value, delta: np.ndarray, dtype: ir.DataType) -> None:
@@ -46,21 +50,22 @@ def insert_add(value: ir.Value, delta: np.ndarray, dtype: ir.DataType) -> None:
     value.replace_all_uses_with(total, replace_graph_outputs=True)
     add.replace_input_with(0, value)
     graph.insert_after(node, add)
-    value.name = _free_name(graph, f"{name}_unbiased")
+    value.name = free_name(graph, f"{name}_unbiased")
     total.name = name
 
 
 def new_initializer(graph: ir.Graph | None, name: str, array: np.ndarray, dtype: ir.DataType) -> ir.Value:
     """A new initializer of the graph, under `name` or the first free name after it."""
     assert graph is not None
-    name = _free_name(graph, name)
+    name = free_name(graph, name)
     value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(dtype))
     value.const_value = ir.Tensor(array, dtype=dtype, name=name)
     graph.register_initializer(value)
     return value
 
 
-def _free_name(graph: ir.Graph, name: str) -> str:
+def free_name(graph: ir.Graph, name: str) -> str:
+    """The name, or the first free one after it, for a value of the graph."""
     taken = {value.name for value in (*graph.inputs, *graph.initializers.values())}
     taken |= {value.name for node in graph.all_nodes() for value in node.outputs}
     taken |= {value.name for sub in graph.subgraphs() for value in (*sub.inputs, *sub.initializers.values())}

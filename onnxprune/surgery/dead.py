@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.surgery.facts import Facts, weight_matrix
-from onnxprune.surgery.tables import Axis, Contraction
+from onnxprune.surgery.tables import Contraction
 from onnxprune.surgery.units import Units
 
 LAST_OF_AXIS = "it is the last unit of its layer"
@@ -50,16 +50,22 @@ class Liveness:
 
     def folds(self) -> list[Fold]:
         """The constants that dead units contribute to the living units that read them."""
-        folds = []
+        facts, folds = self.units.facts, []
         for number, contraction in enumerate(self.units.contractions):
-            array = self.units.facts.constant(contraction.weight.value)
-            if array is None or contraction.refusal is not None or contraction.weight_out is None:
+            array, zero = (each(contraction.weight.value) for each in (facts.constant, facts.zero))
+            if (
+                array is None
+                or zero is None
+                or contraction.refusal is not None
+                or contraction.weight_out is None
+            ):
                 continue
             constants = self._constants(contraction).filled(0).astype(np.float64)
             dead = ~self.alive[self.units.groups(contraction.data)]
             used = np.flatnonzero(dead & (constants != 0) & self._reads[number][1])
             if used.size:
-                matrix = weight_matrix(array, contraction.weight_out.dim, contraction.weight.dim)[:, used]
+                centered = array - zero if zero.any() else array
+                matrix = weight_matrix(centered, contraction.weight_out.dim, contraction.weight.dim)[:, used]
                 delta = contraction.scale * (matrix.sum(axis=2, dtype=np.float64) @ constants[used])
                 folds.append(Fold(contraction, delta))
         return folds
@@ -77,8 +83,7 @@ class Liveness:
                 constants = self._constants(contraction)
                 foldable = ~np.ma.getmaskarray(constants)
                 if not contraction.measures and (
-                    contraction.refusal is not None
-                    or self.units.facts.constant(contraction.weight.value) is None
+                    contraction.refusal is not None or self.units.facts.zero(contraction.weight.value) is None
                 ):
                     stuck = foldable & (constants.filled(0) != 0)
                     for group in groups[reads & stuck & ~self.alive[groups]]:
@@ -96,23 +101,31 @@ class Liveness:
         weight, facts = contraction.weight, self.units.facts
         if contraction.out is None or contraction.weight_out is None:
             if number not in self._reads:
-                self._reads[number] = np.ones(0, bool), _any_nonzero(facts, weight)
+                self._reads[number] = np.ones(0, bool), _any_nonzero(facts, contraction)
             return self._reads[number][1]
         living = self.alive[self.units.groups(contraction.out)]
         if number in self._reads and np.array_equal(self._reads[number][0], living):
             return self._reads[number][1]
         connections = facts.connections(weight.value, contraction.weight_out.dim, weight.dim)
-        read = _any_nonzero(facts, weight) if connections is None else connections.read_by(living)
+        read = _any_nonzero(facts, contraction) if connections is None else connections.read_by(living)
         self._reads[number] = living, read
         return self._reads[number][1]
 
     def _constants(self, contraction: Contraction) -> np.ma.MaskedArray:
-        return self.units.facts.along(contraction.data)
+        return _from_zero(self.units.facts.along(contraction.data), contraction.zero)
 
 
-def _any_nonzero(facts: Facts, axis: Axis) -> np.ndarray:
-    """Which positions of an axis have an element that is not zero, or not known; bool."""
+def _any_nonzero(facts: Facts, contraction: Contraction) -> np.ndarray:
+    """Which positions of the weight's shared axis have an element that is not zero, or not known; bool."""
+    axis = contraction.weight
     array = facts.present(axis.value)
     if array is None:
-        return facts.along(axis).filled(1) != 0
+        return _from_zero(facts.along(axis), contraction.weight_zero).filled(1) != 0
     return (np.moveaxis(array, axis.dim, 0).reshape(array.shape[axis.dim], -1) != 0).any(axis=1)
+
+
+def _from_zero(constants: np.ma.MaskedArray, zero: float | None) -> np.ma.MaskedArray:
+    """Constants as differences from what stands for 0; where that is not known, none is."""
+    if zero is None:
+        return np.ma.masked_all(constants.shape)
+    return np.ma.array(constants.data.astype(np.float64) - zero, mask=constants.mask) if zero else constants

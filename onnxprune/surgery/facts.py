@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnxprune.model import sizes
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.folding import folded_integers
+from onnxprune.model.reading import QUANTIZED_TYPES
 from onnxprune.model.shapes import Dim, branches, infer_shapes, with_branches
 from onnxprune.model.weights import find_weights
 from onnxprune.surgery.axes import Axis
@@ -211,10 +212,20 @@ class Facts:
         array = self.constant(value)
         if array is None or array.dtype.kind not in "iu":
             return array
+        zero = self.zero(value)
+        return np.ones(array.shape, bool) if zero is None else array != zero
+
+    def zero(self, value: ir.Value) -> np.ndarray | None:
+        """What stands for 0 in a constant: the zero point of a weight's integers; None where that is not known."""
+        tensor, array = constant_tensor(value), self.constant(value)
+        if array is None or array.dtype.kind not in "iu":
+            return None if array is None else np.zeros((), array.dtype)
         if self._zeros is None:
             weights = find_weights(self.model).all
             self._zeros = {weight.value: weight.encoding.zero for weight in weights if weight.quantized}
-        return array != self._zeros.get(value, 0)
+        if value not in self._zeros and tensor is not None and tensor.dtype in QUANTIZED_TYPES:
+            return None
+        return np.asarray(self._zeros.get(value, 0), np.int64)
 
 
 def _nodes(graph: ir.Graph) -> Iterator[ir.Node]:

@@ -18,6 +18,9 @@ from onnxprune.model.reading import FLOAT_TYPES
 from onnxprune.model.shapes import with_branches
 from onnxprune.model.slots import slots
 
+# Of norm parameters and biases, and of quantized operators' scales and zero points.
+TYPES = (*FLOAT_TYPES, ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT32)
+
 
 @dataclass(frozen=True)
 class OwnCopy:
@@ -61,7 +64,7 @@ def _is_vector(value: ir.Value) -> bool:
     return (
         tensor is not None
         and len(value.uses()) > 1
-        and tensor.dtype in FLOAT_TYPES
+        and tensor.dtype in TYPES
         and sum(length > 1 for length in tensor.shape.numpy()) == 1
         and not any(_is_weight(use.node, use.idx) for use in value.uses())
         and not value.is_graph_input()

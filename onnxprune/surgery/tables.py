@@ -50,6 +50,9 @@ class Stays:
 class Contraction:
     """out[o] = sum over k of weight[o, k] * data[k] (+ bias[o]): position k can be removed where its term is zero.
 
+    `zero`: what stands for 0 in the data, such as a zero point; None where that is not known. `weight_zero`: the same
+    in a weight that is computed; `Facts.zero` has those of stored weights.
+
     `weight_out` and `out`, coupled one to one unless they are the same, determine which terms a living output needs;
     where they are None, all are needed. `refusal`: why a constant term cannot be folded into a bias; None where it can.
     `measures`: no term is computed, only a range is taken, which a constant may leave.
@@ -63,6 +66,8 @@ class Contraction:
     scale: float = 1.0
     refusal: str | None = None
     measures: bool = False
+    zero: float | None = 0.0
+    weight_zero: float | None = 0.0
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ def axes_of(claims: Iterable[Coupling | Contraction]) -> set[Axis]:
 Claim = Coupling | OneOf | Stays | Contraction
 Key = tuple[str, str]
 ChannelRule = Callable[[ir.Node, "Facts"], Iterable[Claim]]
-ConstantRule = Callable[[ir.Node, "Facts"], "np.ma.MaskedArray | Sequence[np.ma.MaskedArray] | None"]
+ConstantRule = Callable[[ir.Node, "Facts"], "np.ma.MaskedArray | Sequence[np.ma.MaskedArray | None] | None"]
 Kept = Callable[
     [Axis], np.ndarray
 ]  # which positions of an axis stay, bool; of length 0 where it is not static

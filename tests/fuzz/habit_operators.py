@@ -232,3 +232,18 @@ def _trees() -> Habit:
     ]
     model = with_ml(nodes, [floats("x", "N", 8)], [floats("y", "N", 1)], {"w": normal(8, 4)})
     return Habit(model, {"x": normal(SAMPLES, 8)}, classes(2))
+
+
+@habit("residual stream through written-out root mean squares")
+def _decoder() -> Habit:
+    text = """g (int64[N,5] ids) => (float[N,4] y) {
+        e = Gather (table, ids) p = Pow (e, two) m = ReduceMean <axes = [-1], keepdims = 1> (p) a = Add (m, eps)
+        s = Sqrt (a) d = Div (e, s) n = Mul (d, gamma) h = MatMul (n, w) r = Relu (h) b = MatMul (r, u)
+        c = Add (e, b) q = Mul (c, c) k = ReduceMean <axes = [-1], keepdims = 1> (q) i = Add (k, eps) j = Sqrt (i)
+        l = Reciprocal (j) o = Mul (c, l) f = Mul (o, gamma) t = ReduceMean <axes = [1], keepdims = 0> (f)
+        y = MatMul (t, v) }"""
+    weights = {"table": normal(20, 8), "gamma": normal(8), "w": normal(8, 16), "u": normal(16, 8, seed=1)}
+    weights |= {"v": normal(8, 4), "two": np.float32(2), "eps": np.float32(1e-5)}
+    return Habit(
+        written(text, weights), {"ids": np.random.default_rng(0).integers(0, 20, (SAMPLES, 5))}, classes()
+    )

@@ -6,11 +6,11 @@ import numpy as np
 from onnx import helper, numpy_helper
 
 from tests.builders import cnn, mlp, normal
-from tests.fuzz import habit_operators, habit_values
+from tests.fuzz import habit_integers, habit_operators, habit_values
 from tests.fuzz.habit import HABITS, SAMPLES, TWO, Habit, classes, dense, habit, mlp_of, tail
 from tests.fuzz.models import written
 
-__all__ = ["HABITS", "Habit", "habit_operators", "habit_values"]
+__all__ = ["HABITS", "Habit", "habit_integers", "habit_operators", "habit_values"]
 
 
 @habit("plain")

@@ -16,6 +16,11 @@ SMALL = (
     "SqueezeNet",
     "MobileNet-like, dynamic int8",
     "BERT-like, dynamic int8",
+    "ResNet-20, static int8",
+    "MobileNet-like, static int8",
+    "BERT-like, static int8",
+    "BERT-like, dynamic int8, fused",
+    "LSTM, dynamic int8",
 )
 
 

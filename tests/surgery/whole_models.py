@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 from onnx import numpy_helper
-from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
+from tests.quantizing import dynamic, optimized, static
 from tests.surgery.oracle import model
 
 Whole = tuple[onnx.ModelProto, dict[str, tuple[int, ...]]]
@@ -66,16 +64,20 @@ def packaged(package: str, path: str, shapes: dict[str, tuple[int, ...]]) -> Who
     return onnx.load(Path(spec.submodule_search_locations[0]) / path), shapes
 
 
-def dynamic(whole: Whole) -> Whole:
-    """A model as onnxruntime's dynamic quantization writes it, which takes constants in initializers alone."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+def quantized(whole: Whole, **feeds: np.ndarray) -> Whole:
+    """A model as onnxruntime's static quantization writes it by these inputs, or without any as its dynamic one."""
+    proto, shapes = whole
+    return (static(proto, feeds, per_channel=True) if feeds else dynamic(proto)), shapes
 
-    model = ir.from_proto(whole[0])
-    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    with tempfile.TemporaryDirectory() as made:
-        path = Path(made) / "quantized.onnx"
-        quantize_dynamic(ir.to_proto(model), path, weight_type=QuantType.QUInt8)
-        return onnx.load(path), whole[1]
+
+def resnet() -> Whole:
+    """The repository's ResNet-20 for CIFAR-10."""
+    path = Path(__file__).parents[2] / "models/resnet-20.onnx"
+    return onnx.load(path), {"input": (1, 3, 32, 32)}
+
+
+def _images(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape, np.float32)
 
 
 def mobilenet() -> Whole:
@@ -203,10 +205,15 @@ MODELS: dict[str, Callable[[], Whole]] = {
     "MobileNet-like": mobilenet,
     "BERT-like": bert,
     "LSTM": lstm,
-    "MobileNet-like, dynamic int8": lambda: dynamic(mobilenet()),
-    "BERT-like, dynamic int8": lambda: dynamic(bert()),
-    "OCR detector (rapidocr), dynamic int8": lambda: dynamic(MODELS["OCR detector (rapidocr)"]()),
-    "OCR recognizer (rapidocr), dynamic int8": lambda: dynamic(MODELS["OCR recognizer (rapidocr)"]()),
+    "MobileNet-like, dynamic int8": lambda: quantized(mobilenet()),
+    "BERT-like, dynamic int8": lambda: quantized(bert()),
+    "ResNet-20, static int8": lambda: quantized(resnet(), input=_images(4, 3, 32, 32)),
+    "MobileNet-like, static int8": lambda: quantized(mobilenet(), x=_images(1, 3, 160, 160)),
+    "BERT-like, static int8": lambda: quantized(bert(), ids=np.arange(64).reshape(1, 64)),
+    "BERT-like, dynamic int8, fused": lambda: (optimized(quantized(bert())[0]), {"ids": (1, 64)}),
+    "LSTM, dynamic int8": lambda: quantized(lstm()),
+    "OCR detector (rapidocr), dynamic int8": lambda: quantized(MODELS["OCR detector (rapidocr)"]()),
+    "OCR recognizer (rapidocr), dynamic int8": lambda: quantized(MODELS["OCR recognizer (rapidocr)"]()),
 }
 
 

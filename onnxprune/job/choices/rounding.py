@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import onnx_ir as ir
 
@@ -12,8 +13,17 @@ from onnxprune.job.choices.defaults import ROUNDINGS, rounding
 from onnxprune.job.pruners.channels import ChannelPruning, Work
 from onnxprune.model.weights import Weight
 from onnxprune.pruning.allocation import excluded_weights
+from onnxprune.surgery import UnitGroups, unit_groups
 
 CONVOLUTIONS = ("Conv", "ConvInteger", "ConvTranspose", "FusedConv", "QLinearConv")
+
+
+class Rounded(NamedTuple):
+    """The settings with --round-to, a sentence about it, and the groups of channels, if they were looked at for it."""
+
+    config: PruneConfig
+    note: str = ""
+    groups: UnitGroups | None = None
 
 
 def rounded(
@@ -21,8 +31,8 @@ def rounded(
     weights: tuple[Weight, ...],
     config: PruneConfig,
     work: Callable[[], Work | None] = lambda: None,
-) -> tuple[PruneConfig, str]:
-    """The settings with --round-to, and a sentence about it; `work`: what --flops leaves.
+) -> Rounded:
+    """Choose --round-to; `work`: what --flops leaves.
 
     A search chooses for each of its trials, when the rate is known. Layers with rates of their own keep them exactly.
 
@@ -30,11 +40,12 @@ def rounded(
         NothingToPruneError: there is a rate, but no channel can be removed.
     """
     if config.pattern != "channel" or config.round_to is not None or config.searches:
-        return config, ""
+        return Rounded(config)
     if config.rate == 0 or config.layer_rate or not _convolves(weights, config):
-        return replace(config, round_to=1), ""
-    number = rounding(ChannelPruning(model, weights, config, work=work()).reaches)
-    return replace(config, round_to=number), _note(number)
+        return Rounded(replace(config, round_to=1))
+    groups = unit_groups(model)
+    number = rounding(ChannelPruning(model, weights, config, groups, work=work()).reaches)
+    return Rounded(replace(config, round_to=number), _note(number), groups)
 
 
 def _convolves(weights: tuple[Weight, ...], config: PruneConfig) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx_ir as ir
@@ -16,7 +16,7 @@ from onnxprune.job.choices.defaults import RULES, Facts, by_rule, chosen, is_ope
 from onnxprune.job.choices.invariances import safe_augmentation
 from onnxprune.job.choices.norms import restore
 from onnxprune.job.choices.rehearsal import rehearsed
-from onnxprune.job.choices.rounding import rounded
+from onnxprune.job.choices.rounding import Rounded, rounded
 from onnxprune.job.early_checks import check_measurable
 from onnxprune.job.measure import channel_work
 from onnxprune.job.pruners.pruner import usable_weights
@@ -27,11 +27,21 @@ from onnxprune.job.samples.inputs import JobData, read_job_data, sample_shapes
 from onnxprune.model.io import ModelLike, Source
 from onnxprune.reports.record import FileRecord
 from onnxprune.sparse.opening import open_model
+from onnxprune.surgery import UnitGroups
 
 # The part of --time that rehearsals may take.
 REHEARSING = 0.1
 # The settings that a job can choose.
 CHOSEN = (*RULES, "augment", "allocation", "learning_rate", "round_to")
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The settings with all that was open chosen, notes about it, and the groups of channels where these were found."""
+
+    config: PruneConfig
+    notes: tuple[str, ...]
+    groups: UnitGroups | None
 
 
 def settle(
@@ -41,8 +51,8 @@ def settle(
     config: PruneConfig,
     dense: FileRecord,
     progress: Callable[[float], None],
-) -> tuple[PruneConfig, tuple[str, ...]]:
-    """The settings with all that was open chosen, and notes about it; norms are put back into the model, in place.
+) -> Settled:
+    """Choose all that is open; norms are put back into the model, in place.
 
     `dense`: the record of the input model.
 
@@ -53,10 +63,10 @@ def settle(
     given = config
     if data.training is not None:
         config = replace(config, **_resumed(config))
-    config, rounding = _rounded(model, origin, data, config, dense)
+    config, rounding, groups = _rounded(model, origin, data, config, dense)
     notes = (*notes, *([rounding] if rounding else []))
     if data.training is None:
-        return by_rule(config, None), notes
+        return Settled(by_rule(config, None), notes, groups)
     deadline = None if config.seconds is None else time.monotonic() + REHEARSING * config.seconds
     config = replace(config, time=None)
     if is_open(config, "augment"):
@@ -64,14 +74,14 @@ def settle(
     config = by_rule(config, Facts.of(model, data, max(dense.multiply_adds, dense.parameters)))
     config = rehearsed(model, origin.name, data, config, dense, progress, deadline)
     flags = chosen(given, as_settled(given, config))
-    return config, (*notes, *([f"Chosen for this job: {flags}."] if flags else []))
+    return Settled(config, (*notes, *([f"Chosen for this job: {flags}."] if flags else [])), groups)
 
 
 def _rounded(
     model: ir.Model, origin: Source, data: JobData, config: PruneConfig, dense: FileRecord
-) -> tuple[PruneConfig, str]:
+) -> Rounded:
     if config.pattern != "channel":
-        return config, ""
+        return Rounded(config)
     weights, share = usable_weights(model, origin.name, config).prunable, config.flops
     return rounded(
         model,
@@ -95,7 +105,7 @@ def settled_beforehand(source: ModelLike, config: PruneConfig) -> PruneConfig:
     records = Records(usable_weights(model, origin.name, config), config)
     dense = records.baseline(model, origin, sample_shapes(data.test))
     _, data, _ = free_batch(model, session, data)
-    return settle(model, origin, data, config, dense, lambda fraction: None)[0]
+    return settle(model, origin, data, config, dense, lambda fraction: None).config
 
 
 def as_settled(given: PruneConfig, config: PruneConfig) -> PruneConfig:

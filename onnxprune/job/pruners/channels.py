@@ -17,13 +17,13 @@ from onnxprune.job.pruners.calibrated_channels import Findings, compensate, stud
 from onnxprune.job.requirements import is_calibrated
 from onnxprune.model.weights import Weight, constants_by_name
 from onnxprune.pruning.allocation import excluded_weights
-from onnxprune.pruning.channels import Budget, Choice, choose_channels, group_importance, layers_of
+from onnxprune.pruning.channels import Budget, Choice, choose_channels, group_importance, layers_of, widest
 from onnxprune.pruning.criteria import find_criterion
 from onnxprune.pruning.pruner import Arrays
 from onnxprune.pruning.schedule import ONE_SHOT, PruningStep
 from onnxprune.pruning.selectors import select
 from onnxprune.reports.record import Detail
-from onnxprune.surgery import remove_dead_units, unit_groups, zero_units
+from onnxprune.surgery import UnitGroups, remove_dead_units, zero_units
 
 # Channels are coarse: a rate that is missed by less than this needs no note.
 SHORTFALL = 0.02
@@ -57,12 +57,13 @@ class Work:
 
 
 class ChannelPruning:
-    """The pruner of `--pattern channel` for a model.
+    """The pruner of `--pattern channel` for a model and its groups.
 
     Raises:
         SelectorError: a selector matches nothing.
         SettingError: a layer of --layer-rate has no channels that can be removed.
         NothingToPruneError: there is a rate, but no channel can be removed.
+        SettingError: --round-to or --min-channels lets no layer lose a channel.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class ChannelPruning:
         model: ir.Model,
         weights: Sequence[Weight],
         config: PruneConfig,
+        groups: UnitGroups,
         calibration: Calibration | None = None,
         work: Work | None = None,
     ):
@@ -77,7 +79,7 @@ class ChannelPruning:
         self._config = config
         self._calibration = calibration
         self._work = work
-        self._groups = unit_groups(model)
+        self._groups = groups
         self._excluded = {weight.name for weight in excluded_weights(weights, config)}
         self._own_rates = self._rates_of_layers(weights)
         self._last: Choice | None = None
@@ -90,6 +92,30 @@ class ChannelPruning:
                 f"no channel can be removed{_reason(model, self._excluded)}: give --pattern unstructured, or fewer "
                 "--exclude"
             )
+        if config.rate != 0 and not self._own_rates:
+            self._check_limits(weights)
+
+    def _check_limits(self, weights: Sequence[Weight]) -> None:
+        """Refuse --round-to and --min-channels that let no layer lose a channel."""
+        config = self._config
+        found = widest(
+            self._groups.positions,
+            self._excluded,
+            round_to=config.round_to or 1,
+            min_channels=config.min_channels,
+            max_rate=config.max_channel_rate,
+        )
+        too_large = {"--round-to": config.round_to or 1, "--min-channels": config.min_channels}
+        too_large = {flag: number for flag, number in too_large.items() if number > 1}
+        if found.movable or not too_large:
+            return
+        made = {(weight.name, weight.out_axis) for weight in weights}
+        name = next((name for name, axis in found.axes if (name, axis) in made), found.axes[0][0])
+        flags = " and ".join(f"{flag} {number}" for flag, number in too_large.items())
+        raise SettingError(
+            f"with {flags} no layer can lose a channel: the widest one that has any to lose, of {name!r}, has "
+            f"{found.channels:,}; give {' and '.join(too_large)} well below that, or leave it out"
+        )
 
     def prune(self, step: PruningStep, gradients: Arrays) -> Arrays:
         """Zero whole channels: the masks of weights and biases."""

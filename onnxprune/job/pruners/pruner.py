@@ -22,7 +22,7 @@ from onnxprune.pruning.masks import NonZero, apply_masks, make_masks
 from onnxprune.pruning.pruner import Arrays, Pruner
 from onnxprune.pruning.rates import Curve
 from onnxprune.pruning.schedule import PruningStep, layer_family
-from onnxprune.surgery import unit_groups
+from onnxprune.surgery import UnitGroups, unit_groups
 
 
 def usable_weights(model: ir.Model, name: str, config: PruneConfig) -> Weights:
@@ -58,12 +58,13 @@ def make_pruner(
     curves: Mapping[str, Curve] | None = None,
     costs: Mapping[str, float] | None = None,
     work: Work | None = None,
+    groups: UnitGroups | None = None,
 ) -> Pruner:
     """The pruner for the settings.
 
     `calibration`: the inputs of the layers, for settings that need them. `curves`: the sensitivity of each weight.
     `costs`: the cost of each weight that the rate is a fraction of; by default its number of elements. `work`: what
-    channels may leave of the multiply-adds.
+    channels may leave of the multiply-adds. `groups`: of the model, where they are known.
 
     Raises:
         SelectorError: a selector matches nothing.
@@ -71,7 +72,8 @@ def make_pruner(
     """
     needs = find_criterion(config.criterion).needs
     if config.pattern == "channel":
-        channels = ChannelPruning(model, weights, config, calibration, work)
+        groups = unit_groups(model) if groups is None else groups
+        channels = ChannelPruning(model, weights, config, groups, calibration, work)
         return Pruner(channels.prune, (), needs, is_calibrated(config), channels.notes)
     pools = allocate(weights, config, curves, costs)
     return Pruner(

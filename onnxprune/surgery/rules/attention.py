@@ -1,4 +1,4 @@
-"""Fused attention: ONNX Attention, and onnxruntime's Attention, MultiHeadAttention and GroupQueryAttention.
+"""Fused attention: ONNX's, and onnxruntime's Attention, QAttention, MultiHeadAttention and GroupQueryAttention.
 
 Whole heads are removed; where several query heads share a key head, whole groups of them, or the same query heads of
 every group. Or part of the width of every head, of queries and keys, or of values and outputs: the scale, by default
@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from onnxprune.model.shapes import MICROSOFT
 from onnxprune.surgery.facts import Facts
+from onnxprune.surgery.rules.scales import couple_scales, only_number, operand
 from onnxprune.surgery.tables import (
     Axis,
     Claim,
@@ -26,16 +27,23 @@ from onnxprune.surgery.tables import (
     rewrites,
 )
 
-PACKED_INPUTS = (0, 1, 2, 3, 5)  # Attention: data, weights, bias, mask, position bias; not the past
+# Data, weights, bias, mask, position bias; and scales and zero points; not the past.
+PACKED_INPUTS = {"Attention": (0, 1, 2, 3, 5), "QAttention": range(8)}
+POSITION_BIAS = {"Attention": 5}
 MULTI_HEAD_INPUTS = range(9)  # all but the indirection of a beam search
 GROUPED_INPUTS = range(11)  # all but sinks, scales of quantized caches, and norms of queries and keys
 
 
-@passes_channels("Attention", domain=MICROSOFT)
+@passes_channels(*PACKED_INPUTS, domain=MICROSOFT)
 def packed_attention(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     """The three projections are consecutive columns of one weight."""
     data, weight, out = node.inputs[0], node.inputs[1], node.outputs[0]
-    if data is None or weight is None or not _only(node, PACKED_INPUTS) or len(_named(node)) != 1:
+    if (
+        data is None
+        or weight is None
+        or not _only(node, PACKED_INPUTS[node.op_type])
+        or len(_named(node)) != 1
+    ):
         return
     packed, heads = facts.length(Axis(weight, 1)), node.attributes.get_int("num_heads", 1)
     if packed is None or node.attributes.get_int("do_rotary", 0) == 1 or facts.shape(out) is None:
@@ -45,26 +53,29 @@ def packed_attention(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     made = np.repeat(np.arange(heads), sizes[2] // heads)
     if len(parts) != packed or facts.length(Axis(out, 2)) != len(made):
         return
-    masks = _masks([_input(node, 5)], heads, facts)
-    if masks is None:
+    masks = _masks([operand(node, POSITION_BIAS.get(node.op_type))], heads, facts)
+    scales = couple_scales(node, 1, Axis(weight, 1), facts)
+    if masks is None or scales is None:
         return
+    yield from scales
     joined = [(Axis(weight, 1), parts), *_bias(node, 2, parts), *masks, (Axis(out, 2), made)]
     yield from _coupled(joined)
-    refusal = f"Attention {node.name!r} projects it into queries, keys and values"
+    refusal = f"{node.op_type} {node.name!r} projects it into queries, keys and values"
     columns = Axis(weight, 1)
-    yield Contraction(node, Axis(data, 2), Axis(weight, 0), columns, columns, refusal=refusal)
+    zero = only_number(operand(node, 6), facts) if node.op_type == "QAttention" else 0.0
+    yield Contraction(node, Axis(data, 2), Axis(weight, 0), columns, columns, refusal=refusal, zero=zero)
 
 
 @passes_channels("MultiHeadAttention", domain=MICROSOFT)
 def multi_head_attention(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     """Queries, keys and values are already projected; their heads are consecutive."""
-    if not _only(node, MULTI_HEAD_INPUTS) or _input(node, 1) is None or _input(node, 2) is None:
+    if not _only(node, MULTI_HEAD_INPUTS) or operand(node, 1) is None or operand(node, 2) is None:
         return
     heads = node.attributes.get_int("num_heads", 1)
     sides = _sides(node, facts, heads, heads, pasts=(6, 7), mask=5)
     if sides is None:
         return
-    if _input(node, 3) is None:
+    if operand(node, 3) is None:
         yield from _ways(node, sides, 1, by_width=True)
         return
     packed = np.concatenate([side.heads for side in (sides.queries, sides.keys[0], sides.values[0])])
@@ -77,7 +88,7 @@ def grouped_attention(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     heads, shared = (node.attributes.get_int(name, 0) for name in ("num_heads", "kv_num_heads"))
     if not _only(node, GROUPED_INPUTS) or not heads or not shared or heads % shared:
         return
-    if _input(node, 1) is None or _input(node, 2) is None:
+    if operand(node, 1) is None or operand(node, 2) is None:
         yield from _packed_group(node, facts, heads, shared)
         return
     sides = _sides(node, facts, heads, shared, pasts=(3, 4), mask=10)
@@ -88,7 +99,7 @@ def grouped_attention(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 @passes_channels("Attention")
 def attention(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     """Queries, keys and values of three axes with consecutive heads, or of four; query heads may share a key head."""
-    operands = [_input(node, index) for index in range(3)]
+    operands = [operand(node, index) for index in range(3)]
     if any(value is None or facts.shape(value) is None for value in operands):
         return
     counts = [
@@ -119,7 +130,7 @@ def rotary_embedding(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     yield from _coupled([(side.head_axis, side.heads) for side in parts if side is not None])
 
 
-@rewrites("Attention", "MultiHeadAttention", "GroupQueryAttention", domain=MICROSOFT)
+@rewrites(*PACKED_INPUTS, "MultiHeadAttention", "GroupQueryAttention", domain=MICROSOFT)
 @rewrites("Attention")
 def attention_heads(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
     """Update the numbers of heads, the sizes of packed projections, and write the scale down if the width changes."""
@@ -127,7 +138,7 @@ def attention_heads(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
     names = ("q_num_heads", "kv_num_heads") if standard else ("num_heads", "kv_num_heads")
     heads = node.attributes.get_int(names[0], 0)
     shared = node.attributes.get_int(names[1], 0) or heads
-    packed = _input(node, 1) is None or (node.op_type == "Attention" and not standard)
+    packed = operand(node, 1) is None or (node.op_type in PACKED_INPUTS and not standard)
     queries = node.outputs[0] if packed else node.inputs[0]
     assert queries is not None
     four = facts.rank(queries) == 4
@@ -195,8 +206,8 @@ def _sides(
     groups: list[list[_Side]] = []
     for values, count in (
         ([node.inputs[0]], heads),
-        ([node.inputs[1], _input(node, pasts[0]), present[0]], shared),
-        ([node.inputs[2], _input(node, pasts[1]), present[1]], shared),
+        ([node.inputs[1], operand(node, pasts[0]), present[0]], shared),
+        ([node.inputs[2], operand(node, pasts[1]), present[1]], shared),
         ([node.outputs[0]], heads),
     ):
         found = [_side(value, count, facts) for value in values if value is not None]
@@ -204,7 +215,7 @@ def _sides(
         if None in found or len({side.places.max() for side in groups[-1]}) != 1:
             return None
     (queries,), keys, of_values, (out,) = groups
-    masks = _masks([_input(node, mask), scores], heads, facts)
+    masks = _masks([operand(node, mask), scores], heads, facts)
     widths = [side.places.max() for side in (queries, keys[0], of_values[0], out)]
     if masks is None or widths[0] != widths[1] or widths[2] != widths[3]:
         return None
@@ -261,7 +272,7 @@ def _packed_group(node: ir.Node, facts: Facts, heads: int, shared: int) -> Itera
     made = _side(out, heads, facts)
     if data is None or length is None or made is None or length % (heads + 2 * shared):
         return
-    if any(map(_used, node.outputs[1:])) or any(_input(node, index) is not None for index in (3, 4, 10)):
+    if any(map(_used, node.outputs[1:])) or any(operand(node, index) is not None for index in (3, 4, 10)):
         return
     parts = np.concatenate([np.arange(heads) // (heads // shared), np.arange(shared), np.arange(shared)])
     of_each = length // (heads + 2 * shared)
@@ -306,12 +317,8 @@ def _used(value: ir.Value) -> bool:
     return bool(value.uses()) or value.is_graph_output()
 
 
-def _input(node: ir.Node, index: int) -> ir.Value | None:
-    return node.inputs[index] if index < len(node.inputs) else None
-
-
 def _bias(node: ir.Node, index: int, parts: np.ndarray) -> list[tuple[Axis, np.ndarray]]:
-    bias = _input(node, index)
+    bias = operand(node, index)
     return [] if bias is None else [(Axis(bias, 0), parts)]
 
 

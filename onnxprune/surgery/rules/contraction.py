@@ -1,11 +1,14 @@
-"""Common parts of Conv, Gemm and MatMul: sums of products over an axis that data and weight share."""
+"""Common parts of Conv, Gemm, MatMul and their kin: sums of products over an axis that data and weight share."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+import onnx_ir as ir
 
 from onnxprune.surgery.facts import Facts, weight_matrix
-from onnxprune.surgery.tables import Axis
+from onnxprune.surgery.tables import Axis, Contraction
 
 
 def contract_constants(
@@ -39,6 +42,20 @@ def contract_constants(
         sums = matrix.sum(axis=2, dtype=np.float64).reshape(groups, out // groups, used.size)
         total = np.einsum("gok,gk->go", sums, constants[:, used]).reshape(out)
     return np.ma.array(total.astype(array.dtype), mask=mask)
+
+
+def measured(node: ir.Node, data: ir.Value, facts: Facts) -> Iterator[Contraction]:
+    """The range over all elements is taken: a position is needed unless it is a constant."""
+    for axis in range(len(facts.shape(data) or ())):
+        at = Axis(data, axis)
+        if facts.length(at) is not None:
+            yield Contraction(node, at, at, None, None, measures=True)
+
+
+def summed(node: ir.Node, at: Axis) -> Contraction:
+    """A sum over an axis is taken, of absolute values or squares perhaps: a position is needed unless it is zero."""
+    refusal = f"{node.op_type} {node.name!r} sums over it"
+    return Contraction(node, at, at, None, None, refusal=refusal)
 
 
 def on_axis(vector: np.ma.MaskedArray, axis: int, rank: int) -> np.ma.MaskedArray:

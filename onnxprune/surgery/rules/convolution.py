@@ -11,11 +11,12 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.model.shapes import MICROSOFT
+from onnxprune.model.slots import MICROSOFT, slots
 from onnxprune.surgery.constants import add_to_operand
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.rules.broadcast import couple_axes, freeze_unknown
 from onnxprune.surgery.rules.contraction import contract_constants, on_axis
+from onnxprune.surgery.rules.scales import couple_scales, only_number, operand
 from onnxprune.surgery.tables import (
     Axis,
     Claim,
@@ -30,33 +31,38 @@ from onnxprune.surgery.tables import (
     takes_bias,
 )
 
+BIAS = {"Conv": 2, "ConvTranspose": 2, "FusedConv": 2, "QLinearConv": 8}
+ADDED = 3  # what FusedConv adds
+DATA_ZERO = {"ConvInteger": 2, "QLinearConv": 2}
 PADDED = "its constant is not the same at the borders of a padded convolution"
 
 
-@passes_channels("Conv")
+@passes_channels("Conv", "ConvInteger", "QLinearConv")
 @passes_channels("FusedConv", domain=MICROSOFT)
 def conv(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """Couple filters with output channels and biases, and input channels with those of the filters."""
-    out = node.outputs[0]
-    if not static_channels(node, facts):
+    """Couple filters with output channels, biases and scales, and input channels with those of the filters."""
+    data, weight, out = node.inputs[0], filters_of(node), node.outputs[0]
+    scales = couple_scales(node, _filters(node), Axis(out, 1), facts)
+    if data is None or weight is None or scales is None or not static_channels(node, facts):
         return
-    bias = _bias(node)
+    yield from scales
+    bias = bias_of(node)
     if bias is not None:
         yield Coupling(Axis(bias, 0), Axis(out, 1))
-    if len(node.inputs) > 3 and node.inputs[3] is not None:
-        yield from freeze_unknown(node.inputs[3:4], out, facts)
-        yield from couple_axes(node.inputs[3], out, (0, 1), facts)
-    yield from convolved(node, _refusal(node, facts), facts)
-
-
-def convolved(node: ir.Node, refusal: str | None, facts: Facts) -> Iterator[Claim]:
-    """Couple filters with output channels, and input channels with those of the filters."""
-    data, weight, out = node.inputs[0], node.inputs[1], node.outputs[0]
-    assert data is not None and weight is not None
+    added = operand(node, ADDED) if node.op_type == "FusedConv" else None
+    if added is not None:
+        yield from freeze_unknown([added], out, facts)
+        yield from couple_axes(added, out, (0, 1), facts)
     yield from couple_axes(data, out, (0,), facts)
     if groups_of(node) == 1:
         yield Contraction(
-            node, Axis(data, 1), Axis(weight, 1), Axis(weight, 0), Axis(out, 1), refusal=refusal
+            node,
+            Axis(data, 1),
+            Axis(weight, 1),
+            Axis(weight, 0),
+            Axis(out, 1),
+            refusal=_refusal(node, facts),
+            zero=only_number(operand(node, DATA_ZERO.get(node.op_type)), facts),
         )
     else:
         yield from _grouped(node, data, weight, facts)
@@ -72,7 +78,7 @@ def conv_transpose(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     if per_group is None or filters != per_group * groups_of(node):
         return
     yield from couple_axes(data, out, (0,), facts)
-    bias = _bias(node)
+    bias = bias_of(node)
     if bias is not None:
         yield Coupling(Axis(bias, 0), Axis(out, 1))
     if groups_of(node) == 1:
@@ -93,8 +99,8 @@ def conv_transpose_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray |
     if data is None or weight is None or groups_of(node) > 1 or facts.length(Axis(data, 1)) is None:
         return None
     total = contract_constants(Axis(data, 1), Axis(weight, 0), Axis(weight, 1), facts, zero_only=True)
-    bias = facts.known(_bias(node))
-    if total is None or (_bias(node) is not None and bias is None):
+    bias = facts.known(bias_of(node))
+    if total is None or (bias_of(node) is not None and bias is None):
         return None
     return on_axis(total if bias is None else total + bias, 1, facts.rank(data))
 
@@ -144,23 +150,29 @@ def conv_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
         Axis(weight, 0),
         facts,
         groups=groups_of(node),
-        zero_only=_padded(node),
+        zero_only=padded(node),
     )
-    bias = facts.known(_bias(node))
-    if total is None or (_bias(node) is not None and bias is None):
+    bias = facts.known(bias_of(node))
+    if total is None or (bias_of(node) is not None and bias is None):
         return None
     return on_axis(total if bias is None else total + bias, 1, facts.rank(data))
 
 
-@rewrites("Conv", "ConvInteger", "ConvTranspose")
+@rewrites("Conv", "ConvInteger", "ConvTranspose", "QLinearConv")
 @rewrites("FusedConv", domain=MICROSOFT)
 def conv_groups(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
     """Update the number of groups."""
-    data, weight = node.inputs[0], node.inputs[1]
+    data, weight = node.inputs[0], filters_of(node)
     assert data is not None and weight is not None
     kept = kept_of(Axis(data, 1))
     if groups_of(node) > 1 and not kept.all() and kept_of(Axis(weight, 1)).all():
         node.attributes["group"] = ir.AttrInt64("group", groups_of(node) * int(kept.sum()) // len(kept))
+
+
+@takes_bias("QLinearConv")
+def qlinear_conv_bias(node: ir.Node, facts: Facts, axis: int, delta: np.ndarray, dtype: ir.DataType) -> None:
+    """B + delta, in steps of the data times those of the filters."""
+    add_to_operand(node, BIAS[node.op_type], delta, ir.DataType.INT32)
 
 
 @takes_bias("Conv")
@@ -172,7 +184,7 @@ def conv_bias(node: ir.Node, facts: Facts, axis: int, delta: np.ndarray, dtype: 
 
 def static_channels(node: ir.Node, facts: Facts) -> bool:
     """Whether the channels of a convolution and of its filters are known, and fit each other."""
-    data, weight = node.inputs[0], node.inputs[1]
+    data, weight = node.inputs[0], filters_of(node)
     if data is None or weight is None:
         return False
     channels, filters = facts.length(Axis(data, 1)), facts.length(Axis(weight, 0))
@@ -182,8 +194,18 @@ def static_channels(node: ir.Node, facts: Facts) -> bool:
     return channels == per_filter * groups_of(node) and filters == facts.length(Axis(node.outputs[0], 1))
 
 
-def _bias(node: ir.Node) -> ir.Value | None:
-    return node.inputs[2] if len(node.inputs) > 2 else None
+def filters_of(node: ir.Node) -> ir.Value | None:
+    """The filters of a convolution."""
+    return node.inputs[_filters(node)]
+
+
+def _filters(node: ir.Node) -> int:
+    return slots(node)[0].input_index
+
+
+def bias_of(node: ir.Node) -> ir.Value | None:
+    """The bias of a convolution, if it has one."""
+    return operand(node, BIAS.get(node.op_type))
 
 
 def groups_of(node: ir.Node) -> int:
@@ -191,15 +213,18 @@ def groups_of(node: ir.Node) -> int:
     return node.attributes.get_int("group", 1)
 
 
-def _padded(node: ir.Node) -> bool:
+def padded(node: ir.Node) -> bool:
+    """Whether the borders of a convolution read anything but its data."""
     return node.attributes.get_string("auto_pad", "NOTSET").startswith("SAME") or any(
         node.attributes.get_ints("pads", ())
     )
 
 
 def _refusal(node: ir.Node, facts: Facts) -> str | None:
-    if _padded(node):
+    if padded(node):
         return f"{PADDED}, {node.name!r}"
-    if _bias(node) is not None and facts.stored(_bias(node)) is None:
-        return f"the bias of Conv {node.name!r} is computed in the graph, so nothing can be added to it"
+    if node.op_type not in BIAS:
+        return f"{node.op_type} {node.name!r} reads it, and has no bias to add its constant to"
+    if bias_of(node) is not None and facts.stored(bias_of(node)) is None:
+        return f"the bias of {node.op_type} {node.name!r} is computed in the graph, so nothing can be added to it"
     return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -28,14 +28,16 @@ NUM_OUTPUTS = 18  # opset since which an even Split names the number of its outp
 @passes_channels("Concat")
 def concat(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     """Couple each input with its part of the output."""
-    yield from _runs(node, node.outputs[0], [value for value in node.inputs if value is not None], facts)
+    yield from couple_parts(
+        node, node.outputs[0], [value for value in node.inputs if value is not None], facts
+    )
 
 
 @passes_channels("Split")
 def split(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     """Couple each output with its part of the input."""
     if node.inputs[0] is not None:
-        yield from _runs(node, node.inputs[0], list(node.outputs), facts)
+        yield from couple_parts(node, node.inputs[0], list(node.outputs), facts)
 
 
 @passes_constants("Concat")
@@ -44,9 +46,13 @@ def concat_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
     shape = facts.shape(node.outputs[0])
     if shape is None:
         return None
-    axis = node.attributes.get_int("axis", 0) % len(shape)
+    return joined_constants(node.inputs, node.attributes.get_int("axis", 0) % len(shape), facts)
+
+
+def joined_constants(values: Sequence[ir.Value | None], axis: int, facts: Facts) -> np.ma.MaskedArray | None:
+    """The known elements of values along a static axis, concatenated; None if there are none."""
     parts, dtype = [], None
-    for value in node.inputs:
+    for value in values:
         known, length = facts.known(value), facts.length(Axis(value, axis)) if value is not None else None
         if length is None:
             return None
@@ -95,7 +101,8 @@ def split_sizes(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
     replace_operand(node, 1, sizes, ir.DataType.INT64)
 
 
-def _runs(node: ir.Node, whole: ir.Value, parts: list[ir.Value], facts: Facts) -> Iterator[Claim]:
+def couple_parts(node: ir.Node, whole: ir.Value, parts: list[ir.Value], facts: Facts) -> Iterator[Claim]:
+    """Couple each part with its run of positions along the node's axis of the whole."""
     shape = facts.shape(whole)
     if shape is None:
         return

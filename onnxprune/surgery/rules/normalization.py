@@ -98,20 +98,23 @@ def normalization_groups(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
 @passes_channels("Softmax", "LogSoftmax", "Hardmax")
 def softmax(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
     """Couple every axis that is not normalized over."""
+    yield from unmixed(node, facts.opset >= SOFTMAX_SINCE_ONE_AXIS, facts)
+
+
+def unmixed(node: ir.Node, one_axis: bool, facts: Facts) -> Iterator[Coupling]:
+    """Couple every axis but the one that a Softmax mixes, or without `one_axis` all from that on."""
     data = node.inputs[0]
     shape = facts.shape(data)
     if data is None or shape is None:
         return
-    one_axis = facts.opset >= SOFTMAX_SINCE_ONE_AXIS
     axis = node.attributes.get_int("axis", -1 if one_axis else 1) % len(shape)
     mixed = (axis,) if one_axis else range(axis, len(shape))
     passed = [index for index in range(len(shape)) if index not in mixed]
     yield from couple_axes(data, node.outputs[0], passed, facts)
 
 
-@passes_channels("LayerNormalization", "RMSNormalization")
-@passes_channels("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain=MICROSOFT)
-@passes_channels("SimplifiedLayerNormalization")
+@passes_channels("LayerNormalization")
+@passes_channels("SkipLayerNormalization", domain=MICROSOFT)
 def layer_normalization(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
     """Couple the axes before `axis`; the others are normalized over."""
     data = node.inputs[0]

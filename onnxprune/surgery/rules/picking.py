@@ -42,11 +42,13 @@ def slice_run(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 
 @passes_constants("Slice", "Gather")
 def picked_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
-    """Run the node on the known elements, if all positions are constants."""
+    """Run the node on the known elements, if all positions are constants; else what all positions have in common."""
     known, shape = facts.known(node.inputs[0]), facts.shape(node.inputs[0])
     others = [facts.constant(value) for value in node.inputs[1:]]
-    if known is None or shape is None or any(other is None for other in others):
+    if known is None or shape is None:
         return None
+    if any(other is None for other in others):
+        return _looked_up(node, known, facts) if node.op_type == "Gather" else None
     axes = {node.attributes.get_int("axis", 0) % len(shape)}
     if node.op_type == "Slice":
         axes = set(_slices(node, facts) or range(len(shape)))
@@ -58,6 +60,18 @@ def picked_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
     result = facts.evaluate(node, [np.ascontiguousarray(data), *others])
     masked = facts.evaluate(node, [mask.astype(data.dtype), *others])
     return None if result is None or masked is None else np.ma.array(result, mask=masked != 0)
+
+
+def _looked_up(node: ir.Node, known: np.ma.MaskedArray, facts: Facts) -> np.ma.MaskedArray | None:
+    """The elements that are the same wherever on the axis they are taken from, such as a column of zeros."""
+    index = facts.shape(node.inputs[1])
+    if index is None:
+        return None
+    axis = node.attributes.get_int("axis", 0) % known.ndim
+    first = np.take(known.data, [0], axis=axis)
+    mask = ((known.data != first) | np.ma.getmaskarray(known)).any(axis=axis, keepdims=True)
+    made = (*first.shape[:axis], *(1,) * len(index), *first.shape[axis + 1 :])
+    return np.ma.array(first.reshape(made), mask=mask.reshape(made))
 
 
 @rewrites("Slice")
@@ -231,6 +245,17 @@ def constant_of_shape(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     named = [axis for axis, element in enumerate(elements) if changeable(element)]
     yield from (Coupling(Axis(out, axis), Axis(out, axis)) for axis in named)
     yield from follow_sizes(node, node.inputs[0], facts, named)
+
+
+@passes_constants("ConstantOfShape")
+def constant_everywhere(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
+    """The same number at every position."""
+    out = node.outputs[0]
+    if facts.shape(out) is None:
+        return None
+    value = node.attributes.get("value")
+    number = np.zeros(1, np.float32) if value is None else value.as_tensor().numpy()
+    return np.ma.array(number.reshape((1,) * facts.rank(out)))
 
 
 @passes_channels("Tile")

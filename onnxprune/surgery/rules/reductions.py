@@ -7,10 +7,22 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.surgery.constants import free_name, new_initializer
 from onnxprune.surgery.facts import Facts
-from onnxprune.surgery.tables import Axis, Coupling, passes_channels, passes_constants
+from onnxprune.surgery.rules.contraction import summed
+from onnxprune.surgery.tables import (
+    Axis,
+    Claim,
+    Coupling,
+    Kept,
+    passes_channels,
+    passes_constants,
+    rewrites,
+)
 
 KEEP_CONSTANTS = ("ReduceMean", "ReduceMax", "ReduceMin")
+# Positions that are always 0 add nothing to these.
+SUMS = ("ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
 
 
 @passes_channels(
@@ -23,8 +35,8 @@ KEEP_CONSTANTS = ("ReduceMean", "ReduceMax", "ReduceMin")
     "ReduceSum",
     "ReduceSumSquare",
 )
-def reduction(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
-    """Couple the remaining axes with their positions in the output."""
+def reduction(node: ir.Node, facts: Facts) -> Iterator[Claim]:
+    """Couple the remaining axes with their positions in the output; what is always 0 can leave a sum."""
     data, shape = node.inputs[0], facts.shape(node.inputs[0])
     reduced = _reduced_axes(node, facts)
     if data is None or shape is None or reduced is None:
@@ -33,6 +45,9 @@ def reduction(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
     for place, axis in enumerate(kept):
         if isinstance(shape[axis], int):
             yield Coupling(Axis(data, axis), Axis(node.outputs[0], axis if _keeps_axes(node) else place))
+    for axis in reduced if node.op_type in SUMS else ():
+        if isinstance(shape[axis], int):
+            yield summed(node, Axis(data, axis))
 
 
 @passes_constants(*KEEP_CONSTANTS)
@@ -43,6 +58,35 @@ def reduction_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None
     if known is None or reduced is None or any(known.shape[axis] != 1 for axis in reduced):
         return None
     return known if _keeps_axes(node) else known.squeeze(axis=reduced)
+
+
+@rewrites("ReduceMean")
+def mean_of_more(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
+    """The mean over fewer positions, times how much larger it is: the node becomes this product."""
+    data, reduced, graph = node.inputs[0], _reduced_axes(node, facts), node.graph
+    if data is None or reduced is None or graph is None:
+        return
+    kept = [kept_of(Axis(data, axis)) for axis in reduced]
+    share = float(np.prod([part.mean() for part in kept if len(part)]))
+    if share == 1.0:
+        return
+    mean = ir.Node(
+        node.domain,
+        "ReduceMean",
+        node.inputs,
+        node.attributes.values(),
+        name=f"{node.name}_mean" if node.name else None,
+    )
+    out, dtype = node.outputs[0], data.dtype or node.outputs[0].dtype or ir.DataType.FLOAT
+    made = mean.outputs[0]
+    made.name, made.shape, made.type = free_name(graph, f"{out.name}_mean"), out.shape, ir.TensorType(dtype)
+    graph.insert_before(node, mean)
+    factor = new_initializer(graph, f"{out.name}_share", np.array(share, dtype.numpy()), dtype)
+    node.op_type = "Mul"
+    node.attributes.clear()
+    node.resize_inputs(2)
+    node.replace_input_with(0, made)
+    node.replace_input_with(1, factor)
 
 
 def _keeps_axes(node: ir.Node) -> bool:

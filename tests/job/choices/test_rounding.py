@@ -6,6 +6,9 @@ import pytest
 from onnx import helper
 
 import onnxprune
+from onnxprune.job.choices import rounding
+from onnxprune.job.pruners import pruner
+from onnxprune.surgery import unit_groups
 from tests.builders import floats, initializer, mlp, model_of, normal
 
 NOTE = "keep a multiple of {}"
@@ -89,3 +92,47 @@ def test_a_session_keeps_multiples_as_a_job_does():
         np.count_nonzero(initializer(session.finish(), name).any((1, 2, 3))) for name in ("w0", "w1", "w2")
     ]
     assert all(count % 8 == 0 for count in layers) and sum(layers) < 152
+
+
+def test_a_multiple_that_no_layer_can_keep_is_refused():
+    with pytest.raises(onnxprune.OnnxPruneError) as refused:
+        prune(convolutions(40, 64, 48), rate=0.5, round_to=1000)
+    text = str(refused.value)
+    assert "--round-to 1000" in text and "'w1'" in text and "64" in text
+    with pytest.raises(onnxprune.OnnxPruneError, match="--round-to 4 and --min-channels 64"):
+        prune(convolutions(40, 64, 48), flops=0.5, round_to=4, min_channels=64)
+    # The layers between stay as they are.
+    assert kept(prune(convolutions(40, 64, 48), rate=0.5, round_to=45))[:3] == [40, 45, 45]
+    assert initializer(prune(mlp(), rate=0.0, round_to=1000).model, "fc1.weight").shape[0] == 16
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"round_to": 8}, "--round-to is for whole channels"),
+        ({"min_channels": 2, "round_to": 1}, "--round-to and --min-channels are for whole channels"),
+        ({"max_channel_rate": 0.5, "pattern": "2:4"}, "--max-channel-rate is for whole channels"),
+    ],
+)
+def test_settings_of_channels_alone_are_refused_without_channels(settings, named):
+    with pytest.raises(onnxprune.OnnxPruneError, match=named):
+        onnxprune.prune(mlp(), rate=0.5, **settings)
+
+
+def test_a_preset_that_removes_channels_takes_them():
+    result = onnxprune.prune(convolutions(40, 64, 48), rate=0.5, target="openvino", round_to=4)
+    assert all(count % 4 == 0 for count in kept(result)[:3])
+
+
+@pytest.mark.parametrize("settings", [{}, {"round_to": 4}, {"rate": None, "flops": 0.5}])
+def test_channels_are_looked_at_once(settings, monkeypatch):
+    calls = []
+
+    def counted(model):
+        calls.append(model)
+        return unit_groups(model)
+
+    for room in (rounding, pruner):
+        monkeypatch.setattr(room, "unit_groups", counted)
+    prune(convolutions(40, 64, 48), **({"rate": 0.5} | settings))
+    assert len(calls) == 1

@@ -1,0 +1,133 @@
+"""The residual stream of a transformer loses channels: through RMSNormalization in every spelling, and sums."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.surgery.graphs import normal
+from tests.surgery.oracle import model, operate, prune_channels, weight_of
+
+SPELLINGS = {
+    "RMSNormalization": "{y} = RMSNormalization<epsilon=0.01>({x}, {s})",
+    "SimplifiedLayerNormalization": "{y} = SimplifiedLayerNormalization<axis=-1, epsilon=0.01>({x}, {s})",
+    "written out, Div": """{y}p = Pow({x}, two) {y}m = ReduceMean<keepdims=1>({y}p, minus) {y}e = Add({y}m, eps)
+        {y}r = Sqrt({y}e) {y}d = Div({x}, {y}r) {y} = Mul({y}d, {s})""",
+    "written out, Reciprocal": """{y}p = Mul({x}, {x}) {y}m = ReduceMean<keepdims=1>({y}p, minus) {y}e = Add({y}m, eps)
+        {y}r = Sqrt({y}e) {y}i = Reciprocal({y}r) {y}d = Mul({x}, {y}i) {y} = Mul({s}, {y}d)""",
+    "L2 norm": "{y}r = ReduceL2<keepdims=1>({x}, minus) {y}d = Div({x}, {y}r) {y} = Mul({y}d, {s})",
+}
+
+
+ALONE = SPELLINGS["SimplifiedLayerNormalization"]
+SKIP = (
+    "{y}, , , {x} = com.microsoft.SkipSimplifiedLayerNormalization<epsilon=0.01>({before}, {new}, {s}, {b})"
+)
+SPELLINGS["SkipSimplifiedLayerNormalization"] = SKIP
+
+
+def decoder(spelling: str, norm: str = "") -> onnx.ModelProto:
+    """Embeddings of words and places, two blocks of a perceptron, and a head, all on a stream of 16 channels."""
+    text = SPELLINGS.get(spelling, norm)
+    first = (ALONE if text == SKIP else text).format(y="n1", x="x0", s="s1")
+
+    opset = 23 if spelling == "RMSNormalization" else 18
+    weights = {"words": normal(9, 16), "places": normal(5, 16), "head": normal(16, 3)}
+    weights |= {f"u{index}": normal(16, 12) for index in (1, 2)} | {
+        f"d{index}": normal(12, 16) for index in (1, 2)
+    }
+    weights |= {f"b{index}": normal(16) for index in (1, 2)} | {
+        f"s{index}": normal(16) for index in (1, 2, 3)
+    }
+    weights |= {"two": np.float32(2), "minus": np.array([-1]), "eps": np.float32(0.01)}
+    graph = f"""(int64[N,5] ids) => (float[N,5,3] y) {{
+        e = Gather(words, ids) x0 = Add(e, places)
+        {first} h1 = MatMul(n1, u1) g1 = Relu(h1) f1 = MatMul(g1, d1)
+        {_added("n2", "x1", "x0", "f1", "b1", "s2", text)} h2 = MatMul(n2, u2) g2 = Relu(h2) f2 = MatMul(g2, d2)
+        {_added("n3", "x2", "x1", "f2", "b2", "s3", text)} y = MatMul(n3, head)}}"""
+    used = {
+        name: array for name, array in weights.items() if name in graph.replace("(", " ").replace(")", " ")
+    }
+    return model(graph, opset=opset, ir_version=10, **used)
+
+
+def _added(y: str, x: str, before: str, new: str, b: str, s: str, text: str) -> str:
+    """x = before + (new + b), and its norm y."""
+    if text == SKIP:
+        return text.format(y=y, x=x, before=before, new=new, s=s, b=b)
+    return f"c{x} = Add({new}, {b}) {x} = Add({before}, c{x}) {text.format(y=y, x=x, s=s)}"
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("rate", [0.3, 0.6])
+def test_a_residual_stream_loses_channels_that_are_zero(spelling: str, rate: float) -> None:
+    pruned = prune_channels(decoder(spelling), rate)
+    assert pruned.choice.rate == pytest.approx(rate, abs=0.1)
+    width = len(weight_of(pruned.model, "s1"))
+    assert width < 16 and weight_of(pruned.model, "words").shape == (9, width)
+    assert weight_of(pruned.model, "places").shape == (5, width)
+    assert weight_of(pruned.model, "d2").shape[1] == weight_of(pruned.model, "head").shape[0] == width
+    assert weight_of(pruned.model, "u1").shape[1] < 12, "the perceptrons lose neurons, too"
+
+
+def test_a_channel_that_is_another_constant_stays() -> None:
+    proto = decoder("RMSNormalization")
+    for name, axis in (("words", 1), ("places", 1), ("d1", 1), ("d2", 1), ("b2", 0)):
+        array = weight_of(proto, name).copy()
+        array[(slice(None),) * axis + ([0, 1],)] = 0
+        _replace(proto, name, array)
+    bias = weight_of(proto, "b1").copy()
+    bias[0] = 0
+    _replace(proto, "b1", bias)
+    after, _ = operate(proto)
+    assert weight_of(after, "words").shape == (9, 15), (
+        "the first is 0 everywhere, the second 0 until b1 is added"
+    )
+
+
+def test_a_norm_that_tells_its_mean_keeps_its_channels() -> None:
+    proto = decoder("", "{y}, {y}v = SimplifiedLayerNormalization<axis=-1>({x}, {s})")
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("n2v", onnx.TensorProto.FLOAT, ("N", 5, 1)))
+    assert len(weight_of(prune_channels(proto).model, "s1")) == 16
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        "{y} = LayerNormalization<axis=-1>({x}, {s})",
+        """{y}a = ReduceMean<keepdims=1>({x}, minus) {y}d = Sub({x}, {y}a) {y}p = Pow({y}d, two)
+        {y}m = ReduceMean<keepdims=1>({y}p, minus) {y}e = Add({y}m, eps) {y}r = Sqrt({y}e) {y}q = Div({y}d, {y}r)
+        {y} = Mul({y}q, {s})""",
+    ],
+)
+def test_the_mean_and_variance_of_layer_normalization_keep_its_channels(norm: str) -> None:
+    pruned = prune_channels(decoder("", norm))
+    assert len(weight_of(pruned.model, "s1")) == 16 and weight_of(pruned.model, "u1").shape[1] < 12
+
+
+def test_means_over_channels_count_those_that_are_gone() -> None:
+    proto = model(
+        """(float[N,4,6,6] x) => (float[N,1,6,6] m, float[N,1,6,6] s, float[N,1,6,6] a) {
+            c = Conv(x, w, b) r = Relu(c) m = ReduceMean<keepdims=1>(r, one) s = ReduceSum<keepdims=1>(r, one)
+            q = Sigmoid(c) p = Mul(q, c) a = ReduceSumSquare<keepdims=1>(p, one)}""",
+        opset=18, w=normal(8, 4, 1, 1), b=normal(8), one=np.array([1]),
+    )  # fmt: skip
+    pruned = prune_channels(proto)
+    assert weight_of(pruned.model, "w").shape[0] == 4
+    largest = proto.graph.node[2]
+    largest.op_type = "ReduceMax"
+    assert weight_of(prune_channels(proto).model, "w").shape[0] == 8, "zero may be the largest"
+
+
+def test_nodes_without_names_and_values_of_alike_names_stay_apart() -> None:
+    proto = decoder("written out, Div")
+    for node in proto.graph.node:
+        node.name = ""
+    proto.graph.node[0].output[0] = proto.graph.node[1].input[0] = "n1m_mean"
+    assert len(weight_of(prune_channels(proto).model, "s1")) < 16
+
+
+def _replace(proto: onnx.ModelProto, name: str, array: np.ndarray) -> None:
+    tensor = next(tensor for tensor in proto.graph.initializer if tensor.name == name)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(array, name))
