@@ -4,6 +4,8 @@ need not know.
     values, gaps = Unpack (coded)                              coded as by sparse/coding.py
     values = Dequantize (quantized, gaps, scales, layout)      int8 by the scale of its output channel
     gaps = UnpackGaps (packed, values)                         two a byte, as many as there are values
+    gaps = Ones (values)                                       zeros are stored too, so that every gap is 1
+    quantized = Nibbles (halved, shape)                        int4 plus 8, two a byte, of every element
 
 `dtype` of Unpack is the type of the values, `layout` (int64, 2) the number of output channels and the elements from one
 to the next in the flattened weight.
@@ -20,10 +22,11 @@ import onnx_ir as ir
 from onnxprune.errors import ModelFileError
 from onnxprune.model.constants import constant_tensor
 from onnxprune.sparse.coding import uncode
-from onnxprune.sparse.encode import dequantize, unpack_gaps
+from onnxprune.sparse.encode import dequantize, unhalved, unpack_gaps
 from onnxprune.sparse.functions import DOMAIN, function_of
 
 UNPACK, DEQUANTIZE, UNPACK_GAPS = "Unpack", "Dequantize", "UnpackGaps"
+ONES, NIBBLES = "Ones", "Nibbles"
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,30 @@ _UNPACK_GAPS = """(packed, values) => (gaps) {
     all = Reshape (pairs, flat)
     count = Shape (values)
     gaps = Slice (all, first, count)
+}"""
+_ONES = """(values) => (gaps) {
+    one = Constant <value = uint8[1] {1}> ()
+    count = Shape (values)
+    gaps = Expand (one, count)
+}"""
+_NIBBLES = """(halved, shape) => (quantized) {
+    four = Constant <value = uint8 {4}> ()
+    sixteen = Constant <value = uint8 {16}> ()
+    eight = Constant <value = int32 {8}> ()
+    column = Constant <value = int64[2] {-1, 1}> ()
+    flat = Constant <value = int64[1] {-1}> ()
+    first = Constant <value = int64[1] {0}> ()
+    low = Mod (halved, sixteen)
+    high = BitShift <direction = "RIGHT"> (halved, four)
+    lows = Reshape (low, column)
+    highs = Reshape (high, column)
+    pairs = Concat <axis = 1> (lows, highs)
+    every = Reshape (pairs, flat)
+    count = ReduceProd (shape)
+    used = Slice (every, first, count)
+    whole = Cast <to = 6> (used)
+    moved = Sub (whole, eight)
+    quantized = Cast <to = 3> (moved)
 }"""
 # After the size of blocks, their number. Each byte is seen with the next one, where bits may go on.
 _UNPACK = """<dtype> (coded) => (values, gaps) {
@@ -186,6 +213,8 @@ _BITS = """(pairs, start, at, width) => (numbers) {
 DECODERS = {
     UNPACK: Decoder(_UNPACK, lambda dtype, coded: uncode(coded, ir.DataType(dtype).numpy())),
     DEQUANTIZE: Decoder(_DEQUANTIZE, lambda *arrays: (dequantize(*arrays),)),
+    ONES: Decoder(_ONES, lambda values: (np.ones(len(values), np.uint8),)),
+    NIBBLES: Decoder(_NIBBLES, lambda halved, shape: (unhalved(halved, shape),)),
     UNPACK_GAPS: Decoder(_UNPACK_GAPS, lambda packed, values: (unpack_gaps(packed, len(values)),)),
 }
 _TEXTS = {name: each.text for name, each in DECODERS.items()} | {"Numbers": _NUMBERS, "Bits": _BITS}

@@ -97,6 +97,23 @@ def unpack_gaps(packed: np.ndarray, count: int) -> np.ndarray:
     return np.stack([packed & 15, packed >> 4], axis=1).reshape(-1)[:count]
 
 
+def halved(integers: np.ndarray) -> np.ndarray:
+    """All integers from -8 to 7 of an array, plus 8, as half bytes (elements / 2, rounded up)."""
+    return pack_gaps((integers.reshape(-1) + 8).astype(np.uint8))
+
+
+def unhalved(packed: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    """The integers (elements) that `halved` was given, of a weight of this shape.
+
+    Raises:
+        ValueError: there are too few or too many.
+    """
+    count = math.prod(int(dim) for dim in shape)
+    if packed.dtype != np.uint8 or len(packed) != -(-count // 2):
+        raise ValueError(f"{len(packed)} bytes for {count} half bytes")
+    return unpack_gaps(packed, count).astype(np.int8) - np.int8(8)
+
+
 def halves(weight: np.ndarray, axis: int) -> np.ndarray | None:
     """The weight in fp16, or None where an output channel (along `axis`) would lose what matters of it.
 

@@ -8,10 +8,10 @@ from itertools import count
 
 import onnx_ir as ir
 
-_PARTS = ("values", "gaps", "shape", "coded", "quantized", "packed", "scales", "layout")
+_PARTS = ("values", "gaps", "shape", "coded", "quantized", "halved", "packed", "scales", "layout")
 
 # What names of constants that hold a weight's values end in.
-_STORED = r"\.(values|coded|quantized)$"
+_STORED = r"\.(values|coded|quantized|halved)$"
 
 
 def value_names(model: ir.Model) -> set[str]:

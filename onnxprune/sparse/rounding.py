@@ -4,6 +4,8 @@ fp32    values, gaps                              the weight's own values
 fp16    values, packed -> gaps                    gaps packed where that is smaller
 int8    coded -> quantized, gaps; scales, layout -> values
 int4    the same; both like fp16 where the model is too small for coding to pay
+
+Where few are zero, all are stored, int4 two a byte (halved), and no gaps.
 """
 
 from __future__ import annotations
@@ -17,11 +19,12 @@ import onnx_ir as ir
 
 from onnxprune.model.weights import Weight
 from onnxprune.sparse.coding import smaller_code
-from onnxprune.sparse.decoders import DEQUANTIZE, UNPACK_GAPS
+from onnxprune.sparse.decoders import DEQUANTIZE, NIBBLES, ONES, UNPACK_GAPS
 from onnxprune.sparse.encode import (
     LARGEST,
     MAX_HALF_GAP,
     encode,
+    halved,
     halves,
     pack_gaps,
     quantize,
@@ -46,8 +49,14 @@ class Parts(NamedTuple):
     def add_to(self, constants: Constants, dtype: ir.DataType) -> list[ir.Value]:
         """Values, gaps and shape for a sparse node, made of constants; `dtype` is the weight's."""
         arrays = self.arrays
+        shape = None
         if "coded" in arrays:
             values, gaps = constants.unpack(arrays["coded"], ir.DataType.INT8)
+        elif "halved" in arrays:
+            packed = constants.add("halved", arrays["halved"], ir.DataType.UINT8)
+            shape = constants.add("shape", arrays["shape"], ir.DataType.INT64)
+            values = constants.make(NIBBLES, [packed, shape], "quantized")
+            gaps = constants.make(ONES, [values], "gaps")
         else:
             name = "values" if "values" in arrays else "quantized"
             kind = ir.DataType.from_numpy(arrays[name].dtype) if self.values else dtype
@@ -55,13 +64,17 @@ class Parts(NamedTuple):
             if "packed" in arrays:
                 packed = constants.add("packed", arrays["packed"], ir.DataType.UINT8)
                 gaps = constants.make(UNPACK_GAPS, [packed, values], "gaps")
+            elif "gaps" not in arrays:
+                gaps = constants.make(ONES, [values], "gaps")
             else:
                 gaps = constants.add("gaps", arrays["gaps"], ir.DataType.UINT8)
         if "scales" in arrays:
             scales = constants.add("scales", arrays["scales"], ir.DataType.FLOAT)
             layout = constants.add("layout", arrays["layout"], ir.DataType.INT64)
             values = constants.make(DEQUANTIZE, [values, gaps, scales, layout], "values")
-        return [values, gaps, constants.add("shape", arrays["shape"], ir.DataType.INT64)]
+        if shape is None:
+            shape = constants.add("shape", arrays["shape"], ir.DataType.INT64)
+        return [values, gaps, shape]
 
 
 def parts_of(weight: Weight, values: str, coded: bool = False) -> Parts:
@@ -101,8 +114,15 @@ def _half_again(weight: Weight, coded: bool) -> Parts | None:
 
 
 def _packed(rounded: np.ndarray, name: str) -> dict[str, np.ndarray]:
-    """Values so named, gaps and shape; two gaps a byte, where that saves more than the further fillers cost."""
+    """Values so named, gaps and shape; two gaps a byte, where that saves more than the further fillers cost.
+
+    Without gaps, and with all zeros, where that is the smallest.
+    """
     encoded, tighter = encode(rounded), encode(rounded, MAX_HALF_GAP)
+    tightest = tighter.values.nbytes + len(tighter.gaps) // 2
+    if rounded.size and rounded.nbytes < min(tightest, encoded.values.nbytes + len(encoded.gaps)):
+        # Where some are stored and others not, -0.0 becomes 0.0.
+        return {name: rounded.reshape(-1) + rounded.dtype.type(0), "shape": encoded.shape}
     if tighter.values.nbytes + len(tighter.gaps) // 2 < encoded.values.nbytes + len(encoded.gaps):
         return {name: tighter.values, "packed": pack_gaps(tighter.gaps), "shape": tighter.shape}
     return {name: encoded.values, "gaps": encoded.gaps, "shape": encoded.shape}
@@ -113,12 +133,18 @@ def _integers(weight: Weight, coded: bool, values: str, quantized_by: Quantize =
     if found is None:
         return None
     quantized, scales = found
-    encoded = encode(quantized)
-    code = smaller_code(encoded.values.reshape(-1, 1), encoded.gaps) if coded else None
+    encoded, plain = encode(quantized), _packed(quantized, "quantized")
+    if values == "int4" and quantized.size:
+        every = halved(quantized)
+        if every.nbytes < sum(array.nbytes for array in plain.values()) - plain["shape"].nbytes:
+            plain = {"halved": every, "shape": encoded.shape}
+    # What is stored whole loads in a third of the time and half of the memory of a code.
+    whole = None if {"gaps", "packed"} & plain.keys() else sum(array.nbytes for array in plain.values())
+    code = smaller_code(encoded.values.reshape(-1, 1), encoded.gaps, whole) if coded else None
     step = int(np.prod(weight.shape[weight.out_axis + 1 :], dtype=np.int64))
     arrays = {"scales": scales, "layout": np.array([len(scales), step], np.int64)}
-    arrays |= _packed(quantized, "quantized") if code is None else {"coded": code, "shape": encoded.shape}
-    return Parts(values, int(np.count_nonzero(encoded.values)), arrays)
+    arrays |= plain if code is None else {"coded": code, "shape": encoded.shape}
+    return Parts(values, int(np.count_nonzero(quantized)), arrays)
 
 
 _ROUNDED: Mapping[str, Callable[[Weight, bool], Parts | None]] = {

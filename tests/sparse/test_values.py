@@ -13,7 +13,7 @@ from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import ModelFileError, SettingError
 from onnxprune.model.weights import find_weights
 from onnxprune.sparse import coding
-from onnxprune.sparse.encode import encode, halves, pack_gaps, quantize, unpack_gaps
+from onnxprune.sparse.encode import encode, halved, halves, pack_gaps, quantize, unhalved, unpack_gaps
 from onnxprune.sparse.restore import from_ops
 from onnxprune.sparse.rewrite import to_ops
 from tests.sparse.graphs import dense_array, op_types, parse, run, sparse_array
@@ -149,6 +149,59 @@ def test_a_weight_that_the_type_cannot_hold_keeps_its_values_with_a_note(value, 
     np.testing.assert_array_equal(
         onnx.numpy_helper.to_array(with_dense_weights(encoded).graph.initializer[0]), weight
     )
+
+
+WHOLE = {
+    "fp16": ["Ones", "SparseMatMul"],
+    "int8": ["Ones", "Dequantize", "SparseMatMul"],
+    "int4": ["Nibbles", "Ones", "Dequantize", "SparseMatMul"],
+}
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+@pytest.mark.parametrize("values", WHOLE)
+def test_where_few_values_are_zero_all_are_stored_without_gaps(values, opset):
+    # An odd number of elements.
+    w = sparse_array(129, 127, density=0.95)
+    dense = parse(
+        "g (float[3, 129] x) => (float[3, 127] y) { y = MatMul (x, w) }",
+        opset=opset,
+        ir_version=8 if opset < 19 else 10,
+        w=w,
+    )
+    x = dense_array(3, 129)
+    try:
+        run(dense, x=x)
+    except Exception as error:
+        pytest.skip(f"this onnxruntime does not run opset {opset}: {error}")
+    encoded, (outcome,) = stored(dense, values)
+    assert op_types(encoded.graph) == WHOLE[values]
+    bits = {"fp16": 16, "int8": 8, "int4": 4}[values]
+    assert outcome.bytes <= w.size * bits // 8 + 4 * 127 + 64
+    onnx.checker.check_model(encoded, full_check=True)
+    held = with_dense_weights(encoded)
+    assert outcome.kept == np.count_nonzero(onnx.numpy_helper.to_array(held.graph.initializer[-1]))
+    assert run(encoded, x=x)[0].tobytes() == run(held, x=x)[0].tobytes()
+    assert op_types(held.graph) == op_types(dense.graph)
+
+
+@pytest.mark.parametrize("change", [lambda packed: packed[:-1], lambda packed: np.append(packed, packed[:1])])
+def test_half_bytes_of_another_number_than_there_are_elements_are_refused(change):
+    dense = parse(
+        "g (float[n, 64] x) => (float[n, 64] y) { y = MatMul (x, w) }", w=sparse_array(64, 64, density=0.95)
+    )
+    encoded, _ = stored(dense, "int4")
+    broken(encoded, "w.halved", change)
+    with pytest.raises(ModelFileError, match=r"cannot be decoded .*half bytes"):
+        from_ops(ir.from_proto(encoded))
+
+
+@given(hnp.arrays(np.int8, hnp.array_shapes(max_dims=3, max_side=7), elements=st.integers(-8, 7)))
+def test_integers_of_half_bytes_come_back(integers):
+    packed = halved(integers)
+    assert packed.size == (integers.size + 1) // 2
+    back = unhalved(packed, np.array(integers.shape))
+    assert back.dtype == np.int8 and np.array_equal(back, integers.reshape(-1))
 
 
 @given(st.lists(st.integers(1, 15), max_size=40))
