@@ -25,7 +25,8 @@ PASSED_THROUGH = (
     "Unsqueeze",
 )
 TYPES = (*FLOAT_TYPES, *QUANTIZED_TYPES, ir.DataType.INT32)
-# (operator, index of an input): with zeros there, a unit that is zero before the operator is zero after it. And the
+# (operator, index of an input): with zeros there, a unit that is zero before the operator is zero after it (for
+# LayerNormalization: with a scale and a bias of zero). And the
 # index of the zero point of that input, where it has one.
 ADDENDS: Mapping[tuple[str, int], int | None] = {
     ("Add", 0): None,
@@ -41,6 +42,8 @@ ADDENDS: Mapping[tuple[str, int], int | None] = {
     ("FusedGemm", 2): None,
     ("QAttention", 2): None,
     ("DynamicQuantizeLSTM", 3): None,
+    ("LayerNormalization", 1): None,
+    ("LayerNormalization", 2): None,
     ("SkipSimplifiedLayerNormalization", 3): None,
     ("DynamicQuantizeMatMul", 4): None,
     ("MatMulIntegerToFloat", 6): None,

@@ -49,7 +49,7 @@ def own_vectors(model: ir.Model) -> Iterator[Mapping[ir.Value, ir.Value]]:
     yield {own.copy: original for original, own in made}
     for original, own in made:
         if _same(constant_tensor(original), constant_tensor(own.copy)):
-            own.node.replace_input_with(own.index, original)
+            own.copy.replace_all_uses_with(original)
             assert own.copy.graph is not None
             own.copy.graph.initializers.pop(own.copy.name or "")
 

@@ -1,4 +1,4 @@
-"""The residual stream of a transformer loses channels: through RMSNormalization in every spelling, and sums."""
+"""The residual stream of a transformer loses channels: through norms in every spelling, and sums."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ SPELLINGS = {
 }
 
 
+SPELLINGS["LayerNormalization"] = "{y} = LayerNormalization<axis=-1, epsilon=0.01>({x}, {s})"
 ALONE = SPELLINGS["SimplifiedLayerNormalization"]
 SKIP = (
     "{y}, , , {x} = com.microsoft.SkipSimplifiedLayerNormalization<epsilon=0.01>({before}, {new}, {s}, {b})"
@@ -64,9 +65,9 @@ def _added(y: str, x: str, before: str, new: str, b: str, s: str, text: str) -> 
 def test_a_residual_stream_loses_channels_that_are_zero(spelling: str, rate: float) -> None:
     pruned = prune_channels(decoder(spelling), rate)
     assert pruned.choice.rate == pytest.approx(rate, abs=0.1)
-    width = len(weight_of(pruned.model, "s1"))
+    width = weight_of(pruned.model, "places").shape[1]
     assert width < 16 and weight_of(pruned.model, "words").shape == (9, width)
-    assert weight_of(pruned.model, "places").shape == (5, width)
+    assert len(weight_of(pruned.model, "s1")) == (16 if spelling == "LayerNormalization" else width)
     assert weight_of(pruned.model, "d2").shape[1] == weight_of(pruned.model, "head").shape[0] == width
     assert weight_of(pruned.model, "u1").shape[1] < 12, "the perceptrons lose neurons, too"
 
@@ -92,18 +93,58 @@ def test_a_norm_that_tells_its_mean_keeps_its_channels() -> None:
     assert len(weight_of(prune_channels(proto).model, "s1")) == 16
 
 
-@pytest.mark.parametrize(
-    "norm",
-    [
-        "{y} = LayerNormalization<axis=-1>({x}, {s})",
-        """{y}a = ReduceMean<keepdims=1>({x}, minus) {y}d = Sub({x}, {y}a) {y}p = Pow({y}d, two)
+def test_the_mean_and_variance_that_are_written_out_keep_their_channels() -> None:
+    norm = """{y}a = ReduceMean<keepdims=1>({x}, minus) {y}d = Sub({x}, {y}a) {y}p = Pow({y}d, two)
         {y}m = ReduceMean<keepdims=1>({y}p, minus) {y}e = Add({y}m, eps) {y}r = Sqrt({y}e) {y}q = Div({y}d, {y}r)
-        {y} = Mul({y}q, {s})""",
-    ],
-)
-def test_the_mean_and_variance_of_layer_normalization_keep_its_channels(norm: str) -> None:
+        {y} = Mul({y}q, {s})"""
     pruned = prune_channels(decoder("", norm))
     assert len(weight_of(pruned.model, "s1")) == 16 and weight_of(pruned.model, "u1").shape[1] < 12
+
+
+def test_layer_normalization_counts_the_channels_that_are_gone_however_often_some_go() -> None:
+    once = prune_channels(decoder("LayerNormalization"), 0.3).model
+    assert len(weight_of(once, "s1")) == 16 and weight_of(once, "words").shape[1] < 16
+    twice = prune_channels(once, 0.4).model
+    assert len(weight_of(twice, "s1")) == 16
+    assert weight_of(twice, "words").shape[1] < weight_of(once, "words").shape[1]
+    assert [node.op_type for node in twice.graph.node].count("Pad") == 3
+
+
+@pytest.mark.parametrize("bias", [", {b}", ""])
+def test_a_norm_behind_the_sum_passes_its_own_channels(bias: str) -> None:
+    """As in BERT: what is normalized is the stream."""
+    norm = f"{{y}} = LayerNormalization<axis=-1, epsilon=0.01>({{x}}, {{s}}{bias})"
+    normed = [
+        norm.format(y=f"y{number}", x=f"x{number}", s=f"s{number}", b=f"o{number}") for number in (1, 2, 3)
+    ]
+    blocks = [
+        f"h{number} = MatMul(y{number}, u{number}) g{number} = Relu(h{number}) "
+        f"f{number} = MatMul(g{number}, d{number}) c{number} = Add(f{number}, b{number}) "
+        f"x{number + 1} = Add(y{number}, c{number}) {normed[number]}"
+        for number in (1, 2)
+    ]
+    weights = {"words": normal(9, 16), "head": normal(16, 3)}
+    for number in (1, 2, 3):
+        weights |= {f"s{number}": normal(16)} | ({f"o{number}": normal(16)} if bias else {})
+    for number in (1, 2):
+        weights |= {f"u{number}": normal(16, 12), f"d{number}": normal(12, 16), f"b{number}": normal(16)}
+    proto = model(
+        f"""(int64[N,5] ids) => (float[N,5,3] y) {{
+            x1 = Gather(words, ids) {normed[0]} {" ".join(blocks)} y = MatMul(y3, head)}}""",
+        **weights,
+    )
+    pruned = prune_channels(proto)
+    assert weight_of(pruned.model, "words").shape[1] < 16
+    assert weight_of(pruned.model, "head").shape[0] == weight_of(pruned.model, "d1").shape[1] < 16
+
+
+def test_norms_that_share_their_scale_lose_channels() -> None:
+    proto = decoder("LayerNormalization")
+    for node in proto.graph.node:
+        if node.op_type == "LayerNormalization":
+            node.input[1] = "s1"
+    pruned = prune_channels(proto)
+    assert weight_of(pruned.model, "words").shape[1] < 16
 
 
 def test_means_over_channels_count_those_that_are_gone() -> None:

@@ -238,7 +238,7 @@ def test_the_code_of_a_deep_graph_is_written_once_for_all_of_its_masks(monkeypat
 def test_channels_are_grouped_once_for_all_steps_of_a_schedule(monkeypatch):
     found = []
     monkeypatch.setattr(
-        "onnxprune.job.pruners.channels.unit_groups",
+        "onnxprune.job.pruners.pruner.unit_groups",
         lambda model: (found.append(model), unit_groups(model))[1],
     )
     model = ir.from_proto(mlp())

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.model.shapes import MICROSOFT
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.rules.broadcast import couple_axes
 from onnxprune.surgery.tables import (
@@ -111,19 +110,6 @@ def unmixed(node: ir.Node, one_axis: bool, facts: Facts) -> Iterator[Coupling]:
     mixed = (axis,) if one_axis else range(axis, len(shape))
     passed = [index for index in range(len(shape)) if index not in mixed]
     yield from couple_axes(data, node.outputs[0], passed, facts)
-
-
-@passes_channels("LayerNormalization")
-@passes_channels("SkipLayerNormalization", domain=MICROSOFT)
-def layer_normalization(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
-    """Couple the axes before `axis`; the others are normalized over."""
-    data = node.inputs[0]
-    shape = facts.shape(data)
-    if data is not None and shape is not None:
-        axis = node.attributes.get_int("axis", -1) % len(shape)
-        for value in (*node.inputs[1:2], *node.outputs):
-            if value is not None and facts.shape(value) is not None and facts.rank(value) == len(shape):
-                yield from couple_axes(data, value, range(axis), facts)
 
 
 @passes_channels("LpNormalization", "TopK", "CumSum", "ArgMax", "ArgMin")
