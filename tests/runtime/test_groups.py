@@ -49,6 +49,13 @@ GRAPHS = {
         1,
         [],
     ),
+    "pools of steps": (
+        f"g ({X}) => ({Y}) {{ {CONV} q = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (p) r = Conv (q, b) "
+        "s = MaxPool <kernel_shape = [3, 3], strides = [1, 2], pads = [0, 1, 2, 2]> (r) "
+        "y = AveragePool <kernel_shape = [2, 4], strides = [1, 3], pads = [1, 2, 0, 3]> (s) }",
+        1,
+        [],
+    ),
     "max of windows as wide as the image": (
         f"g ({X}) => ({Y}) {{ {CONV} y = MaxPool <kernel_shape = [5, 7], strides = [3, 1]> (p) }}",
         1,
@@ -145,10 +152,10 @@ def test_groups_give_the_outputs_of_dense(name, threads, tmp_path):
 
 @needs_provider
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("name", ["residual", "pools", "depthwise"])
+@pytest.mark.parametrize("name", ["residual", "pools", "pools of steps", "depthwise"])
 def test_groups_on_every_instruction_set(name, isa, monkeypatch):
     use_isa(isa, monkeypatch)
-    for images, height, width in ((1, 16, 16), (3, 7, 7), (1, 28, 33)):
+    for images, height, width in ((1, 16, 16), (3, 7, 7), (1, 28, 33), (2, 56, 75)):
         model, _, _ = graph(name, height, width)
         feeds = feeds_of(model, images, height, width)
         assert_same(provider_session(model).run(None, feeds), run(model, **feeds))
@@ -229,20 +236,33 @@ def test_groups_can_be_turned_off(tmp_path):
 def models(draw):
     """A random graph of the operators of groups, some of whose values onnxruntime's Tanh makes."""
     rng = np.random.default_rng(draw(st.integers(0, 2**31)))
-    height, width = draw(st.sampled_from([(12, 12), (7, 5), (4, 4), (16, 17)]))
-    values, nodes, weights = [("x", 8)], [], []
+    height, width = draw(st.sampled_from([(12, 12), (7, 5), (4, 4), (16, 17), (9, 35)]))
+    # Names and shapes without the batch.
+    values, nodes, weights = [("x", (8, height, width))], [], []
 
     def constant(array):
         weights.append(numpy_helper.from_array(array.astype(np.float32), f"w{len(weights)}"))
         return weights[-1].name
 
-    def add(op_type, inputs, channels, **attributes):
+    def add(op_type, inputs, shape, **attributes):
         name = f"v{len(nodes)}"
         nodes.append(helper.make_node(op_type, inputs, [name], **attributes))
-        values.append((name, channels))
+        values.append((name, shape))
+
+    def windowed(op_type, inputs, channels, kernel, **attributes):
+        """A convolution or a pooling, padded by half of its kernel, with strides where they leave something."""
+        _, *sizes = shape
+        strides = [draw(st.sampled_from([1, 1, 2, 3] if "Pool" in op_type else [1, 1, 2])) for _ in sizes]
+        strides = [min(stride, size) for stride, size in zip(strides, sizes, strict=True)]
+        out = [
+            (size + kernel // 2 * 2 - kernel) // stride + 1
+            for size, stride in zip(sizes, strides, strict=True)
+        ]
+        add(op_type, inputs, (channels, *out), pads=[kernel // 2] * 4, strides=strides, **attributes)
 
     for _ in range(draw(st.integers(2, 10))):
-        name, channels = values[draw(st.integers(max(0, len(values) - 3), len(values) - 1))]
+        name, shape = values[draw(st.integers(max(0, len(values) - 3), len(values) - 1))]
+        channels = shape[0]
         kind = draw(
             st.sampled_from(["conv", "conv", "conv", "depthwise", "pool", "act", "add", "concat", "tanh"])
         )
@@ -254,27 +274,29 @@ def models(draw):
             # Values stay about as large as they are: Tanh would magnify the rounding of large ones.
             weight = constant(weight / np.sqrt(0.2 * channels * kernel**2))
             bias = [constant(rng.standard_normal(outputs))] if draw(st.booleans()) else []
-            add("Conv", [name, weight, *bias], outputs, pads=[kernel // 2] * 4)
+            windowed("Conv", [name, weight, *bias], outputs, kernel)
         elif kind == "depthwise":
-            kernel = draw(st.sampled_from([3, 5]))
+            kernel = draw(st.sampled_from([3, 5, 7]))
             weight = constant(rng.standard_normal((channels, 1, kernel, kernel)) / kernel)
-            add("Conv", [name, weight], channels, group=channels, pads=[kernel // 2] * 4)
+            windowed("Conv", [name, weight], channels, kernel, group=channels)
         elif kind == "pool":
-            op_type = draw(st.sampled_from(["MaxPool", "AveragePool"]))
-            add(op_type, [name], channels, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+            op_type, kernel = draw(st.sampled_from(["MaxPool", "AveragePool"])), draw(st.sampled_from([2, 3]))
+            if min(shape[1:]) >= kernel:
+                windowed(op_type, [name], channels, kernel, kernel_shape=[kernel] * 2)
         elif kind in ("act", "tanh"):
             op_type = "Tanh" if kind == "tanh" else draw(st.sampled_from(["Relu", "Sigmoid", "LeakyRelu"]))
-            add(op_type, [name], channels)
+            add(op_type, [name], shape)
         elif kind == "add":
-            other = next(v for v, c in reversed(values) if c == channels)
-            add("Add", [name, other], channels)
+            other = next(v for v, s in reversed(values) if s == shape)
+            add("Add", [name, other], shape)
         else:
-            parts = [values[draw(st.integers(0, len(values) - 1))] for _ in range(2)]
+            alike = [(v, s[0]) for v, s in values if s[1:] == shape[1:]]
+            parts = [alike[draw(st.integers(0, len(alike) - 1))] for _ in range(2)]
             if sum(c for _, c in parts) <= 64:
-                add("Concat", [v for v, _ in parts], sum(c for _, c in parts), axis=1)
+                add("Concat", [v for v, _ in parts], (sum(c for _, c in parts), *shape[1:]), axis=1)
     wanted = {len(values) - 1, draw(st.integers(1, max(1, len(values) - 1)))} if len(values) > 1 else set()
     outputs = [
-        helper.make_tensor_value_info(values[i][0], TensorProto.FLOAT, ["n", values[i][1], height, width])
+        helper.make_tensor_value_info(values[i][0], TensorProto.FLOAT, ["n", *values[i][1]])
         for i in sorted(wanted)
     ]
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 8, height, width])

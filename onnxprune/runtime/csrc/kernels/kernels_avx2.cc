@@ -20,7 +20,8 @@ const Kernels kAvx2 = {
     copy<Avx2Vector>,
     finish,
     spmm_last<Avx2Vector>,
-    pool,
+    pool<Avx2Vector>,
+    pad<Avx2Vector>,
     depthwise<Avx2Vector>,
 };
 

@@ -19,7 +19,8 @@ const Kernels kAvx512 = {
     copy<Avx512Vector>,
     finish,
     spmm_last<Avx512Vector>,
-    pool,
+    pool<Avx512Vector>,
+    pad<Avx512Vector>,
     depthwise<Avx512Vector>,
 };
 

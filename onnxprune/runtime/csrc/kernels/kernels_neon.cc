@@ -20,7 +20,8 @@ const Kernels kNeon = {
     copy<NeonVector>,
     finish,
     spmm_last<NeonVector>,
-    pool,
+    pool<NeonVector>,
+    pad<NeonVector>,
     depthwise<NeonVector>,
 };
 

@@ -20,7 +20,8 @@ const Kernels kPortable = {
     copy<PortableVector>,
     finish,
     spmm_last<PortableVector>,
-    pool,
+    pool<PortableVector>,
+    pad<PortableVector>,
     depthwise<PortableVector>,
 };
 
