@@ -116,6 +116,51 @@ void test_depthwise(const Kernels& kernels, const Window& w, bool clips, Checks&
   }
 }
 
+// A row of results of `channels` output channels, from two planes.
+void test_dense(const Kernels& kernels, const Window& w, size_t channels, bool clips, Checks& checks) {
+  constexpr size_t kInputs = 2;
+  const size_t taps = kInputs * w.height * w.width;
+  const size_t whole = (channels + kDenseChannels - 1) / kDenseChannels * kDenseChannels;
+  const std::vector<float> x = random_floats(kInputs * w.rows * w.columns, 9);
+  const std::vector<float> weight = random_floats(whole * taps, 10);
+  const std::vector<float> bias = random_floats(whole, 11);
+  const PaddedRows padded = padded_rows(kernels, w);
+  const size_t floats = padded_floats(kernels, w, padded, w.height);
+  AlignedFloats memory;
+  float* const from = memory.at_least(kInputs * floats);
+  std::vector<size_t> places;
+  for (size_t input = 0; input < kInputs; ++input) {
+    kernels.pad(w, padded, x.data() + input * w.rows * w.columns, 0, w.height, from + input * floats);
+    for (size_t i = 0; i < w.height; ++i) {
+      for (size_t j = 0; j < w.width; ++j) {
+        places.push_back(input * floats + i * padded.pitch + padded.place[j % padded.parts] + j / padded.parts);
+      }
+    }
+  }
+  const size_t stride = w.out_columns + 3;
+  std::vector<float> y(channels * stride + kGuard, kUntouched);
+  kernels.dense({channels, taps, weight.data(), bias.data(), places.data(), clips, -0.75f, 1.25f}, w.out_columns, from,
+                y.data(), stride);
+  for (size_t at = 0; at < y.size(); ++at) {
+    const size_t channel = at / stride;
+    const size_t column = at % stride;
+    if (channel >= channels || column >= w.out_columns) {
+      checks.check(y[at] == kUntouched, "what is behind a row", at);
+      continue;
+    }
+    double sum = bias[channel];
+    for (size_t input = 0; input < kInputs; ++input) {
+      each_tap(w, 0, column, [&](size_t tap, bool inside, size_t place) {
+        const size_t factor = (channel / kDenseChannels * taps + input * w.height * w.width + tap) * kDenseChannels +
+                              channel % kDenseChannels;
+        if (inside) sum += static_cast<double>(weight[factor]) * x[input * w.rows * w.columns + place];
+      });
+    }
+    if (clips) sum = std::clamp(sum, -0.75, 1.25);
+    checks.check(is_close(y[at], sum), "dense", at);
+  }
+}
+
 // Rows of 0 to 4 entries, in an order that is not theirs.
 void test_last_block(const Kernels& kernels, size_t vectors, bool adds, bool clips, Checks& checks) {
   const std::vector<SpmmRun> runs{{2, 0}, {1, 1}, {2, 3}, {1, 4}};
@@ -189,11 +234,12 @@ size_t test_plane_kernels(const Kernels& kernels) {
     for (const size_t stride : {1, 2, 3}) {
       for (const size_t pad : {size_t{0}, size / 2}) {
         for (const size_t rows : {5, 8}) {
-          for (const size_t columns : {5, 7, 16, 19, 33, 40}) {
+          for (const size_t columns : {5, 7, 16, 19, 33, 40, 83}) {
             const Window w = window(rows, columns, size, stride, pad);
             test_pool(kernels, w, checks);
             for (const bool clips : {false, true}) {
               if (stride < 3) test_depthwise(kernels, w, clips, checks);
+              if (stride < 3) test_dense(kernels, w, rows == 5 ? 13 : 8, clips, checks);
             }
           }
         }

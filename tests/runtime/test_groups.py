@@ -26,11 +26,15 @@ CONSTANTS = {
     "d": dense_array(16, 1, 3, 3, seed=5),
     "e": dense_array(16, 1, 5, 5, seed=6),
     "bias": dense_array(16, seed=7),
+    "stem": dense_array(16, 3, 3, 3, seed=8),
+    "wide": dense_array(13, 3, 7, 7, seed=9),
+    "after": sparse_array(16, 13, 1, 1, density=0.3, seed=10),
     "low": np.float32(0),
     "high": np.float32(6),
 }
 X = "float[n, 8, h, w] x"  # h and w are numbers, or open
 Y = "float[n, m, k, l] y"
+IMAGE = "float[n, 3, h, w] x"
 CONV = "p = Conv <pads = [1, 1, 1, 1]> (x, a, bias)"
 # A graph, how many nodes the provider runs, and the operators that onnxruntime is left with.
 GRAPHS = {
@@ -78,6 +82,25 @@ GRAPHS = {
         "t = Conv (s, b) u = Conv <group = 16, pads = [2, 2, 2, 2]> (t, e) v = Add (u, t) y = Sigmoid (v) }",
         1,
         [],
+    ),
+    "dense stem": (
+        f"g ({IMAGE}) => ({Y}) {{ p = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (x, stem, bias) "
+        "q = Clip (p, low, high) r = Conv <group = 16, pads = [1, 1, 1, 1]> (q, d) y = Conv (r, b) }",
+        1,
+        [],
+    ),
+    "dense stem of a channel too few and a pool": (
+        f"g ({IMAGE}) => ({Y}) {{ p = Conv <pads = [3, 2, 2, 3]> (x, wide) q = LeakyRelu (p) "
+        "r = MaxPool <kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]> (q) y = Conv (r, after) }",
+        1,
+        [],
+    ),
+    "dense stem that no sparse product reads": (
+        f"g ({IMAGE}, float[n, 16, h, w] z) => ({Y}, float[n, 16, h, w] v) {{ "
+        "p = Conv <pads = [1, 1, 1, 1]> (x, stem, bias) y = MaxPool <kernel_shape = [2, 2]> (p) "
+        "v = Conv (z, b) }",
+        1,
+        ["Conv", "MaxPool"],
     ),
     "a value between is wanted": (
         f"g ({X}) => ({Y}, float[n, 16, h, w] p, float[n, 16, h, w] q) "
@@ -152,7 +175,7 @@ def test_groups_give_the_outputs_of_dense(name, threads, tmp_path):
 
 @needs_provider
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("name", ["residual", "pools", "pools of steps", "depthwise"])
+@pytest.mark.parametrize("name", ["residual", "pools", "pools of steps", "depthwise", "dense stem"])
 def test_groups_on_every_instruction_set(name, isa, monkeypatch):
     use_isa(isa, monkeypatch)
     for images, height, width in ((1, 16, 16), (3, 7, 7), (1, 28, 33), (2, 56, 75)):
@@ -237,8 +260,9 @@ def models(draw):
     """A random graph of the operators of groups, some of whose values onnxruntime's Tanh makes."""
     rng = np.random.default_rng(draw(st.integers(0, 2**31)))
     height, width = draw(st.sampled_from([(12, 12), (7, 5), (4, 4), (16, 17), (9, 35)]))
+    inputs_of_x = draw(st.sampled_from([8, 8, 3]))
     # Names and shapes without the batch.
-    values, nodes, weights = [("x", (8, height, width))], [], []
+    values, nodes, weights = [("x", (inputs_of_x, height, width))], [], []
 
     def constant(array):
         weights.append(numpy_helper.from_array(array.astype(np.float32), f"w{len(weights)}"))
@@ -268,11 +292,13 @@ def models(draw):
         )
         if kind == "conv":
             kernel, outputs = draw(st.sampled_from([1, 3])), draw(st.sampled_from([8, 16]))
+            # That of an image is dense.
+            density = 1.0 if channels == 3 else 0.2
             weight = sparse_array(
-                outputs, channels, kernel, kernel, density=0.2, seed=int(rng.integers(1000))
+                outputs, channels, kernel, kernel, density=density, seed=int(rng.integers(1000))
             )
             # Values stay about as large as they are: Tanh would magnify the rounding of large ones.
-            weight = constant(weight / np.sqrt(0.2 * channels * kernel**2))
+            weight = constant(weight / np.sqrt(density * channels * kernel**2))
             bias = [constant(rng.standard_normal(outputs))] if draw(st.booleans()) else []
             windowed("Conv", [name, weight, *bias], outputs, kernel)
         elif kind == "depthwise":
@@ -299,7 +325,7 @@ def models(draw):
         helper.make_tensor_value_info(values[i][0], TensorProto.FLOAT, ["n", *values[i][1]])
         for i in sorted(wanted)
     ]
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 8, height, width])
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", inputs_of_x, height, width])
     body = helper.make_graph(nodes, "random", [x], outputs, weights)
     return helper.make_model(body, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
@@ -312,6 +338,20 @@ def test_random_graphs_give_the_outputs_of_dense(model, images):
         return
     feeds = feeds_of(model, images)
     assert_same(provider_session(model).run(None, feeds), run(model, **feeds))
+
+
+@needs_provider
+def test_the_rule_knows_that_groups_neither_pack_nor_copy(tmp_path):
+    model = parse(
+        "g (float[1, 24, 56, 56] x) => (float[1, 24, 56, 56] y) { p = Conv (x, a) q = Relu (p) y = Conv (q, b) }",
+        a=sparse_array(144, 24, 1, 1, density=0.2),
+        b=sparse_array(24, 144, 1, 1, density=0.2, seed=1),
+    )
+    feeds = {"x": dense_array(1, 24, 56, 56)}
+    for groups in (False, True):
+        outputs, claimed, _ = profiled(model, feeds, tmp_path, "estimated", groups=groups)
+        assert_same(outputs, run(model, **feeds))
+        assert claimed == int(groups)
 
 
 @needs_provider

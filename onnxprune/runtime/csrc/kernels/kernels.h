@@ -106,6 +106,8 @@ struct PaddedRows {
   // Floats of a part, and of a row.
   size_t part;
   size_t pitch;
+  // Where the first window finds its columns: column c at place[c % parts] + c / parts.
+  size_t place[2];
 };
 
 // Rows of results that pooling works on together.
@@ -122,6 +124,21 @@ struct Filter {
 
 // The largest of a window, the mean of what of it lies within the plane, and the mean with padding as zeros.
 enum class Pooling { kMax, kMean, kMeanWithPadding };
+
+// A weight of several input and output channels, for planes of padded rows: for each kDenseChannels output channels (zeros
+// where there are no more), for each tap those of one place, and where a tap reads, from the start of what the first
+// window needs.
+struct DenseFilter {
+  size_t channels;
+  size_t taps;
+  const float* weight;
+  const float* bias;
+  const size_t* places;
+  bool clips;
+  float low;
+  float high;
+};
+constexpr size_t kDenseChannels = 8;
 
 // Sums of a row of the widest tile of any instruction set, at the most; `spmm` asserts it of its vectors.
 constexpr size_t kMostRowSums = 14 * 16;
@@ -157,6 +174,9 @@ struct Kernels {
   // the last of them may be read. Strides of columns are 1 or 2.
   void (*depthwise)(const Window& window, const PaddedRows& padded, const Filter& filter, const float* from,
                     size_t rows, float* to) = nullptr;
+  // Convolves all channels: a row of `columns` results for each output channel, which begin `to_stride` apart. A
+  // vector behind what the windows need may be read. The bias has as many numbers as the weight has output channels.
+  void (*dense)(const DenseFilter& filter, size_t columns, const float* from, float* to, size_t to_stride) = nullptr;
 };
 
 // How numbers become 8-bit outputs: sum * scale, rounded to the nearest (ties to even), plus `zero_point`, saturated to

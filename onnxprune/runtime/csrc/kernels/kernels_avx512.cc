@@ -1,3 +1,4 @@
+#include "dense.inl"
 #include "epilogue.inl"
 #include "layout.inl"
 #include "planes.inl"
@@ -22,6 +23,7 @@ const Kernels kAvx512 = {
     pool<Avx512Vector>,
     pad<Avx512Vector>,
     depthwise<Avx512Vector>,
+    dense<Avx512Vector>,
 };
 
 }  // namespace onnxprune

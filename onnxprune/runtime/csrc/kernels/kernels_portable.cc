@@ -1,6 +1,7 @@
 #include "between.inl"
 #include "byte_vector_portable.h"
 #include "bytes.inl"
+#include "dense.inl"
 #include "epilogue.inl"
 #include "layout.inl"
 #include "planes.inl"
@@ -23,6 +24,7 @@ const Kernels kPortable = {
     pool<PortableVector>,
     pad<PortableVector>,
     depthwise<PortableVector>,
+    dense<PortableVector>,
 };
 
 using ByteVector = PortableByteVector<PortableVector::kLanes>;

@@ -57,19 +57,13 @@ void put_row(const PaddedRows& rows, size_t columns, const V& neutral, float* to
   }
 }
 
-// Where in such a row the first window finds its columns: column c of kParts * n + c at place[c] + n.
+// The places of a window's columns.
 template <size_t kParts>
 struct Taps {
-  size_t place[kParts];
+  const PaddedRows& padded;
 
-  Taps(const Window& window, const PaddedRows& rows) {
-    assert(rows.parts == kParts && rows.gap >= window.begin_column);
-    for (size_t i = 0; i < kParts; ++i) {
-      const size_t part = (i + window.begin_column) % kParts;
-      place[i] = part * rows.part + rows.gap - (window.begin_column + part - i) / kParts;
-    }
-  }
-  size_t operator[](size_t column) const { return place[column % kParts] + column / kParts; }
+  explicit Taps(const PaddedRows& rows) : padded(rows) { assert(rows.parts == kParts); }
+  size_t operator[](size_t column) const { return padded.place[column % kParts] + column / kParts; }
 };
 
 // Calls `work(column)` for vectors of columns that cover all of them, with the number of floats to keep where a row is

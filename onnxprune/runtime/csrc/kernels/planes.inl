@@ -5,6 +5,7 @@
 #include "kernels.h"
 #include "padded_rows.inl"
 #include "preconditions.h"
+#include "unroll.h"
 
 namespace onnxprune {
 namespace {
@@ -36,7 +37,7 @@ template <class V, size_t kParts, class Join>
 void pool_rows(const Window& window, const PaddedRows& padded, const float* from, float* memory, float* to,
                float neutral_value, const Join& join) {
   const V neutral = V::broadcast(&neutral_value);
-  const Taps<kParts> taps(window, padded);
+  const Taps<kParts> taps(padded);
   for (size_t first = 0; first < window.out_rows; first += kPooledRows) {
     const size_t last = first + kPooledRows < window.out_rows ? first + kPooledRows : window.out_rows;
     float* row = memory;
@@ -113,15 +114,6 @@ void pad(const Window& window, const PaddedRows& padded, const float* from, size
   put_gap(padded, zero, to);
 }
 
-// Loops whose counts are constants become straight code, which keeps arrays of vectors in registers.
-#if defined(__clang__)
-#define ONNXPRUNE_UNROLL _Pragma("unroll")
-#elif defined(__GNUC__)
-#define ONNXPRUNE_UNROLL _Pragma("GCC unroll 16")
-#else
-#define ONNXPRUNE_UNROLL
-#endif
-
 // Rows of a result that share the rows they read; as many as the registers have room for.
 template <class V>
 constexpr size_t kSharingRows = V::kAccumulators >= 24 ? 4 : V::kAccumulators >= 12 ? 2 : 1;
@@ -188,7 +180,7 @@ void depthwise_row(const Window& window, size_t pitch, const Filter& filter, con
 template <class V, size_t kSize, size_t kStride>
 void depthwise_all(const Window& window, const PaddedRows& padded, const Filter& filter, const float* from, size_t rows,
                    float* to) {
-  const Taps<kStride> taps(window, padded);
+  const Taps<kStride> taps(padded);
   const size_t pitch = padded.pitch;
   const size_t step = window.row_stride * pitch;
   const size_t columns = window.out_columns;

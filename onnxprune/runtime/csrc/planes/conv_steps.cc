@@ -2,7 +2,7 @@
 #include <utility>
 
 #include "aligned_floats.h"
-#include "planes/step.h"
+#include "planes/conv_step.h"
 #include "planes/windows.h"
 #include "refusal.h"
 
@@ -11,31 +11,17 @@ namespace {
 
 // Channels of a depthwise convolution that one task works on.
 constexpr size_t kChannels = 8;
-// Floats of padded rows that are worked on at once: twice as many stay in the L1 cache.
-constexpr size_t kBandFloats = 3072;
+// Half of what is padded at once.
+constexpr size_t kBandFloats = kPaddedFloats / 2;
 // Rows of results of a band, at the least.
 constexpr size_t kLeastBand = 4;
-
-void check_addend(const std::vector<Shape>& inputs, const Shape& output) {
-  if (inputs.size() > 1 && inputs[1] != output) {
-    throw Refusal("its addend has shape " + to_string(inputs[1]) + ", its output " + to_string(output));
-  }
-}
-
-Epilogue with_addend(Epilogue epilogue, const std::vector<const float*>& inputs) {
-  epilogue.addend = inputs.size() > 1 ? inputs[1] : nullptr;
-  return epilogue;
-}
 
 class SparseConvStep : public Step {
  public:
   SparseConvStep(const Kernels& kernels, const SparseWeight& weight, const ConvAttributes& attributes,
                  std::vector<float> bias, const Epilogue& epilogue)
       : kernels_(kernels), conv_(kernels, weight, attributes), bias_(std::move(bias)), epilogue_(epilogue) {
-    if (!bias_.empty() && bias_.size() != conv_.output_channels()) {
-      throw Refusal("its bias has " + std::to_string(bias_.size()) + " numbers for " +
-                    std::to_string(conv_.output_channels()) + " output channels");
-    }
+    if (!bias_.empty()) check_bias(bias_, conv_.output_channels());
   }
 
   Shape output_shape(const std::vector<Shape>& inputs) const override {
@@ -79,10 +65,7 @@ class DepthwiseStep : public Step {
         bias_(std::move(bias)),
         epilogue_(epilogue) {
     if (bias_.empty()) bias_.assign(geometry_.output_channels(), 0);
-    if (bias_.size() != geometry_.output_channels()) {
-      throw Refusal("its bias has " + std::to_string(bias_.size()) + " numbers for " +
-                    std::to_string(geometry_.output_channels()) + " output channels");
-    }
+    check_bias(bias_, geometry_.output_channels());
   }
 
   Shape output_shape(const std::vector<Shape>& inputs) const override {
@@ -120,9 +103,9 @@ class DepthwiseStep : public Step {
     // Each band is padded before the one before it is convolved, as what is just written is slow to read.
     void run_channels(const float* from, float* to, size_t first, size_t last, const Epilogue& epilogue) const {
       const Kernels& kernels = step.kernels_;
-      const bool clips = epilogue.activation == Activation::kClip && epilogue.addend == nullptr;
+      const bool clips = only_clips(epilogue);
       const size_t rows = (band_rows - 1) * window.row_stride + window.height;
-      const size_t floats = (padded_floats(kernels, window, padded, rows) + 15) / 16 * 16;
+      const size_t floats = padded_floats(kernels, window, padded, rows);
       static thread_local AlignedFloats memory;
       float* const both = memory.at_least(2 * floats);
       const size_t pieces = (last - first) * x.images * bands;
@@ -174,17 +157,11 @@ class DepthwiseStep : public Step {
   const Epilogue epilogue_;
 };
 
-bool all_are(const std::vector<int64_t>& values, int64_t least, int64_t most) {
-  return std::all_of(values.begin(), values.end(), [&](int64_t value) { return least <= value && value <= most; });
-}
-
 }  // namespace
 
 bool is_depthwise(const Shape& weight_shape, const ConvAttributes& attributes) {
-  constexpr int64_t kLargestPad = 64;
   return weight_shape.size() == 4 && weight_shape[1] == 1 && attributes.group == weight_shape[0] &&
-         all_are(attributes.strides, 1, 2) && all_are(attributes.dilations, 1, 1) &&
-         all_are(attributes.pads, 0, kLargestPad);
+         pads_rows(attributes);
 }
 
 std::unique_ptr<Step> sparse_conv_step(const Kernels& kernels, const SparseWeight& weight,

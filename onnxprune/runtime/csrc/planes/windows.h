@@ -14,7 +14,7 @@ Window window_of(const ConvShape& shape);
 // The layout of padded rows that vectors of the kernels need.
 PaddedRows padded_rows(const Kernels& kernels, const Window& window);
 
-// Floats of memory for `rows` of them, with what may be read behind them.
+// Floats of memory for `rows` of them, with what may be read behind them; a multiple of 16.
 size_t padded_floats(const Kernels& kernels, const Window& window, const PaddedRows& padded, size_t rows);
 
 }  // namespace onnxprune
