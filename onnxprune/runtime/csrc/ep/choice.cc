@@ -14,8 +14,8 @@ constexpr double kSparseRow = 12.4;
 constexpr double kElement = 38.0;
 constexpr double kReorder = 82.0;
 constexpr int64_t kSpmmRows = 8;
-// In place of kElement in groups: of 3x3 convolutions of SqueezeNet and 1x1 ones of MobileNetV2 beside onnxruntime's, on
-// Zen 4 with AVX-512 and with AVX2 alone.
+// In place of kElement in groups: of 3x3 convolutions of SqueezeNet and 1x1 ones of MobileNetV2 beside onnxruntime's,
+// Zen 4 with AVX-512.
 constexpr double kGroupElement = 10.0;
 constexpr double kElementInPlace = 5.0;
 // In favor of dense.

@@ -29,7 +29,8 @@ struct Unit {
 std::optional<Unit> conv_unit(const Group& group);
 
 // The unit that begins at a node between products or before them: a depthwise convolution, pooling, an addition, an
-// activation or a Concat; and a convolution of an image's few channels, dense or not. Takes in what follows, other than nodes in `taken`, and adds it there.
+// activation or a Concat; and a convolution of an image's few channels, dense or not. Takes in what follows, other than
+// nodes in `taken`, and adds it there.
 std::optional<Unit> glue_at(const Node& node, std::set<size_t>& taken, const Part* part = nullptr);
 
 // The units of a group's nodes, in an order in which they can be computed, and the step of one. `wanted` are the values

@@ -8,7 +8,8 @@
 namespace onnxprune {
 namespace {
 
-// Up to `columns` columns of a row, in kVectors vectors, of kRows channels. Each load of the planes serves all channels, each weight all vectors.
+// Up to `columns` columns of a row, in kVectors vectors, of kRows channels. Each load of the planes serves all channels,
+// each weight all vectors.
 template <class V, size_t kRows, size_t kVectors>
 void dense_block(const DenseFilter& filter, const float* weight, const float* bias, size_t channels, size_t columns,
                  const float* from, float* to, size_t to_stride) {

@@ -96,7 +96,7 @@ struct Window {
   size_t reach() const { return (out_columns - 1) * column_stride + width; }
 };
 
-// Rows of a plane with their padding in place: `gap` floats of it, which are the end of the row before as well, then the
+// Rows of a plane with their padding in place: `gap` floats of it, which end the row before as well, then the
 // row's columns, up to a whole vector. Where windows step over every other column, those at even places and those at
 // odd ones are two such `part`s, one behind the other. Sizes are multiples of the vector. Behind the last row is
 // another gap.
@@ -125,9 +125,9 @@ struct Filter {
 // The largest of a window, the mean of what of it lies within the plane, and the mean with padding as zeros.
 enum class Pooling { kMax, kMean, kMeanWithPadding };
 
-// A weight of several input and output channels, for planes of padded rows: for each kDenseChannels output channels (zeros
-// where there are no more), for each tap those of one place, and where a tap reads, from the start of what the first
-// window needs.
+// A weight of several input and output channels, for planes of padded rows: for each kDenseChannels output channels, for
+// each tap their numbers (zeros where there are no more channels); and where each tap reads, from the start of the rows
+// that a row of results needs.
 struct DenseFilter {
   size_t channels;
   size_t taps;

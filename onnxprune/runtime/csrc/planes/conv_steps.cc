@@ -4,7 +4,6 @@
 #include "aligned_floats.h"
 #include "planes/conv_step.h"
 #include "planes/windows.h"
-#include "refusal.h"
 
 namespace onnxprune {
 namespace {
