@@ -9,6 +9,7 @@
 
 #include "aligned_floats.h"
 #include "planes/memory_plan.h"
+#include "planes/windows.h"
 
 namespace onnxprune {
 namespace {
@@ -70,10 +71,14 @@ void each_tap(const Window& w, size_t row, size_t column, const Visit& visit) {
 void test_pool(const Kernels& kernels, const Window& w, Checks& checks) {
   const std::vector<float> x = random_floats(w.rows * w.columns, 1);
   for (const Pooling pooling : {Pooling::kMax, Pooling::kMean, Pooling::kMeanWithPadding}) {
-    std::vector<float> row(w.reach());
-    std::vector<float> y(w.out_rows * w.out_columns);
-    kernels.pool(w, pooling, x.data(), row.data(), y.data());
-    for (size_t at = 0; at < y.size(); ++at) {
+    const PaddedRows padded = padded_rows(kernels, w);
+    AlignedFloats memory;
+    float* const rows = memory.at_least(padded_floats(kernels, w, padded, kPooledRows) + w.out_columns);
+    const size_t results = w.out_rows * w.out_columns;
+    std::vector<float> y(results + kGuard, kUntouched);
+    kernels.pool(w, padded, pooling, x.data(), rows, y.data());
+    for (size_t at = results; at < y.size(); ++at) checks.check(y[at] == kUntouched, "what is behind a pool", at);
+    for (size_t at = 0; at < results; ++at) {
       double largest = -std::numeric_limits<double>::infinity();
       double sum = 0;
       size_t count = 0;
@@ -89,24 +94,70 @@ void test_pool(const Kernels& kernels, const Window& w, Checks& checks) {
   }
 }
 
-void test_depthwise(const Kernels& kernels, const Window& w, Checks& checks) {
+void test_depthwise(const Kernels& kernels, const Window& w, bool clips, Checks& checks) {
   const std::vector<float> x = random_floats(w.rows * w.columns, 2);
   const std::vector<float> weight = random_floats(w.height * w.width, 3);
-  const size_t pitch = std::max(w.reach(), w.begin_column + w.columns);
-  const size_t lines = std::max((w.out_rows - 1) * w.row_stride + w.height, w.begin_row + w.rows);
-  std::vector<float> padded(lines * pitch + 2 * kernels.lanes * w.column_stride);
-  for (size_t row = 0; row < w.rows; ++row) {
-    std::copy_n(x.data() + row * w.columns, w.columns,
-                padded.data() + (row + w.begin_row) * pitch + w.begin_column);
-  }
-  std::vector<float> y(w.out_rows * w.out_columns);
-  kernels.depthwise(w, weight.data(), 0.5f, padded.data(), pitch, y.data());
-  for (size_t at = 0; at < y.size(); ++at) {
+  const PaddedRows padded = padded_rows(kernels, w);
+  AlignedFloats memory;
+  const size_t rows = (w.out_rows - 1) * w.row_stride + w.height;
+  float* const from = memory.at_least(padded_floats(kernels, w, padded, rows));
+  const size_t results = w.out_rows * w.out_columns;
+  std::vector<float> y(results + kGuard, kUntouched);
+  kernels.pad(w, padded, x.data(), 0, rows, from);
+  kernels.depthwise(w, padded, {weight.data(), 0.5f, clips, -0.75f, 1.25f}, from, w.out_rows, y.data());
+  for (size_t at = results; at < y.size(); ++at) checks.check(y[at] == kUntouched, "what is behind a result", at);
+  for (size_t at = 0; at < results; ++at) {
     double sum = 0.5;
     each_tap(w, at / w.out_columns, at % w.out_columns, [&](size_t tap, bool inside, size_t place) {
       if (inside) sum += static_cast<double>(weight[tap]) * x[place];
     });
+    if (clips) sum = std::clamp(sum, -0.75, 1.25);
     checks.check(is_close(y[at], sum), "depthwise", at);
+  }
+}
+
+// A row of results of `channels` output channels, from two planes.
+void test_dense(const Kernels& kernels, const Window& w, size_t channels, bool clips, Checks& checks) {
+  constexpr size_t kInputs = 2;
+  const size_t taps = kInputs * w.height * w.width;
+  const size_t whole = (channels + kDenseChannels - 1) / kDenseChannels * kDenseChannels;
+  const std::vector<float> x = random_floats(kInputs * w.rows * w.columns, 9);
+  const std::vector<float> weight = random_floats(whole * taps, 10);
+  const std::vector<float> bias = random_floats(whole, 11);
+  const PaddedRows padded = padded_rows(kernels, w);
+  const size_t floats = padded_floats(kernels, w, padded, w.height);
+  AlignedFloats memory;
+  float* const from = memory.at_least(kInputs * floats);
+  std::vector<size_t> places;
+  for (size_t input = 0; input < kInputs; ++input) {
+    kernels.pad(w, padded, x.data() + input * w.rows * w.columns, 0, w.height, from + input * floats);
+    for (size_t i = 0; i < w.height; ++i) {
+      for (size_t j = 0; j < w.width; ++j) {
+        places.push_back(input * floats + i * padded.pitch + padded.place[j % padded.parts] + j / padded.parts);
+      }
+    }
+  }
+  const size_t stride = w.out_columns + 3;
+  std::vector<float> y(channels * stride + kGuard, kUntouched);
+  kernels.dense({channels, taps, weight.data(), bias.data(), places.data(), clips, -0.75f, 1.25f}, w.out_columns, from,
+                y.data(), stride);
+  for (size_t at = 0; at < y.size(); ++at) {
+    const size_t channel = at / stride;
+    const size_t column = at % stride;
+    if (channel >= channels || column >= w.out_columns) {
+      checks.check(y[at] == kUntouched, "what is behind a row", at);
+      continue;
+    }
+    double sum = bias[channel];
+    for (size_t input = 0; input < kInputs; ++input) {
+      each_tap(w, 0, column, [&](size_t tap, bool inside, size_t place) {
+        const size_t factor = (channel / kDenseChannels * taps + input * w.height * w.width + tap) * kDenseChannels +
+                              channel % kDenseChannels;
+        if (inside) sum += static_cast<double>(weight[factor]) * x[input * w.rows * w.columns + place];
+      });
+    }
+    if (clips) sum = std::clamp(sum, -0.75, 1.25);
+    checks.check(is_close(y[at], sum), "dense", at);
   }
 }
 
@@ -183,10 +234,13 @@ size_t test_plane_kernels(const Kernels& kernels) {
     for (const size_t stride : {1, 2, 3}) {
       for (const size_t pad : {size_t{0}, size / 2}) {
         for (const size_t rows : {5, 8}) {
-          for (const size_t columns : {5, 7, 16, 19, 33, 40}) {
+          for (const size_t columns : {5, 7, 16, 19, 33, 40, 83}) {
             const Window w = window(rows, columns, size, stride, pad);
             test_pool(kernels, w, checks);
-            if (stride < 3) test_depthwise(kernels, w, checks);
+            for (const bool clips : {false, true}) {
+              if (stride < 3) test_depthwise(kernels, w, clips, checks);
+              if (stride < 3) test_dense(kernels, w, rows == 5 ? 13 : 8, clips, checks);
+            }
           }
         }
       }

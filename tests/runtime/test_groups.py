@@ -26,11 +26,15 @@ CONSTANTS = {
     "d": dense_array(16, 1, 3, 3, seed=5),
     "e": dense_array(16, 1, 5, 5, seed=6),
     "bias": dense_array(16, seed=7),
+    "stem": dense_array(16, 3, 3, 3, seed=8),
+    "wide": dense_array(13, 3, 7, 7, seed=9),
+    "after": sparse_array(16, 13, 1, 1, density=0.3, seed=10),
     "low": np.float32(0),
     "high": np.float32(6),
 }
 X = "float[n, 8, h, w] x"  # h and w are numbers, or open
 Y = "float[n, m, k, l] y"
+IMAGE = "float[n, 3, h, w] x"
 CONV = "p = Conv <pads = [1, 1, 1, 1]> (x, a, bias)"
 # A graph, how many nodes the provider runs, and the operators that onnxruntime is left with.
 GRAPHS = {
@@ -46,6 +50,13 @@ GRAPHS = {
         "r = Conv (q, b) s = AveragePool <kernel_shape = [2, 3], strides = [1, 2], pads = [0, 1, 1, 0]> (r) "
         "t = AveragePool <kernel_shape = [2, 2], count_include_pad = 1, pads = [1, 0, 0, 1]> (s) "
         "y = GlobalAveragePool (t) }",
+        1,
+        [],
+    ),
+    "pools of steps": (
+        f"g ({X}) => ({Y}) {{ {CONV} q = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (p) r = Conv (q, b) "
+        "s = MaxPool <kernel_shape = [3, 3], strides = [1, 2], pads = [0, 1, 2, 2]> (r) "
+        "y = AveragePool <kernel_shape = [2, 4], strides = [1, 3], pads = [1, 2, 0, 3]> (s) }",
         1,
         [],
     ),
@@ -71,6 +82,25 @@ GRAPHS = {
         "t = Conv (s, b) u = Conv <group = 16, pads = [2, 2, 2, 2]> (t, e) v = Add (u, t) y = Sigmoid (v) }",
         1,
         [],
+    ),
+    "dense stem": (
+        f"g ({IMAGE}) => ({Y}) {{ p = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (x, stem, bias) "
+        "q = Clip (p, low, high) r = Conv <group = 16, pads = [1, 1, 1, 1]> (q, d) y = Conv (r, b) }",
+        1,
+        [],
+    ),
+    "dense stem of a channel too few and a pool": (
+        f"g ({IMAGE}) => ({Y}) {{ p = Conv <pads = [3, 2, 2, 3]> (x, wide) q = LeakyRelu (p) "
+        "r = MaxPool <kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]> (q) y = Conv (r, after) }",
+        1,
+        [],
+    ),
+    "dense stem that no sparse product reads": (
+        f"g ({IMAGE}, float[n, 16, h, w] z) => ({Y}, float[n, 16, h, w] v) {{ "
+        "p = Conv <pads = [1, 1, 1, 1]> (x, stem, bias) y = MaxPool <kernel_shape = [2, 2]> (p) "
+        "v = Conv (z, b) }",
+        1,
+        ["Conv", "MaxPool"],
     ),
     "a value between is wanted": (
         f"g ({X}) => ({Y}, float[n, 16, h, w] p, float[n, 16, h, w] q) "
@@ -145,10 +175,10 @@ def test_groups_give_the_outputs_of_dense(name, threads, tmp_path):
 
 @needs_provider
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("name", ["residual", "pools", "depthwise"])
+@pytest.mark.parametrize("name", ["residual", "pools", "pools of steps", "depthwise", "dense stem"])
 def test_groups_on_every_instruction_set(name, isa, monkeypatch):
     use_isa(isa, monkeypatch)
-    for images, height, width in ((1, 16, 16), (3, 7, 7), (1, 28, 33)):
+    for images, height, width in ((1, 16, 16), (3, 7, 7), (1, 28, 33), (2, 56, 75)):
         model, _, _ = graph(name, height, width)
         feeds = feeds_of(model, images, height, width)
         assert_same(provider_session(model).run(None, feeds), run(model, **feeds))
@@ -229,55 +259,73 @@ def test_groups_can_be_turned_off(tmp_path):
 def models(draw):
     """A random graph of the operators of groups, some of whose values onnxruntime's Tanh makes."""
     rng = np.random.default_rng(draw(st.integers(0, 2**31)))
-    height, width = draw(st.sampled_from([(12, 12), (7, 5), (4, 4), (16, 17)]))
-    values, nodes, weights = [("x", 8)], [], []
+    height, width = draw(st.sampled_from([(12, 12), (7, 5), (4, 4), (16, 17), (9, 35)]))
+    inputs_of_x = draw(st.sampled_from([8, 8, 3]))
+    # Names and shapes without the batch.
+    values, nodes, weights = [("x", (inputs_of_x, height, width))], [], []
 
     def constant(array):
         weights.append(numpy_helper.from_array(array.astype(np.float32), f"w{len(weights)}"))
         return weights[-1].name
 
-    def add(op_type, inputs, channels, **attributes):
+    def add(op_type, inputs, shape, **attributes):
         name = f"v{len(nodes)}"
         nodes.append(helper.make_node(op_type, inputs, [name], **attributes))
-        values.append((name, channels))
+        values.append((name, shape))
+
+    def windowed(op_type, inputs, channels, kernel, **attributes):
+        """A convolution or a pooling, padded by half of its kernel, with strides where they leave something."""
+        _, *sizes = shape
+        strides = [draw(st.sampled_from([1, 1, 2, 3] if "Pool" in op_type else [1, 1, 2])) for _ in sizes]
+        strides = [min(stride, size) for stride, size in zip(strides, sizes, strict=True)]
+        out = [
+            (size + kernel // 2 * 2 - kernel) // stride + 1
+            for size, stride in zip(sizes, strides, strict=True)
+        ]
+        add(op_type, inputs, (channels, *out), pads=[kernel // 2] * 4, strides=strides, **attributes)
 
     for _ in range(draw(st.integers(2, 10))):
-        name, channels = values[draw(st.integers(max(0, len(values) - 3), len(values) - 1))]
+        name, shape = values[draw(st.integers(max(0, len(values) - 3), len(values) - 1))]
+        channels = shape[0]
         kind = draw(
             st.sampled_from(["conv", "conv", "conv", "depthwise", "pool", "act", "add", "concat", "tanh"])
         )
         if kind == "conv":
             kernel, outputs = draw(st.sampled_from([1, 3])), draw(st.sampled_from([8, 16]))
+            # That of an image is dense.
+            density = 1.0 if channels == 3 else 0.2
             weight = sparse_array(
-                outputs, channels, kernel, kernel, density=0.2, seed=int(rng.integers(1000))
+                outputs, channels, kernel, kernel, density=density, seed=int(rng.integers(1000))
             )
             # Values stay about as large as they are: Tanh would magnify the rounding of large ones.
-            weight = constant(weight / np.sqrt(0.2 * channels * kernel**2))
+            weight = constant(weight / np.sqrt(density * channels * kernel**2))
             bias = [constant(rng.standard_normal(outputs))] if draw(st.booleans()) else []
-            add("Conv", [name, weight, *bias], outputs, pads=[kernel // 2] * 4)
+            windowed("Conv", [name, weight, *bias], outputs, kernel)
         elif kind == "depthwise":
-            kernel = draw(st.sampled_from([3, 5]))
+            kernel = draw(st.sampled_from([3, 5, 7]))
             weight = constant(rng.standard_normal((channels, 1, kernel, kernel)) / kernel)
-            add("Conv", [name, weight], channels, group=channels, pads=[kernel // 2] * 4)
+            windowed("Conv", [name, weight], channels, kernel, group=channels)
         elif kind == "pool":
-            op_type = draw(st.sampled_from(["MaxPool", "AveragePool"]))
-            add(op_type, [name], channels, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+            op_type, kernel = draw(st.sampled_from(["MaxPool", "AveragePool"])), draw(st.sampled_from([2, 3]))
+            if min(shape[1:]) >= kernel:
+                windowed(op_type, [name], channels, kernel, kernel_shape=[kernel] * 2)
         elif kind in ("act", "tanh"):
             op_type = "Tanh" if kind == "tanh" else draw(st.sampled_from(["Relu", "Sigmoid", "LeakyRelu"]))
-            add(op_type, [name], channels)
+            add(op_type, [name], shape)
         elif kind == "add":
-            other = next(v for v, c in reversed(values) if c == channels)
-            add("Add", [name, other], channels)
+            other = next(v for v, s in reversed(values) if s == shape)
+            add("Add", [name, other], shape)
         else:
-            parts = [values[draw(st.integers(0, len(values) - 1))] for _ in range(2)]
+            alike = [(v, s[0]) for v, s in values if s[1:] == shape[1:]]
+            parts = [alike[draw(st.integers(0, len(alike) - 1))] for _ in range(2)]
             if sum(c for _, c in parts) <= 64:
-                add("Concat", [v for v, _ in parts], sum(c for _, c in parts), axis=1)
+                add("Concat", [v for v, _ in parts], (sum(c for _, c in parts), *shape[1:]), axis=1)
     wanted = {len(values) - 1, draw(st.integers(1, max(1, len(values) - 1)))} if len(values) > 1 else set()
     outputs = [
-        helper.make_tensor_value_info(values[i][0], TensorProto.FLOAT, ["n", values[i][1], height, width])
+        helper.make_tensor_value_info(values[i][0], TensorProto.FLOAT, ["n", *values[i][1]])
         for i in sorted(wanted)
     ]
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 8, height, width])
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", inputs_of_x, height, width])
     body = helper.make_graph(nodes, "random", [x], outputs, weights)
     return helper.make_model(body, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
@@ -290,6 +338,20 @@ def test_random_graphs_give_the_outputs_of_dense(model, images):
         return
     feeds = feeds_of(model, images)
     assert_same(provider_session(model).run(None, feeds), run(model, **feeds))
+
+
+@needs_provider
+def test_the_rule_knows_that_groups_neither_pack_nor_copy(tmp_path):
+    model = parse(
+        "g (float[1, 24, 56, 56] x) => (float[1, 24, 56, 56] y) { p = Conv (x, a) q = Relu (p) y = Conv (q, b) }",
+        a=sparse_array(144, 24, 1, 1, density=0.2),
+        b=sparse_array(24, 144, 1, 1, density=0.2, seed=1),
+    )
+    feeds = {"x": dense_array(1, 24, 56, 56)}
+    for groups in (False, True):
+        outputs, claimed, _ = profiled(model, feeds, tmp_path, "estimated", groups=groups)
+        assert_same(outputs, run(model, **feeds))
+        assert claimed == int(groups)
 
 
 @needs_provider

@@ -8,6 +8,10 @@
 
 namespace onnxprune {
 
+// Where a product is computed: by a node of its own, which packs its input and copies its output; in a group, which
+// keeps both in its layout; or there where they lie, as 1x1 convolutions of a group are.
+enum class Site { kNode, kGroup, kInPlace };
+
 // Of one product: the elements of its input, output and weight.
 struct Work {
   int64_t x_elements;
@@ -17,6 +21,7 @@ struct Work {
   int64_t weight_elements;
   // The share of the weight that is not zero.
   double density;
+  Site site;
 };
 
 // Of one product, in multiply-adds of onnxruntime's dense kernels.

@@ -55,7 +55,7 @@ class Contraction {
     for (const size_t reader : order) {
       if (!vertices_[reader].is_product && !is_made_here(vertices_[reader])) continue;
       for (const size_t maker : vertices_[reader].makers) {
-        if (vertices_[maker].unit == nullptr || !has_product(vertices_[maker].cluster)) continue;
+        if (vertices_[maker].unit == nullptr || !begins(vertices_[maker].cluster)) continue;
         merge(vertices_[maker].cluster, vertices_[reader].cluster);
       }
     }
@@ -104,13 +104,20 @@ class Contraction {
     for (const Value& input : vertex.unit->inputs) names.insert(input.name());
     return names.size() == vertex.makers.size() &&
            std::all_of(vertex.makers.begin(), vertex.makers.end(), [&](size_t maker) {
-             return vertices_[maker].unit != nullptr && has_product(vertices_[maker].cluster);
+             return vertices_[maker].unit != nullptr && begins(vertices_[maker].cluster);
            });
   }
 
   bool has_product(size_t cluster) const {
     return std::any_of(members_[cluster].begin(), members_[cluster].end(),
                        [&](size_t member) { return vertices_[member].is_product; });
+  }
+
+  // Whether it is a group, or becomes one where a product joins.
+  bool begins(size_t cluster) const {
+    return has_product(cluster) || std::any_of(members_[cluster].begin(), members_[cluster].end(), [&](size_t member) {
+             return vertices_[member].unit->is_stem;
+           });
   }
 
   void merge(size_t into, size_t from) {

@@ -44,12 +44,15 @@ std::vector<int64_t> conv_input(const Node& node, const std::vector<int64_t>& we
   return sizes;
 }
 
-Cost conv_cost(const Group& group, const Tensor& weight, double density) {
+Cost conv_cost(const Group& group, const Tensor& weight, double density, bool in_group) {
   const ConvOp<float>::Attributes attributes(group.nodes.front());
   const ConvGeometry geometry(weight.shape, attributes);
   const std::vector<int64_t> x = conv_input(group.nodes.front(), weight.shape, attributes.group);
   const std::vector<int64_t> y = geometry.output_shape(x);
-  return estimate({volume(x), volume(y), volume(y) / weight.shape[0], volume(weight.shape), density});
+  const std::vector<ConvAxis> axes = geometry.resolve(x).axes;
+  const bool is_plain = std::all_of(axes.begin(), axes.end(), [](const ConvAxis& axis) { return axis.is_plain(); });
+  const Site site = !in_group ? Site::kNode : is_plain ? Site::kInPlace : Site::kGroup;
+  return estimate({volume(x), volume(y), volume(y) / weight.shape[0], volume(weight.shape), density, site});
 }
 
 // The rows of x, where sizes that are open are `open`.
@@ -76,7 +79,7 @@ Cost product_cost(const Group& group, const Tensor& weight, double density) {
   std::optional<Cost> worst;
   for (const int64_t open : kOpenRows) {
     const int64_t rows = rows_of(group.x, open, inputs);
-    const Cost cost = estimate({rows * inputs, rows * outputs, rows, volume(weight.shape), density});
+    const Cost cost = estimate({rows * inputs, rows * outputs, rows, volume(weight.shape), density, Site::kNode});
     if (!worst || cost.dense * worst->sparse < worst->dense * cost.sparse) worst = cost;
   }
   return *worst;
@@ -105,10 +108,11 @@ std::optional<Node> conv_before(const Node& node, const std::function<bool(const
 
 }  // namespace
 
-Cost cost_of(const Group& group, double density) {
+Cost cost_of(const Group& group, double density, bool in_group) {
   const Tensor weight = group.weight.initializer();
   if (weight.elements == 0) throw Refusal("its weight is empty");
-  return group.op == Operator::kConv ? conv_cost(group, weight, density) : product_cost(group, weight, density);
+  return group.op == Operator::kConv ? conv_cost(group, weight, density, in_group)
+                                    : product_cost(group, weight, density);
 }
 
 std::vector<Edge> edges_of(const std::vector<Node>& nodes, const std::vector<Group>& groups,

@@ -156,7 +156,7 @@ class Provider : public OrtEp {
       const double share = density(group->weight.initializer());
       if (share > kMostDensity) continue;
       try {
-        costs.push_back(cost_of(*group, share));
+        costs.push_back(cost_of(*group, share, makes_groups_ && conv_unit(*group)));
         groups.push_back(*group);
       } catch (const Refusal&) {
         // Left to onnxruntime, with its own message where it cannot compute it either.

@@ -13,6 +13,9 @@ namespace {
 
 using Attributes = ConvOp<float>::Attributes;
 
+// With more non-zeros a kernel of dense weights is faster than one of sparse ones.
+constexpr double kDenseStem = 0.5;
+
 bool is_input(const Value& value) {
   return value && !value.is_constant() && !value.is_outer() && value.is_float_tensor();
 }
@@ -81,7 +84,13 @@ bool is_depthwise_conv(const Group& group) {
          is_depthwise(group.weight.initializer().shape, Attributes(group.nodes.front()));
 }
 
-Unit unit_of(std::vector<Node> nodes, std::vector<Value> inputs) { return {std::move(nodes), std::move(inputs)}; }
+bool is_stem_conv(const Group& group) {
+  return group.op == Operator::kConv && is_stem(group.weight.initializer().shape, Attributes(group.nodes.front()));
+}
+
+Unit unit_of(std::vector<Node> nodes, std::vector<Value> inputs) {
+  return {std::move(nodes), std::move(inputs), false};
+}
 
 // An addition takes in the activation that follows it.
 void take_activation(Unit& unit, std::set<size_t>& taken, const Part* part) {
@@ -108,11 +117,13 @@ std::optional<Unit> glue_at(const Node& node, std::set<size_t>& taken, const Par
   if ((part == nullptr && node.is_assigned()) || !node.input(0)) return std::nullopt;
   if (node.is("Conv")) {
     std::optional<Group> group = product_at(node, part);
-    if (!group || !is_depthwise_conv(*group)) return std::nullopt;
+    if (!group || !(is_depthwise_conv(*group) || is_stem_conv(*group))) return std::nullopt;
     std::set<size_t> with_followers = taken;
     extend(*group, with_followers, part);
     std::optional<Unit> unit = conv_unit(*group);
-    if (unit) taken = std::move(with_followers);
+    if (!unit) return unit;
+    taken = std::move(with_followers);
+    unit->is_stem = !is_depthwise_conv(*group);
     return unit;
   }
   const std::vector<Value> inputs = node.inputs();
@@ -166,6 +177,10 @@ std::unique_ptr<Step> step_of(const Unit& unit) {
     if (is_depthwise_conv(group)) {
       return depthwise_step(kernels, numbers_of(group.weight), weight.shape, Attributes(first),
                             numbers_of(group.bias), epilogue_of(group));
+    }
+    if (is_stem_conv(group) && density(weight) > kDenseStem) {
+      return stem_step(kernels, numbers_of(group.weight), weight.shape, Attributes(first), numbers_of(group.bias),
+                       epilogue_of(group));
     }
     return sparse_conv_step(kernels, nonzeros(weight), Attributes(first), numbers_of(group.bias),
                             epilogue_of(group));

@@ -18,6 +18,8 @@ struct Unit {
   std::vector<Node> nodes;
   // Those that a run passes or another unit makes.
   std::vector<Value> inputs;
+  // Whether a group may begin with it, though it is no sparse product.
+  bool is_stem = false;
 
   Value output() const { return nodes.back().output(); }
 };
@@ -26,8 +28,9 @@ struct Unit {
 // a group of several cannot hold it: its bias or its addend is not what a step takes.
 std::optional<Unit> conv_unit(const Group& group);
 
-// The unit that begins at a node between products: a depthwise convolution, pooling, an addition, an activation or a
-// Concat. Takes in what follows, other than nodes in `taken`, and adds it there.
+// The unit that begins at a node between products or before them: a depthwise convolution, pooling, an addition, an
+// activation or a Concat; and a convolution of an image's few channels, dense or not. Takes in what follows, other than
+// nodes in `taken`, and adds it there.
 std::optional<Unit> glue_at(const Node& node, std::set<size_t>& taken, const Part* part = nullptr);
 
 // The units of a group's nodes, in an order in which they can be computed, and the step of one. `wanted` are the values

@@ -96,8 +96,49 @@ struct Window {
   size_t reach() const { return (out_columns - 1) * column_stride + width; }
 };
 
+// Rows of a plane with their padding in place: `gap` floats of it, which end the row before as well, then the
+// row's columns, up to a whole vector. Where windows step over every other column, those at even places and those at
+// odd ones are two such `part`s, one behind the other. Sizes are multiples of the vector. Behind the last row is
+// another gap.
+struct PaddedRows {
+  size_t parts;
+  size_t gap;
+  // Floats of a part, and of a row.
+  size_t part;
+  size_t pitch;
+  // Where the first window finds its columns: column c at place[c % parts] + c / parts.
+  size_t place[2];
+};
+
+// Rows of results that pooling works on together.
+constexpr size_t kPooledRows = 8;
+
+// The weight of a channel of its own, and what bounds its results, if it `clips`.
+struct Filter {
+  const float* weight;
+  float bias;
+  bool clips;
+  float low;
+  float high;
+};
+
 // The largest of a window, the mean of what of it lies within the plane, and the mean with padding as zeros.
 enum class Pooling { kMax, kMean, kMeanWithPadding };
+
+// A weight of several input and output channels, for planes of padded rows: for each kDenseChannels output channels, for
+// each tap their numbers (zeros where there are no more channels); and where each tap reads, from the start of the rows
+// that a row of results needs.
+struct DenseFilter {
+  size_t channels;
+  size_t taps;
+  const float* weight;
+  const float* bias;
+  const size_t* places;
+  bool clips;
+  float low;
+  float high;
+};
+constexpr size_t kDenseChannels = 8;
 
 // Sums of a row of the widest tile of any instruction set, at the most; `spmm` asserts it of its vectors.
 constexpr size_t kMostRowSums = 14 * 16;
@@ -122,12 +163,20 @@ struct Kernels {
   // The last block of rows that are single: like `spmm`, but with results instead of sums.
   void (*spmm_last)(const SpmmRows<SpmmEntry>& block, size_t vectors, const float* panel, const float* bias,
                     float* sums, const SpmmResult& result) = nullptr;
-  // Pools a plane; `row` has room for `window.reach()` floats.
-  void (*pool)(const Window& window, Pooling pooling, const float* from, float* row, float* to) = nullptr;
-  // Convolves a plane with one filter. `from` has the padding in place, as zeros, and rows of `pitch` floats; behind
-  // the last of them two vectors times the stride may be read. Strides of columns are 1 or 2.
-  void (*depthwise)(const Window& window, const float* weight, float bias, const float* from, size_t pitch,
-                    float* to) = nullptr;
+  // Pools a plane; `memory`, aligned, has room for kPooledRows padded rows and a gap, for the vector that a window at
+  // the end of the last one reads, and for a row of results.
+  void (*pool)(const Window& window, const PaddedRows& padded, Pooling pooling, const float* from, float* memory,
+               float* to) = nullptr;
+  // Brings rows [first, last) of a plane, counted with the padding above it, into `to`, padded by zeros.
+  void (*pad)(const Window& window, const PaddedRows& padded, const float* from, size_t first, size_t last,
+              float* to) = nullptr;
+  // Convolves a plane with one filter: `rows` rows of the result, from the padded rows that they need. A vector behind
+  // the last of them may be read. Strides of columns are 1 or 2.
+  void (*depthwise)(const Window& window, const PaddedRows& padded, const Filter& filter, const float* from,
+                    size_t rows, float* to) = nullptr;
+  // Convolves all channels: a row of `columns` results for each output channel, which begin `to_stride` apart. A
+  // vector behind what the windows need may be read. The bias has as many numbers as the weight has output channels.
+  void (*dense)(const DenseFilter& filter, size_t columns, const float* from, float* to, size_t to_stride) = nullptr;
 };
 
 // How numbers become 8-bit outputs: sum * scale, rounded to the nearest (ties to even), plus `zero_point`, saturated to

@@ -1,6 +1,7 @@
 #include "between.inl"
 #include "byte_vector_avx2.h"
 #include "bytes.inl"
+#include "dense.inl"
 #include "epilogue.inl"
 #include "layout.inl"
 #include "planes.inl"
@@ -20,8 +21,10 @@ const Kernels kAvx2 = {
     copy<Avx2Vector>,
     finish,
     spmm_last<Avx2Vector>,
-    pool,
+    pool<Avx2Vector>,
+    pad<Avx2Vector>,
     depthwise<Avx2Vector>,
+    dense<Avx2Vector>,
 };
 
 const ByteKernels kAvx2Bytes = {

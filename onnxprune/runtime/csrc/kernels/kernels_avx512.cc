@@ -1,3 +1,4 @@
+#include "dense.inl"
 #include "epilogue.inl"
 #include "layout.inl"
 #include "planes.inl"
@@ -19,8 +20,10 @@ const Kernels kAvx512 = {
     copy<Avx512Vector>,
     finish,
     spmm_last<Avx512Vector>,
-    pool,
+    pool<Avx512Vector>,
+    pad<Avx512Vector>,
     depthwise<Avx512Vector>,
+    dense<Avx512Vector>,
 };
 
 }  // namespace onnxprune

@@ -1,6 +1,7 @@
 #include "between.inl"
 #include "byte_vector_portable.h"
 #include "bytes.inl"
+#include "dense.inl"
 #include "epilogue.inl"
 #include "layout.inl"
 #include "planes.inl"
@@ -20,8 +21,10 @@ const Kernels kNeon = {
     copy<NeonVector>,
     finish,
     spmm_last<NeonVector>,
-    pool,
+    pool<NeonVector>,
+    pad<NeonVector>,
     depthwise<NeonVector>,
+    dense<NeonVector>,
 };
 
 using ByteVector = PortableByteVector<NeonVector::kLanes>;

@@ -1,6 +1,7 @@
 #include "between.inl"
 #include "byte_vector_portable.h"
 #include "bytes.inl"
+#include "dense.inl"
 #include "epilogue.inl"
 #include "layout.inl"
 #include "planes.inl"
@@ -20,8 +21,10 @@ const Kernels kPortable = {
     copy<PortableVector>,
     finish,
     spmm_last<PortableVector>,
-    pool,
+    pool<PortableVector>,
+    pad<PortableVector>,
     depthwise<PortableVector>,
+    dense<PortableVector>,
 };
 
 using ByteVector = PortableByteVector<PortableVector::kLanes>;

@@ -30,6 +30,28 @@ struct Avx2Vector {
     const __m256 mixed = _mm256_shuffle_ps(_mm256_loadu_ps(from), _mm256_loadu_ps(from + 7), _MM_SHUFFLE(3, 1, 2, 0));
     return {_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(mixed), _MM_SHUFFLE(3, 1, 2, 0)))};
   }
+  // Lanes from `count` on, which is less than all, are those of `rest`.
+  static Avx2Vector load_some(const float* from, size_t count, const Avx2Vector& rest) {
+    const __m256i places = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i first = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), places);
+    return {_mm256_blendv_ps(rest.lanes, _mm256_maskload_ps(from, first), _mm256_castsi256_ps(first))};
+  }
+  // Held in a register: compilers would read it again for each use, which is slow where it crosses cache lines.
+  static Avx2Vector hold(const float* from) {
+    Avx2Vector vector = load_unaligned(from);
+#ifdef __GNUC__
+    __asm__("" : "+x"(vector.lanes));
+#endif
+    return vector;
+  }
+  // The floats of both at even places, and those at odd ones.
+  static void separate(const Avx2Vector& a, const Avx2Vector& b, Avx2Vector& even, Avx2Vector& odd) {
+    const auto in_order = [](__m256 mixed) {
+      return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(mixed), _MM_SHUFFLE(3, 1, 2, 0)));
+    };
+    even.lanes = in_order(_mm256_shuffle_ps(a.lanes, b.lanes, _MM_SHUFFLE(2, 0, 2, 0)));
+    odd.lanes = in_order(_mm256_shuffle_ps(a.lanes, b.lanes, _MM_SHUFFLE(3, 1, 3, 1)));
+  }
   static void prefetch(const void* from) { _mm_prefetch(static_cast<const char*>(from), _MM_HINT_T0); }
   void load_lanes(const float* from, uint32_t mask) {
     const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
@@ -43,12 +65,29 @@ struct Avx2Vector {
     lanes = _mm256_fmadd_ps(factor.lanes, other.lanes, lanes);
   }
   void add(const Avx2Vector& other) { lanes = _mm256_add_ps(lanes, other.lanes); }
+  // To those of the other that are larger. The order of operands keeps NaN.
+  void raise(const Avx2Vector& other) { lanes = _mm256_max_ps(other.lanes, lanes); }
   // The order of operands keeps NaN.
   void clip(const Avx2Vector& low, const Avx2Vector& high) {
     lanes = _mm256_min_ps(high.lanes, _mm256_max_ps(low.lanes, lanes));
   }
   void store(float* to) const { _mm256_store_ps(to, lanes); }
   void store_unaligned(float* to) const { _mm256_storeu_ps(to, lanes); }
+  // The first `count` lanes, which are less than all. Masked stores are slow on some processors.
+  void store_some(float* to, size_t count) const {
+    __m128 left = _mm256_castps256_ps128(lanes);
+    if ((count & 4u) != 0) {
+      _mm_storeu_ps(to, left);
+      to += 4;
+      left = _mm256_extractf128_ps(lanes, 1);
+    }
+    if ((count & 2u) != 0) {
+      _mm_storel_pi(reinterpret_cast<__m64*>(to), left);
+      to += 2;
+      left = _mm_movehl_ps(left, left);
+    }
+    if ((count & 1u) != 0) _mm_store_ss(to, left);
+  }
   float sum() const {
     __m128 half = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps(lanes, 1));
     half = _mm_add_ps(half, _mm_movehl_ps(half, half));

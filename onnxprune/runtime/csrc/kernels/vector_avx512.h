@@ -28,6 +28,25 @@ struct Avx512Vector {
     const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 17, 19, 21, 23, 25, 27, 29, 31);
     return {_mm512_permutex2var_ps(_mm512_loadu_ps(from), even, _mm512_loadu_ps(from + 15))};
   }
+  // Lanes from `count` on, which is less than all, are those of `rest`.
+  static Avx512Vector load_some(const float* from, size_t count, const Avx512Vector& rest) {
+    return {_mm512_mask_loadu_ps(rest.lanes, first_lanes(count), from)};
+  }
+  // Held in a register: compilers would read it again for each use, which is slow where it crosses cache lines.
+  static Avx512Vector hold(const float* from) {
+    Avx512Vector vector = load_unaligned(from);
+#ifdef __GNUC__
+    __asm__("" : "+v"(vector.lanes));
+#endif
+    return vector;
+  }
+  // The floats of both at even places, and those at odd ones.
+  static void separate(const Avx512Vector& a, const Avx512Vector& b, Avx512Vector& even, Avx512Vector& odd) {
+    const __m512i evens = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i odds = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    even.lanes = _mm512_permutex2var_ps(a.lanes, evens, b.lanes);
+    odd.lanes = _mm512_permutex2var_ps(a.lanes, odds, b.lanes);
+  }
   static void prefetch(const void* from) { Avx2Vector::prefetch(from); }
   void add_product(const Avx512Vector& factor, const float* from) {
     lanes = _mm512_fmadd_ps(factor.lanes, _mm512_loadu_ps(from), lanes);
@@ -36,15 +55,22 @@ struct Avx512Vector {
     lanes = _mm512_fmadd_ps(factor.lanes, other.lanes, lanes);
   }
   void add(const Avx512Vector& other) { lanes = _mm512_add_ps(lanes, other.lanes); }
+  // To those of the other that are larger. The order of operands keeps NaN.
+  void raise(const Avx512Vector& other) { lanes = _mm512_max_ps(other.lanes, lanes); }
   // The order of operands keeps NaN.
   void clip(const Avx512Vector& low, const Avx512Vector& high) {
     lanes = _mm512_min_ps(high.lanes, _mm512_max_ps(low.lanes, lanes));
   }
   void store(float* to) const { _mm512_store_ps(to, lanes); }
   void store_unaligned(float* to) const { _mm512_storeu_ps(to, lanes); }
+  // The first `count` lanes, which are less than all.
+  void store_some(float* to, size_t count) const { _mm512_mask_storeu_ps(to, first_lanes(count), lanes); }
   static void transpose_square(const float* from, size_t from_stride, float* to, size_t to_stride) {
     Avx2Vector::transpose_square(from, from_stride, to, to_stride);
   }
+
+ private:
+  static __mmask16 first_lanes(size_t count) { return static_cast<__mmask16>((1u << count) - 1); }
 };
 
 }  // namespace

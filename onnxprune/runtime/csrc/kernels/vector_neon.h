@@ -29,6 +29,19 @@ struct NeonVector {
     return {vcombine_f32(vget_low_f32(vuzp1q_f32(vld1q_f32(from), vld1q_f32(from))),
                          vget_low_f32(vuzp2q_f32(vld1q_f32(from + 3), vld1q_f32(from + 3))))};
   }
+  // Lanes from `count` on, which is less than all, are those of `rest`.
+  static NeonVector load_some(const float* from, size_t count, const NeonVector& rest) {
+    NeonVector vector = rest;
+    vector.load_lanes(from, (1u << count) - 1);
+    return vector;
+  }
+  static NeonVector hold(const float* from) { return load(from); }
+  // The floats of both at even places, and those at odd ones.
+  static void separate(const NeonVector& a, const NeonVector& b, NeonVector& even, NeonVector& odd) {
+    const float32x4x2_t both = vuzpq_f32(a.lanes, b.lanes);
+    even.lanes = both.val[0];
+    odd.lanes = both.val[1];
+  }
   static void prefetch(const void* from) { __builtin_prefetch(from); }
   void load_lanes(const float* from, uint32_t mask) {
     if (mask == 0xf) {
@@ -47,12 +60,20 @@ struct NeonVector {
     lanes = vfmaq_f32(lanes, factor.lanes, other.lanes);
   }
   void add(const NeonVector& other) { lanes = vaddq_f32(lanes, other.lanes); }
+  // To those of the other that are larger; keeps NaN.
+  void raise(const NeonVector& other) { lanes = vmaxq_f32(lanes, other.lanes); }
   // Both keep NaN.
   void clip(const NeonVector& low, const NeonVector& high) {
     lanes = vminq_f32(vmaxq_f32(lanes, low.lanes), high.lanes);
   }
   void store(float* to) const { vst1q_f32(to, lanes); }
   void store_unaligned(float* to) const { vst1q_f32(to, lanes); }
+  // The first `count` lanes, which are less than all.
+  void store_some(float* to, size_t count) const {
+    if (count > 0) vst1q_lane_f32(to, lanes, 0);
+    if (count > 1) vst1q_lane_f32(to + 1, lanes, 1);
+    if (count > 2) vst1q_lane_f32(to + 2, lanes, 2);
+  }
   float sum() const { return vaddvq_f32(lanes); }
   static void transpose_square(const float* from, size_t from_stride, float* to, size_t to_stride) {
     const float32x4x2_t top = vtrnq_f32(vld1q_f32(from), vld1q_f32(from + from_stride));

@@ -35,6 +35,21 @@ struct PortableVector {
     for (size_t i = 0; i < kLanes; ++i) vector.lane[i] = from[2 * i];
     return vector;
   }
+  // Lanes from `count` on, which is less than all, are those of `rest`.
+  static PortableVector load_some(const float* from, size_t count, const PortableVector& rest) {
+    PortableVector vector = rest;
+    for (size_t i = 0; i < count; ++i) vector.lane[i] = from[i];
+    return vector;
+  }
+  static PortableVector hold(const float* from) { return load(from); }
+  // The floats of both at even places, and those at odd ones.
+  static void separate(const PortableVector& a, const PortableVector& b, PortableVector& even, PortableVector& odd) {
+    for (size_t i = 0; i < kLanes; ++i) {
+      const float* const from = 2 * i < kLanes ? a.lane + 2 * i : b.lane + 2 * i - kLanes;
+      even.lane[i] = from[0];
+      odd.lane[i] = from[1];
+    }
+  }
   static void prefetch(const void*) {}
   void load_lanes(const float* from, uint32_t mask) {
     for (size_t i = 0; i < kLanes; ++i) {
@@ -48,6 +63,10 @@ struct PortableVector {
   void add(const PortableVector& other) {
     for (size_t i = 0; i < kLanes; ++i) lane[i] += other.lane[i];
   }
+  // To those of the other that are larger.
+  void raise(const PortableVector& other) {
+    for (size_t i = 0; i < kLanes; ++i) lane[i] = lane[i] < other.lane[i] ? other.lane[i] : lane[i];
+  }
   void clip(const PortableVector& low, const PortableVector& high) {
     for (size_t i = 0; i < kLanes; ++i) {
       const float raised = lane[i] < low.lane[i] ? low.lane[i] : lane[i];
@@ -58,6 +77,10 @@ struct PortableVector {
     for (size_t i = 0; i < kLanes; ++i) to[i] = lane[i];
   }
   void store_unaligned(float* to) const { store(to); }
+  // The first `count` lanes, which are less than all.
+  void store_some(float* to, size_t count) const {
+    for (size_t i = 0; i < count; ++i) to[i] = lane[i];
+  }
   float sum() const {
     float total = 0;
     for (size_t i = 0; i < kLanes; ++i) total += lane[i];

@@ -2,35 +2,25 @@
 #include <utility>
 
 #include "aligned_floats.h"
-#include "planes/step.h"
-#include "refusal.h"
+#include "planes/conv_step.h"
+#include "planes/windows.h"
 
 namespace onnxprune {
 namespace {
 
-// Channels that one task works on.
+// Channels of a depthwise convolution that one task works on.
 constexpr size_t kChannels = 8;
-
-void check_addend(const std::vector<Shape>& inputs, const Shape& output) {
-  if (inputs.size() > 1 && inputs[1] != output) {
-    throw Refusal("its addend has shape " + to_string(inputs[1]) + ", its output " + to_string(output));
-  }
-}
-
-Epilogue with_addend(Epilogue epilogue, const std::vector<const float*>& inputs) {
-  epilogue.addend = inputs.size() > 1 ? inputs[1] : nullptr;
-  return epilogue;
-}
+// Half of what is padded at once.
+constexpr size_t kBandFloats = kPaddedFloats / 2;
+// Rows of results of a band, at the least.
+constexpr size_t kLeastBand = 4;
 
 class SparseConvStep : public Step {
  public:
   SparseConvStep(const Kernels& kernels, const SparseWeight& weight, const ConvAttributes& attributes,
                  std::vector<float> bias, const Epilogue& epilogue)
       : kernels_(kernels), conv_(kernels, weight, attributes), bias_(std::move(bias)), epilogue_(epilogue) {
-    if (!bias_.empty() && bias_.size() != conv_.output_channels()) {
-      throw Refusal("its bias has " + std::to_string(bias_.size()) + " numbers for " +
-                    std::to_string(conv_.output_channels()) + " output channels");
-    }
+    if (!bias_.empty()) check_bias(bias_, conv_.output_channels());
   }
 
   Shape output_shape(const std::vector<Shape>& inputs) const override {
@@ -64,14 +54,6 @@ class SparseConvStep : public Step {
   const Epilogue epilogue_;
 };
 
-Window window_of(const ConvShape& shape) {
-  const ConvAxis& row = shape.axes[0];
-  const ConvAxis& column = shape.axes[1];
-  const auto size = [](int64_t value) { return static_cast<size_t>(value); };
-  return {size(row.input),    size(column.input), size(row.output),    size(column.output), size(row.kernel),
-          size(column.kernel), size(row.stride),   size(column.stride), size(row.begin),     size(column.begin)};
-}
-
 class DepthwiseStep : public Step {
  public:
   DepthwiseStep(const Kernels& kernels, std::vector<float> weight, const Shape& weight_shape,
@@ -82,10 +64,7 @@ class DepthwiseStep : public Step {
         bias_(std::move(bias)),
         epilogue_(epilogue) {
     if (bias_.empty()) bias_.assign(geometry_.output_channels(), 0);
-    if (bias_.size() != geometry_.output_channels()) {
-      throw Refusal("its bias has " + std::to_string(bias_.size()) + " numbers for " +
-                    std::to_string(geometry_.output_channels()) + " output channels");
-    }
+    check_bias(bias_, geometry_.output_channels());
   }
 
   Shape output_shape(const std::vector<Shape>& inputs) const override {
@@ -103,8 +82,15 @@ class DepthwiseStep : public Step {
     Prepared(const DepthwiseStep& of, const Shape& x_shape)
         : step(of),
           window(window_of(of.geometry_.resolve(x_shape))),
+          padded(padded_rows(of.kernels_, window)),
           x(of.kernels_, x_shape),
-          y(of.kernels_, of.geometry_.output_shape(x_shape)) {}
+          y(of.kernels_, of.geometry_.output_shape(x_shape)) {
+      const size_t rows = kBandFloats / padded.pitch;
+      const size_t fitting = rows < window.height ? 0 : (rows - window.height) / window.row_stride + 1;
+      const size_t most = std::max(fitting / kLeastBand * kLeastBand, kLeastBand);
+      bands = (window.out_rows + most - 1) / most;
+      band_rows = std::min(most, window.out_rows);
+    }
 
     void run(const std::vector<const float*>& inputs, float* output, const Threads& threads) const override {
       const Epilogue epilogue = with_addend(step.epilogue_, inputs);
@@ -113,35 +99,54 @@ class DepthwiseStep : public Step {
       });
     }
 
+    // Each band is padded before the one before it is convolved, as what is just written is slow to read.
     void run_channels(const float* from, float* to, size_t first, size_t last, const Epilogue& epilogue) const {
-      const size_t lanes = step.kernels_.lanes;
-      const size_t pitch = std::max(window.reach(), window.begin_column + window.columns);
-      const size_t lines =
-          std::max((window.out_rows - 1) * window.row_stride + window.height, window.begin_row + window.rows);
-      const size_t floats = lines * pitch + 2 * lanes * window.column_stride;
+      const Kernels& kernels = step.kernels_;
+      const bool clips = only_clips(epilogue);
+      const size_t rows = (band_rows - 1) * window.row_stride + window.height;
+      const size_t floats = padded_floats(kernels, window, padded, rows);
       static thread_local AlignedFloats memory;
-      float* const padded = memory.at_least(floats);
-      std::fill_n(padded, floats, 0.0f);
-      float* const inside = padded + window.begin_row * pitch + window.begin_column;
-      const size_t taps = window.height * window.width;
-      for (size_t channel = first; channel < last; ++channel) {
-        for (size_t image = 0; image < x.images; ++image) {
-          const float* const plane = from + channel * x.pitch + image * x.pixels;
-          for (size_t row = 0; row < window.rows; ++row) {
-            std::copy_n(plane + row * window.columns, window.columns, inside + row * pitch);
-          }
-          step.kernels_.depthwise(window, step.weight_.data() + channel * taps, step.bias_[channel], padded, pitch,
-                                  to + channel * y.pitch + image * y.pixels);
-        }
+      float* const both = memory.at_least(2 * floats);
+      const size_t pieces = (last - first) * x.images * bands;
+      const auto piece = [&](size_t index) {
+        const size_t row = std::min(index % bands * band_rows, window.out_rows - band_rows);
+        const size_t image = index / bands % x.images;
+        return Piece{first + index / bands / x.images, image, row};
+      };
+      const auto pad = [&](size_t index) {
+        const auto [channel, image, row] = piece(index);
+        const size_t start = row * window.row_stride;
+        kernels.pad(window, padded, from + channel * x.pitch + image * x.pixels, start, start + rows,
+                    both + index % 2 * floats);
+      };
+      pad(0);
+      for (size_t index = 0; index < pieces; ++index) {
+        if (index + 1 < pieces) pad(index + 1);
+        const auto [channel, image, row] = piece(index);
+        const Filter filter{step.weight_.data() + channel * window.height * window.width, step.bias_[channel], clips,
+                            static_cast<float>(epilogue.constants.low), static_cast<float>(epilogue.constants.high)};
+        kernels.depthwise(window, padded, filter, both + index % 2 * floats, band_rows,
+                          to + channel * y.pitch + image * y.pixels + row * window.out_columns);
+      }
+      for (size_t channel = first; channel < last && epilogue.any() && !clips; ++channel) {
         const size_t place = channel * y.pitch;
-        if (epilogue.any()) step.kernels_.finish(epilogue, place, y.images * y.pixels, to + place);
+        kernels.finish(epilogue, place, y.images * y.pixels, to + place);
       }
     }
 
+    struct Piece {
+      size_t channel;
+      size_t image;
+      size_t row;
+    };
+
     const DepthwiseStep& step;
     const Window window;
+    const PaddedRows padded;
     const PlaneLayout x;
     const PlaneLayout y;
+    size_t bands;
+    size_t band_rows;
   };
 
   const Kernels& kernels_;
@@ -151,17 +156,11 @@ class DepthwiseStep : public Step {
   const Epilogue epilogue_;
 };
 
-bool all_are(const std::vector<int64_t>& values, int64_t least, int64_t most) {
-  return std::all_of(values.begin(), values.end(), [&](int64_t value) { return least <= value && value <= most; });
-}
-
 }  // namespace
 
 bool is_depthwise(const Shape& weight_shape, const ConvAttributes& attributes) {
-  constexpr int64_t kLargestPad = 64;
   return weight_shape.size() == 4 && weight_shape[1] == 1 && attributes.group == weight_shape[0] &&
-         all_are(attributes.strides, 1, 2) && all_are(attributes.dilations, 1, 1) &&
-         all_are(attributes.pads, 0, kLargestPad);
+         pads_rows(attributes);
 }
 
 std::unique_ptr<Step> sparse_conv_step(const Kernels& kernels, const SparseWeight& weight,

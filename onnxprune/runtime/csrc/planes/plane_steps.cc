@@ -3,6 +3,7 @@
 
 #include "aligned_floats.h"
 #include "planes/step.h"
+#include "planes/windows.h"
 #include "refusal.h"
 
 namespace onnxprune {
@@ -52,21 +53,18 @@ class PoolStep : public Step {
   }
 
   std::unique_ptr<StepRun> prepare(const std::vector<Shape>& inputs) const override {
-    const ConvShape conv = resolve(inputs[0]);
-    const ConvAxis& row = conv.axes[0];
-    const ConvAxis& column = conv.axes[1];
-    const auto size = [](int64_t value) { return static_cast<size_t>(value); };
-    const Window window{size(row.input),     size(column.input), size(row.output),    size(column.output),
-                        size(row.kernel),    size(column.kernel), size(row.stride),   size(column.stride),
-                        size(row.begin),     size(column.begin)};
+    const Window window = window_of(resolve(inputs[0]));
+    const PaddedRows padded = padded_rows(kernels_, window);
+    const size_t floats = std::max(padded_floats(kernels_, window, padded, kPooledRows), window.out_columns);
     const PlaneLayout x(kernels_, inputs[0]);
     const PlaneLayout y(kernels_, output_shape(inputs));
-    return make([this, window, x, y](const std::vector<const float*>& from, float* to, const Threads& threads) {
+    return make([this, window, padded, floats, x, y](const std::vector<const float*>& from, float* to,
+                                                     const Threads& threads) {
       each_channel(x.channels, threads, [&](size_t channel) {
         static thread_local AlignedFloats memory;
-        float* const row_memory = memory.at_least(window.reach());
+        float* const rows = memory.at_least(floats);
         for (size_t image = 0; image < x.images; ++image) {
-          kernels_.pool(window, pooling_, from[0] + channel * x.pitch + image * x.pixels, row_memory,
+          kernels_.pool(window, padded, pooling_, from[0] + channel * x.pitch + image * x.pixels, rows,
                         to + channel * y.pitch + image * y.pixels);
         }
       });

@@ -42,6 +42,14 @@ std::unique_ptr<Step> depthwise_step(const Kernels& kernels, std::vector<float> 
 // Whether a convolution is one that depthwise_step() takes.
 bool is_depthwise(const Shape& weight_shape, const ConvAttributes& attributes);
 
+// A convolution of the few channels of images by a weight that is dense, over two spatial axes; inputs like those of a
+// sparse one.
+std::unique_ptr<Step> stem_step(const Kernels& kernels, const std::vector<float>& weight, const Shape& weight_shape,
+                                const ConvAttributes& attributes, const std::vector<float>& bias,
+                                const Epilogue& epilogue);
+// Whether a convolution is one that stem_step() takes.
+bool is_stem(const Shape& weight_shape, const ConvAttributes& attributes);
+
 // Pooling over two spatial axes; the attributes are those that pooling shares with Conv.
 std::unique_ptr<Step> pool_step(const Kernels& kernels, Pooling pooling, ConvAttributes attributes);
 // The mean over all pixels.
