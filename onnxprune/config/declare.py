@@ -46,7 +46,8 @@ def find_entry(flag: str, table: Mapping[str, T], name: str) -> T:
     Raises:
         SettingError: there is none.
     """
-    if name not in table:
+    # Also what is no name at all, as damaged metadata may have it.
+    if name not in tuple(table):
         raise SettingError(f"{flag} is {name!r}: it must be one of {', '.join(table)}")
     return table[name]
 

@@ -39,8 +39,8 @@ class Earlier:
 
     def notes(self, config: PruneConfig, stored: Mapping[str, Stored]) -> Iterator[str]:
         """What is lost, with what would keep it; `stored`: how each weight is stored in the output file."""
-        format_before, pattern = self.settings.get("format"), self.settings.get("pattern")
-        if format_before not in (None, config.format):
+        format_before, pattern = (str(self.settings.get(name)) for name in ("format", "pattern"))
+        if "format" in self.settings and format_before != config.format:
             yield (
                 f"The input file was written with --format {format_before}, this one with --format {config.format}: "
                 f"--format {format_before} keeps it."

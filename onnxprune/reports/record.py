@@ -310,7 +310,7 @@ def _defaults() -> dict[str, Any]:
 
 
 def record_of_annotations(metadata: Mapping[str, str]) -> dict[str, Any] | None:
-    """The part of a record that is in a model's metadata; None if there is none."""
+    """The part of a record that is in a model's metadata; None if there is none, or none that can be read."""
     found = {
         key.removeprefix(ANNOTATION_PREFIX): text
         for key, text in metadata.items()
@@ -319,8 +319,14 @@ def record_of_annotations(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     if not {"settings", "layers"} <= found.keys():
         return None
     record: dict[str, Any] = {"evaluation": None}
-    record |= {key: json.loads(found[key]) for key in ANNOTATED if key in found}
-    layers = [{"name": name} | layer for name, layer in record["layers"].items()]
+    try:
+        record |= {key: json.loads(found[key]) for key in ANNOTATED if key in found}
+        layers = [{"name": name} | layer for name, layer in record["layers"].items()]
+    # Not JSON, or none of ours: anything may have written the file since.
+    except (ValueError, AttributeError, TypeError):
+        return None
+    if not isinstance(record["settings"], dict):
+        return None
     return record | {
         "settings": _defaults() | record["settings"],
         "versions": record.get("versions") or {"onnxprune": found.get("version", "")},

@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 import onnxprune
+from onnxprune.errors import SettingError
 from onnxprune.job.earlier import TUNED
 from onnxprune.model.io import load
 from onnxprune.reports.record import record_of_annotations
@@ -142,3 +143,39 @@ def test_annotations_are_those_of_the_last_job(tmp_path):
     _, two, _ = again(tmp_path, {"values": "int8"}, {"rate": 0.7})
     record = record_of_annotations(load(two)[0].metadata_props)
     assert record is not None and record["settings"]["rate"] == 0.7
+
+
+def test_metadata_with_a_setting_of_no_kind_is_refused_where_it_is_needed(tmp_path):
+    one = tmp_path / "one.onnx"
+    onnxprune.prune(network(), one, rate=0.5, allocation="uniform")
+    model = onnx.load(one)
+    for entry in model.metadata_props:
+        if entry.key == "onnxprune.settings":
+            entry.value = '{"format": [], "pattern": {}}'
+    onnx.save(model, one)
+    onnxprune.prune(one, tmp_path / "two.onnx", rate=0.6)
+    with pytest.raises(SettingError, match="format"):
+        onnxprune.retrain(one, tmp_path / "three.onnx", data=LABELED, epochs=1, learning_rate=1e-3)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"settings": "{"},
+        {"settings": "[]"},
+        {"layers": "3"},
+        {"layers": '{"w1": 3}'},
+        {"layers": '["w1"]'},
+    ],
+)
+def test_metadata_that_is_no_record_any_more_stops_nothing(damaged, tmp_path):
+    one = tmp_path / "one.onnx"
+    onnxprune.prune(network(), one, rate=0.5, allocation="uniform")
+    model = onnx.load(one)
+    for entry in model.metadata_props:
+        entry.value = damaged.get(entry.key.removeprefix("onnxprune."), entry.value)
+    onnx.save(model, one)
+    report = onnxprune.prune(one, tmp_path / "two.onnx", rate=0.6, allocation="uniform").report
+    assert sum(layer.kept for layer in report.layers) < 0.41 * 128 * 266
+    onnxprune.export(one, tmp_path / "plain.onnx")
+    onnxprune.retrain(one, tmp_path / "three.onnx", data=LABELED, epochs=1, learning_rate=1e-3)

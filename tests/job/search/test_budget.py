@@ -38,7 +38,6 @@ def test_sensitivity_saves_multiply_adds_where_outputs_change_least():
     [
         {},
         {"allocation": "global"},
-        {"values": "int8"},
         {"format": "coo"},
         {"remove_dead": False},
         {"criterion": "second-order", "calibration_data": {"x": normal(64, 200)}},
@@ -52,6 +51,14 @@ def test_the_file_has_the_bytes_asked_for(settings, tmp_path):
         size, limit = (tmp_path / "out.onnx").stat().st_size, 180_000 if asked == "180kB" else asked
         assert 0.98 * limit < size <= limit
         assert size == result.report.pruned.bytes
+
+
+def test_values_of_a_byte_are_counted_so(tmp_path):
+    """Of 180,000 weights, the first that go make no smaller file: zeros are stored, too, where they are few."""
+    onnx.save(mlp(200, 600, 100), tmp_path / "in.onnx")
+    for asked in (140_000, 100_000):
+        result = onnxprune.prune(tmp_path / "in.onnx", tmp_path / "out.onnx", bytes=asked, values="int8")
+        assert 0.98 * asked < result.report.pruned.bytes <= asked
 
 
 def test_a_budget_holds_for_a_network_that_loses_most_of_its_neurons(tmp_path):
