@@ -9,6 +9,7 @@ from onnxprune.calibration.moments import Moments, check_finite
 from onnxprune.calibration.segments import Tensors
 from onnxprune.calibration.walk import Visit
 from onnxprune.model.constants import constant_tensor, set_constant
+from onnxprune.model.operands import operand
 from onnxprune.model.weights import Weight
 
 
@@ -20,7 +21,7 @@ def bias_of(weight: Weight) -> ir.Value | None:
     use = weight.uses[0]
     node, bias = use.node, None
     if node.op_type == "Conv" or (node.op_type == "Gemm" and use.index == 1 and _is_plain(node)):
-        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        bias = operand(node, 2)
     elif node.op_type == "MatMul" and use.index == 1 and len(weight.shape) == 2:
         readers = list(node.outputs[0].uses())
         if len(readers) == 1 and readers[0].node.op_type == "Add" and not node.outputs[0].is_graph_output():

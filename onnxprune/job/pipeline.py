@@ -104,8 +104,8 @@ def run(
             free_memory()
         with watch("try settings"):
             given = config
-            settled = settle(model, origin, fitting, config, dense, partial(progress, "try settings"))
-            config, choices, groups = settled.config, settled.notes, settled.groups
+            advance = partial(progress, "try settings")
+            config, choices, groups = settle(model, origin, fitting, config, dense, advance)
         with watch("measure"):
             advance = partial(progress, "measure")
             end = floats_deadline(deadline, config)
@@ -141,7 +141,7 @@ def run(
         with watch("evaluate"):
             curves, by_magnitude = plan.curves, plan.by_magnitude
             # The files are evaluated, so the model in memory is no longer needed.
-            del opened, source, model, weights, plan, settled, groups
+            del opened, source, model, weights, plan, groups
             free_memory()
             evaluation = old = None
             if config.evaluate:

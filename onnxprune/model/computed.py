@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor, drop_constant
 from onnxprune.model.evaluate import run_nodes
+from onnxprune.model.operands import operand
 from onnxprune.model.reading import FLOAT_TYPES, QUANTIZED_TYPES, RESHAPING, passes
 from onnxprune.model.shapes import Shape, infer_shapes
 from onnxprune.model.slots import MICROSOFT, domain_of, slots
@@ -135,7 +136,7 @@ def _operands(model: ir.Model, computed: Collection[ir.Node]) -> Iterator[ir.Val
         if node in computed:
             continue
         for slot in slots(node):
-            value = node.inputs[slot.input_index] if slot.input_index < len(node.inputs) else None
+            value = operand(node, slot.input_index)
             while value is not None:
                 yield value
                 maker = value.producer()

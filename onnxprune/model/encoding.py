@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import numpy as np
 from ml_dtypes import iinfo
+
+Array = TypeVar("Array", bound=np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,11 @@ class Encoding:
     def present(self, array: np.ndarray) -> np.ndarray:
         """Which stored numbers are not zero after decoding, bool."""
         return array != self.zero
+
+
+def on_axis(vector: Array, axis: int, rank: int) -> Array:
+    """A vector along one of `rank` axes; the other axes have length 1."""
+    return cast(Array, vector.reshape([-1 if index == axis % rank else 1 for index in range(rank)]))
 
 
 def along(parameter: np.ndarray, shape: Sequence[int], axes: Sequence[int], block: int = 0) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
+from onnxprune.model.operands import operand
 from onnxprune.model.shapes import Dim, infer_shapes, with_branches
 
 BATCH = "onnxprune_batch"
@@ -66,7 +67,7 @@ class FreedBatch:
     def _leave_out_states(self) -> None:
         for node in self._model.graph:
             for index in STATES.get(node.op_type, ()) if node.domain in ("", "ai.onnx") else ():
-                state = constant_tensor(node.inputs[index]) if index < len(node.inputs) else None
+                state = constant_tensor(operand(node, index))
                 if state is not None and not state.numpy().any():
                     self._replace(node, index, None)
 

@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
+from onnxprune.model.operands import operand
 from onnxprune.model.shapes import MICROSOFT
 
 
@@ -88,7 +89,7 @@ def _replace(node: ir.Node, layer: Layer) -> None:
     assert isinstance(graph, ir.Graph)
     made: list[ir.Node] = []
     inputs = [_dequantized(node, place, layer, number, made) for number, place in enumerate(layer.operands)]
-    bias = node.inputs[layer.bias] if layer.bias is not None and layer.bias < len(node.inputs) else None
+    bias = operand(node, layer.bias)
     if bias is not None:
         inputs.append(_float_bias(node, bias, layer, made))
     attributes = [value for name, value in node.attributes.items() if name not in OWN_ATTRIBUTES]

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.encoding import Encoding, along
+from onnxprune.model.operands import operand
 from onnxprune.model.slots import MICROSOFT, Integers, WeightSlot, domain_of, embedding_slots, slots
 
 FLOAT_TYPES = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
@@ -152,7 +153,7 @@ def _read(
 
 def _parameter(node: ir.Node, index: int) -> np.ndarray | None:
     """The array of a constant operand; None if it is not constant."""
-    tensor = constant_tensor(source(node.inputs[index])) if index < len(node.inputs) else None
+    tensor = constant_tensor(source(operand(node, index)))
     return None if tensor is None else tensor.numpy()
 
 

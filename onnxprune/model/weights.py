@@ -12,6 +12,7 @@ from onnxprune.model.computed import computed_nodes, constants_behind
 from onnxprune.model.constants import constant_tensor, constants, set_constant
 from onnxprune.model.encoding import Encoding
 from onnxprune.model.functions import obstacle
+from onnxprune.model.operands import operand
 from onnxprune.model.reading import FLOAT_TYPES, QUANTIZING, Use, encoding_of, out_axis_of, source
 from onnxprune.model.slots import UNHANDLED, domain_of, embedding_slots, slots
 
@@ -291,7 +292,7 @@ def _is_parameter(value: ir.Value) -> bool:
 
 def _embedding_operands(node: ir.Node) -> Iterator[Use]:
     for slot in embedding_slots(node):
-        value = source(node.inputs[slot.input_index]) if slot.input_index < len(node.inputs) else None
+        value = source(operand(node, slot.input_index))
         tensor = constant_tensor(value)
         if value is not None and tensor is not None and _is_array(tensor):
             use = Use(node, slot.input_index)
@@ -353,6 +354,6 @@ def _function_weights(function: ir.Function, model: ir.Model) -> Iterator[Unprun
         reason += f", which cannot be inlined because {cause}: inline it with onnx.inliner first"
     for node in function.all_nodes():
         for slot in slots(node):
-            value = node.inputs[slot.input_index] if slot.input_index < len(node.inputs) else None
+            value = operand(node, slot.input_index)
             if value is not None and slot.input_index:
                 yield _unprunable(Use(node, slot.input_index), value, reason)

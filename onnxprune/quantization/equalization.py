@@ -21,6 +21,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor, set_constant
+from onnxprune.model.encoding import on_axis
 from onnxprune.model.shapes import Shape
 from onnxprune.model.slots import domain_of
 
@@ -228,5 +229,5 @@ def _scale(value: ir.Value | None, factors: np.ndarray, axis: int) -> None:
     tensor = constant_tensor(value)
     assert value is not None and tensor is not None
     array = tensor.numpy()
-    across = factors.reshape([-1 if at == axis % array.ndim else 1 for at in range(array.ndim)])
+    across = on_axis(factors, axis, array.ndim)
     set_constant(value, (array * across).astype(array.dtype), tensor.dtype)

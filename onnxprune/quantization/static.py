@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from onnxprune.config.quantization import QDQ, QOPERATOR
 from onnxprune.model.constants import constant_tensor
+from onnxprune.model.operands import operand
 from onnxprune.model.staging import staging
 from onnxprune.quantization.equalization import JOINED
 from onnxprune.quantization.ranges import Ranges, prepared, quantizing
@@ -239,7 +240,7 @@ def _share_zero_points(model: ir.Model) -> None:
     shared: dict[tuple[ir.DataType, tuple[int, ...], bytes], ir.Value] = {}
     for node in model.graph:
         for index in ZERO_POINTS.get(node.op_type, ()):
-            value = node.inputs[index] if index < len(node.inputs) else None
+            value = operand(node, index)
             tensor = constant_tensor(value)
             if value is None or tensor is None or not value.is_initializer() or value.is_graph_input():
                 continue

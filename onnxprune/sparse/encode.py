@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from onnxprune.errors import ModelFileError
+from onnxprune.model.encoding import on_axis
 
 MAX_GAP = 255
 MAX_HALF_GAP = 15
@@ -138,7 +139,7 @@ def quantize(weight: np.ndarray, axis: int, largest: int) -> tuple[np.ndarray, n
     scales = (most / largest).astype(np.float32)
     if not np.isfinite(scales).all() or ((most > 0) & (scales < np.finfo(np.float32).tiny)).any():
         return None
-    divisors = np.where(scales > 0, scales, 1).reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
+    divisors = on_axis(np.where(scales > 0, scales, 1), axis, weight.ndim)
     return np.rint(weight / divisors).astype(np.int8), scales
 
 
@@ -151,10 +152,9 @@ def quantize_again(weight: np.ndarray, axis: int, largest: int) -> tuple[np.ndar
         return None
     quantized, nearest = found
     others = tuple(i for i in range(weight.ndim) if i != axis)
-    shape = [-1 if i == axis else 1 for i in range(weight.ndim)]
     scales, left = nearest.copy(), np.ones(len(nearest), bool)
     for scale in (nearest, *(np.nextafter(nearest, np.float32(end)) for end in (0, np.inf))):
-        exact = left & (quantized * scale.reshape(shape) == weight).all(axis=others)
+        exact = left & (quantized * on_axis(scale, axis, weight.ndim) == weight).all(axis=others)
         scales[exact], left[exact] = scale[exact], False
         if not left.any():
             return quantized, scales

@@ -25,6 +25,8 @@ import onnx_ir as ir
 
 from onnxprune.errors import some
 from onnxprune.model.constants import constant_tensor, drop_constant, set_constant
+from onnxprune.model.encoding import on_axis
+from onnxprune.model.operands import is_read, operand
 from onnxprune.model.reading import RESHAPING, Use, out_axis_of
 from onnxprune.model.shapes import Shape, infer_shapes
 from onnxprune.model.weights import Weight
@@ -214,7 +216,7 @@ class Folder:
         """Take a chain out of the graph; its bias goes to the product, or to a sum behind a MatMul."""
         last = chain.nodes[-1]
         holder, index = chain.node, BIAS_INDEX
-        operands = [value for node in (chain.node, *chain.nodes) for value in node.inputs]
+        read = [value for node in (chain.node, *chain.nodes) for value in node.inputs]
         if chain.node.op_type == "MatMul" and bias.any():
             holder = next((node for node in chain.nodes if node.op_type in SUMS), last)
             index = _make_sum(holder, chain.node.outputs[0])
@@ -224,13 +226,13 @@ class Folder:
             _take_over(holder.outputs[0], last.outputs[0])
         assert last.graph is not None
         last.graph.remove([node for node in chain.nodes if node is not holder], safe=True)
-        for operand in operands:
-            self._drop(operand)
+        for value in read:
+            self._drop(value)
 
     def _put_bias(self, weight: Weight, node: ir.Node, index: int, bias: np.ndarray) -> None:
         """Make a bias an input of a node: in the constant that is there, where nothing else reads that."""
         dtype = weight.tensor.dtype
-        old = node.inputs[index] if len(node.inputs) > index else None
+        old = operand(node, index)
         node.attributes.pop("beta", None)
         alone = old is not None and len(old.uses()) == 1 and not old.is_graph_output()
         if old is not None and alone and constant_tensor(old) is not None:
@@ -243,7 +245,7 @@ class Folder:
 
     def _drop(self, value: ir.Value | None) -> None:
         """Remove a constant that nothing reads any more, and what reshaped it."""
-        if value is None or value.uses() or value.is_graph_output():
+        if value is None or is_read(value):
             return
         maker = value.producer()
         if constant_tensor(value) is not None:
@@ -273,7 +275,7 @@ def _scaled(array: np.ndarray, factor: np.ndarray, axis: int) -> np.ndarray:
     """An array times the factor (float64) of each place of `axis`, rounded once to its dtype; itself, if that is 1."""
     if (factor == 1).all():
         return array
-    across = factor.reshape([-1 if at == axis else 1 for at in range(array.ndim)])
+    across = on_axis(factor, axis, array.ndim)
     return np.multiply(array, across, out=np.empty_like(array, order="C"), casting="same_kind")
 
 

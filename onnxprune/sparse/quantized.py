@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from onnxprune.errors import ModelFileError
 from onnxprune.model.constants import constant_tensor, drop_constant
+from onnxprune.model.operands import is_read
 from onnxprune.model.weights import Weight
 from onnxprune.sparse.blocks import bytes_of, smallest_blocks
 from onnxprune.sparse.functions import DOMAIN
@@ -155,7 +156,7 @@ def _make_sparse(call: Call, parts: Sequence[ir.Value]) -> None:
     last.metadata_props.clear()
     last.metadata_props.update(node.metadata_props)
     for each in call.inner:
-        if each.outputs[0].uses() or each.outputs[0].is_graph_output():
+        if is_read(each.outputs[0]):
             continue
         assert each.graph is not None
         zeros = each.inputs[2:]

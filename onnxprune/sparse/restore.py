@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from onnxprune.errors import ModelFileError
 from onnxprune.model.constants import drop_constant
+from onnxprune.model.operands import is_read
 from onnxprune.model.reading import FLOAT_TYPES
 from onnxprune.sparse.between import leave
 from onnxprune.sparse.blocks import decode_blocks
@@ -193,7 +194,7 @@ def _with_what_decodes_to(parts: Iterable[ir.Value]) -> Iterator[ir.Value]:
 
 def _drop_unread(parts: set[ir.Value]) -> None:
     """Remove those that nothing reads any more; the rest is then read no longer in its turn."""
-    while unread := [part for part in parts if not part.uses() and not part.is_graph_output()]:
+    while unread := [part for part in parts if not is_read(part)]:
         parts.difference_update(unread)
         for part in unread:
             maker = decoder_of(part)

@@ -44,7 +44,7 @@ class Parts(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        return sum(array.nbytes for array in self.arrays.values())
+        return _nbytes(self.arrays)
 
     def add_to(self, constants: Constants, dtype: ir.DataType) -> list[ir.Value]:
         """Values, gaps and shape for a sparse node, made of constants; `dtype` is the weight's."""
@@ -136,15 +136,19 @@ def _integers(weight: Weight, coded: bool, values: str, quantized_by: Quantize =
     encoded, plain = encode(quantized), _packed(quantized, "quantized")
     if values == "int4" and quantized.size:
         every = halved(quantized)
-        if every.nbytes < sum(array.nbytes for array in plain.values()) - plain["shape"].nbytes:
+        if every.nbytes < _nbytes(plain) - plain["shape"].nbytes:
             plain = {"halved": every, "shape": encoded.shape}
     # What is stored whole loads in a third of the time and half of the memory of a code.
-    whole = None if {"gaps", "packed"} & plain.keys() else sum(array.nbytes for array in plain.values())
+    whole = None if {"gaps", "packed"} & plain.keys() else _nbytes(plain)
     code = smaller_code(encoded.values.reshape(-1, 1), encoded.gaps, whole) if coded else None
     step = int(np.prod(weight.shape[weight.out_axis + 1 :], dtype=np.int64))
     arrays = {"scales": scales, "layout": np.array([len(scales), step], np.int64)}
     arrays |= plain if code is None else {"coded": code, "shape": encoded.shape}
     return Parts(values, int(np.count_nonzero(quantized)), arrays)
+
+
+def _nbytes(arrays: Mapping[str, np.ndarray]) -> int:
+    return sum(array.nbytes for array in arrays.values())
 
 
 _ROUNDED: Mapping[str, Callable[[Weight, bool], Parts | None]] = {

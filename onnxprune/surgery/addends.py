@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
+from onnxprune.model.operands import operand
 from onnxprune.model.reading import FLOAT_TYPES, QUANTIZED_TYPES
 from onnxprune.model.weights import constants_by_name
 
@@ -26,8 +27,7 @@ PASSED_THROUGH = (
 )
 TYPES = (*FLOAT_TYPES, *QUANTIZED_TYPES, ir.DataType.INT32)
 # (operator, index of an input): with zeros there, a unit that is zero before the operator is zero after it (for
-# LayerNormalization: with a scale and a bias of zero). And the
-# index of the zero point of that input, where it has one.
+# LayerNormalization: with a scale and a bias of zero). And the index of the zero point of that input, where it has one.
 ADDENDS: Mapping[tuple[str, int], int | None] = {
     ("Add", 0): None,
     ("Add", 1): None,
@@ -90,7 +90,7 @@ def _zero_point(node: ir.Node, place: int) -> int | None:
     """The one zero point; None where there are several, or it is computed."""
     if place < 0:
         return None
-    value = node.inputs[place] if place < len(node.inputs) else None
+    value = operand(node, place)
     tensor = constant_tensor(value)
     if value is None or tensor is None:
         return 0 if value is None else None

@@ -1,16 +1,19 @@
-"""Changing the constants that one node reads, without changing them for other nodes."""
+"""Changing what one node computes or reads, without changing constants for other nodes."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor, set_constant
+from onnxprune.model.operands import operand
 
 
 def replace_operand(node: ir.Node, index: int, array: np.ndarray, dtype: ir.DataType) -> None:
     """Replace the constant `node.inputs[index]`: in place if no other node reads it, else by a new initializer."""
-    value = node.inputs[index] if index < len(node.inputs) else None
+    value = operand(node, index)
     alone = value is not None and len(value.uses()) == 1 and not value.is_graph_output()
     if value is not None and alone and constant_tensor(value) is not None:
         set_constant(value, array, dtype)
@@ -29,7 +32,7 @@ def add_to_operand(
 
     Integers beyond their type wrap around, as the sums do that they are added to.
     """
-    tensor = constant_tensor(node.inputs[index]) if index < len(node.inputs) else None
+    tensor = constant_tensor(operand(node, index))
     total = delta
     if tensor is not None:
         dtype = tensor.dtype
@@ -52,6 +55,16 @@ def insert_add(value: ir.Value, delta: np.ndarray, dtype: ir.DataType) -> None:
     graph.insert_after(node, add)
     value.name = free_name(graph, f"{name}_unbiased")
     total.name = name
+
+
+def become(node: ir.Node, op_type: str, inputs: Sequence[ir.Value]) -> None:
+    """Make a node another operator of the same domain, without attributes; its name and first output stay."""
+    node.op_type = op_type
+    node.attributes.clear()
+    node.resize_outputs(1)
+    node.resize_inputs(len(inputs))
+    for index, value in enumerate(inputs):
+        node.replace_input_with(index, value)
 
 
 def new_initializer(graph: ir.Graph | None, name: str, array: np.ndarray, dtype: ir.DataType) -> ir.Value:

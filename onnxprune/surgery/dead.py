@@ -52,7 +52,7 @@ class Liveness:
         """The constants that dead units contribute to the living units that read them."""
         facts, folds = self.units.facts, []
         for number, contraction in enumerate(self.units.contractions):
-            array, zero = (each(contraction.weight.value) for each in (facts.constant, facts.zero))
+            array, zero = facts.constant(contraction.weight.value), facts.zero(contraction.weight.value)
             if (
                 array is None
                 or zero is None

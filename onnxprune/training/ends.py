@@ -20,6 +20,7 @@ from onnxprune.errors import OnnxPruneError, SettingError
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.endings import last_operator
 from onnxprune.model.excerpt import reads
+from onnxprune.model.operands import is_read
 from onnxprune.model.reading import source
 from onnxprune.model.slots import slots
 from onnxprune.training.norms import restored_norms
@@ -193,7 +194,7 @@ def until(model: ir.Model, name: str) -> list[ir.Value]:
     # The result of a layer is that of the norm that was put back behind it.
     behind = {norm.layer.result: norm.node.outputs[0] for norm in restored_norms(model)}
     if node is not None and constant_tensor(node.outputs[0]) is None:
-        used = [value for value in node.outputs if value.uses() or value.is_graph_output()]
+        used = [value for value in node.outputs if is_read(value)]
         return [behind.get(value, value) for value in used]
     if name in values and constant_tensor(values[name]) is None:
         return [behind.get(values[name], values[name])]

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor, set_constant
+from onnxprune.model.operands import operand
 from onnxprune.model.reading import Use
 from onnxprune.model.weights import Weight, find_weights
 
@@ -168,7 +169,7 @@ def _layer(weight: Weight, graph: ir.Graph) -> Layer | None:
 def _conv(use: Use) -> tuple[ir.Value, ir.Value] | None:
     """The bias and the result; the outputs of grouped transposed convolutions lie on two axes."""
     node = use.node
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    bias = operand(node, 2)
     if use.index != 1 or bias is None:
         return None
     if node.op_type == "ConvTranspose" and node.attributes.get_int("group", 1) != 1:
@@ -178,7 +179,7 @@ def _conv(use: Use) -> tuple[ir.Value, ir.Value] | None:
 
 def _gemm(use: Use) -> tuple[ir.Value, ir.Value] | None:
     node = use.node
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    bias = operand(node, 2)
     scaled = node.attributes.get_float("beta", 1.0) != 1
     return None if use.index != 1 or bias is None or scaled else (bias, node.outputs[0])
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
+from onnxprune.model.operands import operand
 from onnxprune.model.reading import FLOAT_TYPES, QUANTIZING, dequantized
 from onnxprune.model.slots import embedding_slots
 from onnxprune.training.ops import Lowering, find_lowering
@@ -26,14 +27,14 @@ def trained_constants(model: ir.Model, embeddings: Collection[str] = ()) -> list
     for node in model.graph.all_nodes():
         lowering = _lowering(node, model)
         for index in lowering.trains if lowering else ():
-            source = _source(_operand(node, index), model)
+            source = _source(operand(node, index), model)
             if source is not None and _is_trainable(source):
                 trained[source] = None
         for slot in embedding_slots(node):
-            source = _source(_operand(node, slot.input_index), model)
+            source = _source(operand(node, slot.input_index), model)
             if source is not None and source.name in embeddings and _is_trainable(source):
                 trained[source] = None
-        scale = _operand(node, 1) if node.op_type == "QuantizeLinear" else None
+        scale = operand(node, 1) if node.op_type == "QuantizeLinear" else None
         if scale is not None and scale.name in embeddings and _is_float(scale):
             trained[scale] = None
         bias = _bias(node, model, trained)
@@ -55,10 +56,6 @@ def unique_names(values: Iterable[ir.Value]) -> list[str]:
 
 def _lowering(node: ir.Node, model: ir.Model) -> Lowering | None:
     return find_lowering(node.domain, node.op_type, model.opset_imports.get(node.domain, 1))
-
-
-def _operand(node: ir.Node, index: int) -> ir.Value | None:
-    return node.inputs[index] if index < len(node.inputs) else None
 
 
 def _is_trainable(value: ir.Value) -> bool:
@@ -98,7 +95,7 @@ def _comes_from_weight(value: ir.Value | None, model: ir.Model, trained: dict[ir
     while (value := _source(value, model)) is not None and (node := value.producer()) is not None:
         lowering = _lowering(node, model)
         if lowering is not None and any(
-            _source(_operand(node, index), model) in trained for index in lowering.trains
+            _source(operand(node, index), model) in trained for index in lowering.trains
         ):
             return True
         if node.op_type not in _SCALING:

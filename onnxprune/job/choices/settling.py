@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import onnx_ir as ir
 
@@ -35,8 +35,7 @@ REHEARSING = 0.1
 CHOSEN = (*RULES, "augment", "allocation", "learning_rate", "round_to")
 
 
-@dataclass(frozen=True)
-class Settled:
+class Settled(NamedTuple):
     """The settings with all that was open chosen, notes about it, and the groups of channels where these were found."""
 
     config: PruneConfig

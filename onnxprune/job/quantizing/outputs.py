@@ -18,6 +18,9 @@ from onnxprune.model.staging import staging
 from onnxprune.quantization.probes import Measure
 
 BATCH_SAMPLES = 32
+# Squared error of the outputs, relative to their squares, up to which no layer needs more bits; inputs on which each
+# layer is tried alone.
+NEAR, SCANNED_SAMPLES = 0.01, 32
 # Inputs, and outputs in floats, are kept up to this size: they are needed many times.
 KEPT_BYTES = 1 << 29
 # This part of the inputs is held out, where there are enough, and decides what is kept.

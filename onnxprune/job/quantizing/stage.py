@@ -16,7 +16,7 @@ from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import ModelFileError, NothingToPruneError, OnnxPruneError
 from onnxprune.job.kernels import same_outputs
 from onnxprune.job.quantizing.layers import Kept, correct_biases, equalize_channels, restore, tensors
-from onnxprune.job.quantizing.outputs import Errors, Inputs, alike
+from onnxprune.job.quantizing.outputs import NEAR, SCANNED_SAMPLES, Errors, Inputs, alike
 from onnxprune.job.quantizing.training import train
 from onnxprune.job.quantizing.values import coarsest
 from onnxprune.job.samples.inputs import JobData
@@ -33,11 +33,8 @@ from onnxprune.sparse.opset import raise_opset
 KEPT_BYTES = 1 << 30
 # Those tried by `auto`, the first of equals.
 TRIED = ("minmax", "percentile")
-# Squared error of the outputs, relative to their squares, up to which no layer has to stay in floats.
-NEAR = 0.01
 # More layers than this part of all, or one, are not spared, and only where the error falls to this part of what it was.
 MOST_SPARED, WORTH_SPARING = 0.15, 0.5
-SCANNED_SAMPLES = 32
 # The setting for values of fewer bits, and the error up to which weights have them where training follows.
 COARSE, NEAR_TRAINED = "int4", 0.05
 

@@ -8,17 +8,16 @@ from contextlib import contextmanager
 import onnx_ir as ir
 
 from onnxprune.config.settings import PruneConfig
-from onnxprune.job.quantizing.outputs import Errors, Inputs
+from onnxprune.job.quantizing.outputs import NEAR, SCANNED_SAMPLES, Errors, Inputs
 from onnxprune.job.samples.inputs import JobData
 from onnxprune.model.constants import put_tensor
+from onnxprune.model.encoding import on_axis
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.sparse.encode import LARGEST, quantize
 from onnxprune.sparse.rounding import parts_of
 from onnxprune.sparse.stored import why_no_gain
 
 FEW, MORE = "int4", "int8"
-# Squared error of the outputs, relative to their squares, that int4 may cause; inputs on which each weight is tried.
-NEAR, SCANNED_SAMPLES = 0.01, 32
 
 
 def stored_values(model: ir.Model, data: JobData, config: PruneConfig) -> tuple[dict[str, str], str]:
@@ -100,10 +99,8 @@ def _as_stored(weight: Weight, values: str) -> ir.Tensor:
     found = quantize(array, axis, LARGEST[values])
     assert found is not None
     quantized, scales = found
-    steps = scales.reshape([-1 if i == axis else 1 for i in range(array.ndim)])
-    return ir.Tensor(
-        (quantized * steps).astype(array.dtype), dtype=weight.tensor.dtype, name=weight.value.name
-    )
+    rounded = (quantized * on_axis(scales, axis, array.ndim)).astype(array.dtype)
+    return ir.Tensor(rounded, dtype=weight.tensor.dtype, name=weight.value.name)
 
 
 def _text(error: float) -> str:

@@ -13,9 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.model.operands import is_read, operand
 from onnxprune.model.shapes import MICROSOFT
 from onnxprune.surgery.facts import Facts
-from onnxprune.surgery.rules.scales import couple_scales, only_number, operand
+from onnxprune.surgery.rules.scales import couple_scales, only_number
 from onnxprune.surgery.tables import (
     Axis,
     Claim,
@@ -201,7 +202,7 @@ def _sides(
     node: ir.Node, facts: Facts, heads: int, shared: int, pasts: tuple[int, int], mask: int
 ) -> _Sides | None:
     """The sides of a node, from the indices of its pasts and of its mask by head; None if a shape is not known."""
-    used = [value if _used(value) else None for value in node.outputs]
+    used = [value if is_read(value) else None for value in node.outputs]
     _, *present, scores = [*used, None, None, None][:4]
     groups: list[list[_Side]] = []
     for values, count in (
@@ -272,7 +273,7 @@ def _packed_group(node: ir.Node, facts: Facts, heads: int, shared: int) -> Itera
     made = _side(out, heads, facts)
     if data is None or length is None or made is None or length % (heads + 2 * shared):
         return
-    if any(map(_used, node.outputs[1:])) or any(operand(node, index) is not None for index in (3, 4, 10)):
+    if any(map(is_read, node.outputs[1:])) or any(operand(node, index) is not None for index in (3, 4, 10)):
         return
     parts = np.concatenate([np.arange(heads) // (heads // shared), np.arange(shared), np.arange(shared)])
     of_each = length // (heads + 2 * shared)
@@ -311,10 +312,6 @@ def _only(node: ir.Node, inputs: Sequence[int]) -> bool:
 
 def _named(node: ir.Node) -> list[ir.Value]:
     return [value for value in node.outputs if value.name]
-
-
-def _used(value: ir.Value) -> bool:
-    return bool(value.uses()) or value.is_graph_output()
 
 
 def _bias(node: ir.Node, index: int, parts: np.ndarray) -> list[tuple[Axis, np.ndarray]]:

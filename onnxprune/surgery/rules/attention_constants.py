@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.model.encoding import on_axis
+from onnxprune.model.operands import operand
 from onnxprune.model.slots import MICROSOFT
 from onnxprune.surgery.facts import Facts
-from onnxprune.surgery.rules.contraction import on_axis
-from onnxprune.surgery.rules.scales import operand
 from onnxprune.surgery.tables import Axis, passes_constants
 
 BIAS, PAST_VALUE = 3, 7  # of MultiHeadAttention

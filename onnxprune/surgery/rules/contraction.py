@@ -56,8 +56,3 @@ def summed(node: ir.Node, at: Axis) -> Contraction:
     """A sum over an axis is taken, of absolute values or squares perhaps: a position is needed unless it is zero."""
     refusal = f"{node.op_type} {node.name!r} sums over it"
     return Contraction(node, at, at, None, None, refusal=refusal)
-
-
-def on_axis(vector: np.ma.MaskedArray, axis: int, rank: int) -> np.ma.MaskedArray:
-    """A vector along one of `rank` axes; the other axes have length 1."""
-    return vector.reshape([-1 if index == axis else 1 for index in range(rank)])

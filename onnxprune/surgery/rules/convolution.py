@@ -11,12 +11,14 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.model.encoding import on_axis
+from onnxprune.model.operands import operand
 from onnxprune.model.slots import MICROSOFT, slots
 from onnxprune.surgery.constants import add_to_operand
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.rules.broadcast import couple_axes, freeze_unknown
-from onnxprune.surgery.rules.contraction import contract_constants, on_axis
-from onnxprune.surgery.rules.scales import couple_scales, only_number, operand
+from onnxprune.surgery.rules.contraction import contract_constants
+from onnxprune.surgery.rules.scales import couple_scales, only_number
 from onnxprune.surgery.tables import (
     Axis,
     Claim,

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.model.operands import operand
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.rules.broadcast import couple_broadcast, freeze_unknown
 from onnxprune.surgery.tables import Claim, passes_channels, passes_constants
@@ -77,6 +78,6 @@ def dropout_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
 
 def _drops(node: ir.Node, facts: Facts) -> bool:
     """Whether a Dropout drops at inference (training_mode, the third input since Dropout-12)."""
-    training = node.inputs[2] if len(node.inputs) > 2 else None
+    training = operand(node, 2)
     flag = facts.constant(training)
     return training is not None and (flag is None or bool(flag.any()))

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.model.encoding import on_axis
 from onnxprune.model.slots import MICROSOFT
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.rules.broadcast import couple_axes
-from onnxprune.surgery.rules.contraction import measured, on_axis
+from onnxprune.surgery.rules.contraction import measured
 from onnxprune.surgery.rules.convolution import groups_of
 from onnxprune.surgery.rules.matmul import addend
 from onnxprune.surgery.tables import Axis, Claim, passes_channels, passes_constants

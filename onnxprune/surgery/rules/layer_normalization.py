@@ -17,12 +17,13 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
+from onnxprune.model.encoding import on_axis
+from onnxprune.model.operands import is_read, operand
 from onnxprune.model.slots import MICROSOFT
-from onnxprune.surgery.constants import free_name, new_initializer, replace_operand
+from onnxprune.surgery.constants import become, free_name, new_initializer, replace_operand
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.rules.broadcast import couple_axes
-from onnxprune.surgery.rules.contraction import on_axis, summed
-from onnxprune.surgery.rules.scales import operand
+from onnxprune.surgery.rules.contraction import summed
 from onnxprune.surgery.tables import (
     Axis,
     Claim,
@@ -121,12 +122,7 @@ def zeros_brought_back(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
         new_initializer(graph, f"{out.name}_{name}", np.array([number]), ir.DataType.INT64)
         for name, number in (("start", 0), ("end", left), ("axis", rank - 1))
     ]
-    node.op_type = "Slice"
-    node.attributes.clear()
-    node.resize_outputs(1)
-    node.resize_inputs(4)
-    for place, value in enumerate((inner.outputs[0], *bounds)):
-        node.replace_input_with(place, value)
+    become(node, "Slice", (inner.outputs[0], *bounds))
 
 
 def _vectors(node: ir.Node) -> list[ir.Value]:
@@ -135,7 +131,7 @@ def _vectors(node: ir.Node) -> list[ir.Value]:
 
 def _told(node: ir.Node) -> bool:
     """Whether anything reads the mean or the deviation."""
-    return any(bool(value.uses()) or value.is_graph_output() for value in node.outputs[1:])
+    return any(map(is_read, node.outputs[1:]))
 
 
 def _padding(node: ir.Node, facts: Facts) -> int:

@@ -12,12 +12,14 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.model.encoding import on_axis
+from onnxprune.model.operands import operand
 from onnxprune.model.slots import MICROSOFT, slots
 from onnxprune.surgery.constants import add_to_operand, insert_add
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.rules.broadcast import couple_broadcast, freeze_unknown
-from onnxprune.surgery.rules.contraction import contract_constants, measured, on_axis
-from onnxprune.surgery.rules.scales import couple_scales, operand, zero_point
+from onnxprune.surgery.rules.contraction import contract_constants, measured
+from onnxprune.surgery.rules.scales import couple_scales, zero_point
 from onnxprune.surgery.tables import (
     BIASES,
     Axis,

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
+from onnxprune.model.operands import operand
 from onnxprune.surgery.constants import replace_operand
 from onnxprune.surgery.dims import changeable, follow_sizes, set_size
 from onnxprune.surgery.facts import Facts
@@ -154,7 +155,7 @@ def pad(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 def pad_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
     """Known elements equal to the padding value, and the padding of axes whose positions are all known."""
     source, widths = node.inputs[0], _pads(node, facts)
-    value = facts.constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    value = facts.constant(operand(node, 2))
     if source is None or widths is None or not _pads_constant(node):
         return None
     if len(node.inputs) > 2 and node.inputs[2] is not None and value is None:
@@ -276,7 +277,7 @@ def _slice_operands(node: ir.Node, facts: Facts) -> tuple[np.ndarray, np.ndarray
         starts, ends = (np.array(node.attributes.get_ints(name, ())) for name in ("starts", "ends"))
         return starts, ends, np.array(node.attributes.get_ints("axes", ()) or range(len(starts)))
     starts, ends = (facts.constant(value) for value in node.inputs[1:3])  # type: ignore[assignment]
-    axes = facts.constant(node.inputs[3]) if len(node.inputs) > 3 else None
+    axes = facts.constant(operand(node, 3))
     return starts, ends, np.arange(len(starts)) if axes is None else axes
 
 
@@ -286,7 +287,7 @@ def _slices(node: ir.Node, facts: Facts) -> dict[int, tuple[int, int, int]] | No
     if shape is None or any(value is not None and facts.constant(value) is None for value in node.inputs[1:]):
         return None
     starts, ends, axes = _slice_operands(node, facts)
-    steps = facts.constant(node.inputs[4]) if len(node.inputs) > 4 else None
+    steps = facts.constant(operand(node, 4))
     steps = np.ones(len(starts), np.int64) if steps is None else steps
     slices = {}
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.model.encoding import on_axis
 from onnxprune.model.slots import MICROSOFT
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.rules.broadcast import couple_axes, couple_broadcast, freeze_unknown
-from onnxprune.surgery.rules.contraction import on_axis
 from onnxprune.surgery.rules.convolution import filters_of, groups_of, padded, static_channels
 from onnxprune.surgery.rules.joining import couple_parts, joined_constants
 from onnxprune.surgery.rules.matmul import product_of

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.model.encoding import on_axis
+from onnxprune.model.operands import operand
 from onnxprune.model.slots import MICROSOFT
 from onnxprune.surgery.facts import Facts
-from onnxprune.surgery.rules.contraction import measured, on_axis
-from onnxprune.surgery.rules.scales import operand
+from onnxprune.surgery.rules.contraction import measured
 from onnxprune.surgery.tables import (
     Axis,
     Claim,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.surgery.constants import free_name, new_initializer
+from onnxprune.surgery.constants import become, free_name, new_initializer
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.rules.contraction import summed
 from onnxprune.surgery.tables import (
@@ -82,11 +82,7 @@ def mean_of_more(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
     made.name, made.shape, made.type = free_name(graph, f"{out.name}_mean"), out.shape, ir.TensorType(dtype)
     graph.insert_before(node, mean)
     factor = new_initializer(graph, f"{out.name}_share", np.array(share, dtype.numpy()), dtype)
-    node.op_type = "Mul"
-    node.attributes.clear()
-    node.resize_inputs(2)
-    node.replace_input_with(0, made)
-    node.replace_input_with(1, factor)
+    become(node, "Mul", (made, factor))
 
 
 def _keeps_axes(node: ir.Node) -> bool:

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.model.operands import is_read, operand
 from onnxprune.model.slots import MICROSOFT
 from onnxprune.surgery.constants import replace_operand
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.rules.broadcast import couple_axes
 from onnxprune.surgery.rules.contraction import summed
-from onnxprune.surgery.rules.scales import operand
 from onnxprune.surgery.tables import Axis, Claim, Coupling, Kept, passes_channels, passes_constants, rewrites
 
 SKIP = "SkipSimplifiedLayerNormalization"
@@ -41,10 +41,10 @@ def root_mean_square(node: ir.Node, facts: Facts) -> Iterator[Claim]:
         if value is not None and facts.shape(value) is not None and facts.rank(value) == len(shape):
             yield from couple_axes(data, value, range(axis), facts)
     scale, added = node.inputs[SCALE[node.op_type]], operand(node, ADDED.get(node.op_type))
-    stored = all(facts.stored(value) is not None for value in (scale, added) if value is not None)
-    told = any(out.uses() or out.is_graph_output() for out in node.outputs[1:SUM])
-    channels = facts.length(Axis(data, last))
     vectors = [value for value in (scale, added) if value is not None]
+    stored = all(facts.stored(value) is not None for value in vectors)
+    told = any(map(is_read, node.outputs[1:SUM]))
+    channels = facts.length(Axis(data, last))
     if axis != last or not stored or told or channels is None:
         return
     if any(facts.shape(value) != (channels,) for value in vectors):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from onnxprune.model.operands import operand
 from onnxprune.model.slots import Integers, slots
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.tables import Axis, Coupling
@@ -43,11 +44,6 @@ def is_one(value: ir.Value | None, facts: Facts) -> bool:
     """Whether there is one number for all, or none."""
     shape = facts.shape(value)
     return value is None or (shape is not None and all(length == 1 for length in shape))
-
-
-def operand(node: ir.Node, index: int | None) -> ir.Value | None:
-    """An input that may be absent."""
-    return node.inputs[index] if index is not None and index < len(node.inputs) else None
 
 
 def _integers(node: ir.Node, index: int) -> Integers | None:
