@@ -42,4 +42,16 @@ bool pads_rows(const ConvAttributes& attributes) {
          all_are(attributes.pads, 0, kLargestPad);
 }
 
+Shape PaddedConvStep::output_shape(const std::vector<Shape>& inputs) const {
+  Shape shape = geometry_.output_shape(inputs[0]);
+  check_addend(inputs, shape);
+  return shape;
+}
+
+PaddedConvStep::Prepared::Prepared(const PaddedConvStep& step, const Shape& x_shape)
+    : window(window_of(step.geometry_.resolve(x_shape))),
+      padded(padded_rows(step.kernels_, window)),
+      x(step.kernels_, x_shape),
+      y(step.kernels_, step.geometry_.output_shape(x_shape)) {}
+
 }  // namespace onnxprune

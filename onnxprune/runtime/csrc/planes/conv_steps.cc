@@ -3,7 +3,6 @@
 
 #include "aligned_floats.h"
 #include "planes/conv_step.h"
-#include "planes/windows.h"
 
 namespace onnxprune {
 namespace {
@@ -54,40 +53,25 @@ class SparseConvStep : public Step {
   const Epilogue epilogue_;
 };
 
-class DepthwiseStep : public Step {
+class DepthwiseStep : public PaddedConvStep {
  public:
   DepthwiseStep(const Kernels& kernels, std::vector<float> weight, const Shape& weight_shape,
                 const ConvAttributes& attributes, std::vector<float> bias, const Epilogue& epilogue)
-      : kernels_(kernels),
-        geometry_(weight_shape, attributes),
+      : PaddedConvStep(kernels, weight_shape, attributes, epilogue),
         weight_(std::move(weight)),
-        bias_(std::move(bias)),
-        epilogue_(epilogue) {
+        bias_(std::move(bias)) {
     if (bias_.empty()) bias_.assign(geometry_.output_channels(), 0);
     check_bias(bias_, geometry_.output_channels());
   }
 
-  Shape output_shape(const std::vector<Shape>& inputs) const override {
-    Shape shape = geometry_.output_shape(inputs[0]);
-    check_addend(inputs, shape);
-    return shape;
-  }
-
   std::unique_ptr<StepRun> prepare(const std::vector<Shape>& inputs) const override {
-    return std::make_unique<Prepared>(*this, inputs[0]);
+    return std::make_unique<Run>(*this, inputs[0]);
   }
 
  private:
-  struct Prepared : StepRun {
-    Prepared(const DepthwiseStep& of, const Shape& x_shape)
-        : step(of),
-          window(window_of(of.geometry_.resolve(x_shape))),
-          padded(padded_rows(of.kernels_, window)),
-          x(of.kernels_, x_shape),
-          y(of.kernels_, of.geometry_.output_shape(x_shape)) {
-      const size_t rows = kBandFloats / padded.pitch;
-      const size_t fitting = rows < window.height ? 0 : (rows - window.height) / window.row_stride + 1;
-      const size_t most = std::max(fitting / kLeastBand * kLeastBand, kLeastBand);
+  struct Run : Prepared {
+    Run(const DepthwiseStep& of, const Shape& x_shape) : Prepared(of, x_shape), step(of) {
+      const size_t most = std::max(rows_of(kBandFloats / padded.pitch) / kLeastBand * kLeastBand, kLeastBand);
       bands = (window.out_rows + most - 1) / most;
       band_rows = std::min(most, window.out_rows);
     }
@@ -103,7 +87,7 @@ class DepthwiseStep : public Step {
     void run_channels(const float* from, float* to, size_t first, size_t last, const Epilogue& epilogue) const {
       const Kernels& kernels = step.kernels_;
       const bool clips = only_clips(epilogue);
-      const size_t rows = (band_rows - 1) * window.row_stride + window.height;
+      const size_t rows = rows_read(band_rows);
       const size_t floats = padded_floats(kernels, window, padded, rows);
       static thread_local AlignedFloats memory;
       float* const both = memory.at_least(2 * floats);
@@ -141,19 +125,12 @@ class DepthwiseStep : public Step {
     };
 
     const DepthwiseStep& step;
-    const Window window;
-    const PaddedRows padded;
-    const PlaneLayout x;
-    const PlaneLayout y;
     size_t bands;
     size_t band_rows;
   };
 
-  const Kernels& kernels_;
-  const ConvGeometry geometry_;
   const std::vector<float> weight_;
   std::vector<float> bias_;
-  const Epilogue epilogue_;
 };
 
 }  // namespace

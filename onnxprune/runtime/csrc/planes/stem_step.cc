@@ -3,7 +3,6 @@
 
 #include "aligned_floats.h"
 #include "planes/conv_step.h"
-#include "planes/windows.h"
 
 namespace onnxprune {
 namespace {
@@ -11,14 +10,12 @@ namespace {
 // Colors, and what else images have.
 constexpr int64_t kMostChannels = 4;
 
-class StemStep : public Step {
+class StemStep : public PaddedConvStep {
  public:
   StemStep(const Kernels& kernels, const std::vector<float>& weight, const Shape& weight_shape,
            const ConvAttributes& attributes, const std::vector<float>& bias, const Epilogue& epilogue)
-      : kernels_(kernels),
-        geometry_(weight_shape, attributes),
-        taps_(weight.size() / geometry_.output_channels()),
-        epilogue_(epilogue) {
+      : PaddedConvStep(kernels, weight_shape, attributes, epilogue),
+        taps_(weight.size() / geometry_.output_channels()) {
     const size_t channels = geometry_.output_channels();
     if (!bias.empty()) check_bias(bias, channels);
     const size_t padded = (channels + kDenseChannels - 1) / kDenseChannels * kDenseChannels;
@@ -33,29 +30,16 @@ class StemStep : public Step {
     }
   }
 
-  Shape output_shape(const std::vector<Shape>& inputs) const override {
-    Shape shape = geometry_.output_shape(inputs[0]);
-    check_addend(inputs, shape);
-    return shape;
-  }
-
   std::unique_ptr<StepRun> prepare(const std::vector<Shape>& inputs) const override {
-    return std::make_unique<Prepared>(*this, inputs[0]);
+    return std::make_unique<Run>(*this, inputs[0]);
   }
 
  private:
-  struct Prepared : StepRun {
-    Prepared(const StemStep& of, const Shape& x_shape)
-        : step(of),
-          window(window_of(of.geometry_.resolve(x_shape))),
-          padded(padded_rows(of.kernels_, window)),
-          x(of.kernels_, x_shape),
-          y(of.kernels_, of.geometry_.output_shape(x_shape)) {
-      const size_t rows = kPaddedFloats / (padded.pitch * x.channels);
-      const size_t fitting = rows < window.height ? 0 : (rows - window.height) / window.row_stride + 1;
-      band_rows = std::clamp<size_t>(fitting, 1, window.out_rows);
+  struct Run : Prepared {
+    Run(const StemStep& of, const Shape& x_shape) : Prepared(of, x_shape), step(of) {
+      band_rows = std::clamp<size_t>(rows_of(kPaddedFloats / (padded.pitch * x.channels)), 1, window.out_rows);
       bands = (window.out_rows + band_rows - 1) / band_rows;
-      channel_floats = padded_floats(of.kernels_, window, padded, padded_in(band_rows));
+      channel_floats = padded_floats(of.kernels_, window, padded, rows_read(band_rows));
       for (size_t channel = 0; channel < x.channels; ++channel) {
         for (size_t row = 0; row < window.height; ++row) {
           for (size_t column = 0; column < window.width; ++column) {
@@ -65,9 +49,6 @@ class StemStep : public Step {
         }
       }
     }
-
-    // Rows that so many rows of results read.
-    size_t padded_in(size_t rows) const { return (rows - 1) * window.row_stride + window.height; }
 
     void run(const std::vector<const float*>& inputs, float* output, const Threads& threads) const override {
       const Epilogue epilogue = with_addend(step.epilogue_, inputs);
@@ -85,7 +66,7 @@ class StemStep : public Step {
       const size_t start = first * window.row_stride;
       for (size_t channel = 0; channel < x.channels; ++channel) {
         kernels.pad(window, padded, from + channel * x.pitch + image * x.pixels, start,
-                    start + padded_in(last - first), rows + channel * channel_floats);
+                    start + rows_read(last - first), rows + channel * channel_floats);
       }
       const bool clips = only_clips(epilogue);
       const DenseFilter filter{y.channels,
@@ -108,20 +89,13 @@ class StemStep : public Step {
     }
 
     const StemStep& step;
-    const Window window;
-    const PaddedRows padded;
-    const PlaneLayout x;
-    const PlaneLayout y;
     size_t band_rows;
     size_t bands;
     size_t channel_floats;
     std::vector<size_t> places;
   };
 
-  const Kernels& kernels_;
-  const ConvGeometry geometry_;
   const size_t taps_;
-  const Epilogue epilogue_;
   std::vector<float> weight_;
   std::vector<float> bias_;
 };
