@@ -187,13 +187,15 @@ def untried_allocation(config: PruneConfig) -> str:
     """The allocation that is chosen without a rehearsal.
 
     Small layers are spared: LeNet-5 pruned by half in one step has 0.57 % error by ERK and 5.48 % with one rate. What
-    is fitted to inputs can be measured on them as well.
+    is fitted to inputs can be measured on them as well: MobileNetV2 at half of its weights, trained on 300 images
+    without labels, has 26.5 % error so, and 32.6 % by ERK.
     """
     if config.pattern == "channel" and is_calibrated(config):
         return UNTRIED_FITTED_ALLOCATION
     fixed = config.pattern in ("channel", "2:4") or config.std_threshold is not None or config.rate == 0
-    fitted = config.criterion == "second-order" and config.effort != "fast" and config.data is None
-    return "uniform" if fixed else UNTRIED_FITTED_ALLOCATION if fitted else UNTRIED_ALLOCATION
+    fitted = config.criterion == "second-order" and config.effort != "fast"
+    once = config.data is None or config.schedule == "one-shot"
+    return "uniform" if fixed else UNTRIED_FITTED_ALLOCATION if fitted and once else UNTRIED_ALLOCATION
 
 
 def untried_learning_rate(config: PruneConfig, samples: int) -> float:
