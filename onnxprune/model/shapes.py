@@ -79,19 +79,29 @@ def infer_shapes(
 
     `input_shapes`, by graph input name, replace the shapes that the model declares for its values.
     """
+    return infer_shapes_and_types(model, input_shapes)[0]
+
+
+def infer_shapes_and_types(
+    model: ir.Model, input_shapes: Mapping[str, Sequence[int]] | None = None
+) -> tuple[dict[ir.Value, Shape], dict[ir.Value, ir.DataType]]:
+    """As `infer_shapes`, and the element type of every value whose type is known."""
     flat = _Flat(model, input_shapes)
-    inferred = _infer(flat.proto(joined=True))
+    inferred, types_by_name = _infer(flat.proto(joined=True))
     if any(
         inferred.get(flat.names[left]) != inferred.get(flat.names[right]) for left, right, _ in flat.joins
     ):
-        inferred = _infer(flat.proto(joined=False))
-    shapes = {}
+        inferred, types_by_name = _infer(flat.proto(joined=False))
+    shapes, types = {}, {}
     for value, name in flat.names.items():
         tensor = constant_tensor(value)
         shape = inferred.get(name) if tensor is None else tuple(tensor.shape.numpy())
         if shape is not None:
             shapes[value] = shape
-    return shapes
+        known_type = value.dtype if tensor is None else tensor.dtype
+        if known_type is not None or types_by_name.get(name):
+            types[value] = known_type or ir.DataType(types_by_name[name])
+    return shapes, types
 
 
 class _Flat:
@@ -221,7 +231,7 @@ def _stand_ins(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     return nodes
 
 
-def _infer(proto: onnx.ModelProto) -> dict[str, Shape | None]:
+def _infer(proto: onnx.ModelProto) -> tuple[dict[str, Shape | None], dict[str, int]]:
     """ONNX's inference, repeated while `SOLVERS` find further shapes, which are added to `proto`."""
     solved: dict[str, onnx.ValueInfoProto] = {}
     while True:
@@ -247,9 +257,9 @@ def _infer(proto: onnx.ModelProto) -> dict[str, Shape | None]:
                 continue
             if name not in solved or known(shape) > known(_shape(solved[name]) or ()):
                 solved[name] = onnx.helper.make_tensor_value_info(name, element_type, shape)
-                shapes[name], improved = shape, True
+                shapes[name], types[name], improved = shape, element_type, True
         if not improved:
-            return shapes
+            return shapes, types
         kept = [info for info in proto.graph.value_info if info.name not in solved]
         del proto.graph.value_info[:]
         proto.graph.value_info.extend([*kept, *solved.values()])

@@ -12,7 +12,7 @@ from onnxprune.model import sizes
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.folding import folded_integers
 from onnxprune.model.reading import QUANTIZED_TYPES
-from onnxprune.model.shapes import Dim, branches, infer_shapes, with_branches
+from onnxprune.model.shapes import Dim, branches, infer_shapes_and_types, with_branches
 from onnxprune.model.weights import find_weights
 from onnxprune.surgery.axes import Axis
 from onnxprune.surgery.connections import Connections
@@ -26,7 +26,7 @@ class Facts:
         self.model = model
         self.opset = model.graph.opset_imports.get("", 0)
         self.graphs = frozenset(with_branches(model.graph))
-        self._shapes = infer_shapes(model)
+        self._shapes, self._types = infer_shapes_and_types(model)
         self._folded = folded_integers(model, list(with_branches(model.graph)))
         self._known: dict[ir.Value, np.ma.MaskedArray] = {}
         self._stored: dict[ir.Value, np.ndarray | None] = {}
@@ -42,6 +42,10 @@ class Facts:
     def shape(self, value: ir.Value | None) -> tuple[Dim, ...] | None:
         """The shape of a value; None where its rank is not known."""
         return None if value is None else self._shapes.get(value)
+
+    def dtype(self, value: ir.Value | None) -> ir.DataType | None:
+        """The element type of a value, declared or inferred; None where it is not known."""
+        return None if value is None else self._types.get(value)
 
     def rank(self, value: ir.Value) -> int:
         """The number of axes of a value whose shape is known."""

@@ -72,6 +72,18 @@ def test_a_residual_stream_loses_channels_that_are_zero(spelling: str, rate: flo
     assert weight_of(pruned.model, "u1").shape[1] < 12, "the perceptrons lose neurons, too"
 
 
+def test_a_mean_in_halves_whose_type_the_model_does_not_declare_stays_in_halves() -> None:
+    proto = decoder("written out, Div")
+    for tensor in proto.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor)
+        if array.dtype == np.float32:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array.astype(np.float16), tensor.name))
+    proto.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    after = prune_channels(proto, 0.5, tolerance=0.01).model
+    shares = [tensor for tensor in after.graph.initializer if tensor.name.endswith("_share")]
+    assert [tensor.data_type for tensor in shares] == [onnx.TensorProto.FLOAT16] * 3
+
+
 def test_a_channel_that_is_another_constant_stays() -> None:
     proto = decoder("RMSNormalization")
     for name, axis in (("words", 1), ("places", 1), ("d1", 1), ("d2", 1), ("b2", 0)):

@@ -77,7 +77,7 @@ def mean_of_more(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
         node.attributes.values(),
         name=f"{node.name}_mean" if node.name else None,
     )
-    out, dtype = node.outputs[0], data.dtype or node.outputs[0].dtype or ir.DataType.FLOAT
+    out, dtype = node.outputs[0], facts.dtype(data) or facts.dtype(node.outputs[0]) or ir.DataType.FLOAT
     made = mean.outputs[0]
     made.name, made.shape, made.type = free_name(graph, f"{out.name}_mean"), out.shape, ir.TensorType(dtype)
     graph.insert_before(node, mean)
