@@ -26,7 +26,7 @@ def packed_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
     if not width or any(part is None for part in parts):
         return None
     of_values = [part.reshape(-1, part.shape[-1])[:, -width:] for part in parts if part is not None]
-    return _zeros(np.logical_or.reduce([(part != 0).any(axis=0) for part in of_values]), node)
+    return _zeros(np.logical_or.reduce([(part != 0).any(axis=0) for part in of_values]), node, facts)
 
 
 @passes_constants("MultiHeadAttention", domain=MICROSOFT)
@@ -40,10 +40,10 @@ def multi_head_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | Non
     axes = Axis(values, 2), Axis(out, 2)
     if facts.length(axes[0]) is None or facts.length(axes[0]) != facts.length(axes[1]):
         return None
-    return _zeros(facts.along(axes[0]).filled(1) != 0, node)
+    return _zeros(facts.along(axes[0]).filled(1) != 0, node, facts)
 
 
-def _zeros(varies: np.ndarray, node: ir.Node) -> np.ma.MaskedArray:
+def _zeros(varies: np.ndarray, node: ir.Node, facts: Facts) -> np.ma.MaskedArray:
     """Zeros along the last of three axes, masked where something else may be."""
-    dtype = node.outputs[0].dtype or ir.DataType.FLOAT
+    dtype = facts.dtype(node.outputs[0]) or ir.DataType.FLOAT
     return on_axis(np.ma.array(np.zeros(len(varies), dtype.numpy()), mask=varies), 2, 3)

@@ -163,8 +163,9 @@ def pad_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
     padding = node.attributes.get_float("value", 0.0) if value is None else value.reshape(-1)[0]
     known = facts.known(source)
     if known is None:
+        dtype = facts.dtype(source) or ir.DataType.FLOAT
         known = np.ma.masked_all(
-            [facts.length(Axis(source, axis)) or 1 for axis in range(len(widths))], np.float32
+            [facts.length(Axis(source, axis)) or 1 for axis in range(len(widths))], dtype.numpy()
         )
     data, mask = known.data, np.ma.getmaskarray(known)
     for axis, (before, after) in enumerate(widths):

@@ -104,9 +104,8 @@ def lstm_constants(node: ir.Node, facts: Facts) -> list[np.ma.MaskedArray | None
         state = operand(node, place)
         if state is not None:
             varies |= facts.along(Axis(state, 2)).filled(1) != 0
-    zeros = np.ma.array(
-        np.zeros(hidden, np.float32 if data.dtype is None else data.dtype.numpy()), mask=varies
-    )
+    dtype = facts.dtype(data) or ir.DataType.FLOAT
+    zeros = np.ma.array(np.zeros(hidden, dtype.numpy()), mask=varies)
     ranks = [None if facts.shape(out) is None else facts.rank(out) for out in node.outputs]
     return [None if rank is None else on_axis(zeros, rank - 1, rank) for rank in ranks]
 
