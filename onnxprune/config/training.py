@@ -132,7 +132,12 @@ class TrainingSettings:
         "Regularization of the weights; biases and normalization parameters are exempt.",
         choices=REGULARIZATIONS,
     )
-    weight_decay: float = setting(1e-4, "Strength of the regularization.", metavar="S", within=AT_LEAST_0)
+    weight_decay: float | None = setting(
+        None,
+        "Strength of the regularization.  [default: auto, 1e-4, and 0 for L2 where there are no labels]",
+        metavar="S",
+        within=AT_LEAST_0,
+    )
     batch_norm: str = setting(
         AUTO,
         "Statistics of BatchNormalization: unchanged (frozen), re-estimated on training batches before each "

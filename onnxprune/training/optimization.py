@@ -25,7 +25,7 @@ def make_optimizer(
 
     `further`: groups of other parameters, whose `share` multiplies the learning rate.
     """
-    decay = settings.weight_decay if settings.regularization == "l2" else 0.0
+    decay = settled(settings.weight_decay) if settings.regularization == "l2" else 0.0
     groups = [
         {"params": [each for each in parameters if is_weight(each)], "weight_decay": decay},
         {"params": [each for each in parameters if not is_weight(each)], "weight_decay": 0.0},
@@ -71,11 +71,12 @@ def forget(optimizer: torch.optim.Optimizer | None, elements: Mapping[nn.Paramet
 
 def penalize(parameters: Sequence[nn.Parameter], settings: TrainingSettings) -> None:
     """Add the gradient S * sign(w) of the L1 penalty S * |w| to that of weights; the optimizer applies L2."""
-    if settings.regularization != "l1" or not settings.weight_decay:
+    strength = settled(settings.weight_decay)
+    if settings.regularization != "l1" or not strength:
         return
     for parameter in parameters:
         if parameter.grad is not None and is_weight(parameter):
-            parameter.grad.add_(parameter.detach().sign(), alpha=settings.weight_decay)
+            parameter.grad.add_(parameter.detach().sign(), alpha=strength)
 
 
 def _half_cosine(part: float) -> float:

@@ -52,6 +52,7 @@ class Job:
                 "epochs": 10,
                 "batch_size": 32,
                 "learning_rate": 1e-2,
+                "weight_decay": 1e-4,
                 "data": "blobs",
             }
             | settings

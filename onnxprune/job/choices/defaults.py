@@ -37,6 +37,7 @@ MIXUP_RATE = 0.95
 # Multiply-adds a sample from which the conversion to bfloat16 pays.
 BFLOAT16_WORK = 10_000_000
 WARMUP, WARMUP_SHARE = 100, 0.1
+WEIGHT_DECAY = 1e-4
 UNTRIED_ALLOCATION = "erk"
 UNTRIED_FITTED_ALLOCATION = "sensitivity"
 # With fewer samples, and no labels, layers are fitted to their inputs before the training.
@@ -171,6 +172,12 @@ def _mixup(config: PruneConfig, facts: Facts) -> bool:
     return facts.labeled and config.augment == NONE and not small and not alone and config.optimizer != "sgd"
 
 
+def _weight_decay(config: PruneConfig, facts: Facts) -> float:
+    """None where outputs are all that is followed: near them their gradients are smaller than that of the penalty."""
+    follows = not facts.labeled or config.distill == 1
+    return 0.0 if follows and config.regularization == "l2" else WEIGHT_DECAY
+
+
 def _precision(config: PruneConfig, facts: Facts) -> str:
     if config.device != "cpu" or facts.work < BFLOAT16_WORK:
         return "float32"
@@ -221,6 +228,7 @@ RULES: Mapping[str, Callable[[PruneConfig, Any], Any]] = {
     "batch_norm": _batch_norm,
     "optimizer": _optimizer,
     "mixup": _mixup,
+    "weight_decay": _weight_decay,
     "precision": _precision,
 }
 

@@ -55,6 +55,20 @@ def test_no_mixtures_at_high_rates_with_augmentation_or_without_labels(settings,
     assert settled(replace(MANY, **facts), **settings).mixup is False
 
 
+@pytest.mark.parametrize(
+    ("settings", "labeled", "decay"),
+    [
+        ({}, True, 1e-4),
+        ({}, False, 0.0),
+        ({"distill": 1.0}, True, 0.0),
+        ({"regularization": "l1"}, False, 1e-4),
+        ({"weight_decay": 1e-3}, False, 1e-3),
+    ],
+)
+def test_what_only_follows_the_input_model_is_not_drawn_to_zero(settings, labeled, decay):
+    assert settled(replace(MANY, labeled=labeled), **settings).weight_decay == decay
+
+
 @pytest.mark.rehearses
 def test_little_data_is_passed_over_more_often_in_smaller_batches():
     config = settled(replace(MANY, samples=300))
@@ -109,12 +123,14 @@ def test_what_is_given_stays_and_what_was_chosen_is_told_as_flags():
     assert (config.optimizer, config.epochs, config.mixup) == ("adamw", 3, False)
     assert chosen(given, config) == (
         "--allocation global --criterion magnitude --schedule gradual --batch-size 128 --learning-rate 0.003 "
-        "--warmup 100 --batch-norm frozen --precision float32"
+        "--warmup 100 --weight-decay 0.0001 --batch-norm frozen --precision float32"
     )
 
 
 def test_auto_is_a_word_for_every_open_setting():
-    words = dict.fromkeys(("epochs", "batch_size", "learning_rate", "warmup", "mixup", "augment"), "auto")
+    words = dict.fromkeys(
+        ("epochs", "batch_size", "learning_rate", "warmup", "mixup", "weight_decay", "augment"), "auto"
+    )
     assert PruneConfig(rate=0.5, **words) == PruneConfig(rate=0.5)
 
 
