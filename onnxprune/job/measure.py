@@ -66,10 +66,12 @@ def make_plan(
     progress: Callable[[float], None] = lambda fraction: None,
     deadline: float | None = None,
     groups: UnitGroups | None = None,
+    pruning: Callable[[str, float], None] = lambda stage, fraction: None,
 ) -> Plan:
     """Measure what the settings ask for, and make the pruner; `dense`: the record of the input model.
 
     `deadline`: of a training that follows, by `time.monotonic()`. `groups`: of channels, where they are known.
+    `pruning`: called later, while the pruner prunes, with the name of a stage and the fraction of it that is done.
 
     Raises:
         SettingError: no rate reaches --flops or --bytes.
@@ -81,7 +83,7 @@ def make_plan(
     if (is_calibrated(config) or scans_channels) and data.calibration is not None:
         excluded = excluded_weights(weights, config)
         limits = _limits(config, data, deadline)
-        calibration = Calibration.of(model, data.calibration, config, excluded, limits)
+        calibration = Calibration.of(model, data.calibration, config, excluded, limits, pruning)
     curves = sensitivity_curves(model, weights, data, config, calibration, progress)
     costs: dict[str, int] = {}
     work = None
