@@ -192,7 +192,8 @@ def untried_allocation(config: PruneConfig) -> str:
     if config.pattern == "channel" and is_calibrated(config):
         return UNTRIED_FITTED_ALLOCATION
     fixed = config.pattern in ("channel", "2:4") or config.std_threshold is not None or config.rate == 0
-    fitted = config.criterion == "second-order" and config.effort != "fast" and config.data is None
+    once = config.data is None or config.schedule == "one-shot"
+    fitted = config.criterion == "second-order" and config.effort != "fast" and once
     return "uniform" if fixed else UNTRIED_FITTED_ALLOCATION if fitted else UNTRIED_ALLOCATION
 
 

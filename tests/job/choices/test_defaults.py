@@ -151,7 +151,7 @@ def test_few_inputs_without_labels_fit_the_layers():
     assert result.report.settings["criterion"] == "second-order"
     trained = onnxprune.prune(mlp(), rate=0.5, data={"x": rows}, epochs=1).report
     names = ("criterion", "schedule", "allocation", "learning_rate")
-    assert [trained.settings[name] for name in names] == ["second-order", "one-shot", "erk", 1e-4]
+    assert [trained.settings[name] for name in names] == ["second-order", "one-shot", "sensitivity", 1e-4]
     assert any("--criterion second-order" in note for note in trained.notes)
 
 
