@@ -146,6 +146,7 @@ class Lines:
         self._console = console
         self._job = job
         self._name, self._done, self._detail = "", 0.0, ""
+        self._first = 0.0
         self._begun = self._told = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._write, daemon=True)
@@ -154,7 +155,10 @@ class Lines:
     def stage(self, name: str, done: float) -> None:
         """Note how much of a stage is done."""
         if name != self._name:
-            self._name, self._detail, self._begun = name, "", time.monotonic()
+            # A training that is resumed does not begin at 0.
+            self._name, self._detail, self._first = name, "", done
+        if done == self._first:
+            self._begun = time.monotonic()
         self._done, self._told = done, time.monotonic()
 
     def detail(self, text: str) -> None:
@@ -173,9 +177,10 @@ class Lines:
     def _line(self) -> str:
         done = self._done
         parts = [f"{time.strftime('%H:%M:%S')} {self._name} {done:.0%}", self._detail]
-        if ESTIMATED_PART <= done < 1:
+        if self._first + ESTIMATED_PART <= done < 1:
             # What is done was so when it was told, perhaps long ago.
-            left = (self._told - self._begun) * (1 - done) / done - (time.monotonic() - self._told)
+            speed = (done - self._first) / max(self._told - self._begun, 1e-9)
+            left = (1 - done) / speed - (time.monotonic() - self._told)
             parts.append(f"{_time_text(max(left, 0.0))} left")
         parts.append(self._job.text())
         return ", ".join(filter(None, parts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -40,6 +41,8 @@ FEWEST_SAMPLES = 16
 SENSITIVITY_WORK = 2e12
 FITTING_WORK = 4e12
 FEWEST_RATES = 3
+# Each of the two takes at most this part of the time that is left, at so many multiply-adds a second.
+MEASURING, SPEED = 0.15, 1e10
 # Where layers are pruned anew for each rate, only every so many-th is measured.
 FITTED_EVERY = 2
 UNKNOWN_RATE = 0.98
@@ -66,10 +69,12 @@ def make_plan(
     progress: Callable[[float], None] = lambda fraction: None,
     deadline: float | None = None,
     groups: UnitGroups | None = None,
+    pruning: Callable[[str, float], None] = lambda stage, fraction: None,
 ) -> Plan:
     """Measure what the settings ask for, and make the pruner; `dense`: the record of the input model.
 
     `deadline`: of a training that follows, by `time.monotonic()`. `groups`: of channels, where they are known.
+    `pruning`: called later, while the pruner prunes, with the name of a stage and the fraction of it that is done.
 
     Raises:
         SettingError: no rate reaches --flops or --bytes.
@@ -81,8 +86,8 @@ def make_plan(
     if (is_calibrated(config) or scans_channels) and data.calibration is not None:
         excluded = excluded_weights(weights, config)
         limits = _limits(config, data, deadline)
-        calibration = Calibration.of(model, data.calibration, config, excluded, limits)
-    curves = sensitivity_curves(model, weights, data, config, calibration, progress)
+        calibration = Calibration.of(model, data.calibration, config, excluded, limits, pruning)
+    curves = sensitivity_curves(model, weights, data, config, calibration, progress, deadline)
     costs: dict[str, int] = {}
     work = None
     if config.flops is not None and config.pattern == "channel":
@@ -124,6 +129,7 @@ def sensitivity_curves(
     config: PruneConfig,
     calibration: Calibration | None,
     progress: Callable[[float], None],
+    deadline: float | None = None,
 ) -> Curves | None:
     """How far pruning one weight at a time moves the outputs; None unless the allocation is by sensitivity."""
     if config.allocation != "sensitivity" or data.calibration is None or config.pattern == "channel":
@@ -133,10 +139,9 @@ def sensitivity_curves(
     # How much a layer can lose depends on how it is pruned.
     fitting = None if find_criterion(config.criterion).solve is None else calibration
     if fitting is not None:
-        rates = _rates_within(FITTING_WORK, weights, rates[::-FITTED_EVERY][::-1])
-    samples = affordable(
-        model, data.calibration, _samples_within(SENSITIVITY_WORK, model, weights, len(rates), data)
-    )
+        rates = _rates_within(_in_time(FITTING_WORK, deadline), weights, rates[::-FITTED_EVERY][::-1])
+    work = _in_time(SENSITIVITY_WORK, deadline)
+    samples = affordable(model, data.calibration, _samples_within(work, model, weights, len(rates), data))
     if fitting is not None and fitting.held is not None:
         # Layers lose less on what they were fitted to.
         some = fitting.held.take(slice(0, samples))
@@ -151,6 +156,14 @@ def sensitivity_curves(
         curves = {name: found.curve(name) for name in found.layers}
         progress(len(curves) / len(weights))
     return curves
+
+
+def _in_time(work: float, deadline: float | None) -> float:
+    """The work, or as much of it as is done in a part of the time that is left."""
+    # By the clock, several processes would come to different weights.
+    if deadline is None or process_count() > 1:
+        return work
+    return min(work, MEASURING * SPEED * max(deadline - time.monotonic(), 0.0))
 
 
 def _rates_within(work: float, weights: tuple[Weight, ...], rates: tuple[float, ...]) -> tuple[float, ...]:

@@ -109,9 +109,9 @@ def run(
         with watch("measure"):
             advance = partial(progress, "measure")
             end = floats_deadline(deadline, config)
-            plan = make_plan(model, weights.prunable, fitting, config, dense, advance, end, groups)
+            plan = make_plan(model, weights.prunable, fitting, config, dense, advance, end, groups, progress)
         with watch("prune"):
-            advance = partial(progress, "prune")
+            advance = partial(progress, "fine-tune")
             tuned = prune_and_fine_tune(model, plan.pruner, fitting, config, advance, context.start, end)
             fold_norms(model)
             not_removed = tuple(plan.pruner.notes())

@@ -137,12 +137,15 @@ class FineTuner:
         session.start(self._gradients())
         if fits:
             self._standardize()
-        if not self._resumed():
+        resumed = self._resumed()
+        progress(self._pace.position / self._pace.length)
+        if not resumed:
             self._record(just_pruned=True)
         if self._objective.distill > 0 and not self._mixes and settled(self._settings.epochs) > 1:
             self._teacher.keep(self._batches, self._processes)
         module = self._processes.wrap(session.module)
         self._pace.begin()
+        progress(self._pace.position / self._pace.length)
         for runs in self._batches.from_update(session.updates, self._last_update()):
             self._losses.append(self._update(module, runs))
             self._pace.move()

@@ -5,7 +5,8 @@
     (x - mean(x)) / sqrt(var(x) + epsilon) * scale + bias     layer_norm(x)
     x @ weight + bias                                         linear(x)
     softmax(query @ key * scale + mask) @ value               scaled_dot_product_attention(query, key, value)
-    relu(batch_norm(x)), relu(x + y)                          relu in place: no gradient needs the overwritten values
+    relu(conv(x)), relu(batch_norm(x)), relu(x + y)           relu in place: no gradient needs the overwritten values
+    clip(conv(x)), ...                                        the same
 
 Operands of sums and products can be in any order. A rule applies if no other node reads the intermediate values.
 """
@@ -22,7 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from onnxprune.training.ops.elementwise import div, power
+from onnxprune.training.ops.convolution import convolve
+from onnxprune.training.ops.elementwise import div, held, power
 from onnxprune.training.ops.reductions import reduce_mean
 from onnxprune.training.ops.table import opaque
 
@@ -242,11 +244,24 @@ def _fits(mask: Tensor | None, query: Tensor, key: Tensor) -> bool:
 
 def _relu_in_place(match: _Match, relu: fx.Node) -> Found | None:
     (x,) = relu.args
-    return (torch.relu_, (x,)) if any(_calls(x, function, alone=True) for function in _OVERWRITABLE) else None
+    return (torch.relu_, (x,)) if _is_overwritable(x) else None
 
 
-# Functions whose result is a new tensor that their own gradient does not need.
-_OVERWRITABLE = (F.batch_norm, operator.add)
+def _held_in_place(match: _Match, limit: fx.Node) -> Found | None:
+    x, low, high = limit.args
+    return (hold, (x, low, high)) if _is_overwritable(x) else None
+
+
+def _is_overwritable(value: Any) -> bool:
+    """Whether a value is a new tensor that nothing else reads, also no gradient."""
+    return any(_calls(value, function, alone=True) for function in (F.batch_norm, operator.add, convolve))
+
+
+@opaque
+def hold(x: Tensor, low: Any, high: Any) -> Tensor:
+    """`held`, in place where torch can."""
+    return held(x, low, high, in_place=True)
+
 
 Rule = Callable[[_Match, fx.Node], Found | None]
 
@@ -256,4 +271,5 @@ _RULES: dict[Any, tuple[Rule, ...]] = {
     operator.mul: (_gelu, _silu),
     torch.matmul: (_attention,),
     torch.relu: (_relu_in_place,),
+    held: (_held_in_place,),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -74,7 +74,14 @@ class Fitted:
     steps: int
 
 
-def fit(part: ir.Model, sizes: Mapping[str, np.ndarray], training: Runs, held: Runs, how: Descent) -> Fitted:
+def fit(
+    part: ir.Model,
+    sizes: Mapping[str, np.ndarray],
+    training: Runs,
+    held: Runs,
+    how: Descent,
+    progress: Callable[[float], None] = lambda fraction: None,
+) -> Fitted:
     """Train constants of a part of a model, by name; `sizes`: of their elements, 0 for those that stay zero.
 
     The loss is the squared distance of the outputs from the targets, relative to the targets' variance, mean over the
@@ -109,6 +116,7 @@ def fit(part: ir.Model, sizes: Mapping[str, np.ndarray], training: Runs, held: R
     made = 0
     for stage in (how.part(probe, PROBE_RATE), how.part(how.steps - probe, 1.0)):
         evaluations = EVALUATIONS if made else 1
+        before_stage = probe if made else 0
         begun, step, position = time.monotonic(), 0, 0.0
         while position < 1 and stage.steps:
             step += 1
@@ -120,6 +128,7 @@ def fit(part: ir.Model, sizes: Mapping[str, np.ndarray], training: Runs, held: R
                 (loss / together).backward()
             last, position = position, stage.position(step, time.monotonic() - begun)
             adam.step(stage.rate * _pace(position))
+            progress((before_stage + position * stage.steps) / how.steps)
             due = int(position * evaluations + EXACT) > int(last * evaluations + EXACT)
             loss_now = _mean_loss(module, valid, scales) if due else math.inf
             # Not "not >=": NaN is worse.

@@ -44,9 +44,7 @@ def test_a_log_has_lines_with_the_stage_the_losses_and_the_metric(job, capsys, m
     cli.main(job)
     lines = capsys.readouterr().err.splitlines()
     shown = [line for line in lines if "validation loss" in line]
-    pattern = (
-        r"\d\d:\d\d:\d\d prune \d+%, epoch [\d.]+ of 3, (training loss \S+, )?validation loss \S+, top-1 \S+"
-    )
+    pattern = r"\d\d:\d\d:\d\d fine-tune \d+%, epoch [\d.]+ of 3, (training loss \S+, )?validation loss \S+, top-1 \S+"
     assert len(shown) >= 3 and all(re.match(pattern, line) for line in shown), lines
     assert not any("\r" in line or "\x1b" in line for line in lines)
 
@@ -116,6 +114,22 @@ def test_the_time_left_follows_from_the_speed_of_the_stage(monkeypatch):
     assert lines._line().endswith("prune 25%, 5 min left")
     now[0] += 600
     assert lines._line().endswith("prune 25%, 0 s left")
+    lines.close()
+
+
+def test_what_was_done_before_says_nothing_about_the_speed(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    lines = Lines(Console(file=io.StringIO()), Remaining())
+    lines.stage("reconstruct", 0.0)
+    now[0] += 3600
+    # A training that is resumed.
+    lines.stage("fine-tune", 0.5)
+    now[0] += 60
+    lines.stage("fine-tune", 0.5)
+    now[0] += 300
+    lines.stage("fine-tune", 0.75)
+    assert lines._line().endswith("fine-tune 75%, 5 min left")
     lines.close()
 
 

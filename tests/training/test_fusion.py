@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from onnxprune.training.fusion import attend, linear_by_columns
+from onnxprune.training.fusion import attend, hold, linear_by_columns
 from onnxprune.training.graph import to_torch
 from tests.builders import normal
 from tests.surgery.oracle import model
@@ -32,6 +32,9 @@ FUSED: dict[str, tuple[str, Callable]] = {
         f"{SCORES} t = Div(s, two) u = Add(t, mask) p = Softmax<axis=-1>(u) y = MatMul(p, x)", attend
     ),
     "relu of a sum": ("a = Add(x, bias) y = Relu(a)", torch.relu_),
+    "relu of a convolution": ("a = Conv(x, filters) y = Relu(a)", torch.relu_),
+    "limits of a convolution": ("a = Conv(x, filters) y = Clip(a, zero, half)", hold),
+    "one limit of a sum": ("a = Add(x, bias) y = Clip(a, zero)", hold),
     "attention of scaled operands": (
         "h = Mul(x, half) k = Transpose<perm=[0, 1, 3, 2]>(x) l = Mul(k, half) s = MatMul(h, l) "
         "p = Softmax<axis=-1>(s) y = MatMul(p, x)", attend
@@ -45,6 +48,10 @@ UNFUSED: dict[str, tuple[str, Callable]] = {
     "a product that is read twice": ("a = MatMul(x, w) b = Add(a, bias) y = Add(a, b)", linear_by_columns),
     "relu of an input": ("y = Relu(x)", torch.relu_),
     "relu of a sum that is read twice": ("a = Add(x, bias) b = Relu(a) y = Mul(a, b)", torch.relu_),
+    "limits of an input": ("y = Clip(x, zero, half)", hold),
+    "limits of a convolution that is read twice": (
+        "a = Conv(x, filters) b = Clip(a, zero, half) y = Mul(a, b)", hold
+    ),
     "a softmax over another axis": (f"{SCORES} p = Softmax<axis=2>(s) y = MatMul(p, x)", attend),
     "weights that are read twice": (
         f"{SCORES} p = Softmax<axis=-1>(s) z = MatMul(p, x) m = ReduceMean(p) y = Add(z, m)", attend
@@ -53,10 +60,11 @@ UNFUSED: dict[str, tuple[str, Callable]] = {
 
 
 def proto_of(lines: str) -> onnx.ModelProto:
-    numbers = {"root": 2**0.5, "one": 1, "half": 0.5, "two": 2, "epsilon": 1e-5}
+    numbers = {"root": 2**0.5, "one": 1, "half": 0.5, "two": 2, "zero": 0, "epsilon": 1e-5}
     return model(
         "(float[2,3,4,4] x) => (float[2,3,4,4] y) {" + lines + "}",
         w=normal(4, 4), bias=normal(4, seed=1), scale=normal(4, seed=2), mask=normal(2, 1, 4, 4, seed=3),
+        filters=normal(3, 3, 1, 1, seed=5),
         **{name: np.array(number, np.float32) for name, number in numbers.items()},
     )  # fmt: skip
 
@@ -86,3 +94,18 @@ def test_a_pattern_of_another_meaning_is_not_fused(name: str) -> None:
 def test_the_weights_of_what_is_fused_stay_parameters() -> None:
     module = to_torch(ir.from_proto(proto_of("a = MatMul(x, w) y = Add(a, bias)")))
     assert [name for name, _ in module.named_parameters()] == ["w", "bias"]
+
+
+@pytest.mark.parametrize("limit", ["Relu(a)", "Clip(a, zero, half)", "Clip(a, zero)"])
+@pytest.mark.parametrize("before", ["Conv(x, filters)", "Add(x, bias)"])
+def test_what_is_overwritten_does_not_change_the_gradients(before: str, limit: str) -> None:
+    gradients = []
+    # Read a second time, the values before the limit are kept.
+    for more in (f"y = {limit}", f"b = {limit} c = Mul(a, zero) y = Add(b, c)"):
+        module = to_torch(ir.from_proto(proto_of(f"a = {before} {more}")))
+        x = torch.from_numpy(normal(2, 3, 4, 4, seed=4)).requires_grad_()
+        module(x)[0].square().sum().backward()
+        assert x.grad is not None
+        gradients.append(x.grad)
+    assert gradients[0].count_nonzero() > 0
+    torch.testing.assert_close(gradients[0], gradients[1])

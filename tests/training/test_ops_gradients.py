@@ -11,6 +11,7 @@ from torch import Tensor
 
 from onnxprune.training.ops.activations import prelu, softmax_of_matrix
 from onnxprune.training.ops.convolution import conv, conv_transpose
+from onnxprune.training.ops.elementwise import clip
 from onnxprune.training.ops.indexing import gather, scatter_nd, slice_axes
 from onnxprune.training.ops.linear import gemm
 from onnxprune.training.ops.normalization import layer_normalization, local_response_normalization
@@ -53,6 +54,13 @@ CASES: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
         (doubles(1, 1, 2, 2),),
     ),
     "prelu": (prelu, (doubles(2, 3, 2), doubles(3, 1))),
+    "clip": (lambda x: clip(x, -0.4, 0.6), (doubles(4, 5),)),
+    "clip below": (lambda x: clip(x, min=0.1), (doubles(4, 5),)),
+    "clip to one value": (lambda x: clip(x, 1.0, -1.0), (doubles(4, 5),)),
+    "clip by a computed limit": (
+        lambda x, low: clip(x, low.mean(), 0.6),
+        (doubles(4, 5), doubles(3, seed=1)),
+    ),
     "softmax of opset 11": (lambda x: softmax_of_matrix(x, axis=1), (doubles(2, 3, 2),)),
     "layer norm": (lambda x, s, b: layer_normalization(x, s, b)[0], (doubles(3, 4), doubles(4), doubles(4))),
     "local response norm": (lambda x: local_response_normalization(x, size=3), (doubles(1, 5, 2),)),

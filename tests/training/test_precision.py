@@ -22,3 +22,30 @@ def test_convolutions_of_any_rank_are_computed_in_bfloat16_where_autocast_is_on(
         (rounded,) = module(x)
     assert exact.dtype == torch.float32 and rounded.dtype == torch.bfloat16
     assert (rounded.float() - exact).abs().max() < 0.03 * exact.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation", "multiple"),
+    [(3, 2, 1, 1), (5, 1, 1, 1), (3, 1, 2, 1), (3, 1, 1, 2), (3, 1, 1, 1)],
+)
+def test_gradients_of_depthwise_convolutions_are_those_of_float32_up_to_rounding(
+    kernel: int, stride: int, dilation: int, multiple: int
+) -> None:
+    node = helper.make_node(
+        "Conv", ["x", "w", "b"], ["y"], group=4, strides=[stride] * 2, dilations=[dilation] * 2
+    )
+    weights = {"w": normal(4 * multiple, 1, kernel, kernel), "b": normal(4 * multiple, seed=1)}
+    model = model_of([node], [floats("x", "N", 4, 9, 9)], [floats("y", "N", 4 * multiple, "h", "w")], weights)
+    module, found = onnxprune.to_torch(model), []
+    for bfloat16 in (False, True):
+        x = torch.from_numpy(normal(2, 4, 9, 9, seed=2)).requires_grad_()
+        module.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            (y,) = module(x)
+        assert y.dtype == (torch.bfloat16 if bfloat16 else torch.float32)
+        y.float().square().sum().backward()
+        assert x.grad is not None
+        found.append([x.grad, *(parameter.grad.clone() for parameter in module.parameters())])
+    for exact, rounded in zip(*found, strict=True):
+        assert exact.abs().max() > 0
+        assert (rounded - exact).abs().max() < 0.03 * exact.abs().max()

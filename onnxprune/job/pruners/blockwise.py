@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,6 +45,9 @@ FEWEST_STEPS = 20
 TIME_SHARE = 0.25
 # Memory limit of what is trained towards.
 TARGET_BYTES = 2**30
+
+
+Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class Reconstruction:
     fixed: Collection[ir.Value] = ()
     limits: Limits = NO_LIMITS
 
-    def run(self, effort: str) -> Iterator[str]:
+    def run(self, effort: str, progress: Progress = lambda fraction: None) -> Iterator[str]:
         """Train the weights of the model in place; yields notes for the summary."""
         try:
             require_package("torch", "--effort")
@@ -118,11 +121,17 @@ class Reconstruction:
         stages = [(chain, plan.alone), ([whole(chain)], plan.together)]
         if len(chain) == 1:
             stages = [(chain, total)]
+        done = 0.0
         for parts, steps in stages:
             end = None if seconds is None else time.monotonic() + steps / total * seconds
-            yield from self._trained(parts, math.ceil(share * steps), end)
+            advance = partial(_advance, progress, done, steps / total)
+            yield from self._trained(parts, math.ceil(share * steps), end, advance)
+            done += steps / total
+            progress(done)
 
-    def _trained(self, parts: Sequence[Section], steps: int, end: float | None) -> Iterator[str]:
+    def _trained(
+        self, parts: Sequence[Section], steps: int, end: float | None, progress: Progress
+    ) -> Iterator[str]:
         """Train each of the parts, one after the other, until `end`; a part that torch cannot run stays as it is."""
         nodes = list(self.model.graph)
         starts = {nodes[section.start]: section for section in parts}
@@ -132,9 +141,11 @@ class Reconstruction:
         for visits in self._visits(starts.keys() if steps else ()):
             section = starts[visits[0].node]
             seconds = None if end is None else max(end - time.monotonic(), 0.0) / left
+            advance = partial(_advance, progress, 1 - left / len(parts), 1 / len(parts))
             left -= 1
             try:
-                fitted = self._fit(visits, section, nodes[section.start : section.end], steps, seconds)
+                inside = nodes[section.start : section.end]
+                fitted = self._fit(visits, section, inside, steps, seconds, advance)
             except OnnxPruneError as error:
                 refused.append(error)
                 continue
@@ -164,6 +175,7 @@ class Reconstruction:
         nodes: Sequence[ir.Node],
         steps: int,
         seconds: float | None,
+        progress: Progress,
     ) -> Fitted | None:
         """Train the constants that only these nodes of a section read; None if there is nothing to follow.
 
@@ -183,7 +195,7 @@ class Reconstruction:
             for name, value in constants.items()
         }
         how = Descent(steps, BATCH, STEP_SIZE, self.seed, seconds)
-        fitted = fit(ir.from_proto(part.proto(visits[0].pruned[0])), sizes, *runs, how)
+        fitted = fit(ir.from_proto(part.proto(visits[0].pruned[0])), sizes, *runs, how, progress)
         for name, array in fitted.arrays.items():
             old = constant_tensor(constants[name])
             assert old is not None
@@ -240,6 +252,11 @@ class Reconstruction:
         batch = next(iter(batches(self.model, self.data)))
         shapes = {name: array.shape for name, array in batch.feeds().items()}
         return max(sum(multiply_adds(self.model, shapes).values()) / len(batch), 1.0)
+
+
+def _advance(progress: Progress, done: float, share: float, fraction: float) -> None:
+    """Report a fraction of the share that follows what is done."""
+    progress(done + share * fraction)
 
 
 def _steps(made: float, most: int) -> str:

@@ -7,9 +7,9 @@ outputs that it has in the dense model, so it also compensates the errors of the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import partial, reduce
 
 import numpy as np
 import onnx_ir as ir
@@ -65,6 +65,8 @@ class Calibration:
     """What was done beside the pass over the layers, in sentences."""
     dampings: Counter[float] = field(default_factory=Counter)
     """How many layers each damping was best for, where it was chosen."""
+    progress: Callable[[str, float], None] = lambda stage, fraction: None
+    """Called with the name of a stage and the fraction of it that is done."""
 
     @classmethod
     def of(
@@ -74,6 +76,7 @@ class Calibration:
         config: PruneConfig,
         excluded: Collection[Weight] = (),
         limits: Limits = NO_LIMITS,
+        progress: Callable[[str, float], None] = lambda stage, fraction: None,
     ) -> Calibration:
         """For a model that is still dense, with samples spread evenly over the data.
 
@@ -88,7 +91,7 @@ class Calibration:
         found, held = data.spread(samples).read(), None
         if trains(config) and len(found) >= FEWEST_TO_SPLIT:
             found, held = split(found, VALIDATION_OF)
-        return cls(model, dense, found, config, held, fixed, limits)
+        return cls(model, dense, found, config, held, fixed, limits, progress=progress)
 
     def prune(self, weights: Sequence[Weight], rates: Mapping[str, float]) -> dict[ir.Value, np.ndarray]:
         """Prune weights in place to the rates given by name; returns the masks by value, True = kept.
@@ -108,7 +111,9 @@ class Calibration:
             for node in self.model.graph
             if node.op_type == "BatchNormalization" and self.config.norm_correction
         }
-        for visit in walk(self.model, self.dense, self.data, visited.keys() | norms):
+        nodes = visited.keys() | norms
+        for place, visit in enumerate(walk(self.model, self.dense, self.data, nodes)):
+            self.progress("prune", place / len(nodes))
             if visit.node in norms:
                 correct_norm(visit, self.dense)
             for weight in visited.get(visit.node, ()):
@@ -127,7 +132,7 @@ class Calibration:
         if trains(config):
             yield from Reconstruction(
                 self.model, self.dense, self.data, self.held, masks, config.seed, self.fixed, self.limits
-            ).run(config.effort)
+            ).run(config.effort, partial(self.progress, "reconstruct"))
 
     def pruned_alone(self, weights: Sequence[Weight], rates: Sequence[float]) -> PrunedArrays:
         """Each weight as it would be pruned in the dense model, by rate; to be called in the order of the graph.

@@ -127,7 +127,7 @@ def try_out(
     """The deviation of the outputs without the groups of each choice, compensated; the model is as before."""
     model = calibration.model
     fit, held = split(calibration.data, HELD_OUT, SCAN_SAMPLES)
-    trial = replace(calibration, data=fit)
+    trial = replace(calibration, data=fit, progress=lambda stage, fraction: None)
     values = constants_by_name(model)
     before = {value: tensor for value in constants(model) if (tensor := constant_tensor(value)) is not None}
     found = []
@@ -173,7 +173,9 @@ def compensate(
             layers.setdefault(weight.uses[0].node, []).append(weight)
     norms = {node for node in model.graph if node.op_type == "BatchNormalization"}
     shapes, count = infer_shapes(model), 0
-    for visit in walk(model, calibration.dense, calibration.data, layers.keys() | norms):
+    nodes = layers.keys() | norms
+    for place, visit in enumerate(walk(model, calibration.dense, calibration.data, nodes)):
+        calibration.progress("prune", place / len(nodes))
         if visit.node in norms:
             correct_norm(visit, calibration.dense)
         for weight in layers.get(visit.node, ()):

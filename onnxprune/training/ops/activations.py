@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from onnxprune.training.ops.elementwise import held
 from onnxprune.training.ops.table import lowers, opaque
 
 lowers("Relu", since=6)(torch.relu)
@@ -56,7 +57,7 @@ def gelu(x: Tensor, *, approximate: str = "none") -> Tensor:
 @lowers("HardSigmoid", since=6)
 def hard_sigmoid(x: Tensor, *, alpha: float = 0.2, beta: float = 0.5) -> Tensor:
     """alpha * x + beta held between 0 and 1 (ONNX HardSigmoid-22)."""
-    return torch.clamp(alpha * x + beta, 0, 1)
+    return held(alpha * x + beta, 0, 1)
 
 
 @lowers("HardSwish", since=14)

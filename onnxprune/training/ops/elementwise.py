@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from onnxprune.training.ops.table import lowers, opaque
@@ -109,7 +111,24 @@ def is_infinite(x: Tensor, *, detect_negative: int = 1, detect_positive: int = 1
 @lowers("Clip", since=6, static=(1, 2))
 def clip(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
     """x held between two scalars, either of which may be absent (ONNX Clip-6, Clip-13)."""
-    return x if min is None and max is None else torch.clamp(x, scalar(min), scalar(max))
+    return x if min is None and max is None else held(x, scalar(min), scalar(max))
+
+
+@opaque
+def held(x: Tensor, low: Any, high: Any, in_place: bool = False) -> Tensor:
+    """x between two scalars, None for no limit. It has no gradient where it is held, nor at the scalars themselves.
+
+    So it is with ReLU and ReLU6. torch.clamp's gradient, 1 at the scalars, takes several times as long.
+    """
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        # It takes two tensors or two numbers.
+        return torch.clamp(
+            x, *(each if each is None else torch.as_tensor(each).to(x) for each in (low, high))
+        )
+    least, most = -math.inf if low is None else low, math.inf if high is None else high
+    if least > most or not x.is_floating_point():
+        return torch.clamp(x, low, high)
+    return F.hardtanh(x, least, most, inplace=in_place)
 
 
 @lowers("Min", since=8)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onnxprune.training.ops.convolution import conv
+from onnxprune.training.ops.elementwise import held
 from onnxprune.training.ops.linear import gemm
 from onnxprune.training.ops.normalization import layer_normalization, rms_normalization
 from onnxprune.training.ops.table import Function, lowers, opaque
@@ -87,9 +88,9 @@ def _activated(x: Tensor, name: str, alpha: float = 0.0, beta: float = 0.0) -> T
         case "LeakyRelu":
             return F.leaky_relu(x, alpha)
         case "Clip":
-            return torch.clamp(x, alpha, beta)
+            return held(x, alpha, beta)
         case "HardSigmoid":
-            return torch.clamp(alpha * x + beta, 0, 1)
+            return held(alpha * x + beta, 0, 1)
     raise NotImplementedError(f"the fused activation {name} is not supported")
 
 

@@ -164,3 +164,35 @@ def test_what_torch_cannot_run_is_named_and_left_as_it_is(efforts, monkeypatch):
     assert any(
         "Not reconstructed over several layers" in note and "conv1" in note for note in result.report.notes
     )
+
+
+def test_a_job_tells_how_far_layers_are_fitted_alone_and_together_and_then_trained(efforts):
+    told: dict[str, list[float]] = {}
+
+    def note(stage: str, fraction: float) -> None:
+        told.setdefault(stage, []).append(fraction)
+
+    training = {"data": {"x": normal(640, 1, 8, 8)}, "epochs": 2, "batch_size": 288, "schedule": "one-shot"}
+    onnxprune.prune(cnn(), progress=note, **(SETTINGS | training))
+    stages = [stage for stage in told if stage in ("prune", "reconstruct", "fine-tune")]
+    assert stages == ["prune", "reconstruct", "fine-tune"]
+    assert told["prune"] == sorted(told["prune"]) and len(set(told["prune"])) == 3, "one for each layer"
+    steps = told["reconstruct"]
+    assert steps == sorted(steps) and len(set(steps)) > 5 and steps[-1] == 1
+    assert sorted(set(told["fine-tune"])) == [0, 0.25, 0.5, 0.75, 1]
+
+
+def test_sections_and_then_the_network_have_their_parts_of_the_progress(monkeypatch):
+    monkeypatch.setitem(blockwise.EFFORTS, "normal", blockwise.Effort(30, 90, 1e12))
+    monkeypatch.setattr(blockwise, "MOST_WEIGHTS", 1)
+    told: list[float] = []
+
+    def note(stage: str, fraction: float) -> None:
+        if stage == "reconstruct":
+            told.append(fraction)
+
+    inputs = {"x": normal(128, 1, 8, 8)}
+    onnxprune.prune(cnn(), calibration_data=inputs, eval_data=inputs, progress=note, **SETTINGS)
+    assert told == sorted(told) and told[-1] == 1
+    # A quarter of the updates is those of the sections.
+    assert 0.25 in told and any(0 < each < 0.08 for each in told) and any(0.25 < each < 0.3 for each in told)

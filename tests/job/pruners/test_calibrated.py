@@ -278,3 +278,20 @@ def test_layers_that_take_long_to_prune_are_measured_at_fewer_rates(monkeypatch)
     every, few = ([rate for rate, _ in each["fc1.weight"]] for each in curves)
     assert len(every) == 4 and len(few) == 3
     assert few[0] == every[0] and few[-1] == every[-1] and few[1] in every[1:-1]
+
+
+def test_less_is_measured_where_little_time_is_left(monkeypatch):
+    """By the clock: in 15 % of the time left, at so many multiply-adds a second."""
+    samples: list[int] = []
+
+    def measure(model, data, *others):
+        samples.append(len(data))
+        raise InterruptedError
+
+    monkeypatch.setattr(onnxprune.job.measure, "measure", measure)
+    settings = {"criterion": "second-order", "schedule": "one-shot", "allocation": "sensitivity"}
+    for speed in (1e10, 20_000, 0.0):
+        monkeypatch.setattr(onnxprune.job.measure, "SPEED", speed)
+        with pytest.raises(InterruptedError):
+            onnxprune.prune(cnn(), rate=0.5, data={"x": normal(640, 1, 8, 8)}, time="1000s", **settings)
+    assert samples[0] == 64 and 16 < samples[1] < 64 and samples[2] == 16
