@@ -94,7 +94,10 @@ def make_plan(
         config = within_budget(weights, config, budget, curves, costs)
     elif config.bytes is not None:
         config = replace(config, rate=rate_of_bytes(model, weights, config, curves, dense.bytes), bytes=None)
-    pruner = make_pruner(model, weights, config, calibration, curves, costs or None, work, groups)
+    trained = data.training is not None
+    pruner = make_pruner(
+        model, weights, config, calibration, curves, costs or None, work, groups, trained=trained
+    )
     uncalibrated = [] if calibration is None else calibration.uncalibrated(pruner.weights)
     return Plan(pruner, curves, tuple(weight.name for weight in uncalibrated))
 
