@@ -14,6 +14,7 @@ from onnxprune.calibration.sensitivity import measure
 from onnxprune.calibration.walk import affordable
 from onnxprune.config.declare import settled
 from onnxprune.config.settings import PruneConfig
+from onnxprune.errors import SettingError
 from onnxprune.job.choices.size_search import rate_of_bytes
 from onnxprune.job.pruners.blockwise import BATCH, NO_LIMITS, Limits
 from onnxprune.job.pruners.calibrated import Calibration
@@ -93,12 +94,15 @@ def make_plan(
     if config.flops is not None and config.pattern == "channel":
         work = channel_work(model, weights, data, config.flops, dense)
     elif config.flops is not None:
-        costs = weight_multiply_adds(weights, multiply_adds(model, sample_shapes(data.test)))
+        costs = _costs(model, weights, data, config.flops)
         budget = budget_of_multiply_adds(weights, config.flops, costs, dense.multiply_adds)
         config = within_budget(weights, config, budget, curves, costs)
     elif config.bytes is not None:
         config = replace(config, rate=rate_of_bytes(model, weights, config, curves, dense.bytes), bytes=None)
-    pruner = make_pruner(model, weights, config, calibration, curves, costs or None, work, groups)
+    trained = data.training is not None
+    pruner = make_pruner(
+        model, weights, config, calibration, curves, costs or None, work, groups, trained=trained
+    )
     uncalibrated = [] if calibration is None else calibration.uncalibrated(pruner.weights)
     return Plan(pruner, curves, tuple(weight.name for weight in uncalibrated))
 
@@ -106,9 +110,25 @@ def make_plan(
 def channel_work(
     model: ir.Model, weights: tuple[Weight, ...], data: JobData, share: float, dense: FileRecord
 ) -> Work:
-    """The multiply-adds of a model, of which channels may leave a share."""
-    costs = weight_multiply_adds(weights, multiply_adds(model, sample_shapes(data.test)))
+    """The multiply-adds of a model, of which channels may leave a share.
+
+    Raises:
+        SettingError: those of the weights are not known.
+    """
+    costs = _costs(model, weights, data, share)
     return Work(share, dense.multiply_adds, costs, {weight.name: weight.size for weight in weights})
+
+
+def _costs(model: ir.Model, weights: tuple[Weight, ...], data: JobData, share: float) -> dict[str, int]:
+    """The multiply-adds of each weight, by name."""
+    costs = weight_multiply_adds(weights, multiply_adds(model, sample_shapes(data.test)))
+    if weights and not any(costs.values()):
+        raise SettingError(
+            f"--flops {share:g}: the multiply-adds of the model are not known, since the shapes of what its weights "
+            "are multiplied with do not follow from those of its inputs; give --rate instead, or export the model with "
+            "fixed shapes"
+        )
+    return costs
 
 
 def _limits(config: PruneConfig, data: JobData, deadline: float | None) -> Limits:

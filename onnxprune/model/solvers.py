@@ -193,7 +193,10 @@ def _solve_expand(node: onnx.NodeProto, values: Values) -> Shape | None:
 
 
 def _solve_slice(node: onnx.NodeProto, values: Values) -> Shape | None:
-    """The lengths of slices of static axes between bounds that are computed."""
+    """The lengths of slices of static axes between bounds that are computed; those of other axes stay.
+
+    Where bounds are computed, ONNX leaves all axes open.
+    """
     data, inferred = values.shapes.get(node.input[0]), values.shapes.get(node.output[0])
     bounds = [values.elements(name) if name else None for name in node.input[1:]]
     if data is None or len(bounds) < 2 or inferred is None:
@@ -204,13 +207,18 @@ def _solve_slice(node: onnx.NodeProto, values: Values) -> Shape | None:
         if len(node.input) <= place + 1 or not node.input[place + 1]:
             given[place] = default
     dims = list(inferred)
+    sliced: set[int] = set()
     for numbers in zip(*(part or () for part in given), strict=False):
         start, end, axis, step = (number if isinstance(number, int) else None for number in numbers)
         if start is None or end is None or axis is None or not step or not -len(data) <= axis < len(data):
             return None
         length = data[axis]
+        sliced.add(axis % len(data))
         if isinstance(length, int):
             dims[axis] = len(range(length)[start:end:step])
+    others = _merged(tuple(dims), data) if sliced and len(dims) == len(data) else None
+    if others is not None:
+        dims = [dim if axis in sliced else others[axis] for axis, dim in enumerate(dims)]
     return _better(tuple(dims), inferred)
 
 

@@ -60,6 +60,7 @@ def choose_channels(
     importance: np.ndarray | None = None,
     curves: Sequence[Curve] = (),
     budget: Budget | None = None,
+    last: Collection[tuple[str, int]] = (),
 ) -> Choice:
     """The least important groups that together hold the fraction `rate` of all elements that groups can remove.
 
@@ -72,6 +73,7 @@ def choose_channels(
     not count towards the rate. Weights in `exclude` are not pruned and do not count either.
     `scores` replace the values of the weights, by name and in their shapes: weight * gradient gives first-order Taylor
     importance (Molchanov et al. 2019). `importance` of each group replaces norms. `budget`: instead of the rate.
+    `last`: layers on these axes lose channels once all others have lost as many as they may; not with "sensitivity".
     """
     excluded = set(exclude)
     shapes = {name: array.shape for name, array in weights.items() if name not in excluded}
@@ -141,6 +143,11 @@ def choose_channels(
         return min(found, key=distance)
 
     ranks = _ranks(layers, allocation)
+    highest = max((float(rank.max()) for rank in ranks), default=0.0)
+    ranks = [
+        rank if set(last).isdisjoint(layer.axes) else rank + highest
+        for layer, rank in zip(layers, ranks, strict=True)
+    ]
     thresholds = np.unique(np.concatenate([*ranks, np.zeros(1)]))
     caps = list(most)
 

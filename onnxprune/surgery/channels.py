@@ -23,6 +23,7 @@ from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.removal import remove_dead_units
 from onnxprune.surgery.report import SurgeryReport
 from onnxprune.surgery.sharing import own_vectors
+from onnxprune.surgery.streams import normed_streams
 from onnxprune.surgery.tables import Axis
 from onnxprune.surgery.units import Units
 
@@ -36,11 +37,12 @@ class UnitGroups:
 
     `positions` and `biases` have one entry per group: its positions in weights, and in biases that have to be zero too.
     They do not change while only values of the weights do. Attention weights can lose whole heads, or part of the width
-    of every head: both kinds of groups are included.
+    of every head: both kinds of groups are included. `in_stream`: whether a group is of a residual stream with norms.
     """
 
     positions: tuple[Group, ...]
     biases: tuple[Group, ...]
+    in_stream: tuple[bool, ...]
     model: ir.Model
     names: Mapping[ir.Value, str]
 
@@ -55,26 +57,20 @@ class UnitGroups:
 
 def unit_groups(model: ir.Model) -> UnitGroups:
     """Every group that can be removed; the model is not changed."""
-    found: dict[frozenset, tuple[Group, Group]] = {}
+    found: dict[frozenset, tuple[Group, Group, bool]] = {}
     names: dict[ir.Value, str] = {}
     innermost = False
     with own_vectors(model) as copies:
         while True:
             units = Units(Facts(model), innermost=innermost)
             names = _weight_names(units)
-            for group, biases in _removable(units, names, {*copies, *copies.values()}):
-                found.setdefault(
-                    frozenset((at, where.tobytes()) for at, where in group.items()), (group, biases)
-                )
+            for group in _removable(units, names, {*copies, *copies.values()}):
+                found.setdefault(frozenset((at, where.tobytes()) for at, where in group[0].items()), group)
             if innermost or not units.has_choices:
                 break
             innermost = True
-    return UnitGroups(
-        tuple(group for group, _ in found.values()),
-        tuple(biases for _, biases in found.values()),
-        model,
-        names,
-    )
+    positions, biases, in_stream = zip(*found.values(), strict=True) if found else ((), (), ())
+    return UnitGroups(positions, biases, in_stream, model, names)
 
 
 def zero_units(model: ir.Model, groups: UnitGroups, chosen: Iterable[int]) -> dict[str, np.ndarray]:
@@ -98,8 +94,8 @@ def remove_units(model: ir.Model, groups: UnitGroups, chosen: Iterable[int]) -> 
 
 def _removable(
     units: Units, names: Mapping[ir.Value, str], shared: set[ir.Value]
-) -> Iterator[tuple[Group, Group]]:
-    """The positions of each group in weights, and in biases that have to be zero with them."""
+) -> Iterator[tuple[Group, Group, bool]]:
+    """Each group: its positions in weights, in biases that have to be zero with them, whether it is of a stream."""
     free = ~units.frozen()
     starts = units.starts()
     if not len(starts):
@@ -113,8 +109,9 @@ def _removable(
         added = {value: value.name or "" for value in addends(units.facts.model) if value not in shared}
         biases = _positions_by_group(units, added, multiplied)
         free &= ~multiplied | _provably_dead(units, _positions_by_group(units, names, multiplied), biases)
+    in_stream = normed_streams(units)
     for number, group in _positions_by_group(units, names, free).items():
-        yield group, biases.get(number, {})
+        yield group, biases.get(number, {}), bool(in_stream[number])
 
 
 def _multiplied(units: Units) -> np.ndarray:

@@ -48,6 +48,15 @@ def test_a_reshape_to_a_computed_shape_is_solved_as_far_as_it_can_be(opset: int)
     assert shapes_of(proto)["r"][:2] == ("N", 6) and len(shapes_of(proto)["r"]) == 3
 
 
+def test_axes_that_are_not_sliced_keep_their_sizes_where_the_bounds_are_computed() -> None:
+    proto = model(
+        """(int64[N,T] x, float[2,512,3] d) => (float[a,b,c] y) {
+            s = Shape(x) n = Gather(s, place) e = Unsqueeze(n, zero) y = Slice(d, zero, e, last, last)}""",
+        zero=np.array([0]), last=np.array([1]), place=np.array(1),
+    )  # fmt: skip
+    assert shapes_of(proto, x=[5, 46])["y"] == (2, 46, 3)
+
+
 @pytest.mark.parametrize(
     ("shape", "target", "expected"),
     [

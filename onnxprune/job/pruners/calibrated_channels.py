@@ -179,20 +179,19 @@ def compensate(
         if visit.node in norms:
             correct_norm(visit, calibration.dense)
         for weight in layers.get(visit.node, ()):
-            mask = masks.get(weight.value)
-            count += _refit(weight, mask, visit, calibration, residual_of(weight, shapes))
+            count += _refit(weight, masks, visit, calibration, residual_of(weight, shapes))
     return count
 
 
 def _refit(
     weight: Weight,
-    mask: np.ndarray | None,
+    masks: Mapping[ir.Value, np.ndarray],
     visit: Visit,
     calibration: Calibration,
     residual: ir.Value | None,
 ) -> bool:
     """Fit one layer; returns whether there was anything to make up for. What was zero in the dense model stays so."""
-    blocks, bias = Blocks.of(weight), bias_of(weight)
+    blocks, bias, mask = Blocks.of(weight), bias_of(weight), masks.get(weight.value)
     dense = blocks.split(calibration.dense[weight.value].numpy()).astype(np.float64)
     present = dense != 0
     kept = present if mask is None else present & blocks.split(mask)
@@ -211,5 +210,6 @@ def _refit(
     if bias is not None:
         before = calibration.dense[bias]
         rows = np.where(kept.any(2), found.shift, 0).reshape(before.shape.numpy())
-        put_tensor(bias, like(before, before.numpy() + rows))
+        # Norms count what is not zero in the channels of a residual stream.
+        put_tensor(bias, like(before, (before.numpy() + rows) * masks.get(bias, True)))
     return True

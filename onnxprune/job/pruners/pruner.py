@@ -59,12 +59,15 @@ def make_pruner(
     costs: Mapping[str, float] | None = None,
     work: Work | None = None,
     groups: UnitGroups | None = None,
+    *,
+    trained: bool = True,
 ) -> Pruner:
     """The pruner for the settings.
 
     `calibration`: the inputs of the layers, for settings that need them. `curves`: the sensitivity of each weight.
     `costs`: the cost of each weight that the rate is a fraction of; by default its number of elements. `work`: what
-    channels may leave of the multiply-adds. `groups`: of the model, where they are known.
+    channels may leave of the multiply-adds. `groups`: of the model, where they are known. `trained`: whether a training
+    follows.
 
     Raises:
         SelectorError: a selector matches nothing.
@@ -73,7 +76,7 @@ def make_pruner(
     needs = find_criterion(config.criterion).needs
     if config.pattern == "channel":
         groups = unit_groups(model) if groups is None else groups
-        channels = ChannelPruning(model, weights, config, groups, calibration, work)
+        channels = ChannelPruning(model, weights, config, groups, calibration, work, trained=trained)
         return Pruner(channels.prune, (), needs, is_calibrated(config), channels.notes)
     pools = allocate(weights, config, curves, costs)
     return Pruner(

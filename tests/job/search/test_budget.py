@@ -7,6 +7,7 @@ import pytest
 import onnxprune
 from onnxprune.errors import SettingError
 from tests.builders import cnn, mlp, normal
+from tests.surgery.oracle import model
 
 SAMPLES = {"x": normal(40, 1, 8, 8)}
 
@@ -89,6 +90,18 @@ def test_a_budget_out_of_reach_or_in_conflict_is_refused():
     ):
         with pytest.raises(SettingError, match=words):
             onnxprune.prune(cnn(), **settings)
+
+
+@pytest.mark.parametrize("settings", [{}, {"pattern": "channel"}])
+def test_a_share_of_multiply_adds_that_are_not_known_is_refused(settings):
+    proto = model(
+        """(float[N,8] x) => (float[M,4] y) {
+            s = ReduceSum<keepdims=0>(x, one) g = Greater(s, zero) k = Compress<axis=0>(x, g)
+            h = MatMul(k, up) r = Relu(h) y = MatMul(r, down)}""",
+        one=np.array([1]), zero=np.float32(0), up=normal(8, 16), down=normal(16, 4),
+    )  # fmt: skip
+    with pytest.raises(SettingError, match=r"--flops 0.5: the multiply-adds .* are not known.* give --rate"):
+        onnxprune.prune(proto, flops=0.5, **settings)
 
 
 def test_a_budget_that_is_met_already_removes_nothing():
