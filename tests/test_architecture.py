@@ -30,7 +30,7 @@ Import = tuple[str, str, str]
 
 
 def room_of(module: str) -> str:
-    """onnxprune.model.io -> model; a module at the package's root is a room of its own."""
+    """onnxprune.model.files.io -> model; a module at the package's root is a room of its own."""
     return module.split(".")[1]
 
 

@@ -20,8 +20,8 @@ from onnxprune.data.source import ArraySource
 from onnxprune.evaluation.metrics import METRICS, Metric
 from onnxprune.pruning.criteria import CRITERIA, Criterion
 from onnxprune.surgery.tables import CHANNELS, Axis, Coupling, passes_channels
-from onnxprune.training.ops import table
-from onnxprune.training.ops.table import lowers
+from onnxprune.training.module.ops import table
+from onnxprune.training.module.ops.table import lowers
 from tests.builders import floats, initializer, mlp, model_of, normal
 
 ZEROS_IN_PLACE = {"format": "dense", "remove_dead": False}

@@ -13,7 +13,7 @@ from onnxprune.calibration.segments import Arrays, Segment, Tensors, last_reads
 from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
 from onnxprune.model.constants import constant_tensor
-from onnxprune.model.shapes import infer_shapes
+from onnxprune.model.shapes.inference import infer_shapes
 
 BATCH_SAMPLES = 32
 # Limit of the largest value of a batch. Larger ones do not fit the caches and are allocated anew at every run: a sample

@@ -17,7 +17,7 @@ from onnxprune.cli.overview import overview
 from onnxprune.cli.speed import bench, tune
 from onnxprune.cli.sweep import sweep
 from onnxprune.errors import OnnxPruneError
-from onnxprune.model.replace import remove_working_folders
+from onnxprune.model.files.replace import remove_working_folders
 
 STATUS_BAD_INPUT = 2
 # Where a file that no stage expects to fail at cannot be written.

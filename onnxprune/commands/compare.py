@@ -19,7 +19,7 @@ from onnxprune.evaluation.comparison import Evaluation, Tolerance
 from onnxprune.evaluation.runs import check_runs, patience, random_inputs
 from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
-from onnxprune.model.io import ModelLike, load
+from onnxprune.model.files.io import ModelLike, load
 from onnxprune.reports.record import written_transform
 from onnxprune.system.trust import Paths, trust
 

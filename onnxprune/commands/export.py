@@ -14,8 +14,8 @@ from onnxprune.data.specs import input_specs
 from onnxprune.errors import MissingOperatorError, SettingError, ValidationError
 from onnxprune.job.plain import inline_all, plain, static_shapes
 from onnxprune.job.store import store
-from onnxprune.model.io import ModelLike
-from onnxprune.model.staging import staging
+from onnxprune.model.files.io import ModelLike
+from onnxprune.model.files.staging import staging
 from onnxprune.model.weights import find_weights
 from onnxprune.reports.record import restated
 from onnxprune.sparse.functions import standard_opset

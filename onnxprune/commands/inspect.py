@@ -8,7 +8,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxprune.job.sizes import travelling
-from onnxprune.model.io import ModelLike
+from onnxprune.model.files.io import ModelLike
 from onnxprune.model.weights import Unprunable, Weight, find_weights
 from onnxprune.sparse.opening import open_model
 from onnxprune.system.trust import Paths, trust

@@ -9,7 +9,7 @@ from functools import update_wrapper
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from onnxprune.job.result import Progress, Result
-from onnxprune.model.io import ModelLike
+from onnxprune.model.files.io import ModelLike
 
 Settings = ParamSpec("Settings")
 Function = TypeVar("Function", bound=Callable[..., Any])

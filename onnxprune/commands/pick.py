@@ -8,7 +8,7 @@ from pathlib import Path
 from onnxprune.errors import SettingError
 from onnxprune.evaluation.metrics import drop_text
 from onnxprune.job.search.frontier import Frontier, Trial, best_at_least, best_within
-from onnxprune.model.staging import staging
+from onnxprune.model.files.staging import staging
 
 
 def pick(

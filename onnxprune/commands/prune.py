@@ -11,7 +11,7 @@ from onnxprune.config.settings import PruneConfig, job_settings
 from onnxprune.job.pipeline import run
 from onnxprune.job.result import Progress, Result
 from onnxprune.job.search.job import search
-from onnxprune.model.io import ModelLike
+from onnxprune.model.files.io import ModelLike
 from onnxprune.reports.tracking import title_of, tracked
 
 

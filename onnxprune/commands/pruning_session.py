@@ -12,7 +12,7 @@ from onnxprune.job.choices.defaults import by_rule
 from onnxprune.job.choices.rounding import rounded
 from onnxprune.job.pruners.pruner import make_pruner, usable_weights
 from onnxprune.job.requirements import check_requirements
-from onnxprune.model.io import ModelLike
+from onnxprune.model.files.io import ModelLike
 from onnxprune.pruning.criteria import find_criterion
 from onnxprune.pruning.schedule import make_schedule
 from onnxprune.sparse.opening import open_model

@@ -25,7 +25,7 @@ from onnxprune.job.pipeline import run
 from onnxprune.job.result import Context, Progress, Result
 from onnxprune.job.samples.inputs import read_samples
 from onnxprune.job.samples.losses import truths
-from onnxprune.model.io import ModelLike
+from onnxprune.model.files.io import ModelLike
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.pruning.allocation import included
 from onnxprune.reports.record import record_of_annotations, written_transform

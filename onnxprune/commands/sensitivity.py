@@ -23,7 +23,7 @@ from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.samples.inputs import read_inputs
 from onnxprune.job.workers.hiring import hired
 from onnxprune.job.workers.sensitivity import measured_by
-from onnxprune.model.io import ModelLike
+from onnxprune.model.files.io import ModelLike
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.sensitivity import RATES, Scan, scan
 from onnxprune.sparse.opening import open_model

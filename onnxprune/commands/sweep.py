@@ -13,7 +13,7 @@ from onnxprune.config.settings import PruneConfig
 from onnxprune.job.result import Progress
 from onnxprune.job.sweep.job import sweep as perform
 from onnxprune.job.sweep.results import Sweep
-from onnxprune.model.io import ModelLike
+from onnxprune.model.files.io import ModelLike
 
 Settings = ParamSpec("Settings")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onnxprune.model.io import ModelLike
+from onnxprune.model.files.io import ModelLike
 from onnxprune.sparse.opening import open_model
 from onnxprune.system.packages import require_package
 from onnxprune.system.trust import Paths, trust
@@ -17,7 +17,7 @@ def to_torch(model: ModelLike, *, allow_links: Paths = ()) -> fx.GraphModule:
     """The graph as a torch module that takes its inputs in order and returns a tuple of its outputs.
 
     `model` is a path, a ModelProto or an onnx_ir.Model, which is not changed; operators of the domain
-    `onnxprune` become dense ones. Parameters have the names of the initializers. See `training.graph.to_torch`
+    `onnxprune` become dense ones. Parameters have the names of the initializers. See `training.module.graph.to_torch`
     for `module.meta` and for the types of the computation. `allow_links`: as in `prune`.
 
     Raises:
@@ -27,6 +27,6 @@ def to_torch(model: ModelLike, *, allow_links: Paths = ()) -> fx.GraphModule:
     """
     require_package("torch", "to_torch")
     trust(allow_links)
-    from onnxprune.training import graph
+    from onnxprune.training.module import graph
 
     return graph.to_torch(open_model(model).model)

@@ -13,8 +13,8 @@ from onnxprune.config.declare import ShapesLike
 from onnxprune.data.random import random_feeds
 from onnxprune.data.specs import input_specs
 from onnxprune.errors import NothingToPruneError
-from onnxprune.model.io import load
-from onnxprune.model.staging import staging
+from onnxprune.model.files.io import load
+from onnxprune.model.files.staging import staging
 from onnxprune.model.weights import find_weights
 from onnxprune.reports.record import ANNOTATION_PREFIX
 from onnxprune.runtime.cpu import cpu_name

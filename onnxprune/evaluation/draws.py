@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 import onnx
 
-from onnxprune.model.protos import all_nodes
+from onnxprune.model.files.protos import all_nodes
 
 RANDOM = (
     "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"

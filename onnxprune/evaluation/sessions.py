@@ -10,9 +10,9 @@ import onnx
 import onnxruntime as ort
 
 from onnxprune.evaluation.draws import DROPOUT, RANDOM, seed_draws
-from onnxprune.model.protos import all_tensors
-from onnxprune.model.sessions import Make, open_mapped, open_session
-from onnxprune.model.wire import with_data_apart
+from onnxprune.model.files.protos import all_tensors
+from onnxprune.model.files.sessions import Make, open_mapped, open_session
+from onnxprune.model.files.wire import with_data_apart
 
 # Models with at least this much data are memory-mapped.
 MAPPED_BYTES = 1 << 26

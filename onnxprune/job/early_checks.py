@@ -20,9 +20,9 @@ from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.samples.inputs import read_samples
 from onnxprune.model.constants import constant_tensor
-from onnxprune.model.io import ModelLike, Source
+from onnxprune.model.files.io import ModelLike, Source
+from onnxprune.model.files.staging import staging
 from onnxprune.model.reading import FLOAT_TYPES
-from onnxprune.model.staging import staging
 from onnxprune.model.weights import find_weights
 from onnxprune.quantization.static import is_quantized
 from onnxprune.sparse.opening import open_model

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import OutputError
-from onnxprune.model.replace import data_files, replacing, working_folder
+from onnxprune.model.files.replace import data_files, replacing, working_folder
 
 
 def make_folder(folder: Path, flag: str) -> None:

@@ -13,7 +13,7 @@ from onnxprune.evaluation.comparison import compare
 from onnxprune.evaluation.runs import BATCH_SAMPLES
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.samples.inputs import JobData
-from onnxprune.model.staging import staging
+from onnxprune.model.files.staging import staging
 from onnxprune.sparse.choose import choose_auto, choose_portable
 
 # Largest relative difference between two forms of one float32 model that differ by rounding alone.

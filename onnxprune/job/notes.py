@@ -14,7 +14,7 @@ from onnxprune.job.requirements import reads_calibration
 from onnxprune.job.samples.first_look import CHANCE_ERRORS
 from onnxprune.job.samples.inputs import JobData
 from onnxprune.model.computed import Computed
-from onnxprune.model.io import Source
+from onnxprune.model.files.io import Source
 from onnxprune.reports.record import Detail
 from onnxprune.sparse.fold import folding_notes
 from onnxprune.surgery import SurgeryReport

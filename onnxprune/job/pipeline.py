@@ -41,10 +41,10 @@ from onnxprune.job.samples.losses import loss_notes
 from onnxprune.job.samples.padding import cut_padding
 from onnxprune.job.sizes import travelling, with_sizes
 from onnxprune.job.store import How, store, unwritten
-from onnxprune.model.check import check_types
-from onnxprune.model.io import ModelLike, Source
+from onnxprune.model.files.check import check_types
+from onnxprune.model.files.io import ModelLike, Source
+from onnxprune.model.files.staging import Staging, staging
 from onnxprune.model.listed import relist
-from onnxprune.model.staging import Staging, staging
 from onnxprune.reports.record import Report
 from onnxprune.sparse.opening import OpenedModel, open_model
 from onnxprune.surgery import remove_dead_units
@@ -54,7 +54,7 @@ from onnxprune.system.packages import versions
 from onnxprune.system.processes import is_first_process
 from onnxprune.system.stopwatch import Stopwatch
 from onnxprune.system.trust import trust
-from onnxprune.training.norms import fold_norms
+from onnxprune.training.module.norms import fold_norms
 
 
 def run(

@@ -11,7 +11,7 @@ from onnxprune.data.specs import InputSpec, check_shapes, dims_text, input_specs
 from onnxprune.errors import ModelFileError, SettingError, first_line, some
 from onnxprune.model.functions import inline, obstacle
 from onnxprune.model.qdq import to_qdq
-from onnxprune.model.static import fix_dims
+from onnxprune.model.shapes.static import fix_dims
 from onnxprune.sparse.functions import standard_opset
 from onnxprune.sparse.opset import converted_to
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from onnxprune.config.pruning import PruningSettings
 from onnxprune.model.costs import multiply_adds, weight_multiply_adds
-from onnxprune.model.io import Source
+from onnxprune.model.files.io import Source
 from onnxprune.model.weights import Weights
 from onnxprune.pruning.allocation import excluded_weights
 from onnxprune.reports.record import FileRecord, LayerRecord, weight_histogram

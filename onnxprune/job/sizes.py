@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from onnxprune.config.presets import TargetSettings, find_preset
-from onnxprune.model.io import ModelLike, Source, load
+from onnxprune.model.files.io import ModelLike, Source, load
 from onnxprune.model.memory import constant_bytes, peak_activation_bytes
 from onnxprune.reports.record import FileRecord
 from onnxprune.sparse.restore import from_ops

@@ -10,8 +10,8 @@ import onnx_ir as ir
 
 from onnxprune.config.declare import find_entry
 from onnxprune.config.output import OutputSettings
-from onnxprune.model.coo import SPARSE_TYPES
-from onnxprune.model.staging import Staging
+from onnxprune.model.files.coo import SPARSE_TYPES
+from onnxprune.model.files.staging import Staging
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.reports.record import ANNOTATION_PREFIX
 from onnxprune.sparse.opset import raise_opset

@@ -50,7 +50,7 @@ class Engine:
 
 
 def _onnxruntime(path: str, threads: int, feeds: Feeds) -> Run:
-    from onnxprune.model.sessions import open_session
+    from onnxprune.model.files.sessions import open_session
     from onnxprune.runtime.timing import session_options
 
     session = open_session(Path(path), session_options(threads))
@@ -58,7 +58,7 @@ def _onnxruntime(path: str, threads: int, feeds: Feeds) -> Run:
 
 
 def _onnxprune(path: str, threads: int, feeds: Feeds) -> Run:
-    from onnxprune.model.sessions import open_session
+    from onnxprune.model.files.sessions import open_session
     from onnxprune.runtime.timing import session_options
 
     session = open_session(Path(path), session_options(threads), kernels=True)

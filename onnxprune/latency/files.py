@@ -10,7 +10,7 @@ from onnxprune.data.specs import input_specs
 from onnxprune.errors import SettingError
 from onnxprune.latency.engines import DENSE, KERNELS, Worker
 from onnxprune.latency.race import Entrant, Row, race
-from onnxprune.model.io import load
+from onnxprune.model.files.io import load
 
 BASELINE, STOCK, WITH_KERNELS = "baseline", "pruned, stock", "pruned, kernels"
 # Largest difference between the kernels and stock onnxruntime on the same file, relative to the largest output.

@@ -15,7 +15,7 @@ from onnxprune.latency import integers
 from onnxprune.latency.engines import DENSE, KERNELS, OTHERS, Engine, Feeds, Worker
 from onnxprune.latency.networks import NETWORKS, Network
 from onnxprune.latency.race import Entrant, Row, race
-from onnxprune.model.staging import staging
+from onnxprune.model.files.staging import staging
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.allocation import Pool
 from onnxprune.pruning.blocks import BlockPattern

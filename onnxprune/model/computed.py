@@ -22,7 +22,7 @@ from onnxprune.model.constants import constant_tensor, drop_constant
 from onnxprune.model.evaluate import run_nodes
 from onnxprune.model.operands import operand
 from onnxprune.model.reading import FLOAT_TYPES, QUANTIZED_TYPES, RESHAPING, passes
-from onnxprune.model.shapes import Shape, infer_shapes
+from onnxprune.model.shapes.inference import Shape, infer_shapes
 from onnxprune.model.slots import MICROSOFT, domain_of, slots
 
 # The results may have this many times the elements that go, and the bytes: float16 weights cast to float32 take 2.

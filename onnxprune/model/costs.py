@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import onnx_ir as ir
 
-from onnxprune.model.shapes import MICROSOFT, infer_shapes, with_branches
+from onnxprune.model.shapes.inference import MICROSOFT, infer_shapes, with_branches
 from onnxprune.model.weights import Weight
 
 Shapes = Sequence[tuple[int, ...] | None]

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from onnxprune.model.constants import constant_tensor, constants
-from onnxprune.model.shapes import MICROSOFT, branches, infer_shapes
+from onnxprune.model.shapes.inference import MICROSOFT, branches, infer_shapes
 
 # Operators whose output is their input under another shape.
 VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})

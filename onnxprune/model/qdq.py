@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.operands import operand
-from onnxprune.model.shapes import MICROSOFT
+from onnxprune.model.shapes.inference import MICROSOFT
 
 
 @dataclass(frozen=True)

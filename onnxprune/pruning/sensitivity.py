@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from onnxprune.errors import OutputError, SettingError
-from onnxprune.model.replace import replacing
+from onnxprune.model.files.replace import replacing
 from onnxprune.model.weights import Weight
 from onnxprune.pruning.criteria import magnitude
 from onnxprune.pruning.patterns import keep_largest

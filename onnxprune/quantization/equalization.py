@@ -22,7 +22,7 @@ import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor, set_constant
 from onnxprune.model.encoding import on_axis
-from onnxprune.model.shapes import Shape
+from onnxprune.model.shapes.inference import Shape
 from onnxprune.model.slots import domain_of
 
 # f(s * x) = s * f(x) for positive s of each channel, of the first input.

@@ -13,8 +13,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from onnxprune.errors import ModelFileError, first_line
+from onnxprune.model.files.staging import staging
 from onnxprune.model.slots import domain_of
-from onnxprune.model.staging import staging
 
 Feeds = Mapping[str, np.ndarray]
 Ranges = Any

@@ -11,8 +11,8 @@ import onnx_ir as ir
 
 from onnxprune.config.quantization import QDQ, QOPERATOR
 from onnxprune.model.constants import constant_tensor
+from onnxprune.model.files.staging import staging
 from onnxprune.model.operands import operand
-from onnxprune.model.staging import staging
 from onnxprune.quantization.equalization import JOINED
 from onnxprune.quantization.ranges import Ranges, prepared, quantizing
 

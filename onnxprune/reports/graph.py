@@ -10,8 +10,8 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxprune.errors import OnnxPruneError
-from onnxprune.model.io import load
-from onnxprune.model.shapes import Shape, infer_shapes
+from onnxprune.model.files.io import load
+from onnxprune.model.shapes.inference import Shape, infer_shapes
 
 # What changed in a node, the strongest first.
 PRUNED, SMALLER, NEW, UNCHANGED = "pruned", "smaller", "new", ""

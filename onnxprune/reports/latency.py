@@ -12,8 +12,8 @@ from onnxprune import runtime
 from onnxprune.data.random import random_feeds
 from onnxprune.data.specs import input_specs
 from onnxprune.errors import OnnxPruneError, first_line
-from onnxprune.model.io import load
-from onnxprune.model.sessions import open_session
+from onnxprune.model.files.io import load
+from onnxprune.model.files.sessions import open_session
 from onnxprune.runtime.cpu import cpu_name
 from onnxprune.runtime.timing import burst, session_options, take_turns, typical
 from onnxprune.system.rapl import EnergyCounters

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from onnxprune import runtime
 from onnxprune.errors import SettingError
-from onnxprune.model.shapes import infer_shapes
+from onnxprune.model.shapes.inference import infer_shapes
 from onnxprune.runtime.timing import Timing
 from onnxprune.sparse.blocks import decode_blocks
 from onnxprune.sparse.decoders import part_array

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
-from onnxprune.model.shapes import Shape
+from onnxprune.model.shapes.inference import Shape
 
 SPMM_ROWS = 8
 

@@ -28,7 +28,7 @@ from onnxprune.model.constants import constant_tensor, drop_constant, set_consta
 from onnxprune.model.encoding import on_axis
 from onnxprune.model.operands import is_read, operand
 from onnxprune.model.reading import RESHAPING, Use, out_axis_of
-from onnxprune.model.shapes import Shape, infer_shapes
+from onnxprune.model.shapes.inference import Shape, infer_shapes
 from onnxprune.model.weights import Weight
 from onnxprune.sparse.encode import halves
 from onnxprune.sparse.functions import LAST_IR_WITH_LISTED_INITIALIZERS

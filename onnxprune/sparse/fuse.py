@@ -25,7 +25,7 @@ from onnxscript.rewriter.pattern import AttrVar, OpsetPatternBuilder, RewriteRul
 
 from onnxprune.errors import ModelFileError
 from onnxprune.model.constants import constant_tensor
-from onnxprune.model.shapes import Shape
+from onnxprune.model.shapes.inference import Shape
 from onnxprune.sparse.functions import (
     ACTIVATIONS,
     DOMAIN,

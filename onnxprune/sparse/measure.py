@@ -14,9 +14,9 @@ from onnx import helper, numpy_helper
 
 from onnxprune.errors import DataError, first_line
 from onnxprune.model.constants import constant_tensor
-from onnxprune.model.sessions import open_session
-from onnxprune.model.shapes import Shape
-from onnxprune.model.staging import staging
+from onnxprune.model.files.sessions import open_session
+from onnxprune.model.files.staging import staging
+from onnxprune.model.shapes.inference import Shape
 from onnxprune.runtime.timing import Timing, burst, fastest, session_options, take_turns
 from onnxprune.sparse.functions import DENSE_DOMAIN, DOMAIN, DOMAIN_VERSION
 from onnxprune.sparse.placement import decoders, place

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from onnxprune.model.computed import Computed, fold_computed
-from onnxprune.model.io import ModelLike, Source, load
+from onnxprune.model.files.io import ModelLike, Source, load
 from onnxprune.sparse.restore import from_ops
 
 

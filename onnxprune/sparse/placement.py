@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 
 import onnx_ir as ir
 
-from onnxprune.model.shapes import Shape
+from onnxprune.model.shapes.inference import Shape
 from onnxprune.sparse.between import accompany
 from onnxprune.sparse.blocks import share_of_fours
 from onnxprune.sparse.decoders import decoder_of, is_constant, part_array

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 import onnx_ir as ir
 
-from onnxprune.model.shapes import Shape
+from onnxprune.model.shapes.inference import Shape
 from onnxprune.sparse.between import has_kernel
 from onnxprune.sparse.decoders import is_constant, part_array
 from onnxprune.sparse.estimate import nodes_before

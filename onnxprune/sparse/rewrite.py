@@ -21,7 +21,7 @@ from types import MappingProxyType
 import onnx_ir as ir
 
 from onnxprune.model.constants import drop_constant
-from onnxprune.model.shapes import infer_shapes
+from onnxprune.model.shapes.inference import infer_shapes
 from onnxprune.model.weights import Weight
 from onnxprune.sparse import coding
 from onnxprune.sparse.between import accompany

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
-from onnxprune.model.sizes import MOVES, Element
+from onnxprune.model.shapes.sizes import MOVES, Element
 from onnxprune.surgery.constants import new_initializer, replace_operand
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.tables import Axis, Coupling, Stays

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.model import sizes
 from onnxprune.model.constants import constant_tensor
-from onnxprune.model.folding import folded_integers
 from onnxprune.model.reading import QUANTIZED_TYPES
-from onnxprune.model.shapes import Dim, branches, infer_shapes_and_types, with_branches
+from onnxprune.model.shapes import sizes
+from onnxprune.model.shapes.folding import folded_integers
+from onnxprune.model.shapes.inference import Dim, branches, infer_shapes_and_types, with_branches
 from onnxprune.model.weights import find_weights
 from onnxprune.surgery.axes import Axis
 from onnxprune.surgery.connections import Connections

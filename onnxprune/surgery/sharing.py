@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.reading import FLOAT_TYPES
-from onnxprune.model.shapes import with_branches
+from onnxprune.model.shapes.inference import with_branches
 from onnxprune.model.slots import slots
 
 # Of norm parameters and biases, and of quantized operators' scales and zero points.

@@ -14,7 +14,7 @@ import torch
 
 from onnxprune.config.declare import PathLike
 from onnxprune.errors import OutputError, SettingError
-from onnxprune.model.replace import replacing
+from onnxprune.model.files.replace import replacing
 
 State = dict[str, Any]
 

@@ -11,9 +11,9 @@ from onnxprune.config.declare import AUTO
 from onnxprune.config.training import LossSettings
 from onnxprune.errors import SettingError
 from onnxprune.model.constants import constant_tensor
-from onnxprune.model.shapes import infer_shapes
+from onnxprune.model.shapes.inference import infer_shapes
 from onnxprune.pruning.selectors import matching
-from onnxprune.training.norms import ACTIVATIONS, restored_norms
+from onnxprune.training.module.norms import ACTIVATIONS, restored_norms
 
 MOST_FEATURES = 6
 # The size of images where the model leaves it open.

@@ -21,11 +21,11 @@ from onnxprune.config.training import FineTuneSettings
 from onnxprune.data.dataset import Dataset
 from onnxprune.errors import DataError, NotFiniteError
 from onnxprune.training.averaging import HORIZON, Average
-from onnxprune.training.batch_norm import standardize
 from onnxprune.training.checkpoint import Checkpoint, State, digest
 from onnxprune.training.distributed import Processes
 from onnxprune.training.feed import Feed, Runs
 from onnxprune.training.losses import Objective, load_function
+from onnxprune.training.module.batch_norm import standardize
 from onnxprune.training.moments import Moments
 from onnxprune.training.optimization import learning_rate, make_optimizer, penalize
 from onnxprune.training.pace import Pace

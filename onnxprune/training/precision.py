@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from onnxprune.training.losses import Outputs
-from onnxprune.training.running import run
+from onnxprune.training.module.running import run
 from onnxprune.training.samples import Samples
 
 

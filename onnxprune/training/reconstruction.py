@@ -13,9 +13,9 @@ import torch
 from torch import fx, nn
 
 from onnxprune.errors import DataError
-from onnxprune.training.exchange import borrowed
-from onnxprune.training.graph import channels_last, to_torch
-from onnxprune.training.running import run
+from onnxprune.training.module.exchange import borrowed
+from onnxprune.training.module.graph import channels_last, to_torch
+from onnxprune.training.module.running import run
 
 Arrays = Sequence[np.ndarray]
 # The evaluations on validation inputs, of which the best state is kept.

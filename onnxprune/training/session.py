@@ -16,20 +16,20 @@ from onnxprune.config.training import FineTuneSettings, LossSettings, TrainingSe
 from onnxprune.data.batch import Batch
 from onnxprune.data.specs import input_specs
 from onnxprune.errors import NotFiniteError, SettingError
-from onnxprune.model.aside import serialized
+from onnxprune.model.files.aside import serialized
 from onnxprune.pruning.pruner import Arrays, Pruner
 from onnxprune.pruning.schedule import PruningStep, Schedule
 from onnxprune.pruning.selectors import select
 from onnxprune.training.distributed import same_everywhere
-from onnxprune.training.ends import Ends, until
-from onnxprune.training.exchange import borrowed, give_back, take
 from onnxprune.training.features import features
-from onnxprune.training.graph import channels_last, to_torch
 from onnxprune.training.masking import Gradients, Masking, Returned
-from onnxprune.training.modes import Modes, shrunk
-from onnxprune.training.norms import restored_norms
+from onnxprune.training.module.ends import Ends, until
+from onnxprune.training.module.exchange import borrowed, give_back, take
+from onnxprune.training.module.graph import channels_last, to_torch
+from onnxprune.training.module.modes import Modes, shrunk
+from onnxprune.training.module.norms import restored_norms
+from onnxprune.training.module.running import run
 from onnxprune.training.optimization import forget
-from onnxprune.training.running import run
 from onnxprune.training.samples import Samples
 from onnxprune.training.simulation import Scales, Simulation
 

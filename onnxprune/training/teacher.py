@@ -13,8 +13,8 @@ from onnxprune.data.dataset import Dataset
 from onnxprune.training.distributed import Processes
 from onnxprune.training.feed import Feed, in_order
 from onnxprune.training.losses import Outputs
-from onnxprune.training.modes import Modes
-from onnxprune.training.norms import fold_norms
+from onnxprune.training.module.modes import Modes
+from onnxprune.training.module.norms import fold_norms
 from onnxprune.training.precision import Precision
 from onnxprune.training.samples import Samples
 from onnxprune.training.session import PruningSession, training_graph

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 
 from onnxprune.data.dataset import Dataset
-from onnxprune.training.batch_norm import re_estimate
 from onnxprune.training.distributed import Processes
 from onnxprune.training.feed import Feed, in_order
 from onnxprune.training.losses import Objective, Outputs
+from onnxprune.training.module.batch_norm import re_estimate
 from onnxprune.training.precision import Precision
 from onnxprune.training.samples import Input, Samples
 from onnxprune.training.scoring import MakeScorer

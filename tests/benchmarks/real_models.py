@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from onnxprune.model.protos import all_tensors
+from onnxprune.model.files.protos import all_tensors
 from onnxprune.model.reading import FLOAT_TYPES
 from onnxprune.model.weights import find_weights
 from tests.real_models import FORMATS, MODELS, RATES, trials

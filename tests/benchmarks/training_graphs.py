@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import onnx
 import onnx_ir as ir
 
-from onnxprune.training.graph import to_torch
+from onnxprune.training.module.graph import to_torch
 from tests.surgery.whole_models import MissingPackageError
 from tests.training.whole_models import MODELS, difference
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from onnxprune.training.graph import to_torch
+from onnxprune.training.module.graph import to_torch
 from tests.surgery.whole_models import light
 from tests.training.networks import EncoderBlock, LeNet5, ResNet50, exported
 

@@ -6,7 +6,7 @@ from onnx import helper
 
 import onnxprune
 from onnxprune.errors import SettingError
-from onnxprune.model.io import load
+from onnxprune.model.files.io import load
 from onnxprune.model.weights import find_weights
 from onnxprune.sparse.restore import from_ops
 from tests.builders import cnn, floats, mlp, model_of, normal

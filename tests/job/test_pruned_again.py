@@ -9,7 +9,7 @@ import pytest
 import onnxprune
 from onnxprune.errors import SettingError
 from onnxprune.job.earlier import TUNED
-from onnxprune.model.io import load
+from onnxprune.model.files.io import load
 from onnxprune.reports.record import record_of_annotations
 from tests.sparse.graphs import parse, run, sparse_array
 

@@ -7,7 +7,7 @@ import pytest
 
 import onnxprune
 from onnxprune.errors import NothingToPruneError
-from onnxprune.model.io import load
+from onnxprune.model.files.io import load
 from onnxprune.model.weights import find_weights
 from tests.builders import initializer, normal
 from tests.fuzz.models import MODELS, written

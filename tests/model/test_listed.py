@@ -6,7 +6,7 @@ from onnx import helper
 import onnxprune
 from onnxprune.errors import NothingToPruneError
 from onnxprune.evaluation.sessions import make_session
-from onnxprune.model.io import load
+from onnxprune.model.files.io import load
 from tests.builders import cnn, initializer, normal
 
 

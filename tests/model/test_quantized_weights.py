@@ -16,7 +16,7 @@ from onnxruntime.quantization import (
 import onnxprune
 from onnxprune.errors import NothingToPruneError
 from onnxprune.model.encoding import along
-from onnxprune.model.io import load
+from onnxprune.model.files.io import load
 from onnxprune.model.weights import find_weights
 from tests.builders import cnn, initializer, mlp, normal
 from tests.fuzz.models import written

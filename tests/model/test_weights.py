@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 import onnxprune
-from onnxprune.model.io import load
+from onnxprune.model.files.io import load
 from onnxprune.model.weights import find_weights
 from tests.builders import normal
 from tests.fuzz.models import MODELS, written

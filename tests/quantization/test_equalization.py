@@ -13,7 +13,7 @@ from onnxprune.data.specs import input_specs
 from onnxprune.job.quantizing.layers import correct_biases
 from onnxprune.job.quantizing.outputs import Inputs
 from onnxprune.model.constants import constant_tensor
-from onnxprune.model.shapes import infer_shapes
+from onnxprune.model.shapes.inference import infer_shapes
 from onnxprune.model.weights import find_weights
 from onnxprune.quantization.equalization import MARGIN, equalize, regions
 from onnxprune.quantization.ranges import measured

@@ -22,8 +22,8 @@ from onnxprune.quantization.static import (
     simulated,
     steps_of,
 )
-from onnxprune.training.ends import UnsupportedOperatorError
-from onnxprune.training.graph import to_torch
+from onnxprune.training.module.ends import UnsupportedOperatorError
+from onnxprune.training.module.graph import to_torch
 from tests.builders import cnn, mlp, normal
 
 SHAPES = {"cnn": (8, 1, 8, 8), "mlp": (8, 8)}

@@ -11,7 +11,7 @@ import pytest
 
 import onnxprune
 from onnxprune.errors import ModelFileError
-from onnxprune.model.shapes import infer_shapes
+from onnxprune.model.shapes.inference import infer_shapes
 from onnxprune.model.weights import find_weights
 from onnxprune.sparse.blocks import share_of_fours, smallest_blocks
 from onnxprune.sparse.coding import code, uncode

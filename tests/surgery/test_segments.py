@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from onnxprune.model.sizes import Dim
+from onnxprune.model.shapes.sizes import Dim
 from onnxprune.surgery.rules.segments import common_factors, match_segments
 
 Pairs = list[tuple[tuple[int, ...], tuple[int, ...]]]

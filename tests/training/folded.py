@@ -7,7 +7,7 @@ import onnxruntime as ort
 from onnx import helper
 
 from onnxprune.model.constants import constant_tensor
-from onnxprune.training.norms import (
+from onnxprune.training.module.norms import (
     restore_norms,
 )
 from tests.builders import floats, model_of, normal

@@ -11,9 +11,9 @@ from onnx import helper
 from onnxprune.config.training import LossSettings
 from onnxprune.errors import SettingError
 from onnxprune.training.features import features
-from onnxprune.training.graph import to_torch
-from onnxprune.training.modes import Modes
-from onnxprune.training.norms import restore_norms
+from onnxprune.training.module.graph import to_torch
+from onnxprune.training.module.modes import Modes
+from onnxprune.training.module.norms import restore_norms
 from tests.builders import floats, mlp, model_of, normal
 from tests.training.folded import residual
 from tests.training.networks import Bert, MobileNet, VisionTransformer, exported

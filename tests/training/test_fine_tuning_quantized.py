@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import onnxprune
-from onnxprune.model.io import load
+from onnxprune.model.files.io import load
 from onnxprune.model.reading import dequantized
 from onnxprune.model.weights import constants_by_name
-from onnxprune.training.exchange import borrowed, give_back, take
-from onnxprune.training.graph import UnsupportedOperatorError, to_torch
+from onnxprune.training.module.exchange import borrowed, give_back, take
+from onnxprune.training.module.graph import UnsupportedOperatorError, to_torch
 from tests.builders import initializer, normal
 from tests.fuzz.models import written
 

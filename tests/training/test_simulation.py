@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from onnxprune.training.ops.quantization import dequantize_linear, quantize_linear
+from onnxprune.training.module.ops.quantization import dequantize_linear, quantize_linear
 from onnxprune.training.simulation import LEAST, PACE, Scales
 
 

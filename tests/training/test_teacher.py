@@ -22,7 +22,7 @@ from onnxprune.pruning.schedule import make_schedule
 from onnxprune.training import teacher as teachers
 from onnxprune.training.distributed import Processes
 from onnxprune.training.feed import Feed
-from onnxprune.training.norms import restore_norms
+from onnxprune.training.module.norms import restore_norms
 from onnxprune.training.precision import Precision
 from onnxprune.training.samples import mix, random
 from onnxprune.training.session import PruningSession

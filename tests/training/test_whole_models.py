@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from onnxprune.training.graph import to_torch
+from onnxprune.training.module.graph import to_torch
 from tests.surgery.whole_models import MissingPackageError
 from tests.training.whole_models import MODELS, difference
 

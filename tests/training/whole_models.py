@@ -10,7 +10,7 @@ import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
-from onnxprune.training.graph import to_torch
+from onnxprune.training.module.graph import to_torch
 from tests.surgery.channel_pruning import unsquashed
 from tests.surgery.whole_models import Whole, light, packaged
 from tests.training.networks import Bert, Recurrent, VisionTransformer, exported

@@ -20,7 +20,7 @@ from onnxprune.data.ragged import is_ragged
 from onnxprune.evaluation.labels import label_forms
 from onnxprune.job.requirements import is_calibrated
 from onnxprune.job.samples.inputs import JobData
-from onnxprune.training.norms import restored_norms
+from onnxprune.training.module.norms import restored_norms
 
 BATCH, SMALLEST_BATCH = 128, 16
 # Samples that show whether sizes differ.

@@ -10,7 +10,7 @@ from onnxprune.job.choices.defaults import run_of, run_size
 from onnxprune.job.samples.inputs import JobData
 from onnxprune.reports.record import Detail
 from onnxprune.system.processes import process_count
-from onnxprune.training.norms import lacks_norms, restore_norms
+from onnxprune.training.module.norms import lacks_norms, restore_norms
 
 
 def restore(model: ir.Model, data: JobData, config: PruneConfig) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from onnxprune.job.records import Records
 from onnxprune.job.samples.aiming import labels_fit
 from onnxprune.job.samples.freeing import free_batch
 from onnxprune.job.samples.inputs import JobData, read_job_data, sample_shapes
-from onnxprune.model.io import ModelLike, Source
+from onnxprune.model.files.io import ModelLike, Source
 from onnxprune.reports.record import FileRecord
 from onnxprune.sparse.opening import open_model
 from onnxprune.surgery import UnitGroups

@@ -12,7 +12,7 @@ from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import SettingError
 from onnxprune.job.pruners.pruner import make_pruner
 from onnxprune.job.store import store
-from onnxprune.model.staging import staging
+from onnxprune.model.files.staging import staging
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.pruning.allocation import included
 from onnxprune.pruning.budget import HIGHEST, lowest_rate
@@ -21,7 +21,7 @@ from onnxprune.pruning.schedule import ONE_SHOT
 from onnxprune.reports.record import COMPACT
 from onnxprune.sparse.opset import raise_opset
 from onnxprune.surgery import remove_dead_units
-from onnxprune.training.norms import fold_norms
+from onnxprune.training.module.norms import fold_norms
 
 # Largest sizes of the metadata: evaluation, notes, versions and kernels together; the entry of a weight without its
 # name; the curves of a training; the curves of a sensitivity scan.

@@ -29,7 +29,7 @@ from onnxprune.calibration.walk import Visit, walk
 from onnxprune.job.pruners.calibrated import Calibration
 from onnxprune.model.blocks import Blocks
 from onnxprune.model.constants import constant_tensor, constants, put_tensor
-from onnxprune.model.shapes import infer_shapes
+from onnxprune.model.shapes.inference import infer_shapes
 from onnxprune.model.weights import Weight, constants_by_name, find_weights
 from onnxprune.pruning.channel_allocation import Curve
 from onnxprune.surgery import UnitGroups, zero_units

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnxprune.calibration.corrections import bias_of
 from onnxprune.job.quantizing.outputs import Inputs
 from onnxprune.model.constants import constant_tensor, constants, put_tensor, set_constant
-from onnxprune.model.shapes import Shape, infer_shapes
+from onnxprune.model.shapes.inference import Shape, infer_shapes
 from onnxprune.model.weights import find_weights
 from onnxprune.quantization.equalization import equalize, regions
 from onnxprune.quantization.probes import Probe, with_ranges, with_rounding_errors

@@ -14,7 +14,7 @@ from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
 from onnxprune.evaluation.runs import run_batch, run_feeds
 from onnxprune.evaluation.sessions import make_session
-from onnxprune.model.staging import staging
+from onnxprune.model.files.staging import staging
 from onnxprune.quantization.probes import Measure
 
 BATCH_SAMPLES = 32

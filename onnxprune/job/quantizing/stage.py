@@ -20,7 +20,7 @@ from onnxprune.job.quantizing.outputs import NEAR, SCANNED_SAMPLES, Errors, Inpu
 from onnxprune.job.quantizing.training import train
 from onnxprune.job.quantizing.values import coarsest
 from onnxprune.job.samples.inputs import JobData
-from onnxprune.model.shapes import infer_shapes
+from onnxprune.model.shapes.inference import infer_shapes
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.pruning.selectors import select
 from onnxprune.quantization.ranges import KEEPING, Ranges, measured

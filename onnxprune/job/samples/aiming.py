@@ -93,7 +93,7 @@ def session_until(model: ir.Model, name: str) -> ort.InferenceSession:
     Raises:
         SettingError: there is no such node or value.
     """
-    from onnxprune.training.ends import needed, until
+    from onnxprune.training.module.ends import needed, until
 
     part = model.clone()
     ends = until(part, name)

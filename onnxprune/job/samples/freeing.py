@@ -18,8 +18,8 @@ from onnxprune.errors import OnnxPruneError
 from onnxprune.evaluation.runs import run_batch
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.samples.inputs import JobData
-from onnxprune.model.freeing import FreedBatch
-from onnxprune.model.staging import staging
+from onnxprune.model.files.staging import staging
+from onnxprune.model.shapes.freeing import FreedBatch
 from onnxprune.reports.record import Detail
 
 # Runs of the model as it is that one run of the freed model must equal.
@@ -99,7 +99,7 @@ def _same(
             forms = [[run_batch(session, batch) for batch in batches]]
         if trains:
             # torch is needed for training alone.
-            from onnxprune.training.outputs import torch_outputs
+            from onnxprune.training.module.outputs import torch_outputs
 
             forms.append([torch_outputs(model, batch) for batch in batches])
     except (OnnxPruneError, RuntimeError, IndexError, ValueError):

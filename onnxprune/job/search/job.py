@@ -50,7 +50,7 @@ from onnxprune.job.store import unwritten
 from onnxprune.job.workers.hiring import hired
 from onnxprune.job.workers.parcel import sendable
 from onnxprune.job.workers.pool import Workers
-from onnxprune.model.io import ModelLike, Source
+from onnxprune.model.files.io import ModelLike, Source
 from onnxprune.system.processes import is_only_process
 from onnxprune.system.trust import trust
 

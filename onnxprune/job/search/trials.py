@@ -15,7 +15,7 @@ from onnxprune.job.scored import Scored
 from onnxprune.job.search.frontier import Trial, model_name, state_name
 from onnxprune.job.workers.parcel import Sendable, unpacked
 from onnxprune.job.workers.pool import InTurn, Workers
-from onnxprune.model.replace import working_folder
+from onnxprune.model.files.replace import working_folder
 from onnxprune.reports.record import Report
 
 

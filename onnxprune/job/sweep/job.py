@@ -32,7 +32,7 @@ from onnxprune.job.sweep.runs import Item, identity, perform, run_name
 from onnxprune.job.workers.hiring import hired
 from onnxprune.job.workers.parcel import sendable
 from onnxprune.job.workers.pool import Workers
-from onnxprune.model.io import ModelLike, Source
+from onnxprune.model.files.io import ModelLike, Source
 from onnxprune.reports.sweep import write_tradeoff
 from onnxprune.system.processes import is_only_process
 from onnxprune.system.trust import trust

@@ -17,8 +17,8 @@ from onnxprune.evaluation.runs import patience
 from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.samples.inputs import read_samples
-from onnxprune.model.io import Source
-from onnxprune.model.staging import staging
+from onnxprune.model.files.io import Source
+from onnxprune.model.files.staging import staging
 from onnxprune.reports.publishing import published
 from onnxprune.reports.record import ANNOTATION_PREFIX, COMPACT, annotated
 from onnxprune.sparse.opening import open_model

@@ -17,7 +17,7 @@ from onnxprune.job.result import Context, Progress
 from onnxprune.job.scored import Scored
 from onnxprune.job.search.trials import Experiment
 from onnxprune.job.workers.parcel import unpacked
-from onnxprune.model.replace import working_folder
+from onnxprune.model.files.replace import working_folder
 from onnxprune.reports.tracking import tracked
 
 # Runs with these differing settings are the same run.

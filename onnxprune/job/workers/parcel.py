@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 
-from onnxprune.model.io import Source
+from onnxprune.model.files.io import Source
 from onnxprune.sparse.opening import OpenedModel, open_model
 
 

@@ -12,7 +12,7 @@ from onnxprune.data.batch import Batch
 from onnxprune.job.result import Progress
 from onnxprune.job.workers.parcel import Sendable, sendable, unpacked
 from onnxprune.job.workers.pool import InTurn, Workers
-from onnxprune.model.replace import working_folder
+from onnxprune.model.files.replace import working_folder
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.pruning.sensitivity import Measure, PrunedArrays, pruned_arrays
 from onnxprune.sparse.opening import OpenedModel

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.model.operands import is_read, operand
-from onnxprune.model.shapes import MICROSOFT
+from onnxprune.model.shapes.inference import MICROSOFT
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.rules.scales import couple_scales, only_number
 from onnxprune.surgery.tables import (

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from onnxprune.model.shapes import branches
+from onnxprune.model.shapes.inference import branches
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.rules.broadcast import couple_axes
 from onnxprune.surgery.tables import Axis, Claim, Stays, passes_channels

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from onnxprune.model.sizes import Dim, factors
+from onnxprune.model.shapes.sizes import Dim, factors
 
 # Sizes with names, and one that is not known, are matched as primes, which no product of real sizes has as a factor.
 OPEN, *NAMED = (2**exponent - 1 for exponent in (61, 89, 107, 127, 521, 607))

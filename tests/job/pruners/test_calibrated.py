@@ -9,7 +9,7 @@ from onnx import helper
 import onnxprune
 import onnxprune.job.measure
 from onnxprune.model.blocks import Blocks
-from onnxprune.model.io import load
+from onnxprune.model.files.io import load
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.blocks import BLOCK_PATTERNS
 from tests.builders import cnn, floats, initializer, mlp, model_of, normal

@@ -9,8 +9,8 @@ from onnx import helper, numpy_helper
 import onnxprune
 from onnxprune.errors import NotFiniteError, OnnxPruneError
 from onnxprune.model.constants import set_constant
-from onnxprune.model.io import load
-from onnxprune.model.staging import staging
+from onnxprune.model.files.io import load
+from onnxprune.model.files.staging import staging
 from onnxprune.model.weights import constants_by_name
 from tests.builders import floats, initializer, mlp, model_of, normal
 

@@ -23,7 +23,7 @@ from onnxprune.job.result import Context
 from onnxprune.job.search import job as search_module
 from onnxprune.job.search import trials
 from onnxprune.job.search.frontier import Frontier, Trial, best_within
-from onnxprune.model.io import load
+from onnxprune.model.files.io import load
 from onnxprune.model.weights import find_weights
 from onnxprune.sparse.restore import from_ops
 from tests.builders import cnn, mlp, normal

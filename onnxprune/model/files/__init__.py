@@ -1,0 +1,1 @@
+"""ONNX files: checked, read in parts, written whole or not at all."""

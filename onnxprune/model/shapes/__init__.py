@@ -1,0 +1,1 @@
+"""The shapes of values, known and symbolic: inferred, fixed, freed and folded."""

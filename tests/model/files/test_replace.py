@@ -1,0 +1,133 @@
+"""Folders to write in, while other processes remove those of killed runs."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import onnxprune
+from onnxprune.errors import OutputError
+from onnxprune.model.files import replace
+from onnxprune.model.files.replace import working_folder
+from tests.builders import initializer, mlp
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_folder_that_another_process_removes_before_it_is_locked_is_made_again(
+    opened, tmp_path, monkeypatch
+):
+    made = []
+    make, hold = tempfile.mkdtemp, replace.locked
+
+    def mkdtemp(**settings):
+        made.append(Path(make(**settings)))
+        if len(made) == 1 and not opened:
+            shutil.rmtree(made[0])
+        return str(made[-1])
+
+    @contextlib.contextmanager
+    def locked(folder, *, wait=True):
+        with hold(folder, wait=wait) as held:
+            if opened and folder == made[0]:
+                shutil.rmtree(folder)
+            yield held
+
+    monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
+    monkeypatch.setattr(replace, "locked", locked)
+    with working_folder(tmp_path) as folder:
+        assert folder == made[1] and folder.is_dir()
+    assert not list(tmp_path.iterdir())
+
+
+def write(folder, name, external="always", rate=0.5, source=None):
+    """A pruned model in a folder, and what its first weight is."""
+    made = onnxprune.prune(
+        source or mlp(64, 128), folder / name, rate=rate, format="dense", external_data=external
+    )
+    return initializer(made.model, "fc1.weight")
+
+
+def read(path):
+    return initializer(onnx.load(path), "fc1.weight")
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("foreign", ["file", "folder", "link"])
+def test_what_has_the_name_of_the_data_and_is_not_the_target_s_is_not_overwritten(tmp_path, foreign):
+    place = tmp_path / "out.onnx.data"
+    if foreign == "file":
+        place.write_bytes(b"mine")
+    elif foreign == "folder":
+        place.mkdir()
+    else:
+        place.symlink_to(tmp_path / "nowhere")
+    expected = write(tmp_path, "out.onnx")
+    assert names(tmp_path) == ["out.onnx", "out.onnx.data", "out.onnx.data2"]
+    assert np.array_equal(read(tmp_path / "out.onnx"), expected)
+    assert foreign != "file" or place.read_bytes() == b"mine"
+    # The target's own data goes with it, under whatever name.
+    expected = write(tmp_path, "out.onnx", rate=0.7)
+    assert names(tmp_path) == ["out.onnx", "out.onnx.data", "out.onnx.data3"]
+    assert np.array_equal(read(tmp_path / "out.onnx"), expected)
+    write(tmp_path, "out.onnx", external="never")
+    assert names(tmp_path) == ["out.onnx", "out.onnx.data"]
+
+
+def test_data_that_another_model_shares_with_the_target_stays(tmp_path):
+    expected = write(tmp_path, "out.onnx")
+    shutil.copy(tmp_path / "out.onnx", tmp_path / "twin.onnx")
+    write(tmp_path, "out.onnx", rate=0.7)
+    assert np.array_equal(read(tmp_path / "twin.onnx"), expected)
+    assert names(tmp_path) == ["out.onnx", "out.onnx.data", "out.onnx.data2", "twin.onnx"]
+
+
+@pytest.mark.parametrize("target", ["in.onnx.data", "other.onnx.data", "link.data"])
+def test_a_target_that_has_the_weights_of_a_model_is_refused(tmp_path, target):
+    write(tmp_path, "in.onnx")
+    expected = write(tmp_path, "other.onnx", rate=0.7)
+    (tmp_path / "link.data").symlink_to("in.onnx.data")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(OutputError, match=r"has the weights of .*: give another output file"):
+        write(tmp_path, target, source=tmp_path / "in.onnx")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert np.array_equal(read(tmp_path / "other.onnx"), expected)
+
+
+def test_a_target_that_shares_its_data_with_the_input_is_refused(tmp_path):
+    expected = write(tmp_path, "out.onnx")
+    shutil.copy(tmp_path / "out.onnx", tmp_path / "input.model")
+    with pytest.raises(OutputError, match="shares its weights with the input"):
+        write(tmp_path, "out.onnx", source=tmp_path / "input.model", rate=0.7)
+    assert np.array_equal(read(tmp_path / "input.model"), expected)
+
+
+def test_a_target_that_is_no_regular_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OutputError, match="is not a regular file"):
+        write(tmp_path, "pipe")
+
+
+def test_a_target_that_is_a_link_is_replaced_and_not_what_it_leads_to(tmp_path):
+    (tmp_path / "blob").write_bytes(b"mine")
+    (tmp_path / "out.onnx").symlink_to("blob")
+    expected = write(tmp_path, "out.onnx", external="never")
+    assert (tmp_path / "blob").read_bytes() == b"mine"
+    assert not (tmp_path / "out.onnx").is_symlink()
+    assert np.array_equal(read(tmp_path / "out.onnx"), expected)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_folder_that_is_read_only_is_refused(tmp_path):
+    tmp_path.chmod(0o555)
+    with pytest.raises(
+        OutputError, match=r"out\.onnx cannot be written: Permission denied in .*give another"
+    ):
+        write(tmp_path, "out.onnx")
