@@ -40,8 +40,12 @@ WARMUP, WARMUP_SHARE = 100, 0.1
 WEIGHT_DECAY = 1e-4
 UNTRIED_ALLOCATION = "erk"
 UNTRIED_FITTED_ALLOCATION = "sensitivity"
-# With fewer samples, and no labels, layers are fitted to their inputs before the training.
+# Without labels, layers are fitted to their inputs before the training where there are fewer samples, or the rate is at
+# most this. At 80 %, paraphrase-MiniLM-L3 has a Spearman correlation of 0.82 so after 12 minutes, and 0.76 after 15 by
+# magnitude while it trains (0.824 dense); ResNet-20 has 9.75 and 10.15 % error after 8 (8.69 % dense). Beyond, pruning
+# while training is ahead: LeNet-300-100 at 95 % has 2.03 and 1.55 % error (1.64 % dense).
 FEW_SAMPLES = 1_000
+MODERATE_RATE = 0.8
 # The learning rates without a rehearsal, and the part of one for weights that were fitted before the training. For few
 # samples: MobileNetV2 at half of its weights, fitted to 200 images without labels, is 0.295 (divergence of the classes,
 # 100 other images) from the dense one; after 24 updates of 16 images at 1e-4 it is 0.328, at 3e-5 0.243. By magnitude,
@@ -120,8 +124,9 @@ def _an_epoch(config: PruneConfig, facts: Facts) -> int:
 def _criterion(config: PruneConfig, facts: Facts | None) -> str:
     """Second-order where layers are fitted to their inputs before the training.
 
-    For channels always: whole ones are a loss that a training needs long to make up for. For single weights with few
-    inputs without labels: too few to train the network anew, they can fit its layers.
+    For channels always: whole ones are a loss that a training needs long to make up for. For single weights where
+    outputs are all that is followed: a few inputs are too few to train the network anew, and up to a moderate rate
+    fitted layers are where a training would end.
     """
     fits = (
         (bool(config.rate) or (config.pattern == "channel" and config.flops is not None))
@@ -132,9 +137,13 @@ def _criterion(config: PruneConfig, facts: Facts | None) -> str:
     if facts is None:
         gives = config.calibration_data is not None
     else:
-        few = not facts.labeled and facts.samples < FEW_SAMPLES
-        gives = not facts.streamed and (few or config.pattern == "channel")
+        follows = not facts.labeled and (facts.samples < FEW_SAMPLES or _is_moderate(config))
+        gives = not facts.streamed and (follows or config.pattern == "channel")
     return "second-order" if fits and gives else "magnitude"
+
+
+def _is_moderate(config: PruneConfig) -> bool:
+    return config.rate is not None and config.rate <= MODERATE_RATE
 
 
 def _fits_layers(config: PruneConfig, facts: Facts | None) -> bool | None:
@@ -143,8 +152,10 @@ def _fits_layers(config: PruneConfig, facts: Facts | None) -> bool | None:
 
 
 def _schedule(config: PruneConfig, facts: Facts | None) -> str:
-    few = facts is not None and facts.samples < FEW_SAMPLES
-    if is_calibrated(config) and (few or config.pattern == "channel"):
+    once = config.pattern == "channel"
+    if facts is not None:
+        once |= facts.samples < FEW_SAMPLES or (not facts.labeled and _is_moderate(config))
+    if is_calibrated(config) and once:
         return "one-shot"
     # Each step of these is slow, or each step's result is trained for long.
     rewinds = config.learning_rate_schedule == "rewind"

@@ -180,6 +180,19 @@ def test_few_inputs_without_labels_fit_the_layers_that_lose_channels():
         assert [found[name] for name in names] == ["second-order", "one-shot", "sensitivity"]
 
 
+@pytest.mark.parametrize(
+    ("rate", "labeled", "chosen"),
+    [
+        (0.8, False, ("second-order", "one-shot")),
+        (0.85, False, ("magnitude", "gradual")),
+        (0.8, True, ("magnitude", "gradual")),
+    ],
+)
+def test_without_labels_layers_are_fitted_before_a_training_up_to_a_moderate_rate(rate, labeled, chosen):
+    config = settled(replace(MANY, labeled=labeled), rate=rate)
+    assert (config.criterion, config.schedule) == chosen
+
+
 @pytest.mark.rehearses
 @pytest.mark.parametrize(
     "settings",
