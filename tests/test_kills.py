@@ -231,7 +231,8 @@ def test_a_full_disk_is_one_line_and_the_target_is_as_it_was(folder, external):
     assert (folder / "out.onnx").read_bytes() == b"what was there before"
 
 
-def test_an_interrupt_stops_the_job_within_a_second_with_status_130(folder):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_stops_the_job_within_a_second_with_status_130(folder, sent):
     # Half a minute of matrix products, in one call of onnxruntime.
     products = [helper.make_node("MatMul", [f"x{i}", "w"], [f"x{i + 1}"]) for i in range(1500)]
     nodes = [*products, helper.make_node("Identity", ["x1500"], ["y"])]
@@ -256,8 +257,23 @@ def test_an_interrupt_stops_the_job_within_a_second_with_status_130(folder):
         assert job.poll() is None
         time.sleep(0.02)
     time.sleep(0.3)
-    job.send_signal(signal.SIGINT)
+    job.send_signal(sent)
     _, err = job.communicate(timeout=20)
     assert job.returncode == 130
     assert err == "onnxprune: interrupted; the output file was not changed\n"
     assert not any(folder.glob(".onnxprune-*"))
+
+
+def test_a_termination_of_a_forked_process_ends_that_alone():
+    code = (
+        "import os, signal, time\n"
+        "from onnxprune.cli.interrupts import stopping_at_once\n"
+        "with stopping_at_once(lambda: None, 1):\n"
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        time.sleep(60)\n"
+        "    os.kill(child, signal.SIGTERM)\n"
+        "    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGTERM\n"
+        "    time.sleep(1)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -13,6 +13,8 @@ from onnxprune.config.quantization import QDQ, QOPERATOR
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.files.staging import staging
 from onnxprune.model.operands import operand
+from onnxprune.model.reading import out_axis_of
+from onnxprune.model.weights import find_weights
 from onnxprune.quantization.equalization import JOINED
 from onnxprune.quantization.ranges import Ranges, prepared, quantizing
 
@@ -158,7 +160,7 @@ def _quantized(
                 quantization.QuantType.QInt8 if form.symmetric else quantization.QuantType.QUInt8,
                 ranges,
                 [] if only is None else [names[only]],
-                [names[node] for node in {*excluded, *_read_in_bodies(model)}],
+                [names[node] for node in {*excluded, *_read_in_bodies(model), *_without_form(model, form)}],
                 _operators(form.name),
                 further,
             ]
@@ -188,6 +190,18 @@ def _read_in_bodies(model: ir.Model) -> Iterator[ir.Node]:
     for node in model.graph:
         if node.op_type in JOINED and any(use.node.graph is not node.graph for use in node.outputs[0].uses()):
             yield node
+
+
+def _without_form(model: ir.Model, form: Form) -> Iterator[ir.Node]:
+    """Nodes for whose weights operators of integers have no scale for each output: they stay in floats.
+
+    QLinearMatMul takes such scales for matrices alone; a weight that is read along two axes, such as a tied one, would
+    have those of one of them.
+    """
+    for weight in find_weights(model).prunable if form.name == QOPERATOR else ():
+        stacked = weight.op_type == "MatMul" and len(weight.shape) > 2
+        if stacked or len({out_axis_of(use, weight.value) for use in weight.uses}) > 1:
+            yield from (use.node for use in weight.uses if use.node.graph is model.graph)
 
 
 def _operators(form: str) -> list[str]:

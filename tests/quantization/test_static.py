@@ -11,7 +11,7 @@ import onnxprune
 from onnxprune.errors import ModelFileError, NothingToPruneError, SettingError
 from onnxprune.model.weights import find_weights
 from onnxprune.quantization.ranges import measured
-from onnxprune.quantization.static import Form, quantized
+from onnxprune.quantization.static import QDQ, QOPERATOR, Form, quantized
 from tests.builders import cnn, floats, mlp, model_of, normal
 
 
@@ -87,6 +87,29 @@ def test_nodes_without_names_and_weights_of_constant_nodes_are_quantized():
     made = quantized(ours, measured(ours, batches(8, 8), "minmax"), excluded=[last])
     kinds = {weight.name: weight.quantized for weight in find_weights(made).prunable}
     assert kinds == {"w": True, "v": False}
+
+
+def test_weights_without_a_scale_for_each_output_stay_in_floats_between_integers():
+    tied = normal(8, 8) * np.geomspace(0.01, 10, 8, dtype=np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "first"], ["a"]),
+        helper.make_node("MatMul", ["a", "tied"], ["b"]),
+        helper.make_node("Gemm", ["b", "tied"], ["c"], transB=1),
+        helper.make_node("Reshape", ["c", "shape"], ["d"]),
+        helper.make_node("MatMul", ["d", "stacked"], ["y"]),
+    ]
+    constants = {
+        "first": normal(8, 8),
+        "tied": tied,
+        "stacked": normal(2, 8, 3),
+        "shape": np.array([2, -1, 8]),
+    }
+    model = ir.from_proto(model_of(nodes, [floats("x", 16, 8)], [floats("y", 2, 8, 3)], constants))
+    feeds = batches(16, 8)
+    for form, integers in ((QOPERATOR, ["first"]), (QDQ, ["first", "tied", "stacked"])):
+        made = quantized(model, measured(model, feeds, "minmax"), Form(form))
+        assert [weight.name for weight in find_weights(made).prunable if weight.quantized] == integers
+        assert near(run(model, feeds[0]), run(made, feeds[0])) < 0.01
 
 
 CALIBRATION = {"x": normal(64, 8)}

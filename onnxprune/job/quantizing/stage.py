@@ -11,7 +11,7 @@ from typing import NamedTuple
 import onnx_ir as ir
 
 from onnxprune.config.declare import AUTO
-from onnxprune.config.quantization import UINT8
+from onnxprune.config.quantization import QOPERATOR, UINT8
 from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import ModelFileError, NothingToPruneError, OnnxPruneError
 from onnxprune.job.kernels import same_outputs
@@ -101,8 +101,8 @@ class Quantization:
         adjusted = self._adjust()
         if not any(weight.quantized for weight in find_weights(self._made()).prunable):
             raise NothingToPruneError(
-                f"nothing of {self._name} can be quantized to int8: onnxruntime has no integer form of its operators, "
-                "or --quantize-exclude names all of them"
+                f"nothing of {self._name} can be quantized to int8: onnxruntime has no integer form of its operators "
+                "(--quantize-form qdq knows more of them), or --quantize-exclude names all of them"
             )
         spared = self._spared()
         coarse = self._coarsened() if self._config.values == COARSE else ""
@@ -221,6 +221,8 @@ class Quantization:
             for weight in self._weights
             if weight.value.graph is self._model.graph
             and not any(use.node in self._excluded for use in weight.uses)
+            # What operators of integers read first has one scale, and the type of activations.
+            and not (self._form.name == QOPERATOR and any(use.index == 0 for use in weight.uses))
         ]
         # Corrected biases are for the steps that they were corrected with.
         corrected, before = tensors(self._model), self._error

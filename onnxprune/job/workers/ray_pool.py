@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
+import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from importlib import metadata
@@ -190,6 +192,22 @@ def _silent(stage: str, fraction: float) -> None:
 
 
 def _connect(ray: Any, place: int | str) -> None:
+    with _keeping_terminations():
+        _start(ray, place)
+
+
+@contextlib.contextmanager
+def _keeping_terminations() -> Iterator[None]:
+    """Keep what a termination does: Ray would have it print a stack trace and abort, which leaves working folders."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+def _start(ray: Any, place: int | str) -> None:
     quiet = {"logging_level": "error", "log_to_driver": False}
     if isinstance(place, int):
         # Without an address, RAY_ADDRESS would be used.

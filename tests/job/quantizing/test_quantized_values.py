@@ -3,7 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 import onnxprune
 from onnxprune.errors import SettingError
@@ -12,7 +12,7 @@ from onnxprune.model.weights import find_weights
 from onnxprune.quantization.ranges import measured
 from onnxprune.quantization.static import QDQ, QOPERATOR, Form, Steps, quantized, simulated, steps_of
 from onnxprune.sparse.opening import open_model
-from tests.builders import cnn, mlp, normal
+from tests.builders import cnn, floats, mlp, model_of, normal
 from tests.quantization.test_static import run
 
 
@@ -73,6 +73,26 @@ def test_the_file_is_smaller_its_outputs_near_and_kernels_give_the_same_bits(tmp
     if onnxprune.runtime.available():
         kernels = onnxprune.runtime.session(tmp_path / "few.onnx").run(None, {"x": x})[0]
         np.testing.assert_array_equal(kernels, expected)
+
+
+def test_constants_that_are_first_operands_keep_the_steps_of_activations(tmp_path):
+    x = normal(64, 8, 5)
+    nodes = [
+        helper.make_node("MatMul", ["first", "x"], ["m"]),
+        helper.make_node("Relu", ["m"], ["r"]),
+        helper.make_node("MatMul", ["r", "second"], ["y"]),
+    ]
+    model = model_of(
+        nodes,
+        [floats("x", "N", 8, 5)],
+        [floats("y", "N", 16, 6)],
+        {"first": normal(16, 8), "second": normal(5, 6)},
+    )
+    out = tmp_path / "out.onnx"
+    result = onnxprune.prune(model, out, rate=0, quantize="int8", values="int4", calibration_data={"x": x})
+    assert all(weight.quantized for weight in find_weights(open_model(result.model).model).prunable)
+    expected = run(model, {"x": x})
+    assert np.square(run(result.model, {"x": x}) - expected).sum() < 0.02 * np.square(expected).sum()
 
 
 @pytest.mark.parametrize("values", ["fp16", "int8"])
