@@ -50,12 +50,28 @@ def stopping_at_once(clean_up: Callable[[], None], status: int) -> Iterator[None
         os.close(writing)
 
 
+def _is_handled() -> bool:
+    return signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+
+
+def _hold() -> None:
+    """Hold a termination back while a process forks: in the new one, it may come before `_forget`."""
+    if _is_handled():
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def _release() -> None:
+    if _is_handled():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
 def _forget() -> None:
     """Have a forked process end at a termination, which would otherwise reach this one by their common pipe."""
-    if signal.getsignal(signal.SIGTERM) is signal.default_int_handler:
+    if _is_handled():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_forget)

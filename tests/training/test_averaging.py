@@ -12,7 +12,7 @@ from onnxprune.training.fine_tuning import FineTuner
 from onnxprune.training.validation import Epoch
 from tests.builders import initializer
 from tests.training.folded import images, outputs, residual
-from tests.training.test_modes import normalized
+from tests.training.module.test_modes import normalized
 
 
 def fake_session(statistics=()):

@@ -156,7 +156,7 @@ def test_an_interrupted_search_resumes_to_the_same_trials(searched, tmp_path):
     folder, report = searched
 
     def interrupt(stage, fraction):
-        if stage.startswith("trial 4") and stage.endswith(": prune") and fraction > 0.4:
+        if stage.startswith("trial 4") and stage.endswith(": fine-tune") and fraction > 0.4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -147,7 +147,7 @@ def test_an_interrupted_sweep_goes_on_to_the_same_results_and_bytes(done):
         file.unlink()
 
     def interrupt(stage, fraction):
-        if stage == "run 4 of 8: prune" and fraction > 0.4:
+        if stage == "run 4 of 8: fine-tune" and fraction > 0.4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -20,7 +20,7 @@ from onnxprune.training.module.graph import UnsupportedOperatorError, to_torch
 from tests.builders import cnn, floats, mlp, model_of, normal
 from tests.fuzz.models import written
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 def in_onnxruntime(model: onnx.ModelProto, *inputs: np.ndarray) -> list[np.ndarray]:
