@@ -139,7 +139,8 @@ def rehearsed(
     """
     assert data.training is not None
     samples = len(data.training)
-    for setting, value in _untried(config, data):
+    scanned = len(usable_weights(model, name, config).prunable) * len(model.graph) // 2
+    for setting, value in _untried(config, data, scanned):
         config = replace(config, **{setting: value})
     candidates = _candidates(config)
     for setting in [setting for setting, values in candidates.items() if len(values) == 1]:
@@ -187,7 +188,7 @@ def _unrehearsed(config: PruneConfig, open_settings: Iterable[str], samples: int
     return replace(config, **chosen)
 
 
-def _untried(config: PruneConfig, data: JobData) -> Iterator[tuple[str, Any]]:
+def _untried(config: PruneConfig, data: JobData, scanned: int) -> Iterator[tuple[str, Any]]:
     """What is chosen without a rehearsal: one would read a whole stream, or repeat a slow calibration.
 
     Processes of torchrun can join only once.
@@ -201,7 +202,7 @@ def _untried(config: PruneConfig, data: JobData) -> Iterator[tuple[str, Any]]:
         or config.std_threshold is not None
         or config.pattern == "2:4"
     ):
-        yield "allocation", untried_allocation(config)
+        yield "allocation", untried_allocation(config, scanned)
     fitted = is_calibrated(config) and config.schedule == "one-shot"
     if is_open(config, "learning_rate") and (streamed or fitted):
         yield "learning_rate", untried_learning_rate(config, len(data.training))

@@ -213,6 +213,13 @@ def test_channels_are_fitted_before_a_training_too():
     config = settled(MANY, pattern="channel")
     assert (config.criterion, config.reconstruct, config.schedule) == ("second-order", True, "one-shot")
     assert untried_allocation(config) == "sensitivity"
+    weights = settled(replace(MANY, labeled=False), rate=0.5)
+    scans = (0, defaults.MOST_SCANNED, defaults.MOST_SCANNED + 1)
+    assert [untried_allocation(weights, scanned) for scanned in scans] == [
+        "sensitivity",
+        "sensitivity",
+        "erk",
+    ]
     rates = [untried_learning_rate(replace(config, optimizer="sgd"), count) for count in (50_000, 300)]
     assert rates == pytest.approx([0.01, 0.0009])
 
