@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from onnxprune.errors import NotFiniteError
 from onnxprune.job.choices.defaults import is_open, untried_allocation, untried_learning_rate
 from onnxprune.job.fine_tune import prune_and_fine_tune
 from onnxprune.job.measure import make_plan
+from onnxprune.job.progress import part_of
 from onnxprune.job.pruners.pruner import usable_weights
 from onnxprune.job.requirements import is_calibrated
 from onnxprune.job.samples.inputs import JobData
@@ -139,8 +139,7 @@ def rehearsed(
     """
     assert data.training is not None
     samples = len(data.training)
-    scanned = len(usable_weights(model, name, config).prunable) * len(model.graph) // 2
-    for setting, value in _untried(config, data, scanned):
+    for setting, value in _untried(model, name, config, data):
         config = replace(config, **{setting: value})
     candidates = _candidates(config)
     for setting in [setting for setting, values in candidates.items() if len(values) == 1]:
@@ -158,7 +157,7 @@ def rehearsed(
             tried = replace(config, **{setting: value})
             if tried.learning_rate is None:
                 tried = replace(tried, learning_rate=untried_learning_rate(config, samples))
-            advance = partial(_advance, progress, done, count)
+            advance = part_of(progress, done / count, 1 / count)
             losses[value] = rehearsal.run(tried, advance, _part_of(deadline, count - done))
             if math.isnan(losses[value]):
                 return _unrehearsed(config, candidates, samples)
@@ -167,11 +166,6 @@ def rehearsed(
             progress(done / count)
         config = replace(config, **{setting: CHOICES[setting](losses)})
     return config
-
-
-def _advance(progress: Callable[[float], None], done: int, count: int, fraction: float) -> None:
-    """Report a fraction of the rehearsal that follows `done` of `count`."""
-    progress((done + fraction) / count)
 
 
 def _part_of(deadline: float | None, rehearsals: int) -> float | None:
@@ -188,7 +182,7 @@ def _unrehearsed(config: PruneConfig, open_settings: Iterable[str], samples: int
     return replace(config, **chosen)
 
 
-def _untried(config: PruneConfig, data: JobData, scanned: int) -> Iterator[tuple[str, Any]]:
+def _untried(model: ir.Model, name: str, config: PruneConfig, data: JobData) -> Iterator[tuple[str, Any]]:
     """What is chosen without a rehearsal: one would read a whole stream, or repeat a slow calibration.
 
     Processes of torchrun can join only once.
@@ -202,6 +196,8 @@ def _untried(config: PruneConfig, data: JobData, scanned: int) -> Iterator[tuple
         or config.std_threshold is not None
         or config.pattern == "2:4"
     ):
+        # On average, a session begins at the middle of the model.
+        scanned = len(usable_weights(model, name, config).prunable) * len(model.graph) // 2
         yield "allocation", untried_allocation(config, scanned)
     fitted = is_calibrated(config) and config.schedule == "one-shot"
     if is_open(config, "learning_rate") and (streamed or fitted):

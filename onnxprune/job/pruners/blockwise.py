@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from onnxprune.calibration.segments import Segment, Tensors
 from onnxprune.calibration.walk import Visit, batches, walk
 from onnxprune.data.batch import Batch
 from onnxprune.errors import MissingPackageError, OnnxPruneError
+from onnxprune.job.progress import Progress, part_of
 from onnxprune.model.constants import constant_tensor, set_constant
 from onnxprune.model.costs import multiply_adds
 from onnxprune.model.reading import FLOAT_TYPES
@@ -45,9 +46,6 @@ FEWEST_STEPS = 20
 TIME_SHARE = 0.25
 # Memory limit of what is trained towards.
 TARGET_BYTES = 2**30
-
-
-Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,7 @@ class Reconstruction:
         done = 0.0
         for parts, steps in stages:
             end = None if seconds is None else time.monotonic() + steps / total * seconds
-            advance = partial(_advance, progress, done, steps / total)
+            advance = part_of(progress, done, steps / total)
             yield from self._trained(parts, math.ceil(share * steps), end, advance)
             done += steps / total
             progress(done)
@@ -141,7 +139,7 @@ class Reconstruction:
         for visits in self._visits(starts.keys() if steps else ()):
             section = starts[visits[0].node]
             seconds = None if end is None else max(end - time.monotonic(), 0.0) / left
-            advance = partial(_advance, progress, 1 - left / len(parts), 1 / len(parts))
+            advance = part_of(progress, 1 - left / len(parts), 1 / len(parts))
             left -= 1
             try:
                 inside = nodes[section.start : section.end]
@@ -252,11 +250,6 @@ class Reconstruction:
         batch = next(iter(batches(self.model, self.data)))
         shapes = {name: array.shape for name, array in batch.feeds().items()}
         return max(sum(multiply_adds(self.model, shapes).values()) / len(batch), 1.0)
-
-
-def _advance(progress: Progress, done: float, share: float, fraction: float) -> None:
-    """Report a fraction of the share that follows what is done."""
-    progress(done + share * fraction)
 
 
 def _steps(made: float, most: int) -> str:
