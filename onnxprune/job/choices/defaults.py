@@ -140,13 +140,16 @@ def _criterion(config: PruneConfig, facts: Facts | None) -> str:
     if facts is None:
         gives = config.calibration_data is not None
     else:
-        follows = not facts.labeled and (facts.samples < FEW_SAMPLES or _is_moderate(config))
-        gives = not facts.streamed and (follows or config.pattern == "channel")
+        few = not facts.labeled and facts.samples < FEW_SAMPLES
+        gives = not facts.streamed and (
+            few or _follows_moderately(config, facts) or config.pattern == "channel"
+        )
     return "second-order" if fits and gives else "magnitude"
 
 
-def _is_moderate(config: PruneConfig) -> bool:
-    return config.rate is not None and config.rate <= MODERATE_RATE
+def _follows_moderately(config: PruneConfig, facts: Facts) -> bool:
+    """Whether outputs are all that is followed, at a rate at which fitted layers do that."""
+    return not facts.labeled and config.rate is not None and config.rate <= MODERATE_RATE
 
 
 def _fits_layers(config: PruneConfig, facts: Facts | None) -> bool | None:
@@ -157,7 +160,7 @@ def _fits_layers(config: PruneConfig, facts: Facts | None) -> bool | None:
 def _schedule(config: PruneConfig, facts: Facts | None) -> str:
     once = config.pattern == "channel"
     if facts is not None:
-        once |= facts.samples < FEW_SAMPLES or (not facts.labeled and _is_moderate(config))
+        once |= facts.samples < FEW_SAMPLES or _follows_moderately(config, facts)
     if is_calibrated(config) and once:
         return "one-shot"
     # Each step of these is slow, or each step's result is trained for long.
