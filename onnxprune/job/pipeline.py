@@ -130,7 +130,7 @@ def run(
         with watch("write"):
             place = partial(place_kernels, config=config, data=data, progress=partial(progress, "write"))
             same = partial(same_outputs, data if config.runs_model else None)
-            instead, rounding = stored_values(model, data, config)
+            instead, rounding = stored_values(model, data, config, partial(progress, "write"))
             choices = (*choices, rounding) if rounding else choices
             model, shape_notes = plain(model, origin.name, config, config.input_shapes)
             tested = data.in_runs_of(input_specs(model)) if config.static else data

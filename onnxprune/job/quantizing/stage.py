@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from onnxprune.config.quantization import QOPERATOR, UINT8
 from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import ModelFileError, NothingToPruneError, OnnxPruneError
 from onnxprune.job.kernels import same_outputs
+from onnxprune.job.progress import Progress, part_of
 from onnxprune.job.quantizing.layers import Kept, correct_biases, equalize_channels, restore, tensors
 from onnxprune.job.quantizing.outputs import NEAR, SCANNED_SAMPLES, Errors, Inputs, alike
 from onnxprune.job.quantizing.training import train
@@ -37,6 +38,9 @@ TRIED = ("minmax", "percentile")
 MOST_SPARED, WORTH_SPARING = 0.15, 0.5
 # The setting for values of fewer bits, and the error up to which weights have them where training follows.
 COARSE, NEAR_TRAINED = "int4", 0.05
+# The shares of the stage, roughly: finding ranges, trying each layer alone, and, of all that, what it takes beside a
+# training.
+ADJUSTING, TRYING, UNTRAINED = 0.3, 0.7, 0.2
 
 
 class _Tried(NamedTuple):
@@ -60,7 +64,7 @@ class Quantization:
         name: str,
         data: JobData,
         config: PruneConfig,
-        progress: Callable[[float], None] = lambda fraction: None,
+        progress: Progress = lambda fraction: None,
         deadline: float | None = None,
     ):
         inputs = data.calibration or data.training
@@ -69,7 +73,10 @@ class Quantization:
         self._data = data
         self._name = name
         self._config = config
-        self._progress = progress
+        self._trains = data.training is not None and config.quantize_epochs != 0
+        untrained = UNTRAINED if self._trains else 1.0
+        self._progress = part_of(progress, 0.0, untrained)
+        self._training_progress = part_of(progress, untrained, 1 - untrained)
         self._deadline = deadline
         self._model = model
         self._steps: dict[str, Steps] = {}
@@ -122,7 +129,11 @@ class Quantization:
     def _adjust(self) -> str:
         """Choose the ranges, and adjust weights and biases, for the outputs nearest to those in floats; a note."""
         asked = self._config.quantize_ranges
-        tried = [self._try(way) for way in (TRIED if asked == AUTO else (asked,))]
+        ways = TRIED if asked == AUTO else (asked,)
+        tried = []
+        for number, way in enumerate(ways):
+            self._progress(ADJUSTING * number / (len(ways) + 1))
+            tried.append(self._try(way))
         plain = min(each.rounded for each in tried)
         places = 0
         # What can be measured in one model need not be in another: these steps are not needed for a valid file.
@@ -198,7 +209,10 @@ class Quantization:
         # Corrected biases are for layers that are all in int8.
         restore(self._plain)
         scan = self._errors.some(SCANNED_SAMPLES)
-        costs = {weight: scan.of(self._alone(weight)) for weight in layers}
+        costs = {}
+        for number, weight in enumerate(layers):
+            self._progress(ADJUSTING + TRYING / 2 * number / len(layers))
+            costs[weight] = scan.of(self._alone(weight))
         worst = sorted(layers, key=lambda weight: -costs[weight])
         count = 1
         while count <= max(1, int(MOST_SPARED * len(layers))):
@@ -215,7 +229,6 @@ class Quantization:
 
     def _coarsened(self) -> str:
         """Take coarser steps for the weights that bear them; a note."""
-        trains = self._data.training is not None and self._config.quantize_epochs != 0
         weights = [
             weight
             for weight in self._weights
@@ -234,9 +247,13 @@ class Quantization:
                 quantized(self._model, self._ranges, self._form, excluded=self._excluded, steps=steps)
             )
 
-        most = NEAR_TRAINED if trains else NEAR
+        most = NEAR_TRAINED if self._trains else NEAR
         self._steps = coarsest(
-            weights, partial(error, errors=scan), partial(error, errors=self._errors), max(most, before)
+            weights,
+            partial(error, errors=scan),
+            partial(error, errors=self._errors),
+            max(most, before),
+            part_of(self._progress, ADJUSTING + TRYING / 2, TRYING / 2),
         )
         if not self._steps:
             restore(corrected)
@@ -258,7 +275,7 @@ class Quantization:
         """Fine-tune with simulated quantization, where there is data for it; a note."""
         kept = tensors(self._model)
         make = partial(simulated, self._model, self._ranges, self._form, self._excluded, self._steps)
-        outcome = train(self._model, make, self._data, self._config, self._progress, self._deadline)
+        outcome = train(self._model, make, self._data, self._config, self._training_progress, self._deadline)
         training, untrained = self._data.training, self._steps
         self._steps = outcome.steps or self._steps
         if not outcome.steps or training is None or training.labeled:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import onnx_ir as ir
 
 from onnxprune.config.settings import PruneConfig
+from onnxprune.job.progress import Progress
 from onnxprune.job.quantizing.outputs import NEAR, SCANNED_SAMPLES, Errors, Inputs
 from onnxprune.job.samples.inputs import JobData
 from onnxprune.model.constants import put_tensor
@@ -20,7 +21,9 @@ from onnxprune.sparse.stored import why_no_gain
 FEW, MORE = "int4", "int8"
 
 
-def stored_values(model: ir.Model, data: JobData, config: PruneConfig) -> tuple[dict[str, str], str]:
+def stored_values(
+    model: ir.Model, data: JobData, config: PruneConfig, progress: Progress = lambda fraction: None
+) -> tuple[dict[str, str], str]:
     """The types of weights that need another one than `--values` asks for, by name, and a note.
 
     With `--values int4`, each weight alone is rounded, and those that cost most for their size are int8: as few as
@@ -49,7 +52,10 @@ def stored_values(model: ir.Model, data: JobData, config: PruneConfig) -> tuple[
     if all_few <= NEAR:
         return {}, f"All weights were rounded to {FEW} (--values): {_text(all_few)}."
     scan = errors.some(SCANNED_SAMPLES)
-    costs = {weight.name: _error(scan, model, [weight]) / weight.size for weight in weights}
+    costs = {}
+    for number, weight in enumerate(weights):
+        progress(number / len(weights))
+        costs[weight.name] = _error(scan, model, [weight]) / weight.size
     ordered = sorted(weights, key=lambda weight: -costs[weight.name])
     # The fewest that have to be int8, by bisection: the error falls with each.
     low, high = 1, len(ordered)

@@ -7,6 +7,7 @@ from itertools import chain
 
 import numpy as np
 
+from onnxprune.job.progress import Progress
 from onnxprune.model.weights import Weight
 from onnxprune.quantization.static import Steps
 
@@ -16,7 +17,13 @@ LARGEST = (2, 3, 5, 7, 15, 31)
 Error = Callable[[Mapping[str, Steps]], float]
 
 
-def coarsest(weights: Sequence[Weight], alone: Error, together: Error, most: float) -> dict[str, Steps]:
+def coarsest(
+    weights: Sequence[Weight],
+    alone: Error,
+    together: Error,
+    most: float,
+    progress: Progress = lambda fraction: None,
+) -> dict[str, Steps]:
     """Steps for those of the weights that bear coarser ones than int8 has, by their names.
 
     `alone` and `together`: the error of the outputs with these steps, measured for one weight and for several. Each
@@ -24,7 +31,10 @@ def coarsest(weights: Sequence[Weight], alone: Error, together: Error, most: flo
     which the error of all together is `most` at most.
     """
     none = alone({})
-    scanned = {weight: alone({_name(weight): _steps(weight, LARGEST[0])}) - none for weight in weights}
+    scanned = {}
+    for number, weight in enumerate(weights):
+        progress(number / len(weights))
+        scanned[weight] = alone({_name(weight): _steps(weight, LARGEST[0])}) - none
     # Squared errors are as the squares of steps.
     costs = {
         weight: [max(cost, 0.0) * (LARGEST[0] / largest) ** 2 for largest in LARGEST]

@@ -6,7 +6,9 @@ import pytest
 from onnx import helper, numpy_helper
 
 import onnxprune
+from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import SettingError
+from onnxprune.job.pipeline import run as run_job
 from onnxprune.job.quantizing.values import LARGEST, coarsest
 from onnxprune.model.weights import find_weights
 from onnxprune.quantization.ranges import measured
@@ -99,3 +101,11 @@ def test_constants_that_are_first_operands_keep_the_steps_of_activations(tmp_pat
 def test_other_values_are_refused_beside_quantization(values):
     with pytest.raises(SettingError, match="both round the weights"):
         onnxprune.PruneConfig(rate=0.5, quantize="int8", calibration_data="x.npz", values=values)
+
+
+def test_the_stage_tells_how_far_its_scans_are():
+    told = []
+    config = PruneConfig(rate=0, quantize="int8", values="int4", calibration_data={"x": normal(64, 64)})
+    run_job(mlp(64, 512, 64), None, config, lambda stage, fraction: told.append((stage, fraction)))
+    found = [fraction for stage, fraction in told if stage == "quantize"]
+    assert found == sorted(found) and len(set(found)) >= 4 and 0.5 < max(found) <= 1.0
