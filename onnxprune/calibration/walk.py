@@ -76,10 +76,20 @@ def affordable(model: ir.Model, data: Dataset, most: int) -> int:
 
 
 def batches(model: ir.Model, data: Batch) -> Iterator[Batch]:
-    """Batches of the model's fixed batch size, dropping the rest; if it is dynamic, of a few samples of one shape."""
+    """The batches of `places`."""
+    return map(data.at, places(model, data))
+
+
+def places(model: ir.Model, data: Batch) -> list[np.ndarray | slice]:
+    """The samples of each batch: of the fixed batch size, without the rest; if it is dynamic, a few of one shape.
+
+    Sequences of similar length are together: what layers read of padding says nothing about them.
+    """
     fixed = data.axes.size
     size = fixed or min(BATCH_SAMPLES, max(1, int(BATCH_BYTES / _widest_bytes(model, data))))
-    return (batch for batch in data.runs(size) if fixed is None or len(batch) == fixed)
+    every = np.arange(len(data))
+    found = data.places(size, ordered=False)
+    return [place for place in found if fixed is None or len(every[place]) == fixed]
 
 
 def _widest_bytes(model: ir.Model, data: Batch) -> float:

@@ -6,8 +6,10 @@ from onnx import helper
 
 from onnxprune.calibration.moments import collect
 from onnxprune.calibration.walk import ALIVE, WALK_BYTES, affordable, walk
+from onnxprune.data.axes import BatchAxes
 from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
+from onnxprune.data.padding import Padding
 from onnxprune.model.blocks import Blocks
 from onnxprune.model.constants import constants
 from onnxprune.model.weights import find_weights
@@ -80,3 +82,21 @@ def test_a_wide_graph_takes_fewer_samples():
     )
     images = Dataset.of({"x": np.broadcast_to(np.float32(0), (10, 1, 2000, 2000))}, None, "x")
     assert affordable(ir.from_proto(wide), images, 7) == WALK_BYTES // (ALIVE * 4 * 64 * 2000**2)
+
+
+def test_sequences_are_run_beside_those_of_their_length_and_without_padding():
+    proto = model_of(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        [floats("x", "N", "T", 8)],
+        [floats("y", "N", "T", 8)],
+        {"w": normal(8, 8)},
+    )
+    model = ir.from_proto(proto)
+    lengths = np.where(np.arange(64) % 2, 3, 40)
+    there = np.arange(40) < lengths[:, None]
+    axes = BatchAxes(padding=Padding("x", {"x": 1}))
+    data = Batch({"x": normal(64, 40, 8) * there[..., None]}, axes=axes)
+    [weight] = find_weights(model).prunable
+    [visit] = walk(model, None, data, {weight.uses[0].node})
+    shapes = [dense.shape for dense, _ in visit.pairs(weight.uses[0].node.inputs[0])]
+    assert shapes == [(16, 3, 8)] * 2 + [(16, 40, 8)] * 2

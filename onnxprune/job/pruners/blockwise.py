@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from onnxprune.calibration.sections import Section, sections, whole
 from onnxprune.calibration.segments import Segment, Tensors
-from onnxprune.calibration.walk import Visit, batches, walk
+from onnxprune.calibration.walk import Visit, places, walk
 from onnxprune.data.batch import Batch
 from onnxprune.errors import MissingPackageError, OnnxPruneError
 from onnxprune.job.progress import Progress, part_of
@@ -247,7 +247,9 @@ class Reconstruction:
 
     def _work(self) -> float:
         """The multiply-adds of a forward pass of a sample."""
-        batch = next(iter(batches(self.model, self.data)))
+        found = places(self.model, self.data)
+        # Neither the shortest sequences nor the longest.
+        batch = self.data.at(found[len(found) // 2])
         shapes = {name: array.shape for name, array in batch.feeds().items()}
         return max(sum(multiply_adds(self.model, shapes).values()) / len(batch), 1.0)
 
