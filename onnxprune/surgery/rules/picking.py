@@ -224,6 +224,15 @@ def expand(node: ir.Node, facts: Facts) -> Iterator[Claim]:
         yield from follow_sizes(node, node.inputs[1], facts, {c.right.dim for c in couplings})
 
 
+@passes_constants("Expand")
+def expanded_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
+    """The same elements, along more axes."""
+    known, shape = facts.known(node.inputs[0]), facts.shape(node.outputs[0])
+    if known is None or shape is None or known.ndim > len(shape):
+        return None
+    return known.reshape((1,) * (len(shape) - known.ndim) + known.shape)
+
+
 @rewrites("Expand", "ConstantOfShape")
 def made_shape(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
     """Update the sizes of axes that shrank."""
