@@ -11,7 +11,7 @@ Spans are found where this is needed: where what is summed is not 0 although X i
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -55,7 +55,9 @@ class Span:
         )
         if node is self.nodes[-1]:
             yield from (Coupling(axis, self.out) for axis in (self.source, *self.vectors))
-            yield summed(node, self.source)
+            yield replace(
+                summed(node, self.source), refusal=f"the norm before {self.out.value.name!r} sums over it"
+            )
             yield from padding_claims([self.source.value], self.source.dim, self.nodes, facts)
 
     def rewrite(self, facts: Facts, kept_of: Kept) -> None:

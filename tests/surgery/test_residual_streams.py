@@ -249,6 +249,18 @@ def test_a_norm_of_which_something_else_reads_a_part_keeps_its_channels() -> Non
     assert weight_of(pruned.model, "words").shape[1] == 16 and weight_of(pruned.model, "u1").shape[1] < 12
 
 
+@pytest.mark.parametrize("spelling", ["LayerNormalization", "LayerNormalization written out, Pow and Div"])
+def test_zeros_that_the_model_itself_puts_behind_a_norm_are_not_those_brought_back(spelling: str) -> None:
+    norm = SPELLINGS[spelling].format(y="n", x="p", s="s", o="o")
+    proto = model(
+        f"""(float[N,5,6] x) => (float[N,5,3] y) {{
+            e = MatMul(x, w) p = Pad(e, pads) {norm} y = MatMul(n, head)}}""",
+        opset=18, w=normal(6, 16), pads=np.array([0, 0, 0, 0, 0, 3]), head=normal(19, 3), s=normal(19), o=normal(19),
+        axes=np.array([-1]), two=np.float32(2), eps=np.float32(0.01),
+    )  # fmt: skip
+    assert weight_of(prune_channels(proto).model, "w").shape[1] < 16
+
+
 def test_two_axes_that_are_normalized_together_keep_their_channels() -> None:
     proto = decoder("LayerNormalization written out, Pow and Div")
     next(tensor for tensor in proto.graph.initializer if tensor.name == "axes").CopyFrom(

@@ -85,6 +85,8 @@ def layer_normalization(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     ends = [Axis(value, facts.rank(value) - 1) for value in sources]
     if any(facts.length(end) != channels for end in ends):
         return
+    if node.op_type != EMBED and any(facts.rank(value) != len(shape) for value in sources):
+        return
     for value in outs[1:]:
         yield from couple_axes(value, out, (last,), facts)
     for end in (*ends, *(Axis(value, 0) for value in vectors)):

@@ -5,7 +5,7 @@ Y = Slice(norm(Pad(X, k zeros)))
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnxprune.model.constants import constant_tensor
 from onnxprune.surgery.constants import become, free_name, new_initializer, replace_operand
 from onnxprune.surgery.facts import Facts
+from onnxprune.surgery.rules.picking import slices_of
 from onnxprune.surgery.tables import Axis, Stays
 
 PADS_AS_INPUT = 11  # the opset since which Pad's widths are an input
@@ -21,7 +22,7 @@ PADDING = "zeros that count in the mean of a norm"
 
 
 def padding_claims(
-    sources: Sequence[ir.Value], dim: int, nodes: Collection[ir.Node], facts: Facts
+    sources: Sequence[ir.Value], dim: int, nodes: Sequence[ir.Node], facts: Facts
 ) -> Iterator[Stays]:
     """The zeros that Pads put behind an axis for these nodes stay: they would be brought back again."""
     behind = _padding(sources, dim, nodes, facts)
@@ -36,7 +37,7 @@ def bring_back(
 ) -> bool:
     """Let `nodes` read so many zeros more; False where there were some already, so that a Slice is behind them too."""
     widened = bool(_padding(sources, dim, nodes, facts))
-    for source in sources:
+    for source in dict.fromkeys(sources):
         rank = facts.rank(source)
         more = np.eye(1, 2 * rank, rank + dim, dtype=np.int64)[0] * gone
         pad = source.producer()
@@ -105,8 +106,11 @@ def more_zeros(node: ir.Node, places: Sequence[int], gone: int) -> None:
             replace_operand(node, place, np.concatenate([tensor.numpy(), zeros]), tensor.dtype)
 
 
-def _padding(sources: Sequence[ir.Value], dim: int, nodes: Collection[ir.Node], facts: Facts) -> int:
-    """How many zeros Pads that only these nodes read put behind the axis; 0 where a source has no such Pad."""
+def _padding(sources: Sequence[ir.Value], dim: int, nodes: Sequence[ir.Node], facts: Facts) -> int:
+    """How many zeros Pads that only these nodes read put behind the axis, and Slices of what they make take away.
+
+    0 where a source has no such Pad, or something else reads what is made.
+    """
     found = set()
     for source in sources:
         pad, rank = source.producer(), facts.rank(source)
@@ -121,7 +125,21 @@ def _padding(sources: Sequence[ir.Value], dim: int, nodes: Collection[ir.Node], 
         if len(widths) != 2 * rank or np.delete(widths, rank + dim).any() or widths[rank + dim] <= 0:
             return 0
         found.add(int(widths[rank + dim]))
-    return min(found) if len(found) == 1 else 0
+    behind = found.pop() if len(found) == 1 else 0
+    return behind if all(_cut(out, dim, behind, facts) for out in nodes[-1].outputs) else 0
+
+
+def _cut(value: ir.Value, dim: int, behind: int, facts: Facts) -> bool:
+    """Whether all that reads a value are Slices that take away the last positions of the axis."""
+    length = facts.length(Axis(value, dim))
+    if value.is_graph_output() or (length is None and value.uses()):
+        return False
+    for use in value.uses():
+        slices = slices_of(use.node, facts) if use.node.op_type == "Slice" else None
+        start, end, step = (slices or {}).get(dim, (0, length or 0, 1))
+        if (start, step) != (0, 1) or end > (length or 0) - behind:
+            return False
+    return True
 
 
 def _widths(pad: ir.Node, facts: Facts) -> np.ndarray:
