@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.slots import domain_of
-from onnxprune.surgery.constants import replace_operand
+from onnxprune.surgery.constants import origin, replace_operand
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.rules.contraction import summed
 from onnxprune.surgery.rules.elementwise import ELEMENTWISE
@@ -69,7 +69,7 @@ class Span:
             for place, value in enumerate(node.inputs):
                 axis = next((axis for axis in self.vectors if axis.value is value), None)
                 if axis is not None:
-                    stored = _stored(value)
+                    stored = origin(value)
                     tensor, whole = constant_tensor(stored), facts.stored(stored)
                     assert tensor is not None and whole is not None
                     parts = [np.compress(of, whole, axis=axis.dim) for of in (kept, ~kept)]
@@ -147,7 +147,7 @@ class _Alike:
 
     def is_constant(self, value: ir.Value) -> bool:
         """Whether a value is a constant, stored or computed."""
-        return self.facts.constant(_stored(value)) is not None
+        return self.facts.constant(origin(value)) is not None
 
     def vector(self, value: ir.Value) -> Axis | bool | None:
         """The axis of a constant that is aligned with this one; None if it is the same along it, False if neither."""
@@ -159,7 +159,7 @@ class _Alike:
             return None
         return (
             Axis(value, dim)
-            if shape[dim] == self.length and self.facts.stored(_stored(value)) is not None
+            if shape[dim] == self.length and self.facts.stored(origin(value)) is not None
             else False
         )
 
@@ -242,13 +242,6 @@ def _closed(
     }
     axes = frozenset(axis for axis in vectors if isinstance(axis, Axis))
     return Span(ordered, Axis(source, alike.dim), Axis(ends[0], alike.dim), axes)
-
-
-def _stored(value: ir.Value | None) -> ir.Value | None:
-    """The constant that a value is, under another name perhaps: torch.onnx shares equal ones so."""
-    while value is not None and (node := value.producer()) is not None and node.op_type == "Identity":
-        value = node.inputs[0]
-    return value
 
 
 def _readers(value: ir.Value) -> set[ir.Node]:

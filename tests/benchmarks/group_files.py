@@ -193,8 +193,8 @@ def fused(options: dict[str, bool], name: str = "BERT (transformers)", opset: in
     from onnxruntime.transformers.fusion_options import FusionOptions
 
     chosen = FusionOptions("bert")
-    for name, value in options.items():
-        setattr(chosen, name, value)
+    for option, value in options.items():
+        setattr(chosen, option, value)
     proto, shapes = export(*NETWORKS[name], dynamo=False, opset=opset)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"

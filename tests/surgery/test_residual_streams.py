@@ -172,6 +172,19 @@ def test_norms_that_share_their_scale_lose_channels() -> None:
     assert weight_of(pruned.model, "words").shape[1] < 16
 
 
+@pytest.mark.parametrize("spelling", ["LayerNormalization", "LayerNormalization written out, no bias"])
+def test_a_scale_under_another_name_is_one(spelling: str) -> None:
+    """torch.onnx lets equal constants share one so."""
+    proto = decoder(spelling)
+    for name in ("s2", "s3"):
+        tensor = next(tensor for tensor in proto.graph.initializer if tensor.name == name)
+        proto.graph.initializer.remove(tensor)
+        proto.graph.node.insert(0, onnx.helper.make_node("Identity", ["s1"], [name], f"{name}_is"))
+    once = prune_channels(proto, 0.3).model
+    assert weight_of(once, "words").shape[1] < 16
+    assert weight_of(prune_channels(once, 0.4).model, "words").shape[1] < weight_of(once, "words").shape[1]
+
+
 def test_means_over_channels_count_those_that_are_gone() -> None:
     proto = model(
         """(float[N,4,6,6] x) => (float[N,1,6,6] m, float[N,1,6,6] s, float[N,1,6,6] a) {

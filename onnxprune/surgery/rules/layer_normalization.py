@@ -23,7 +23,7 @@ from onnxprune.model.constants import constant_tensor
 from onnxprune.model.encoding import on_axis
 from onnxprune.model.operands import is_read, operand
 from onnxprune.model.slots import MICROSOFT
-from onnxprune.surgery.constants import free_name, new_initializer
+from onnxprune.surgery.constants import free_name, new_initializer, origin
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.rules.broadcast import couple_axes
 from onnxprune.surgery.rules.contraction import summed
@@ -80,7 +80,7 @@ def layer_normalization(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     channels = facts.length(Axis(out, last))
     if axis != last or channels is None or any(map(is_read, _at(node.outputs, LAYOUTS[node.op_type].told))):
         return
-    if any(facts.stored(value) is None or facts.shape(value) != (channels,) for value in vectors):
+    if any(facts.stored(origin(value)) is None or facts.shape(value) != (channels,) for value in vectors):
         return
     ends = [Axis(value, facts.rank(value) - 1) for value in sources]
     if any(facts.length(end) != channels for end in ends):
@@ -102,8 +102,8 @@ def layer_normalization(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 def layer_normalization_constants(node: ir.Node, facts: Facts) -> list[np.ma.MaskedArray | None] | None:
     """The bias, where the scale is 0; of the sum, what is 0 in all that is summed."""
     layout, shape = LAYOUTS[node.op_type], facts.shape(node.outputs[0])
-    scale, bias = facts.stored(node.inputs[layout.scale]), operand(node, layout.bias)
-    added = None if bias is None else facts.stored(bias)
+    scale, bias = facts.stored(origin(node.inputs[layout.scale])), operand(node, layout.bias)
+    added = None if bias is None else facts.stored(origin(bias))
     if shape is None or scale is None or scale.ndim != 1 or (bias is not None and added is None):
         return None
     number = np.zeros_like(scale) if added is None else added
@@ -154,7 +154,7 @@ def sum_normalized_apart(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
     vectors = []
     for place in (layout.scale, layout.bias):
         vector = inner.inputs[place]
-        tensor = constant_tensor(vector)
+        tensor = constant_tensor(origin(vector))
         assert vector is not None and tensor is not None
         zeros = np.concatenate([tensor.numpy(), np.zeros(gone, tensor.dtype.numpy())])
         vectors.append(new_initializer(graph, f"{vector.name}_all", zeros, tensor.dtype))

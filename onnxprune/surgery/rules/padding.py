@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
-from onnxprune.surgery.constants import become, free_name, new_initializer, replace_operand
+from onnxprune.surgery.constants import become, free_name, new_initializer, origin, replace_operand
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.rules.picking import slices_of
 from onnxprune.surgery.tables import Axis, Stays
@@ -100,7 +100,7 @@ def take_away(node: ir.Node, outs: Sequence[int], dim: int, left: int, facts: Fa
 def more_zeros(node: ir.Node, places: Sequence[int], gone: int) -> None:
     """Put so many zeros behind the vectors that a node reads there."""
     for place in places:
-        tensor = constant_tensor(node.inputs[place])
+        tensor = constant_tensor(origin(node.inputs[place]))
         if tensor is not None:
             zeros = np.zeros(gone, tensor.dtype.numpy())
             replace_operand(node, place, np.concatenate([tensor.numpy(), zeros]), tensor.dtype)
