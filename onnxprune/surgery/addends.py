@@ -25,12 +25,19 @@ PASSED_THROUGH = (
     "Transpose",
     "Unsqueeze",
 )
+# The same, of constants that are added.
+PASSED_ON = (*PASSED_THROUGH, "Expand", "Slice", "Tile")
+# What lies beside it, or is chosen instead, is zero as well.
+BESIDE = ("Concat", "Where")
 TYPES = (*FLOAT_TYPES, *QUANTIZED_TYPES, ir.DataType.INT32)
 # (operator, index of an input): with zeros there, a unit that is zero before the operator is zero after it (for
-# LayerNormalization: with a scale and a bias of zero). And the index of the zero point of that input, where it has one.
+# LayerNormalization: with a scale and a bias of zero; for Mul, where it is the scale of one that is written out). And
+# the index of the zero point of that input, where it has one.
 ADDENDS: Mapping[tuple[str, int], int | None] = {
     ("Add", 0): None,
     ("Add", 1): None,
+    ("Mul", 0): None,
+    ("Mul", 1): None,
     ("Sub", 0): None,
     ("Sub", 1): None,
     ("BatchNormalization", 1): None,
@@ -45,6 +52,8 @@ ADDENDS: Mapping[tuple[str, int], int | None] = {
     ("LayerNormalization", 1): None,
     ("LayerNormalization", 2): None,
     ("SkipSimplifiedLayerNormalization", 3): None,
+    **{("SkipLayerNormalization", place): None for place in (2, 3, 4)},
+    **{("EmbedLayerNormalization", place): None for place in (2, 3, 4, 5, 6)},
     ("DynamicQuantizeMatMul", 4): None,
     ("MatMulIntegerToFloat", 6): None,
     ("QGemm", 6): None,
@@ -79,7 +88,9 @@ def _zeros(value: ir.Value) -> set[int | None]:
                 reader.node for reader in node.outputs[0].uses() if reader.node.op_type == "DequantizeLinear"
             ]
             zeros |= {_zero_point(reader, 2) for reader in made} or {0}
-        elif node.op_type in PASSED_THROUGH and use.idx == 0:
+        elif node.op_type in BESIDE:
+            zeros.add(0)
+        elif node.op_type in PASSED_ON and use.idx == 0:
             zeros |= _zeros(node.outputs[0]) or {None}
         else:
             zeros.add(0 if place is None else _zero_point(node, place))

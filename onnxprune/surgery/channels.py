@@ -115,10 +115,10 @@ def _removable(
 
 
 def _multiplied(units: Units) -> np.ndarray:
-    """Groups along which two computed values are multiplied and summed, bool by group number."""
+    """Groups along which two computed values are multiplied and summed, or one is summed; bool by group number."""
     found = np.zeros(len(units.all_groups()), bool)
     for contraction in units.contractions:
-        if _source(contraction.weight.value) is None:
+        if contraction.weight == contraction.data or _source(contraction.weight.value) is None:
             found[units.groups(contraction.data)] = True
     return found
 
@@ -172,7 +172,8 @@ def _weight_names(units: Units) -> dict[ir.Value, str]:
     """All weights by name: the prunable ones, and all other stored constants that a node multiplies with."""
     names = {weight.value: weight.name for weight in find_weights(units.facts.model).prunable}
     for contraction in units.contractions:
-        source = _source(contraction.weight.value)
+        # What is summed alone may be stored too, such as a bias; it is no weight.
+        source = _source(contraction.weight.value) if contraction.weight != contraction.data else None
         tensor = constant_tensor(source)
         # How integers are dequantized is known only of prunable weights.
         if source is not None and tensor is not None and tensor.dtype in FLOAT_TYPES:

@@ -67,6 +67,13 @@ def become(node: ir.Node, op_type: str, inputs: Sequence[ir.Value]) -> None:
         node.replace_input_with(index, value)
 
 
+def origin(value: ir.Value | None) -> ir.Value | None:
+    """What a value is under another name; torch.onnx lets constants that are equal share one by Identity nodes."""
+    while value is not None and (node := value.producer()) is not None and node.op_type == "Identity":
+        value = node.inputs[0]
+    return value
+
+
 def new_initializer(graph: ir.Graph | None, name: str, array: np.ndarray, dtype: ir.DataType) -> ir.Value:
     """A new initializer of the graph, under `name` or the first free name after it."""
     assert graph is not None

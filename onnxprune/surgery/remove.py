@@ -34,6 +34,11 @@ def remove_groups(units: Units, alive: np.ndarray) -> None:
         return alive[units.groups(axis)] if axis in units else np.ones(0, bool)
 
     for node in units.facts.nodes():
+        span = units.spans.get(node)
+        if span is not None:
+            if node is span.nodes[-1]:
+                span.rewrite(units.facts, kept_of)
+            continue
         rewrite = REWRITES.get(key(node))
         if rewrite is not None and any(value in by_value for value in (*node.inputs, *node.outputs)):
             rewrite(node, units.facts, kept_of)

@@ -17,6 +17,7 @@ import onnxprune.surgery.rules  # noqa: F401  (fills the tables)
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.slots import slots
 from onnxprune.surgery.facts import Facts
+from onnxprune.surgery.symmetric import symmetric_spans
 from onnxprune.surgery.tables import (
     CHANNELS,
     CONSTANTS,
@@ -46,6 +47,7 @@ class Units:
         self.contractions: list[Contraction] = []
         self.innermost = innermost
         self.has_choices = False
+        self.spans = symmetric_spans(facts)
         self._start: dict[Axis, int] = {}
         self._length: dict[Axis, int] = {}
         total = 0
@@ -154,9 +156,10 @@ class Units:
         if slots(node) and any(self._is_void(value) for value in (*node.inputs, *node.outputs)):
             self._freeze_all(node, f"{node.op_type} has an operand or a result without elements")
             return
-        rule = CHANNELS.get(key(node))
+        rule, span = CHANNELS.get(key(node)), self.spans.get(node)
+        claims = rule(node, self.facts) if rule else ()
         claimed: set[Axis] = set()
-        for claim in rule(node, self.facts) if rule else ():
+        for claim in claims if span is None else span.claims(node, claims, self.facts):
             if isinstance(claim, OneOf):
                 claimed |= claim.axes()
                 yield claim

@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.free_groups [--no-jobs] [NAME ...]
 
-A row a model: the share of the prunable weights that lie in free groups, what freezes the rest, and the largest
+A row a model: the share of the prunable weights that lie in free groups, the share that can lose inputs and outputs
+both (as residual streams must lose channels for), what freezes the rest, and the largest
 difference, relative to the output's largest magnitude, of a model without 30 % in channels from the same model with
 those channels at zero (before a last Softmax or Sigmoid): from the weights alone, and compensated by random inputs.
 "emptied": layers of which nothing is left. Files of packages that are not installed are left out: see group_files.py.
@@ -33,7 +34,7 @@ from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.units import Units
 from tests.benchmarks.group_files import FILES
 from tests.real_models import difference, inputs, run
-from tests.surgery.channel_pruning import free_share, unsquashed
+from tests.surgery.channel_pruning import both_ways, free_share, unsquashed
 from tests.surgery.whole_models import MissingPackageError, Whole
 
 RATE = 0.3
@@ -94,7 +95,7 @@ def row(name: str, *, with_jobs: bool) -> str:
     try:
         whole = FILES[name]()
     except MissingPackageError as missing:
-        return f"| {name} | left out: {missing} | | | |"
+        return f"| {name} | left out: {missing} | | | | |"
     model = ir.from_proto(whole[0])
     share, stuck = free_share(model)
     reasons = reasons_of(model, stuck).most_common(REASONS_SHOWN)
@@ -111,13 +112,13 @@ def row(name: str, *, with_jobs: bool) -> str:
                     ", ".join(f"{apart:.0e}" for apart, _ in found),
                     ", ".join(str(emptied) for _, emptied in found),
                 ]
-    return f"| {name} | {share:.1%} | {texts} | " + " | ".join(cells) + " |"
+    return f"| {name} | {share:.1%} | {both_ways(model):.1%} | {texts} | " + " | ".join(cells) + " |"
 
 
 def table(prefixes: list[str], *, with_jobs: bool) -> Iterator[str]:
     """Lines of a Markdown table."""
-    yield "| model | in free groups | what freezes the rest | difference at 0.3 | emptied |"
-    yield "|---|---|---|---|---|"
+    yield "| model | in free groups | both ways | what freezes the rest | difference at 0.3 | emptied |"
+    yield "|---|---|---|---|---|---|"
     for name in FILES:
         if not prefixes or name.startswith(tuple(prefixes)):
             yield row(name, with_jobs=with_jobs)

@@ -23,7 +23,9 @@ Example = tuple[Tensor, ...]
 IDS, MASK = torch.arange(16).reshape(2, 8), torch.ones(2, 8, dtype=torch.int64)
 
 
-def export(build: Callable[[], nn.Module], example: Example, *, dynamo: bool) -> Whole:
+def export(
+    build: Callable[[], nn.Module], example: Example, *, dynamo: bool, opset: int | None = None
+) -> Whole:
     """A network as torch.onnx writes it; the first axis of every input is open, and the second of token ids."""
     load_torchvision()
     torch.manual_seed(0)
@@ -36,13 +38,27 @@ def export(build: Callable[[], nn.Module], example: Example, *, dynamo: bool) ->
         if dynamo:
             dims = tuple(dict.fromkeys(each, torch.export.Dim.DYNAMIC) for each in axes)
             program = torch.onnx.export(
-                module, example, dynamo=True, dynamic_shapes=dims, verbose=False, input_names=names
+                module,
+                example,
+                dynamo=True,
+                dynamic_shapes=dims,
+                verbose=False,
+                input_names=names,
+                opset_version=opset,
             )
             assert program is not None
             return program.model_proto, shapes
         path = Path(folder) / "model.onnx"
         named = {name: {axis: f"axis{axis}" for axis in each} for name, each in zip(names, axes, strict=True)}
-        torch.onnx.export(module, example, path, dynamo=False, dynamic_axes=named, input_names=names)
+        torch.onnx.export(
+            module,
+            example,
+            path,
+            dynamo=False,
+            dynamic_axes=named,
+            input_names=names,
+            opset_version=opset,
+        )
         return onnx.load(path), shapes
 
 
@@ -79,8 +95,7 @@ def vit() -> nn.Module:
     from torchvision.models.vision_transformer import VisionTransformer
 
     model = VisionTransformer(32, 8, 4, 4, 64, 256, num_classes=10)
-    nn.init.normal_(model.heads.head.weight)  # zeros, as torchvision leaves it
-    return model
+    return spread(model)
 
 
 def swin() -> nn.Module:
@@ -90,15 +105,23 @@ def swin() -> nn.Module:
     return SwinTransformer([2, 2], 32, [2, 2], [2, 4], [4, 4], num_classes=10)
 
 
-def hugging(kind: str, *, masked: bool = True, **settings: object) -> nn.Module:
-    """A small model of the package transformers, of random weights."""
+def hugging(kind: str, *, masked: bool = True, head: str = "Model", **settings: object) -> nn.Module:
+    """A small model of the package transformers, of random weights, and no two vectors of biases or scales alike."""
     try:
         import transformers
     except ImportError:
         raise MissingPackageError("the package transformers is not installed") from None
-    config = getattr(transformers, f"{kind}Config")(vocab_size=512, **settings)
-    model = getattr(transformers, "T5EncoderModel" if kind == "T5" else f"{kind}Model")(config)
-    return First(model, masked=masked)
+    config = getattr(transformers, f"{kind}Config")(**({"vocab_size": 512} if masked else {}), **settings)
+    model = getattr(transformers, "T5EncoderModel" if kind == "T5" else f"{kind}{head}")(config)
+    return First(spread(model), masked=masked)
+
+
+def spread(model: nn.Module) -> nn.Module:
+    """Noise on all parameters, as training leaves it: the exporter lets equal ones share a name."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.02 * torch.randn(parameter.shape)
+    return model
 
 
 def minilm() -> nn.Module:
@@ -134,6 +157,15 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Example]] = {
     "grouped-query attention": (torch_networks.GroupedQueries, (TOKENS,)),
     "UNet with GroupNorm": (torch_networks.UNet, (torch.randn(2, 3, 32, 32),)),
     "BERT (transformers)": (partial(hugging, "Bert", **SMALL), (IDS, MASK)),
+    "BERT classifier (transformers)": (
+        partial(hugging, "Bert", head="ForSequenceClassification", **SMALL), (IDS, MASK),
+    ),
+    "ViT (transformers)": (
+        partial(
+            hugging, "ViT", masked=False, head="ForImageClassification", image_size=32, patch_size=8, **SMALL
+        ),
+        (torch.randn(2, 3, 32, 32),),
+    ),
     "DistilBERT (transformers)": (
         partial(hugging, "DistilBert", dim=32, n_layers=2, n_heads=4, hidden_dim=64), (IDS, MASK),
     ),
@@ -150,15 +182,20 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Example]] = {
 }  # fmt: skip
 
 
-def fused(options: dict[str, bool]) -> Whole:
+# Before 17 there is no LayerNormalization: it is written out.
+OPSETS = ((14, False), (16, False), (20, True))
+OF_OPSETS = ("BERT classifier (transformers)", "ViT (torchvision)", "ViT (transformers)")
+
+
+def fused(options: dict[str, bool], name: str = "BERT (transformers)", opset: int | None = None) -> Whole:
     """BERT with the operators that onnxruntime's optimizer for transformers puts in."""
     from onnxruntime.transformers import optimizer
     from onnxruntime.transformers.fusion_options import FusionOptions
 
     chosen = FusionOptions("bert")
-    for name, value in options.items():
-        setattr(chosen, name, value)
-    proto, shapes = export(*NETWORKS["BERT (transformers)"], dynamo=False)
+    for option, value in options.items():
+        setattr(chosen, option, value)
+    proto, shapes = export(*NETWORKS[name], dynamo=False, opset=opset)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         onnx.save(proto, path)
@@ -175,6 +212,19 @@ FILES: dict[str, Callable[[], Whole]] = {
         f"{name}, dynamo={dynamo}": partial(export, *network, dynamo=dynamo)
         for name, network in NETWORKS.items()
         for dynamo in (True, False)
+    },
+    **{
+        f"{name}, opset {opset}, dynamo={dynamo}": partial(
+            export, *NETWORKS[name], dynamo=dynamo, opset=opset
+        )
+        for name in OF_OPSETS
+        for opset, dynamo in OPSETS
+    },
+    **{
+        f"BERT classifier (onnxruntime's optimizer), opset {opset}": partial(
+            fused, {}, "BERT classifier (transformers)", opset
+        )
+        for opset in (14, 18)
     },
     "BERT with Attention (onnxruntime's optimizer)": partial(fused, {}),
     "BERT with MultiHeadAttention (onnxruntime's optimizer)": partial(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.surgery import torch_networks
-from tests.surgery.channel_pruning import free_share, prune_channels
+from tests.surgery.channel_pruning import both_ways, free_share, prune_channels
 from tests.training.networks import Bert, Recurrent, VisionTransformer, exported
 
 TOKENS = torch.randn(2, 8, 32)
@@ -31,7 +31,8 @@ NETWORKS: dict[str, tuple[type[nn.Module], Tensor, tuple[int, ...], bool]] = {
     "BERT": (Bert, torch.arange(16).reshape(2, 8), (0,), False),
     "ViT": (VisionTransformer, torch.randn(2, 3, 32, 32), (0,), True),
 }
-# The patches of a ViT this narrow are much of it: they write the residual stream, over which a norm takes the mean.
+# Untrained, the norms behind its sums share a scale of ones, which cannot be 0 for one of them: the stream stays, and
+# the patches that write it are much of a ViT this narrow.
 SHARES = {"ViT": 0.75}
 
 
@@ -48,3 +49,18 @@ def test_nearly_all_weights_of_an_export_are_in_channels_that_can_go(name: str, 
     row = prune_channels((proto, {"x": tuple(example.shape)}), 0.4)
     assert row.difference <= 1e-5
     assert row.parameters_after < 0.7 * row.parameters_before
+
+
+@pytest.mark.parametrize("name", ["BERT", "ViT"])
+def test_residual_streams_of_exports_before_layer_normalization_lose_channels(name: str) -> None:
+    network, example, axes, _ = NETWORKS[name]
+    torch.manual_seed(0)
+    module = network()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += 0.02 * torch.randn(parameter.shape)  # as after training: no two are alike
+    proto = exported(module, example, dynamo=False, axes=axes, opset=14)
+    assert "LayerNormalization" not in {node.op_type for node in proto.graph.node}
+    assert both_ways(ir.from_proto(proto)) > 0.6, "pixels, and what the output layer gives, stay"
+    row = prune_channels((proto, {"x": tuple(example.shape)}), 0.4)
+    assert row.difference <= 1e-5 and row.model.opset_import[0].version == 14

@@ -170,11 +170,16 @@ class Recurrent(nn.Module):
 
 
 def exported(
-    module: nn.Module, example: Tensor, *, dynamo: bool, axes: Sequence[int] = (0,)
+    module: nn.Module,
+    example: Tensor,
+    *,
+    dynamo: bool,
+    axes: Sequence[int] = (0,),
+    opset: int | None = None,
 ) -> onnx.ModelProto:
-    """The module as torch.onnx writes it, by either exporter at its default opset; these axes of x are open."""
+    """The module as torch.onnx writes it, by either exporter, at its default opset or this one; axes of x are open."""
     module.eval()
-    settings: dict = {"input_names": ["x"], "output_names": ["y"]}
+    settings: dict = {"input_names": ["x"], "output_names": ["y"], "opset_version": opset}
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")
         if dynamo:

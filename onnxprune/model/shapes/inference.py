@@ -11,7 +11,7 @@ from onnxprune.model.constants import constant_tensor
 from onnxprune.model.functions import OWN_DOMAIN
 from onnxprune.model.shapes.folding import folded_integers
 from onnxprune.model.shapes.sizes import Dim
-from onnxprune.model.shapes.solvers import SOLVERS, TYPED_BY, Shape, Values, is_generated, known
+from onnxprune.model.shapes.solvers import OTHERS_ALIKE, SOLVERS, TYPED_BY, Shape, Values, is_generated, known
 from onnxprune.model.slots import MICROSOFT
 
 # Constants up to this size may be shapes or axes, whose values inference needs.
@@ -251,13 +251,15 @@ def _infer(proto: onnx.ModelProto) -> tuple[dict[str, Shape | None], dict[str, i
             solve = SOLVERS.get((node.domain, node.op_type))
             if solve is None:
                 continue
-            name, shape = node.output[0], solve(node, values)
+            shape = solve(node, values)
             element_type = types.get(node.input[TYPED_BY.get(node.op_type, 0)])
             if shape is None or element_type is None:
                 continue
-            if name not in solved or known(shape) > known(_shape(solved[name]) or ()):
-                solved[name] = onnx.helper.make_tensor_value_info(name, element_type, shape)
-                shapes[name], types[name], improved = shape, element_type, True
+            for place in (0, *OTHERS_ALIKE.get(node.op_type, ())):
+                name = node.output[place] if place < len(node.output) else ""
+                if name and (name not in solved or known(shape) > known(_shape(solved[name]) or ())):
+                    solved[name] = onnx.helper.make_tensor_value_info(name, element_type, shape)
+                    shapes[name], types[name], improved = shape, element_type, True
         if not improved:
             return shapes, types
         kept = [info for info in proto.graph.value_info if info.name not in solved]

@@ -262,12 +262,19 @@ def _solve_embedding(node: onnx.NodeProto, values: Values) -> Shape | None:
     return None if ids is None or words is None or len(ids) != 2 else (*ids, words[1])
 
 
+def _solve_like_first(node: onnx.NodeProto, values: Values) -> Shape | None:
+    """The shape of the first input."""
+    return values.shapes.get(node.input[0])
+
+
 BROADCASTING = ("Add", "And", "Div", "Max", "Min", "Mul", "Or", "Pow", "Sub", "Sum", "Where")
 SOLVERS: dict[tuple[str, str], Callable[[onnx.NodeProto, Values], Shape | None]] = {
     ("", "Reshape"): _solve_reshape,
     ("", "Expand"): _solve_expand,
     ("", "MatMul"): _solve_matmul,
     ("", "Slice"): _solve_slice,
+    # onnxruntime's optimizer writes it in models of opsets that have none, too.
+    ("", "LayerNormalization"): _solve_like_first,
     **{("", op_type): _solve_broadcast for op_type in BROADCASTING},
     (MICROSOFT, "FusedMatMul"): _solve_fused_matmul,
     (MICROSOFT, "Attention"): _solve_attention,
@@ -277,6 +284,8 @@ SOLVERS: dict[tuple[str, str], Callable[[onnx.NodeProto, Values], Shape | None]]
     (MICROSOFT, "MultiHeadAttention"): _solve_attention,
 }
 
+# Operators of which further outputs have the shape and type of the first one.
+OTHERS_ALIKE = {"EmbedLayerNormalization": (2,)}
 # Operators whose output has the element type of another input than the first.
 TYPED_BY = {"EmbedLayerNormalization": 2, "QAttention": 2, "Where": 1}
 

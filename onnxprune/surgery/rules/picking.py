@@ -30,7 +30,7 @@ PADS_AS_INPUT = 11  # opset since which Pad's widths are an input
 def slice_run(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     """Couple a slice of step 1 with its source positions; axes that are not sliced are coupled one to one."""
     data, shape = node.inputs[0], facts.shape(node.inputs[0])
-    slices = _slices(node, facts)
+    slices = slices_of(node, facts)
     if data is None or shape is None or slices is None:
         return
     out = node.outputs[0]
@@ -52,7 +52,7 @@ def picked_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
         return _looked_up(node, known, facts) if node.op_type == "Gather" else None
     axes = {node.attributes.get_int("axis", 0) % len(shape)}
     if node.op_type == "Slice":
-        axes = set(_slices(node, facts) or range(len(shape)))
+        axes = set(slices_of(node, facts) or range(len(shape)))
     full = [dim if axis in axes else known.shape[axis] for axis, dim in enumerate(shape)]
     if not all(isinstance(dim, int) for dim in full):
         return None
@@ -78,7 +78,7 @@ def _looked_up(node: ir.Node, known: np.ma.MaskedArray, facts: Facts) -> np.ma.M
 @rewrites("Slice")
 def slice_bounds(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
     """Update starts and ends to the remaining positions."""
-    data, slices = node.inputs[0], _slices(node, facts)
+    data, slices = node.inputs[0], slices_of(node, facts)
     if data is None or slices is None:
         return
     bounds = {}
@@ -224,6 +224,15 @@ def expand(node: ir.Node, facts: Facts) -> Iterator[Claim]:
         yield from follow_sizes(node, node.inputs[1], facts, {c.right.dim for c in couplings})
 
 
+@passes_constants("Expand")
+def expanded_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
+    """The same elements, along more axes."""
+    known, shape = facts.known(node.inputs[0]), facts.shape(node.outputs[0])
+    if known is None or shape is None or known.ndim > len(shape):
+        return None
+    return known.reshape((1,) * (len(shape) - known.ndim) + known.shape)
+
+
 @rewrites("Expand", "ConstantOfShape")
 def made_shape(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
     """Update the sizes of axes that shrank."""
@@ -282,7 +291,7 @@ def _slice_operands(node: ir.Node, facts: Facts) -> tuple[np.ndarray, np.ndarray
     return starts, ends, np.arange(len(starts)) if axes is None else axes
 
 
-def _slices(node: ir.Node, facts: Facts) -> dict[int, tuple[int, int, int]] | None:
+def slices_of(node: ir.Node, facts: Facts) -> dict[int, tuple[int, int, int]] | None:
     """Start, end and step of each axis that is sliced, within its length; None if they are not constant."""
     shape = facts.shape(node.inputs[0])
     if shape is None or any(value is not None and facts.constant(value) is None for value in node.inputs[1:]):

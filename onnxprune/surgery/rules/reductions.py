@@ -23,9 +23,7 @@ from onnxprune.surgery.tables import (
 KEEP_CONSTANTS = ("ReduceMean", "ReduceMax", "ReduceMin")
 # Positions that are always 0 add nothing to these.
 SUMS = ("ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
-
-
-@passes_channels(
+REDUCTIONS = (
     *KEEP_CONSTANTS,
     "ReduceL1",
     "ReduceL2",
@@ -35,16 +33,19 @@ SUMS = ("ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
     "ReduceSum",
     "ReduceSumSquare",
 )
+
+
+@passes_channels(*REDUCTIONS)
 def reduction(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     """Couple the remaining axes with their positions in the output; what is always 0 can leave a sum."""
     data, shape = node.inputs[0], facts.shape(node.inputs[0])
-    reduced = _reduced_axes(node, facts)
+    reduced = reduced_axes(node, facts)
     if data is None or shape is None or reduced is None:
         return
     kept = [axis for axis in range(len(shape)) if axis not in reduced]
     for place, axis in enumerate(kept):
         if isinstance(shape[axis], int):
-            yield Coupling(Axis(data, axis), Axis(node.outputs[0], axis if _keeps_axes(node) else place))
+            yield Coupling(Axis(data, axis), Axis(node.outputs[0], axis if keeps_axes(node) else place))
     for axis in reduced if node.op_type in SUMS else ():
         if isinstance(shape[axis], int):
             yield summed(node, Axis(data, axis))
@@ -54,16 +55,16 @@ def reduction(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 def reduction_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
     """Elements that are constant along the reduced axes equal their mean, maximum and minimum."""
     known = facts.known(node.inputs[0])
-    reduced = _reduced_axes(node, facts)
+    reduced = reduced_axes(node, facts)
     if known is None or reduced is None or any(known.shape[axis] != 1 for axis in reduced):
         return None
-    return known if _keeps_axes(node) else known.squeeze(axis=reduced)
+    return known if keeps_axes(node) else known.squeeze(axis=reduced)
 
 
 @rewrites("ReduceMean")
 def mean_of_more(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
     """The mean over fewer positions, times how much larger it is: the node becomes this product."""
-    data, reduced, graph = node.inputs[0], _reduced_axes(node, facts), node.graph
+    data, reduced, graph = node.inputs[0], reduced_axes(node, facts), node.graph
     if data is None or reduced is None or graph is None:
         return
     kept = [kept_of(Axis(data, axis)) for axis in reduced]
@@ -85,11 +86,12 @@ def mean_of_more(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
     become(node, "Mul", (made, factor))
 
 
-def _keeps_axes(node: ir.Node) -> bool:
+def keeps_axes(node: ir.Node) -> bool:
+    """Whether the reduced axes stay, with length 1."""
     return node.attributes.get_int("keepdims", 1) == 1
 
 
-def _reduced_axes(node: ir.Node, facts: Facts) -> tuple[int, ...] | None:
+def reduced_axes(node: ir.Node, facts: Facts) -> tuple[int, ...] | None:
     """The axes, counted from the front; None where they are computed in the graph."""
     shape = facts.shape(node.inputs[0])
     if shape is None:
