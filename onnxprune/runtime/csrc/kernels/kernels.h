@@ -96,6 +96,12 @@ struct Window {
   size_t reach() const { return (out_columns - 1) * column_stride + width; }
 };
 
+// Whether `depthwise_direct` takes these windows.
+inline constexpr bool is_direct(const Window& window) {
+  return window.height == window.width && (window.width == 3 || window.width == 5) &&
+         window.row_stride == window.column_stride && (window.row_stride == 1 || window.row_stride == 2);
+}
+
 // Rows of a plane with their padding in place: `gap` floats of it, which end the row before as well, then the
 // row's columns, up to a whole vector. Where windows step over every other column, those at even places and those at
 // odd ones are two such `part`s, one behind the other. Sizes are multiples of the vector. Behind the last row is
@@ -174,6 +180,8 @@ struct Kernels {
   // the last of them may be read. Strides of columns are 1 or 2.
   void (*depthwise)(const Window& window, const PaddedRows& padded, const Filter& filter, const float* from,
                     size_t rows, float* to) = nullptr;
+  // Convolves a plane with one filter, without padded rows, where is_direct() holds; null where loads have no masks.
+  void (*depthwise_direct)(const Window& window, const Filter& filter, const float* from, float* to) = nullptr;
   // Convolves all channels: a row of `columns` results for each output channel, which begin `to_stride` apart. A
   // vector behind what the windows need may be read. The bias has as many numbers as the weight has output channels.
   void (*dense)(const DenseFilter& filter, size_t columns, const float* from, float* to, size_t to_stride) = nullptr;

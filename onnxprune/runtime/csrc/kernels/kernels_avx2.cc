@@ -24,6 +24,7 @@ const Kernels kAvx2 = {
     pool<Avx2Vector>,
     pad<Avx2Vector>,
     depthwise<Avx2Vector>,
+    nullptr,
     dense<Avx2Vector>,
 };
 

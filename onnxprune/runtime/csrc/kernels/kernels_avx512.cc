@@ -1,4 +1,5 @@
 #include "dense.inl"
+#include "depthwise.inl"
 #include "epilogue.inl"
 #include "layout.inl"
 #include "planes.inl"
@@ -23,6 +24,7 @@ const Kernels kAvx512 = {
     pool<Avx512Vector>,
     pad<Avx512Vector>,
     depthwise<Avx512Vector>,
+    depthwise_direct<Avx512Vector>,
     dense<Avx512Vector>,
 };
 

@@ -24,6 +24,7 @@ const Kernels kNeon = {
     pool<NeonVector>,
     pad<NeonVector>,
     depthwise<NeonVector>,
+    nullptr,
     dense<NeonVector>,
 };
 

@@ -24,6 +24,7 @@ const Kernels kPortable = {
     pool<PortableVector>,
     pad<PortableVector>,
     depthwise<PortableVector>,
+    nullptr,
     dense<PortableVector>,
 };
 

@@ -47,6 +47,25 @@ struct Avx512Vector {
     even.lanes = _mm512_permutex2var_ps(a.lanes, evens, b.lanes);
     odd.lanes = _mm512_permutex2var_ps(a.lanes, odds, b.lanes);
   }
+  using Mask = __mmask16;
+  using Places = __m512i;
+  // Lanes [from, to), as far as there are such.
+  static Mask lanes_between(ptrdiff_t from, ptrdiff_t to) {
+    const auto below = [](ptrdiff_t lane) { return lane <= 0 ? 0u : lane >= 16 ? 0xffffu : (1u << lane) - 1; };
+    return static_cast<Mask>(below(to) & ~below(from));
+  }
+  // Other lanes are zero, and not read.
+  static Avx512Vector load_lanes(Mask lanes, const float* from) { return {_mm512_maskz_loadu_ps(lanes, from)}; }
+  // `first`, and then every place `step` behind the one before.
+  static Places places(size_t first, size_t step) {
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    return _mm512_add_epi32(_mm512_mullo_epi32(lane, _mm512_set1_epi32(static_cast<int>(step))),
+                            _mm512_set1_epi32(static_cast<int>(first)));
+  }
+  // The floats at these places of two vectors side by side; what is behind both is anything.
+  static Avx512Vector pick(const Avx512Vector& a, const Places& places, const Avx512Vector& b) {
+    return {_mm512_permutex2var_ps(a.lanes, places, b.lanes)};
+  }
   static void prefetch(const void* from) { Avx2Vector::prefetch(from); }
   void add_product(const Avx512Vector& factor, const float* from) {
     lanes = _mm512_fmadd_ps(factor.lanes, _mm512_loadu_ps(from), lanes);
