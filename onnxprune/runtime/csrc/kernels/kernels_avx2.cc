@@ -25,6 +25,7 @@ const Kernels kAvx2 = {
     pad<Avx2Vector>,
     depthwise<Avx2Vector>,
     nullptr,
+    nullptr,
     dense<Avx2Vector>,
 };
 

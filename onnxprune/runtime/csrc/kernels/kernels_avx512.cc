@@ -2,6 +2,7 @@
 #include "depthwise.inl"
 #include "epilogue.inl"
 #include "layout.inl"
+#include "masked_spmv.inl"
 #include "planes.inl"
 #include "spmm.inl"
 #include "spmv.inl"
@@ -25,6 +26,7 @@ const Kernels kAvx512 = {
     pad<Avx512Vector>,
     depthwise<Avx512Vector>,
     depthwise_direct<Avx512Vector>,
+    spmv_masked<Avx512Vector>,
     dense<Avx512Vector>,
 };
 

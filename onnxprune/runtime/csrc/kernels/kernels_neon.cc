@@ -25,6 +25,7 @@ const Kernels kNeon = {
     pad<NeonVector>,
     depthwise<NeonVector>,
     nullptr,
+    nullptr,
     dense<NeonVector>,
 };
 

@@ -25,6 +25,7 @@ const Kernels kPortable = {
     pad<PortableVector>,
     depthwise<PortableVector>,
     nullptr,
+    nullptr,
     dense<PortableVector>,
 };
 

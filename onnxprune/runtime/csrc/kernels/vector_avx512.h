@@ -56,6 +56,16 @@ struct Avx512Vector {
   }
   // Other lanes are zero, and not read.
   static Avx512Vector load_lanes(Mask lanes, const float* from) { return {_mm512_maskz_loadu_ps(lanes, from)}; }
+  static size_t count(Mask lanes) { return static_cast<size_t>(_mm_popcnt_u32(lanes)); }
+  // Consecutive floats in these lanes, one after the other, zeros in the others; a whole vector is read.
+  static Avx512Vector spread(Mask lanes, const float* from) {
+    // Of a register that is known to be zero: the instruction waits for what its target had before.
+    __m512 zero = _mm512_setzero_ps();
+#ifdef __GNUC__
+    __asm__("" : "+v"(zero));
+#endif
+    return {_mm512_mask_expand_ps(zero, lanes, hold(from).lanes)};
+  }
   // `first`, and then every place `step` behind the one before.
   static Places places(size_t first, size_t step) {
     const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
@@ -80,6 +90,7 @@ struct Avx512Vector {
   void clip(const Avx512Vector& low, const Avx512Vector& high) {
     lanes = _mm512_min_ps(high.lanes, _mm512_max_ps(low.lanes, lanes));
   }
+  float sum() const { return _mm512_reduce_add_ps(lanes); }
   void store(float* to) const { _mm512_store_ps(to, lanes); }
   void store_unaligned(float* to) const { _mm512_storeu_ps(to, lanes); }
   // The first `count` lanes, which are less than all.
