@@ -359,6 +359,52 @@ void test_spmv(const Kernels& kernels, Tally& tally) {
   test_spmv_block(kernels, sparse, 64, random, tally);
 }
 
+// x is NaN where no row has an entry.
+void test_masked_rows(const Kernels& kernels, size_t columns, double density, Random& random, Tally& tally) {
+  constexpr size_t kRows = 9;
+  std::vector<CsrEntry> entries;
+  Input x(columns);
+  std::fill_n(x.data(), columns, kNan);
+  for (uint32_t row = 0; row < kRows; ++row) {
+    for (uint32_t column = 0; column < columns; ++column) {
+      if (static_cast<double>(random.below(1000)) >= 1000 * density) continue;
+      entries.push_back({row, column, random.value()});
+      x[column] = random.value();
+    }
+  }
+  CsrMatrix matrix(kRows, columns, columns, entries);
+  matrix.add_masks(0);
+  const std::pair<size_t, size_t> parts[] = {{0, kRows}, {2, 7}, {3, 3}};
+  for (const auto& [first, last] : parts) {
+    Output sums(last - first);
+    random.fill(sums);
+    std::vector<Sum> expected(last - first);
+    for (size_t row = first; row < last; ++row) expected[row - first].add(sums[row - first]);
+    for (const CsrEntry& entry : entries) {
+      if (entry.row < first || entry.row >= last) continue;
+      expected[entry.row - first].add(static_cast<double>(entry.value) * x[entry.column]);
+    }
+    kernels.spmv_masked(matrix.masked(matrix.blocks().front()), first, last, x.data(), sums.data());
+    for (size_t i = 0; i < last - first; ++i) {
+      tally.check(expected[i].is(sums[i]), "%zu columns at %g, row %zu is %g, not %g", columns, density, first + i,
+                  sums[i], expected[i].value);
+    }
+    tally.check(sums.guards_hold(), "%zu columns, rows %zu to %zu: wrote outside of the sums", columns, first, last);
+  }
+}
+
+void test_spmv_masked(const Kernels& kernels, Tally& tally) {
+  if (kernels.spmv_masked == nullptr) return;
+  Random random;
+  for (const size_t columns : {1, 15, 16, 63, 64, 65, 100, 4096}) {
+    for (const double density : {0.0, 0.05, 0.3, 1.0}) test_masked_rows(kernels, columns, density, random, tally);
+  }
+  // Two entries of one place have one bit, so that there are no masks.
+  CsrMatrix twice(1, 2, 2, {{0, 1, 1}, {0, 1, 2}});
+  twice.add_masks(0);
+  tally.check(twice.blocks().front().masks.empty(), "two entries of one place have a mask");
+}
+
 // -------------------------------------------------------------------------------------------- Moving into panels
 
 void test_transpose(const Kernels& kernels, Tally& tally) {
@@ -711,7 +757,7 @@ struct Case {
 };
 
 constexpr Case kCases[] = {
-    {"spmm", test_spmm}, {"spmv", test_spmv},          {"transpose", test_transpose},
+    {"spmm", test_spmm}, {"spmv", test_spmv},          {"spmv_masked", test_spmv_masked}, {"transpose", test_transpose},
     {"copy", test_copy}, {"epilogue", test_epilogues}, {"tiles", test_tiles},
     {"planes", test_planes},
 };

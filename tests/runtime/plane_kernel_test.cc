@@ -94,26 +94,45 @@ void test_pool(const Kernels& kernels, const Window& w, Checks& checks) {
   }
 }
 
+void check_depthwise(const Window& w, const float* x, const std::vector<float>& weight, const Filter& filter,
+                     const std::vector<float>& y, const char* what, Checks& checks) {
+  const size_t results = w.out_rows * w.out_columns;
+  for (size_t at = results; at < y.size(); ++at) checks.check(y[at] == kUntouched, "what is behind a result", at);
+  for (size_t at = 0; at < results; ++at) {
+    double sum = filter.bias;
+    each_tap(w, at / w.out_columns, at % w.out_columns, [&](size_t tap, bool inside, size_t place) {
+      if (inside) sum += static_cast<double>(weight[tap]) * x[place];
+    });
+    if (filter.clips) sum = std::clamp<double>(sum, filter.low, filter.high);
+    checks.check(is_close(y[at], sum), what, at);
+  }
+}
+
 void test_depthwise(const Kernels& kernels, const Window& w, bool clips, Checks& checks) {
   const std::vector<float> x = random_floats(w.rows * w.columns, 2);
   const std::vector<float> weight = random_floats(w.height * w.width, 3);
+  const Filter filter{weight.data(), 0.5f, clips, -0.75f, 1.25f};
   const PaddedRows padded = padded_rows(kernels, w);
   AlignedFloats memory;
   const size_t rows = (w.out_rows - 1) * w.row_stride + w.height;
   float* const from = memory.at_least(padded_floats(kernels, w, padded, rows));
-  const size_t results = w.out_rows * w.out_columns;
-  std::vector<float> y(results + kGuard, kUntouched);
+  std::vector<float> y(w.out_rows * w.out_columns + kGuard, kUntouched);
   kernels.pad(w, padded, x.data(), 0, rows, from);
-  kernels.depthwise(w, padded, {weight.data(), 0.5f, clips, -0.75f, 1.25f}, from, w.out_rows, y.data());
-  for (size_t at = results; at < y.size(); ++at) checks.check(y[at] == kUntouched, "what is behind a result", at);
-  for (size_t at = 0; at < results; ++at) {
-    double sum = 0.5;
-    each_tap(w, at / w.out_columns, at % w.out_columns, [&](size_t tap, bool inside, size_t place) {
-      if (inside) sum += static_cast<double>(weight[tap]) * x[place];
-    });
-    if (clips) sum = std::clamp(sum, -0.75, 1.25);
-    checks.check(is_close(y[at], sum), "depthwise", at);
-  }
+  kernels.depthwise(w, padded, filter, from, w.out_rows, y.data());
+  check_depthwise(w, x.data(), weight, filter, y, "depthwise", checks);
+}
+
+// A plane between numbers that would spoil what reads them.
+void test_depthwise_direct(const Kernels& kernels, const Window& w, bool clips, Checks& checks) {
+  if (kernels.depthwise_direct == nullptr || !is_direct(w)) return;
+  std::vector<float> x(2 * kGuard + w.rows * w.columns, std::numeric_limits<float>::quiet_NaN());
+  const std::vector<float> plane = random_floats(w.rows * w.columns, 2);
+  std::copy(plane.begin(), plane.end(), x.begin() + kGuard);
+  const std::vector<float> weight = random_floats(w.height * w.width, 3);
+  const Filter filter{weight.data(), 0.5f, clips, -0.75f, 1.25f};
+  std::vector<float> y(w.out_rows * w.out_columns + kGuard, kUntouched);
+  kernels.depthwise_direct(w, filter, x.data() + kGuard, y.data());
+  check_depthwise(w, plane.data(), weight, filter, y, "direct depthwise", checks);
 }
 
 // A row of results of `channels` output channels, from two planes.
@@ -233,12 +252,14 @@ size_t test_plane_kernels(const Kernels& kernels) {
   for (const size_t size : {1, 2, 3, 5}) {
     for (const size_t stride : {1, 2, 3}) {
       for (const size_t pad : {size_t{0}, size / 2}) {
-        for (const size_t rows : {5, 8}) {
+        for (const size_t rows : {5, 8, 14}) {
           for (const size_t columns : {5, 7, 16, 19, 33, 40, 83}) {
             const Window w = window(rows, columns, size, stride, pad);
             test_pool(kernels, w, checks);
             for (const bool clips : {false, true}) {
               if (stride < 3) test_depthwise(kernels, w, clips, checks);
+              test_depthwise_direct(kernels, w, clips, checks);
+              test_depthwise_direct(kernels, window(rows, columns, size, stride, pad + 17), clips, checks);
               if (stride < 3) test_dense(kernels, w, rows == 5 ? 13 : 8, clips, checks);
             }
           }

@@ -143,10 +143,21 @@ def test_gemms_equal_the_dense_ones(
     assert_close(got, run_dense("Gemm", weight, x, bias, **attributes))
 
 
+@pytest.mark.parametrize("density", [0.05, 0.3])
 @pytest.mark.parametrize("x_shape", [(5000,), (1, 5000), (2, 3, 5000), (0, 5000), (2, 2, 20, 5000)])
-def test_matmuls_of_more_columns_than_a_block_equal_the_dense_ones(isa, x_shape):
-    weight, x = sparse_array(5000, 300, density=0.05), dense_array(*x_shape)
+def test_matmuls_of_more_columns_than_a_block_equal_the_dense_ones(isa, x_shape, density):
+    weight, x = sparse_array(5000, 300, density=density), dense_array(*x_shape)
     assert_close(run_kernels(sparse_model("SparseMatMul", weight), x), run_dense("MatMul", weight, x))
+
+
+@pytest.mark.parametrize("density", [0.05, 0.3])
+@pytest.mark.parametrize("rows", [1, 5])
+def test_nan_and_infinity_do_not_pass_through_removed_weights(isa, rows, density):
+    weight, x = sparse_array(200, 70, density=density), dense_array(rows, 200)
+    weight[40:90] = 0
+    expected = run_dense("MatMul", weight, x)
+    x[:, 40:65], x[:, 65:90] = np.nan, np.inf
+    assert_close(run_kernels(sparse_model("SparseMatMul", weight), x), expected)
 
 
 @pytest.mark.parametrize(

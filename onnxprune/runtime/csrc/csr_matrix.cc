@@ -21,7 +21,7 @@ CsrMatrix::CsrMatrix(size_t rows, size_t columns, size_t block_columns)
     : rows_(rows), columns_(columns), block_columns_(block_columns) {
   assert(block_columns >= 1 && block_columns <= kMaxBlockColumns);
   for (size_t column = 0; column < columns; column += block_columns) {
-    blocks_.push_back({column, std::vector<uint32_t>(rows + 1), {}, {}});
+    blocks_.push_back({column, std::vector<uint32_t>(rows + 1), {}, {}, {}});
   }
 }
 
@@ -47,7 +47,7 @@ void CsrMatrix::begin_filling() {
   for (Block& block : blocks_) {
     std::partial_sum(block.row_start.begin(), block.row_start.end(), block.row_start.begin());
     block.columns.resize(block.row_start.back());
-    block.values.resize(block.row_start.back());
+    block.values.resize(block.row_start.back() + kMaskColumns);
   }
 }
 
@@ -60,8 +60,29 @@ void CsrMatrix::end_filling() {
 
 size_t CsrMatrix::entries() const {
   size_t count = 0;
-  for (const Block& block : blocks_) count += block.values.size();
+  for (const Block& block : blocks_) count += block.row_start.back();
   return count;
+}
+
+void CsrMatrix::add_masks(double least_density) {
+  for (Block& block : blocks_) {
+    const MaskedBlock shape = masked(block);
+    const auto places = static_cast<double>(rows_) * static_cast<double>(shape.columns);
+    if (block.row_start.back() < least_density * places) continue;
+    const size_t words = shape.words();
+    block.masks.assign(rows_ * words, 0);
+    size_t bits = 0;
+    for (size_t row = 0; row < rows_; ++row) {
+      for (size_t i = block.row_start[row]; i < block.row_start[row + 1]; ++i) {
+        uint64_t& mask = block.masks[row * words + block.columns[i] / kMaskColumns];
+        const uint64_t bit = uint64_t{1} << block.columns[i] % kMaskColumns;
+        bits += (mask & bit) == 0;
+        mask |= bit;
+      }
+    }
+    // Several entries of one place have one bit.
+    if (bits != block.row_start.back()) block.masks = {};
+  }
 }
 
 std::vector<size_t> CsrMatrix::equal_parts(size_t parts, size_t step) const {

@@ -1,6 +1,7 @@
 // A sparse weight as matrices in compressed rows (CSR), as SpMV reads them: rows are outputs, columns inputs.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -39,7 +40,10 @@ class CsrMatrix {
     size_t first_column;
     std::vector<uint32_t> row_start;
     std::vector<uint16_t> columns;
+    // Behind them is room for those that kernels read with the last.
     std::vector<float> values;
+    // A bit for each column of each row, as MaskedBlock has them, or empty.
+    std::vector<uint64_t> masks;
 
     SpmvBlock view() const { return {row_start.data(), columns.data(), values.data()}; }
   };
@@ -48,6 +52,12 @@ class CsrMatrix {
   size_t columns() const { return columns_; }
   size_t block_columns() const { return block_columns_; }
   size_t entries() const;
+  // Gives masks to blocks that have entries in at least this share of their places.
+  void add_masks(double least_density);
+  MaskedBlock masked(const Block& block) const {
+    return {block.row_start.data(), std::min(block_columns_, columns_ - block.first_column), block.masks.data(),
+            block.values.data()};
+  }
   const std::vector<Block>& blocks() const { return blocks_; }
   // Boundaries 0, r1, r2 ... of parts with about the same number of entries; all but the last are multiples of `step`.
   std::vector<size_t> equal_parts(size_t parts, size_t step = 1) const;

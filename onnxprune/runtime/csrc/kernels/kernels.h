@@ -64,6 +64,23 @@ struct SpmvBlock {
   const float* values;
 };
 
+// The columns whose entries a mask tells.
+constexpr size_t kMaskColumns = 64;
+
+// Part of a sparse matrix whose rows have a bit for each column, set where there is an entry; the first column is the
+// lowest bit of the first mask, and bits of columns that do not exist are zero. Behind the last value is room for
+// kMaskColumns.
+struct MaskedBlock {
+  // Values before each row.
+  const uint32_t* row_start;
+  size_t columns;
+  const uint64_t* masks;
+  const float* values;
+
+  // Masks of a row.
+  size_t words() const { return (columns + kMaskColumns - 1) / kMaskColumns; }
+};
+
 // A copy of some floats from `from + source` to `to + target`; its kind says how many.
 struct Copy {
   ptrdiff_t source;
@@ -95,6 +112,12 @@ struct Window {
   // A row of the padded plane as the windows reach over it.
   size_t reach() const { return (out_columns - 1) * column_stride + width; }
 };
+
+// Whether `depthwise_direct` takes these windows.
+inline constexpr bool is_direct(const Window& window) {
+  return window.height == window.width && (window.width == 3 || window.width == 5) &&
+         window.row_stride == window.column_stride && (window.row_stride == 1 || window.row_stride == 2);
+}
 
 // Rows of a plane with their padding in place: `gap` floats of it, which end the row before as well, then the
 // row's columns, up to a whole vector. Where windows step over every other column, those at even places and those at
@@ -174,6 +197,10 @@ struct Kernels {
   // the last of them may be read. Strides of columns are 1 or 2.
   void (*depthwise)(const Window& window, const PaddedRows& padded, const Filter& filter, const float* from,
                     size_t rows, float* to) = nullptr;
+  // Convolves a plane with one filter, without padded rows, where is_direct() holds; null where loads have no masks.
+  void (*depthwise_direct)(const Window& window, const Filter& filter, const float* from, float* to) = nullptr;
+  // Like `spmv`; null where it is not worth having.
+  void (*spmv_masked)(const MaskedBlock& block, size_t first, size_t last, const float* x, float* sums) = nullptr;
   // Convolves all channels: a row of `columns` results for each output channel, which begin `to_stride` apart. A
   // vector behind what the windows need may be read. The bias has as many numbers as the weight has output channels.
   void (*dense)(const DenseFilter& filter, size_t columns, const float* from, float* to, size_t to_stride) = nullptr;

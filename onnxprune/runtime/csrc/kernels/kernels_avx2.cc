@@ -24,6 +24,8 @@ const Kernels kAvx2 = {
     pool<Avx2Vector>,
     pad<Avx2Vector>,
     depthwise<Avx2Vector>,
+    nullptr,
+    nullptr,
     dense<Avx2Vector>,
 };
 

@@ -1,6 +1,8 @@
 #include "dense.inl"
+#include "depthwise.inl"
 #include "epilogue.inl"
 #include "layout.inl"
+#include "masked_spmv.inl"
 #include "planes.inl"
 #include "spmm.inl"
 #include "spmv.inl"
@@ -23,6 +25,8 @@ const Kernels kAvx512 = {
     pool<Avx512Vector>,
     pad<Avx512Vector>,
     depthwise<Avx512Vector>,
+    depthwise_direct<Avx512Vector>,
+    spmv_masked<Avx512Vector>,
     dense<Avx512Vector>,
 };
 

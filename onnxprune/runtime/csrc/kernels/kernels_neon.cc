@@ -24,6 +24,8 @@ const Kernels kNeon = {
     pool<NeonVector>,
     pad<NeonVector>,
     depthwise<NeonVector>,
+    nullptr,
+    nullptr,
     dense<NeonVector>,
 };
 

@@ -24,6 +24,8 @@ const Kernels kPortable = {
     pool<PortableVector>,
     pad<PortableVector>,
     depthwise<PortableVector>,
+    nullptr,
+    nullptr,
     dense<PortableVector>,
 };
 

@@ -47,6 +47,35 @@ struct Avx512Vector {
     even.lanes = _mm512_permutex2var_ps(a.lanes, evens, b.lanes);
     odd.lanes = _mm512_permutex2var_ps(a.lanes, odds, b.lanes);
   }
+  using Mask = __mmask16;
+  using Places = __m512i;
+  // Lanes [from, to), as far as there are such.
+  static Mask lanes_between(ptrdiff_t from, ptrdiff_t to) {
+    const auto below = [](ptrdiff_t lane) { return lane <= 0 ? 0u : lane >= 16 ? 0xffffu : (1u << lane) - 1; };
+    return static_cast<Mask>(below(to) & ~below(from));
+  }
+  // Other lanes are zero, and not read.
+  static Avx512Vector load_lanes(Mask lanes, const float* from) { return {_mm512_maskz_loadu_ps(lanes, from)}; }
+  static size_t count(Mask lanes) { return static_cast<size_t>(_mm_popcnt_u32(lanes)); }
+  // Consecutive floats in these lanes, one after the other, zeros in the others; a whole vector is read.
+  static Avx512Vector spread(Mask lanes, const float* from) {
+    // Of a register that is known to be zero: the instruction waits for what its target had before.
+    __m512 zero = _mm512_setzero_ps();
+#ifdef __GNUC__
+    __asm__("" : "+v"(zero));
+#endif
+    return {_mm512_mask_expand_ps(zero, lanes, hold(from).lanes)};
+  }
+  // `first`, and then every place `step` behind the one before.
+  static Places places(size_t first, size_t step) {
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    return _mm512_add_epi32(_mm512_mullo_epi32(lane, _mm512_set1_epi32(static_cast<int>(step))),
+                            _mm512_set1_epi32(static_cast<int>(first)));
+  }
+  // The floats at these places of two vectors side by side; what is behind both is anything.
+  static Avx512Vector pick(const Avx512Vector& a, const Places& places, const Avx512Vector& b) {
+    return {_mm512_permutex2var_ps(a.lanes, places, b.lanes)};
+  }
   static void prefetch(const void* from) { Avx2Vector::prefetch(from); }
   void add_product(const Avx512Vector& factor, const float* from) {
     lanes = _mm512_fmadd_ps(factor.lanes, _mm512_loadu_ps(from), lanes);
@@ -61,6 +90,7 @@ struct Avx512Vector {
   void clip(const Avx512Vector& low, const Avx512Vector& high) {
     lanes = _mm512_min_ps(high.lanes, _mm512_max_ps(low.lanes, lanes));
   }
+  float sum() const { return _mm512_reduce_add_ps(lanes); }
   void store(float* to) const { _mm512_store_ps(to, lanes); }
   void store_unaligned(float* to) const { _mm512_storeu_ps(to, lanes); }
   // The first `count` lanes, which are less than all.

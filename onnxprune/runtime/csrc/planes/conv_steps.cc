@@ -83,10 +83,36 @@ class DepthwiseStep : public PaddedConvStep {
       });
     }
 
-    // Each band is padded before the one before it is convolved, as what is just written is slow to read.
+    Filter filter_of(size_t channel, const Epilogue& epilogue) const {
+      return {step.weight_.data() + channel * window.height * window.width, step.bias_[channel], only_clips(epilogue),
+              static_cast<float>(epilogue.constants.low), static_cast<float>(epilogue.constants.high)};
+    }
+
     void run_channels(const float* from, float* to, size_t first, size_t last, const Epilogue& epilogue) const {
+      if (step.kernels_.depthwise_direct != nullptr && is_direct(window)) {
+        convolve_planes(from, to, first, last, epilogue);
+      } else {
+        convolve_bands(from, to, first, last, epilogue);
+      }
+      for (size_t channel = first; channel < last && epilogue.any() && !only_clips(epilogue); ++channel) {
+        const size_t place = channel * y.pitch;
+        step.kernels_.finish(epilogue, place, y.images * y.pixels, to + place);
+      }
+    }
+
+    void convolve_planes(const float* from, float* to, size_t first, size_t last, const Epilogue& epilogue) const {
+      for (size_t channel = first; channel < last; ++channel) {
+        const Filter filter = filter_of(channel, epilogue);
+        for (size_t image = 0; image < x.images; ++image) {
+          step.kernels_.depthwise_direct(window, filter, from + channel * x.pitch + image * x.pixels,
+                                         to + channel * y.pitch + image * y.pixels);
+        }
+      }
+    }
+
+    // Each band is padded before the one before it is convolved, as what is just written is slow to read.
+    void convolve_bands(const float* from, float* to, size_t first, size_t last, const Epilogue& epilogue) const {
       const Kernels& kernels = step.kernels_;
-      const bool clips = only_clips(epilogue);
       const size_t rows = rows_read(band_rows);
       const size_t floats = padded_floats(kernels, window, padded, rows);
       static thread_local AlignedFloats memory;
@@ -107,14 +133,8 @@ class DepthwiseStep : public PaddedConvStep {
       for (size_t index = 0; index < pieces; ++index) {
         if (index + 1 < pieces) pad(index + 1);
         const auto [channel, image, row] = piece(index);
-        const Filter filter{step.weight_.data() + channel * window.height * window.width, step.bias_[channel], clips,
-                            static_cast<float>(epilogue.constants.low), static_cast<float>(epilogue.constants.high)};
-        kernels.depthwise(window, padded, filter, both + index % 2 * floats, band_rows,
+        kernels.depthwise(window, padded, filter_of(channel, epilogue), both + index % 2 * floats, band_rows,
                           to + channel * y.pitch + image * y.pixels + row * window.out_columns);
-      }
-      for (size_t channel = first; channel < last && epilogue.any() && !clips; ++channel) {
-        const size_t place = channel * y.pitch;
-        kernels.finish(epilogue, place, y.images * y.pixels, to + place);
       }
     }
 
