@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ from onnxprune.quantization.static import OPSET, Form, Steps, quantized, simulat
 from onnxprune.reports.record import Detail
 from onnxprune.sparse.fold import Folded, fold_all
 from onnxprune.sparse.opset import raise_opset
+from onnxprune.system.progress import Progress
 
 # What activations of all samples may take, where the calibrator keeps them.
 KEPT_BYTES = 1 << 30
@@ -60,7 +61,7 @@ class Quantization:
         name: str,
         data: JobData,
         config: PruneConfig,
-        progress: Callable[[float], None] = lambda fraction: None,
+        progress: Progress = lambda fraction: None,
         deadline: float | None = None,
     ):
         inputs = data.calibration or data.training
