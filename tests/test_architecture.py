@@ -139,6 +139,19 @@ def test_no_modules_import_each_other_in_a_circle():
         pytest.fail("a circle of imports: " + " <- ".join(error.args[1]))
 
 
+def test_what_is_told_of_progress_is_declared_in_one_file():
+    declaring = [
+        f"{file.relative_to(PACKAGE)}: {ast.unparse(node)}"
+        for file in sorted(PACKAGE.rglob("*.py"))
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.value).endswith("float], None]")
+    ]
+    assert declaring == [
+        "system/progress.py: Progress = Callable[[float], None]",
+        "system/progress.py: StageProgress = Callable[[str, float], None]",
+    ]
+
+
 def drawing() -> str:
     """The floors, each with the rooms and what they import, for README.md of the package."""
     seen = {(room, other) for _, room, other in own_imports()}

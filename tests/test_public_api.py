@@ -5,13 +5,16 @@ import importlib.util
 import inspect
 import subprocess
 import sys
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import onnxprune
 from onnxprune.config.settings import PruneConfig, RetrainSettings
+from tests.builders import mlp
 
 COMMANDS = {
     "bench", "compare", "export", "inspect", "pick", "prune", "pruning_session", "report", "retrain", "sensitivity",
@@ -146,3 +149,34 @@ def test_mypy_strict_takes_right_calls_and_names_the_line_of_each_wrong_one(tmp_
     assert done.returncode == 1, done.stdout + done.stderr
     assert [line for line in errors if not line.startswith("wrong.py:")] == []
     assert [int(line.split(":")[1]) for line in errors] == list(range(3, len(WRONG.splitlines()) + 1))
+
+
+@pytest.mark.parametrize("given", [None, 5, b"model", ["a.onnx"]], ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize(
+    "read",
+    [
+        partial(onnxprune.prune, rate=0.5),
+        onnxprune.inspect,
+        onnxprune.to_torch,
+        partial(onnxprune.pruning_session, updates=1, rate=0.5),
+    ],
+    ids=["prune", "inspect", "to_torch", "pruning_session"],
+)
+def test_what_is_no_model_is_refused_by_its_type(read, given):
+    with pytest.raises(onnxprune.OnnxPruneError, match=f"and not {type(given).__name__}: give one of these"):
+        read(given)
+
+
+def test_a_report_of_a_model_in_memory_is_refused(tmp_path):
+    with pytest.raises(onnxprune.OnnxPruneError, match="and not of a ModelProto: give a path"):
+        onnxprune.report(mlp(), tmp_path / "r.html")
+
+
+@pytest.mark.parametrize(
+    ("data", "refusal"),
+    [("", "the name of the data is empty"), (np.zeros((4, 8), np.float32), "each must be a dict")],
+    ids=["an empty name", "an array"],
+)
+def test_data_without_names_is_refused(data, refusal):
+    with pytest.raises(onnxprune.OnnxPruneError, match=refusal):
+        onnxprune.prune(mlp(), rate=0.5, eval_data=data)

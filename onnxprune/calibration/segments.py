@@ -13,7 +13,7 @@ import onnxruntime as ort
 from onnxprune.errors import DataError, first_line
 from onnxprune.evaluation.sessions import make_session, restarted
 from onnxprune.model.constants import constant_tensor
-from onnxprune.model.excerpt import reads, typed_input
+from onnxprune.model.excerpt import bodies, reads, typed_input
 from onnxprune.model.slots import domain_of
 
 Arrays = dict[ir.Value, Any]
@@ -49,7 +49,8 @@ class Segment:
         self.reads = [value for value in read if constant_tensor(value) is None]
         constants = [value for value in read if constant_tensor(value) is not None]
         self._model, self._nodes = model, nodes
-        self._tensors = {value: (instead or {}).get(value) or constant_tensor(value) for value in constants}
+        self._instead = instead or {}
+        self._tensors = {value: self._instead.get(value) or constant_tensor(value) for value in constants}
         self._threads = threads
         self._session: ort.InferenceSession | None = None
         self._making = threading.Lock()
@@ -84,15 +85,37 @@ class Segment:
         )
         for value, tensor in self._tensors.items():
             assert tensor is not None
-            # A file's weights are mapped, and a model in memory cannot refer to a file.
-            initializer = ir.to_proto(ir.Tensor(tensor.numpy(), dtype=tensor.dtype))
-            initializer.name = value.name or ""
-            graph.initializer.append(initializer)
+            graph.initializer.append(_proto(tensor, value.name or ""))
         graph.node.extend(ir.to_proto(node) for node in self._nodes)
+        for node, written in zip(self._nodes, graph.node, strict=True):
+            _replace_within(node, written, self._instead)
         opsets = [onnx.helper.make_opsetid(*item) for item in self._model.opset_imports.items()]
         model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=self._model.ir_version)
         model.functions.extend(ir.to_proto(function) for function in self._model.functions.values())
         return model
+
+
+def _proto(tensor: ir.TensorProtocol, name: str) -> onnx.TensorProto:
+    """A tensor with its values: a file's weights are mapped, and a model in memory cannot refer to a file."""
+    made = ir.to_proto(ir.Tensor(tensor.numpy(), dtype=tensor.dtype))
+    made.name = name
+    return made
+
+
+def _replace_within(node: ir.Node, written: onnx.NodeProto, instead: Tensors) -> None:
+    """Write other values of constants of a node's subgraphs; `written`: the node as it is."""
+    graphs = bodies(node)
+    for attribute in written.attribute if instead else ():
+        body = graphs.get(attribute.name)
+        if body is None:
+            continue
+        for initializer in attribute.g.initializer:
+            if (tensor := instead.get(body.initializers[initializer.name])) is not None:
+                initializer.CopyFrom(_proto(tensor, initializer.name))
+        for inner, its in zip(body, attribute.g.node, strict=True):
+            if inner.op_type == "Constant" and (tensor := instead.get(inner.outputs[0])) is not None:
+                its.attribute[0].t.CopyFrom(_proto(tensor, ""))
+            _replace_within(inner, its, instead)
 
 
 def compared(model: ir.Model) -> list[ir.Value]:

@@ -18,7 +18,7 @@ from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import class_axis
 from onnxprune.errors import NotFiniteError
 from onnxprune.evaluation.values import arrays_of
-from onnxprune.model.excerpt import reads
+from onnxprune.model.excerpt import reads_within
 from onnxprune.model.weights import Weight
 from onnxprune.system.cores import usable_cores
 
@@ -45,9 +45,9 @@ def measure(
     """For each weight, in the order of the graph, the deviation with each of its pruned arrays, by rate.
 
     The nodes before a weight are run once for all of its arrays; the nodes from it to the next weight have a session
-    for each array, and the nodes after those have one session. Weights in the body of an If are skipped. `workers`: the
-    number of processes that share the `cores` (by default, those that this process may use); the threads of a run do
-    not depend on it.
+    for each array, and the nodes after those have one session. A weight in the body of an If, Loop or Scan is read by
+    that node. `workers`: the number of processes that share the `cores` (by default, those that this process may use);
+    the threads of a run do not depend on it.
 
     Raises:
         DataError: onnxruntime cannot run a segment of the model.
@@ -101,7 +101,7 @@ def _by_first_reader(
     by_node: dict[ir.Node, list[Weight]] = {}
     last_read: dict[Weight, int] = {}
     for place, node in enumerate(model.graph):
-        for weight in {wanted[value]: None for value in reads(node) if value in wanted}:
+        for weight in {wanted[value]: None for value in reads_within(node) if value in wanted}:
             if weight not in last_read:
                 by_node.setdefault(node, []).append(weight)
             last_read[weight] = place

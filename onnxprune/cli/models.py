@@ -279,6 +279,6 @@ def sensitivity(
             name: [(rate, loss if error is None else error) for rate, (loss, error) in sorted(losses.items())]
             for name, losses in found.layers.items()
         }
-        label = "error" if found.about["labeled"] else "deviation of the outputs"
+        label = "error" if found.scored else "deviation of the outputs"
         chart = Chart(lines, Axis("rate (fraction removed)", "{:.0%}"), Axis(label, "{:.3g}", from_zero=True))
         write("--plot", plot, svg(chart))

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 from rich.console import Console
@@ -22,6 +22,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+from onnxprune.system.progress import StageProgress
 
 LOG = logging.getLogger("onnxprune")
 LOG.setLevel(logging.INFO)
@@ -44,7 +46,7 @@ class Shown(Protocol):
 
 
 @contextlib.contextmanager
-def progress_bar(quiet: bool = False, seconds: float | None = None) -> Iterator[Callable[[str, float], None]]:
+def progress_bar(quiet: bool = False, seconds: float | None = None) -> Iterator[StageProgress]:
     """Show the current stage of a job, called with its name and the fraction that is done, and what the job logs.
 
     `quiet`: only warnings are shown; `seconds`: what the whole job may take (--time), of which the rest is shown too.

@@ -11,7 +11,7 @@ from onnxprune.config.evaluation import EvaluationSettings
 from onnxprune.data.random import RANDOM_SAMPLES, random_data
 from onnxprune.data.request import VALIDATION, Request
 from onnxprune.data.sources import load_data
-from onnxprune.data.specs import fix_shapes, input_specs
+from onnxprune.data.specs import common_inputs, fix_shapes, input_specs
 from onnxprune.errors import ModelFileError
 from onnxprune.evaluation import comparison
 from onnxprune.evaluation.batch_axes import find_axes
@@ -51,29 +51,28 @@ def compare(
 
     Raises:
         ModelFileError: a model is broken, or the models have different inputs or outputs.
-        DataError: the data does not fit the first model.
-        SettingError: `input_shape` or `transform` does not fit the first model, or there is no such metric.
+        DataError: the data does not fit the models.
+        SettingError: `input_shape` or `transform` does not fit the models, or there is no such metric.
     """
     trust(allow_links, custom_ops)
     models = [load(source) for source in (first, second)]
     scored = EvaluationSettings(metric=metric, postprocess=postprocess, label_output=label_output)
     metrics = Metrics.of(scored, models[0][0])
     names = [origin.name for _, origin in models]
-    specs = [input_specs(model) for model, _ in models]
-    for kind, (first_names, second_names) in (
-        ("inputs", tuple([spec.name for spec in each] for each in specs)),
-        ("outputs", tuple([value.name for value in model.graph.outputs] for model, _ in models)),
-    ):
-        if first_names != second_names:
-            raise ModelFileError(
-                f"{names[0]} and {names[1]} have different {kind} ({_list(first_names)} and {_list(second_names)}): "
-                "give two models with the same inputs and outputs"
-            )
+    common = common_inputs(models[0][0], models[1][0], names)
+    first_outputs, second_outputs = ([value.name for value in model.graph.outputs] for model, _ in models)
+    if first_outputs != second_outputs:
+        raise ModelFileError(
+            f"{names[0]} and {names[1]} have different outputs ({_list(first_outputs)} and {_list(second_outputs)}): "
+            "give two models with the same outputs"
+        )
     sessions = [make_session(origin.file, origin.name) for _, origin in models]
     shapes = input_shapes(input_shape)
-    fixed = fix_shapes(specs[0], shapes)
+    fixed = fix_shapes(common, shapes)
     limit = patience(models[0][0]) or patience(models[1][0])
-    axes = find_axes(sessions[0], specs[0], batch_axes(batch_axis), shapes, limit).of_size(fixed)
+    axes = find_axes(sessions[0], input_specs(models[0][0]), batch_axes(batch_axis), shapes, limit).of_size(
+        fixed
+    )
     if data is None:
         # As many samples as were asked for.
         count = axes.size if shapes and axes.size else RANDOM_SAMPLES

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
+from onnxprune.data.specs import type_name
 from onnxprune.job.sizes import travelling
 from onnxprune.model.files.io import ModelLike
 from onnxprune.model.weights import Unprunable, Weight, find_weights
@@ -85,6 +87,6 @@ def inspect(model: ModelLike, *, allow_links: Paths = ()) -> Inspection:
 
 def _value_text(value: ir.Value) -> str:
     """The name, type and dims of an input or output: x float32 [N, 8]."""
-    dtype = "?" if value.dtype in (None, ir.DataType.UNDEFINED) else str(value.dtype.numpy())
+    dtype = "?" if value.dtype in (None, ir.DataType.UNDEFINED) else type_name(np.dtype(value.dtype.numpy()))
     dims = "?" if value.shape is None else ", ".join(str(dim) for dim in value.shape)
     return f"{value.name} {dtype} [{dims}]"

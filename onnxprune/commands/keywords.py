@@ -8,8 +8,9 @@ from collections.abc import Callable
 from functools import update_wrapper
 from typing import Any, ParamSpec, Protocol, TypeVar
 
-from onnxprune.job.result import Progress, Result
+from onnxprune.job.result import Result
 from onnxprune.model.files.io import ModelLike
+from onnxprune.system.progress import StageProgress
 
 Settings = ParamSpec("Settings")
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -22,7 +23,7 @@ class Command(Protocol[Settings]):
         self,
         model: ModelLike,
         output: str | os.PathLike[str] | None = None,
-        progress: Progress | None = None,
+        progress: StageProgress | None = None,
         *args: Settings.args,
         **settings: Settings.kwargs,
     ) -> Result: ...

@@ -9,17 +9,18 @@ from typing import Any
 from onnxprune.commands.keywords import takes
 from onnxprune.config.settings import PruneConfig, job_settings
 from onnxprune.job.pipeline import run
-from onnxprune.job.result import Progress, Result
+from onnxprune.job.result import Result
 from onnxprune.job.search.job import search
 from onnxprune.model.files.io import ModelLike
 from onnxprune.reports.tracking import title_of, tracked
+from onnxprune.system.progress import StageProgress
 
 
 @takes(PruneConfig)
 def prune(
     model: ModelLike,
     output: str | os.PathLike[str] | None = None,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
     **settings: Any,
 ) -> Result:
     """Prune a model, fine-tune it if data is given, and evaluate the result in onnxruntime.

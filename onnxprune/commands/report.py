@@ -66,6 +66,10 @@ def report(
         SettingError: settings contradict each other, or the price or the power is not positive.
         OutputError: the report cannot be written.
     """
+    if not isinstance(model, str | os.PathLike | Sequence):
+        raise SettingError(
+            f"a report is of files that onnxprune wrote, and not of a {type(model).__name__}: give a path, or several"
+        )
     models = [model] if isinstance(model, str | os.PathLike) else list(model)
     _check(models, baseline, eval_data, price, watts, model_card, base_model)
     trust(allow_links)

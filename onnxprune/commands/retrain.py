@@ -22,7 +22,7 @@ from onnxprune.evaluation.runs import patience
 from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.pipeline import run
-from onnxprune.job.result import Context, Progress, Result
+from onnxprune.job.result import Context, Result
 from onnxprune.job.samples.inputs import read_samples
 from onnxprune.job.samples.losses import truths
 from onnxprune.model.files.io import ModelLike
@@ -31,6 +31,7 @@ from onnxprune.pruning.allocation import included
 from onnxprune.reports.record import record_of_annotations, written_transform
 from onnxprune.reports.tracking import title_of, tracked
 from onnxprune.sparse.opening import open_model
+from onnxprune.system.progress import StageProgress
 from onnxprune.system.trust import trust
 
 # Settings of the job that wrote the model, which the new file keeps, and how images become its inputs.
@@ -41,7 +42,7 @@ INHERITED = ("format", "values", "transform", "include", "batch_axis")
 def retrain(
     model: ModelLike,
     output: str | os.PathLike[str] | None = None,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
     **settings: Any,
 ) -> Result:
     """Fine-tune a pruned model that onnxprune wrote on new `data`; the output keeps its format.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from onnxprune.model.files.io import ModelLike
 from onnxprune.model.weights import find_weights
 from onnxprune.pruning.sensitivity import RATES, Scan, scan
 from onnxprune.sparse.opening import open_model
+from onnxprune.system.progress import Progress
 from onnxprune.system.trust import Paths, trust
 
 
@@ -44,7 +45,7 @@ def sensitivity(
     state: str | os.PathLike[str] | None = None,
     seed: int = 0,
     workers: str | int = IN_TURN,
-    progress: Callable[[float], None] = lambda fraction: None,
+    progress: Progress = lambda fraction: None,
     allow_links: Paths = (),
     custom_ops: Paths = (),
 ) -> Scan:

@@ -10,10 +10,10 @@ from typing import Any, ParamSpec, Protocol
 from onnxprune.commands.keywords import with_signature
 from onnxprune.config.declare import PathLike
 from onnxprune.config.settings import PruneConfig
-from onnxprune.job.result import Progress
 from onnxprune.job.sweep.job import sweep as perform
 from onnxprune.job.sweep.results import Sweep
 from onnxprune.model.files.io import ModelLike
+from onnxprune.system.progress import StageProgress
 
 Settings = ParamSpec("Settings")
 
@@ -25,7 +25,7 @@ class Sweeper(Protocol[Settings]):
         self,
         model: ModelLike,
         output: str | os.PathLike[str] | None = None,
-        progress: Progress | None = None,
+        progress: StageProgress | None = None,
         grid: PathLike | Mapping[str, Any] | None = None,
         seeds: int = 1,
         folder: PathLike | None = None,
@@ -46,7 +46,7 @@ def _takes(settings: Callable[Settings, Any]) -> Callable[[Callable[..., Sweep]]
 def sweep(
     model: ModelLike,
     output: str | os.PathLike[str] | None = None,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
     grid: PathLike | Mapping[str, Any] | None = None,
     seeds: int = 1,
     folder: PathLike | None = None,

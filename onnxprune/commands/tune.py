@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from onnxprune.sparse.choose import SEARCH_SECONDS, Choice, choose_auto
 from onnxprune.sparse.functions import SPARSE_WEIGHT
 from onnxprune.sparse.placement import kernel_nodes
 from onnxprune.sparse.rewrite import to_ops
+from onnxprune.system.progress import StageProgress
 from onnxprune.system.trust import Paths, trust
 
 
@@ -42,7 +43,7 @@ def tune(
     input_shape: ShapesLike = (),
     threads: int = 0,
     seconds: float = SEARCH_SECONDS,
-    progress: Callable[[str, float], None] = lambda stage, fraction: None,
+    progress: StageProgress = lambda stage, fraction: None,
     allow_links: Paths = (),
     custom_ops: Paths = (),
 ) -> Tuning:

@@ -43,7 +43,12 @@ def check_numbers(settings: Any) -> None:
     for setting in fields(settings):
         flag, value = f"--{setting.name.replace('_', '-')}", getattr(settings, setting.name)
         kind, *alternatives = str(setting.type).split(" | ")
-        if value == AUTO and kind in ("int", "float", "bool") and "None" in alternatives:
+        if (
+            isinstance(value, str)
+            and value == AUTO
+            and kind in ("int", "float", "bool")
+            and "None" in alternatives
+        ):
             value = None
             object.__setattr__(settings, setting.name, value)
         if kind not in ("int", "float") or (value is None and "None" in alternatives):

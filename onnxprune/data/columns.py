@@ -13,7 +13,7 @@ from onnxprune.data.dataset import LABELS
 from onnxprune.data.labels import LABEL_NAMES, class_note, read_labels
 from onnxprune.data.ragged import as_rows, is_ragged
 from onnxprune.data.source import Arrays
-from onnxprune.data.specs import InputSpec, dims_text
+from onnxprune.data.specs import InputSpec, dims_text, type_name
 from onnxprune.errors import DataError, some
 
 # So many columns are named in a message.
@@ -212,7 +212,11 @@ def array_of(chunk: Any, name: str, spec: InputSpec | None, path: str, first: in
     if values.dtype.kind not in kinds:
         raise DataError(
             f"the column {name!r} of {path} has the type {chunk.type}, "
-            + (f"the input {spec.name!r} takes {spec.dtype}" if spec else "labels take numbers or texts")
+            + (
+                f"the input {spec.name!r} takes {type_name(spec.dtype)}"
+                if spec
+                else "labels take numbers or texts"
+            )
             + ": convert it"
         )
     if values.dtype.kind == "f" and not np.isfinite(values).all():

@@ -58,6 +58,10 @@ def read_text(text: str, request: Request) -> Source:
     Raises:
         DataError: no reader takes it, or the data cannot be read.
     """
+    if not text:
+        raise DataError(
+            f"the name of the data is empty, as an unset variable of a shell gives it: give {forms()}"
+        )
     for reader in READERS:
         if reader.takes(text):
             return reader.read(text, request)

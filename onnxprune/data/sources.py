@@ -20,7 +20,7 @@ from onnxprune.data.objects import open_object
 from onnxprune.data.readers import read_text
 from onnxprune.data.request import Request
 from onnxprune.data.source import Arrays, Source
-from onnxprune.data.specs import InputSpec
+from onnxprune.data.specs import InputSpec, type_name
 from onnxprune.data.values import found_labels
 from onnxprune.errors import DataError
 
@@ -169,7 +169,7 @@ class Fit:
         kinds = {"f": "f", "O": "OUS"}.get(spec.dtype.kind, "iub")
         if array.dtype.kind not in kinds:
             raise DataError(
-                f"array {name!r} of {self.name} has the type {array.dtype}, the input takes {spec.dtype}: "
+                f"array {name!r} of {self.name} has the type {array.dtype}, the input takes {type_name(spec.dtype)}: "
                 f"{type_advice(array, spec.dtype)}"
             )
         self._check_shape(array.shape, name)

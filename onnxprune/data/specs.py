@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.errors import SettingError
+from onnxprune.errors import ModelFileError, SettingError
 
 Dim = int | str | None
 
@@ -50,6 +50,47 @@ def fix_shapes(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) 
     """
     check_shapes(specs, shapes)
     return [replace(spec, shape=tuple(shapes.get(spec.name, spec.shape))) for spec in specs]
+
+
+def common_inputs(first: ir.Model, second: ir.Model, names: Sequence[str]) -> list[InputSpec]:
+    """The inputs of the first of two models that run on the same data, with the dims that either of them fixes.
+
+    `names`: of the two models, for a message.
+
+    Raises:
+        ModelFileError: the models have different inputs.
+    """
+    specs, others = input_specs(first), input_specs(second)
+    if [spec.name for spec in specs] != [other.name for other in others]:
+        lists = [", ".join(spec.name for spec in each) or "none" for each in (specs, others)]
+        raise ModelFileError(
+            f"{names[0]} and {names[1]} have different inputs ({lists[0]} and {lists[1]}): give two models with the "
+            "same inputs"
+        )
+    return [_common(spec, other, names) for spec, other in zip(specs, others, strict=True)]
+
+
+def _common(spec: InputSpec, other: InputSpec, names: Sequence[str]) -> InputSpec:
+    pairs = list(zip(spec.shape, other.shape, strict=False))
+    fixed = [dims for dims in pairs if all(isinstance(dim, int) for dim in dims)]
+    # No dims are those of a scalar, or not known.
+    fits = len(spec.shape) == len(other.shape) or not spec.shape or not other.shape
+    if spec.dtype != other.dtype or not fits or any(one != two for one, two in fixed):
+        texts = [
+            f"{type_name(each.dtype)} [{dims_text(each)}] in {name}"
+            for each, name in zip((spec, other), names, strict=True)
+        ]
+        raise ModelFileError(
+            f"input {spec.name!r} is {' and '.join(texts)}, so that they cannot run on the same data: give two models "
+            "whose inputs have the same types and dims"
+        )
+    merged = tuple(two if isinstance(two, int) else one for one, two in pairs)
+    return replace(spec, shape=merged or spec.shape or other.shape)
+
+
+def type_name(dtype: np.dtype) -> str:
+    """The name of an input's type, in which texts are no objects."""
+    return "string" if dtype.kind == "O" else str(dtype)
 
 
 def check_shapes(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) -> None:

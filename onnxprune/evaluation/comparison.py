@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import Any
@@ -18,6 +18,7 @@ from onnxprune.evaluation.scores import BY_KIND, Metrics, RunningScores, Score
 from onnxprune.evaluation.sessions import drawn, restarted
 from onnxprune.evaluation.significance import drop_error
 from onnxprune.evaluation.values import arrays_of
+from onnxprune.system.progress import Progress
 
 # Kinds of numpy's types that differences are computed of.
 NUMBERS = "fiub"
@@ -150,7 +151,7 @@ def compare(
     baseline: ort.InferenceSession,
     pruned: ort.InferenceSession,
     data: Dataset,
-    progress: Callable[[float], None] = lambda fraction: None,
+    progress: Progress = lambda fraction: None,
     tolerance: Tolerance = Tolerance(),
     metrics: Metrics = BY_KIND,
 ) -> Evaluation:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from onnxprune.job.samples.scorer import Scorer
 from onnxprune.pruning.pruner import Pruner
 from onnxprune.pruning.schedule import ONE_SHOT, make_schedule
 from onnxprune.reports.record import Detail
+from onnxprune.system.progress import Progress
 
 if TYPE_CHECKING:
     from onnxprune.training.session import PruningSession
@@ -56,7 +57,7 @@ def prune_and_fine_tune(
     pruner: Pruner,
     data: JobData,
     config: PruneConfig,
-    progress: Callable[[float], None],
+    progress: Progress,
     start: Path | None = None,
     deadline: float | None = None,
     simulation: Simulation | None = None,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import onnx_ir as ir
 
 from onnxprune.config.settings import PruneConfig
@@ -15,14 +13,13 @@ from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.samples.inputs import JobData
 from onnxprune.model.files.staging import staging
 from onnxprune.sparse.choose import choose_auto, choose_portable
+from onnxprune.system.progress import Progress
 
 # Largest relative difference between two forms of one float32 model that differ by rounding alone.
 ROUNDING = 1e-4
 
 
-def place_kernels(
-    model: ir.Model, config: PruneConfig, data: JobData, progress: Callable[[float], None]
-) -> None:
+def place_kernels(model: ir.Model, config: PruneConfig, data: JobData, progress: Progress) -> None:
     """Choose for each sparse node between sparse kernel and dense, for one test sample or the shapes asked for."""
     run = data.test.axes.size or 1
     feeds = next(data.test.take(slice(0, run)).batches(run)).feeds()

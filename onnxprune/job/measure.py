@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -34,6 +33,7 @@ from onnxprune.pruning.sensitivity import Measure, rates_to_scan, scan
 from onnxprune.reports.record import FileRecord
 from onnxprune.surgery import UnitGroups
 from onnxprune.system.processes import process_count
+from onnxprune.system.progress import Progress, StageProgress
 
 # Enough to rank the layers; each rate of each weight is a run on all samples.
 SENSITIVITY_SAMPLES = 128
@@ -67,10 +67,10 @@ def make_plan(
     data: JobData,
     config: PruneConfig,
     dense: FileRecord,
-    progress: Callable[[float], None] = lambda fraction: None,
+    progress: Progress = lambda fraction: None,
     deadline: float | None = None,
     groups: UnitGroups | None = None,
-    pruning: Callable[[str, float], None] = lambda stage, fraction: None,
+    pruning: StageProgress = lambda stage, fraction: None,
 ) -> Plan:
     """Measure what the settings ask for, and make the pruner; `dense`: the record of the input model.
 
@@ -148,7 +148,7 @@ def sensitivity_curves(
     data: JobData,
     config: PruneConfig,
     calibration: Calibration | None,
-    progress: Callable[[float], None],
+    progress: Progress,
     deadline: float | None = None,
 ) -> Curves | None:
     """How far pruning one weight at a time moves the outputs; None unless the allocation is by sensitivity."""

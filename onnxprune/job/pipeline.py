@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +31,7 @@ from onnxprune.job.quantizing.stored_values import stored_values
 from onnxprune.job.quantizing.training import floats_deadline
 from onnxprune.job.records import Records
 from onnxprune.job.requirements import check_requirements
-from onnxprune.job.result import ALONE, Context, Progress, Result
+from onnxprune.job.result import ALONE, Context, Result
 from onnxprune.job.samples.aiming import labels_fit
 from onnxprune.job.samples.first_look import LOG, first_look
 from onnxprune.job.samples.freeing import accumulation_notes, free_batch
@@ -52,6 +51,7 @@ from onnxprune.system.compression import gzip_bytes
 from onnxprune.system.memory import free_memory
 from onnxprune.system.packages import versions
 from onnxprune.system.processes import is_first_process
+from onnxprune.system.progress import Progress, StageProgress
 from onnxprune.system.stopwatch import Stopwatch
 from onnxprune.system.trust import trust
 from onnxprune.training.module.norms import fold_norms
@@ -61,7 +61,7 @@ def run(
     source: ModelLike | OpenedModel,
     target: Path | None,
     config: PruneConfig,
-    progress: Progress,
+    progress: StageProgress,
     context: Context = ALONE,
 ) -> Result:
     """Prune a model, fine-tune it if there is data, evaluate it in onnxruntime, and write it or keep it in memory.
@@ -218,7 +218,7 @@ def look(baseline: ort.InferenceSession, data: JobData, config: PruneConfig) -> 
 
 
 def evaluate(
-    origin: Source, stage: Staging, data: JobData, progress: Callable[[float], None]
+    origin: Source, stage: Staging, data: JobData, progress: Progress
 ) -> tuple[Evaluation, Evaluation | None]:
     """Both models, as their files are, on the test data, and on the old data where there are any."""
     sessions = make_session(origin.file, origin.name), make_session(stage.path, "the pruned model")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +12,6 @@ import onnx
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.dataset import Dataset
 from onnxprune.reports.record import Report
-
-# Called with a stage's name and the fraction of it that is done.
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)

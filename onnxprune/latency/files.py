@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from onnxprune.data.random import random_feeds
-from onnxprune.data.specs import input_specs
-from onnxprune.errors import SettingError
+from onnxprune.data.specs import common_inputs
 from onnxprune.latency.engines import DENSE, KERNELS, Worker
 from onnxprune.latency.race import Entrant, Row, race
 from onnxprune.model.files.io import load
@@ -31,12 +30,8 @@ def bench_files(
     Raises:
         OnnxPruneError: what is wrong, and how to fix it.
     """
-    specs = [input_specs(load(path)[0]) for path in (baseline, pruned)]
-    if [spec.name for spec in specs[0]] != [spec.name for spec in specs[1]]:
-        raise SettingError(
-            f"{baseline} and {pruned} have different inputs: give a model and its pruned version"
-        )
-    feeds = random_feeds(specs[0], input_shapes or {})
+    specs = common_inputs(load(baseline)[0], load(pruned)[0], (str(baseline), str(pruned)))
+    feeds = random_feeds(specs, input_shapes or {})
     for count in threads:
         entrants = {
             BASELINE: Entrant(Worker(DENSE), baseline),

@@ -13,12 +13,27 @@ import onnx_ir as ir
 def reads(node: ir.Node) -> Iterator[ir.Value]:
     """The values that a node reads, including those that its subgraphs read from outside."""
     yield from (value for value in node.inputs if value is not None)
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            body = attribute.as_graph()
-            inner = {*body.inputs, *body.initializers.values(), *(v for n in body for v in n.outputs)}
-            outer = [*(value for node in body for value in reads(node)), *body.outputs]
-            yield from (value for value in outer if value not in inner)
+    for body in bodies(node).values():
+        inner = {*body.inputs, *body.initializers.values(), *(v for n in body for v in n.outputs)}
+        outer = [*(value for node in body for value in reads(node)), *body.outputs]
+        yield from (value for value in outer if value not in inner)
+
+
+def reads_within(node: ir.Node) -> Iterator[ir.Value]:
+    """The values that a node or a node of its subgraphs reads, those of the subgraphs themselves among them."""
+    yield from (value for value in node.inputs if value is not None)
+    for body in bodies(node).values():
+        for inner in body:
+            yield from reads_within(inner)
+
+
+def bodies(node: ir.Node) -> dict[str, ir.Graph]:
+    """The subgraphs of a node, by the names of their attributes."""
+    return {
+        name: attribute.as_graph()
+        for name, attribute in node.attributes.items()
+        if attribute.type == ir.AttributeType.GRAPH
+    }
 
 
 def typed_input(name: str, given: Any) -> onnx.ValueInfoProto:

@@ -52,6 +52,11 @@ class Scan:
     layers: dict[str, dict[float, tuple[float, float | None]]] = field(default_factory=dict)
     """By weight and rate: the deviation of the outputs, and the error (None without classes)."""
 
+    @property
+    def scored(self) -> bool:
+        """Whether there are errors: not where there are no labels, nor where the labels are no classes."""
+        return any(error is not None for losses in self.layers.values() for _, error in losses.values())
+
     def curve(self, name: str) -> list[tuple[float, float]]:
         """(rate, deviation) of a weight, rates ascending."""
         return [(rate, loss) for rate, (loss, _) in sorted(self.layers[name].items())]
@@ -100,6 +105,8 @@ def scan(
     state: Path | None,
 ) -> Iterator[Scan]:
     """Prune one weight at a time by magnitude and measure the loss; yields the results so far after each weight.
+
+    Where a file has all of them already, it yields these, once.
 
     `state`: a file to save the scan to; an interrupted scan with the same `about` is resumed from it.
 

@@ -101,7 +101,8 @@ def steps_of(model: ir.Model) -> dict[str, Steps]:
         if node.op_type == "QuantizeLinear" and (scale := constant_tensor(node.inputs[1])) is not None:
             zero = constant_tensor(node.inputs[2])
             assert zero is not None
-            axis = node.attributes.get_int("axis", 1) if scale.size > 1 else None
+            # A weight with one output has a scale for each output too: one, in a vector.
+            axis = node.attributes.get_int("axis", 1) if len(scale.shape) > 0 else None
             found[scale_value(node).removesuffix(SCALE)] = Steps(scale.numpy(), zero.numpy(), axis)
     return found
 

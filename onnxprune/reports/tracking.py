@@ -20,6 +20,7 @@ from onnxprune.errors import OnnxPruneError, OutputError, first_line
 from onnxprune.reports.record import Report
 from onnxprune.system.packages import require_package
 from onnxprune.system.processes import is_first_process
+from onnxprune.system.progress import StageProgress
 
 LOG = logging.getLogger("onnxprune")
 # Evaluations of a training, each with the fields of `training.validation.Epoch` as `evaluation`.
@@ -35,8 +36,6 @@ FORBIDDEN = re.compile(r"[^\w\-. /]")
 UNSAFE = re.compile(r"[^\w\-. =]")
 # MLflow's own settings let a job wait many minutes for a server that is not there. Those of the user stay.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-
-Progress = Callable[[str, float], None]
 
 
 class Writer(Protocol):
@@ -113,7 +112,7 @@ WRITERS: Mapping[str, Callable[[str, str], Writer]] = {TENSORBOARD: TensorBoard,
 
 
 @contextmanager
-def tracked(config: PruneConfig, title: str, progress: Progress) -> Iterator[Tracking]:
+def tracked(config: PruneConfig, title: str, progress: StageProgress) -> Iterator[Tracking]:
     """Log a job to the trackers of its settings while the block runs; its run has the title and the time as a name.
 
     Raises:
@@ -164,7 +163,7 @@ def _settings(config: PruneConfig) -> dict[str, str]:
 class Tracking(logging.Handler):
     """What happens in a job, for its writers: `progress` is called with its stages."""
 
-    def __init__(self, writers: Sequence[Writer], progress: Progress):
+    def __init__(self, writers: Sequence[Writer], progress: StageProgress):
         super().__init__()
         self._writers = list(writers)
         self._progress = progress

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+
+from onnxprune.system.progress import StageProgress
 
 
 class Stopwatch:
     """Wall time of each stage, in seconds; also reports the start of each stage to `progress`."""
 
-    def __init__(self, progress: Callable[[str, float], None]) -> None:
+    def __init__(self, progress: StageProgress) -> None:
         self.seconds: dict[str, float] = {}
         self._progress = progress
 

@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from onnxprune.config.declare import settled
 from onnxprune.config.training import FineTuneSettings
 from onnxprune.data.dataset import Dataset
 from onnxprune.errors import DataError, NotFiniteError
+from onnxprune.system.progress import Progress
 from onnxprune.training.averaging import HORIZON, Average
 from onnxprune.training.checkpoint import Checkpoint, State, digest
 from onnxprune.training.distributed import Processes
@@ -44,7 +45,6 @@ DEFAULT_DISTILL = 0.5
 # With more pruning steps than this, only epochs are evaluated.
 EVALUATED_STEPS = 20
 
-Progress = Callable[[float], None]
 # A line for each evaluation on validation data, for whoever listens; its numbers are in `evaluation`.
 EPOCHS = logging.getLogger("onnxprune.epochs")
 

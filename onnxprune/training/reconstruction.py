@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from torch import fx, nn
 
 from onnxprune.errors import DataError
+from onnxprune.system.progress import Progress
 from onnxprune.training.module.exchange import borrowed
 from onnxprune.training.module.graph import channels_last, to_torch
 from onnxprune.training.module.running import run
@@ -80,7 +81,7 @@ def fit(
     training: Runs,
     held: Runs,
     how: Descent,
-    progress: Callable[[float], None] = lambda fraction: None,
+    progress: Progress = lambda fraction: None,
 ) -> Fitted:
     """Train constants of a part of a model, by name; `sizes`: of their elements, 0 for those that stay zero.
 

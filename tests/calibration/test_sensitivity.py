@@ -5,15 +5,17 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 import onnxprune
 from onnxprune.calibration.sensitivity import measure
+from onnxprune.cli.tables.scan import scan_table
 from onnxprune.commands.sensitivity import sensitivity
 from onnxprune.data.batch import Batch
 from onnxprune.errors import SettingError
+from onnxprune.model.constants import constant_tensor, set_constant
 from onnxprune.model.weights import find_weights
-from onnxprune.pruning.sensitivity import Scan, scan
+from onnxprune.pruning.sensitivity import Scan, pruned_arrays, scan
 from tests.builders import cnn, floats, mlp, model_of, normal, open_conv
 
 RATES = (0.5, 0.9)
@@ -166,3 +168,61 @@ def test_the_tensors_of_a_sequence_and_what_an_arg_max_reads_are_compared():
         np.square(x @ w1 @ w2).sum() + np.square(x @ w1).sum() + np.square(x).sum()
     )
     assert found.layers["w1"][0.5][0] == pytest.approx(moved, rel=1e-4)
+
+
+def branching():
+    """x [N, 8] -> MatMul first -> If, by the sum of x, with a weight and a Constant of the same names in its bodies."""
+
+    def branch(name, seed):
+        node = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(normal(8, 8, seed=seed)))
+        nodes = [
+            node,
+            helper.make_node("MatMul", ["a", "w"], ["b"], f"{name}_w"),
+            helper.make_node("MatMul", ["b", "c"], ["out"], f"{name}_c"),
+        ]
+        weight = numpy_helper.from_array(normal(8, 8, seed=seed + 1), "w")
+        return helper.make_graph(nodes, name, [], [floats("out", "N", 8)], [weight])
+
+    nodes = [
+        helper.make_node("MatMul", ["x", "first"], ["a"], "first"),
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Greater", ["sum", "zero"], ["positive"]),
+        helper.make_node(
+            "If", ["positive"], ["y"], then_branch=branch("then", 1), else_branch=branch("else", 3)
+        ),
+    ]
+    constants = {"first": normal(8, 8), "zero": np.zeros((), np.float32)}
+    return model_of(nodes, [floats("x", "N", 8)], [floats("y", "N", 8)], constants)
+
+
+def test_weights_in_the_bodies_of_an_if_are_measured_each_for_itself():
+    x, model = np.abs(normal(20, 8)), ir.from_proto(branching())
+    weights = find_weights(model).prunable
+    *_, found = scan(weights, partial(measure, model, Batch({"x": x})), (0.5,), {}, None)
+    names = {"first", "then_w", "then_c", "else_w", "else_c"}
+    assert {weight.uses[0].node.name for weight in weights} == names
+    session = ort.InferenceSession(branching().SerializeToString(), providers=["CPUExecutionProvider"])
+    (dense,) = session.run(None, {"x": x})
+    for weight in weights:
+        kept, tensor = weight.array(), constant_tensor(weight.value)
+        set_constant(weight.value, pruned_arrays(weight, (0.5,))[0.5], tensor.dtype)
+        proto = ir.to_proto(model).SerializeToString()
+        (outputs,) = ort.InferenceSession(proto, providers=["CPUExecutionProvider"]).run(None, {"x": x})
+        set_constant(weight.value, kept, tensor.dtype)
+        moved = ((outputs - dense) ** 2).sum() / (dense**2).sum()
+        assert found.layers[weight.name][0.5][0] == pytest.approx(moved, rel=1e-4, abs=1e-9)
+        # The sum of these inputs is positive.
+        assert (moved > 0) == (not weight.uses[0].node.name.startswith("else"))
+
+
+def test_a_finished_scan_of_weights_in_bodies_is_read_from_its_file(tmp_path):
+    data = {"x": normal(20, 8)}
+    first, again = (sensitivity(branching(), data, rates=(0.5,), state=tmp_path / "s.json") for _ in range(2))
+    assert first.layers == again.layers and len(first.layers) == 5
+
+
+def test_labels_that_are_numbers_have_no_error_and_the_table_says_deviation():
+    x = normal(20, 8)
+    found = sensitivity(mlp(), {"x": x, "labels": normal(20, 4, seed=1)}, rates=(0.5,))
+    assert found.about["labeled"] and not found.scored
+    assert str(scan_table(found).title).startswith("deviation |y - y0|")

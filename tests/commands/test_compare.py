@@ -2,15 +2,17 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 import onnxprune
 from onnxprune import cli
+from onnxprune.latency.files import bench_files
 from tests.builders import cnn, floats, initializer, mlp, model_of, normal
 
 
@@ -128,3 +130,45 @@ def test_images_labels_and_metrics_are_read_as_in_prune(folder, capsys):
             ["sensitivity", "c.onnx", *flags[:3], "raw", *flags[4:6], "--rate", "0.5", "--json", "scan.json"]
         )
     assert "scan.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("other", "found"),
+    [
+        (
+            model_of(
+                [helper.make_node("Flatten", ["x"], ["y"])],
+                [floats("x", "N", 2, 4)],
+                [floats("y", "N", 8)],
+                {},
+            ),
+            "float32 [N,8] in a.onnx and float32 [N,2,4] in other.onnx",
+        ),
+        (mlp(inputs=9), "float32 [N,8] in a.onnx and float32 [N,9] in other.onnx"),
+        (
+            model_of(
+                [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)],
+                [helper.make_tensor_value_info("x", TensorProto.STRING, ["N", 8])],
+                [floats("y", "N", 8)],
+                {},
+            ),
+            "float32 [N,8] in a.onnx and string [N,8] in other.onnx",
+        ),
+    ],
+)
+def test_inputs_of_other_types_or_dims_are_named_for_comparing_and_timing(folder, capsys, other, found):
+    onnx.save(other, "other.onnx")
+    with pytest.raises(onnxprune.OnnxPruneError) as refused:
+        list(bench_files(Path("a.onnx"), Path("other.onnx")))
+    status, _, err = run("a.onnx", "other.onnx", capsys=capsys)
+    assert status == 2 and f"input 'x' is {found}, so that they cannot run on the same data" in err
+    assert str(refused.value) in " ".join(err.split())
+
+
+@pytest.mark.parametrize("names", [("fixed.onnx", "a.onnx"), ("a.onnx", "fixed.onnx")])
+def test_a_model_of_one_sample_is_compared_with_one_of_any_number(folder, capsys, names):
+    fixed = mlp()
+    fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(fixed, "fixed.onnx")
+    status, out, _ = run(*names, capsys=capsys)
+    assert status == 0 and "0 / 64" in out

@@ -218,7 +218,7 @@ WRONG_PARQUET = {
     "a hole in a list": ({"x": [[1, 2], [3, None]]}, X2, r"'x' .* has no value in row 2"),
     "text for numbers": ({"x": ["a", "b"]}, (spec("x", 1),), "has the type string, the input 'x' takes float32"),
     "halves for whole ones": ({"x": [1.0, 1.5]}, (spec("x", 1, dtype=np.int64),), "no whole number in row 2"),
-    "numbers for text": ({"x": [1.0]}, (spec("x", 1, dtype=object),), "the input 'x' takes object"),
+    "numbers for text": ({"x": [1.0]}, (spec("x", 1, dtype=object),), "the input 'x' takes string"),
     "labels that are none": ({"x": [1.0], "label": [{"a": 1}]}, (spec("x", 1),), "labels take numbers or texts"),
     "no rows": (pa.table({"x": pa.array([], pa.float32())}), (spec("x", 1),), "has no rows"),
 }  # fmt: skip

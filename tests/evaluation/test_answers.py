@@ -9,7 +9,7 @@ import pytest
 import onnxprune
 from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
-from onnxprune.data.images.thumbnails import thumbnail
+from onnxprune.data.images.thumbnails import thumbnail, thumbnails
 from onnxprune.evaluation.answers import KEPT, Answers
 from onnxprune.evaluation.comparison import compare
 from onnxprune.evaluation.labels import LabelForm
@@ -115,3 +115,8 @@ def test_png_files_are_read_by_others(tmp_path):
     found = np.array(image_module.open(BytesIO(png_of_levels(levels, (1, 2, 3)))).convert("RGBA"))
     assert np.array_equal(found[..., 3], levels * 17) and (found[..., :3] == (1, 2, 3)).all()
     assert struct.unpack(">II", png_of_levels(levels, (1, 2, 3))[16:24]) == (5, 3)
+
+
+def test_texts_have_no_picture_in_an_array_of_objects_either():
+    texts = np.array(["a", "b", "c"], object)
+    assert thumbnails(Dataset.of({"s": texts}, None), [0, 2]) == [None, None]

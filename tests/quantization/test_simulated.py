@@ -1,5 +1,7 @@
 """Simulated quantization: what is trained is what onnxruntime computes, in both forms, with zeros kept."""
 
+from functools import partial
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -26,8 +28,8 @@ from onnxprune.training.module.ends import UnsupportedOperatorError
 from onnxprune.training.module.graph import to_torch
 from tests.builders import cnn, mlp, normal
 
-SHAPES = {"cnn": (8, 1, 8, 8), "mlp": (8, 8)}
-BUILDERS = {"cnn": cnn, "mlp": mlp}
+SHAPES = {"cnn": (8, 1, 8, 8), "mlp": (8, 8), "one output": (8, 8)}
+BUILDERS = {"cnn": cnn, "mlp": mlp, "one output": partial(mlp, outputs=1)}
 TRAINED = {"epochs": 2, "batch_size": 16, "learning_rate": 0.01, "schedule": "one-shot", "augment": "none"}
 
 
@@ -56,6 +58,18 @@ def test_the_module_computes_what_the_file_does_with_learned_scales(name, form):
     assert (difference < 1e-5).mean() > 0.95
     assert difference.max() < 1.01 * step
     assert np.abs(file - run(quantized(model, ranges, form), feeds)).max() > step
+
+
+@pytest.mark.parametrize("form", [QOPERATOR, QDQ])
+def test_a_network_with_one_output_is_trained_in_int8(form):
+    x = normal(64, 8)
+    model = mlp(outputs=1)
+    data = {"x": x, "labels": run(model, {"x": x}) * 0.7 + 0.3}
+    result = onnxprune.prune(
+        model, data=data, quantize="int8", quantize_form=form, quantize_epochs=2, rate=0.5, **TRAINED
+    )
+    assert any("with simulated quantization" in note for note in result.report.notes)
+    assert all(weight.quantized for weight in find_weights(ir.from_proto(result.model)).prunable)
 
 
 @pytest.mark.parametrize("form", [QOPERATOR, QDQ])

@@ -235,6 +235,28 @@ def test_a_layer_that_loses_much_stays_in_floats(spread):
     assert near(run(model, data), run(result.model, data)) < 0.01
 
 
+@pytest.mark.parametrize("form", [QOPERATOR, QDQ])
+def test_the_only_layer_is_quantized_and_the_summary_says_what_it_loses(form):
+    weight = normal(64, 64)
+    weight[0] *= 1000
+    model = model_of(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], "only")],
+        [floats("x", "N", 64)],
+        [floats("y", "N", 64)],
+        {"w": weight},
+    )
+    data = {"x": normal(64, 64) * np.array([1e-3] + [1] * 63, np.float32)}
+    result = onnxprune.prune(
+        model, rate=0, calibration_data=data, quantize="int8", quantize_form=form, format="dense"
+    )
+    assert [each.quantized for each in find_weights(ir.from_proto(result.model)).prunable] == [True]
+    assert result.report.pruned.bytes < result.report.baseline.bytes / 2
+    (note,) = (note for note in result.report.notes if note.startswith("Quantized to int8: 1 of 1 weights"))
+    lost = float(note.split("a relative squared error of ")[1].split(":")[0])
+    outputs = [run(each, data).astype(np.float64) for each in (model, result.model)]
+    assert lost == pytest.approx(((outputs[1] - outputs[0]) ** 2).sum() / (outputs[0] ** 2).sum(), rel=0.2)
+
+
 def test_older_opsets_are_raised():
     model = model_of(
         [helper.make_node("Gemm", ["x", "w", "b"], ["y"], "fc", transB=1)],

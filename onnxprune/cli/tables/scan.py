@@ -9,10 +9,9 @@ from onnxprune.pruning.sensitivity import Scan
 
 
 def scan_table(found: Scan) -> Table:
-    """The error where there are labels, else the deviation of the outputs, of each weight at each rate."""
-    labeled = found.about["labeled"]
+    """The error where there are labels of classes, else the deviation of the outputs, of each weight at each rate."""
     names = ", ".join(map(escape, found.about["compared"]))
-    measured = "error" if labeled else f"deviation |y - y0|² / |y0|² of {names}"
+    measured = "error" if found.scored else f"deviation |y - y0|² / |y0|² of {names}"
     table = Table(
         title=f"{measured}, one weight pruned at a time, {found.about['samples']:,} samples",
         title_justify="left",

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxprune.data.images.geometry import OpenSize
 from onnxprune.data.images.pixels import CHANNELS, COUNTS
-from onnxprune.data.specs import InputSpec, dims_text
+from onnxprune.data.specs import InputSpec, dims_text, type_name
 from onnxprune.errors import DataError, SettingError
 
 # By the rank of the input; flat: rows of height * width (gray), or of channels * height * width values.
@@ -42,8 +42,8 @@ def check_takes_images(spec: InputSpec, name: str) -> None:
     sized = any(image_size(spec, "flat", channels)[0] for channels in ("gray", "rgb"))
     if tokens or spec.dtype.kind not in "iuf" or (isinstance(width, int) and not sized):
         raise DataError(
-            f"{name} is a folder of images, the input {spec.name!r} ({dims_text(spec)}, {spec.dtype}) takes rows of "
-            "numbers: give them as .npz, .npy or a table"
+            f"{name} is a folder of images, the input {spec.name!r} ({dims_text(spec)}, {type_name(spec.dtype)}) takes "
+            "rows of numbers: give them as .npz, .npy or a table"
         )
 
 

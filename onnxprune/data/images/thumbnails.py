@@ -24,7 +24,10 @@ def thumbnails(data: Dataset, places: Sequence[int]) -> list[bytes | None]:
         return [None] * len(places)
     batch = data.take(np.asarray(places)).read()
     inputs = [batch.at(np.array([place])).inputs.values() for place in range(len(places))]
-    images = [[thumbnail(array[0], data.source.image_shape) for array in arrays] for arrays in inputs]
+    # An element of an array of objects, such as texts, is no array.
+    images = [
+        [thumbnail(np.asarray(array[0]), data.source.image_shape) for array in arrays] for arrays in inputs
+    ]
     return [next((png_of_pixels(image) for image in found if image is not None), None) for found in images]
 
 

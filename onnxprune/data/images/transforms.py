@@ -17,7 +17,7 @@ from onnxprune.data.images.inputs import (
 )
 from onnxprune.data.images.pixels import CHANNELS, as_bytes, change_channels, image_pixels, planes_last
 from onnxprune.data.images.steps import PRESETS, VALUES, number_text, read_numbers, read_size, split_steps
-from onnxprune.data.specs import InputSpec
+from onnxprune.data.specs import InputSpec, type_name
 from onnxprune.errors import DataError, SettingError
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ def _guess(spec: InputSpec) -> str:
 
 def _parse(text: str, spec: InputSpec) -> Transform:
     if spec.dtype.kind not in "iuf" and spec.dtype.name != "bfloat16":
-        raise SettingError(f"the input {spec.name!r} takes {spec.dtype}, images go into numbers")
+        raise SettingError(f"the input {spec.name!r} takes {type_name(spec.dtype)}, images go into numbers")
     own, preset_name = split_steps(text)
     preset = split_steps(PRESETS[preset_name])[0] if preset_name else {}
     if spec.dtype.kind in "iu":

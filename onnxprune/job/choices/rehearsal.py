@@ -22,12 +22,12 @@ from onnxprune.errors import NotFiniteError
 from onnxprune.job.choices.defaults import is_open, untried_allocation, untried_learning_rate
 from onnxprune.job.fine_tune import prune_and_fine_tune
 from onnxprune.job.measure import make_plan
-from onnxprune.job.progress import part_of
 from onnxprune.job.pruners.pruner import usable_weights
 from onnxprune.job.requirements import is_calibrated
 from onnxprune.job.samples.inputs import JobData
 from onnxprune.reports.record import FileRecord
 from onnxprune.system.processes import process_count
+from onnxprune.system.progress import Progress, part_of
 
 # Updates of a rehearsal: as many as take so many multiply-adds, within these limits; all rehearsals together take at
 # most this share of the training's updates, and say nothing with fewer than `TOO_FEW` each.
@@ -78,9 +78,7 @@ class Rehearsal:
         self._an_epoch = max(1, count // size)
         self._epochs = max(1, round(updates / self._an_epoch))
 
-    def run(
-        self, config: PruneConfig, progress: Callable[[float], None], deadline: float | None = None
-    ) -> float:
+    def run(self, config: PruneConfig, progress: Progress, deadline: float | None = None) -> float:
         """Prune and train a copy by these settings, by the deadline; returns the loss on validation data.
 
         NaN: the deadline left too few updates.
@@ -129,7 +127,7 @@ def rehearsed(
     data: JobData,
     config: PruneConfig,
     dense: FileRecord,
-    progress: Callable[[float], None],
+    progress: Progress,
     deadline: float | None = None,
 ) -> PruneConfig:
     """The settings, with the allocation and the learning rate that did best in rehearsals, where they are open.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -28,6 +27,7 @@ from onnxprune.model.files.io import ModelLike, Source
 from onnxprune.reports.record import FileRecord
 from onnxprune.sparse.opening import open_model
 from onnxprune.surgery import UnitGroups
+from onnxprune.system.progress import Progress
 
 # The part of --time that rehearsals may take.
 REHEARSING = 0.1
@@ -49,7 +49,7 @@ def settle(
     data: JobData,
     config: PruneConfig,
     dense: FileRecord,
-    progress: Callable[[float], None],
+    progress: Progress,
 ) -> Settled:
     """Choose all that is open; norms are put back into the model, in place.
 

@@ -21,13 +21,13 @@ from onnxprune.calibration.segments import Segment, Tensors
 from onnxprune.calibration.walk import Visit, places, walk
 from onnxprune.data.batch import Batch
 from onnxprune.errors import MissingPackageError, OnnxPruneError
-from onnxprune.job.progress import Progress, part_of
 from onnxprune.model.constants import constant_tensor, set_constant
 from onnxprune.model.costs import multiply_adds
 from onnxprune.model.reading import FLOAT_TYPES
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.reports.record import Detail
 from onnxprune.system.packages import require_package
+from onnxprune.system.progress import Progress, part_of
 
 if TYPE_CHECKING:
     from onnxprune.training.reconstruction import Fitted, Runs

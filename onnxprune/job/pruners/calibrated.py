@@ -7,7 +7,7 @@ outputs that it has in the dense model, so it also compensates the errors of the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial, reduce
 
@@ -32,6 +32,7 @@ from onnxprune.pruning.layerwise import DAMPING, Problem, best_damping, reconstr
 from onnxprune.pruning.patterns import keep_largest, keep_n_of_m
 from onnxprune.pruning.sensitivity import PrunedArrays, pruned_arrays
 from onnxprune.reports.record import Detail
+from onnxprune.system.progress import StageProgress
 
 # A layer needs (inputs, inputs) matrices of float64; layers with more inputs are pruned by magnitude.
 WIDEST = 8192
@@ -65,7 +66,7 @@ class Calibration:
     """What was done beside the pass over the layers, in sentences."""
     dampings: Counter[float] = field(default_factory=Counter)
     """How many layers each damping was best for, where it was chosen."""
-    progress: Callable[[str, float], None] = lambda stage, fraction: None
+    progress: StageProgress = lambda stage, fraction: None
     """Called with the name of a stage and the fraction of it that is done."""
 
     @classmethod
@@ -76,7 +77,7 @@ class Calibration:
         config: PruneConfig,
         excluded: Collection[Weight] = (),
         limits: Limits = NO_LIMITS,
-        progress: Callable[[str, float], None] = lambda stage, fraction: None,
+        progress: StageProgress = lambda stage, fraction: None,
     ) -> Calibration:
         """For a model that is still dense, with samples spread evenly over the data.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -15,7 +15,6 @@ from onnxprune.config.quantization import QOPERATOR, UINT8
 from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import ModelFileError, NothingToPruneError, OnnxPruneError
 from onnxprune.job.kernels import same_outputs
-from onnxprune.job.progress import Progress, part_of
 from onnxprune.job.quantizing.layers import Kept, correct_biases, equalize_channels, restore, tensors
 from onnxprune.job.quantizing.outputs import NEAR, SCANNED_SAMPLES, Errors, Inputs, alike
 from onnxprune.job.quantizing.training import train
@@ -29,6 +28,7 @@ from onnxprune.quantization.static import OPSET, Form, Steps, quantized, simulat
 from onnxprune.reports.record import Detail
 from onnxprune.sparse.fold import Folded, fold_all
 from onnxprune.sparse.opset import raise_opset
+from onnxprune.system.progress import Progress, part_of
 
 # What activations of all samples may take, where the calibrator keeps them.
 KEPT_BYTES = 1 << 30
@@ -36,6 +36,8 @@ KEPT_BYTES = 1 << 30
 TRIED = ("minmax", "percentile")
 # More layers than this part of all, or one, are not spared, and only where the error falls to this part of what it was.
 MOST_SPARED, WORTH_SPARING = 0.15, 0.5
+# The error of the outputs that the summary names, where no training follows.
+FAR = 0.05
 # The setting for values of fewer bits, and the error up to which weights have them where training follows.
 COARSE, NEAR_TRAINED = "int4", 0.05
 # The shares of the stage, roughly: finding ranges, trying each layer alone, and, of all that, what it takes beside a
@@ -106,12 +108,13 @@ class Quantization:
         self._errors = Errors(model.clone(), held)
         self._measuring = measuring
         adjusted = self._adjust()
-        if not any(weight.quantized for weight in find_weights(self._made()).prunable):
+        integers = {weight.name for weight in find_weights(self._made()).prunable if weight.quantized}
+        if not integers:
             raise NothingToPruneError(
                 f"nothing of {self._name} can be quantized to int8: onnxruntime has no integer form of its operators "
                 "(--quantize-form qdq knows more of them), or --quantize-exclude names all of them"
             )
-        spared = self._spared()
+        spared = self._spared(integers)
         coarse = self._coarsened() if self._config.values == COARSE else ""
         trained = self._trained()
         made = self._made()
@@ -119,7 +122,13 @@ class Quantization:
         note = f"Quantized to int8: {count} of {len(self._weights)} weights, --quantize-ranges {self._way}."
         if spared:
             note += f" Those that cost most stay in floats: {', '.join(spared)}."
-        told = note if count < len(self._weights) else Detail(note)
+        far = not trained and self._error > FAR
+        if far:
+            note += (
+                f" The outputs are far from those in floats, by a relative squared error of {self._error:.2g}: name "
+                "layers by --quantize-exclude, or give --quantize none."
+            )
+        told = note if far or count < len(self._weights) else Detail(note)
         return made, folded, tuple(each for each in (told, Detail(adjusted), coarse, trained) if each)
 
     def _made(self) -> ir.Model:
@@ -190,20 +199,14 @@ class Quantization:
         sizes = (math.prod(dim for dim in shape if isinstance(dim, int)) for shape in shapes.values())
         return max(1.0, 4.0 * sum(sizes) / max(len(first), 1))
 
-    def _spared(self) -> list[str]:
+    def _spared(self, integers: Collection[str]) -> list[str]:
         """The fewest layers that have to stay in floats for outputs near those in floats; they are excluded.
 
         Layers are spared by the error that each makes if it alone is quantized. None is where the outputs are near
-        already, or sparing a few gains little.
+        already, or sparing a few gains little. `integers`: the weights that are quantized, of which some have to be.
         """
-        layers = [
-            weight
-            for weight in self._weights
-            if not any(
-                use.node in self._excluded or use.node.graph is not self._model.graph for use in weight.uses
-            )
-        ]
-        if self._error <= NEAR:
+        layers = [weight for weight in self._weights if weight.name in integers]
+        if self._error <= NEAR or len(layers) < 2:
             return []
         kept, excluded, before = tensors(self._model), self._excluded, self._error
         # Corrected biases are for layers that are all in int8.

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 import onnx_ir as ir
 
 from onnxprune.config.settings import PruneConfig
-from onnxprune.job.progress import Progress
 from onnxprune.job.quantizing.outputs import NEAR, SCANNED_SAMPLES, Errors, Inputs
 from onnxprune.job.samples.inputs import JobData
 from onnxprune.model.constants import put_tensor
@@ -17,6 +16,7 @@ from onnxprune.model.weights import Weight, find_weights
 from onnxprune.sparse.encode import LARGEST, quantize
 from onnxprune.sparse.rounding import parts_of
 from onnxprune.sparse.stored import why_no_gain
+from onnxprune.system.progress import Progress
 
 FEW, MORE = "int4", "int8"
 

@@ -22,6 +22,7 @@ from onnxprune.pruning.masks import NonZero
 from onnxprune.pruning.pruner import Pruner
 from onnxprune.quantization.static import Steps, scales_of_activations, steps_of
 from onnxprune.reports.record import Detail
+from onnxprune.system.progress import Progress
 
 if TYPE_CHECKING:
     from onnxprune.training.validation import Epoch
@@ -55,7 +56,7 @@ def train(
     make: Callable[[], ir.Model],
     data: JobData,
     config: PruneConfig,
-    progress: Callable[[float], None],
+    progress: Progress,
     deadline: float | None,
 ) -> Outcome:
     """Fine-tune the model in floats through the simulated one that `make` makes, in place.

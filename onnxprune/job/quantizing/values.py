@@ -7,9 +7,9 @@ from itertools import chain
 
 import numpy as np
 
-from onnxprune.job.progress import Progress
 from onnxprune.model.weights import Weight
 from onnxprune.quantization.static import Steps
+from onnxprune.system.progress import Progress
 
 # The largest integers that weights may have, the coarsest first: 5 levels to 6 bits. Int8 has 127.
 LARGEST = (2, 3, 5, 7, 15, 31)

@@ -35,7 +35,7 @@ from onnxprune.job.early_checks import check_early
 from onnxprune.job.folders import write_files
 from onnxprune.job.pipeline import run
 from onnxprune.job.requirements import check_requirements
-from onnxprune.job.result import Context, Progress, Result
+from onnxprune.job.result import Context, Result
 from onnxprune.job.search.frontier import ROUNDING, Frontier, Trial, best_within
 from onnxprune.job.search.trials import (
     Attempt,
@@ -52,6 +52,7 @@ from onnxprune.job.workers.parcel import sendable
 from onnxprune.job.workers.pool import Workers
 from onnxprune.model.files.io import ModelLike, Source
 from onnxprune.system.processes import is_only_process
+from onnxprune.system.progress import StageProgress
 from onnxprune.system.trust import trust
 
 # Rates of each round after the first; the last one is trained for all of --epochs.
@@ -64,7 +65,7 @@ FIRST_HALVINGS, LAST_HALVINGS = 2, 10
 MOST_FAILURES = 2
 
 
-def search(source: ModelLike, target: Path | None, config: PruneConfig, progress: Progress) -> Result:
+def search(source: ModelLike, target: Path | None, config: PruneConfig, progress: StageProgress) -> Result:
     """Find the highest rate whose model stays within --max-drop and --max-loss on validation data, and write it.
 
     Raises:
@@ -121,7 +122,7 @@ class _Searcher:
         config: PruneConfig,
         frontier: Frontier,
         workers: Workers,
-        progress: Progress,
+        progress: StageProgress,
         deadline: float | None = None,
     ):
         self._source = source

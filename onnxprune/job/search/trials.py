@@ -10,13 +10,14 @@ from onnxprune.config.settings import PruneConfig
 from onnxprune.config.workers import IN_TURN
 from onnxprune.job.folders import read_files, workplace
 from onnxprune.job.pipeline import run
-from onnxprune.job.result import Context, Progress
+from onnxprune.job.result import Context
 from onnxprune.job.scored import Scored
 from onnxprune.job.search.frontier import Trial, model_name, state_name
 from onnxprune.job.workers.parcel import Sendable, unpacked
 from onnxprune.job.workers.pool import InTurn, Workers
 from onnxprune.model.files.replace import working_folder
 from onnxprune.reports.record import Report
+from onnxprune.system.progress import StageProgress
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Performed:
     files: dict[str, bytes] = field(default_factory=dict, repr=False)
 
 
-def perform(experiment: Experiment, attempt: Attempt, progress: Progress) -> Performed:
+def perform(experiment: Experiment, attempt: Attempt, progress: StageProgress) -> Performed:
     """Perform a trial, or go on with one that was interrupted and has left a state.
 
     Raises:

@@ -22,7 +22,6 @@ from onnxprune.errors import OnnxPruneError, SettingError
 from onnxprune.evaluation.metrics import drop_text
 from onnxprune.job.early_checks import check_early
 from onnxprune.job.requirements import check_requirements
-from onnxprune.job.result import Progress
 from onnxprune.job.search.trials import Experiment, threads_for
 from onnxprune.job.sweep.choice import Budget
 from onnxprune.job.sweep.folder import SweepFolder
@@ -35,10 +34,11 @@ from onnxprune.job.workers.pool import Workers
 from onnxprune.model.files.io import ModelLike, Source
 from onnxprune.reports.sweep import write_tradeoff
 from onnxprune.system.processes import is_only_process
+from onnxprune.system.progress import StageProgress
 from onnxprune.system.trust import trust
 
 
-def sweep(source: ModelLike, target: Path | None, asked: Mapping[str, Any], progress: Progress) -> Sweep:
+def sweep(source: ModelLike, target: Path | None, asked: Mapping[str, Any], progress: StageProgress) -> Sweep:
     """Perform the sweep that is asked for: settings of `SweepSettings`, and of `PruneConfig` for all runs.
 
     Raises:
@@ -121,7 +121,9 @@ def _origin(origin: Source, grid: Grid) -> dict[str, Any]:
     return {"model": origin.sha256} | common
 
 
-def _perform(origin: Source, grid: Grid, runs: SweepFolder, workers: Workers, progress: Progress) -> None:
+def _perform(
+    origin: Source, grid: Grid, runs: SweepFolder, workers: Workers, progress: StageProgress
+) -> None:
     """Perform the runs that are not finished, and record each as soon as it is."""
     configs = grid.configs
     # Without fine-tuning, no run needs torch.

@@ -13,12 +13,13 @@ from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import MissingPackageError, OnnxPruneError
 from onnxprune.job.folders import read_files, workplace
 from onnxprune.job.pipeline import run
-from onnxprune.job.result import Context, Progress
+from onnxprune.job.result import Context
 from onnxprune.job.scored import Scored
 from onnxprune.job.search.trials import Experiment
 from onnxprune.job.workers.parcel import unpacked
 from onnxprune.model.files.replace import working_folder
 from onnxprune.reports.tracking import tracked
+from onnxprune.system.progress import StageProgress
 
 # Runs with these differing settings are the same run.
 NOT_IDENTIFYING = ("checkpoint_minutes", "data_workers", "log_to")
@@ -57,7 +58,7 @@ class Finished:
     files: dict[str, bytes] = field(default_factory=dict, repr=False)
 
 
-def perform(experiment: Experiment, item: Item, progress: Progress) -> Finished:
+def perform(experiment: Experiment, item: Item, progress: StageProgress) -> Finished:
     """Perform a run, or go on with one that was interrupted and has left a state; a refusal is its outcome.
 
     Raises:

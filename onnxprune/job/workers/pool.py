@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Protocol, TypeVar
 
-from onnxprune.job.result import Progress
+from onnxprune.system.progress import StageProgress
 
 Item = TypeVar("Item")
 Shared = TypeVar("Shared")
 Outcome = TypeVar("Outcome")
-Part = Callable[[Shared, Item, Progress], Outcome]
+Part = Callable[[Shared, Item, StageProgress], Outcome]
 """One part of a job, a function of a module: of what all parts share, its own item, and the progress.
 
 It may be started again if it is cut short, so it must have the same effect when it is run twice.
@@ -30,7 +30,7 @@ class Workers(Protocol):
         part: Part[Shared, Item, Outcome],
         shared: Shared,
         items: Sequence[Item],
-        progress: Progress,
+        progress: StageProgress,
         arrived: Callable[[Outcome], None] = lambda outcome: None,
     ) -> Generator[Outcome]:
         """The outcome of each item, in order; closing the iterator cancels those that have not been yielded.
@@ -55,7 +55,7 @@ class InTurn:
         part: Part[Shared, Item, Outcome],
         shared: Shared,
         items: Sequence[Item],
-        progress: Progress,
+        progress: StageProgress,
         arrived: Callable[[Outcome], None] = lambda outcome: None,
     ) -> Generator[Outcome]:
         """See `Workers`."""

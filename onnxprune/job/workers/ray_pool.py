@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 
 from onnxprune.config.workers import ANY_CLUSTER
 from onnxprune.errors import DataError, OnnxPruneError, SettingError, WorkerError, first_line
-from onnxprune.job.result import Progress
 from onnxprune.job.workers.pool import Part
 from onnxprune.system.cores import allowed_cores
 from onnxprune.system.packages import require_package
+from onnxprune.system.progress import StageProgress
 from onnxprune.system.trust import Trust, trust, trusted
 
 Item = TypeVar("Item")
@@ -83,7 +83,7 @@ class RayWorkers:
         part: Part[Shared, Item, Outcome],
         shared: Shared,
         items: Sequence[Item],
-        progress: Progress,
+        progress: StageProgress,
         arrived: Callable[[Outcome], None] = lambda outcome: None,
     ) -> Generator[Outcome]:
         """See `onnxprune.job.workers.pool.Workers`; `progress` is told how many of the items are done."""

@@ -9,7 +9,6 @@ from functools import partial
 
 from onnxprune.calibration.sensitivity import Deviation, in_order, measure
 from onnxprune.data.batch import Batch
-from onnxprune.job.result import Progress
 from onnxprune.job.workers.parcel import Sendable, sendable, unpacked
 from onnxprune.job.workers.pool import InTurn, Workers
 from onnxprune.model.files.replace import working_folder
@@ -17,6 +16,7 @@ from onnxprune.model.weights import Weight, find_weights
 from onnxprune.pruning.sensitivity import Measure, PrunedArrays, pruned_arrays
 from onnxprune.sparse.opening import OpenedModel
 from onnxprune.system.cores import usable_cores
+from onnxprune.system.progress import StageProgress
 
 # Parts for each worker: the nodes before a part are run for it again, but those of early weights take longer.
 PARTS = 2
@@ -64,7 +64,7 @@ def measured_by(workers: Workers, opened: OpenedModel, data: Batch, rates: Seque
     return measured
 
 
-def _measure_part(scan: _Scan, names: Sequence[str], progress: Progress) -> Found:
+def _measure_part(scan: _Scan, names: Sequence[str], progress: StageProgress) -> Found:
     with working_folder(None) as copies:
         model = unpacked(scan.model, copies).model
         weights = [weight for weight in find_weights(model).all if weight.name in names]

@@ -81,7 +81,8 @@ def load(source: ModelLike) -> tuple[ir.Model, Source]:
     weights are inlined; initializers that are listed as inputs by habit become constants.
 
     Raises:
-        ModelFileError: there is no such file, it is not ONNX, or it is cut short, broken or hostile.
+        ModelFileError: it is neither of these, there is no such file, it is not ONNX, or it is cut short, broken or
+            hostile.
     """
     if isinstance(source, onnx.ModelProto | ir.Model):
         given = ir.to_proto(source) if isinstance(source, ir.Model) else source
@@ -90,6 +91,11 @@ def load(source: ModelLike) -> tuple[ir.Model, Source]:
         model, data_files, inlined = _model(proto, Path("model.onnx"), "the model")
         digest, size = hashlib.sha256(content).hexdigest(), len(content)
         return model, Source(given, digest, size, data_files, inlined, unlist(model))
+    if not isinstance(source, str | os.PathLike):
+        raise ModelFileError(
+            f"a model is a path, a ModelProto or an onnx_ir.Model, and not {type(source).__name__}: give one of these "
+            "(of bytes, onnx.load_from_string)"
+        )
     file = Path(source)
     proto, digest = _read(file)
     model, data_files, inlined = _model(proto, file, str(file))

@@ -21,6 +21,8 @@ from onnxprune.model.files.wire import IN_THIS_FILE, LARGE_BYTES, write_inline, 
 
 # Protobuf rejects messages of 2 GiB; the margin is for the graph around the weights.
 INLINE_LIMIT_BYTES = 2**31 - 2**26
+# The name of a model's file, and how protobuf starts one: with the version of ONNX IR.
+SUFFIX, FIRST_BYTE = ".onnx", b"\x08"
 # Read at once when a file is hashed.
 HASHED_BYTES = 1 << 20
 
@@ -135,10 +137,12 @@ def staging(target: Path | None, source: Source | None = None) -> Iterator[Stagi
     """A temporary place beside the target to write to; it is deleted at the end unless it was committed.
 
     Raises:
-        OutputError: the target is a folder or the input itself, or its folder does not exist or is not writable.
+        OutputError: the target is a folder, the input itself or a file of another kind, or its folder does not exist
+            or is not writable.
     """
     if target is not None:
         _check_target(target, source)
+        _check_replaced(target)
     with contextlib.ExitStack() as stack:
         try:
             folder = stack.enter_context(working_folder(target.parent if target else None))
@@ -151,6 +155,19 @@ def staging(target: Path | None, source: Source | None = None) -> Iterator[Stagi
         yield Staging(folder, target, source)
 
 
+def _check_replaced(target: Path) -> None:
+    """Whatever has another name than models, and starts otherwise, is kept: samples, a table, a picture."""
+    if target.suffix == SUFFIX or not target.is_file():
+        return
+    with target.open("rb") as file:
+        first = file.read(1)
+    if first not in (b"", FIRST_BYTE):
+        raise OutputError(
+            f"{target} is there already, and is no model: give another output file, such as "
+            f"{target.with_suffix(SUFFIX)}, or delete it first"
+        )
+
+
 def _check_target(target: Path, source: Source | None) -> None:
     if target.is_dir():
         raise OutputError(f"{target} is a folder: give an output file, for example {target / 'pruned.onnx'}")
@@ -158,7 +175,11 @@ def _check_target(target: Path, source: Source | None) -> None:
         raise OutputError(f"{target} is not a regular file: give an output file, for example pruned.onnx")
     if not target.parent.is_dir():
         raise OutputError(f"{target} cannot be written: there is no folder {target.parent}; create it first")
-    # An empty file, or one that is no model, may be overwritten, but not the weights of a model.
+    if str(target) == "-":
+        raise OutputError(
+            "- is no file, and models are not written to stdout: give an output file, such as out.onnx"
+        )
+    # A file that is named as a model may be overwritten whatever it holds, but not the weights of a model.
     if target.is_file() and (others := readers(target)):
         raise OutputError(f"{target} has the weights of {others[0]}: give another output file")
     if source is None:

@@ -131,3 +131,29 @@ def test_a_folder_that_is_read_only_is_refused(tmp_path):
         OutputError, match=r"out\.onnx cannot be written: Permission denied in .*give another"
     ):
         write(tmp_path, "out.onnx")
+
+
+@pytest.mark.parametrize(
+    "content", [b"PK\x03\x04 an archive", b"x,label\n1,0\n", b"\x93NUMPY", b"\x00\x00\x08\x03"]
+)
+def test_a_file_of_samples_in_the_place_of_the_output_is_kept(tmp_path, content):
+    given = tmp_path / "train.npz"
+    given.write_bytes(content)
+    with pytest.raises(OutputError, match=r"is there already, and is no model: .*train\.onnx, or delete it"):
+        onnxprune.prune(mlp(), given, rate=0.5)
+    assert given.read_bytes() == content and list(tmp_path.iterdir()) == [given]
+
+
+@pytest.mark.parametrize("before", [None, b"", mlp().SerializeToString()])
+def test_a_model_may_have_any_name_and_replaces_another_model(tmp_path, before):
+    target = tmp_path / "model.bin"
+    if before is not None:
+        target.write_bytes(before)
+    assert onnx.load(onnxprune.prune(mlp(), target, rate=0.5).path).graph.node
+
+
+def test_a_model_is_not_written_to_a_file_named_as_stdout(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match=r"- is no file, and models are not written to stdout: give"):
+        onnxprune.prune(mlp(), "-", rate=0.5)
+    assert not list(tmp_path.iterdir())

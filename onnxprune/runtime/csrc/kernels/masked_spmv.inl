@@ -1,6 +1,6 @@
 // Sparse matrix times one vector where many columns have entries: bits say which, and the values are spread to their
-// columns, so that x is read as it is, without a gather. It takes as long for few
-// entries as for many (Zen 4: 3 cycles for 16 columns).
+// columns, so that x is read as it is, without a gather. It takes as long for few entries as for many (Zen 4: 3 cycles
+// for 16 columns).
 #pragma once
 
 #include "kernels.h"

@@ -1,4 +1,4 @@
-"""The progress of a stage, made of the progress of its parts."""
+"""Who is told how far a job is: of one stage, or of each by its name."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 Progress = Callable[[float], None]
 """Called with the fraction that is done."""
+StageProgress = Callable[[str, float], None]
+"""Called with a stage's name and the fraction of it that is done."""
 
 
 def part_of(progress: Progress, done: float, share: float) -> Progress:
