@@ -175,7 +175,8 @@ def sensitivity_curves(
     for found in scan(weights, measured, rates, {}, None):
         curves = {name: found.curve(name) for name in found.layers}
         progress(len(curves) / len(weights))
-    return curves
+    # What moves no output at any rate is reached by no sample, like a branch that is not taken: nothing is known of it.
+    return {name: curve for name, curve in curves.items() if any(loss for _, loss in curve)}
 
 
 def _in_time(work: float, deadline: float | None) -> float:

@@ -5,7 +5,7 @@ import onnxruntime as ort
 from onnx import helper
 
 from onnxprune.calibration.moments import collect
-from onnxprune.calibration.walk import ALIVE, WALK_BYTES, affordable, walk
+from onnxprune.calibration.walk import MODELS, WALK_BYTES, affordable, walk
 from onnxprune.data.axes import BatchAxes
 from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset
@@ -75,13 +75,18 @@ def test_a_wide_graph_takes_fewer_samples():
     data = Dataset.of({"x": np.zeros((10, 1, 8, 8), np.float32)}, None, "x")
     assert affordable(ir.from_proto(cnn()), data, 7) == 7
     wide = model_of(
-        [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("GlobalAveragePool", ["c"], ["y"])],
+        [
+            helper.make_node("Conv", ["x", "w"], ["c"]),
+            helper.make_node("Relu", ["c"], ["r"]),
+            helper.make_node("Conv", ["r", "v"], ["d"]),
+            helper.make_node("GlobalAveragePool", ["d"], ["y"]),
+        ],
         [floats("x", "N", 1, 2000, 2000)],
-        [floats("y", "N", 64, 1, 1)],
-        {"w": normal(64, 1, 1, 1)},
+        [floats("y", "N", 1, 1, 1)],
+        {"w": normal(64, 1, 1, 1), "v": normal(1, 64, 1, 1)},
     )
     images = Dataset.of({"x": np.broadcast_to(np.float32(0), (10, 1, 2000, 2000))}, None, "x")
-    assert affordable(ir.from_proto(wide), images, 7) == WALK_BYTES // (ALIVE * 4 * 64 * 2000**2)
+    assert affordable(ir.from_proto(wide), images, 7) == WALK_BYTES // (MODELS * 4 * 64 * 2000**2) == 2
 
 
 def test_sequences_are_run_beside_those_of_their_length_and_without_padding():

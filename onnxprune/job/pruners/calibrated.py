@@ -18,6 +18,7 @@ from onnxprune.calibration.corrections import bias_of, correct_norm, shift_bias
 from onnxprune.calibration.moments import COLUMNS, Moments, check_finite, collect
 from onnxprune.calibration.segments import Tensors
 from onnxprune.calibration.split import split
+from onnxprune.calibration.unseen import unseen
 from onnxprune.calibration.walk import Visit, affordable, walk
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.batch import Batch
@@ -25,7 +26,7 @@ from onnxprune.data.dataset import Dataset
 from onnxprune.job.pruners.blockwise import NO_LIMITS, Limits, Reconstruction
 from onnxprune.model.blocks import Blocks
 from onnxprune.model.constants import constant_tensor, constants
-from onnxprune.model.weights import Weight
+from onnxprune.model.weights import Weight, find_weights
 from onnxprune.pruning.blocks import BLOCK_PATTERNS
 from onnxprune.pruning.criteria import find_criterion, ranks
 from onnxprune.pruning.layerwise import DAMPING, Problem, best_damping, reconstruct
@@ -60,6 +61,8 @@ class Calibration:
     held: Batch | None = None
     fixed: frozenset[ir.Value] = frozenset()
     """Constants that stay as they are: those of layers that --exclude names."""
+    unseen: frozenset[ir.Value] = frozenset()
+    """Weights that are fitted to nothing, and of which each output keeps the same share, see `calibration.unseen`."""
     limits: Limits = NO_LIMITS
     """Of what is trained over several layers."""
     notes: list[str] = field(default_factory=list)
@@ -92,7 +95,8 @@ class Calibration:
         found, held = data.spread(samples).read(), None
         if trains(config) and len(found) >= FEWEST_TO_SPLIT:
             found, held = split(found, VALIDATION_OF)
-        return cls(model, dense, found, config, held, fixed, limits, progress=progress)
+        few = frozenset(weight.value for weight in unseen(model, find_weights(model).prunable, len(found)))
+        return cls(model, dense, found, config, held, fixed, few, limits, progress=progress)
 
     def prune(self, weights: Sequence[Weight], rates: Mapping[str, float]) -> dict[ir.Value, np.ndarray]:
         """Prune weights in place to the rates given by name; returns the masks by value, True = kept.
@@ -121,6 +125,7 @@ class Calibration:
                 masks[weight.value] = self._prune_layer(weight, rates[weight.name], visit)
         self.notes.clear()
         self.notes.extend(self._damping_notes())
+        self.notes.extend(self._unseen_notes(weights))
         self.notes.extend(self.fit_together(masks))
         return masks
 
@@ -131,8 +136,10 @@ class Calibration:
         """
         config = self.config
         if trains(config):
+            layers = (use.node for value in self.unseen for use in value.uses())
+            fixed = self.fixed | {value for layer in layers for value in layer.inputs if value is not None}
             yield from Reconstruction(
-                self.model, self.dense, self.data, self.held, masks, config.seed, self.fixed, self.limits
+                self.model, self.dense, self.data, self.held, masks, config.seed, fixed, self.limits
             ).run(config.effort, partial(self.progress, "reconstruct"))
 
     def pruned_alone(self, weights: Sequence[Weight], rates: Sequence[float]) -> PrunedArrays:
@@ -174,6 +181,7 @@ class Calibration:
         blocks = Blocks.of(weight)
         bias = bias_of(weight) if self.config.bias_correction else None
         fits = self.config.reconstruct or find_criterion(self.config.criterion).solve is not None
+        fits = fits and weight.value not in self.unseen
         dense = blocks.split(self.dense[weight.value].numpy()).astype(np.float64)
         alive = blocks.split(weight.array()) != 0
         moments = problem = None
@@ -187,7 +195,7 @@ class Calibration:
             problem = Problem.of(dense, *self._fitted(moments, bias))
         scores = self._scores(blocks, dense, visit)
         mask, values = self._choose(weight, dense, scores, alive, rate, problem)
-        if moments is not None and len(parts) == 2 and self.config.reconstruct:
+        if fits and moments is not None and len(parts) == 2 and self.config.reconstruct:
             rest, held = (self._fitted(part, bias) for part in parts)
             damping = best_damping(dense, mask, values, rest, held)
             self.dampings[damping] += 1
@@ -203,6 +211,7 @@ class Calibration:
         """A weight pruned at each of the rates, its bias unchanged."""
         blocks = Blocks.of(weight)
         dense = blocks.split(weight.array()).astype(np.float64)
+        # Fitted also where pruning does not: biases, which make up for the mean there, are not those of a scan.
         moments = collect(blocks, visit.pairs(blocks.data), self.config.seed)
         problem = Problem.of(dense, *moments.whole())
         scores = self._scores(blocks, dense, visit)
@@ -227,6 +236,14 @@ class Calibration:
         chosen = ", ".join(f"{damping:g} in {count}" for damping, count in sorted(self.dampings.items()))
         if chosen:
             yield Detail(f"Damping of layers, chosen on validation samples: {chosen}.")
+
+    def _unseen_notes(self, weights: Sequence[Weight]) -> Iterator[str]:
+        names = ", ".join(weight.name for weight in weights if weight.value in self.unseen)
+        if names:
+            yield (
+                f"Not fitted to the inputs, as they show too few of the classes that it scores: {names}; each class "
+                "keeps the same share of its weights. More inputs than classes would allow better."
+            )
 
     def _fitted(self, moments: Moments, bias: ir.Value | None) -> tuple[np.ndarray, np.ndarray]:
         """The moments that weights are fitted to, H and C; a bias compensates the mean, so that it is the rest."""
@@ -258,7 +275,8 @@ class Calibration:
 
         def choose(scores: np.ndarray) -> np.ndarray:
             # Ranks start at 1, so that weights that are zero already rank below all others.
-            scores = ranks(scores) + 1 if self.config.allocation == "per-output" else scores
+            alike = self.config.allocation == "per-output" or weight.value in self.unseen
+            scores = ranks(scores) + 1 if alike else scores
             scores = blocks.join(np.where(alive, scores, 0))
             return blocks.split(keep(weight, scores, rate, self.config.pattern)) & alive
 

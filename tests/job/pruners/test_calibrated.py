@@ -239,7 +239,7 @@ def test_the_summary_tells_the_damping_that_was_chosen():
         assert sum(note.startswith("Damping of layers") for note in report.notes) == told
 
 
-def test_weights_in_the_body_of_an_if_have_the_rate_where_others_are_measured():
+def test_weights_in_a_branch_that_no_sample_takes_have_the_rate_where_others_are_measured():
     branches = {
         name: helper.make_graph(
             [helper.make_node("MatMul", ["h", name], [f"{name}y"])],
@@ -263,10 +263,12 @@ def test_weights_in_the_body_of_an_if_have_the_rate_where_others_are_measured():
         rate=0.5,
         criterion="second-order",
         allocation="sensitivity",
-        calibration_data={"x": rows(100, 0)},
+        calibration_data={"x": np.abs(rows(100, 0))},
         remove_dead=False,
     ).report
-    assert [layer.kept for layer in report.layers if layer.name in "ab"] == [16, 16]
+    kept = {layer.name: layer.kept for layer in report.layers}
+    assert kept["b"] == 16
+    assert kept["a"] + kept["w"] == (32 + 64) // 2
 
 
 def test_layers_that_take_long_to_prune_are_measured_at_fewer_rates(monkeypatch):
@@ -295,3 +297,32 @@ def test_less_is_measured_where_little_time_is_left(monkeypatch):
         with pytest.raises(InterruptedError):
             onnxprune.prune(cnn(), rate=0.5, data={"x": normal(640, 1, 8, 8)}, time="1000s", **settings)
     assert samples[0] == 64 and 16 < samples[1] < 64 and samples[2] == 16
+
+
+@pytest.mark.parametrize("effort", ["fast", "normal"])
+@pytest.mark.parametrize("classes", [200, 40])
+def test_classes_that_are_in_no_sample_keep_their_share_as_it_is(classes, effort):
+    model = mlp(inputs=16, hidden=64, outputs=classes)
+    data = {"x": normal(96, 16, seed=7)}
+    result = onnxprune.prune(
+        model, rate=0.75, calibration_data=data, effort=effort, format="dense", remove_dead=False
+    )
+    before, after = (
+        {each.name: onnx.numpy_helper.to_array(each) for each in proto.graph.initializer}
+        for proto in (model, result.model)
+    )
+    kept = after["fc2.weight"] != 0
+    stays = (after["fc2.weight"] == before["fc2.weight"])[kept].all()
+    counts = np.count_nonzero(kept, axis=1)
+    assert (after["fc1.weight"] != before["fc1.weight"])[after["fc1.weight"] != 0].any()
+    if classes > len(data["x"]):
+        assert stays and np.ptp(counts) <= 1
+        # Those of the largest magnitude, each output for itself.
+        assert (
+            np.abs(before["fc2.weight"])[0][kept[0]].min() > np.abs(before["fc2.weight"])[0][~kept[0]].max()
+        )
+    else:
+        assert not stays and np.ptp(counts) > 1
+    assert any("too few of the classes" in note for note in result.report.notes) == (classes > len(data["x"]))
+    # The bias makes up for what the mean loses.
+    assert (after["fc2.bias"] != before["fc2.bias"]).any()
