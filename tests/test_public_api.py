@@ -130,6 +130,23 @@ onnxprune.prune("a.onnx", rate=0.5).reports
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
+@pytest.mark.parametrize(
+    ("command", "word", "meant"),
+    [
+        ("prune", "rat", "rate"),
+        ("sweep", "gird", "grid"),
+        ("retrain", "learnin_rate", "learning_rate"),
+        ("pruning_session", "update", "updates"),
+    ],
+)
+def test_a_misspelled_setting_is_refused_with_the_nearest_one(command, word, meant):
+    with pytest.raises(
+        onnxprune.OnnxPruneError,
+        match=rf"^onnxprune.{command} has no setting '{word}'; do you mean '{meant}'\?",
+    ):
+        getattr(onnxprune, command)("in.onnx", **{word: 0.5})
+
+
 def test_mypy_strict_takes_right_calls_and_names_the_line_of_each_wrong_one(tmp_path):
     (tmp_path / "right.py").write_text(RIGHT)
     (tmp_path / "wrong.py").write_text(WRONG)

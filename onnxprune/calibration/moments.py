@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from onnxprune.errors import NotFiniteError
 from onnxprune.model.blocks import Blocks
+from onnxprune.model.names import name_of
 
 # Most columns of all batches; if there are more (a Conv has one for each output position), they are drawn at random.
 COLUMNS = 16_384
@@ -115,6 +116,6 @@ def check_finite(statistics: Sequence[np.ndarray], node: ir.Node) -> None:
     """
     if not all(np.isfinite(array).all() for array in statistics):
         raise NotFiniteError(
-            f"the inputs of {node.op_type} {node.name or node.outputs[0].name!r} are not finite on the calibration "
+            f"the inputs of {node.op_type} {name_of(node)!r} are not finite on the calibration "
             "data, or too large to square: give data on which they are, or --exclude the layer"
         )

@@ -42,6 +42,8 @@ class OutputDifference:
     `mismatched`: how many of its `elements` differ by more than the tolerance, all of them if the shapes differ.
     `not_finite`: how many of the baseline's are NaN or infinite; they count in no figure where the pruned model's are
     the same. `lost`: how many of the pruned model's are, and the baseline's are not: `absolute` is infinite then.
+    `unlike`: where shapes or types differ, those of both models on the first such batch: `absolute` and `relative` are
+    infinite then.
     """
 
     output: str
@@ -53,6 +55,7 @@ class OutputDifference:
     mismatched: int
     not_finite: int = 0
     lost: int = 0
+    unlike: str = ""
 
 
 @dataclass(frozen=True)
@@ -213,6 +216,7 @@ class _Difference:
         self.dot = self.norm_old = self.norm_new = self.absolute = self.largest = 0.0
         self.agreeing = self.compared = self.elements = self.mismatched = 0
         self.not_finite = self.lost = 0
+        self.unlike = ""
 
     def add(self, old: Any, new: Any) -> None:
         # Values that are not finite count as differences; numpy's warnings about them are not needed.
@@ -226,6 +230,7 @@ class _Difference:
     def _add_array(self, old: np.ndarray, new: np.ndarray) -> None:
         size = max(old.size, new.size)
         self.elements += size
+        self.unlike = self.unlike or _unlike(old, new)
         if old.dtype.kind not in NUMBERS or new.dtype.kind not in NUMBERS:
             self.mismatched += 0 if np.array_equal(old, new) else size
             return
@@ -275,6 +280,7 @@ class _Difference:
             norms = np.sqrt(self.norm_old * self.norm_new)
             cosine = self.dot / norms if norms else float(self.norm_old == self.norm_new)
             relative = self.absolute / self.largest if self.largest else float(self.absolute > 0)
+            relative = np.inf if np.isinf(self.absolute) else relative
         agreement = self.agreeing / self.compared if self.compared else None
         return OutputDifference(
             name,
@@ -286,6 +292,7 @@ class _Difference:
             self.mismatched,
             self.not_finite,
             self.lost,
+            self.unlike,
         )
 
     def agreement_error(self) -> float | None:
@@ -294,3 +301,10 @@ class _Difference:
             return None
         share = self.agreeing / self.compared
         return max(np.sqrt(share * (1 - share) / self.compared), 1 / self.compared)
+
+
+def _unlike(old: np.ndarray, new: np.ndarray) -> str:
+    """The shapes of two outputs if they differ, or their types; empty where both are the same."""
+    if old.shape != new.shape:
+        return f"shapes {list(old.shape)} and {list(new.shape)}"
+    return "" if old.dtype == new.dtype else f"types {old.dtype} and {new.dtype}"

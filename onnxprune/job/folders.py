@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,14 @@ def remove_files(folder: Path, names: Iterable[str]) -> None:
     for name in names:
         for file in (folder / name, *data_files(folder / name)):
             file.unlink(missing_ok=True)
+
+
+def remove_unused(folder: Path, index: str) -> None:
+    """Remove a folder of jobs that holds no more than its index; one with other files stays as it is."""
+    with suppress(OSError):
+        if all(path.name == index for path in folder.iterdir()):
+            (folder / index).unlink(missing_ok=True)
+            folder.rmdir()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import onnx_ir as ir
 
+from onnxprune.model.names import name_of
 from onnxprune.model.shapes.inference import MICROSOFT, infer_shapes, with_branches
 from onnxprune.model.weights import Weight
 
@@ -33,7 +34,7 @@ def multiply_adds(model: ir.Model, input_shapes: Mapping[str, Sequence[int]]) ->
             outputs = [_static(value, shapes) for value in node.outputs]
             cost = count(node, inputs, outputs)
             if cost is not None and node.outputs:
-                costs[_key(node)] = cost
+                costs[name_of(node)] = cost
     return costs
 
 
@@ -48,15 +49,11 @@ def weight_multiply_adds(weights: Sequence[Weight], costs: Mapping[str, int]) ->
             sizes[node] = sizes.get(node, 0) + weight.size
     return {
         weight.name: sum(
-            costs.get(_key(node), 0) * weight.size // sizes[node]
+            costs.get(name_of(node), 0) * weight.size // sizes[node]
             for node in {use.node for use in weight.uses}
         )
         for weight in weights
     }
-
-
-def _key(node: ir.Node) -> str:
-    return node.name or node.outputs[0].name or ""
 
 
 def _conv(node: ir.Node, inputs: Shapes, outputs: Shapes) -> int | None:

@@ -12,6 +12,7 @@ from onnxprune.model.computed import computed_nodes, constants_behind
 from onnxprune.model.constants import constant_tensor, constants, set_constant
 from onnxprune.model.encoding import Encoding
 from onnxprune.model.functions import obstacle
+from onnxprune.model.names import name_of
 from onnxprune.model.operands import operand
 from onnxprune.model.reading import FLOAT_TYPES, QUANTIZING, Use, encoding_of, out_axis_of, source
 from onnxprune.model.slots import UNHANDLED, domain_of, embedding_slots, slots
@@ -342,7 +343,7 @@ def _why_not_constant(value: ir.Value, constant: bool) -> str:
     producer = value.producer()
     if producer is None:
         return "its weight is a graph input without a value"
-    by = f"its weight is computed in the graph, by {producer.op_type} node {producer.name!r}"
+    by = f"its weight is computed in the graph, by {producer.op_type} node {name_of(producer)!r}"
     if not constant:
         return by
     return f"{by}, from constants that other nodes read too or that are much smaller"

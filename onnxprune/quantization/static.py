@@ -161,11 +161,15 @@ def _quantized(
                 quantization.QuantType.QInt8 if form.symmetric else quantization.QuantType.QUInt8,
                 ranges,
                 [] if only is None else [names[only]],
-                [names[node] for node in {*excluded, *_read_in_bodies(model), *_without_form(model, form)}],
+                [names[node] for node in {*excluded, *_apart(model), *_without_form(model, form)}],
                 _operators(form.name),
                 further,
             ]
             proto = load_model_with_shape_infer(stage.path)
+            own = len(proto.graph.output)
+            # The quantizer gives outputs of the graph back in floats, and does not look into bodies.
+            bodies = {value.name for value in _captured(model)}
+            proto.graph.output.extend(each for each in proto.graph.value_info if each.name in bodies)
             quantizer = (
                 QDQQuantizer(proto, True, False, *shared)
                 if form.name == QDQ or options
@@ -174,6 +178,7 @@ def _quantized(
             quantizer.quantize_model()
             quantizer.model.save_model_to_file(str(made), False)
             found = ir.from_proto(onnx.load(made))
+            del found.graph.outputs[own:]
             # The quantizer orders nodes without what bodies of If and Loop read.
             found.graph.sort()
     _restore_names(found)
@@ -186,11 +191,26 @@ def _quantized(
     return found
 
 
-def _read_in_bodies(model: ir.Model) -> Iterator[ir.Node]:
-    """The activations that bodies of If and Loop read: the quantizer joins others to what is before them."""
+def _apart(model: ir.Model) -> Iterator[ir.Node]:
+    """The activations that the quantizer must not join to what is before them, as more than nodes read it.
+
+    It gives what is before the range of the activation, which cuts what bodies of If and Loop, or outputs, read there.
+    """
+    captured = set(_captured(model))
     for node in model.graph:
-        if node.op_type in JOINED and any(use.node.graph is not node.graph for use in node.outputs[0].uses()):
+        value = node.inputs[0] if node.op_type in JOINED else None
+        if value is not None and (
+            value in captured or value.is_graph_output() or node.outputs[0] in captured
+        ):
             yield node
+
+
+def _captured(model: ir.Model) -> Iterator[ir.Value]:
+    """What nodes of the graph give, and bodies of If, Loop and Scan read."""
+    for node in model.graph:
+        for value in node.outputs:
+            if any(use.node.graph is not node.graph for use in value.uses()):
+                yield value
 
 
 def _without_form(model: ir.Model, form: Form) -> Iterator[ir.Node]:

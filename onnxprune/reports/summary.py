@@ -76,7 +76,11 @@ def cards(record: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
         agreement = output["agreement"]
         same = "" if agreement is None else f"same top-1 class for {agreement:.2%}, "
         details = f"pruned model and baseline, {same}{on}"
-        yield f"cosine similarity of {output['output']}", "", f"{output['cosine']:.4f}", details
+        # Records of earlier versions do not tell.
+        if unlike := output.get("unlike"):
+            yield f"output {output['output']}", "", unlike, f"baseline and pruned model, {on}"
+        else:
+            yield f"cosine similarity of {output['output']}", "", f"{output['cosine']:.4f}", details
 
 
 def _drop(evaluation: Mapping[str, Any] | None) -> str:

@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from onnxprune import runtime
 from onnxprune.errors import SettingError
+from onnxprune.model.names import name_of
 from onnxprune.model.shapes.inference import infer_shapes
 from onnxprune.runtime.timing import Timing
 from onnxprune.sparse.blocks import decode_blocks
@@ -221,7 +222,7 @@ def _placed(
     place(model, by_kernel)
     records = [
         NodeChoice(
-            node.name or node.outputs[0].name or "",
+            name_of(node),
             node.op_type,
             weight_shape(model, node),
             density(model, node),

@@ -26,6 +26,7 @@ import onnx_ir as ir
 from onnxprune.errors import some
 from onnxprune.model.constants import constant_tensor, drop_constant, set_constant
 from onnxprune.model.encoding import on_axis
+from onnxprune.model.names import name_of
 from onnxprune.model.operands import is_read, operand
 from onnxprune.model.reading import RESHAPING, Use, out_axis_of
 from onnxprune.model.shapes.inference import Shape, infer_shapes
@@ -99,11 +100,7 @@ class Folder:
             if half and halves(scaled, axis) is None:
                 return ()
             weight.assign(scaled)
-        gone = tuple(
-            Folded(node.op_type, node.name or node.outputs[0].name or "")
-            for chain in found
-            for node in chain.nodes
-        )
+        gone = tuple(Folded(node.op_type, name_of(node)) for chain in found for node in chain.nodes)
         for chain, bias in zip(found, biases, strict=True):
             if chain.nodes:
                 self._replace(weight, chain, bias)

@@ -25,6 +25,7 @@ from onnxscript.rewriter.pattern import AttrVar, OpsetPatternBuilder, RewriteRul
 
 from onnxprune.errors import ModelFileError
 from onnxprune.model.constants import constant_tensor
+from onnxprune.model.names import name_of
 from onnxprune.model.shapes.inference import Shape
 from onnxprune.sparse.functions import (
     ACTIVATIONS,
@@ -194,7 +195,7 @@ def _let_out(node: ir.Node, op: SparseOp, taken: set[str]) -> None:
     followers = node.inputs[LEADING_INPUTS : LEADING_INPUTS + len(op.followers)]
     if len(followers) < len(op.followers) or None in followers:
         raise ModelFileError(
-            f"{node.op_type} node {node.name!r} lacks inputs of its operator: write the model again with onnxprune"
+            f"{node.op_type} node {name_of(node)!r} lacks inputs of its operator: write the model again with onnxprune"
         )
     node_names, value_names = _names(node, len(body), taken)
     first = ir.Node(

@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from onnxprune.errors import ModelFileError
 from onnxprune.model.constants import constant_tensor, drop_constant
+from onnxprune.model.names import name_of
 from onnxprune.model.operands import is_read
 from onnxprune.model.weights import Weight
 from onnxprune.sparse.blocks import bytes_of, smallest_blocks
@@ -71,7 +72,7 @@ def restore_quantized(node: ir.Node, weight: ir.Value, taken: set[str]) -> None:
     made = []
     for op_type, inputs, name, given in before:
         each = ir.Node("", op_type, [values[part] for part in inputs], given, name=_part_name(node, name))
-        each.outputs[0].name = free_name(f"{node.name or node.outputs[0].name}/{op_type}", taken)
+        each.outputs[0].name = free_name(f"{name_of(node)}/{op_type}", taken)
         values[name or "result"] = each.outputs[0]
         made.append(each)
     next(each for each in made if each.op_type == op.op_type).metadata_props.update(node.metadata_props)
@@ -120,18 +121,18 @@ def zero_point_of(node: ir.Node) -> np.ndarray:
     op = QUANTIZED_OPS[node.op_type]
     if len(node.inputs) != len(op.inputs) or any(value is None for value in node.inputs):
         raise ModelFileError(
-            f"{node.op_type} node {node.name!r} lacks inputs of its operator: write the model again with onnxprune"
+            f"{node.op_type} node {name_of(node)!r} lacks inputs of its operator: write the model again with onnxprune"
         )
     tensor = constant_tensor(node.inputs[op.inputs.index("w_zero_point")])
     if tensor is None:
         raise ModelFileError(
-            f"the zero point of {node.op_type} node {node.name!r} is not constant: "
+            f"the zero point of {node.op_type} node {name_of(node)!r} is not constant: "
             "write the model again with onnxprune"
         )
     zeros = tensor.numpy().reshape(-1)
     if zeros.size == 0 or (op.one_zero_point and (zeros != zeros[0]).any()):
         raise ModelFileError(
-            f"the outputs of {node.op_type} node {node.name!r} have different zero points: "
+            f"the outputs of {node.op_type} node {name_of(node)!r} have different zero points: "
             "write the model again with onnxprune"
         )
     if op.one_zero_point or zeros.size == 1:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
+from onnxprune.model.names import name_of
 from onnxprune.model.reading import Use
 from onnxprune.model.slots import domain_of
 from onnxprune.model.weights import Weight
@@ -60,7 +61,7 @@ def find_calls(weight: Weight, opset: int) -> list[Call] | str:
     for value in values:
         for node, _ in value.uses():
             if node not in expected:
-                return f"{node.op_type} node {node.name!r} reads it too"
+                return f"{node.op_type} node {name_of(node)!r} reads it too"
     if len({call.op.input_axis for call in calls}) > 1 or len({call.node for call in calls}) < len(calls):
         return "its nodes read it in different ways"
     return calls
@@ -147,7 +148,9 @@ def _is_bias(bias: ir.Value, node: ir.Node) -> bool:
 def _qdq_call(use: Use, weight: ir.Value) -> Call | str:
     """A use by an operator of floats, between DequantizeLinear and QuantizeLinear."""
     node = use.node
-    no_form = f"{node.op_type} node {node.name!r} is not between DequantizeLinear and QuantizeLinear alone"
+    no_form = (
+        f"{node.op_type} node {name_of(node)!r} is not between DequantizeLinear and QuantizeLinear alone"
+    )
     makers = [None if value is None else value.producer() for value in node.inputs]
     readers = [reader for reader, _ in node.outputs[0].uses()]
     if use.index != 1 or node.outputs[0].is_graph_output() or len(readers) != 1:
@@ -165,13 +168,13 @@ def _qdq_call(use: Use, weight: ir.Value) -> Call | str:
     for letter, each in zip(["x", "w", *["B"] * (len(makers) > 2), "y"], around, strict=True):
         assert each is not None
         if letter != "B" and len(each.inputs) < 3:
-            return f"{each.op_type} node {each.name!r} has no zero point"
+            return f"{each.op_type} node {name_of(each)!r} has no zero point"
         for name, value in zip(("", "_scale", "_zero_point"), each.inputs, strict=False):
             if value is not None:
                 operands[f"{letter}{name}"] = value
     bias_zero = constant_tensor(operands.pop("B_zero_point", None))
     if bias_zero is not None and bias_zero.numpy().any():
-        return f"the bias of node {node.name!r} has a zero point"
+        return f"the bias of node {name_of(node)!r} has a zero point"
     for name in ("w", "y"):
         del operands[name]
     op = _form(node, len(makers) > 2, qdq=True)
@@ -205,7 +208,7 @@ def _why_not(call: Call, weight: Weight, opset: int) -> str | None:
     if opset < op.min_opset:
         return f"sparse nodes in QDQ form need opset {op.min_opset}, the model's is {opset}"
     if missing := [name for name in op.inputs if name not in (*call.operands, *PARTS)]:
-        return f"{node.op_type} node {node.name!r} has no {missing[0]}"
+        return f"{node.op_type} node {name_of(node)!r} has no {missing[0]}"
     types = {}
     for end in ("x", "w", "y"):
         for name in (f"{end}_scale", f"{end}_zero_point"):
@@ -215,9 +218,9 @@ def _why_not(call: Call, weight: Weight, opset: int) -> str | None:
             types[end] = _type_of_zero_point(call.operands[f"{end}_zero_point"])
     x_type, w_type = types.get("x", ir.DataType.UINT8), types["w"]
     if x_type not in BYTES or types.get("y", x_type) != x_type or w_type != weight.tensor.dtype:
-        return f"the types around {node.op_type} node {node.name!r} have no sparse form"
+        return f"the types around {node.op_type} node {name_of(node)!r} have no sparse form"
     if x_type == ir.DataType.INT8 and w_type != x_type:
-        return f"{node.op_type} node {node.name!r} multiplies int8 by uint8, which onnxruntime does not"
+        return f"{node.op_type} node {name_of(node)!r} multiplies int8 by uint8, which onnxruntime does not"
     if len(weight.shape) < 2 or (len(weight.shape) > 2) != op.one_zero_point:
         return f"its shape {list(weight.shape)} has no sparse form"
     outputs = weight.shape[op.out_axis]
@@ -225,7 +228,7 @@ def _why_not(call: Call, weight: Weight, opset: int) -> str | None:
         parameter = constant_tensor(call.operands[name])
         assert parameter is not None
         if parameter.size not in (1, outputs) or len(parameter.shape) > 1:
-            return f"scales or zero points of {node.op_type} node {node.name!r} are not along its outputs"
+            return f"scales or zero points of {node.op_type} node {name_of(node)!r} are not along its outputs"
     zeros = constant_tensor(call.operands["w_zero_point"])
     assert zeros is not None
     if op.one_zero_point and (zeros.numpy() != zeros.numpy().reshape(-1)[0]).any():
@@ -242,11 +245,11 @@ def _why_not_number(call: Call, name: str) -> str | None:
         return None
     tensor = constant_tensor(value)
     if tensor is None and not (call.op.dynamic and name.startswith("x") and _is_single(value)):
-        return f"scales or zero points of {node.op_type} node {node.name!r} are computed in the graph"
+        return f"scales or zero points of {node.op_type} node {name_of(node)!r} are computed in the graph"
     if tensor is not None and name.endswith("scale") and tensor.dtype != ir.DataType.FLOAT:
-        return f"scales of {node.op_type} node {node.name!r} are {tensor.dtype.name.lower()}"
+        return f"scales of {node.op_type} node {name_of(node)!r} are {tensor.dtype.name.lower()}"
     if tensor is not None and not name.startswith("w") and tensor.size != 1:
-        return f"{node.op_type} node {node.name!r} has several scales for its {name[0]}"
+        return f"{node.op_type} node {name_of(node)!r} has several scales for its {name[0]}"
     return None
 
 
@@ -258,7 +261,7 @@ def _type_of_zero_point(value: ir.Value) -> ir.DataType:
 
 def _why_not_bias(call: Call, outputs: int) -> str | None:
     """Why a bias has no sparse form, or None."""
-    problem = f"the bias of node {call.node.name!r} has no sparse form"
+    problem = f"the bias of node {name_of(call.node)!r} has no sparse form"
     bias = constant_tensor(call.operands["B"])
     dtype = ir.DataType.FLOAT if call.op.dynamic else ir.DataType.INT32
     if bias is None or bias.dtype != dtype or tuple(bias.shape) != (outputs,):

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from onnxprune.errors import ModelFileError
 from onnxprune.model.constants import drop_constant
+from onnxprune.model.names import name_of
 from onnxprune.model.operands import is_read
 from onnxprune.model.reading import FLOAT_TYPES
 from onnxprune.sparse.between import leave
@@ -117,14 +118,14 @@ def _constants(node: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value]:
     bare, quantized = node.op_type == SPARSE_WEIGHT, node.op_type in QUANTIZED_OPS
     if not (bare or quantized or node.op_type in SPARSE_OPS):
         raise ModelFileError(
-            f"node {node.name!r} is a {DOMAIN}::{node.op_type}, which this onnxprune does not know: "
+            f"node {name_of(node)!r} is a {DOMAIN}::{node.op_type}, which this onnxprune does not know: "
             "use the onnxprune that wrote the model"
         )
     first = 0 if bare else QUANTIZED_OPS[node.op_type].inputs.index("values") if quantized else 1
     parts = node.inputs[first : first + 3]
     if len(parts) < 3 or not all(is_constant(part) for part in parts):
         raise ModelFileError(
-            f"the weight of {node.op_type} node {node.name!r} is not constant: "
+            f"the weight of {node.op_type} node {name_of(node)!r} is not constant: "
             "write the model again with onnxprune"
         )
     values, gaps, shape = parts
@@ -146,7 +147,7 @@ def _decoded(
     if dtype not in tuple(types):
         kinds = "float type" if types is FLOAT_TYPES else "float type, int8 or uint8"
         raise ModelFileError(
-            f"{node.op_type} node {node.name!r} has no {kinds} as its dtype: write the model again with onnxprune"
+            f"{node.op_type} node {name_of(node)!r} has no {kinds} as its dtype: write the model again with onnxprune"
         )
     values_array, gaps, shape = (part_array(constant) for constant in constants)
     weight = decode(values_array, gaps, shape, f"sparse weight {name!r}")

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor
+from onnxprune.model.names import name_of
 from onnxprune.model.shapes.sizes import MOVES, Element
 from onnxprune.surgery.constants import new_initializer, replace_operand
 from onnxprune.surgery.facts import Facts
@@ -46,7 +47,7 @@ def follow_sizes(
             if axis == element.copied and place in passed and facts.length(made) == length:
                 yield Coupling(axis, made)
             else:
-                yield Stays(axis, f"{node.op_type} node {node.name!r} uses its size for another axis")
+                yield Stays(axis, f"{node.op_type} node {name_of(node)!r} uses its size for another axis")
 
 
 def sizes_read(value: ir.Value, facts: Facts) -> set[Axis]:

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 import onnxprune.surgery.rules  # noqa: F401  (fills the tables)
 from onnxprune.model.constants import constant_tensor
+from onnxprune.model.names import name_of
 from onnxprune.model.slots import slots
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.symmetric import symmetric_spans
@@ -143,7 +144,7 @@ class Units:
             return f"{value.name!r} is also a graph input: a caller can override its values"
         for use in value.uses():
             if use.node.graph not in self.facts.graphs:
-                return f"{use.node.op_type} node {use.node.name!r} reads {value.name!r} inside a subgraph"
+                return f"{use.node.op_type} node {name_of(use.node)!r} reads {value.name!r} inside a subgraph"
         return None
 
     def _apply_rule(self, node: ir.Node) -> Iterator[OneOf]:
@@ -250,6 +251,6 @@ class Units:
 
 def _unclaimed(node: ir.Node, has_rule: bool) -> str:
     if has_rule:
-        return f"{node.op_type} node {node.name!r} does not pass this axis on"
+        return f"{node.op_type} node {name_of(node)!r} does not pass this axis on"
     domain = f"{node.domain}." if node.domain else ""
-    return f"there is no rule for the operator {domain}{node.op_type}, of node {node.name!r}"
+    return f"there is no rule for the operator {domain}{node.op_type}, of node {name_of(node)!r}"

@@ -40,6 +40,17 @@ def test_a_model_is_the_same_as_itself(folder, capsys):
     assert status == 0 and not err and "0 / 64" in out and "same" in out
 
 
+def test_outputs_of_different_shapes_are_told_by_their_shapes(folder, capsys):
+    onnx.save(mlp(outputs=3), "c.onnx")
+    status, out, _ = run("a.onnx", "c.onnx", "--json", "r.json", capsys=capsys)
+    assert status == 1 and "shapes [16, 4] and [16, 3]" in out
+    assert "nan" not in out and "inf" not in out
+    (output,) = json.loads(Path("r.json").read_text())["outputs"]
+    assert (
+        output["unlike"] == "shapes [16, 4] and [16, 3]" and output["mismatched"] == output["elements"] == 64
+    )
+
+
 def test_a_difference_beyond_the_tolerance_is_status_1_and_within_it_is_0(folder, capsys):
     status, out, _ = run("a.onnx", "b.onnx", "--json", "r.json", capsys=capsys)
     assert status == 1 and "differs" in out

@@ -315,28 +315,52 @@ def test_samples_that_are_no_whole_batches_are_measured_too(ranges):
     assert near(run(floating.model, given), run(result.model, given)) < 0.01
 
 
-def test_what_the_body_of_an_if_reads_is_computed_before_it_and_stays():
+def body(name, *nodes):
+    return helper.make_graph(nodes, name, [], [floats(name, "N", 8)])
+
+
+@pytest.mark.parametrize("read", ["r", "h"])
+def test_what_the_body_of_an_if_reads_is_computed_before_it_and_stays(read):
+    inner = [body(name, helper.make_node("MatMul", [read, "w2"], [name])) for name in ("ti", "ei")]
     branches = [
-        helper.make_graph(
-            [helper.make_node("MatMul", ["r", weight], [name])], name, [], [floats(name, "N", 8)]
-        )
-        for name, weight in (("t", "w2"), ("e", "w3"))
+        body("t", helper.make_node("If", ["yes"], ["t"], then_branch=inner[0], else_branch=inner[1])),
+        body("e", helper.make_node("MatMul", [read, "w3"], ["e"])),
     ]
     nodes = [
         helper.make_node("MatMul", ["x", "w1"], ["h"]),
         helper.make_node("ReduceL1", ["x"], ["s"], keepdims=0),
         helper.make_node("Greater", ["s", "zero"], ["yes"]),
         helper.make_node("Relu", ["h"], ["r"]),
-        helper.make_node("If", ["yes"], ["y"], then_branch=branches[0], else_branch=branches[1]),
+        helper.make_node("If", ["yes"], ["z"], then_branch=branches[0], else_branch=branches[1]),
+        helper.make_node("MatMul", ["z", "w4"], ["y"]),
     ]
-    weights = {f"w{number}": normal(8, 8, seed=number) for number in (1, 2, 3)}
+    weights = {f"w{number}": normal(8, 8, seed=number) for number in (1, 2, 3, 4)}
     constants = {**weights, "zero": np.zeros((), np.float32)}
     model = ir.from_proto(model_of(nodes, [floats("x", "N", 8)], [floats("y", "N", 8)], constants))
     feeds = batches(4, 8)
     for form in (Form("qdq"), Form("qoperator"), Form("qoperator", True)):
         made = ir.to_proto(quantized(model, measured(model, feeds, "minmax"), form))
         onnx.checker.check_model(made, full_check=True)
+        assert [output.name for output in made.graph.output] == ["y"]
+        kinds = {weight.name: weight.quantized for weight in find_weights(ir.from_proto(made)).prunable}
+        assert kinds == {"w1": True, "w2": False, "w3": False, "w4": True}
         assert near(run(model, feeds[0]), run(made, feeds[0])) < 0.01
+
+
+@pytest.mark.parametrize("form", [Form("qdq"), Form("qoperator")])
+def test_an_output_that_an_activation_reads_keeps_its_range(form):
+    nodes = [
+        helper.make_node("MatMul", ["x", "w1"], ["h"]),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("MatMul", ["r", "w2"], ["y"]),
+    ]
+    weights = {f"w{number}": normal(8, 8, seed=number) for number in (1, 2)}
+    outputs = [floats(name, "N", 8) for name in ("h", "y")]
+    model = ir.from_proto(model_of(nodes, [floats("x", "N", 8)], outputs, weights))
+    feeds = batches(4, 8)
+    made = quantized(model, measured(model, feeds, "minmax"), form)
+    # The first output is below zero too.
+    assert near(run(model, feeds[0]), run(made, feeds[0])) < 0.01
 
 
 def test_an_infinite_bias_is_named_before_any_work():

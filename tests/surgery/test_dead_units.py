@@ -354,7 +354,12 @@ def test_operators_that_mix_channels_or_have_no_rule_freeze_them(node: str) -> N
     )  # fmt: skip
     _, report = operate(proto)
     assert units(report, "w1") == (4, 2)
-    assert node.split("<")[0].split("(")[0] in reason(report, "w1")
+    operator = node.split("<")[0].split("(")[0]
+    assert operator in reason(report, "w1")
+    for each in proto.graph.node:
+        each.name = ""
+    _, report = operate(proto)
+    assert operator in reason(report, "w1") and "node 's'" in reason(report, "w1")
 
 
 def test_units_that_both_branches_of_an_if_read_are_removed_inside_and_outside() -> None:

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from onnxprune.cli.tables import common
-from onnxprune.evaluation.comparison import Evaluation, Tolerance
+from onnxprune.evaluation.comparison import Evaluation, OutputDifference, Tolerance
 from onnxprune.reports.summary import score_texts
 
 
@@ -24,10 +24,9 @@ def comparison_table(evaluation: Evaluation, tolerance: Tolerance) -> Renderable
         table.add_row(
             escape(output.output),
             f"{output.mismatched:,} / {output.elements:,}",
-            f"{output.absolute:.3g}",
-            f"{output.relative:.3g}",
-            f"{output.cosine:.6f}",
-            "differs" if output.mismatched else "same" if output.elements else "no elements",
+            *_distances(output),
+            escape(output.unlike)
+            or ("differs" if output.mismatched else "same" if output.elements else "no elements"),
         )
     parts: list[RenderableType] = [table]
     if evaluation.draws:
@@ -38,3 +37,10 @@ def comparison_table(evaluation: Evaluation, tolerance: Tolerance) -> Renderable
     for title, *texts in score_texts(evaluation.to_dict()):
         scores.add_row(escape(title), *texts)
     return Group(*parts, scores)
+
+
+def _distances(output: OutputDifference) -> tuple[str, str, str]:
+    """The largest difference, absolute and relative, and the cosine; none of outputs that have no common shape."""
+    if output.unlike:
+        return "", "", ""
+    return f"{output.absolute:.3g}", f"{output.relative:.3g}", f"{output.cosine:.6f}"

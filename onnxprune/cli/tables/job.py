@@ -143,6 +143,9 @@ def _output_lines(report: Report) -> Iterator[str]:
     for evaluation in filter(None, (report.evaluation, report.old_evaluation)):
         yield f"Evaluated in onnxruntime on {evaluation['data']}, {evaluation['samples']:,} samples."
         for output in evaluation["outputs"]:
+            if output.get("unlike"):
+                yield f"Output {output['output']} is unlike the baseline's: {output['unlike']}."
+                continue
             agreement = "" if output["agreement"] is None else f", same top-1 {output['agreement']:.2%}"
             yield (
                 f"Output {output['output']} beside the baseline's: cosine {output['cosine']:.4f}{agreement}, largest "

@@ -71,8 +71,12 @@ class Frontier:
         if frontier is None or not frontier.trials:
             make_folder(folder, "--frontier")
             frontier = cls(folder, origin, [], finished=False)
-            frontier._remove_states()
-            frontier._write()
+            try:
+                frontier._remove_states()
+                frontier._write()
+            except BaseException:
+                frontier.discard()
+                raise
             return frontier
         if not resume:
             raise SettingError(

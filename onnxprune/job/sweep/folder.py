@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import SettingError
-from onnxprune.job.folders import make_folder, remove_files, write_files, write_index
+from onnxprune.job.folders import make_folder, remove_files, remove_unused, write_files, write_index
 from onnxprune.job.scored import Scored
 from onnxprune.job.sweep.results import Sweep
 from onnxprune.job.sweep.runs import Finished, Run, state_name
@@ -42,7 +42,11 @@ class SweepFolder:
         if not known:
             make_folder(path, "--folder")
             folder = cls(path, origin, axes, {})
-            folder._write(None)
+            try:
+                folder._write(None)
+            except BaseException:
+                folder.discard()
+                raise
             return folder
         if not resume:
             raise SettingError(
@@ -69,6 +73,11 @@ class SweepFolder:
         self.runs[finished.run.name] = finished.run
         self._write(None)
         remove_files(self.path, [state_name(finished.run.name)])
+
+    def discard(self) -> None:
+        """Remove the folder of a sweep that has neither a run nor the state of one."""
+        if not self.runs:
+            remove_unused(self.path, INDEX)
 
     def finish(self, sweep: Sweep) -> None:
         """Record the results.

@@ -62,7 +62,10 @@ def sweep(source: ModelLike, target: Path | None, asked: Mapping[str, Any], prog
     origin = check_early(source, target, first)
     with hired(settings.workers, first.device, len(grid.configs)) as workers:
         runs = SweepFolder.begin(folder, _origin(origin, grid), grid.axes, settings.resume)
-        _perform(origin, grid, runs, workers, progress)
+        try:
+            _perform(origin, grid, runs, workers, progress)
+        finally:
+            runs.discard()
     finished = Sweep(folder, grid.axes, grid.seeds, _combinations(origin, grid, runs))
     runs.finish(finished)
     if len(finished.failed) == len(grid.configs):

@@ -21,6 +21,7 @@ from onnxprune.model.files.external import BrokenError as _Broken
 from onnxprune.model.files.external import UnreadableError, check_external, nbytes
 from onnxprune.model.files.protos import attribute_tensors, bodies
 from onnxprune.model.files.wire import with_data_apart
+from onnxprune.model.names import name_of
 
 # Largest number of nodes after inlining; functions that call each other twice grow exponentially.
 MAX_NODES = 1_000_000
@@ -140,7 +141,7 @@ def _check_nodes(
     for number, node in enumerate(nodes):
         _check_texts(node.op_type, node.domain, node.name, *node.input, *node.output)
         if not node.op_type:
-            raise _Broken(f"node {node.name!r} of {where} has no operator")
+            raise _Broken(f"node {name_of(node)!r} of {where} has no operator")
         _check_node(node, context)
         for made in filter(None, node.output):
             if made in makers or made in given:
@@ -149,12 +150,12 @@ def _check_nodes(
     known = given | makers.keys()
     for node in nodes:
         for tensor in attribute_tensors(node):
-            _check_tensor(tensor, tensor.name or f"of {node.op_type} node {node.name}", context.file)
+            _check_tensor(tensor, tensor.name or f"of {node.op_type} node {name_of(node)}", context.file)
         for body in bodies(node):
             _check_graph(body, outer | known, context)
         for read in filter(None, node.input):
             if read not in known and read not in outer:
-                raise _Broken(f"{node.op_type} node {node.name!r} reads {read!r}, which no node produces")
+                raise _Broken(f"{node.op_type} node {name_of(node)!r} reads {read!r}, which no node produces")
     for name in outputs:
         if name not in known and name not in outer:
             raise _Broken(f"no node produces the output {name!r} of {where}")
@@ -164,7 +165,7 @@ def _check_nodes(
 def _check_node(node: onnx.NodeProto, context: _Context) -> None:
     """Check that a node has the inputs, outputs and attributes of its operator."""
     schema = context.schema(node)
-    what = f"{node.op_type} node {node.name!r}"
+    what = f"{node.op_type} node {name_of(node)!r}"
     if schema is None:
         return
     for kind, names, least, most in (

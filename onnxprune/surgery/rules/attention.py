@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.model.names import name_of
 from onnxprune.model.operands import is_read, operand
 from onnxprune.model.shapes.inference import MICROSOFT
 from onnxprune.surgery.facts import Facts
@@ -61,7 +62,7 @@ def packed_attention(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     yield from scales
     joined = [(Axis(weight, 1), parts), *_bias(node, 2, parts), *masks, (Axis(out, 2), made)]
     yield from _coupled(joined)
-    refusal = f"{node.op_type} {node.name!r} projects it into queries, keys and values"
+    refusal = f"{node.op_type} {name_of(node)!r} projects it into queries, keys and values"
     columns = Axis(weight, 1)
     zero = only_number(operand(node, 6), facts) if node.op_type == "QAttention" else 0.0
     yield Contraction(node, Axis(data, 2), Axis(weight, 0), columns, columns, refusal=refusal, zero=zero)

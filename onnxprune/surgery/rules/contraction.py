@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.model.names import name_of
 from onnxprune.surgery.facts import Facts, weight_matrix
 from onnxprune.surgery.tables import Axis, Contraction
 
@@ -54,5 +55,5 @@ def measured(node: ir.Node, data: ir.Value, facts: Facts) -> Iterator[Contractio
 
 def summed(node: ir.Node, at: Axis) -> Contraction:
     """A sum over an axis is taken, of absolute values or squares perhaps: a position is needed unless it is zero."""
-    refusal = f"{node.op_type} {node.name!r} sums over it"
+    refusal = f"{node.op_type} {name_of(node)!r} sums over it"
     return Contraction(node, at, at, None, None, refusal=refusal)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from onnxprune.model.names import name_of
 from onnxprune.model.shapes.inference import branches
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.rules.broadcast import couple_axes
@@ -27,4 +28,4 @@ def conditional(node: ir.Node, facts: Facts) -> Iterator[Claim]:
 
 def _stay(value: ir.Value, facts: Facts, node: ir.Node) -> Iterator[Stays]:
     for axis in range(len(facts.shape(value) or ())):
-        yield Stays(Axis(value, axis), f"the bodies of If node {node.name!r} have different shapes")
+        yield Stays(Axis(value, axis), f"the bodies of If node {name_of(node)!r} have different shapes")

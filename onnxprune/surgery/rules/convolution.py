@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.model.encoding import on_axis
+from onnxprune.model.names import name_of
 from onnxprune.model.operands import operand
 from onnxprune.model.slots import MICROSOFT, slots
 from onnxprune.surgery.constants import add_to_operand
@@ -84,7 +85,7 @@ def conv_transpose(node: ir.Node, facts: Facts) -> Iterator[Claim]:
     if bias is not None:
         yield Coupling(Axis(bias, 0), Axis(out, 1))
     if groups_of(node) == 1:
-        refusal = f"its constant is not the same everywhere after ConvTranspose {node.name!r}"
+        refusal = f"its constant is not the same everywhere after ConvTranspose {name_of(node)!r}"
         yield Contraction(
             node, Axis(data, 1), Axis(weight, 0), Axis(weight, 1), Axis(out, 1), refusal=refusal
         )
@@ -125,7 +126,9 @@ def _grouped(node: ir.Node, data: ir.Value, weight: ir.Value, facts: Facts) -> I
                 Coupling(out, out, outputs, outputs % per_filter),
                 Coupling(Axis(data, 1), shared, inputs, inputs % per_group),
                 # All groups read their inputs through the same axis of the weight.
-                Contraction(node, shared, shared, None, None, refusal=f"grouped Conv {node.name!r} reads it"),
+                Contraction(
+                    node, shared, shared, None, None, refusal=f"grouped Conv {name_of(node)!r} reads it"
+                ),
             ),
         )
     )
@@ -224,9 +227,9 @@ def padded(node: ir.Node) -> bool:
 
 def _refusal(node: ir.Node, facts: Facts) -> str | None:
     if padded(node):
-        return f"{PADDED}, {node.name!r}"
+        return f"{PADDED}, {name_of(node)!r}"
     if node.op_type not in BIAS:
-        return f"{node.op_type} {node.name!r} reads it, and has no bias to add its constant to"
+        return f"{node.op_type} {name_of(node)!r} reads it, and has no bias to add its constant to"
     if bias_of(node) is not None and facts.stored(bias_of(node)) is None:
-        return f"the bias of {node.op_type} {node.name!r} is computed in the graph, so nothing can be added to it"
+        return f"the bias of {node.op_type} {name_of(node)!r} is computed in the graph, so nothing can be added to it"
     return None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from onnxprune.model.names import name_of
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.tables import Axis, Claim, Contraction, Coupling, passes_channels
 
@@ -43,7 +44,7 @@ def einsum(node: ir.Node, facts: Facts) -> Iterator[Claim]:
                 places[weight][letter],
                 None if own is None else places[weight][own],
                 None if own is None else out[own],
-                refusal=f"Einsum {node.name!r} has no bias to fold it into",
+                refusal=f"Einsum {name_of(node)!r} has no bias to fold it into",
             )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.model.encoding import on_axis
+from onnxprune.model.names import name_of
 from onnxprune.model.operands import operand
 from onnxprune.model.slots import MICROSOFT, slots
 from onnxprune.surgery.constants import add_to_operand, insert_add
@@ -203,9 +204,11 @@ def addend(node: ir.Node) -> ir.Value | None:
 
 def _refusal(node: ir.Node, weight: ir.Value, facts: Facts) -> str | None:
     if facts.rank(weight) > 2:
-        return f"{node.op_type} {node.name!r} reads it with a batched weight"
+        return f"{node.op_type} {name_of(node)!r} reads it with a batched weight"
     if key(node) not in BIASES:
-        return f"{node.op_type} {node.name!r} reads it, and has no bias to add its constant to"
+        return f"{node.op_type} {name_of(node)!r} reads it, and has no bias to add its constant to"
     if addend(node) is not None and facts.stored(addend(node)) is None:
-        return f"C of {node.op_type} {node.name!r} is computed in the graph, so nothing can be added to it"
+        return (
+            f"C of {node.op_type} {name_of(node)!r} is computed in the graph, so nothing can be added to it"
+        )
     return None

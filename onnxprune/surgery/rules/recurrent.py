@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.model.encoding import on_axis
+from onnxprune.model.names import name_of
 from onnxprune.model.operands import operand
 from onnxprune.model.slots import MICROSOFT
 from onnxprune.surgery.facts import Facts
@@ -68,7 +69,7 @@ def recurrent(node: ir.Node, facts: Facts) -> Iterator[Claim]:
         value = operand(node, state)
         if value is not None and facts.shape(value) is not None:
             yield Coupling(Axis(value, 2), unit)
-    refusal = f"the recurrent layer {node.name!r} reads it"
+    refusal = f"the recurrent layer {name_of(node)!r} reads it"
     columns = Axis(w, column_axis)
     yield Contraction(node, Axis(data, 2), columns, gate_rows[0], gate_rows[0], refusal=refusal)
     # The layer reads its own state; any of its outputs can represent it.

@@ -20,6 +20,7 @@ from onnxprune.errors import OnnxPruneError, SettingError
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.endings import last_operator
 from onnxprune.model.excerpt import reads
+from onnxprune.model.names import name_of
 from onnxprune.model.operands import is_read
 from onnxprune.model.reading import source
 from onnxprune.model.slots import slots
@@ -46,7 +47,7 @@ def unsupported(node: ir.Node, reason: str, fix: str = FIX) -> UnsupportedOperat
     operator = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
     reason = FLOATS if INTEGERS.match(node.op_type) else reason
     return UnsupportedOperatorError(
-        f"{operator} (node {_name(node)!r}) cannot be fine-tuned: {reason}; {fix}"
+        f"{operator} (node {name_of(node)!r}) cannot be fine-tuned: {reason}; {fix}"
     )
 
 
@@ -153,7 +154,7 @@ class Flow:
                 for value, ends in found.items()
                 if ends or value not in kept
             },
-            tuple(f"{node.op_type} ({_name(node)})" for node in self._left_out),
+            tuple(f"{node.op_type} ({name_of(node)})" for node in self._left_out),
         )
 
     def _leads(self, value: ir.Value) -> bool:
@@ -261,7 +262,3 @@ def _with_gradient(node: ir.Node, lowering: Lowering) -> Sequence[int]:
         return ()
     found = range(len(node.outputs)) if lowering.gradients is None else lowering.gradients
     return [index for index in found if index < len(node.outputs)]
-
-
-def _name(node: ir.Node) -> str:
-    return node.name or node.outputs[0].name or ""

@@ -1,8 +1,13 @@
 """The trials that a search leaves."""
 
+import errno
 import json
 from pathlib import Path
 
+import pytest
+
+from onnxprune.errors import OutputError
+from onnxprune.job import folders
 from onnxprune.job.search.frontier import Frontier, Trial, best_at_least, best_within
 
 
@@ -35,3 +40,13 @@ def test_a_drop_is_within_a_budget_that_it_equals():
     within = trial(0, 0.5, 0.9967 - 0.9867)
     assert within.drop > 0.01 and best_within([within], 0.01) == within
     assert best_within([trial(0, 0.5, 0.0101)], 0.01) is None
+
+
+def test_a_search_whose_index_cannot_be_written_leaves_no_folder(tmp_path, monkeypatch):
+    def full(path, mode):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(folders, "replacing", full)
+    with pytest.raises(OutputError, match="No space left"):
+        Frontier.begin(tmp_path / "f", {}, resume=False)
+    assert not (tmp_path / "f").exists()

@@ -277,3 +277,18 @@ def test_a_sweep_that_cannot_end_well_is_refused_before_any_run(folder, settings
     with pytest.raises(OnnxPruneError, match=words):
         sweep(**settings)
     assert not list(folder.glob("runs/run-*"))
+
+
+@pytest.mark.parametrize("given", [None, "notes.txt"])
+def test_a_sweep_interrupted_before_its_first_run_leaves_what_was_there(folder, given):
+    def interrupt(stage, fraction):
+        raise KeyboardInterrupt
+
+    if given is not None:
+        (folder / "runs").mkdir()
+        (folder / "runs" / given).touch()
+    with pytest.raises(KeyboardInterrupt):
+        sweep(progress=interrupt)
+    left = sorted(path.name for path in folder.glob("runs/*"))
+    assert left == ([] if given is None else [given, "sweep.json"])
+    assert (folder / "runs").exists() == (given is not None)

@@ -46,6 +46,11 @@ def read_from_nowhere(model):
     model.graph.node[0].input[0] = "z"
 
 
+def read_from_nowhere_without_a_name(model):
+    read_from_nowhere(model)
+    model.graph.node[0].name = ""
+
+
 def two_initializers_of_a_name(model):
     model.graph.initializer.append(model.graph.initializer[0])
 
@@ -110,7 +115,8 @@ BROKEN = {
     "an unknown type": (an_unknown_type, "type 99"),
     "a cycle": (cycle, "a cycle"),
     "a value made twice": (made_twice, "'y' is produced twice"),
-    "a value made by nothing": (read_from_nowhere, "reads 'z', which no node produces"),
+    "a value made by nothing": (read_from_nowhere, "Gemm node 'fc1' reads 'z', which no node produces"),
+    "an input of a node without a name": (read_from_nowhere_without_a_name, "Gemm node 'h' reads 'z'"),
     "an output made by nothing": (output_from_nowhere, "output 'z'"),
     "two initializers of a name": (two_initializers_of_a_name, "'fc1.weight'"),
     "a missing input": (a_missing_input, "has 1 inputs"),
