@@ -9,11 +9,12 @@ import onnx_ir as ir
 from onnxprune.calibration.segments import compared
 from onnxprune.model.blocks import Blocks
 from onnxprune.model.constants import constant_tensor
+from onnxprune.model.memory import VIEWS
 from onnxprune.model.slots import domain_of
 from onnxprune.model.weights import Weight
 
-# Between a layer and the scores that it gives.
-_PASSED = ("Flatten", "Identity", "Reshape", "Squeeze", "Add")
+# Between a layer and the scores that it gives: the scores in another shape, and a bias.
+_PASSED = VIEWS | {"Add"}
 
 
 def unseen(model: ir.Model, weights: Iterable[Weight], samples: int) -> Iterator[Weight]:

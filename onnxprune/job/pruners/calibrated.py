@@ -60,7 +60,7 @@ class Calibration:
     config: PruneConfig
     held: Batch | None = None
     fixed: frozenset[ir.Value] = frozenset()
-    """Constants that stay as they are: those of layers that --exclude names."""
+    """Constants that stay as they are: those of layers that --exclude names, and of layers of `unseen`."""
     unseen: frozenset[ir.Value] = frozenset()
     """Weights that are fitted to nothing, and of which each output keeps the same share, see `calibration.unseen`."""
     limits: Limits = NO_LIMITS
@@ -90,13 +90,14 @@ class Calibration:
             value: tensor for value in constants(model) if (tensor := constant_tensor(value)) is not None
         }
         samples = affordable(model, data, config.calibration_samples)
-        operands = (value for weight in excluded for use in weight.uses for value in use.node.inputs)
-        fixed = frozenset(value for value in operands if value is not None)
         found, held = data.spread(samples).read(), None
         if trains(config) and len(found) >= FEWEST_TO_SPLIT:
             found, held = split(found, VALIDATION_OF)
-        few = frozenset(weight.value for weight in unseen(model, find_weights(model).prunable, len(found)))
-        return cls(model, dense, found, config, held, fixed, few, limits, progress=progress)
+        few = tuple(unseen(model, find_weights(model).prunable, len(found)))
+        operands = (value for weight in (*excluded, *few) for use in weight.uses for value in use.node.inputs)
+        fixed = frozenset(value for value in operands if value is not None)
+        unfitted = frozenset(weight.value for weight in few)
+        return cls(model, dense, found, config, held, fixed, unfitted, limits, progress=progress)
 
     def prune(self, weights: Sequence[Weight], rates: Mapping[str, float]) -> dict[ir.Value, np.ndarray]:
         """Prune weights in place to the rates given by name; returns the masks by value, True = kept.
@@ -136,10 +137,8 @@ class Calibration:
         """
         config = self.config
         if trains(config):
-            layers = (use.node for value in self.unseen for use in value.uses())
-            fixed = self.fixed | {value for layer in layers for value in layer.inputs if value is not None}
             yield from Reconstruction(
-                self.model, self.dense, self.data, self.held, masks, config.seed, fixed, self.limits
+                self.model, self.dense, self.data, self.held, masks, config.seed, self.fixed, self.limits
             ).run(config.effort, partial(self.progress, "reconstruct"))
 
     def pruned_alone(self, weights: Sequence[Weight], rates: Sequence[float]) -> PrunedArrays:

@@ -28,7 +28,7 @@ from onnxprune.quantization.static import OPSET, Form, Steps, quantized, simulat
 from onnxprune.reports.record import Detail
 from onnxprune.sparse.fold import Folded, fold_all
 from onnxprune.sparse.opset import raise_opset
-from onnxprune.system.progress import Progress, part_of
+from onnxprune.system.progress import Progress, along, part_of
 
 # What activations of all samples may take, where the calibrator keeps them.
 KEPT_BYTES = 1 << 30
@@ -40,9 +40,9 @@ MOST_SPARED, WORTH_SPARING = 0.15, 0.5
 FAR = 0.05
 # The setting for values of fewer bits, and the error up to which weights have them where training follows.
 COARSE, NEAR_TRAINED = "int4", 0.05
-# The shares of the stage, roughly: finding ranges, trying each layer alone, and, of all that, what it takes beside a
-# training.
-ADJUSTING, TRYING, UNTRAINED = 0.3, 0.7, 0.2
+# The shares of the stage, roughly: finding ranges, and trying which layers are spared (the rest: which take coarser
+# steps); of the whole, what all of that takes beside a training.
+ADJUSTING, SPARING, UNTRAINED = 0.3, 0.35, 0.2
 
 
 class _Tried(NamedTuple):
@@ -139,10 +139,7 @@ class Quantization:
         """Choose the ranges, and adjust weights and biases, for the outputs nearest to those in floats; a note."""
         asked = self._config.quantize_ranges
         ways = TRIED if asked == AUTO else (asked,)
-        tried = []
-        for number, way in enumerate(ways):
-            self._progress(ADJUSTING * number / (len(ways) + 1))
-            tried.append(self._try(way))
+        tried = [self._try(way) for way in along(ways, part_of(self._progress, 0.0, ADJUSTING))]
         plain = min(each.rounded for each in tried)
         places = 0
         # What can be measured in one model need not be in another: these steps are not needed for a valid file.
@@ -212,10 +209,8 @@ class Quantization:
         # Corrected biases are for layers that are all in int8.
         restore(self._plain)
         scan = self._errors.some(SCANNED_SAMPLES)
-        costs = {}
-        for number, weight in enumerate(layers):
-            self._progress(ADJUSTING + TRYING / 2 * number / len(layers))
-            costs[weight] = scan.of(self._alone(weight))
+        trying = part_of(self._progress, ADJUSTING, SPARING)
+        costs = {weight: scan.of(self._alone(weight)) for weight in along(layers, trying)}
         worst = sorted(layers, key=lambda weight: -costs[weight])
         count = 1
         while count <= max(1, int(MOST_SPARED * len(layers))):
@@ -256,7 +251,7 @@ class Quantization:
             partial(error, errors=scan),
             partial(error, errors=self._errors),
             max(most, before),
-            part_of(self._progress, ADJUSTING + TRYING / 2, TRYING / 2),
+            part_of(self._progress, ADJUSTING + SPARING, 1 - ADJUSTING - SPARING),
         )
         if not self._steps:
             restore(corrected)

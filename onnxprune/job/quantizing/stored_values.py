@@ -16,7 +16,7 @@ from onnxprune.model.weights import Weight, find_weights
 from onnxprune.sparse.encode import LARGEST, quantize
 from onnxprune.sparse.rounding import parts_of
 from onnxprune.sparse.stored import why_no_gain
-from onnxprune.system.progress import Progress
+from onnxprune.system.progress import Progress, along
 
 FEW, MORE = "int4", "int8"
 
@@ -52,10 +52,7 @@ def stored_values(
     if all_few <= NEAR:
         return {}, f"All weights were rounded to {FEW} (--values): {_text(all_few)}."
     scan = errors.some(SCANNED_SAMPLES)
-    costs = {}
-    for number, weight in enumerate(weights):
-        progress(number / len(weights))
-        costs[weight.name] = _error(scan, model, [weight]) / weight.size
+    costs = {weight.name: _error(scan, model, [weight]) / weight.size for weight in along(weights, progress)}
     ordered = sorted(weights, key=lambda weight: -costs[weight.name])
     # The fewest that have to be int8, by bisection: the error falls with each.
     low, high = 1, len(ordered)

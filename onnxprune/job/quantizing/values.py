@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxprune.model.weights import Weight
 from onnxprune.quantization.static import Steps
-from onnxprune.system.progress import Progress
+from onnxprune.system.progress import Progress, along
 
 # The largest integers that weights may have, the coarsest first: 5 levels to 6 bits. Int8 has 127.
 LARGEST = (2, 3, 5, 7, 15, 31)
@@ -31,10 +31,10 @@ def coarsest(
     which the error of all together is `most` at most.
     """
     none = alone({})
-    scanned = {}
-    for number, weight in enumerate(weights):
-        progress(number / len(weights))
-        scanned[weight] = alone({_name(weight): _steps(weight, LARGEST[0])}) - none
+    scanned = {
+        weight: alone({_name(weight): _steps(weight, LARGEST[0])}) - none
+        for weight in along(weights, progress)
+    }
     # Squared errors are as the squares of steps.
     costs = {
         weight: [max(cost, 0.0) * (LARGEST[0] / largest) ** 2 for largest in LARGEST]

@@ -19,11 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.model.constants import constant_tensor
 from onnxprune.model.encoding import on_axis
 from onnxprune.model.operands import is_read, operand
 from onnxprune.model.slots import MICROSOFT
-from onnxprune.surgery.constants import free_name, new_initializer, origin
+from onnxprune.surgery.constants import free_name, origin
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.rules.broadcast import couple_axes
 from onnxprune.surgery.rules.contraction import summed
@@ -151,18 +150,13 @@ def sum_normalized_apart(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
     widths = np.zeros(2 * (last + 1), np.int64)
     widths[-1] = gone
     padded = pad_behind(total, widths, node, facts)
-    vectors = []
-    for place in (layout.scale, layout.bias):
-        vector = inner.inputs[place]
-        tensor = constant_tensor(origin(vector))
-        assert vector is not None and tensor is not None
-        zeros = np.concatenate([tensor.numpy(), np.zeros(gone, tensor.dtype.numpy())])
-        vectors.append(new_initializer(graph, f"{vector.name}_all", zeros, tensor.dtype))
+    vectors = _at(inner.inputs, (layout.scale, layout.bias))
     epsilon = ir.AttrFloat32("epsilon", inner.attributes.get_float("epsilon", EPSILON))
     norm = ir.Node("", "LayerNormalization", [padded, *vectors], [epsilon])
     norm.outputs[0].name = free_name(graph, f"{out.name}_normalized")
     norm.outputs[0].type = inner.outputs[0].type
     graph.insert_before(node, norm)
+    more_zeros(norm, (1, 2), gone)
     node.replace_input_with(0, norm.outputs[0])
 
 
