@@ -31,6 +31,12 @@ def unseen(model: ir.Model, weights: Iterable[Weight], samples: int) -> Iterator
                 yield weight
 
 
+def constants_of(weights: Iterable[Weight]) -> frozenset[ir.Value]:
+    """The constants that the layers of these weights read: the weights and biases."""
+    operands = (value for weight in weights for use in weight.uses for value in use.node.inputs)
+    return frozenset(value for value in operands if value is not None and constant_tensor(value) is not None)
+
+
 def _maker(scores: ir.Value) -> ir.Node | None:
     """The layer that gives scores of classes, one for each sample."""
     if scores.shape is None or len(scores.shape) != 2:

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.calibration.sensitivity import measure
+from onnxprune.calibration.unseen import constants_of, unseen
 from onnxprune.calibration.walk import affordable
 from onnxprune.config.declare import settled
 from onnxprune.config.settings import PruneConfig
@@ -103,6 +104,9 @@ def make_plan(
     pruner = make_pruner(
         model, weights, config, calibration, curves, costs or None, work, groups, trained=trained
     )
+    if calibration is not None and data.training is not None:
+        few = unseen(model, weights, len(data.training))
+        pruner = replace(pruner, untrained=constants_of(few))
     uncalibrated = [] if calibration is None else calibration.uncalibrated(pruner.weights)
     return Plan(pruner, curves, tuple(weight.name for weight in uncalibrated))
 

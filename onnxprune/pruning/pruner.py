@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,8 @@ class Pruner:
     `prune(step, gradients)` reads the current weights of the model, zeroes some of them in place, and returns masks
     (bool, True = kept). `weights`: those that it may prune one by one. `gradients`: what the criterion `needs` of the
     training, dL/dw or the movement by the model's constants, in their shapes. `updates_weights`: whether it also
-    changes remaining weights. `notes`: what the last step could not remove, in sentences.
+    changes remaining weights. `notes`: what the last step could not remove, in sentences. `untrained`: constants that
+    stay as a step leaves them.
     """
 
     prune: Callable[[PruningStep, Arrays], Arrays]
@@ -32,6 +33,7 @@ class Pruner:
     needs: Needs = "weights"
     updates_weights: bool = False
     notes: Callable[[], Iterable[str]] = tuple
+    untrained: Collection[ir.Value] = ()
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -39,11 +41,11 @@ class Pruner:
         return tuple(dict.fromkeys(layer_family(weight.op_type) for weight in self.weights))
 
     def fixed(self, step: PruningStep) -> set[ir.Value]:
-        """The constants of the layers that are frozen after a step: those of other families than the step's."""
+        """The constants that are frozen after a step: `untrained`, and those of other families than the step's."""
         if step.family is None:
-            return set()
+            return set(self.untrained)
         nodes = [use.node for weight in self.weights for use in weight.uses]
-        return {
+        return set(self.untrained) | {
             value
             for node in nodes
             if layer_family(node.op_type) != step.family

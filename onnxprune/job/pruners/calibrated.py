@@ -18,7 +18,7 @@ from onnxprune.calibration.corrections import bias_of, correct_norm, shift_bias
 from onnxprune.calibration.moments import COLUMNS, Moments, check_finite, collect
 from onnxprune.calibration.segments import Tensors
 from onnxprune.calibration.split import split
-from onnxprune.calibration.unseen import unseen
+from onnxprune.calibration.unseen import constants_of, unseen
 from onnxprune.calibration.walk import Visit, affordable, walk
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.batch import Batch
@@ -62,7 +62,7 @@ class Calibration:
     fixed: frozenset[ir.Value] = frozenset()
     """Constants that stay as they are: those of layers that --exclude names, and of layers of `unseen`."""
     unseen: frozenset[ir.Value] = frozenset()
-    """Weights that are fitted to nothing, and of which each output keeps the same share, see `calibration.unseen`."""
+    """Constants of layers of `unseen`: they are fitted to nothing, and each output keeps the same share."""
     limits: Limits = NO_LIMITS
     """Of what is trained over several layers."""
     notes: list[str] = field(default_factory=list)
@@ -94,10 +94,8 @@ class Calibration:
         if trains(config) and len(found) >= FEWEST_TO_SPLIT:
             found, held = split(found, VALIDATION_OF)
         few = tuple(unseen(model, find_weights(model).prunable, len(found)))
-        operands = (value for weight in (*excluded, *few) for use in weight.uses for value in use.node.inputs)
-        fixed = frozenset(value for value in operands if value is not None)
-        unfitted = frozenset(weight.value for weight in few)
-        return cls(model, dense, found, config, held, fixed, unfitted, limits, progress=progress)
+        fixed = constants_of((*excluded, *few))
+        return cls(model, dense, found, config, held, fixed, constants_of(few), limits, progress=progress)
 
     def prune(self, weights: Sequence[Weight], rates: Mapping[str, float]) -> dict[ir.Value, np.ndarray]:
         """Prune weights in place to the rates given by name; returns the masks by value, True = kept.

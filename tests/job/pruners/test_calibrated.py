@@ -326,3 +326,21 @@ def test_classes_that_are_in_no_sample_keep_their_share_as_it_is(classes, effort
     assert any("too few of the classes" in note for note in result.report.notes) == (classes > len(data["x"]))
     # The bias makes up for what the mean loses.
     assert (after["fc2.bias"] != before["fc2.bias"]).any()
+
+
+@pytest.mark.parametrize("classes", [200, 40])
+def test_classes_that_are_in_no_sample_are_not_trained(classes):
+    """Updates of Adam are as long for what no sample shows as for the rest."""
+    model = mlp(inputs=16, hidden=64, outputs=classes)
+    data = {"x": normal(96, 16, seed=7)}
+    result = onnxprune.prune(
+        model, rate=0.5, data=data, criterion="wanda", epochs=10, format="dense", remove_dead=False
+    )
+    before, after = (
+        {each.name: onnx.numpy_helper.to_array(each) for each in proto.graph.initializer}
+        for proto in (model, result.model)
+    )
+    stays = {
+        name: (after[name] == before[name])[after[name] != 0].all() for name in ("fc1.weight", "fc2.weight")
+    }
+    assert stays == {"fc1.weight": False, "fc2.weight": classes > len(data["x"])}
