@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor, drop_constant
 from onnxprune.model.evaluate import run_nodes
+from onnxprune.model.excerpt import bodies
 from onnxprune.model.operands import operand
 from onnxprune.model.reading import FLOAT_TYPES, QUANTIZED_TYPES, RESHAPING, passes
 from onnxprune.model.shapes.inference import Shape, infer_shapes
@@ -102,11 +103,7 @@ def _deterministic(node: ir.Node, model: ir.Model) -> bool:
     function = model.functions.get(node.op_identifier())
     if function is not None:
         return all(_deterministic(inner, model) for inner in function if inner.inputs)
-    return (
-        domain_of(node) in ("", MICROSOFT)
-        and node.op_type not in RANDOM
-        and not any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values())
-    )
+    return domain_of(node) in ("", MICROSOFT) and node.op_type not in RANDOM and not bodies(node)
 
 
 def _fixed(value: ir.Value, model: ir.Model) -> bool:

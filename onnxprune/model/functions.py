@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
+from onnxprune.model.excerpt import bodies
 from onnxprune.model.slots import slots
 
 # The functions that onnxprune writes, of this domain and those below it; sparse/restore.py replaces them.
@@ -55,7 +56,7 @@ def obstacle(function: ir.Function, model: ir.Model) -> str | None:
             return f"it has opset {version} and the model opset {model.opset_imports[domain]}"
     for node in _nodes(model):
         if node.op_identifier() == function.identifier():
-            if any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
+            if bodies(node):
                 return "a graph is one of its attributes"
             if len(node.inputs) > len(function.inputs):
                 return "a call has more inputs than it"

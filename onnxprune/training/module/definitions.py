@@ -8,6 +8,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, ShapeInferencePass
 
+from onnxprune.model.excerpt import bodies
 from onnxprune.training.module.ops import find_lowering
 
 # Operators whose translation needs the rank or type of an operand, which the file may lack.
@@ -58,10 +59,9 @@ def _undefined(model: ir.Model) -> list[ir.Node]:
         if opset is None or find_lowering(node.domain, node.op_type, opset) is not None:
             continue
         schema = _schema(node, opset)
-        holds_graphs = any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values())
         if (
             schema is not None
-            and not holds_graphs
+            and not bodies(node)
             and (schema.has_function or schema.has_context_dependent_function)
         ):
             undefined.append(node)

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from onnxprune.errors import OnnxPruneError, SettingError
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.endings import last_operator
-from onnxprune.model.excerpt import reads
+from onnxprune.model.excerpt import bodies, reads
 from onnxprune.model.names import name_of
 from onnxprune.model.operands import is_read
 from onnxprune.model.reading import source
@@ -235,18 +235,14 @@ def _ancestors(value: ir.Value) -> set[ir.Value]:
 def _all_reads(node: ir.Node) -> Iterator[ir.Value]:
     """What a node reads, and what its bodies read and hold."""
     yield from reads(node)
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            for inner in attribute.as_graph().all_nodes():
-                yield from (value for value in inner.inputs if value is not None)
+    for body in bodies(node).values():
+        for inner in body.all_nodes():
+            yield from (value for value in inner.inputs if value is not None)
 
 
 def _holds_weight(node: ir.Node) -> bool:
     """Whether a node, or one of its bodies, has a weight that can be pruned."""
-    nodes = [node]
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            nodes += attribute.as_graph().all_nodes()
+    nodes = [node, *(inner for body in bodies(node).values() for inner in body.all_nodes())]
     return any(
         tensor is not None and len(tensor.shape) > 1 and tensor.size
         for each in nodes
