@@ -18,7 +18,7 @@ from onnxprune.calibration.corrections import bias_of, correct_norm, shift_bias
 from onnxprune.calibration.moments import COLUMNS, Moments, check_finite, collect
 from onnxprune.calibration.segments import Tensors
 from onnxprune.calibration.split import split
-from onnxprune.calibration.unseen import constants_of, unseen
+from onnxprune.calibration.unseen import Places, constants_of, places_before, unseen
 from onnxprune.calibration.walk import Visit, affordable, walk
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.batch import Batch
@@ -26,6 +26,7 @@ from onnxprune.data.dataset import Dataset
 from onnxprune.job.pruners.blockwise import NO_LIMITS, Limits, Reconstruction
 from onnxprune.model.blocks import Blocks
 from onnxprune.model.constants import constant_tensor, constants
+from onnxprune.model.shapes.inference import infer_shapes
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.pruning.blocks import BLOCK_PATTERNS
 from onnxprune.pruning.criteria import find_criterion, ranks
@@ -43,6 +44,8 @@ HELD_OF = 4
 # none.
 VALIDATION_OF = 8
 FEWEST_TO_SPLIT = 64
+# Of a layer that is fitted to its own outputs, on the pruned model's inputs.
+OWN_DAMPING = 1.0
 # Layers with more inputs take long to solve, and are solved once.
 WIDEST_DAMPED = 2048
 
@@ -62,7 +65,9 @@ class Calibration:
     fixed: frozenset[ir.Value] = frozenset()
     """Constants that stay as they are: those of layers that --exclude names, and of layers of `unseen`."""
     unseen: frozenset[ir.Value] = frozenset()
-    """Constants of layers of `unseen`: they are fitted to nothing, and each output keeps the same share."""
+    """Constants of layers of `unseen`: of them each output keeps the same share."""
+    places: Mapping[ir.Value, Places] = field(default_factory=dict)
+    """Where such layers read means of places: of these, by the weight. Others are fitted to nothing."""
     limits: Limits = NO_LIMITS
     """Of what is trained over several layers."""
     notes: list[str] = field(default_factory=list)
@@ -95,7 +100,13 @@ class Calibration:
             found, held = split(found, VALIDATION_OF)
         few = tuple(unseen(model, find_weights(model).prunable, len(found)))
         fixed = constants_of((*excluded, *few))
-        return cls(model, dense, found, config, held, fixed, constants_of(few), limits, progress=progress)
+        places = {}
+        if few and find_criterion(config.criterion).solve is not None:
+            shapes = infer_shapes(model, found.shapes())
+            places = {weight.value: place for weight in few if (place := places_before(weight, shapes))}
+        return cls(
+            model, dense, found, config, held, fixed, constants_of(few), places, limits, progress=progress
+        )
 
     def prune(self, weights: Sequence[Weight], rates: Mapping[str, float]) -> dict[ir.Value, np.ndarray]:
         """Prune weights in place to the rates given by name; returns the masks by value, True = kept.
@@ -109,7 +120,9 @@ class Calibration:
             if weight in uncalibrated:
                 masks[weight.value] = prune_by_magnitude(weight, rates[weight.name], self.config.pattern)
             else:
-                visited.setdefault(weight.uses[0].node, []).append(weight)
+                apart = self.places.get(weight.value)
+                node = weight.uses[0].node if apart is None else apart.node
+                visited.setdefault(node, []).append(weight)
         norms = {
             node
             for node in self.model.graph
@@ -178,21 +191,25 @@ class Calibration:
         blocks = Blocks.of(weight)
         bias = bias_of(weight) if self.config.bias_correction else None
         fits = self.config.reconstruct or find_criterion(self.config.criterion).solve is not None
-        fits = fits and weight.value not in self.unseen
+        place = self.places.get(weight.value)
+        fits = fits and (weight.value not in self.unseen or place is not None)
         dense = blocks.split(self.dense[weight.value].numpy()).astype(np.float64)
         alive = blocks.split(weight.array()) != 0
         moments = problem = None
         parts: list[Moments] = []
         # The moments are by far the most work, and a mask alone does not need them.
         if fits or bias is not None:
-            parts = self._moments(blocks, visit)
+            parts = self._moments(blocks, self._pairs(blocks, visit, place))
             # Of all samples, also of those that say which damping is the best.
             moments = reduce(Moments.joined, parts)
-        if fits and moments is not None:
+        if place is not None and moments is not None:
+            second, _ = self._fitted(moments, bias)
+            problem = Problem.of(dense, second, second, OWN_DAMPING)
+        elif fits and moments is not None:
             problem = Problem.of(dense, *self._fitted(moments, bias))
         scores = self._scores(blocks, dense, visit)
         mask, values = self._choose(weight, dense, scores, alive, rate, problem)
-        if fits and moments is not None and len(parts) == 2 and self.config.reconstruct:
+        if place is None and fits and moments is not None and len(parts) == 2 and self.config.reconstruct:
             rest, held = (self._fitted(part, bias) for part in parts)
             damping = best_damping(dense, mask, values, rest, held)
             self.dampings[damping] += 1
@@ -218,9 +235,20 @@ class Calibration:
             arrays[rate] = blocks.join(values).astype(weight.array().dtype)
         return arrays
 
-    def _moments(self, blocks: Blocks, visit: Visit) -> list[Moments]:
+    def _pairs(
+        self, blocks: Blocks, visit: Visit, place: Places | None
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The data operand of a layer by batch, (in the dense model, in the pruned one); each place apart, if any."""
+        if place is None:
+            return visit.pairs(blocks.data)
+        return [
+            (place.inputs(dense, blocks), place.inputs(pruned, blocks))
+            for dense, pruned in visit.pairs(place.value)
+        ]
+
+    def _moments(self, blocks: Blocks, pairs: list[tuple[np.ndarray, np.ndarray]]) -> list[Moments]:
         """The moments of a layer's inputs; those of a part of them apart, last, if the effort is worth it."""
-        pairs, seed = visit.pairs(blocks.data), self.config.seed
+        seed = self.config.seed
         narrow = blocks.shape[2] <= WIDEST_DAMPED
         if self.config.effort == "fast" or len(pairs) < HELD_OF or not narrow:
             return [collect(blocks, pairs, seed)]
@@ -235,11 +263,15 @@ class Calibration:
             yield Detail(f"Damping of layers, chosen on validation samples: {chosen}.")
 
     def _unseen_notes(self, weights: Sequence[Weight]) -> Iterator[str]:
-        names = ", ".join(weight.name for weight in weights if weight.value in self.unseen)
-        if names:
+        for weight in (weight for weight in weights if weight.value in self.unseen):
+            fitted = (
+                "Fitted to what it gives itself"
+                if weight.value in self.places
+                else "Not fitted to the inputs"
+            )
             yield (
-                f"Not fitted to the inputs, as they show too few of the classes that it scores: {names}; each class "
-                "keeps the same share of its weights. More inputs than classes would allow better."
+                f"{fitted}, as the inputs show too few of the classes that it scores: {weight.name}; each class keeps "
+                "the same share of its weights. More inputs than classes would allow better."
             )
 
     def _fitted(self, moments: Moments, bias: ir.Value | None) -> tuple[np.ndarray, np.ndarray]:
