@@ -69,7 +69,11 @@ def notes(
 
 def _on_data(config: PruneConfig, data: JobData) -> Iterator[str]:
     if data.training is None:
-        if config.rate != 0:  # with 0 a model is stored that was trained elsewhere, for example in a session
+        if data.untrained:
+            yield data.untrained
+        elif (
+            config.rate != 0
+        ):  # with 0 a model is stored that was trained elsewhere, for example in a session
             yield "Nothing was fine-tuned: add --data DATA to the same flags to do so."
     elif config.data == SYNTHETIC:
         yield (f"Fine-tuned by distillation on {data.training.name}: real --data gives better results.")

@@ -16,6 +16,7 @@ from onnxprune.data.specs import input_specs
 from onnxprune.errors import MissingOperatorError, ValidationError
 from onnxprune.evaluation.comparison import Evaluation, compare
 from onnxprune.evaluation.sessions import make_session
+from onnxprune.job.choices.calibrating import calibrated_instead
 from onnxprune.job.choices.settling import as_settled, settle
 from onnxprune.job.deadline import training_deadline
 from onnxprune.job.earlier import Earlier
@@ -89,6 +90,7 @@ def run(
     with staging(target, origin) as stage:
         with watch("read data"):
             data = read_job_data(model, baseline, config, context.data)
+            config, data = calibrated_instead(model, weights.prunable, data, config)
             sample = sample_shapes(data.test)
             looks = context.looks and is_first_process()
             warnings = look(baseline, data, config) if baseline is not None and looks else ()

@@ -32,7 +32,10 @@ from onnxprune.job.samples.losses import check_losses
 
 @dataclass(frozen=True)
 class JobData:
-    """The data of a job; `old` is the second test set of --old-data."""
+    """The data of a job; `old` is the second test set of --old-data.
+
+    `untrained`: a sentence where --data is calibrated on instead of being trained on.
+    """
 
     specs: list[InputSpec]
     training: Dataset | None
@@ -41,6 +44,7 @@ class JobData:
     old: Dataset | None
     calibration: Dataset | None
     metrics: Metrics = BY_KIND
+    untrained: str = ""
 
     def given(self) -> list[Dataset]:
         """All of them that there are, each once."""
