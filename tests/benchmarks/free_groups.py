@@ -22,6 +22,7 @@ from unittest import mock
 import numpy as np
 import onnx
 import onnx_ir as ir
+from torch.onnx.errors import OnnxExporterError as TorchExportError
 
 import onnxprune
 from onnxprune.errors import OnnxPruneError
@@ -106,6 +107,8 @@ def row(name: str, *, with_jobs: bool) -> str:
         whole = FILES[name]()
     except MissingPackageError as missing:
         return f"| {name} | left out: {missing} | | | | |"
+    except TorchExportError as error:
+        return f"| {name} | left out: torch does not export it ({type(error).__name__}) | | | | |"
     model = open_model(whole[0]).model
     share = free_share(model)[0]
     reasons = reasons_of(model).most_common(REASONS_SHOWN)
