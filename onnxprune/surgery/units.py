@@ -18,7 +18,8 @@ from onnxprune.model.constants import constant_tensor
 from onnxprune.model.names import name_of
 from onnxprune.model.slots import slots
 from onnxprune.surgery.facts import Facts
-from onnxprune.surgery.symmetric import symmetric_spans
+from onnxprune.surgery.strided import StridedRead, strided_reads
+from onnxprune.surgery.symmetric import Span, symmetric_spans
 from onnxprune.surgery.tables import (
     CHANNELS,
     CONSTANTS,
@@ -48,7 +49,7 @@ class Units:
         self.contractions: list[Contraction] = []
         self.innermost = innermost
         self.has_choices = False
-        self.spans = symmetric_spans(facts)
+        self.spans: dict[ir.Node, Span | StridedRead] = {**symmetric_spans(facts), **strided_reads(facts)}
         self._start: dict[Axis, int] = {}
         self._length: dict[Axis, int] = {}
         total = 0
@@ -173,7 +174,7 @@ class Units:
             elif self._couple(claim):
                 claimed.update((claim.left, claim.right))
         self._freeze_all(node, _unclaimed(node, rule is not None), claimed)
-        knows = CONSTANTS.get(key(node))
+        knows = CONSTANTS.get(key(node)) if not isinstance(span, StridedRead) else span.constants
         if knows is not None:
             known = knows(node, self.facts)
             outputs = known if isinstance(known, list) else [known]

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.free_groups [--no-jobs] [NAME ...]
 
 A row a model: the share of the prunable weights that lie in free groups, the share that can lose inputs and outputs
-both (as residual streams must lose channels for), what freezes the rest, and the largest
+both (as residual streams must lose channels for), what keeps the rest from losing outputs or inputs, and the largest
 difference, relative to the output's largest magnitude, of a model without 30 % in channels from the same model with
 those channels at zero (before a last Softmax or Sigmoid): from the weights alone, and compensated by random inputs.
 "emptied": layers of which nothing is left. Files of packages that are not installed are left out: see group_files.py.
@@ -15,19 +15,21 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+from torch.onnx.errors import OnnxExporterError as TorchExportError
 
 import onnxprune
 from onnxprune.errors import OnnxPruneError
 from onnxprune.job import pipeline
 from onnxprune.model.constants import constant_tensor, constants, set_constant
 from onnxprune.model.weights import find_weights
+from onnxprune.sparse.opening import open_model
 from onnxprune.surgery import SurgeryReport, remove_dead_units
 from onnxprune.surgery.axes import Axis
 from onnxprune.surgery.facts import Facts
@@ -41,16 +43,25 @@ RATE = 0.3
 REASONS_SHOWN = 3
 
 
-def reasons_of(model: ir.Model, stuck: Mapping[str, int]) -> Counter[str]:
-    """Of these elements of weights, the share of the prunable ones that each reason freezes along the output axis."""
-    weights = {weight.name: weight for weight in find_weights(model).prunable}
-    total = sum(weight.size for weight in weights.values())
+def reasons_of(model: ir.Model) -> Counter[str]:
+    """The share of the prunable weights that each reason keeps from losing outputs, or inputs."""
+    weights = find_weights(model).prunable
+    total = sum(weight.size for weight in weights)
     units, reasons = Units(Facts(model)), Counter[str]()
-    for name, count in stuck.items():
-        axis = Axis(weights[name].value, weights[name].out_axis)
-        groups = units.groups(axis).tolist() if axis in units else []
-        found = [reason for reason in map(units.reason, groups) if reason is not None]
-        reasons[found[0] if found else "not proven to be dead"] += count / total
+    for weight in weights:
+        left = weight.size / total
+        for side, dim in (("outputs", weight.out_axis), ("inputs", weight.in_axis)):
+            if weight.shape[dim] == 1 and side == "inputs":
+                continue
+            axis, stays = Axis(weight.value, dim), Counter[str]()
+            groups = units.groups(axis) if axis in units else np.zeros(1, int)
+            for group, count in zip(*np.unique(groups, return_counts=True), strict=True):
+                reason = units.reason(int(group)) if axis in units else "its size is not known"
+                if reason is not None:
+                    stays[f"{side}: {reason}"] += int(count)
+            for reason, count in stays.items():
+                reasons[reason] += left * count / len(groups)
+            left *= 1 - stays.total() / len(groups)
     return reasons
 
 
@@ -96,9 +107,11 @@ def row(name: str, *, with_jobs: bool) -> str:
         whole = FILES[name]()
     except MissingPackageError as missing:
         return f"| {name} | left out: {missing} | | | | |"
-    model = ir.from_proto(whole[0])
-    share, stuck = free_share(model)
-    reasons = reasons_of(model, stuck).most_common(REASONS_SHOWN)
+    except TorchExportError as error:
+        return f"| {name} | left out: torch does not export it ({type(error).__name__}) | | | | |"
+    model = open_model(whole[0]).model
+    share = free_share(model)[0]
+    reasons = reasons_of(model).most_common(REASONS_SHOWN)
     texts = "; ".join(f"{part:.1%} {reason}" for reason, part in reasons)
     cells = ["", ""]
     if with_jobs:

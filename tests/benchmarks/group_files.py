@@ -87,7 +87,7 @@ def vision(name: str, **settings: object) -> nn.Module:
     """A network of torchvision."""
     import torchvision.models
 
-    return getattr(torchvision.models, name)(**settings)
+    return spread(getattr(torchvision.models, name)(**settings))
 
 
 def vit() -> nn.Module:
@@ -102,7 +102,7 @@ def swin() -> nn.Module:
     """torchvision's Swin, smaller in every direction."""
     from torchvision.models.swin_transformer import SwinTransformer
 
-    return SwinTransformer([2, 2], 32, [2, 2], [2, 4], [4, 4], num_classes=10)
+    return spread(SwinTransformer([2, 2], 32, [2, 2], [2, 4], [4, 4], num_classes=10))
 
 
 def hugging(kind: str, *, masked: bool = True, head: str = "Model", **settings: object) -> nn.Module:

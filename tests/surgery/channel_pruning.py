@@ -80,14 +80,14 @@ def free_share(model: ir.Model) -> tuple[float, dict[str, int]]:
 
 
 def both_ways(model: ir.Model) -> float:
-    """The share of the prunable weights that can lose their outputs and their inputs."""
+    """The share of the prunable weights that can lose their outputs and their inputs (depthwise layers have none)."""
     groups, free, total = unit_groups(model), 0.0, 0
     places: dict[tuple[str, int], set[int]] = {}
     for positions in groups.positions:
         for at, where in positions.items():
             places.setdefault(at, set()).update(where.tolist())
     for weight in find_weights(model).prunable:
-        axes = {weight.out_axis, weight.in_axis}
+        axes = {weight.out_axis, weight.in_axis} if weight.shape[weight.in_axis] > 1 else {weight.out_axis}
         shares = [len(places.get((weight.name, axis), ())) / weight.shape[axis] for axis in axes]
         free += weight.size * float(np.prod(shares))
         total += weight.size

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
+from onnxprune.surgery import unit_groups
 from tests.surgery.graphs import RANDOM, attention, normal, recurrent
 from tests.surgery.oracle import Pruned, model, prune_channels, weight_of
 
@@ -388,6 +390,19 @@ def test_a_recurrent_state_that_a_caller_gives_freezes_the_layer() -> None:
     )  # fmt: skip
     pruned = prune_channels(proto)
     assert shape_of(pruned, "r") == (1, 24, 8) and pruned.choice.rate == 0
+
+
+@pytest.mark.parametrize("op_type", ["GRU", "LSTM"])
+def test_a_recurrent_state_of_unknown_size_freezes_the_layer(op_type: str) -> None:
+    """A caller feeds it, so that no shape inference tells its size."""
+    proto = model(
+        f"""(float[7,2,6] x, float[N,M,K] h0) => (float[7,2,5] y) {{
+            h = Identity(h0) a = {op_type}<hidden_size=8>(x, w, r, , , h) t = Squeeze(a, one) y = MatMul(t, w2)}}""",
+        w=normal(1, 24 if op_type == "GRU" else 32, 6), r=normal(1, 24 if op_type == "GRU" else 32, 8),
+        w2=normal(8, 5), one=np.array([1]),
+    )  # fmt: skip
+    groups = unit_groups(ir.from_proto(proto))
+    assert not [at for group in groups.positions for at in group if at[0] in ("w", "r", "w2")]
 
 
 @pytest.mark.parametrize("per_axis", [False, True])

@@ -27,6 +27,7 @@ NETWORKS: dict[str, tuple[type[nn.Module], Tensor, tuple[int, ...], bool]] = {
     "encoder and decoder": (torch_networks.Encoder, TOKENS, (0,), True),
     "packed projections": (torch_networks.PackedTransformer, TOKENS, (0, 1), False),
     "grouped queries": (torch_networks.GroupedQueries, TOKENS, (0,), False),
+    "windows": (torch_networks.Windows, torch.randn(2, 3, 30, 30), (0,), True),
     "GroupNorm": (torch_networks.UNet, torch.randn(2, 3, 32, 32), (0,), False),
     "BERT": (Bert, torch.arange(16).reshape(2, 8), (0,), False),
     "ViT": (VisionTransformer, torch.randn(2, 3, 32, 32), (0,), True),
@@ -51,16 +52,30 @@ def test_nearly_all_weights_of_an_export_are_in_channels_that_can_go(name: str, 
     assert row.parameters_after < 0.7 * row.parameters_before
 
 
+@pytest.mark.parametrize("dynamo", [False, True])
+def test_residual_streams_pass_windows_and_pools_of_channels_that_are_last_in_memory(dynamo: bool) -> None:
+    network, example, axes, _ = NETWORKS["windows"]
+    proto = exported(_trained(network()), example, dynamo=dynamo, axes=axes)
+    assert both_ways(ir.from_proto(proto)) > 0.8, "pixels, and what the output layer gives, stay"
+    row = prune_channels((proto, {"x": tuple(example.shape)}), 0.4)
+    assert row.difference <= 1e-5
+    assert {node.op_type for node in row.model.graph.node}.isdisjoint({"Gather", "Range"}) or not dynamo
+
+
 @pytest.mark.parametrize("name", ["BERT", "ViT"])
 def test_residual_streams_of_exports_before_layer_normalization_lose_channels(name: str) -> None:
     network, example, axes, _ = NETWORKS[name]
-    torch.manual_seed(0)
-    module = network()
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter += 0.02 * torch.randn(parameter.shape)  # as after training: no two are alike
-    proto = exported(module, example, dynamo=False, axes=axes, opset=14)
+    proto = exported(_trained(network()), example, dynamo=False, axes=axes, opset=14)
     assert "LayerNormalization" not in {node.op_type for node in proto.graph.node}
     assert both_ways(ir.from_proto(proto)) > 0.6, "pixels, and what the output layer gives, stay"
     row = prune_channels((proto, {"x": tuple(example.shape)}), 0.4)
     assert row.difference <= 1e-5 and row.model.opset_import[0].version == 14
+
+
+def _trained(module: nn.Module) -> nn.Module:
+    """As after training: no two parameters are alike."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += 0.02 * torch.randn(parameter.shape)
+    return module

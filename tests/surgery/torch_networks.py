@@ -144,6 +144,28 @@ class Encoder(nn.Module):
         return self.head(self.decoder(x, self.encoder(x)).mean(1))
 
 
+class Windows(nn.Module):
+    """Images (N, 3, 30, 30) to (N, 5) as Swin does: padded to windows of 4x4, mixed in each, pooled; channels last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.norm = nn.Conv2d(3, 24, 2, 2), nn.LayerNorm(24)
+        self.packed, self.out, self.head = nn.Linear(24, 72), nn.Linear(24, 24), nn.Linear(24, 5)
+        self.last, self.pool = nn.LayerNorm(24), nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).permute(0, 2, 3, 1)
+        n, height, width, channels = x.shape
+        y = F.pad(self.norm(x), (0, 0, 0, (4 - width % 4) % 4, 0, (4 - height % 4) % 4))
+        rows, columns = y.shape[1] // 4, y.shape[2] // 4
+        y = y.view(n, rows, 4, columns, 4, channels).permute(0, 1, 3, 2, 4, 5).reshape(-1, 16, channels)
+        q, k, v = self.packed(y).reshape(y.shape[0], 16, 3, 2, 12).permute(2, 0, 3, 1, 4).unbind(0)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(-1, 16, channels)
+        y = self.out(y).view(n, rows, columns, 4, 4, channels).permute(0, 1, 3, 2, 4, 5)
+        x = x + y.reshape(n, 4 * rows, 4 * columns, channels)[:, :height, :width].contiguous()
+        return self.head(self.pool(self.last(x).permute(0, 3, 1, 2)).flatten(1))
+
+
 class GroupedBlock(nn.Module):
     """A diffusion model's block: GroupNorm, SiLU, convolution, twice, beside a shortcut."""
 

@@ -23,6 +23,9 @@ WRITTEN_OUT = {
         {_SCALED}""",
     "tf2onnx": f"""{_DEVIATION} #p = Mul(#d, #d) {_ROOT} #i = Reciprocal(#r) #j = Mul(#i, S) #q = Mul(X, #j)
         #n = Mul(#a, #j) #t = Sub(B, #n) # = Add(#q, #t)""",
+    "tf2onnx's pools": """#a = GlobalAveragePool(X) #g = Neg(#a) #d = Sub(X, #a) #p = Mul(#d, #d)
+        #m = GlobalAveragePool(#p) #e = Add(#m, eps) #r = Sqrt(#e) #i = Reciprocal(#r) #j = Mul(#i, S) #q = Mul(X, #j)
+        #n = Mul(#g, #j) #t = Add(#n, B) # = Add(#q, #t)""",
     "variance of one less": f"""{_DEVIATION} #p = ReduceSumSquare<keepdims=1>(#d, axes) #m = Div(#p, fifteen)
         #e = Add(#m, eps) #r = Sqrt(#e) #q = Div(#d, #r) {_SCALED}""",
     "mean absolute deviation": f"""{_DEVIATION} #p = Abs(#d) #m = ReduceMean<keepdims=1>(#p, axes) #e = Add(#m, eps)

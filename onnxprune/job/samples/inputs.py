@@ -87,8 +87,8 @@ def read_job_data(
 
     `baseline`: None for a job that does not run the model and has no data.
 
-    Generated inputs have the shape of --input-shape, else that of the samples of --eval-data. `data`: the data of
-    --data, if it has been opened already.
+    Generated inputs have the shape of --input-shape, else that of the samples of --eval-data or --calibration-data.
+    `data`: the data of --data, if it has been opened already.
 
     Raises:
         DataError: something cannot be read, or the model does not run on it.
@@ -121,14 +121,16 @@ def read_job_data(
     if test is None and validation is not None:
         names = [output.name for output in baseline.get_outputs()]
         test = validation if labels_fit(validation, names) else redirected(validation, {})
-    if test is None:
-        test = random_inputs(baseline, generated, axes, config.seed, patience=limit)
-    old = None if config.old_data is None else read_samples(config.old_data, baseline, validating, metrics)
     # A criterion that is open may need them.
     measured = reads_calibration(config) or config.criterion == AUTO
     calibration = training if measured else None
     if measured and config.calibration_data is not None:
         calibration = read(config.calibration_data, replace(validating, split=TRAIN))
+    if test is None:
+        if calibration is not None:
+            generated = sized(specs, sample_shapes(calibration) | asked, axes)
+        test = random_inputs(baseline, generated, axes, config.seed, patience=limit)
+    old = None if config.old_data is None else read_samples(config.old_data, baseline, validating, metrics)
     found = JobData(specs, training, validation, test, old, calibration, metrics)
     _check_classes([each for each in (training, validation, test) if each is not None])
     _check_outputs([each for each in (training, validation, test, old) if each is not None])

@@ -154,13 +154,33 @@ def _gathered(call: Call) -> np.ndarray | None:
 
 
 def _sliced(call: Call) -> np.ndarray | None:
-    if call.first.ndim != 1:
+    bounds: list[np.ndarray | None] = [
+        np.ravel(call.attributes[name]) if name in call.attributes else None
+        for name in ("starts", "ends", "axes")
+    ]
+    if bounds[0] is None:
+        bounds = [None if part is None else _numbers(part) for part in (*call.others, None, None)[:4]]
+        if any(part is None and place < len(call.others) for place, part in enumerate(bounds)):
+            return None
+    starts, ends = bounds[:2]
+    if starts is None or ends is None:
         return None
-    if "starts" in call.attributes:
-        return call.first[int(call.attributes["starts"][0]) : int(call.attributes["ends"][0])]
-    parts = [call.numbers(index) for index in (0, 1, *([3] if len(call.others) > 3 else []))]
-    bounds = [int(part.ravel()[0]) for part in parts if part is not None]
-    return call.first[slice(*bounds)] if len(bounds) == len(parts) else None
+    defaults = np.arange(len(starts)), np.ones(len(starts), int)
+    axes, steps = (
+        default if part is None else part
+        for part, default in zip((*bounds, None)[2:4], defaults, strict=True)
+    )
+    taken = [slice(None)] * call.first.ndim
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        # numpy counts the end of a slice backwards from the last position, as ONNX does: what is further is all.
+        taken[axis] = slice(*slice(int(start), int(end), int(step)).indices(call.first.shape[axis]))
+        if step < 0 and taken[axis].stop < 0:
+            taken[axis] = slice(taken[axis].start, None, int(step))
+    return call.first[tuple(taken)]
+
+
+def _transposed(call: Call) -> np.ndarray | None:
+    return call.first.transpose(call.attributes.get("perm"))
 
 
 def _repeated(call: Call) -> np.ndarray | None:
@@ -200,6 +220,7 @@ FOLLOWED: Mapping[str, Callable[[Call], np.ndarray | None]] = {
     "Reshape": _reshaped,
     "Slice": _sliced,
     "Squeeze": _moved,
+    "Transpose": _transposed,
     "Unsqueeze": _moved,
     "Where": _chosen,
 }

@@ -30,8 +30,17 @@ class Values:
     def __init__(self, graph: onnx.GraphProto, shapes: Shapes):
         self.shapes = shapes
         self._makers = {name: node for node in graph.node for name in node.output}
+        self._products = {
+            node.input[0]: node for node in graph.node if node.op_type == "MatMul" and not node.domain
+        }
         self._stored = {tensor.name: tensor for tensor in graph.initializer}
         self._found: dict[str, np.ndarray | None] = {}
+
+    def columns_read(self, name: str) -> Dim:
+        """How many columns a value must have, since it is multiplied with a matrix of as many rows; or None."""
+        node = self._products.get(name)
+        rows = None if node is None else self.shapes.get(node.input[1])
+        return rows[-2] if rows is not None and len(rows) > 1 and isinstance(rows[-2], int) else None
 
     def elements(self, name: str) -> list[Dim] | None:
         """The elements of a small integer vector or scalar, -1 included; None for an unknown element."""
@@ -82,6 +91,16 @@ def _solve_reshape(node: onnx.NodeProto, values: Values) -> Shape | None:
     copies = not _attribute(node, "allowzero")
     target = values.elements(node.input[1])
     right = _target_shape(left, target) if copies or (target is not None and 0 not in target) else None
+    if left is not None and right is not None and target is not None and target.count(-1) == 1:
+        given = [
+            left[axis] if dim == 0 and copies and axis < len(left) else dim for axis, dim in enumerate(target)
+        ]
+        # Names that inference made up are the same on both sides; what is left of them is a number, or not used.
+        inferred_size = sizes.over(sizes.times(*left), sizes.times(*(dim for dim in given if dim != -1)))
+        if isinstance(inferred_size, int):
+            right = tuple(
+                inferred_size if dim == -1 else made for dim, made in zip(target, right, strict=True)
+            )
     right = _merged(inferred, right)
     better = right if right != inferred else None
     if left is None or right is None or 0 in left:
@@ -89,6 +108,9 @@ def _solve_reshape(node: onnx.NodeProto, values: Values) -> Shape | None:
     open_axes = [axis for axis, dim in enumerate(right) if not _named(dim, left)]
     rest = [dim for axis, dim in enumerate(right) if axis not in open_axes]
     missing = sizes.over(sizes.times(*left), sizes.times(*rest)) if len(open_axes) == 1 else None
+    if missing is None and len(right) - 1 in open_axes:
+        columns = values.columns_read(node.output[0])
+        return _better((*right[:-1], columns), inferred) if columns else better
     if missing is None or is_generated(missing):
         return better
     return tuple(missing if axis in open_axes else dim for axis, dim in enumerate(right))
@@ -222,6 +244,19 @@ def _solve_slice(node: onnx.NodeProto, values: Values) -> Shape | None:
     return _better(tuple(dims), inferred)
 
 
+def _solve_pad(node: onnx.NodeProto, values: Values) -> Shape | None:
+    """The sizes of axes that are padded by computed widths; those that get nothing stay, whatever they are."""
+    data = values.shapes.get(node.input[0])
+    widths = values.elements(node.input[1]) if len(node.input) > 1 else None
+    if data is None or widths is None or len(widths) != 2 * len(data) or any(node.input[3:]):
+        return None
+    dims: list[Dim] = []
+    for dim, before, after in zip(data, widths[: len(data)], widths[len(data) :], strict=True):
+        both = before + after if isinstance(before, int) and isinstance(after, int) else None
+        dims.append(dim if both == 0 else dim + both if isinstance(dim, int) and both is not None else None)
+    return _better(tuple(dims), values.shapes.get(node.output[0]))
+
+
 def _solve_fused_matmul(node: onnx.NodeProto, values: Values) -> Shape | None:
     left, right = values.shapes.get(node.input[0]), values.shapes.get(node.input[1])
     if left is None or right is None or min(len(left), len(right)) < 2:
@@ -273,6 +308,7 @@ SOLVERS: dict[tuple[str, str], Callable[[onnx.NodeProto, Values], Shape | None]]
     ("", "Expand"): _solve_expand,
     ("", "MatMul"): _solve_matmul,
     ("", "Slice"): _solve_slice,
+    ("", "Pad"): _solve_pad,
     # onnxruntime's optimizer writes it in models of opsets that have none, too.
     ("", "LayerNormalization"): _solve_like_first,
     **{("", op_type): _solve_broadcast for op_type in BROADCASTING},

@@ -14,7 +14,7 @@ from onnxprune.surgery.tables import Coupling, passes_channels, passes_constants
 GLOBAL = ("GlobalAveragePool", "GlobalMaxPool")
 
 
-@passes_channels("MaxPool", "AveragePool", "LpPool", *GLOBAL, "GlobalLpPool")
+@passes_channels("MaxPool", "AveragePool", "LpPool", "GlobalMaxPool", "GlobalLpPool")
 def pool(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
     """Couple batch and channels, unless MaxPool also has its indices output, which counts through all channels."""
     if node.inputs[0] is not None and len(node.outputs) == 1:

@@ -25,6 +25,7 @@ from onnxprune.surgery.tables import (
     Contraction,
     Coupling,
     Kept,
+    Stays,
     passes_channels,
     passes_constants,
     rewrites,
@@ -67,8 +68,10 @@ def recurrent(node: ir.Node, facts: Facts) -> Iterator[Claim]:
         yield Coupling(axis, unit, positions, positions % hidden)
     for state in (INITIAL_H, INITIAL_C):
         value = operand(node, state)
-        if value is not None and facts.shape(value) is not None:
+        if value is not None and facts.length(Axis(value, 2)) == hidden:
             yield Coupling(Axis(value, 2), unit)
+        elif value is not None:
+            yield Stays(unit, f"the size of the state {value.name!r} is not known")
     refusal = f"the recurrent layer {name_of(node)!r} reads it"
     columns = Axis(w, column_axis)
     yield Contraction(node, Axis(data, 2), columns, gate_rows[0], gate_rows[0], refusal=refusal)
@@ -104,7 +107,8 @@ def lstm_constants(node: ir.Node, facts: Facts) -> list[np.ma.MaskedArray | None
     for place in (INITIAL_H, INITIAL_C):
         state = operand(node, place)
         if state is not None:
-            varies |= facts.along(Axis(state, 2)).filled(1) != 0
+            known = facts.length(Axis(state, 2)) == hidden
+            varies |= facts.along(Axis(state, 2)).filled(1) != 0 if known else True
     dtype = facts.dtype(data) or ir.DataType.FLOAT
     zeros = np.ma.array(np.zeros(hidden, dtype.numpy()), mask=varies)
     ranks = [None if facts.shape(out) is None else facts.rank(out) for out in node.outputs]

@@ -1,4 +1,4 @@
-"""Reductions: every axis that is not reduced is passed on."""
+"""Reductions: every axis that is not reduced is passed on. GlobalAveragePool is the mean over all axes behind two."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ from onnxprune.surgery.tables import (
     rewrites,
 )
 
+POOL = "GlobalAveragePool"  # tf2onnx writes it for the mean over the last of three axes
+MEANS = ("ReduceMean", POOL)
 KEEP_CONSTANTS = ("ReduceMean", "ReduceMax", "ReduceMin")
 # Positions that are always 0 add nothing to these.
-SUMS = ("ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
+SUMS = (*MEANS, "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
 REDUCTIONS = (
     *KEEP_CONSTANTS,
+    POOL,
     "ReduceL1",
     "ReduceL2",
     "ReduceLogSum",
@@ -61,7 +64,7 @@ def reduction_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None
     return known if keeps_axes(node) else known.squeeze(axis=reduced)
 
 
-@rewrites("ReduceMean")
+@rewrites(*MEANS)
 def mean_of_more(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
     """The mean over fewer positions, times how much larger it is: the node becomes this product."""
     data, reduced, graph = node.inputs[0], reduced_axes(node, facts), node.graph
@@ -73,7 +76,7 @@ def mean_of_more(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
         return
     mean = ir.Node(
         node.domain,
-        "ReduceMean",
+        node.op_type,
         node.inputs,
         node.attributes.values(),
         name=f"{node.name}_mean" if node.name else None,
@@ -96,6 +99,8 @@ def reduced_axes(node: ir.Node, facts: Facts) -> tuple[int, ...] | None:
     shape = facts.shape(node.inputs[0])
     if shape is None:
         return None
+    if node.op_type == POOL:
+        return tuple(range(2, len(shape)))
     axes: tuple[int, ...] | None = tuple(node.attributes.get_ints("axes", ()))
     if len(node.inputs) > 1 and node.inputs[1] is not None:
         array = facts.constant(node.inputs[1])

@@ -138,7 +138,7 @@ def _spans(axes: Sequence[int], numbers: Sequence[int]) -> dict[int, tuple[int, 
 
 def reshape_known(
     known: np.ma.MaskedArray, segments: Sequence[Segment], left: Sequence[Dim], right: Sequence[Dim]
-) -> np.ma.MaskedArray | None:
+) -> np.ma.MaskedArray:
     """`known` (axes of length 1 represent any length, see Facts.known), reshaped to the axes of `right`."""
     full_shape: list[int] = []
     out_shape: list[int] = []
@@ -153,10 +153,12 @@ def reshape_known(
         else:
             period = _periodic(known, segment, left, right)
             if period is None:
-                return None
+                for axis in segment.left:
+                    known = _uniform(known, axis)
+                period = known, 1
             known, length = period
             full_shape += known.shape[segment.left[0] : segment.left[-1] + 1]
-            out_shape += [1] * (len(segment.right) - 1) + [length]
+            out_shape += [*[1] * (len(segment.right) - 1), length][: len(segment.right)]
     data = np.broadcast_to(known.data, full_shape).reshape(out_shape)
     mask = np.broadcast_to(np.ma.getmaskarray(known), full_shape).reshape(out_shape)
     return np.ma.array(data, mask=mask)

@@ -48,6 +48,37 @@ def test_a_reshape_to_a_computed_shape_is_solved_as_far_as_it_can_be(opset: int)
     assert shapes_of(proto)["r"][:2] == ("N", 6) and len(shapes_of(proto)["r"]) == 3
 
 
+def test_columns_that_a_product_reads_tell_the_last_size_of_a_reshape() -> None:
+    """Names of one size from two inputs leave it open how large the inferred axis is."""
+    proto = model(
+        """(float[a,4,8] x, float[b,c] z) => (float[d,6] y) {
+            s = Shape(z) n = Slice(s, zero, one) t = Concat<axis=0>(n, rest) r = Reshape(x, t) y = MatMul(r, w)}""",
+        zero=np.array([0]), one=np.array([1]), rest=np.array([-1]), w=np.zeros((32, 6), np.float32),
+    )  # fmt: skip
+    assert shapes_of(proto)["r"] == ("b", 32)
+
+
+def test_a_size_that_is_left_follows_where_products_of_unnamed_sizes_are_given() -> None:
+    """As tf2onnx writes products of heads: heads and batch in one axis."""
+    proto = model(
+        """(float[N,12,32] x) => (float[a,b,c] y) {
+            h = Reshape(x, heads) t = Transpose<perm=[0,2,3,1]>(h) s = Shape(t) f = Gather(s, two)
+            p = ReduceProd<axes=[0]>(f) k = Concat<axis=0>(p, minus, twelve) y = Reshape(t, k)}""",
+        heads=np.array([-1, 12, 4, 8]), two=np.array([0, 1]), minus=np.array([-1]), twelve=np.array([12]),
+    )  # fmt: skip
+    assert shapes_of(proto)["y"][1:] == (8, 12)
+
+
+def test_sizes_of_padded_axes_follow_from_computed_widths() -> None:
+    proto = model(
+        """(float[N,7,6] x) => (float[N,h,w] y) {
+            s = Shape(x) n = Slice(s, one, two) m = Mod(n, four) d = Sub(four, m) p = Mod(d, four)
+            c = Concat<axis=0>(zeros, p, zero) y = Pad(x, c)}""",
+        one=np.array([1]), two=np.array([2]), four=np.array([4]), zeros=np.zeros(4, np.int64), zero=np.array([0]),
+    )  # fmt: skip
+    assert shapes_of(proto)["y"] == ("N", 8, 6)
+
+
 def test_axes_that_are_not_sliced_keep_their_sizes_where_the_bounds_are_computed() -> None:
     proto = model(
         """(int64[N,T] x, float[2,512,3] d) => (float[a,b,c] y) {

@@ -41,12 +41,25 @@ def test_quotients_that_are_exact(dim: Dim, by: Dim, quotient: Dim) -> None:
         ("Concat", [array("N"), array(3)], ["N", 3]),
         ("Gather", [array("N", 3, "T"), constants(np.array([2, -2]))], ["T", 3]),
         ("Slice", [array("N", 3, "T"), constants(np.array([1])), constants(np.array([2**63 - 1]))], [3, "T"]),
+        ("Slice", [array("N", 3, "T"), *map(constants, np.array([[-1], [-(2**63)], [0], [-1]]))], ["T", 3, "N"]),
+        ("Slice", [array("N", 3, "T"), *map(constants, np.array([[0], [3], [0], [2]]))], ["N", "T"]),
+        ("Transpose", [array("N", 3)], ["N", 3]),
         ("Where", [constants(np.array([True, False])), array(1, 1), array("N", "T")], [1, "T"]),
     ],
 )  # fmt: skip
 def test_operators(op_type: str, operands: list, expected: list[Dim]) -> None:
     found = evaluate(op_type, operands, {}, None)
     assert found is not None and [element.dim for element in found] == expected
+
+
+def test_pads_as_exporters_turn_them_around() -> None:
+    """Pairs for the last axis first become one vector for the first axis first."""
+    pairs = evaluate("Reshape", [array("l", "r", "t", "b"), constants(np.array([-1, 2]))], {}, None)
+    first = np.array([[-1], [-(2**63)], [0], [-1]])
+    rows = evaluate("Slice", [pairs, *map(constants, first)], {}, None)
+    columns = evaluate("Transpose", [rows], {"perm": [1, 0]}, None)
+    found = evaluate("Reshape", [columns, constants(np.array([-1]))], {}, None)
+    assert found is not None and [element.dim for element in found] == ["t", "l", "b", "r"]
 
 
 def test_what_a_result_depends_on_is_kept() -> None:
