@@ -31,14 +31,15 @@ def pick(
             "give either --rate R, for the best trial at this rate or above, or --max-drop DROP, for the highest rate"
         )
     frontier = Frontier.read(Path(folder))
+    if not frontier.trials:
+        raise SettingError(f"the search in {folder} has finished no trial yet: go on with it with --resume")
     trials = [each for each in frontier.trials if each.model is not None]
     if rate is not None:
         trial, wanted = best_at_least(trials, rate), f"has a rate of {rate:.2%} or more"
     else:
         assert max_drop is not None
-        metric = frontier.trials[0].metric if frontier.trials else "top-1"
         trial = best_within(trials, max_drop)
-        wanted = f"has a drop of {drop_text(metric, max_drop)} or less"
+        wanted = f"has a drop of {drop_text(frontier.trials[0].metric, max_drop)} or less"
     if trial is None:
         raise SettingError(f"no trial in {folder} {wanted}: `onnxprune pick {folder}` lists the trials")
     assert trial.model is not None, "only trials with a model were looked at"

@@ -21,6 +21,7 @@ from onnxprune.reports.latency import latency
 from onnxprune.reports.maps import sparsity_maps
 from onnxprune.reports.model_card import model_card as card_of
 from onnxprune.reports.page import page
+from onnxprune.reports.publishing import published
 from onnxprune.reports.record import FileRecord, record_of_annotations, value_histogram, weight_histogram
 from onnxprune.reports.side_by_side import side_by_side
 from onnxprune.sparse.opening import open_model
@@ -78,6 +79,9 @@ def report(
         _measured(rebuilt(each, baseline), each, baseline, scored) | {"price": price, "watts": watts}
         for each in models
     ]
+    # The record of a file tells of the data of its job, and not of what is named here.
+    named = [each for each in (baseline, eval_data) if isinstance(each, str | os.PathLike)]
+    records = [published(record, *named) for record in records]
     _write(output, page(records[0]) if len(records) == 1 else side_by_side(records))
     if model_card is not None:
         _write(model_card, card_of(records[0], base_model))

@@ -8,8 +8,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from onnxprune.errors import OutputError
+from onnxprune.errors import OutputError, SettingError
 from onnxprune.model.files.replace import data_files, replacing, working_folder
+
+# The indexes of a search and of a sweep.
+SEARCH_INDEX, SWEEP_INDEX = "frontier.json", "sweep.json"
 
 
 def make_folder(folder: Path, flag: str) -> None:
@@ -35,6 +38,28 @@ def write_index(path: Path, content: Mapping[str, Any]) -> None:
             json.dump(content, file, indent=2)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def read_index(folder: Path, name: str, kind: str, advice: str) -> dict[str, Any]:
+    """The content of an index; `kind` is what the folder is of, `advice` what to do where it is not.
+
+    Raises:
+        SettingError: there is no index, or it cannot be read.
+    """
+    try:
+        content = json.loads((folder / name).read_text())
+        if isinstance(content, dict):
+            return content
+        reason = f"its {name} is damaged"
+    except FileNotFoundError:
+        reason = f"it has no {name}" if folder.exists() else "it does not exist"
+    except NotADirectoryError:
+        reason = "it is a file"
+    except OSError as error:
+        reason = f"its {name} cannot be read ({error.strerror})"
+    except ValueError:
+        reason = f"its {name} is damaged"
+    raise SettingError(f"{folder} is not the folder of a {kind}: {reason}; {advice}")
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:

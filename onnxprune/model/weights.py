@@ -79,7 +79,8 @@ class Weight:
 
     @property
     def node_names(self) -> tuple[str, ...]:
-        return tuple(use.node.name or "" for use in self.uses)
+        """What its nodes are called, those without a name by their first output."""
+        return tuple(name_of(use.node) for use in self.uses)
 
     def array(self) -> np.ndarray:
         """The weight's values in their own dtype; read-only, and possibly mapped from the file."""
@@ -252,7 +253,7 @@ def _left(use: Use, value: ir.Value, reason: str, computed: Collection[ir.Node])
 
 
 def _unprunable(use: Use, value: ir.Value, reason: str) -> Unprunable:
-    return Unprunable(use.node.name or "", use.node.op_type, value.name or "", reason)
+    return Unprunable(name_of(use.node), use.node.op_type, value.name or "", reason)
 
 
 def _sized(one: _Left, counted: dict[ir.Value, int]) -> Unprunable:
@@ -283,7 +284,7 @@ def _others(model: ir.Model, counted: dict[ir.Value, int]) -> Iterator[Unprunabl
         reason = f"no weights of {node.op_type} are pruned"
         tensor = constant_tensor(value)
         if size >= least and tensor is not None and tensor.numpy().any():
-            yield Unprunable(node.name or "", node.op_type, value.name or "", reason, size)
+            yield Unprunable(name_of(node), node.op_type, value.name or "", reason, size)
 
 
 def _is_parameter(value: ir.Value) -> bool:

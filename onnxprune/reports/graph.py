@@ -11,7 +11,9 @@ import onnx_ir as ir
 
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model.files.io import load
+from onnxprune.model.names import name_of
 from onnxprune.model.shapes.inference import Shape, infer_shapes
+from onnxprune.reports.pairing import Pairing
 
 # What changed in a node, the strongest first.
 PRUNED, SMALLER, NEW, UNCHANGED = "pruned", "smaller", "new", ""
@@ -20,8 +22,6 @@ INPUT, OUTPUT, RUN = "input", "output", "run"
 FEW_NODES = 24
 # A picture has no more boxes than this.
 MOST_BOXES = 300
-# What onnxruntime's quantizer appends to the names of nodes.
-QUANTIZED = "_quant"
 # Operators that the box of a run names.
 NAMED = 4
 
@@ -57,8 +57,7 @@ def graph_view(pruned: Path, baseline: Path | None, layers: Sequence[Mapping[str
     except OnnxPruneError:
         return {}
     shapes, old_shapes = _shapes(model), {} if before is None else _shapes(before)
-    old_nodes = {} if before is None else {node.name: node for node in before.graph}
-    by_node = {name: layer for layer in layers for name in layer.get("nodes") or ()}
+    pairing = Pairing(model, before, layers)
     boxes: list[Box] = []
     # The box that gives a value.
     source: dict[ir.Value, int] = {}
@@ -78,13 +77,11 @@ def graph_view(pruned: Path, baseline: Path | None, layers: Sequence[Mapping[str
             add(Box(INPUT, "input", value.name or "", shape_texts(value)[0]), (), [value])
     for node in model.graph:
         shape, shape_before = shape_texts(node.outputs[0]) if node.outputs else ("", "")
-        name = _name_before(node)
-        box = _box(node, old_nodes.get(name), by_node.get(name), shape, shape_before, before is None)
+        box = _box(node, pairing.old(node), pairing.layer(node), shape, shape_before, before is None)
         add(box, list(_read(node)), node.outputs)
     for value in model.graph.outputs:
         add(Box(OUTPUT, "output", value.name or "", shape_texts(value)[0]), [value], ())
-    kept = {_name_before(node) for node in model.graph}
-    gone = [[node.op_type, node.name or ""] for node in old_nodes.values() if node.name not in kept]
+    gone = [[node.op_type, name_of(node)] for node in pairing.gone()]
     nodes = len(model.graph)
     if nodes > FEW_NODES:
         boxes, edges = _with_runs(boxes, edges)
@@ -97,11 +94,6 @@ def graph_view(pruned: Path, baseline: Path | None, layers: Sequence[Mapping[str
         "nodes": nodes,
         "left_out": left_out,
     }
-
-
-def _name_before(node: ir.Node) -> str:
-    """The name of a node in the input model."""
-    return (node.name or "").removesuffix(QUANTIZED)
 
 
 def _shapes(model: ir.Model) -> dict[str, Shape]:
@@ -141,7 +133,7 @@ def _box(
         kind = SMALLER
     elif operator_before or (old is None and not alone):
         kind = NEW
-    return Box(kind, node.op_type, node.name or "", shape, operator_before, shape_before, weight, removed)
+    return Box(kind, node.op_type, name_of(node), shape, operator_before, shape_before, weight, removed)
 
 
 def _with_runs(boxes: Sequence[Box], edges: set[tuple[int, int]]) -> tuple[list[Box], set[tuple[int, int]]]:

@@ -21,7 +21,7 @@ from onnxprune.reports.text import bytes_text, shape_text
 
 def page(record: Mapping[str, Any]) -> str:
     """The HTML page for a record: `Report.to_dict()`, or the part of it that `record_of_annotations` returns."""
-    record = _published(record)
+    record = published(record)
     sections = (
         summary(record),
         _notes(record),
@@ -42,15 +42,6 @@ def page(record: Mapping[str, Any]) -> str:
     )
     name = (record.get("pruned") or {}).get("path") or "pruned model"
     return document(name, "".join(sections))
-
-
-def _published(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The record as it may leave the machine; pictures in Base64 may contain what looks like a folder, and stay."""
-    record = published(given)
-    evaluation = given.get("evaluation") or {}
-    if evaluation.get("answers"):
-        record["evaluation"] = {**record["evaluation"], "answers": evaluation["answers"]}
-    return record | {"maps": given.get("maps") or {}}
 
 
 def command(record: Mapping[str, Any]) -> str:

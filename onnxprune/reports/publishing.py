@@ -1,7 +1,7 @@
 """What leaves the machine with a model: the names of files, and never the folders that they are in.
 
-The metadata of a model, the HTML page and charts are published; a recipe, the JSON record and the terminal are the
-user's own, and keep the paths that were typed, so that a recipe can be run again.
+The metadata of a model, the HTML page, the card, charts and what trackers get are published; a recipe, the JSON record
+and the terminal are the user's own, and keep the paths that were typed, so that a recipe can be run again.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from onnxprune.config.settings import PATH_SETTINGS, PRIVATE
 
 # Fields of a record that hold names of the model, which may look like paths: /encoder/layer.0/MatMul.
 OF_THE_MODEL = frozenset({"layers", "unprunable", "surgery", "histograms", "sensitivity", "sample", "graph"})
+# Fields with pictures in Base64, which may contain what looks like a folder; the second is a part of the evaluation.
+PICTURES, ANSWERS = "maps", "answers"
 _ROOT = re.compile(r"(?<![\w./\\~-])(?:/|[A-Za-z]:[/\\])(?=[^/\s])")
 
 
@@ -34,8 +36,11 @@ def published(record: Mapping[str, Any], *paths: str | os.PathLike[str] | None) 
     known = [os.fspath(path) for path in (*paths, *files, *given) if path]
     folders = tuple(_folders(known))
     plain = {name: _names(settings[name]) for name in PATH_SETTINGS if name in settings}
-    texts = {key: value for key, value in record.items() if key not in OF_THE_MODEL}
+    texts = {key: value for key, value in record.items() if key not in {*OF_THE_MODEL, PICTURES}}
     hidden = {key: _without(value, folders) for key, value in texts.items()}
+    evaluation = record.get("evaluation") or {}
+    if evaluation.get(ANSWERS):
+        hidden["evaluation"] = {**hidden["evaluation"], ANSWERS: evaluation[ANSWERS]}
     return {**record, **hidden, **({"settings": hidden["settings"] | plain} if settings else {})}
 
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from onnxprune.config.settings import PRIVATE, PruneConfig
 from onnxprune.config.tracking import MLFLOW, TENSORBOARD, TrackerPlace
 from onnxprune.errors import OnnxPruneError, OutputError, first_line
+from onnxprune.reports.publishing import published
 from onnxprune.reports.record import Report
 from onnxprune.system.packages import require_package
 from onnxprune.system.processes import is_first_process
@@ -155,8 +156,9 @@ def _opened(tracker: TrackerPlace, name: str) -> Writer:
 
 
 def _settings(config: PruneConfig) -> dict[str, str]:
-    """Those of the job that are not private."""
-    given = {name: value for name, value in config.to_dict().items() if name not in PRIVATE}
+    """Those of the job that are not private, of paths the names of the files: others read what trackers have."""
+    kept = published({"settings": config.to_dict()})["settings"]
+    given = {name: value for name, value in kept.items() if name not in PRIVATE}
     return {name: str(value) for name, value in given.items() if value not in (None, [])}
 
 

@@ -249,6 +249,12 @@ def _names(node: ir.Node, steps: int, taken: set[str]) -> tuple[list[str], list[
     return nodes, unique
 
 
+def output_before(node: ir.Node) -> str:
+    """The name of a node's output before other nodes joined it; empty where none did."""
+    _, values = _kept_names(node)
+    return values[0] if values else ""
+
+
 def _kept_names(node: ir.Node) -> tuple[list[str], list[str]]:
     """What a fused node's metadata says of names; nothing where there is none, or it is damaged."""
     try:

@@ -41,3 +41,30 @@ def test_a_drop_is_in_the_unit_of_the_metric(tmp_path):
     frontier.add(Trial(0, 0.5, 1, None, 10, 10, "psnr", 30.0, 29.0, 1.0, 0.1, 1.0, "trial-00.onnx"))
     with pytest.raises(SettingError, match=r"has a drop of 0\.30 dB or less"):
         pick(tmp_path / "f", tmp_path / "picked.onnx", max_drop=0.3)
+
+
+@pytest.mark.parametrize(
+    ("holds", "reason"),
+    [
+        (None, r"f is not the folder of a search: it does not exist; give the \.frontier folder"),
+        ({}, r"it has no frontier\.json; give the \.frontier folder"),
+        ({"frontier.json": "{"}, r"its frontier\.json is damaged; give"),
+        ({"frontier.json": "[]"}, r"its frontier\.json is damaged; give"),
+        ({"frontier.json": '{"trials": [{"rate": 1}]}'}, r"damaged, or of another version; give"),
+        ({"sweep.json": "{}"}, r"f is the folder of a sweep, .* --folder \S+f --resume`, .* --max-bytes$"),
+    ],
+)
+def test_a_folder_that_is_not_of_a_search_is_refused_with_the_reason(holds, reason, tmp_path):
+    folder = tmp_path / "f"
+    if holds is not None:
+        folder.mkdir()
+        for name, content in holds.items():
+            (folder / name).write_text(content)
+    with pytest.raises(SettingError, match=reason):
+        pick(folder, tmp_path / "picked.onnx", rate=0.5)
+
+
+def test_a_search_without_trials_says_so(tmp_path):
+    Frontier.begin(tmp_path / "f", {}, resume=False)
+    with pytest.raises(SettingError, match=r"has finished no trial yet: go on with it with --resume"):
+        pick(tmp_path / "f", tmp_path / "picked.onnx", max_drop=0.1)

@@ -21,6 +21,7 @@ SHARED = {"__init__", "parts"}
 # What a script prints at its end, as the number that tells whether the pruned model still works, and its least value.
 EXAMPLES = {
     "board": (r"board-pruned.onnx: accuracy ([\d.]+)%", 90),
+    "detector": (r"detector-pruned.onnx: mAP ([\d.]+)%", 60),
     "image_folder": (r"shapes-pruned.onnx: accuracy ([\d.]+)%", 85),
     "lstm": (r"lstm-fine-tuned.onnx: accuracy ([\d.]+)%", 90),
     "sentence_encoder": (r"encoder-pruned.onnx: neighbor of the same topic ([\d.]+)%", 80),

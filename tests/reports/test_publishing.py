@@ -35,12 +35,14 @@ def place(tmp_path_factory):
 
 
 def published_files(folder):
-    """Everything under a folder that is a model, its data, a page or a chart."""
-    return [file for file in sorted(folder.rglob("*")) if file.suffix in (".onnx", ".data", ".html", ".svg")]
+    """Everything under a folder that is a model, its data, a page, a card, a chart or a log."""
+    kinds = (".onnx", ".data", ".html", ".md", ".svg")
+    return [file for file in sorted(folder.rglob("*")) if file.suffix in kinds or "tfevents" in file.name]
 
 
 @pytest.mark.parametrize("typed", ["relative", "absolute"])
 def test_no_output_names_a_folder_of_the_job(place, tmp_path, monkeypatch, typed):
+    pytest.importorskip("tensorboard")
     monkeypatch.chdir(place.parent if typed == "relative" else tmp_path)
     given = INNER if typed == "relative" else str(place)
     out = place / f"{typed}-out"
@@ -61,6 +63,9 @@ def test_no_output_names_a_folder_of_the_job(place, tmp_path, monkeypatch, typed
     )
     run("retrain", f"{to}/ops.onnx", f"{to}/again.onnx", *data, "--checkpoint", f"{to}/state")
     run("report", f"{to}/again.onnx", f"{to}/rebuilt.html")
+    scored = ("--baseline", f"{given}/in.onnx", "--eval-data", f"{given}/train.npz")
+    run("report", f"{to}/ops.onnx", f"{to}/scored.html", *scored, "--model-card", f"{to}/card.md")
+    run("report", f"{to}/ops.onnx", f"{to}/ops.onnx", f"{to}/both.html", *scored)
     run(
         "sweep",
         f"{given}/in.onnx",
@@ -70,15 +75,18 @@ def test_no_output_names_a_folder_of_the_job(place, tmp_path, monkeypatch, typed
         "--max-drop",
         1,
         *data,
+        "--log-to",
+        f"tensorboard:{to}/runs",
     )
     files = published_files(out)
-    assert len(files) >= 9
+    assert len(files) >= 13
     for file in files:
         content = file.read_bytes()
         assert FOLDER.encode() not in content and INNER.encode() not in content, file.name
         assert str(place.parents[1]).encode() not in content, file.name
     assert b"train.npz" in (out / "ops.onnx").read_bytes()
     assert b"onnxprune in.onnx ops.onnx" in (out / "job.html").read_bytes()
+    assert all(b"train.npz" in (out / name).read_bytes() for name in ("scored.html", "card.md"))
 
 
 def test_a_recipe_and_the_json_record_keep_the_paths_that_were_typed(place, tmp_path):

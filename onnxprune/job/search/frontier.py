@@ -6,16 +6,23 @@ The index is replaced atomically, after the models that it names are complete, s
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import SettingError
-from onnxprune.job.folders import make_folder, remove_files, write_index
+from onnxprune.job.folders import (
+    SEARCH_INDEX,
+    SWEEP_INDEX,
+    make_folder,
+    read_index,
+    remove_files,
+    write_index,
+)
 
-INDEX = "frontier.json"
+INDEX = SEARCH_INDEX
+ADVICE = "give the .frontier folder that `onnxprune --max-drop` wrote"
 # Drops are differences of rounded numbers: 5 errors of 1,000 must not count as more than 0.5 %.
 ROUNDING = 1e-9
 
@@ -102,14 +109,18 @@ class Frontier:
         Raises:
             SettingError: it holds no search, or its index cannot be read.
         """
+        if (folder / SWEEP_INDEX).exists() and not (folder / INDEX).exists():
+            raise SettingError(
+                f"{folder} is the folder of a sweep, of which its command writes the models: `onnxprune sweep IN.onnx "
+                f"OUT.onnx --folder {folder} --resume`, with the same grid and --max-drop, --max-loss or --max-bytes"
+            )
+        content = read_index(folder, INDEX, "search", ADVICE)
         try:
-            content = json.loads((folder / INDEX).read_text())
             trials = [Trial(**trial) for trial in content["trials"]]
             return cls(folder, content["origin"], trials, content["finished"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (KeyError, TypeError):
             raise SettingError(
-                f"{folder} is not the folder of a search ({type(error).__name__}): give the .frontier folder that "
-                "`onnxprune --max-drop` wrote"
+                f"{folder} is not the folder of a search: its {INDEX} is damaged, or of another version; {ADVICE}"
             ) from None
 
     def add(self, trial: Trial) -> None:

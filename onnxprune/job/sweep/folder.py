@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import SettingError
-from onnxprune.job.folders import make_folder, remove_files, remove_unused, write_files, write_index
+from onnxprune.job.folders import (
+    SWEEP_INDEX,
+    make_folder,
+    read_index,
+    remove_files,
+    remove_unused,
+    write_files,
+    write_index,
+)
 from onnxprune.job.scored import Scored
 from onnxprune.job.sweep.results import Sweep
 from onnxprune.job.sweep.runs import Finished, Run, state_name
 
-INDEX = "sweep.json"
+INDEX = SWEEP_INDEX
+ADVICE = "give another --folder"
 
 
 class SweepFolder:
@@ -111,14 +119,12 @@ def read_results(path: Path) -> dict[str, Any] | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads((path / INDEX).read_text())
-        if {"origin", "axes_of_runs", "runs", "finished"} <= content.keys():
-            return dict(content)
-        reason = "KeyError"
-    except (OSError, ValueError, AttributeError) as error:
-        reason = type(error).__name__
-    raise SettingError(f"{path} is not the folder of a sweep ({reason} in {INDEX}): give another --folder")
+    content = read_index(path, INDEX, "sweep", ADVICE)
+    if not {"origin", "axes_of_runs", "runs", "finished"} <= content.keys():
+        raise SettingError(
+            f"{path} is not the folder of a sweep: its {INDEX} is damaged, or of another version; {ADVICE}"
+        )
+    return content
 
 
 def _run(record: Mapping[str, Any]) -> Run:

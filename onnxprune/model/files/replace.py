@@ -35,6 +35,13 @@ _FOLDER_PREFIX = ".onnxprune-"
 _open_folders: set[Path] = set()
 
 
+def followed(path: Path) -> Path:
+    """The file that a link leads to, or would; any other path as it is. Links stay, and their files are replaced."""
+    if not path.is_symlink() or (path.exists() and not path.is_file()):
+        return path
+    return Path(os.path.realpath(path))
+
+
 def data_names(target: Path) -> Iterator[str]:
     """The possible names of the external data of a target; the first one that is free is used."""
     yield f"{target.name}.data"
@@ -115,6 +122,7 @@ def replacing(path: Path, mode: str) -> Iterator[IO[Any]]:
     Raises:
         OSError: it cannot be written or moved; an existing file is not changed.
     """
+    path = followed(path)
     with working_folder(path.parent) as folder:
         with (folder / path.name).open(mode) as file:
             yield file

@@ -16,13 +16,23 @@ from onnxprune.model.constants import constant_tensor, constants, put_tensor
 from onnxprune.model.files import aside, coo
 from onnxprune.model.files.finite import check_finite
 from onnxprune.model.files.io import EXTERNAL_THRESHOLD_BYTES, Source, load
-from onnxprune.model.files.replace import copy, data_names, own_data, readers, replace, working_folder
+from onnxprune.model.files.replace import (
+    copy,
+    data_names,
+    followed,
+    own_data,
+    readers,
+    replace,
+    working_folder,
+)
 from onnxprune.model.files.wire import IN_THIS_FILE, LARGE_BYTES, write_inline, write_tensor
 
 # Protobuf rejects messages of 2 GiB; the margin is for the graph around the weights.
 INLINE_LIMIT_BYTES = 2**31 - 2**26
 # The name of a model's file, and how protobuf starts one: with the version of ONNX IR.
 SUFFIX, FIRST_BYTE = ".onnx", b"\x08"
+# The folder of the files of a model in the cache of Hugging Face, named by their content.
+BLOBS = "blobs"
 # Read at once when a file is hashed.
 HASHED_BYTES = 1 << 20
 
@@ -30,13 +40,17 @@ HASHED_BYTES = 1 << 20
 class Staging:
     """A model file before it replaces the target: written beside it, evaluated there, then moved atomically.
 
-    Without a target it is in the system's temporary folder and is never moved.
+    Without a target it is in the system's temporary folder and is never moved. `place`: where the target leads if it is
+    a link, which stays.
     """
 
-    def __init__(self, folder: Path, target: Path | None, source: Source | None = None):
+    def __init__(
+        self, folder: Path, target: Path | None, source: Source | None = None, place: Path | None = None
+    ):
         self.target = target
+        self._place = place or target
         self._source = source
-        self.path = folder / (target.name if target else "model.onnx")
+        self.path = folder / (self._place.name if self._place else "model.onnx")
         self._data = folder / next(data_names(self.path))
         self.notes: tuple[str, ...] = ()
         """What the last `write` left out."""
@@ -122,9 +136,9 @@ class Staging:
         Raises:
             OutputError: the target cannot be replaced.
         """
-        assert self.target is not None
+        assert self._place is not None
         try:
-            replace(self.path, self._data if self._data.exists() else None, self.target)
+            replace(self.path, self._data if self._data.exists() else None, self._place)
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -140,19 +154,25 @@ def staging(target: Path | None, source: Source | None = None) -> Iterator[Stagi
         OutputError: the target is a folder, the input itself or a file of another kind, or its folder does not exist
             or is not writable.
     """
-    if target is not None:
-        _check_target(target, source)
-        _check_replaced(target)
+    place = None if target is None else followed(target)
+    if place is not None:
+        if place != target and place.parent.name == BLOBS:
+            raise OutputError(
+                f"{target} is a link into the cache of Hugging Face, whose files several links may share: give another "
+                "output file, or delete the link first"
+            )
+        _check_target(place, source)
+        _check_replaced(place)
     with contextlib.ExitStack() as stack:
         try:
-            folder = stack.enter_context(working_folder(target.parent if target else None))
+            folder = stack.enter_context(working_folder(place.parent if place else None))
         except OSError as error:
             raise OutputError(
-                f"{target} cannot be written: {error.strerror} in {target.parent}; give another output file"
-                if target
+                f"{target} cannot be written: {error.strerror} in {place.parent}; give another output file"
+                if place
                 else f"the temporary folder cannot be written: {error.strerror}; set TMPDIR to another one"
             ) from None
-        yield Staging(folder, target, source)
+        yield Staging(folder, target, source, place)
 
 
 def _check_replaced(target: Path) -> None:

@@ -115,13 +115,14 @@ def test_a_target_that_is_no_regular_file_is_refused(tmp_path):
         write(tmp_path, "pipe")
 
 
-def test_a_target_that_is_a_link_is_replaced_and_not_what_it_leads_to(tmp_path):
-    (tmp_path / "blob").write_bytes(b"mine")
-    (tmp_path / "out.onnx").symlink_to("blob")
-    expected = write(tmp_path, "out.onnx", external="never")
-    assert (tmp_path / "blob").read_bytes() == b"mine"
-    assert not (tmp_path / "out.onnx").is_symlink()
-    assert np.array_equal(read(tmp_path / "out.onnx"), expected)
+def test_a_link_into_the_cache_of_hugging_face_is_refused(tmp_path):
+    (tmp_path / "blobs").mkdir()
+    onnx.save(mlp(), tmp_path / "blobs" / "1a2b")
+    (tmp_path / "out.onnx").symlink_to(Path("blobs") / "1a2b")
+    before = (tmp_path / "blobs" / "1a2b").read_bytes()
+    with pytest.raises(OutputError, match="is a link into the cache of Hugging Face"):
+        write(tmp_path, "out.onnx", external="never")
+    assert (tmp_path / "blobs" / "1a2b").read_bytes() == before
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
@@ -157,3 +158,34 @@ def test_a_model_is_not_written_to_a_file_named_as_stdout(tmp_path, monkeypatch)
     with pytest.raises(OutputError, match=r"- is no file, and models are not written to stdout: give"):
         onnxprune.prune(mlp(), "-", rate=0.5)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dangling", [False, True])
+def test_a_link_stays_and_what_it_leads_to_is_replaced(dangling, tmp_path):
+    (tmp_path / "runs").mkdir()
+    if not dangling:
+        write(tmp_path / "runs", "7.onnx")
+    link = tmp_path / "latest.onnx"
+    link.symlink_to(Path("runs") / "7.onnx")
+    onnxprune.prune(mlp(64, 128), link, rate=0.9, format="dense", external_data="always")
+    assert link.is_symlink() and [path.name for path in tmp_path.iterdir() if path != link] == ["runs"]
+    files = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert len(files) == 2 and files[0] == "7.onnx" and files[1].startswith("7.onnx.data")
+    weight = initializer(onnx.load(tmp_path / "runs" / "7.onnx"), "fc1.weight")
+    assert np.mean(weight == 0) > 0.8
+
+
+def test_a_link_to_the_input_is_refused(tmp_path):
+    onnx.save(mlp(), tmp_path / "in.onnx")
+    (tmp_path / "out.onnx").symlink_to("in.onnx")
+    before = (tmp_path / "in.onnx").read_bytes()
+    with pytest.raises(OutputError, match="is the input itself"):
+        onnxprune.prune(tmp_path / "in.onnx", tmp_path / "out.onnx", rate=0.5)
+    assert (tmp_path / "in.onnx").read_bytes() == before
+
+
+def test_a_link_to_another_kind_of_file_is_refused_by_its_name(tmp_path):
+    (tmp_path / "table.csv").write_text("a,b\n")
+    (tmp_path / "out").symlink_to("table.csv")
+    with pytest.raises(OutputError, match=r"table\.csv is there already, and is no model"):
+        onnxprune.prune(mlp(), tmp_path / "out", rate=0.5)
