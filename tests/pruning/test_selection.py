@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from onnxprune.pruning.selection import CHUNK, kth_smallest
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(arrays(np.float32, st.integers(1, 40), elements=st.floats(0, 2.0**100, width=32)), st.data())
 def test_the_kth_smallest_is_what_sorting_gives(values, data):
     k = data.draw(st.integers(1, len(values)))
