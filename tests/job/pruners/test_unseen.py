@@ -90,6 +90,7 @@ def test_it_is_fitted_to_what_it_gives_itself_at_each_place(mean, layer, monkeyp
     fitted = not (weight == before)[weight != 0].all()
     assert fitted == (mean not in ("part of the image", "largest"))
     assert any("Fitted to what it gives itself" in note for note in result.report.notes) == fitted
+    assert any("fewer samples than classes" in note for note in result.report.notes)
     if fitted:
         monkeypatch.setattr(onnxprune.job.pruners.calibrated, "places_before", lambda *_: None)
         cosine, largest = (each.report.evaluation["outputs"][0]["cosine"] for each in (result, pruned(model)))
