@@ -307,12 +307,15 @@ class Calibration:
         problem: Problem | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The mask and the values under it, both (groups, outputs, inputs); fitted to `problem` if there is one."""
-        blocks = Blocks.of(weight)
+        blocks, pattern = Blocks.of(weight), BLOCK_PATTERNS.get(self.config.pattern)
 
         def choose(scores: np.ndarray) -> np.ndarray:
-            # Ranks start at 1, so that weights that are zero already rank below all others.
-            alike = self.config.allocation == "per-output" or weight.value in self.unseen
-            scores = ranks(scores) + 1 if alike else scores
+            if self.config.allocation == "per-output" or weight.value in self.unseen:
+                # Ranks start at 1, so that weights that are zero already rank below all others. Those of a block are
+                # neighbors.
+                if pattern is not None:
+                    scores = blocks.split(pattern.spread(weight, pattern.norms(weight, blocks.join(scores))))
+                scores = ranks(scores) + 1
             scores = blocks.join(np.where(alive, scores, 0))
             return blocks.split(keep(weight, scores, rate, self.config.pattern)) & alive
 

@@ -1,5 +1,7 @@
 """Last layers of more classes than there are samples, whose inputs are means over places."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -66,7 +68,7 @@ def classifier(mean: str, layer: str) -> onnx.ModelProto:
     )
 
 
-def pruned(model: onnx.ModelProto) -> onnxprune.Result:
+def pruned(model: onnx.ModelProto, **settings: Any) -> onnxprune.Result:
     return onnxprune.prune(
         model,
         rate=0.7,
@@ -76,6 +78,7 @@ def pruned(model: onnx.ModelProto) -> onnxprune.Result:
         allocation="uniform",
         format="dense",
         remove_dead=False,
+        **settings,
     )
 
 
@@ -95,3 +98,10 @@ def test_it_is_fitted_to_what_it_gives_itself_at_each_place(mean, layer, monkeyp
         monkeypatch.setattr(onnxprune.job.pruners.calibrated, "places_before", lambda *_: None)
         cosine, largest = (each.report.evaluation["outputs"][0]["cosine"] for each in (result, pruned(model)))
         assert 1 - cosine < 0.5 * (1 - largest)
+
+
+def test_each_class_keeps_the_same_share_of_its_blocks():
+    result = pruned(classifier("global pool", "Gemm"), pattern="1x4")
+    blocks = (initializer(result.model, "fc.weight") != 0).reshape(CLASSES, -1, 4)
+    assert (blocks.any(2) == blocks.all(2)).all()
+    assert np.ptp(blocks.all(2).sum(1)) <= 1
