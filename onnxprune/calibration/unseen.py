@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnxprune.calibration.segments import compared
 from onnxprune.model.blocks import Blocks
-from onnxprune.model.constants import constant_tensor
+from onnxprune.model.constants import constant_tensor, constants_read
 from onnxprune.model.memory import VIEWS
 from onnxprune.model.operands import operand
 from onnxprune.model.shapes.inference import Shape
@@ -37,8 +37,7 @@ def unseen(model: ir.Model, weights: Iterable[Weight], samples: int) -> Iterator
 
 def constants_of(weights: Iterable[Weight]) -> frozenset[ir.Value]:
     """The constants that the layers of these weights read: the weights and biases."""
-    operands = (value for weight in weights for use in weight.uses for value in use.node.inputs)
-    return frozenset(value for value in operands if value is not None and constant_tensor(value) is not None)
+    return frozenset(constants_read(use.node for weight in weights for use in weight.uses))
 
 
 @dataclass(frozen=True)

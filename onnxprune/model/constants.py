@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import onnx_ir as ir
@@ -27,6 +27,12 @@ def constants(model: ir.Model) -> Iterator[ir.Value]:
     for graph in model.graphs():
         values = [*graph.initializers.values(), *(output for node in graph for output in node.outputs)]
         yield from (value for value in values if constant_tensor(value) is not None)
+
+
+def constants_read(nodes: Iterable[ir.Node]) -> set[ir.Value]:
+    """The constants that nodes read themselves."""
+    values = (value for node in nodes for value in node.inputs if value is not None)
+    return {value for value in values if constant_tensor(value) is not None}
 
 
 def set_constant(value: ir.Value, array: np.ndarray, dtype: ir.DataType) -> None:

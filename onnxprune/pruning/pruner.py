@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.model.constants import constant_tensor
+from onnxprune.model.constants import constants_read
 from onnxprune.model.weights import Weight
 from onnxprune.pruning.criteria import Needs
 from onnxprune.pruning.schedule import PruningStep, layer_family
@@ -44,11 +44,7 @@ class Pruner:
         """The constants that are frozen after a step: `untrained`, and those of other families than the step's."""
         if step.family is None:
             return set(self.untrained)
-        nodes = [use.node for weight in self.weights for use in weight.uses]
-        return set(self.untrained) | {
-            value
-            for node in nodes
-            if layer_family(node.op_type) != step.family
-            for value in node.inputs
-            if value is not None and constant_tensor(value) is not None
-        }
+        nodes = (use.node for weight in self.weights for use in weight.uses)
+        return constants_read(node for node in nodes if layer_family(node.op_type) != step.family).union(
+            self.untrained
+        )

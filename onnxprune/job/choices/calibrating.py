@@ -30,9 +30,12 @@ def calibrated_instead(
     """
     if data.training is None or process_count() > 1 or _says_how(config):
         return config, data
+    few = [weight.name for weight in unseen(model, weights, len(data.training))]
+    if not few:
+        return config, data
+    # Only now: they read samples.
     facts = Facts.of(model, data, work=1)
-    few = [weight.name for weight in unseen(model, weights, facts.samples)]
-    if facts.labeled or not few or by_rule(replace(config, time=None), facts).criterion != "second-order":
+    if facts.labeled or by_rule(replace(config, time=None), facts).criterion != "second-order":
         return config, data
     reason = (
         f"Layers were fitted to {facts.samples} training samples, and nothing was fine-tuned: without labels, they "

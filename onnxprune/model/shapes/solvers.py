@@ -95,7 +95,7 @@ def _solve_reshape(node: onnx.NodeProto, values: Values) -> Shape | None:
         given = [
             left[axis] if dim == 0 and copies and axis < len(left) else dim for axis, dim in enumerate(target)
         ]
-        # Names that inference made up are the same on both sides; what is left of them is a number, or not used.
+        # Symbols that ONNX's inference generated cancel in the quotient: it is used where it is an integer.
         inferred_size = sizes.over(sizes.times(*left), sizes.times(*(dim for dim in given if dim != -1)))
         if isinstance(inferred_size, int):
             right = tuple(
