@@ -51,27 +51,31 @@ class LayerTime:
 def time_layers(model: ir.Model, weights: Sequence[Weight], data: Batch) -> dict[str, LayerTime]:
     """The time of the layer of each weight on `data`, by the name of the weight; the model is not changed.
 
-    Layers of one operator and shape are timed once, and all of them in turns. Layers in subgraphs are left out. Several
-    weights of one layer share its time in proportion to their sizes.
+    Layers of one operator and shape are timed once, and all of them in turns. Layers in subgraphs, and those that
+    onnxruntime does not run alone, are left out. Several weights of one layer share its time in proportion to their
+    sizes.
 
     Raises:
         DataError: onnxruntime cannot run the model layer by layer.
-        ModelFileError: onnxruntime refuses a layer alone.
     """
     by_node: dict[ir.Node, list[Weight]] = {}
     for weight in weights:
         by_node.setdefault(weight.uses[0].node, []).append(weight)
-    runs: dict[Kind, Callable[[], object]] = {}
+    runs: dict[Kind, Callable[[], object] | None] = {}
     cuts: dict[str, list[tuple[int, int, Kind]]] = {}
     for visit in walk(model, None, data, by_node.keys() & set(model.graph)):
         for weight in by_node[visit.node]:
             for axis, size, cut in (_whole(visit), *_cuts(weight, visit)):
                 kind = cut.kind()
-                cuts.setdefault(weight.name, []).append((axis, size, kind))
                 if kind not in runs:
                     runs[kind] = cut.run(model)
-    columns = take_turns([partial(quickest, run, BURST_SECONDS) for run in runs.values()], ROUNDS)
-    seconds = {kind: min(column) for kind, column in zip(runs, columns, strict=True)}
+                if runs[kind] is not None:
+                    cuts.setdefault(weight.name, []).append((axis, size, kind))
+                elif not axis and not size:
+                    break
+    running = {kind: run for kind, run in runs.items() if run is not None}
+    columns = take_turns([partial(quickest, run, BURST_SECONDS) for run in running.values()], ROUNDS)
+    seconds = {kind: min(column) for kind, column in zip(running, columns, strict=True)}
     found = {}
     for some in by_node.values():
         whole = sum(weight.size for weight in some)
@@ -115,8 +119,8 @@ class _Cut:
         attributes = {name: str(attribute.value) for name, attribute in self.visit.node.attributes.items()}
         return self.visit.node.domain, self.visit.node.op_type, self.groups, str(attributes), tuple(read)
 
-    def run(self, model: ir.Model) -> Callable[[], object]:
-        """Runs the layer as a model of its own."""
+    def run(self, model: ir.Model) -> Callable[[], object] | None:
+        """Runs the layer as a model of its own; None where onnxruntime does not."""
         place = self.visit.place
         segment = Segment(model, place, place + 1, self.visit.node.outputs, instead=self.constants)
         arrays = self.visit.pruned[0] | self.arrays
@@ -125,8 +129,14 @@ class _Cut:
             for attribute in proto.graph.node[-1].attribute:
                 if attribute.name == "group":
                     attribute.i = self.groups
-        session = open_session(proto.SerializeToString(), session_options(), "a layer of the model")
-        return partial(session.run, None, {value.name: arrays[value] for value in segment.reads})
+        try:
+            session = open_session(proto.SerializeToString(), session_options(), "a layer of the model")
+            run = partial(session.run, None, {value.name: arrays[value] for value in segment.reads})
+            run()
+        # The exceptions of onnxruntime have no common base class.
+        except Exception:
+            return None
+        return run
 
     def _read(self, value: ir.Value) -> np.ndarray | ir.TensorProtocol | None:
         found = self.constants.get(value) or constant_tensor(value)

@@ -128,9 +128,8 @@ def channel_work(
     """What channels may leave of the multiply-adds or of the latency; None where the rate says how many go.
 
     Raises:
-        SettingError: the multiply-adds of the weights are not known.
+        SettingError: the multiply-adds of the weights are not known, or no layer can be timed.
         DataError: onnxruntime cannot run the model layer by layer.
-        ModelFileError: onnxruntime refuses a layer alone.
     """
     if config.flops is not None:
         return multiply_add_work(model, weights, data, config.flops, dense.multiply_adds)

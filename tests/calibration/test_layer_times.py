@@ -33,7 +33,6 @@ def timed(monkeypatch) -> list[dict]:
 
     def noted(cut, model):
         made = run(cut, model)
-        made()
         read = {value.name: tuple(cut._read(value).shape) for value in cut.visit.node.inputs if value}
         shapes.append(read | {"group": cut.groups})
         return made
@@ -92,6 +91,15 @@ def test_products_are_cut_along_the_axis_that_they_sum_over(timed):
     assert {"x": (1, 6, 8), "right": (8, 16)} in reading and {"x": (1, 6, 32), "right": (32, 8)} in reading
     assert {"left": (8, 6), "a": (1, 6, 16)} in reading
     assert {"f": (8, 16), "square": (16, 8)} in reading and {"f": (16, 16), "square": (8, 16)} in reading
+
+
+def test_layers_that_do_not_run_with_fewer_channels_are_timed_with_the_others():
+    # The bias is computed, and stays as it is.
+    text = """(float[N,3,8,8] x) => (float[N,32,8,8] y) {
+        c = Abs(b) a = Conv(x, w1, c) y = Conv(a, w2) }"""
+    found = times(text, {"w1": normal(32, 3, 1, 1), "w2": normal(32, 32, 1, 1), "b": normal(32)}, IMAGE)
+    assert not found["w1"].parts and found["w1"].at((16, 3, 1, 1)) == found["w1"].seconds / 2
+    assert set(found["w2"].parts) == {0, 1}
 
 
 def test_weights_of_one_layer_share_its_time_by_elements(timed):

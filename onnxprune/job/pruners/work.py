@@ -76,9 +76,14 @@ def latency_work(model: ir.Model, weights: Sequence[Weight], data: Batch, share:
 
     Raises:
         DataError: onnxruntime cannot run the model layer by layer.
-        ModelFileError: onnxruntime refuses a layer alone.
+        SettingError: it runs none of the layers alone.
     """
     times = time_layers(model, weights, data)
+    if weights and not times:
+        raise SettingError(
+            f"--latency {share:g}: onnxruntime runs no layer of the model alone, so that none can be timed; give "
+            "--flops or --rate instead"
+        )
     costs = {name: Cost.of_shape(name, time.at) for name, time in times.items()}
     shapes = {weight.name: weight.shape for weight in weights}
     return Work(share, sum(cost.at(shapes) for cost in costs.values()), costs, shapes)
