@@ -59,9 +59,10 @@ def pruning_session(model: ModelLike, updates: int, **settings: Any) -> PruningS
     config = job_settings(**settings)
     config = by_rule(config, None)
     check_requirements(config)
-    if config.searches:
+    if config.rate is None and config.std_threshold is None:
         raise SettingError(
-            "a session prunes to one rate: give rate or std_threshold, or search with onnxprune.prune"
+            "a session prunes to one rate: give rate or std_threshold, or use onnxprune.prune, which can also search "
+            "for the rate and reach flops, latency or bytes"
         )
     if find_criterion(config.criterion).needs != "weights":
         raise SettingError(
@@ -76,7 +77,7 @@ def pruning_session(model: ModelLike, updates: int, **settings: Any) -> PruningS
     trust(config.allow_links, config.custom_ops)
     opened = open_model(model)
     weights = usable_weights(opened.model, opened.origin.name, config).prunable
-    config, _, groups = rounded(opened.model, weights, config)
+    config, _, groups, _ = rounded(opened.model, weights, config)
     pruner = make_pruner(opened.model, weights, config, groups=groups)
     schedule = make_schedule(config, updates, pruner.families)
     session = PruningSession(opened.model, pruner, schedule, config)

@@ -46,7 +46,7 @@ def conflicts(
         *_workers(pruning, workers),
         *_times(pruning, data, training),
         *_quantized(pruning, output, quantization, data),
-        *_not_evaluated(evaluation, data, kernels, quantization),
+        *_not_evaluated(pruning, evaluation, data, kernels, quantization),
         *_losses(data, losses),
     )
     yield from (message for holds, message in rules if holds)
@@ -65,6 +65,10 @@ def _quantized(
     yield (
         quantization.quantizes and pruning.bytes is not None,
         "--bytes reckons with the size of weights in floats, and cannot be combined with --quantize: use --rate",
+    )
+    yield (
+        quantization.quantizes and pruning.latency is not None,
+        "--latency is that of the model in floats, and cannot be combined with --quantize: use --flops",
     )
     yield (
         bool(quantization.quantize_exclude) and not quantization.quantizes,
@@ -237,6 +241,7 @@ def _measured(pruning: PruningSettings, calibration: CalibrationSettings, data: 
 
 
 def _not_evaluated(
+    pruning: PruningSettings,
     evaluation: EvaluationSettings,
     data: DataSettings,
     kernels: KernelSettings,
@@ -258,6 +263,10 @@ def _not_evaluated(
     yield (
         skipped and kernels.kernels == "measured",
         "--kernels measured runs the model: use --kernels estimated, or remove --no-evaluate",
+    )
+    yield (
+        skipped and pruning.latency is not None,
+        "--latency runs the model to time it: give --flops, or remove --no-evaluate",
     )
 
 

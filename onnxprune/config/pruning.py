@@ -8,7 +8,7 @@ from onnxprune.config.checks import ABOVE_0, AT_LEAST_1, RATE, SHARE, Pairs, pai
 from onnxprune.config.declare import AUTO, DataSource, Names, PairsLike, PathLike, setting
 
 # Exactly one of these sets how much is removed; with none of them, --max-drop searches for the rate.
-AMOUNTS = ("rate", "std_threshold", "flops", "bytes")
+AMOUNTS = ("rate", "std_threshold", "flops", "latency", "bytes")
 ALLOCATIONS = (AUTO, "uniform", "per-output", "global", "std", "erk", "sensitivity")
 # Blocks of weights that are removed together.
 BLOCKS = ("4x1", "1x4")
@@ -43,6 +43,13 @@ class PruningSettings:
         metavar="SHARE",
         within=SHARE,
         common="Instead of --rate: fraction of the multiply-adds to keep",
+    )
+    latency: float | None = setting(
+        None,
+        "Instead of --rate, with --pattern channel: the fraction of the latency to keep (0.5 or 50%), as onnxruntime "
+        "has it on this machine for one sample. Layers are timed at several widths, and what is cut as a whole.",
+        metavar="SHARE",
+        within=SHARE,
     )
     bytes: str | int | None = setting(
         None,
@@ -136,6 +143,11 @@ class PruningSettings:
     def searches(self) -> bool:
         """Whether the job searches for the rate."""
         return all(getattr(self, name) is None for name in AMOUNTS)
+
+    @property
+    def kept_work(self) -> float | None:
+        """The share of the multiply-adds or of the latency to keep, if one of them is asked for."""
+        return self.latency if self.flops is None else self.flops
 
     @property
     def amount(self) -> str:

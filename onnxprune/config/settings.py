@@ -101,8 +101,9 @@ class PruneConfig(
         given = sum(getattr(self, name) is not None for name in AMOUNTS)
         if given > 1 or (not given and self.max_drop is None and self.max_loss is None):
             raise SettingError(
-                "give exactly one of --rate R, --std-threshold Q, --flops SHARE and --bytes SIZE, for example "
-                "--rate 0.9; or only --max-drop DROP or --max-loss LOSS, to search for the highest rate"
+                "give exactly one of --rate R, --std-threshold Q, --flops SHARE, --latency SHARE and --bytes "
+                "SIZE, for example --rate 0.9; or only --max-drop DROP or --max-loss LOSS, to search for the highest "
+                "rate"
             )
         for each in fields(self):
             choices = each.metadata.get("choices")

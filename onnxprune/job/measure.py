@@ -14,16 +14,16 @@ from onnxprune.calibration.unseen import constants_of, unseen
 from onnxprune.calibration.walk import affordable
 from onnxprune.config.declare import settled
 from onnxprune.config.settings import PruneConfig
-from onnxprune.errors import SettingError
 from onnxprune.job.choices.size_search import rate_of_bytes
 from onnxprune.job.pruners.blockwise import BATCH, NO_LIMITS, Limits
 from onnxprune.job.pruners.calibrated import Calibration
-from onnxprune.job.pruners.channels import Work
 from onnxprune.job.pruners.pruner import make_pruner
+from onnxprune.job.pruners.timed import Clock
+from onnxprune.job.pruners.work import Work, latency_work, multiply_add_work, multiply_adds_of_weights
 from onnxprune.job.requirements import is_calibrated
 from onnxprune.job.samples.inputs import JobData, sample_shapes
 from onnxprune.model.blocks import Blocks
-from onnxprune.model.costs import multiply_adds, weight_multiply_adds
+from onnxprune.model.costs import multiply_adds
 from onnxprune.model.weights import Weight
 from onnxprune.pruning.allocation import excluded_weights
 from onnxprune.pruning.budget import budget_of_multiply_adds, within_budget
@@ -32,7 +32,7 @@ from onnxprune.pruning.layerwise import second_order_work
 from onnxprune.pruning.pruner import Pruner
 from onnxprune.pruning.sensitivity import Measure, rates_to_scan, scan
 from onnxprune.reports.record import FileRecord
-from onnxprune.surgery import UnitGroups
+from onnxprune.surgery import UnitGroups, unit_groups
 from onnxprune.system.processes import process_count
 from onnxprune.system.progress import Progress, StageProgress
 
@@ -71,11 +71,15 @@ def make_plan(
     progress: Progress = lambda fraction: None,
     deadline: float | None = None,
     groups: UnitGroups | None = None,
+    work: Work | None = None,
     pruning: StageProgress = lambda stage, fraction: None,
+    *,
+    timed: bool = True,
 ) -> Plan:
     """Measure what the settings ask for, and make the pruner; `dense`: the record of the input model.
 
-    `deadline`: of a training that follows, by `time.monotonic()`. `groups`: of channels, where they are known.
+    `deadline`: of a training that follows, by `time.monotonic()`. `groups` and `work`: of channels, where they are
+    known. `timed`: whether what --latency leaves is timed as a whole, and not only by its layers.
     `pruning`: called later, while the pruner prunes, with the name of a stage and the fraction of it that is done.
 
     Raises:
@@ -91,18 +95,21 @@ def make_plan(
         calibration = Calibration.of(model, data.calibration, config, excluded, limits, pruning)
     curves = sensitivity_curves(model, weights, data, config, calibration, progress, deadline)
     costs: dict[str, int] = {}
-    work = None
-    if config.flops is not None and config.pattern == "channel":
-        work = channel_work(model, weights, data, config.flops, dense)
+    clock = None
+    if config.pattern == "channel":
+        groups = unit_groups(model) if groups is None else groups
+        work = channel_work(model, weights, data, config, dense) if work is None else work
+        if config.latency is not None and timed:
+            clock = Clock(model, groups, data.a_run())
     elif config.flops is not None:
-        costs = _costs(model, weights, data, config.flops)
+        costs = multiply_adds_of_weights(model, weights, data, config.flops)
         budget = budget_of_multiply_adds(weights, config.flops, costs, dense.multiply_adds)
         config = within_budget(weights, config, budget, curves, costs)
     elif config.bytes is not None:
         config = replace(config, rate=rate_of_bytes(model, weights, config, curves, dense.bytes), bytes=None)
     trained = data.training is not None
     pruner = make_pruner(
-        model, weights, config, calibration, curves, costs or None, work, groups, trained=trained
+        model, weights, config, calibration, curves, costs or None, work, groups, clock, trained=trained
     )
     if calibration is not None and data.training is not None:
         few = unseen(model, weights, len(data.training))
@@ -112,27 +119,23 @@ def make_plan(
 
 
 def channel_work(
-    model: ir.Model, weights: tuple[Weight, ...], data: JobData, share: float, dense: FileRecord
-) -> Work:
-    """The multiply-adds of a model, of which channels may leave a share.
+    model: ir.Model,
+    weights: tuple[Weight, ...],
+    data: JobData,
+    config: PruneConfig,
+    dense: FileRecord,
+) -> Work | None:
+    """What channels may leave of the multiply-adds or of the latency; None where the rate says how many go.
 
     Raises:
-        SettingError: those of the weights are not known.
+        SettingError: the multiply-adds of the weights are not known, or no layer can be timed.
+        DataError: onnxruntime cannot run the model layer by layer.
     """
-    costs = _costs(model, weights, data, share)
-    return Work(share, dense.multiply_adds, costs, {weight.name: weight.size for weight in weights})
-
-
-def _costs(model: ir.Model, weights: tuple[Weight, ...], data: JobData, share: float) -> dict[str, int]:
-    """The multiply-adds of each weight, by name."""
-    costs = weight_multiply_adds(weights, multiply_adds(model, sample_shapes(data.test)))
-    if weights and not any(costs.values()):
-        raise SettingError(
-            f"--flops {share:g}: the multiply-adds of the model are not known, since the shapes of what its weights "
-            "are multiplied with do not follow from those of its inputs; give --rate instead, or export the model with "
-            "fixed shapes"
-        )
-    return costs
+    if config.flops is not None:
+        return multiply_add_work(model, weights, data, config.flops, dense.multiply_adds)
+    if config.latency is not None:
+        return latency_work(model, weights, data.a_run(), config.latency)
+    return None
 
 
 def _limits(config: PruneConfig, data: JobData, deadline: float | None) -> Limits:

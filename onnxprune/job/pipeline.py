@@ -107,11 +107,13 @@ def run(
         with watch("try settings"):
             given = config
             advance = partial(progress, "try settings")
-            config, choices, groups = settle(model, origin, fitting, config, dense, advance)
+            config, choices, groups, work = settle(model, origin, fitting, config, dense, advance)
         with watch("measure"):
             advance = partial(progress, "measure")
             end = floats_deadline(deadline, config)
-            plan = make_plan(model, weights.prunable, fitting, config, dense, advance, end, groups, progress)
+            plan = make_plan(
+                model, weights.prunable, fitting, config, dense, advance, end, groups, work, progress
+            )
         with watch("prune"):
             advance = partial(progress, "fine-tune")
             tuned = prune_and_fine_tune(model, plan.pruner, fitting, config, advance, context.start, end)

@@ -13,9 +13,10 @@ from onnxprune.job.store import find_format
 from onnxprune.pruning.criteria import CRITERIA, find_criterion
 from onnxprune.sparse.choose import require_kernels
 from onnxprune.system.packages import import_torchvision, require_package
+from onnxprune.system.processes import process_count
 
 # Settings that say nothing of single weights.
-CHANNELS_ALONE = ("round_to", "min_channels", "max_channel_rate")
+CHANNELS_ALONE = ("round_to", "min_channels", "max_channel_rate", "latency")
 MEASURED = "--criterion {}, --reconstruct, --bias-correction and --norm-correction"
 
 
@@ -102,6 +103,11 @@ def _channels(config: PruneConfig) -> Iterator[tuple[bool, str]]:
         config.pattern != "channel" and bool(given),
         f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} for whole channels: give --pattern channel, or "
         f"remove {'it' if len(given) == 1 else 'them'}",
+    )
+    yield (
+        config.latency is not None and process_count() > 1,
+        "--latency is measured by one process, and this job has several, which would measure different ones: give "
+        "--flops, or start one process",
     )
 
 

@@ -54,6 +54,13 @@ class Blocks:
         assert value is not None
         return value
 
+    @property
+    def data_axis(self) -> int:
+        """The axis of the data operand along which the inputs lie."""
+        if self.node.op_type == "Conv":
+            return 1
+        return -1 if self._sums_over_last() else -2
+
     def split(self, array: np.ndarray) -> np.ndarray:
         """An array of the weight's shape as (groups, outputs, inputs)."""
         return array.transpose(self.order).reshape(self.shape)

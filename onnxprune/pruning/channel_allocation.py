@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+
+from onnxprune.pruning.channel_costs import Cost, Shapes
 
 Group = Mapping[tuple[str, int], np.ndarray]
 """Coupled channels: the positions of the group, by name and axis of each weight."""
@@ -25,16 +28,17 @@ class Members(Protocol):
 
 @dataclass
 class Remaining:
-    """What is left of weights while groups go; `costs`: of one element of each weight, by name."""
+    """What is left of weights while groups go; `costs`: those that depend on each weight, by name."""
 
-    costs: Mapping[str, float]
+    costs: Mapping[str, Sequence[Cost]]
     kept: dict[str, list[int]]
     gone: dict[tuple[str, int], np.ndarray]
 
     @classmethod
-    def of(cls, shapes: Mapping[str, tuple[int, ...]], costs: Mapping[str, float]) -> Remaining:
+    def of(cls, shapes: Shapes, costs: Sequence[Cost]) -> Remaining:
         """All of weights of these shapes."""
-        return cls(costs, {name: list(shape) for name, shape in shapes.items()}, {})
+        by_weight = {name: [cost for cost in costs if name in cost.weights] for name in shapes}
+        return cls(by_weight, {name: list(shape) for name, shape in shapes.items()}, {})
 
     def copy(self) -> Remaining:
         """The same, to go on from."""
@@ -43,23 +47,27 @@ class Remaining:
 
     def cost(self) -> float:
         """The cost of all that is left."""
-        return sum(self.costs[name] * float(np.prod(shape)) for name, shape in self.kept.items())
+        return sum(cost.at(self.kept) for cost in self._costs_of(self.kept))
 
     def saving(self, groups: Sequence[Group]) -> float:
         """By how much the cost falls without these groups."""
         fewer = self._fewer(groups)
-        names = {name for name, _ in fewer}
-        before = sum(self.costs[name] * float(np.prod(self.kept[name])) for name in names)
-        after = {name: list(self.kept[name]) for name in names}
+        after = {name: list(self.kept[name]) for name, _ in fewer}
         for (name, axis), positions in fewer.items():
             after[name][axis] -= len(positions)
-        return before - sum(self.costs[name] * float(np.prod(shape)) for name, shape in after.items())
+        touched = self._costs_of(after)
+        left = ChainMap(after, self.kept)
+        return sum(cost.at(self.kept) for cost in touched) - sum(cost.at(left) for cost in touched)
 
     def remove(self, groups: Sequence[Group]) -> None:
         """Take groups away."""
         for (name, axis), positions in self._fewer(groups).items():
             self._mask(name, axis)[positions] = True
             self.kept[name][axis] -= len(positions)
+
+    def _costs_of(self, names: Iterable[str]) -> list[Cost]:
+        """The costs that depend on any of these weights, each once."""
+        return list({id(cost): cost for name in names for cost in self.costs[name]}.values())
 
     def _fewer(self, groups: Sequence[Group]) -> dict[tuple[str, int], np.ndarray]:
         parts: dict[tuple[str, int], list[np.ndarray]] = {}
@@ -101,14 +109,12 @@ def cheapest(
     while remaining.cost() > target:
         best: tuple[float, int, int] | None = None
         for number, counts in enumerate(allowed):
-            to = _next(counts, at[number], len(layers[number].members))
-            if to is None:
-                continue
-            saved = remaining.saving(removed(number, to))
-            worse = hulls[number](counts[to]) - hulls[number](counts[at[number]])
-            price = worse / saved if saved > 0 else np.inf
-            if best is None or price < best[0]:
-                best = price, number, to
+            for to in _next(counts, at[number], len(layers[number].members)):
+                saved = remaining.saving(removed(number, to))
+                worse = hulls[number](counts[to]) - hulls[number](counts[at[number]])
+                price = worse / saved if saved > 0 else np.inf
+                if best is None or price < best[0]:
+                    best = price, number, to
         if best is None:
             break
         _, number, to = best
@@ -136,14 +142,20 @@ def _last_price(hull: Callable[[int], float], counts: Sequence[int], at: int) ->
     return hull(counts[at]) - hull(counts[at - 1]) if at else 0.0
 
 
-def _next(counts: Sequence[int], at: int, members: int) -> int | None:
-    """The index of the next number to remove, at most `STEP` further, or one place."""
+def _next(counts: Sequence[int], at: int, members: int) -> Iterator[int]:
+    """The index of the next number to remove, at most `STEP` further, or one place; then some further ones.
+
+    The next one may save nothing, as where kernels compute several channels at once.
+    """
     if at + 1 >= len(counts):
-        return None
+        return
     to = at + 1
     while to + 1 < len(counts) and counts[to + 1] - counts[at] <= STEP * members:
         to += 1
-    return to
+    step = to - at
+    while to < len(counts):
+        yield to
+        to, step = to + step, 2 * step
 
 
 def _hull(curve: Curve) -> Callable[[int], float]:

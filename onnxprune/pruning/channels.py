@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from onnxprune.pruning.channel_allocation import Curve, Group, Remaining, cheapest
+from onnxprune.pruning.channel_costs import Budget, Cost
 
 TIE_BREAK = 1e-9  # smaller than one group as a fraction of any layer
 ROUNDING = 1e-9  # of a number of groups
+FREE = 1e-3  # of the cost of a model
 NEAR = 0.01  # as a fraction of all elements: a rate as close as this is accepted
-
-
-@dataclass(frozen=True)
-class Budget:
-    """The weights that remain cost at most `most`; `costs`: of one element of each weight, by name (others: none)."""
-
-    most: float
-    costs: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -61,6 +56,7 @@ def choose_channels(
     curves: Sequence[Curve] = (),
     budget: Budget | None = None,
     last: Collection[tuple[str, int]] = (),
+    dead: Sequence[bool] | None = None,
 ) -> Choice:
     """The least important groups that together hold the fraction `rate` of all elements that groups can remove.
 
@@ -74,6 +70,7 @@ def choose_channels(
     `scores` replace the values of the weights, by name and in their shapes: weight * gradient gives first-order Taylor
     importance (Molchanov et al. 2019). `importance` of each group replaces norms. `budget`: instead of the rate.
     `last`: layers on these axes lose channels once all others have lost as many as they may; not with "sensitivity".
+    `dead`: by group, those that leave the model anyway; they are the first of a layer to go.
     """
     excluded = set(exclude)
     shapes = {name: array.shape for name, array in weights.items() if name not in excluded}
@@ -81,27 +78,26 @@ def choose_channels(
         importance = group_importance(groups, weights if scores is None else scores, norm)
     usable = _usable(groups, excluded)
     overlaps = _overlaps(groups, usable)
-    layers = [_Layer(groups, members, importance, overlaps) for members in layers_of(groups, excluded)]
+    gone = np.zeros(len(groups), bool) if dead is None else np.array(dead, bool)
+    layers = [_Layer(groups, members, importance, gone, overlaps) for members in layers_of(groups, excluded)]
     settled = {
         index: layer.rounded(layer.share(own), round_to, min_channels)
         for index, layer in enumerate(layers)
         if (own := layer.own_rate(own_rates or {})) is not None
     }
     most = [layer.share(max_rate) for layer in layers]
-    costs = (
-        dict.fromkeys(shapes, 1.0)
-        if budget is None
-        else {name: budget.costs.get(name, 0.0) for name in shapes}
-    )
+    costs = [Cost.linear(name) for name in shapes] if budget is None else budget.costs
 
     def kept(of_each: Sequence[int]) -> float:
-        left = _kept(groups, _chosen(layers, of_each), shapes)
-        return sum(costs[name] * count for name, count in left.items())
+        left = _left(groups, _chosen(layers, of_each), shapes)
+        return sum(cost.at(left) for cost in costs)
 
     start = kept([settled.get(number, 0) for number in range(len(layers))])
     least = kept([settled.get(number, len(layer.members)) for number, layer in enumerate(layers)])
     target = start - (start - least) * rate if budget is None else budget.most
-    stuck = _kept(groups, np.array(usable, np.int64), shapes)
+    stuck = {
+        name: math.prod(shape) for name, shape in _left(groups, np.array(usable, np.int64), shapes).items()
+    }
 
     def choice(of_each: Sequence[int]) -> Choice:
         full = sum(
@@ -155,7 +151,19 @@ def choose_channels(
         under = (int(np.searchsorted(rank, thresholds[index], side="right")) for rank in ranks)
         return [allowed(number, min(caps[number], count)) for number, count in enumerate(under)]
 
-    best = choice([settled.get(number, 0) for number in range(len(layers))])
+    def with_free_ones(of_each: list[int]) -> list[int]:
+        """With channels back that save next to nothing, as where kernels compute several at once."""
+        for number in range(len(of_each)):
+            while number not in settled and of_each[number]:
+                before = kept(of_each)
+                fewer = allowed(number, of_each[number] - 1)
+                back = [*of_each[:number], fewer, *of_each[number + 1 :]]
+                if fewer >= of_each[number] or kept(back) > min(target, before + FREE * start):
+                    break
+                of_each = back
+        return of_each
+
+    best = [settled.get(number, 0) for number in range(len(layers))]
     while True:
         low, high = 0, len(thresholds) - 1
         while low < high:
@@ -163,10 +171,11 @@ def choose_channels(
             reached = kept(counts(middle)) <= target
             low, high = (low, middle) if reached else (middle + 1, high)
         short, over = counts(max(low - 1, 0)), counts(low)
-        best = min(best, choice(short), choice(over), key=distance)
+        best = min(best, short, over, key=lambda of_each: distance(choice(of_each)))
         coarse = [index for index, count in enumerate(over) if count > short[index]]
-        if not coarse or distance(best) <= (False, NEAR * best.total) or kept(over) > target:
-            return best
+        near = distance(choice(best)) <= (False, NEAR * (start - least))
+        if not coarse or near or kept(over) > target:
+            return choice(best if budget is None else with_free_ones(best))
         # The layers whose next groups overshoot the rate are capped, and the search continues with the others.
         for index in coarse:
             caps[index] = short[index]
@@ -195,7 +204,8 @@ def widest(
     """The widest layer of some groups, with the limits of `choose_channels`."""
     overlaps = _overlaps(groups, _usable(groups, exclude))
     alike = np.ones(len(groups))
-    layers = [_Layer(groups, members, alike, overlaps) for members in layers_of(groups, exclude)]
+    none = np.zeros(len(groups), bool)
+    layers = [_Layer(groups, members, alike, none, overlaps) for members in layers_of(groups, exclude)]
     movable = any(layer.rounded(layer.share(max_rate), round_to, min_channels) for layer in layers)
     first = max(layers, key=lambda layer: layer.channels)
     return Widest(first.axes, first.channels, movable)
@@ -218,7 +228,7 @@ def group_importance(groups: Sequence[Group], values: Mapping[str, np.ndarray], 
 
 
 class _Layer:
-    """Groups with the same axes of the same weights, the least important first.
+    """Groups with the same axes of the same weights, the least important first, and before them the dead ones.
 
     `overlaps`: how many groups hold each position, by axis: heads and the width of each head share their weights.
     """
@@ -228,10 +238,12 @@ class _Layer:
         groups: Sequence[Group],
         members: np.ndarray,
         importance: np.ndarray,
+        dead: np.ndarray,
         overlaps: Mapping[tuple[str, int], np.ndarray],
     ):
-        scores = importance[members]
-        order = np.argsort(scores, kind="stable")
+        scores = np.where(dead[members], 0, importance[members])
+        order = np.lexsort((scores, ~dead[members]))
+        self._dead = int(dead[members].sum())
         self.members = members[order]
         self.scores = scores[order] / (scores.mean() or 1.0)
         self.width = min(len(positions) for positions in groups[int(members[0])].values())
@@ -253,13 +265,17 @@ class _Layer:
     def rounded(self, count: int, round_to: int, min_channels: int) -> int:
         """The largest number of groups to remove, at most `count`, that leaves an allowed number of channels.
 
-        At least one group remains.
+        At least one group remains. Where some of them are dead, more than `count` may have to go for that.
         """
-        for number in range(min(count, len(self.members) - 1), 0, -1):
+        most = len(self.members) - 1
+
+        def allows(number: int) -> bool:
             kept = self.channels - number * self.width
-            if kept >= min_channels and kept % round_to == 0:
-                return number
-        return 0
+            return kept >= min_channels and kept % round_to == 0
+
+        fewer = (number for number in range(min(count, most), max(self._dead, 1) - 1, -1) if allows(number))
+        more = (number for number in range(self._dead, most + 1) if self._dead and count and allows(number))
+        return next(fewer, next(more, 0))
 
 
 def _usable(groups: Sequence[Group], excluded: Collection[str]) -> list[int]:
@@ -304,18 +320,18 @@ def _overlaps(groups: Sequence[Group], usable: Sequence[int]) -> dict[tuple[str,
     return {at: np.bincount(np.concatenate(parts)) for at, parts in held.items()}
 
 
-def _kept(
+def _left(
     groups: Sequence[Group], chosen: np.ndarray, shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, int]:
-    """The number of elements of each weight that remain without the chosen groups."""
+) -> dict[str, list[int]]:
+    """The shape of what remains of each weight without the chosen groups."""
     removed: dict[tuple[str, int], list[np.ndarray]] = {}
     for index in chosen:
         for at, positions in groups[index].items():
             removed.setdefault(at, []).append(positions)
-    kept = {name: list(shape) for name, shape in shapes.items()}
+    left = {name: list(shape) for name, shape in shapes.items()}
     for (name, axis), parts in removed.items():
-        kept[name][axis] -= len(np.unique(np.concatenate(parts)))
-    return {name: int(np.prod(shape, dtype=np.int64)) for name, shape in kept.items()}
+        left[name][axis] -= len(np.unique(np.concatenate(parts)))
+    return left
 
 
 def _slice_sums(values: np.ndarray, axis: int, norm: str) -> tuple[np.ndarray, int]:

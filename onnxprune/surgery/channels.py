@@ -37,12 +37,14 @@ class UnitGroups:
 
     `positions` and `biases` have one entry per group: its positions in weights, and in biases that have to be zero too.
     They do not change while only values of the weights do. Attention weights can lose whole heads, or part of the width
-    of every head: both kinds of groups are included. `in_stream`: whether a group is of a residual stream with norms.
+    of every head: both kinds of groups are included. `in_stream`: whether a group is of a residual stream with norms;
+    `dead`: whether `remove_dead_units` removes it from the model as it was.
     """
 
     positions: tuple[Group, ...]
     biases: tuple[Group, ...]
     in_stream: tuple[bool, ...]
+    dead: tuple[bool, ...]
     model: ir.Model
     names: Mapping[ir.Value, str]
 
@@ -57,7 +59,7 @@ class UnitGroups:
 
 def unit_groups(model: ir.Model) -> UnitGroups:
     """Every group that can be removed; the model is not changed."""
-    found: dict[frozenset, tuple[Group, Group, bool]] = {}
+    found: dict[frozenset, tuple[Group, Group, bool, bool]] = {}
     names: dict[ir.Value, str] = {}
     innermost = False
     with own_vectors(model) as copies:
@@ -69,8 +71,8 @@ def unit_groups(model: ir.Model) -> UnitGroups:
             if innermost or not units.has_choices:
                 break
             innermost = True
-    positions, biases, in_stream = zip(*found.values(), strict=True) if found else ((), (), ())
-    return UnitGroups(positions, biases, in_stream, model, names)
+    positions, biases, in_stream, dead = zip(*found.values(), strict=True) if found else ((), (), (), ())
+    return UnitGroups(positions, biases, in_stream, dead, model, names)
 
 
 def zero_units(model: ir.Model, groups: UnitGroups, chosen: Iterable[int]) -> dict[str, np.ndarray]:
@@ -94,8 +96,8 @@ def remove_units(model: ir.Model, groups: UnitGroups, chosen: Iterable[int]) -> 
 
 def _removable(
     units: Units, names: Mapping[ir.Value, str], shared: set[ir.Value]
-) -> Iterator[tuple[Group, Group, bool]]:
-    """Each group: its positions in weights, in biases that have to be zero with them, whether it is of a stream."""
+) -> Iterator[tuple[Group, Group, bool, bool]]:
+    """Each group: its positions in weights, in biases that have to be zero too, whether it is of a stream, and dead."""
     free = ~units.frozen()
     starts = units.starts()
     if not len(starts):
@@ -109,9 +111,9 @@ def _removable(
         added = {value: value.name or "" for value in addends(units.facts.model) if value not in shared}
         biases = _positions_by_group(units, added, multiplied)
         free &= ~multiplied | _provably_dead(units, _positions_by_group(units, names, multiplied), biases)
-    in_stream = normed_streams(units)
+    in_stream, alive = normed_streams(units), Liveness(units).alive
     for number, group in _positions_by_group(units, names, free).items():
-        yield group, biases.get(number, {}), bool(in_stream[number])
+        yield group, biases.get(number, {}), bool(in_stream[number]), not alive[number]
 
 
 def _multiplied(units: Units) -> np.ndarray:

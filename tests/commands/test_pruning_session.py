@@ -213,6 +213,11 @@ def test_settings_that_need_the_training_loop_of_prune_are_refused():
         onnxprune.pruning_session(mlp(), 1, rate=0.5, pattern="channel", criterion="taylor", data={})
     with pytest.raises(SettingError, match="a session prunes to one rate: give rate"):
         onnxprune.pruning_session(mlp(), 1, max_drop=0.1, data={})
+    for settings in ({"flops": 0.5, "pattern": "channel"}, {"flops": 0.5}, {"bytes": 1000}):
+        with pytest.raises(
+            SettingError, match="can also search for the rate and reach flops, latency or bytes"
+        ):
+            onnxprune.pruning_session(mlp(), 1, **settings)
     with pytest.raises(SettingError, match="updates is 0: it must be 1 or more"):
         onnxprune.pruning_session(mlp(), 0, rate=0.5)
 

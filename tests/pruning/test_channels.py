@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from onnxprune.pruning.channels import Budget, Choice, choose_channels, group_importance
+from onnxprune.pruning.channel_costs import Budget, Cost
+from onnxprune.pruning.channels import Choice, choose_channels, group_importance
 
 Groups = list[dict[tuple[str, int], np.ndarray]]
 
@@ -194,9 +196,46 @@ def test_the_layers_lose_what_moves_the_outputs_least_for_what_it_saves() -> Non
 @pytest.mark.parametrize("allocation", ["uniform", "global", "sensitivity"])
 def test_a_budget_is_of_costs_and_is_kept(allocation: str) -> None:
     groups, weights = chain(20, 100, 80, 10)
-    costs = {"w0": 50.0, "w1": 1.0, "w2": 1.0}
+    costs = [Cost.linear("w0", 50.0), Cost.linear("w1"), Cost.linear("w2")]
     curves = [[(50, 0.1), (100, 0.5)], [(40, 0.1), (80, 0.5)]]
     whole = 50 * 2000 + 8000 + 800
     budget = Budget(0.6 * whole, costs)
     choice = choose_channels(groups, weights, 0, allocation=allocation, curves=curves, budget=budget)
     assert 0.57 * whole < choice.kept + choice.least <= 0.6 * whole
+
+
+def staircase(shape: Sequence[int]) -> float:
+    """The cost of w0, where eight channels cost as much as one."""
+    return -(-shape[0] // 8)
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "global", "sensitivity"])
+def test_channels_that_save_nothing_stay(allocation: str) -> None:
+    groups, weights = chain(16, 64, 64, 8)
+    # The second layer, which costs nothing, loses nothing; of the first, whole steps go.
+    curves = [[(32, 0.1), (60, 0.5)], [(32, 0.1), (60, 0.5)]]
+    budget = Budget(5.5, [Cost.of_shape("w0", staircase)])
+    choice = choose_channels(groups, weights, 0, allocation=allocation, curves=curves, budget=budget)
+    assert lost(choice, (16, 64, 64, 8)) == [24, 0]
+    assert choice.kept + choice.least == 5
+
+
+def test_the_cost_of_two_weights_falls_with_either() -> None:
+    groups, weights = chain(16, 40, 40, 8)
+    both = Cost(("w0", "w1"), lambda shapes: shapes["w0"][0] * shapes["w1"][0])
+    curves = [[(40, 1.0)], [(40, 0.01)]]
+    budget = Budget(800, [both])
+    choice = choose_channels(groups, weights, 0, allocation="sensitivity", curves=curves, budget=budget)
+    assert lost(choice, (16, 40, 40, 8)) == [0, 20]
+
+
+@pytest.mark.parametrize(("rate", "gone"), [(0.0, 0), (0.1, 8), (0.3, 16), (0.5, 32)])
+def test_dead_channels_go_first_and_count_in_what_is_rounded(rate: float, gone: int) -> None:
+    groups, weights = chain(16, 64, 8)
+    # Of large weights, and removed by the surgery whatever is chosen.
+    dead = np.isin(np.arange(64), [3, 30, 50, 60, 61])
+    for index in np.flatnonzero(dead):
+        weights["w0"][index] *= 100
+    choice = choose_channels(groups, weights, rate, round_to=8, dead=dead)
+    assert len(choice.chosen) == gone
+    assert not gone or set(np.flatnonzero(dead)) <= set(choice.chosen.tolist())

@@ -553,3 +553,12 @@ def test_a_filter_that_several_convolutions_share_stays_shared() -> None:
     )  # fmt: skip
     assert shape_of(pruned, "w1")[0] < 8
     assert [node.input[1] for node in pruned.model.graph.node if node.op_type == "Conv"][:2] == ["filter"] * 2
+
+
+def test_groups_know_which_channels_are_dead_already() -> None:
+    first, second = normal(8, 3, 1, 1), normal(4, 8, 1, 1)
+    first[2], second[:, 5] = 0, 0
+    graph = "(float[N,3,5,5] x) => (float[N,4,5,5] y) { a = Conv(x, w1) r = Relu(a) y = Conv(r, w2) }"
+    groups = unit_groups(ir.from_proto(model(graph, w1=first, w2=second)))
+    dead = [int(group["w1", 0][0]) for group, gone in zip(groups.positions, groups.dead, strict=True) if gone]
+    assert len(groups.dead) == 8 and sorted(dead) == [2, 5]

@@ -132,7 +132,7 @@ def _criterion(config: PruneConfig, facts: Facts | None) -> str:
     fitted layers are where a training would end.
     """
     fits = (
-        (bool(config.rate) or (config.pattern == "channel" and config.flops is not None))
+        (bool(config.rate) or (config.pattern == "channel" and config.kept_work is not None))
         and config.selection == "threshold"
         and config.schedule in (AUTO, "one-shot", "iterative")
         and not config.alternate

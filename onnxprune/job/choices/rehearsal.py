@@ -23,6 +23,7 @@ from onnxprune.job.choices.defaults import is_open, untried_allocation, untried_
 from onnxprune.job.fine_tune import prune_and_fine_tune
 from onnxprune.job.measure import make_plan
 from onnxprune.job.pruners.pruner import usable_weights
+from onnxprune.job.pruners.work import Work
 from onnxprune.job.requirements import is_calibrated
 from onnxprune.job.samples.inputs import JobData
 from onnxprune.reports.record import FileRecord
@@ -61,12 +62,14 @@ class Rehearsal:
         data: JobData,
         config: PruneConfig,
         dense: FileRecord,
+        work: Work | None,
         updates: int,
     ):
         assert data.training is not None and data.validation is not None
         self._model = model
         self._name = name
         self._dense = dense
+        self._work = work
         size = config.batch_size or 1
         count = min(updates * size, len(data.training))
         order = np.random.default_rng(config.seed).permutation(len(data.training))
@@ -97,7 +100,9 @@ class Rehearsal:
         )
         model = self._model.clone()
         weights = usable_weights(model, self._name, config)
-        plan = make_plan(model, weights.prunable, self._data, config, self._dense)
+        plan = make_plan(
+            model, weights.prunable, self._data, config, self._dense, work=self._work, timed=False
+        )
         try:
             tuned = prune_and_fine_tune(model, plan.pruner, self._data, config, progress, deadline=deadline)
         except NotFiniteError:
@@ -127,13 +132,15 @@ def rehearsed(
     data: JobData,
     config: PruneConfig,
     dense: FileRecord,
+    work: Work | None,
     progress: Progress,
     deadline: float | None = None,
 ) -> PruneConfig:
     """The settings, with the allocation and the learning rate that did best in rehearsals, where they are open.
 
-    `deadline`: by `time.monotonic()`, when the last rehearsal has to be finished; each gets an equal part of the time
-    left. Where that is too little for one, all that is open is chosen without.
+    `work`: that of channels, if it is known. `deadline`: by `time.monotonic()`, when the last rehearsal has to be
+    finished; each gets an equal part of the time left. Where that is too little for one, all that is open is chosen
+    without.
     """
     assert data.training is not None
     samples = len(data.training)
@@ -148,7 +155,7 @@ def rehearsed(
     updates = _updates(config, data, dense, count)
     if updates < TOO_FEW:
         return _unrehearsed(config, candidates, samples)
-    rehearsal = Rehearsal(model, name, data, config, dense, updates)
+    rehearsal = Rehearsal(model, name, data, config, dense, work, updates)
     for setting, values in candidates.items():
         losses: dict[Any, float] = {}
         for value in values:

@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from onnxprune.config.settings import PruneConfig
 from onnxprune.job.choices.defaults import ROUNDINGS, rounding
-from onnxprune.job.pruners.channels import ChannelPruning, Work
+from onnxprune.job.pruners.channels import ChannelPruning
+from onnxprune.job.pruners.work import Work
 from onnxprune.model.weights import Weight
 from onnxprune.pruning.allocation import excluded_weights
 from onnxprune.surgery import UnitGroups, unit_groups
@@ -19,20 +20,21 @@ CONVOLUTIONS = ("Conv", "ConvInteger", "ConvTranspose", "FusedConv", "QLinearCon
 
 
 class Rounded(NamedTuple):
-    """The settings with --round-to, a sentence about it, and the groups of channels, if they were looked at for it."""
+    """The settings with --round-to, a sentence about it, and the channels and their work, if they were looked at."""
 
     config: PruneConfig
     note: str = ""
     groups: UnitGroups | None = None
+    work: Work | None = None
 
 
 def rounded(
     model: ir.Model,
     weights: tuple[Weight, ...],
     config: PruneConfig,
-    work: Callable[[], Work | None] = lambda: None,
+    work_of: Callable[[], Work | None] = lambda: None,
 ) -> Rounded:
-    """Choose --round-to; `work`: what --flops leaves.
+    """Choose --round-to; `work_of`: what --flops or --latency leaves.
 
     A search chooses for each of its trials, when the rate is known. Layers with rates of their own keep them exactly.
 
@@ -44,8 +46,9 @@ def rounded(
     if config.rate == 0 or config.layer_rate or not _convolves(weights, config):
         return Rounded(replace(config, round_to=1))
     groups = unit_groups(model)
-    number = rounding(ChannelPruning(model, weights, config, groups, work=work()).reaches)
-    return Rounded(replace(config, round_to=number), _note(number), groups)
+    work = work_of()
+    number = rounding(ChannelPruning(model, weights, config, groups, work=work).reaches)
+    return Rounded(replace(config, round_to=number), _note(number), groups, work)
 
 
 def _convolves(weights: tuple[Weight, ...], config: PruneConfig) -> bool:

@@ -19,6 +19,7 @@ from onnxprune.job.choices.rounding import Rounded, rounded
 from onnxprune.job.early_checks import check_measurable
 from onnxprune.job.measure import channel_work
 from onnxprune.job.pruners.pruner import usable_weights
+from onnxprune.job.pruners.work import Work
 from onnxprune.job.records import Records
 from onnxprune.job.samples.aiming import labels_fit
 from onnxprune.job.samples.freeing import free_batch
@@ -36,11 +37,12 @@ CHOSEN = (*RULES, "augment", "allocation", "learning_rate", "round_to")
 
 
 class Settled(NamedTuple):
-    """The settings with all that was open chosen, notes about it, and the groups of channels where these were found."""
+    """The settings with all that was open chosen, notes about it, and channels and their work where they were found."""
 
     config: PruneConfig
     notes: tuple[str, ...]
     groups: UnitGroups | None
+    work: Work | None
 
 
 def settle(
@@ -62,18 +64,18 @@ def settle(
     given = config
     if data.training is not None:
         config = replace(config, **_resumed(config))
-    config, rounding, groups = _rounded(model, origin, data, config, dense)
+    config, rounding, groups, work = _rounded(model, origin, data, config, dense)
     notes = (*notes, *([rounding] if rounding else []))
     if data.training is None:
-        return Settled(by_rule(config, None), notes, groups)
+        return Settled(by_rule(config, None), notes, groups, work)
     deadline = None if config.seconds is None else time.monotonic() + REHEARSING * config.seconds
     config = replace(config, time=None)
     if is_open(config, "augment"):
         config = replace(config, augment=_augmentation(origin, data))
     config = by_rule(config, Facts.of(model, data, max(dense.multiply_adds, dense.parameters)))
-    config = rehearsed(model, origin.name, data, config, dense, progress, deadline)
+    config = rehearsed(model, origin.name, data, config, dense, work, progress, deadline)
     flags = chosen(given, as_settled(given, config))
-    return Settled(config, (*notes, *([f"Chosen for this job: {flags}."] if flags else [])), groups)
+    return Settled(config, (*notes, *([f"Chosen for this job: {flags}."] if flags else [])), groups, work)
 
 
 def _rounded(
@@ -81,12 +83,12 @@ def _rounded(
 ) -> Rounded:
     if config.pattern != "channel":
         return Rounded(config)
-    weights, share = usable_weights(model, origin.name, config).prunable, config.flops
+    weights = usable_weights(model, origin.name, config).prunable
     return rounded(
         model,
         weights,
         config,
-        lambda: None if share is None else channel_work(model, weights, data, share, dense),
+        lambda: channel_work(model, weights, data, config, dense),
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,15 +14,19 @@ from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import NothingToPruneError, SettingError, some
 from onnxprune.job.pruners.calibrated import Calibration
 from onnxprune.job.pruners.calibrated_channels import Findings, compensate, study, try_out
+from onnxprune.job.pruners.timed import Clock, within_time
+from onnxprune.job.pruners.work import Work
 from onnxprune.job.requirements import is_calibrated
 from onnxprune.model.weights import Weight, constants_by_name
 from onnxprune.pruning.allocation import excluded_weights
-from onnxprune.pruning.channels import Budget, Choice, choose_channels, group_importance, layers_of, widest
+from onnxprune.pruning.channels import Choice, choose_channels, group_importance, layers_of, widest
 from onnxprune.pruning.criteria import find_criterion
 from onnxprune.pruning.pruner import Arrays
 from onnxprune.pruning.schedule import ONE_SHOT, PruningStep
 from onnxprune.pruning.selectors import select
 from onnxprune.reports.record import Detail
+from onnxprune.runtime.cpu import cpu_name
+from onnxprune.runtime.timing import Timing
 from onnxprune.surgery import UnitGroups, remove_dead_units, zero_units
 
 # Channels are coarse: a rate that is missed by less than this needs no note.
@@ -38,22 +42,7 @@ POWERS = (0.0, 0.125, 0.3)
 ROUNDING = 1e-9
 
 
-@dataclass(frozen=True)
-class Work:
-    """The multiply-adds of a model, `total`, of which the fraction `share` is to be kept; `costs`: of each weight."""
-
-    share: float
-    total: int
-    costs: Mapping[str, int]
-    sizes: Mapping[str, int]
-
-    def budget(self, step: PruningStep, excluded: Collection[str]) -> Budget:
-        """What may be left of the weights in `costs` after a step; those in `excluded` are left whatever is chosen."""
-        share = 1 - step.rate(1 - self.share)
-        costs = {name: cost for name, cost in self.costs.items() if name not in excluded}
-        fixed = self.total - sum(costs.values())
-        elements = {name: cost / max(self.sizes[name], 1) for name, cost in costs.items()}
-        return Budget(share * self.total - fixed, elements)
+Choose = Callable[[PruningStep], Choice]
 
 
 class ChannelPruning:
@@ -77,6 +66,7 @@ class ChannelPruning:
         groups: UnitGroups,
         calibration: Calibration | None = None,
         work: Work | None = None,
+        clock: Clock | None = None,
         *,
         trained: bool = True,
     ):
@@ -84,6 +74,8 @@ class ChannelPruning:
         self._config = config
         self._calibration = calibration
         self._work = work
+        self._clock = clock
+        self._timing: Timing | None = None
         self._groups = groups
         self._excluded = {weight.name for weight in excluded_weights(weights, config)}
         self._own_rates = self._rates_of_layers(weights)
@@ -140,16 +132,17 @@ class ChannelPruning:
         findings = self._study(norms, greedy=criterion.solve is not None)
         choose = partial(
             self._choose,
-            step,
-            weights,
+            weights=weights,
             allocation=config.allocation,
             round_to=config.round_to or 1,
             importance=norms if findings is None else findings.importance,
         )
-        if findings is None or config.allocation != "sensitivity":
-            self._last = choose()
-        else:
-            self._last = self._best([choose(curves=findings.weighed(power)) for power in POWERS])
+        way: Choose = choose
+        if findings is not None and config.allocation == "sensitivity":
+            way = self._best([partial(choose, curves=findings.weighed(power)) for power in POWERS], step)
+        if self._clock is not None and (self._timing is None or step.part == 1):
+            self._in_time(way, self._clock)
+        self._last = way(step)
         masks = zero_units(self._model, self._groups, self._last.chosen)
         by_value = {values[name]: mask for name, mask in masks.items()}
         # Zeros of the input model stay.
@@ -172,7 +165,7 @@ class ChannelPruning:
         """The shares of the weights, or of the multiply-adds, that are left too much, and that go too much."""
         alike = np.ones(len(self._groups.positions))
         found = self._choose(
-            ONE_SHOT, self._groups.weights, allocation="uniform", round_to=round_to, importance=alike
+            ONE_SHOT, weights=self._groups.weights, allocation="uniform", round_to=round_to, importance=alike
         )
         if self._work is None:
             more = (self._config.rate or 0.0) - found.rate
@@ -181,7 +174,7 @@ class ChannelPruning:
         return max(more, 0.0), max(-more, 0.0)
 
     def _choose(
-        self, step: PruningStep, weights: Mapping[str, np.ndarray], *, round_to: int, **how: Any
+        self, step: PruningStep, *, weights: Mapping[str, np.ndarray], round_to: int, **how: Any
     ) -> Choice:
         config = self._config
         return choose_channels(
@@ -195,6 +188,7 @@ class ChannelPruning:
             exclude=self._excluded,
             budget=None if self._work is None else self._work.budget(step, self._excluded),
             last=self._last_axes,
+            dead=self._groups.dead,
             **how,
         )
 
@@ -204,14 +198,28 @@ class ChannelPruning:
         assert self._work is not None
         return self._work.budget(ONE_SHOT, self._excluded).most
 
-    def _best(self, choices: Sequence[Choice]) -> Choice:
-        """The choice that moves the outputs least, of those that differ."""
-        distinct = list({choice.chosen.tobytes(): choice for choice in choices}.values())
-        if len(distinct) == 1 or self._calibration is None or not is_calibrated(self._config):
-            return distinct[0]
-        chosen = [choice.chosen for choice in distinct]
+    def _in_time(self, choose: Choose, clock: Clock) -> None:
+        """Set the share of the layers' time so that the whole model takes the share that is asked for."""
+        work, asked = self._work, self._config.latency
+        assert work is not None and asked is not None
+
+        def at(share: float) -> Choice:
+            self._work = replace(work, share=share)
+            return choose(ONE_SHOT)
+
+        begin = asked if self._timing is None else work.share
+        share, _, self._timing = within_time(at, clock.time, asked, begin)
+        self._work = replace(work, share=share)
+
+    def _best(self, ways: Sequence[Choose], step: PruningStep) -> Choose:
+        """The way to choose that moves the outputs least at a step, of those that differ."""
+        distinct = {choose(step).chosen.tobytes(): choose for choose in ways}
+        chosen = [np.frombuffer(key, np.int64) for key in distinct]
+        ways = list(distinct.values())
+        if len(ways) == 1 or self._calibration is None or not is_calibrated(self._config):
+            return ways[0]
         deviations = try_out(self._calibration, self._groups, chosen, self._excluded)
-        return distinct[int(np.argmin(deviations))]
+        return ways[int(np.argmin(deviations))]
 
     def _study(self, norms: np.ndarray, *, greedy: bool) -> Findings | None:
         """What calibration inputs tell of the channels, where something is chosen by them."""
@@ -259,6 +267,9 @@ class ChannelPruning:
         )
 
     def _on_budget(self, choice: Choice) -> Iterator[str]:
+        if self._timing is not None:
+            yield from self._on_latency(choice, self._timing)
+            return
         work = self._work
         assert work is not None
         most, left = self._most, choice.kept + choice.least
@@ -268,6 +279,18 @@ class ChannelPruning:
                 f"{share:.1%} of the multiply-adds are left, more than --flops {work.share:g} asks for: give "
                 f"{self._fixes(choice)}, or a larger --flops."
             )
+
+    def _on_latency(self, choice: Choice, timing: Timing) -> Iterator[str]:
+        asked, share = self._config.latency, timing.other / timing.dense
+        assert asked is not None
+        took = f"{timing.other * 1e3:.3g} instead of {timing.dense * 1e3:.3g} ms a run, in onnxruntime on {cpu_name()}"
+        if share <= asked:
+            yield f"The pruned model takes {share:.1%} of the latency of the input model: {took}."
+            return
+        yield (
+            f"The pruned model takes {share:.1%} of the latency of the input model ({took}), more than --latency "
+            f"{asked:g} asks for: give {self._fixes(choice)}, or a larger --latency."
+        )
 
     def _fixes(self, choice: Choice) -> str:
         """What would let more channels go."""
@@ -309,7 +332,9 @@ def _told(config: PruneConfig, findings: Findings | None, fitted: int) -> Iterat
     if findings is not None and find_criterion(config.criterion).solve is not None:
         parts.append("channels were ranked by second-order importance in the layers that read them")
     if findings is not None and config.allocation == "sensitivity":
-        saved = "weight" if config.flops is None else "multiply-add"
+        saved = (
+            "weight" if config.rate is not None else "multiply-add" if config.latency is None else "second"
+        )
         parts.append(
             f"the number of each layer was chosen by how much the outputs change for each {saved} saved"
         )

@@ -12,7 +12,9 @@ from onnxprune.config.declare import AUTO
 from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import ModelFileError, NothingToPruneError
 from onnxprune.job.pruners.calibrated import Calibration, prune_by_magnitude
-from onnxprune.job.pruners.channels import ChannelPruning, Work
+from onnxprune.job.pruners.channels import ChannelPruning
+from onnxprune.job.pruners.timed import Clock
+from onnxprune.job.pruners.work import Work
 from onnxprune.job.requirements import is_calibrated
 from onnxprune.model.weights import Weight, Weights, find_weights
 from onnxprune.pruning.allocation import Pool, allocate, included
@@ -59,6 +61,7 @@ def make_pruner(
     costs: Mapping[str, float] | None = None,
     work: Work | None = None,
     groups: UnitGroups | None = None,
+    clock: Clock | None = None,
     *,
     trained: bool = True,
 ) -> Pruner:
@@ -66,8 +69,8 @@ def make_pruner(
 
     `calibration`: the inputs of the layers, for settings that need them. `curves`: the sensitivity of each weight.
     `costs`: the cost of each weight that the rate is a fraction of; by default its number of elements. `work`: what
-    channels may leave of the multiply-adds. `groups`: of the model, where they are known. `trained`: whether a training
-    follows.
+    channels may leave of the multiply-adds or of the latency, which `clock` times. `groups`: of the model, where they
+    are known. `trained`: whether a training follows.
 
     Raises:
         SelectorError: a selector matches nothing.
@@ -76,7 +79,7 @@ def make_pruner(
     needs = find_criterion(config.criterion).needs
     if config.pattern == "channel":
         groups = unit_groups(model) if groups is None else groups
-        channels = ChannelPruning(model, weights, config, groups, calibration, work, trained=trained)
+        channels = ChannelPruning(model, weights, config, groups, calibration, work, clock, trained=trained)
         return Pruner(channels.prune, (), needs, is_calibrated(config), channels.notes)
     pools = allocate(weights, config, curves, costs)
     return Pruner(

@@ -15,6 +15,7 @@ from onnxprune.config.declare import AUTO
 from onnxprune.config.settings import PruneConfig
 from onnxprune.data.axes import BatchAxes, sized
 from onnxprune.data.axis_choice import declared_axes
+from onnxprune.data.batch import Batch
 from onnxprune.data.dataset import Dataset, class_names
 from onnxprune.data.random import random_data
 from onnxprune.data.request import TRAIN, VALIDATION, Request
@@ -50,6 +51,10 @@ class JobData:
         """All of them that there are, each once."""
         found = (self.training, self.validation, self.test, self.old, self.calibration)
         return [data for data in found if data is not None]
+
+    def a_run(self) -> Batch:
+        """The first test samples that the model takes at a time: one, unless it fixes how many."""
+        return self.test.take(slice(0, self.test.run_axes.size or 1)).read()
 
     def in_runs_of(self, specs: list[InputSpec]) -> JobData:
         """The same data, of which test data is run as inputs of these fixed shapes take it."""

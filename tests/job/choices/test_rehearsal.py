@@ -125,7 +125,7 @@ def test_rehearsals_share_their_time_and_too_little_of_it_chooses_nothing(monkey
     given = JobData(specs, data, data, data, None, None)
     dense = SimpleNamespace(multiply_adds=10**6, parameters=100)
     told = []
-    found = rehearsal.rehearsed(model, "mlp", given, config, dense, told.append, deadline=114.0)
+    found = rehearsal.rehearsed(model, "mlp", given, config, dense, None, told.append, deadline=114.0)
     # Within each rehearsal, and behind it; the third has none.
     assert told == pytest.approx([0.5 / 7, 1 / 7, 1.5 / 7, 2 / 7, 2.5 / 7])
     # Three allocations and four learning rates in 14 seconds.

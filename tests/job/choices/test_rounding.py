@@ -6,8 +6,8 @@ import pytest
 from onnx import helper
 
 import onnxprune
+from onnxprune.job import measure
 from onnxprune.job.choices import rounding
-from onnxprune.job.pruners import pruner
 from onnxprune.surgery import unit_groups
 from tests.builders import floats, initializer, mlp, model_of, normal
 
@@ -132,7 +132,7 @@ def test_channels_are_looked_at_once(settings, monkeypatch):
         calls.append(model)
         return unit_groups(model)
 
-    for room in (rounding, pruner):
+    for room in (rounding, measure):
         monkeypatch.setattr(room, "unit_groups", counted)
     prune(convolutions(40, 64, 48), **({"rate": 0.5} | settings))
     assert len(calls) == 1

@@ -1,0 +1,36 @@
+"""What the channels that are left of a model cost, in any unit: weights, multiply-adds, seconds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+Shapes = Mapping[str, Sequence[int]]
+"""What is left of each weight, by name."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A part of the cost of a model: `at` the shapes that are left, of which those of `weights` matter."""
+
+    weights: tuple[str, ...]
+    at: Callable[[Shapes], float]
+
+    @classmethod
+    def of_shape(cls, weight: str, cost: Callable[[Sequence[int]], float]) -> Cost:
+        """A cost that depends on the shape that is left of one weight."""
+        return cls((weight,), lambda shapes: cost(shapes[weight]))
+
+    @classmethod
+    def linear(cls, weight: str, each: float = 1.0) -> Cost:
+        """So much for each element of a weight."""
+        return cls.of_shape(weight, lambda shape: each * math.prod(shape))
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The channels that remain cost at most `most`; costs of weights that lose none are no part of it."""
+
+    most: float
+    costs: Sequence[Cost]
