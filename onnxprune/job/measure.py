@@ -98,7 +98,7 @@ def make_plan(
     clock = None
     if config.pattern == "channel":
         groups = unit_groups(model) if groups is None else groups
-        work = channel_work(model, weights, data, config, dense) if work is None else work
+        work = channel_work(model, groups, weights, data, config) if work is None else work
         if config.latency is not None and timed:
             clock = Clock(model, groups, data.a_run())
     elif config.flops is not None:
@@ -120,10 +120,10 @@ def make_plan(
 
 def channel_work(
     model: ir.Model,
+    groups: UnitGroups,
     weights: tuple[Weight, ...],
     data: JobData,
     config: PruneConfig,
-    dense: FileRecord,
 ) -> Work | None:
     """What channels may leave of the multiply-adds or of the latency; None where the rate says how many go.
 
@@ -132,9 +132,9 @@ def channel_work(
         DataError: onnxruntime cannot run the model layer by layer.
     """
     if config.flops is not None:
-        return multiply_add_work(model, weights, data, config.flops, dense.multiply_adds)
+        return multiply_add_work(model, groups, weights, data, config.flops)
     if config.latency is not None:
-        return latency_work(model, weights, data.a_run(), config.latency)
+        return latency_work(model, groups, weights, data.a_run(), config.latency)
     return None
 
 

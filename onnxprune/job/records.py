@@ -10,7 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxprune.config.pruning import PruningSettings
-from onnxprune.model.costs import multiply_adds, weight_multiply_adds
+from onnxprune.model.costs import products, weight_multiply_adds
 from onnxprune.model.files.io import Source
 from onnxprune.model.weights import Weights
 from onnxprune.pruning.allocation import excluded_weights
@@ -62,7 +62,7 @@ class Records:
         """
         self.layers = [layer.pruned(weight) for layer, weight in zip(self.layers, self._weights, strict=True)]
         counted = self._count(model, target, 0, sample)
-        costs = weight_multiply_adds(self._weights, multiply_adds(model, sample))
+        costs = weight_multiply_adds(self._weights, products(model, sample))
         self._costs = {weight.name: (costs[weight.name], weight.size) for weight in self._weights}
         self._weights = ()
         return counted

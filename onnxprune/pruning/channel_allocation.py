@@ -9,10 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
-from onnxprune.pruning.channel_costs import Cost, Shapes
+from onnxprune.pruning.channel_costs import Cost, Group, Shapes
 
-Group = Mapping[tuple[str, int], np.ndarray]
-"""Coupled channels: the positions of the group, by name and axis of each weight."""
 Curve = Sequence[tuple[int, float]]
 """(number of channels gone, deviation of the outputs) of a layer, ascending."""
 

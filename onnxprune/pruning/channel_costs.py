@@ -6,8 +6,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 Shapes = Mapping[str, Sequence[int]]
-"""What is left of each weight, by name."""
+"""What is left of each weight, or of the loops of a product, by name."""
+Group = Mapping[tuple[str, int], np.ndarray]
+"""Coupled channels: the positions of the group, by name and axis of each weight, or loop of each product."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class Budget:
-    """The channels that remain cost at most `most`; costs of weights that lose none are no part of it."""
+    """The channels that remain cost at most `most`; costs of what loses none are no part of it.
+
+    `shapes`: of all that `costs` depend on, whole. `groups`: the positions of each group in it.
+    """
 
     most: float
     costs: Sequence[Cost]
+    shapes: Shapes
+    groups: Sequence[Group]

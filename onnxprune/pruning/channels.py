@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.pruning.channel_allocation import Curve, Group, Remaining, cheapest
-from onnxprune.pruning.channel_costs import Budget, Cost
+from onnxprune.pruning.channel_allocation import Curve, Remaining, cheapest
+from onnxprune.pruning.channel_costs import Budget, Cost, Group, Shapes
 
 TIE_BREAK = 1e-9  # smaller than one group as a fraction of any layer
 ROUNDING = 1e-9  # of a number of groups
@@ -86,11 +86,12 @@ def choose_channels(
         if (own := layer.own_rate(own_rates or {})) is not None
     }
     most = [layer.share(max_rate) for layer in layers]
-    costs = [Cost.linear(name) for name in shapes] if budget is None else budget.costs
+    # Without a budget, weights are what remains.
+    paid = Budget(0.0, [Cost.linear(name) for name in shapes], shapes, groups) if budget is None else budget
 
     def kept(of_each: Sequence[int]) -> float:
-        left = _left(groups, _chosen(layers, of_each), shapes)
-        return sum(cost.at(left) for cost in costs)
+        left = _left(paid.groups, _chosen(layers, of_each), paid.shapes)
+        return sum(cost.at(left) for cost in paid.costs)
 
     start = kept([settled.get(number, 0) for number in range(len(layers))])
     least = kept([settled.get(number, len(layer.members)) for number, layer in enumerate(layers)])
@@ -128,9 +129,9 @@ def choose_channels(
             sorted({allowed(number, count) for count in range(most[number] + 1)})
             for number in range(len(layers))
         ]
-        remaining = Remaining.of(shapes, costs)
-        remaining.remove([groups[index] for index in _chosen(layers, [counts[0] for counts in numbers])])
-        of_each = cheapest(layers, groups, remaining, curves, numbers, target)
+        remaining = Remaining.of(paid.shapes, paid.costs)
+        remaining.remove([paid.groups[index] for index in _chosen(layers, [counts[0] for counts in numbers])])
+        of_each = cheapest(layers, paid.groups, remaining, curves, numbers, target)
         found = [choice(of_each)]
         for number, options in enumerate(numbers if budget is None else ()):
             # A rate may be missed on both sides: a few channels of a small layer can be much of it.
@@ -320,9 +321,7 @@ def _overlaps(groups: Sequence[Group], usable: Sequence[int]) -> dict[tuple[str,
     return {at: np.bincount(np.concatenate(parts)) for at, parts in held.items()}
 
 
-def _left(
-    groups: Sequence[Group], chosen: np.ndarray, shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, list[int]]:
+def _left(groups: Sequence[Group], chosen: np.ndarray, shapes: Shapes) -> dict[str, list[int]]:
     """The shape of what remains of each weight without the chosen groups."""
     removed: dict[tuple[str, int], list[np.ndarray]] = {}
     for index in chosen:

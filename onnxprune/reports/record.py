@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from onnxprune.config.settings import PruneConfig
 from onnxprune.model.constants import constant_tensor, constants
-from onnxprune.model.costs import multiply_adds, weight_multiply_adds
+from onnxprune.model.costs import products, weight_multiply_adds
 from onnxprune.model.reading import FLOAT_TYPES
 from onnxprune.model.weights import Unprunable, Weight
 from onnxprune.reports.publishing import published
@@ -128,12 +128,12 @@ class FileRecord:
             if value not in counted and tensor is not None and tensor.dtype in FLOAT_TYPES:
                 parameters += tensor.size
                 nonzero += int(np.count_nonzero(tensor.numpy()))
-        costs = multiply_adds(model, sample)
+        found = products(model, sample)
         by_zero = sum(
             cost * (weight.size - kept[weight.name]) // max(weight.size, 1)
-            for weight, cost in zip(weights, weight_multiply_adds(weights, costs).values(), strict=True)
+            for weight, cost in zip(weights, weight_multiply_adds(weights, found).values(), strict=True)
         )
-        operations = sum(costs.values())
+        operations = sum(product.runs for counted in found.values() for product in counted)
         name = None if path is None else str(path)
         return cls(name, file_bytes, parameters, nonzero, operations, operations - by_zero)
 

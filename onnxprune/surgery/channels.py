@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxprune.model.constants import constant_tensor, put_tensor, set_constant
+from onnxprune.model.costs import PRODUCTS
 from onnxprune.model.reading import FLOAT_TYPES
 from onnxprune.model.weights import constants_by_name, find_weights
 from onnxprune.surgery.addends import PASSED_THROUGH, addends
@@ -24,11 +25,12 @@ from onnxprune.surgery.removal import remove_dead_units
 from onnxprune.surgery.report import SurgeryReport
 from onnxprune.surgery.sharing import own_vectors
 from onnxprune.surgery.streams import normed_streams
-from onnxprune.surgery.tables import Axis
+from onnxprune.surgery.tables import Axis, key
 from onnxprune.surgery.units import Units
 
 Group = Mapping[tuple[str, int], np.ndarray]
 """The positions of a group, by name and axis of each constant: int64, ascending."""
+_Name = TypeVar("_Name")
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,14 @@ class UnitGroups:
 
     `positions` and `biases` have one entry per group: its positions in weights, and in biases that have to be zero too.
     They do not change while only values of the weights do. Attention weights can lose whole heads, or part of the width
-    of every head: both kinds of groups are included. `in_stream`: whether a group is of a residual stream with norms;
+    of every head: both kinds of groups are included. `multiplied`: its positions on the axes of what nodes multiply, of
+    computed values too, and of the results. `in_stream`: whether a group is of a residual stream with norms;
     `dead`: whether `remove_dead_units` removes it from the model as it was.
     """
 
     positions: tuple[Group, ...]
     biases: tuple[Group, ...]
+    multiplied: tuple[Mapping[Axis, np.ndarray], ...]
     in_stream: tuple[bool, ...]
     dead: tuple[bool, ...]
     model: ir.Model
@@ -57,9 +61,19 @@ class UnitGroups:
         return {name: numbers[value] for value, name in self.names.items()}
 
 
+class _Removable(NamedTuple):
+    """What `UnitGroups` has of one group."""
+
+    positions: Group
+    biases: Group
+    multiplied: Mapping[Axis, np.ndarray]
+    in_stream: bool
+    dead: bool
+
+
 def unit_groups(model: ir.Model) -> UnitGroups:
     """Every group that can be removed; the model is not changed."""
-    found: dict[frozenset, tuple[Group, Group, bool, bool]] = {}
+    found: dict[frozenset, _Removable] = {}
     names: dict[ir.Value, str] = {}
     innermost = False
     with own_vectors(model) as copies:
@@ -67,12 +81,22 @@ def unit_groups(model: ir.Model) -> UnitGroups:
             units = Units(Facts(model), innermost=innermost)
             names = _weight_names(units)
             for group in _removable(units, names, {*copies, *copies.values()}):
-                found.setdefault(frozenset((at, where.tobytes()) for at, where in group[0].items()), group)
+                found.setdefault(
+                    frozenset((at, where.tobytes()) for at, where in group.positions.items()), group
+                )
             if innermost or not units.has_choices:
                 break
             innermost = True
-    positions, biases, in_stream, dead = zip(*found.values(), strict=True) if found else ((), (), (), ())
-    return UnitGroups(positions, biases, in_stream, dead, model, names)
+    every = list(found.values())
+    return UnitGroups(
+        positions=tuple(group.positions for group in every),
+        biases=tuple(group.biases for group in every),
+        multiplied=tuple(group.multiplied for group in every),
+        in_stream=tuple(group.in_stream for group in every),
+        dead=tuple(group.dead for group in every),
+        model=model,
+        names=names,
+    )
 
 
 def zero_units(model: ir.Model, groups: UnitGroups, chosen: Iterable[int]) -> dict[str, np.ndarray]:
@@ -94,10 +118,8 @@ def remove_units(model: ir.Model, groups: UnitGroups, chosen: Iterable[int]) -> 
     return remove_dead_units(model)
 
 
-def _removable(
-    units: Units, names: Mapping[ir.Value, str], shared: set[ir.Value]
-) -> Iterator[tuple[Group, Group, bool, bool]]:
-    """Each group: its positions in weights, in biases that have to be zero too, whether it is of a stream, and dead."""
+def _removable(units: Units, names: Mapping[ir.Value, str], shared: set[ir.Value]) -> Iterator[_Removable]:
+    """Each group that can be removed."""
     free = ~units.frozen()
     starts = units.starts()
     if not len(starts):
@@ -106,14 +128,18 @@ def _removable(
     low, high = np.minimum.reduceat(numbers, starts), np.maximum.reduceat(numbers, starts)
     free[low[low == high]] = False  # a whole axis
     multiplied = _multiplied(units) & free
-    biases: dict[int, Group] = {}
+    biases: Mapping[int, Group] = {}
     if multiplied.any():
         added = {value: value.name or "" for value in addends(units.facts.model) if value not in shared}
         biases = _positions_by_group(units, added, multiplied)
         free &= ~multiplied | _provably_dead(units, _positions_by_group(units, names, multiplied), biases)
     in_stream, alive = normed_streams(units), Liveness(units).alive
+    multiplied_by_group = _positions_by_group(units, _factors(units), free)
     for number, group in _positions_by_group(units, names, free).items():
-        yield group, biases.get(number, {}), bool(in_stream[number]), not alive[number]
+        along = {
+            Axis(value, dim): where for (value, dim), where in multiplied_by_group.get(number, {}).items()
+        }
+        yield _Removable(group, biases.get(number, {}), along, bool(in_stream[number]), not alive[number])
 
 
 def _multiplied(units: Units) -> np.ndarray:
@@ -144,8 +170,10 @@ def _provably_dead(units: Units, groups: Mapping[int, Group], biases: Mapping[in
     return dead
 
 
-def _positions_by_group(units: Units, names: Mapping[ir.Value, str], wanted: np.ndarray) -> dict[int, Group]:
-    """The positions of each wanted group (bool by number) on the axes of these constants."""
+def _positions_by_group(
+    units: Units, names: Mapping[ir.Value, _Name], wanted: np.ndarray
+) -> dict[int, dict[tuple[_Name, int], np.ndarray]]:
+    """The positions of each wanted group (bool by number) on the axes of these values."""
     places = [
         (name, axis)
         for value, name in names.items()
@@ -162,12 +190,18 @@ def _positions_by_group(units: Units, names: Mapping[ir.Value, str], wanted: np.
     chosen = chosen[np.lexsort((position[chosen], place[chosen], number[chosen]))]
     number, place, position = number[chosen], place[chosen], position[chosen]
     edges = np.flatnonzero((np.diff(number) != 0) | (np.diff(place) != 0)) + 1
-    found: dict[int, dict[tuple[str, int], np.ndarray]] = {}
+    found: dict[int, dict[tuple[_Name, int], np.ndarray]] = {}
     for start, run in zip([0, *edges], np.split(position, edges), strict=True):
         if len(run):
             name, axis = places[place[start]]
             found.setdefault(int(number[start]), {})[name, axis.dim] = run
     return dict(found)
+
+
+def _factors(units: Units) -> dict[ir.Value, ir.Value]:
+    """The values that nodes with multiply-adds read and make."""
+    nodes = [node for node in units.facts.nodes() if key(node) in PRODUCTS]
+    return {value: value for node in nodes for value in (*node.inputs, *node.outputs) if value is not None}
 
 
 def _weight_names(units: Units) -> dict[ir.Value, str]:

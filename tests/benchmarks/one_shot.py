@@ -1,6 +1,7 @@
 """One-shot pruning without labels on trained models, beside onnxsim 0.8.1: python -m tests.benchmarks.one_shot
 
-The same files, the same unlabeled calibration inputs, other inputs to evaluate on. Every layer has the same rate.
+The same files, the same unlabeled calibration inputs, other inputs to evaluate on. Every layer has the same rate,
+except where normal effort chooses.
 `quality` is the error of the labels (LeNet-5: lower is better), the edits that turn the text read into the text that
 the dense model reads, a character of that (text recognizer: lower is better), the mean cosine with the dense model's
 embeddings (sentence encoder). "distilled": a short fine-tuning towards the dense model's outputs follows, on the

@@ -6,7 +6,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxprune.model.costs import multiply_adds
+from onnxprune.model.costs import multiply_adds, products, weight_multiply_adds
+from onnxprune.model.weights import find_weights
 from tests.builders import cnn, mlp
 from tests.surgery.oracle import model
 
@@ -48,6 +49,32 @@ def test_a_node_of_open_shape_is_left_out() -> None:
             {"w": (8, 24)},
             2 * 3 * 8 * 24 + 2 * (2 * 3 * 3 * 8),
         ),
+        (
+            """(float[2,3,8] x, float[2,2,2,5,4] past) => (float[2,3,8] y, float[2,2,2,8,4] present) {
+                y, present = com.microsoft.Attention<num_heads=2>(x, w, , , past)}""",
+            {"w": (8, 24)},
+            2 * 3 * 8 * 24 + 2 * (2 * 3 * (3 + 5) * 8),
+        ),
+        (
+            """(float[2,3,8] q, float[2,4,8] k, float[2,4,6] v) => (float[2,3,6] y) {
+                y = com.microsoft.MultiHeadAttention<num_heads=2>(q, k, v)}""",
+            {},
+            2 * 3 * 4 * (8 + 6),
+        ),
+        (
+            """(float[1,3,16] q, float[1,3,8] k, float[1,3,8] v, float[1,2,5,4] a, float[1,2,5,4] b, int32[1] last,
+                int32 total) => (float[1,3,16] y, float[1,2,8,4] c, float[1,2,8,4] d) {
+                y, c, d = com.microsoft.GroupQueryAttention<num_heads=4, kv_num_heads=2>(
+                    q, k, v, a, b, last, total)}""",
+            {},
+            2 * (3 * (3 + 5) * 16),
+        ),
+        (
+            """(float[2,4,3,8] q, float[2,2,5,8] k, float[2,2,5,6] v) => (float[2,4,3,6] y) {
+                y = Attention(q, k, v)}""",
+            {},
+            2 * 4 * 3 * 5 * (8 + 6),
+        ),
     ],
 )
 def test_other_operators_that_multiply_weights_are_counted(
@@ -55,3 +82,20 @@ def test_other_operators_that_multiply_weights_are_counted(
 ) -> None:
     proto = model(graph, **{name: np.ones(shape, np.float32) for name, shape in weights.items()})
     assert list(multiply_adds(ir.from_proto(proto), {}).values()) == [expected]
+
+
+def test_weights_of_attention_have_their_projection_and_not_the_products_of_what_it_makes() -> None:
+    graph = "(float[2,3,8] x) => (float[2,3,8] y) {y = com.microsoft.Attention<num_heads=2>(x, w)}"
+    attention = ir.from_proto(model(graph, w=np.ones((8, 24), np.float32)))
+    costs = weight_multiply_adds(find_weights(attention).prunable, products(attention, {}))
+    assert costs == {"w": 2 * 3 * 8 * 24}
+
+
+def test_nodes_of_one_name_are_all_counted() -> None:
+    proto = mlp()
+    for node in proto.graph.node:
+        node.name = "layer"
+    layers = ir.from_proto(proto)
+    assert multiply_adds(layers, {"x": [3, 8]}) == {"layer": 3 * 8 * 16 + 3 * 16 * 4}
+    costs = weight_multiply_adds(find_weights(layers).prunable, products(layers, {"x": [3, 8]}))
+    assert sorted(costs.values()) == [3 * 16 * 4, 3 * 8 * 16]

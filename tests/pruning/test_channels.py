@@ -193,13 +193,17 @@ def test_the_layers_lose_what_moves_the_outputs_least_for_what_it_saves() -> Non
     assert lost(choose_channels(groups, weights, 0.95, curves=cheap, **settings), (20, 100, 80, 10))[0] == 87
 
 
+def shapes_of(weights: dict[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in weights.items()}
+
+
 @pytest.mark.parametrize("allocation", ["uniform", "global", "sensitivity"])
 def test_a_budget_is_of_costs_and_is_kept(allocation: str) -> None:
     groups, weights = chain(20, 100, 80, 10)
     costs = [Cost.linear("w0", 50.0), Cost.linear("w1"), Cost.linear("w2")]
     curves = [[(50, 0.1), (100, 0.5)], [(40, 0.1), (80, 0.5)]]
     whole = 50 * 2000 + 8000 + 800
-    budget = Budget(0.6 * whole, costs)
+    budget = Budget(0.6 * whole, costs, shapes_of(weights), groups)
     choice = choose_channels(groups, weights, 0, allocation=allocation, curves=curves, budget=budget)
     assert 0.57 * whole < choice.kept + choice.least <= 0.6 * whole
 
@@ -214,7 +218,7 @@ def test_channels_that_save_nothing_stay(allocation: str) -> None:
     groups, weights = chain(16, 64, 64, 8)
     # The second layer, which costs nothing, loses nothing; of the first, whole steps go.
     curves = [[(32, 0.1), (60, 0.5)], [(32, 0.1), (60, 0.5)]]
-    budget = Budget(5.5, [Cost.of_shape("w0", staircase)])
+    budget = Budget(5.5, [Cost.of_shape("w0", staircase)], shapes_of(weights), groups)
     choice = choose_channels(groups, weights, 0, allocation=allocation, curves=curves, budget=budget)
     assert lost(choice, (16, 64, 64, 8)) == [24, 0]
     assert choice.kept + choice.least == 5
@@ -224,7 +228,7 @@ def test_the_cost_of_two_weights_falls_with_either() -> None:
     groups, weights = chain(16, 40, 40, 8)
     both = Cost(("w0", "w1"), lambda shapes: shapes["w0"][0] * shapes["w1"][0])
     curves = [[(40, 1.0)], [(40, 0.01)]]
-    budget = Budget(800, [both])
+    budget = Budget(800, [both], shapes_of(weights), groups)
     choice = choose_channels(groups, weights, 0, allocation="sensitivity", curves=curves, budget=budget)
     assert lost(choice, (16, 40, 40, 8)) == [0, 20]
 

@@ -32,7 +32,7 @@ def rounded(
     model: ir.Model,
     weights: tuple[Weight, ...],
     config: PruneConfig,
-    work_of: Callable[[], Work | None] = lambda: None,
+    work_of: Callable[[UnitGroups], Work | None] = lambda groups: None,
 ) -> Rounded:
     """Choose --round-to; `work_of`: what --flops or --latency leaves.
 
@@ -46,7 +46,7 @@ def rounded(
     if config.rate == 0 or config.layer_rate or not _convolves(weights, config):
         return Rounded(replace(config, round_to=1))
     groups = unit_groups(model)
-    work = work_of()
+    work = work_of(groups)
     number = rounding(ChannelPruning(model, weights, config, groups, work=work).reaches)
     return Rounded(replace(config, round_to=number), _note(number), groups, work)
 

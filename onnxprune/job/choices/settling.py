@@ -88,7 +88,7 @@ def _rounded(
         model,
         weights,
         config,
-        lambda: channel_work(model, weights, data, config, dense),
+        lambda groups: channel_work(model, groups, weights, data, config),
     )
 
 

@@ -186,7 +186,7 @@ class ChannelPruning:
             max_rate=config.max_channel_rate,
             own_rates={at: step.rate(rate) for at, rate in self._own_rates.items()},
             exclude=self._excluded,
-            budget=None if self._work is None else self._work.budget(step, self._excluded),
+            budget=None if self._work is None else self._work.budget(step),
             last=self._last_axes,
             dead=self._groups.dead,
             **how,
@@ -194,9 +194,9 @@ class ChannelPruning:
 
     @property
     def _most(self) -> float:
-        """What the weights that can be pruned may cost."""
+        """What all that channels can be removed from may cost."""
         assert self._work is not None
-        return self._work.budget(ONE_SHOT, self._excluded).most
+        return self._work.budget(ONE_SHOT).most
 
     def _in_time(self, choose: Choose, clock: Clock) -> None:
         """Set the share of the layers' time so that the whole model takes the share that is asked for."""

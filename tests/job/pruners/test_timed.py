@@ -20,7 +20,7 @@ from onnxprune.pruning.channel_costs import Cost
 from onnxprune.pruning.channels import Choice
 from onnxprune.runtime.timing import Timing
 from onnxprune.sparse.opening import open_model
-from onnxprune.surgery import remove_units
+from onnxprune.surgery import UnitGroups, remove_units, unit_groups
 from tests.builders import cnn, normal
 from tests.job.choices.test_rounding import convolutions
 
@@ -94,9 +94,12 @@ def by_parameters(monkeypatch):
         share = 0.1 + 0.9 * parameters(copy) / parameters(self._model)
         return Timing(1.0, share, 1 / share)
 
-    def work(model: ir.Model, weights: Sequence[Weight], data: Batch, share: float) -> Work:
-        costs = {weight.name: Cost.linear(weight.name) for weight in weights}
-        return Work(share, parameters(model), costs, {weight.name: weight.shape for weight in weights})
+    def work(
+        model: ir.Model, groups: UnitGroups, weights: Sequence[Weight], data: Batch, share: float
+    ) -> Work:
+        costs = [Cost.linear(weight.name) for weight in weights]
+        shapes = {weight.name: weight.shape for weight in weights}
+        return Work(share, parameters(model), costs, shapes, groups.positions)
 
     monkeypatch.setattr(Clock, "time", time)
     monkeypatch.setattr(measure, "latency_work", work)
@@ -138,12 +141,12 @@ def test_a_job_times_the_model_itself():
 def test_the_work_of_a_model_is_that_of_its_layers():
     model = open_model(convolutions(40, 64, 48)).model
     weights = find_weights(model).prunable
-    work = latency_work(model, weights, Batch({"x": normal(1, 3, 6, 6)}), 0.5)
-    assert work.costs.keys() == {weight.name for weight in weights}
+    work = latency_work(model, unit_groups(model), weights, Batch({"x": normal(1, 3, 6, 6)}), 0.5)
+    assert {cost.weights for cost in work.costs} == {(weight.name,) for weight in weights}
     whole = {weight.name: weight.shape for weight in weights}
-    assert work.total == pytest.approx(sum(cost.at(whole) for cost in work.costs.values()))
+    assert work.total == pytest.approx(sum(cost.at(whole) for cost in work.costs))
     narrow = {weight.name: tuple(max(1, size // 2) for size in weight.shape) for weight in weights}
-    assert all(0 < cost.at(narrow) <= cost.at(whole) for cost in work.costs.values())
+    assert all(0 < cost.at(narrow) <= cost.at(whole) for cost in work.costs)
 
 
 @pytest.mark.parametrize(
