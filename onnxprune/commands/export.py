@@ -78,7 +78,7 @@ def export(
     opened = open_model(model)
     graph, origin, metadata = opened.model, opened.origin, dict(opened.model.metadata_props)
     target = Path(output)
-    with staging(target, origin) as stage:
+    with staging(target, origin, external=origin.external) as stage:
         inlined = (*origin.inlined, *inline_all(graph, origin.name))
         graph, notes = plain(graph, origin.name, settings, shapes, standard=True)
         stored = store(graph, stage, settings, origin.external)

@@ -73,7 +73,7 @@ def tune(
             "IN.onnx OUT.onnx --rate 0.9"
         )
     feeds = random_feeds(input_specs(model), input_shapes(input_shape))
-    with staging(target, origin) as stage:
+    with staging(target, origin, external=origin.external) as stage:
         choice = choose_auto(
             model, feeds, threads=threads, seconds=seconds, progress=lambda done: progress("measure", done)
         )

@@ -19,6 +19,7 @@ from onnxprune.evaluation.runs import patience
 from onnxprune.evaluation.scores import Metrics
 from onnxprune.evaluation.sessions import make_session
 from onnxprune.job.samples.inputs import read_samples
+from onnxprune.job.store import stored_apart
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.files.io import ModelLike, Source
 from onnxprune.model.files.staging import staging
@@ -48,7 +49,7 @@ def check_early(source: ModelLike, target: Path | None, config: PruneConfig) -> 
     for data in (config.eval_data, config.old_data):
         if data is not None:
             read_samples(data, session, request, Metrics.of(config, opened.model, config.loss))
-    with staging(target, origin):
+    with staging(target, origin, external=stored_apart(config, origin.external)):
         return origin
 
 

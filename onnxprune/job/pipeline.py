@@ -40,7 +40,7 @@ from onnxprune.job.samples.inputs import JobData, read_job_data, sample_shapes
 from onnxprune.job.samples.losses import loss_notes
 from onnxprune.job.samples.padding import cut_padding
 from onnxprune.job.sizes import travelling, with_sizes
-from onnxprune.job.store import How, store, unwritten
+from onnxprune.job.store import How, store, stored_apart, unwritten
 from onnxprune.model.files.check import check_types
 from onnxprune.model.files.io import ModelLike, Source
 from onnxprune.model.files.staging import Staging, staging
@@ -87,7 +87,7 @@ def run(
         baseline = open_baseline(origin, config)
         weights = usable_weights(model, origin.name, config)
         records = Records(weights, config)
-    with staging(target, origin) as stage:
+    with staging(target, origin, external=stored_apart(config, origin.external)) as stage:
         with watch("read data"):
             data = read_job_data(model, baseline, config, context.data)
             config, data = calibrated_instead(model, weights.prunable, data, config)

@@ -65,9 +65,13 @@ def store(
     """
     for key in [key for key in model.metadata_props if key.startswith(ANNOTATION_PREFIX)]:
         del model.metadata_props[key]
-    # None: where one file would be too large.
-    external = {"auto": was_external or None, "always": True, "never": False}[settings.external_data]
+    external = stored_apart(settings, was_external)
     return find_format(settings.format).write(model, stage, settings, external, how)
+
+
+def stored_apart(settings: OutputSettings, was_external: bool) -> External:
+    """Whether the weights go to external data; None: where one file would be too large."""
+    return {"auto": was_external or None, "always": True, "never": False}[settings.external_data]
 
 
 def find_format(name: str) -> Format:

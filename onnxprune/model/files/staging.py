@@ -134,9 +134,11 @@ class Staging:
         """Move the model and its data to the target, both or neither.
 
         Raises:
-            OutputError: the target cannot be replaced.
+            OutputError: the target cannot be replaced, or is a link through which no runtime finds the data.
         """
-        assert self._place is not None
+        assert self._place is not None and self.target is not None
+        if self._data.exists():
+            _check_data_beside(self.target, self._place)
         try:
             replace(self.path, self._data if self._data.exists() else None, self._place)
         except OSError as error:
@@ -147,15 +149,19 @@ class Staging:
 
 
 @contextlib.contextmanager
-def staging(target: Path | None, source: Source | None = None) -> Iterator[Staging]:
+def staging(
+    target: Path | None, source: Source | None = None, *, external: bool | None = None
+) -> Iterator[Staging]:
     """A temporary place beside the target to write to; it is deleted at the end unless it was committed.
 
+    `external`: what `Staging.write` will be told, where it is known before the work.
+
     Raises:
-        OutputError: the target is a folder, the input itself or a file of another kind, or its folder does not exist
-            or is not writable.
+        OutputError: the target is a folder, the input itself or a file of another kind, a link through which no runtime
+            finds external data, or its folder does not exist or is not writable.
     """
     place = None if target is None else followed(target)
-    if place is not None:
+    if target is not None and place is not None:
         if place != target and place.parent.name == BLOBS:
             raise OutputError(
                 f"{target} is a link into the cache of Hugging Face, whose files several links may share: give another "
@@ -163,6 +169,8 @@ def staging(target: Path | None, source: Source | None = None) -> Iterator[Stagi
             )
         _check_target(place, source)
         _check_replaced(place)
+        if external:
+            _check_data_beside(target, place)
     with contextlib.ExitStack() as stack:
         try:
             folder = stack.enter_context(working_folder(place.parent if place else None))
@@ -173,6 +181,15 @@ def staging(target: Path | None, source: Source | None = None) -> Iterator[Stagi
                 else f"the temporary folder cannot be written: {error.strerror}; set TMPDIR to another one"
             ) from None
         yield Staging(folder, target, source, place)
+
+
+def _check_data_beside(target: Path, place: Path) -> None:
+    """Refuse a link to a file in another folder: runtimes look for the data beside the link, and find none."""
+    if os.path.realpath(target.parent) != os.path.realpath(place.parent):
+        raise OutputError(
+            f"{target} is a link into another folder, and runtimes look for the external data of a model beside the "
+            f"link: give {place} itself, or delete the link first"
+        )
 
 
 def _check_replaced(target: Path) -> None:

@@ -4,4 +4,6 @@
 string(REGEX MATCH "^[^-]+" CMAKE_SYSTEM_PROCESSOR "$ENV{ONNXPRUNE_TARGET}")
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_CXX_COMPILER "$ENV{ZIG}" c++ -target "$ENV{ONNXPRUNE_TARGET}")
-set(CMAKE_MODULE_LINKER_FLAGS_INIT "-s")
+# Its libraries do not run the destructors of their statics when they are unloaded, as onnxruntime does with the last
+# session: at the end of the process these would be called where nothing is. So the library stays.
+set(CMAKE_MODULE_LINKER_FLAGS_INIT "-s -Wl,-z,nodelete")

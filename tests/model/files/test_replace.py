@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
+from onnx import numpy_helper
 
 import onnxprune
 from onnxprune.errors import OutputError
 from onnxprune.model.files import replace
 from onnxprune.model.files.replace import working_folder
+from onnxprune.model.files.staging import Staging, staging
 from tests.builders import initializer, mlp
 
 
@@ -167,12 +170,81 @@ def test_a_link_stays_and_what_it_leads_to_is_replaced(dangling, tmp_path):
         write(tmp_path / "runs", "7.onnx")
     link = tmp_path / "latest.onnx"
     link.symlink_to(Path("runs") / "7.onnx")
-    onnxprune.prune(mlp(64, 128), link, rate=0.9, format="dense", external_data="always")
-    assert link.is_symlink() and [path.name for path in tmp_path.iterdir() if path != link] == ["runs"]
-    files = sorted(path.name for path in (tmp_path / "runs").iterdir())
-    assert len(files) == 2 and files[0] == "7.onnx" and files[1].startswith("7.onnx.data")
-    weight = initializer(onnx.load(tmp_path / "runs" / "7.onnx"), "fc1.weight")
-    assert np.mean(weight == 0) > 0.8
+    onnxprune.prune(mlp(64, 128), link, rate=0.9, format="dense")
+    assert link.is_symlink() and names(tmp_path) == ["latest.onnx", "runs"]
+    assert names(tmp_path / "runs") == ["7.onnx"]
+    assert np.mean(read(tmp_path / "runs" / "7.onnx") == 0) > 0.8
+
+
+def opens(path):
+    return ort.InferenceSession(path, providers=["CPUExecutionProvider"]).get_inputs()
+
+
+def test_data_is_found_through_a_link_in_the_folder_of_the_model(tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "latest").symlink_to("runs")
+    (tmp_path / "runs" / "best.onnx").symlink_to("7.onnx")
+    for folder in ("runs", "latest"):
+        link = tmp_path / folder / "best.onnx"
+        onnxprune.prune(mlp(64, 128), link, rate=0.9, format="dense", external_data="always")
+        assert link.is_symlink() and not (tmp_path / folder / "7.onnx").is_symlink()
+        assert opens(link) and np.mean(read(link) == 0) > 0.8
+    assert len(names(tmp_path / "runs")) == 3
+
+
+def external_input(folder):
+    model = mlp(64, 128)
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "fc1.weight")
+    array = numpy_helper.to_array(weight)
+    weight.CopyFrom(numpy_helper.from_array(np.where(array > np.quantile(array, 0.9), array, 0), weight.name))
+    onnx.save(model, folder / "in.onnx", save_as_external_data=True, location="in.data")
+    return folder / "in.onnx"
+
+
+def searched(folder, link):
+    settings = {"format": "dense", "eval_data": folder / "data.npz", "data": folder / "data.npz"}
+    np.savez(folder / "data.npz", x=np.zeros((40, 64), np.float32), labels=np.zeros(40, np.int64))
+    onnxprune.prune(external_input(folder), link, max_drop=0.01, **settings)
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda folder, link: write(link.parent, link.name),
+        lambda folder, link: write(link.parent, link.name, "auto", source=external_input(folder)),
+        lambda folder, link: onnxprune.export(external_input(folder), link),
+        lambda folder, link: onnxprune.tune(external_input(folder), link, input_shape={"x": (1, 64)}),
+        searched,
+    ],
+    ids=["always", "as the input", "export", "tune", "search"],
+)
+def test_data_that_no_runtime_would_find_through_a_link_is_refused_before_the_work(
+    work, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Staging, "write", lambda *given, **settings: pytest.fail("there was work"))
+    (tmp_path / "runs").mkdir()
+    onnx.save(mlp(), tmp_path / "runs" / "7.onnx")
+    link = tmp_path / "latest.onnx"
+    link.symlink_to(Path("runs") / "7.onnx")
+    before = (tmp_path / "runs" / "7.onnx").read_bytes()
+    with pytest.raises(
+        OutputError, match=r"latest\.onnx is a link into another folder.* give .*runs/7\.onnx"
+    ):
+        work(tmp_path, link)
+    assert names(tmp_path / "runs") == ["7.onnx"]
+    assert (tmp_path / "runs" / "7.onnx").read_bytes() == before
+
+
+def test_data_that_a_copy_would_have_is_not_moved_behind_a_link(tmp_path):
+    """What `pick` copies may have data; whether it has, only the copy tells."""
+    (tmp_path / "runs").mkdir()
+    write(tmp_path, "trial.onnx")
+    link = tmp_path / "latest.onnx"
+    link.symlink_to(Path("runs") / "7.onnx")
+    with staging(link) as stage, pytest.raises(OutputError, match="is a link into another folder"):
+        stage.copy(tmp_path / "trial.onnx")
+        stage.commit()
+    assert names(tmp_path / "runs") == []
 
 
 def test_a_link_to_the_input_is_refused(tmp_path):
