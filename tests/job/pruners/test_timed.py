@@ -69,6 +69,13 @@ def test_in_steps_the_nearest_one_below_is_taken_and_timed_once():
     assert timing.other == 0.5 and len(tried) == len(set(tried))
 
 
+def test_between_parts_that_choose_the_same_a_nearer_one_is_found():
+    tried: list[float] = []
+    kept = lambda share: 0.6 if share >= 0.57 else 0.45 if share >= 0.55 else 0.2  # noqa: E731
+    _, _, timing = within_time(lambda share: chosen(kept(share)), takes(lambda left: left, tried), 0.5, 0.5)
+    assert timing.other == pytest.approx(0.45) and len(tried) == len(set(tried))
+
+
 def test_where_nothing_is_fast_enough_the_fastest_is_taken():
     tried: list[float] = []
     _, choice, timing = within_time(chosen, takes(lambda left: 0.5 + 0.5 * left, tried), 0.3, 0.3)
