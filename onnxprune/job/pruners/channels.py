@@ -302,6 +302,8 @@ class ChannelPruning:
                 f"a higher --max-channel-rate ({layers} lost {config.max_channel_rate:.1%} of the channels, the most "
                 "that it allows)"
             )
+        elif not len(choice.chosen):
+            fixes.append("a higher --max-channel-rate")
         if (config.round_to or 1) > 1:
             fixes.append("a smaller --round-to")
         if config.min_channels > 1:

@@ -38,7 +38,10 @@ class Clock:
         self._dense = self._run(model.clone())
 
     def time(self, chosen: np.ndarray) -> Timing:
-        """Seconds of the model, and of a copy without the chosen groups."""
+        """Seconds of the model, and of a copy without the chosen groups; without any, the same twice."""
+        if not len(chosen) and not any(self._groups.dead):
+            alone = min(quickest(self._dense, SECONDS / FEWEST_ROUNDS) for _ in range(FEWEST_ROUNDS))
+            return Timing(alone, alone, 1.0)
         narrow = self._model.clone()
         remove_units(narrow, self._groups, chosen)
         runs = self._dense, self._run(narrow)
@@ -60,7 +63,8 @@ def within_time(
     """The channels without which the model takes at most a share of its latency, and as near to that as can be.
 
     `choose`: for a share by the table of the layers, which says nothing of what stands between them; `begin`: the
-    first that is tried. Returns that share as well. Where none is fast enough, the fastest.
+    first that is tried. Returns that share as well. Where none is fast enough, the fastest; where none is faster than
+    the model, what loses least.
     """
     tried: list[tuple[float, Choice, Timing]] = []
     # Parts that are fast enough, and that are not, with what they take; the whole model takes all.
@@ -86,7 +90,11 @@ def within_time(
     fits = [one for one in tried if one[2].other <= share * one[2].dense]
     if fits:
         return max(fits, key=lambda one: one[2].other / one[2].dense)
-    return min(tried, key=lambda one: one[2].other / one[2].dense)
+    fastest_one = min(tried, key=lambda one: one[2].other / one[2].dense)
+    if fastest_one[2].other < fastest_one[2].dense:
+        return fastest_one
+    least = choose(1.0)
+    return 1.0, least, time(least.chosen)
 
 
 def _between(fast: tuple[float, float], slow: tuple[float, float], share: float) -> float:

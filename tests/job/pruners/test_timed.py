@@ -82,6 +82,18 @@ def test_where_nothing_is_fast_enough_the_fastest_is_taken():
     assert timing.other == min(0.5 + 0.5 * left for left in tried) and len(choice.chosen) > 700
 
 
+def test_where_fewer_channels_are_slower_all_stay():
+    _, choice, timing = within_time(chosen, takes(lambda left: 1.2 - 0.2 * left, []), 0.3, 0.3)
+    assert not len(choice.chosen) and timing.other == 1
+
+
+def test_without_any_channel_gone_the_model_takes_its_own_time():
+    model = ir.from_proto(cnn())
+    clock = Clock(model, unit_groups(model), Batch({"x": normal(1, 1, 8, 8)}))
+    timing = clock.time(np.zeros(0, np.int64))
+    assert timing.dense == timing.other > 0 and timing.ratio == 1
+
+
 def test_the_first_try_is_where_it_is_told_to_begin():
     tried: list[float] = []
     within_time(chosen, takes(lambda left: 0.2 + 0.8 * left, tried), 0.5, 0.37)
