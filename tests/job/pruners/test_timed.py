@@ -23,6 +23,7 @@ from onnxprune.sparse.opening import open_model
 from onnxprune.surgery import UnitGroups, remove_units, unit_groups
 from tests.builders import cnn, normal
 from tests.job.choices.test_rounding import convolutions
+from tests.surgery.oracle import model
 
 CHANNELS = 1000
 
@@ -149,6 +150,16 @@ def test_a_share_out_of_reach_is_told_with_what_would_help(by_parameters):
     note = next(note for note in report.notes if "of the latency of the input model" in note)
     assert "more than --latency 0.05 asks for: give a higher --max-channel-rate" in note
     assert note.endswith("or a larger --latency.")
+
+
+@pytest.mark.parametrize(("amount", "counts"), [("rate", False), ("flops", True), ("latency", True)])
+def test_what_no_channel_holds_counts_towards_a_share_and_not_towards_a_rate(by_parameters, amount, counts):
+    text = """(float[N,8] x) => (float[N,4] y, float[N,4] z) {
+        h = MatMul(x, a) r = Relu(h) y = MatMul(r, b) z = MatMul(x, c) }"""
+    proto = model(text, a=normal(8, 32), b=normal(32, 4), c=normal(8, 4))
+    notes = onnxprune.prune(proto, pattern="channel", **{amount: 0.5}).report.notes
+    note = next(note for note in notes if "in no channel that can be removed" in note)
+    assert note.startswith("7.7% of the weights") and ("--rate" in note) is not counts
 
 
 def test_a_job_times_the_model_itself():
