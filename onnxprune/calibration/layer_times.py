@@ -23,6 +23,8 @@ from onnxprune.runtime.timing import quickest, session_options, take_turns
 WIDTHS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
 BLOCK = 8
 BURST_SECONDS, ROUNDS = 0.004, 5
+# A layer that does not run alone is left out; what onnxruntime says of it is no fault of the model.
+LOG_NOTHING = 4
 
 Kind = tuple
 """What the time of a layer depends on: its operator and attributes, and the shapes that it reads."""
@@ -129,8 +131,10 @@ class _Cut:
             for attribute in proto.graph.node[-1].attribute:
                 if attribute.name == "group":
                     attribute.i = self.groups
+        options = session_options()
+        options.log_severity_level = LOG_NOTHING
         try:
-            session = open_session(proto.SerializeToString(), session_options(), "a layer of the model")
+            session = open_session(proto.SerializeToString(), options, "a layer of the model")
             run = partial(session.run, None, {value.name: arrays[value] for value in segment.reads})
             run()
         # The exceptions of onnxruntime have no common base class.
@@ -157,11 +161,12 @@ def _cuts(weight: Weight, visit: Visit) -> Iterator[tuple[int, int, _Cut]]:
     outputs = weight.shape[weight.out_axis]
     for size in _sizes(outputs, outputs // groups if groups > 1 else 1):
         constants = _first(visit.node, weight, weight.out_axis, size)
+        arrays = _first_computed(visit, weight, blocks.data, size)
         if groups == 1:
-            yield weight.out_axis, size, _Cut(visit, {}, constants)
+            yield weight.out_axis, size, _Cut(visit, arrays, constants)
             continue
         left = size * groups // outputs
-        arrays = {blocks.data: _taken(data, along, left * data.shape[along] // groups)}
+        arrays[blocks.data] = _taken(data, along, left * data.shape[along] // groups)
         yield weight.out_axis, size, _Cut(visit, arrays, constants, left)
     for size in _sizes(weight.shape[weight.in_axis], 1) if groups == 1 else ():
         cut = _taken(weight.tensor.numpy(), weight.in_axis, size)
@@ -187,6 +192,17 @@ def _first(node: ir.Node, weight: Weight, axis: int, size: int) -> dict[ir.Value
         if along >= 0 and tensor.shape[along] == weight.shape[axis]:
             cut[value] = ir.Tensor(_taken(tensor.numpy(), along, size), dtype=tensor.dtype)
     return cut
+
+
+def _first_computed(visit: Visit, weight: Weight, data: ir.Value, size: int) -> Arrays:
+    """The first outputs of what a layer reads beside its weight and data, such as a computed bias."""
+    outputs = weight.shape[weight.out_axis]
+    read = {value: visit.pruned[0].get(value) for value in visit.node.inputs if value is not None}
+    return {
+        value: _taken(array, array.ndim - 1, size)
+        for value, array in read.items()
+        if value is not data and array is not None and array.ndim and array.shape[-1] == outputs
+    }
 
 
 def _taken(array: np.ndarray, axis: int, size: int) -> np.ndarray:

@@ -38,11 +38,6 @@ class Remaining:
         by_weight = {name: [cost for cost in costs if name in cost.weights] for name in shapes}
         return cls(by_weight, {name: list(shape) for name, shape in shapes.items()}, {})
 
-    def copy(self) -> Remaining:
-        """The same, to go on from."""
-        kept = {name: list(shape) for name, shape in self.kept.items()}
-        return Remaining(self.costs, kept, {at: mask.copy() for at, mask in self.gone.items()})
-
     def cost(self) -> float:
         """The cost of all that is left."""
         return sum(cost.at(self.kept) for cost in self._costs_of(self.kept))
@@ -91,13 +86,14 @@ def cheapest(
     curves: Sequence[Curve],
     allowed: Sequence[Sequence[int]],
     target: float,
+    kept: Callable[[Sequence[int]], float],
 ) -> list[int]:
     """The number of groups that each layer loses until what remains costs at most `target`.
 
     `allowed`: the numbers that each layer may lose, ascending from those that it has lost already in `remaining`.
+    `kept`: the cost of what remains, by the numbers of all layers.
     """
     hulls = [_hull(curve) for curve in curves]
-    whole = remaining.copy()
     at = [0] * len(layers)
 
     def removed(number: int, to: int) -> list[Group]:
@@ -120,11 +116,7 @@ def cheapest(
         at[number] = to
 
     def cost(places: Sequence[int]) -> float:
-        left = whole.copy()
-        for number, place in enumerate(places):
-            counts = allowed[number]
-            left.remove([groups[index] for index in layers[number].members[counts[0] : counts[place]]])
-        return left.cost()
+        return kept([counts[place] for counts, place in zip(allowed, places, strict=True)])
 
     # The last step may have gone too far: what costs most comes back.
     for number in sorted(

@@ -43,3 +43,67 @@ class Budget:
     costs: Sequence[Cost]
     shapes: Shapes
     groups: Sequence[Group]
+
+
+class Kept:
+    """What remains costs once each layer has lost so many of its groups, the first of its `members`.
+
+    Called again, it counts only what the layers with other numbers than before hold.
+    """
+
+    def __init__(self, members: Sequence[np.ndarray], budget: Budget):
+        self._layers = [_Held.by_axis(budget.groups, some) for some in members]
+        self._of_each = [0] * len(members)
+        self._gone = {
+            at: np.zeros(budget.shapes[at[0]][at[1]], np.int64) for layer in self._layers for at in layer
+        }
+        self._left = {name: list(shape) for name, shape in budget.shapes.items()}
+        self._costs = budget.costs
+        self._of_weight: dict[str, list[int]] = {}
+        for number, cost in enumerate(self._costs):
+            for name in cost.weights:
+                self._of_weight.setdefault(name, []).append(number)
+        self._each = [cost.at(self._left) for cost in self._costs]
+
+    def __call__(self, of_each: Sequence[int]) -> float:
+        """The cost of what remains with these numbers."""
+        changed = set()
+        for layer, before, now in zip(self._layers, self._of_each, of_each, strict=True):
+            for at, held in layer.items() if before != now else ():
+                gone = self._gone[at]
+                np.add.at(gone, held.between(min(before, now), max(before, now)), 1 if now > before else -1)
+                changed.add(at)
+        self._of_each = list(of_each)
+        for name, axis in changed:
+            gone = self._gone[name, axis]
+            self._left[name][axis] = len(gone) - int(np.count_nonzero(gone))
+        for number in {number for name, _ in changed for number in self._of_weight.get(name, ())}:
+            self._each[number] = self._costs[number].at(self._left)
+        return sum(self._each)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """The positions that the groups of a layer hold on one axis, one group after the other, and where each begins."""
+
+    positions: np.ndarray
+    begins: np.ndarray
+
+    @classmethod
+    def by_axis(cls, groups: Sequence[Group], members: np.ndarray) -> dict[tuple[str, int], _Held]:
+        """On each axis that a group of the layer holds any positions of."""
+        parts: dict[tuple[str, int], list[tuple[int, np.ndarray]]] = {}
+        for place, index in enumerate(members):
+            for at, positions in groups[index].items():
+                parts.setdefault(at, []).append((place, positions))
+        found = {}
+        for at, some in parts.items():
+            lengths = np.zeros(len(members) + 1, np.int64)
+            for place, positions in some:
+                lengths[place + 1] = len(positions)
+            found[at] = cls(np.concatenate([positions for _, positions in some]), np.cumsum(lengths))
+        return found
+
+    def between(self, first: int, last: int) -> np.ndarray:
+        """The positions of the groups from `first` up to `last`, exclusive."""
+        return self.positions[self.begins[first] : self.begins[last]]

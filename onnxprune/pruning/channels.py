@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.pruning.channel_allocation import Curve, Remaining, cheapest
-from onnxprune.pruning.channel_costs import Budget, Cost, Group, Shapes
+from onnxprune.pruning.channel_costs import Budget, Cost, Group, Kept, Shapes
 
 TIE_BREAK = 1e-9  # smaller than one group as a fraction of any layer
 ROUNDING = 1e-9  # of a number of groups
@@ -89,9 +89,7 @@ def choose_channels(
     # Without a budget, weights are what remains.
     paid = Budget(0.0, [Cost.linear(name) for name in shapes], shapes, groups) if budget is None else budget
 
-    def kept(of_each: Sequence[int]) -> float:
-        left = _left(paid.groups, _chosen(layers, of_each), paid.shapes)
-        return sum(cost.at(left) for cost in paid.costs)
+    kept = Kept([layer.members for layer in layers], paid)
 
     start = kept([settled.get(number, 0) for number in range(len(layers))])
     least = kept([settled.get(number, len(layer.members)) for number, layer in enumerate(layers)])
@@ -131,7 +129,7 @@ def choose_channels(
         ]
         remaining = Remaining.of(paid.shapes, paid.costs)
         remaining.remove([paid.groups[index] for index in _chosen(layers, [counts[0] for counts in numbers])])
-        of_each = cheapest(layers, paid.groups, remaining, curves, numbers, target)
+        of_each = cheapest(layers, paid.groups, remaining, curves, numbers, target, kept)
         found = [choice(of_each)]
         for number, options in enumerate(numbers if budget is None else ()):
             # A rate may be missed on both sides: a few channels of a small layer can be much of it.
@@ -154,14 +152,14 @@ def choose_channels(
 
     def with_free_ones(of_each: list[int]) -> list[int]:
         """With channels back that save next to nothing, as where kernels compute several at once."""
+        before = kept(of_each)
         for number in range(len(of_each)):
             while number not in settled and of_each[number]:
-                before = kept(of_each)
                 fewer = allowed(number, of_each[number] - 1)
                 back = [*of_each[:number], fewer, *of_each[number + 1 :]]
-                if fewer >= of_each[number] or kept(back) > min(target, before + FREE * start):
+                if fewer >= of_each[number] or (after := kept(back)) > min(target, before + FREE * start):
                     break
-                of_each = back
+                of_each, before = back, after
         return of_each
 
     best = [settled.get(number, 0) for number in range(len(layers))]

@@ -80,6 +80,15 @@ def test_layers_are_cut_on_both_sides_with_bias_and_groups_and_those_of_one_kind
     assert {"f": (1, 24), "w5": (24, 5), "b5": (1, 5)} in reading
 
 
+def test_a_computed_bias_is_cut_with_the_outputs(timed, capfd):
+    text = """(float[N,3,8,8] x) => (float[N,32,6,6] y) {
+        m = ReduceMean<keepdims=0>(x) b = Mul(b1, m) y = Conv(x, w1, b) }"""
+    found = times(text, WEIGHTS, IMAGE)
+    assert list(found["w1"].parts[0][0]) == [8, 16, 24, 32]
+    assert {"x": (1, 3, 8, 8), "w1": (8, 3, 3, 3), "b": (8,), "group": None} in timed
+    assert "Error" not in capfd.readouterr().err
+
+
 def test_products_are_cut_along_the_axis_that_they_sum_over(timed):
     text = """(float[N,6,32] x) => (float[16,16] y) {
         a = MatMul(x, right) b = MatMul(left, a) f = Reshape(b, shape) y = Gemm<transA=1, transB=1>(f, square) }"""
@@ -93,8 +102,9 @@ def test_products_are_cut_along_the_axis_that_they_sum_over(timed):
     assert {"f": (8, 16), "square": (16, 8)} in reading and {"f": (16, 16), "square": (8, 16)} in reading
 
 
-def test_layers_that_do_not_run_with_fewer_channels_are_timed_with_the_others():
-    # The bias is computed, and stays as it is.
+def test_layers_that_do_not_run_with_fewer_channels_are_timed_with_the_others(monkeypatch):
+    # The bias stays as it is, and does not fit.
+    monkeypatch.setattr(layer_times, "_first_computed", lambda *cut: {})
     text = """(float[N,3,8,8] x) => (float[N,32,8,8] y) {
         c = Abs(b) a = Conv(x, w1, c) y = Conv(a, w2) }"""
     found = times(text, {"w1": normal(32, 3, 1, 1), "w2": normal(32, 32, 1, 1), "b": normal(32)}, IMAGE)

@@ -249,9 +249,11 @@ class ChannelPruning:
             + f" {shares[name]:.1%}"
             for name in named
         ]
+        # A budget is a share of the whole model.
+        counted = ", and do not count towards --rate" if self._work is None else ""
         yield (
-            f"{sum(shares.values()):.1%} of the weights are in no channel that can be removed, and do not count "
-            f"towards --rate: {some(texts, NAMES_SHOWN)} (--json tells why)."
+            f"{sum(shares.values()):.1%} of the weights are in no channel that can be removed{counted}: "
+            f"{some(texts, NAMES_SHOWN)} (--json tells why)."
         )
 
     def _on_shortfall(self, choice: Choice) -> Iterator[str]:
@@ -302,6 +304,8 @@ class ChannelPruning:
                 f"a higher --max-channel-rate ({layers} lost {config.max_channel_rate:.1%} of the channels, the most "
                 "that it allows)"
             )
+        elif not len(choice.chosen):
+            fixes.append("a higher --max-channel-rate")
         if (config.round_to or 1) > 1:
             fixes.append("a smaller --round-to")
         if config.min_channels > 1:

@@ -23,6 +23,7 @@ from onnxprune.sparse.opening import open_model
 from onnxprune.surgery import UnitGroups, remove_units, unit_groups
 from tests.builders import cnn, normal
 from tests.job.choices.test_rounding import convolutions
+from tests.surgery.oracle import model
 
 CHANNELS = 1000
 
@@ -69,10 +70,29 @@ def test_in_steps_the_nearest_one_below_is_taken_and_timed_once():
     assert timing.other == 0.5 and len(tried) == len(set(tried))
 
 
+def test_between_parts_that_choose_the_same_a_nearer_one_is_found():
+    tried: list[float] = []
+    kept = lambda share: 0.6 if share >= 0.57 else 0.45 if share >= 0.55 else 0.2  # noqa: E731
+    _, _, timing = within_time(lambda share: chosen(kept(share)), takes(lambda left: left, tried), 0.5, 0.5)
+    assert timing.other == pytest.approx(0.45) and len(tried) == len(set(tried))
+
+
 def test_where_nothing_is_fast_enough_the_fastest_is_taken():
     tried: list[float] = []
     _, choice, timing = within_time(chosen, takes(lambda left: 0.5 + 0.5 * left, tried), 0.3, 0.3)
     assert timing.other == min(0.5 + 0.5 * left for left in tried) and len(choice.chosen) > 700
+
+
+def test_where_fewer_channels_are_slower_all_stay():
+    _, choice, timing = within_time(chosen, takes(lambda left: 1.2 - 0.2 * left, []), 0.3, 0.3)
+    assert not len(choice.chosen) and timing.other == 1
+
+
+def test_without_any_channel_gone_the_model_takes_its_own_time():
+    model = ir.from_proto(cnn())
+    clock = Clock(model, unit_groups(model), Batch({"x": normal(1, 1, 8, 8)}))
+    timing = clock.time(np.zeros(0, np.int64))
+    assert timing.dense == timing.other > 0 and timing.ratio == 1
 
 
 def test_the_first_try_is_where_it_is_told_to_begin():
@@ -130,6 +150,16 @@ def test_a_share_out_of_reach_is_told_with_what_would_help(by_parameters):
     note = next(note for note in report.notes if "of the latency of the input model" in note)
     assert "more than --latency 0.05 asks for: give a higher --max-channel-rate" in note
     assert note.endswith("or a larger --latency.")
+
+
+@pytest.mark.parametrize(("amount", "counts"), [("rate", False), ("flops", True), ("latency", True)])
+def test_what_no_channel_holds_counts_towards_a_share_and_not_towards_a_rate(by_parameters, amount, counts):
+    text = """(float[N,8] x) => (float[N,4] y, float[N,4] z) {
+        h = MatMul(x, a) r = Relu(h) y = MatMul(r, b) z = MatMul(x, c) }"""
+    proto = model(text, a=normal(8, 32), b=normal(32, 4), c=normal(8, 4))
+    notes = onnxprune.prune(proto, pattern="channel", **{amount: 0.5}).report.notes
+    note = next(note for note in notes if "in no channel that can be removed" in note)
+    assert note.startswith("7.7% of the weights") and ("--rate" in note) is not counts
 
 
 def test_a_job_times_the_model_itself():
