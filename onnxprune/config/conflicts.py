@@ -201,6 +201,11 @@ def _searches(pruning: PruningSettings, data: DataSettings, checkpoints: Checkpo
         "--max-drop or --max-loss without --rate searches for the rate by fine-tuning: give --data, or a --rate",
     )
     yield (
+        pruning.latency is not None and checkpoints.checkpoint is not None,
+        "--latency is timed when a job begins, and a training that is resumed may time it otherwise and have other "
+        "channels: remove --checkpoint, or give --flops",
+    )
+    yield (
         searches and checkpoints.checkpoint is not None,
         "a search saves its state in --frontier FOLDER: remove --checkpoint, or give a --rate",
     )

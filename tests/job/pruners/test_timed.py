@@ -187,6 +187,10 @@ def test_the_work_of_a_model_is_that_of_its_layers():
         ({"pattern": "channel", "quantize": "int8", "calibration_data": normal(8, 1, 4, 4)}, "use --flops"),
         ({"pattern": "channel", "evaluate": False}, "remove --no-evaluate"),
         ({"pattern": "channel", "latency": 1.5}, "between 0 and 1"),
+        (
+            {"pattern": "channel", "data": {}, "checkpoint": "state.pt"},
+            "remove --checkpoint, or give --flops",
+        ),
     ],
 )
 def test_what_cannot_be_combined_is_refused(settings, words):
