@@ -312,8 +312,10 @@ class ChannelPruning:
             fixes.append("a smaller --min-channels")
         if config.exclude:
             fixes.append("fewer --exclude")
-        fixes.append("--pattern unstructured")
-        return " or ".join(fixes)
+        # Zeros among others make no runtime of whole layers faster.
+        if config.latency is None:
+            fixes.append("--pattern unstructured")
+        return " or ".join(fixes or ["a higher --max-channel-rate"])
 
     def _rates_of_layers(self, weights: Sequence[Weight]) -> dict[tuple[str, int], float]:
         """The rates of --layer-rate by name and output axis of a weight."""

@@ -150,6 +150,7 @@ def test_a_share_out_of_reach_is_told_with_what_would_help(by_parameters):
     note = next(note for note in report.notes if "of the latency of the input model" in note)
     assert "more than --latency 0.05 asks for: give a higher --max-channel-rate" in note
     assert note.endswith("or a larger --latency.")
+    assert "--pattern unstructured" not in note
 
 
 @pytest.mark.parametrize(("amount", "counts"), [("rate", False), ("flops", True), ("latency", True)])
