@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnxprune.calibration.segments import Arrays, Segment, Tensors
 from onnxprune.calibration.walk import Visit, walk
 from onnxprune.data.batch import Batch
+from onnxprune.evaluation.sessions import LOG_FATAL_ONLY
 from onnxprune.model.blocks import Blocks
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.files.sessions import open_session
@@ -23,8 +24,6 @@ from onnxprune.runtime.timing import quickest, session_options, take_turns
 WIDTHS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
 BLOCK = 8
 BURST_SECONDS, ROUNDS = 0.004, 5
-# A layer that does not run alone is left out; what onnxruntime says of it is no fault of the model.
-LOG_NOTHING = 4
 
 Kind = tuple
 """What the time of a layer depends on: its operator and attributes, and the shapes that it reads."""
@@ -132,7 +131,8 @@ class _Cut:
                 if attribute.name == "group":
                     attribute.i = self.groups
         options = session_options()
-        options.log_severity_level = LOG_NOTHING
+        # A layer that does not run alone is left out; what onnxruntime says of it is no fault of the model.
+        options.log_severity_level = LOG_FATAL_ONLY
         try:
             session = open_session(proto.SerializeToString(), options, "a layer of the model")
             run = partial(session.run, None, {value.name: arrays[value] for value in segment.reads})
@@ -175,7 +175,7 @@ def _cuts(weight: Weight, visit: Visit) -> Iterator[tuple[int, int, _Cut]]:
 
 
 def _sizes(channels: int, unit: int) -> list[int]:
-    """Smaller numbers of channels, ascending: multiples of a block, and of what goes together."""
+    """Smaller numbers of channels, ascending: common multiples of `BLOCK` and of `unit`, the outputs of a group."""
     step = math.lcm(BLOCK, unit)
     sizes = {step * round(channels * width / step) for width in WIDTHS}
     return sorted(size for size in sizes if 0 < size < channels)

@@ -21,8 +21,7 @@ ROUNDING = 1e-4
 
 def place_kernels(model: ir.Model, config: PruneConfig, data: JobData, progress: Progress) -> None:
     """Choose for each sparse node between sparse kernel and dense, for one test sample or the shapes asked for."""
-    run = data.test.axes.size or 1
-    feeds = next(data.test.take(slice(0, run)).batches(run)).feeds()
+    feeds = data.a_run().feeds()
     if config.input_shape:
         shapes = {name: array.shape for name, array in feeds.items()} | config.input_shapes
         feeds = random_feeds(data.specs, shapes, config.seed)
