@@ -75,6 +75,11 @@ class PruningSettings:
         choices=PATTERNS,
         common="Sparsity pattern",
     )
+    reorder: bool = setting(
+        True,
+        "With --pattern 1x4, 4x1 or 2:4: first put channels into an order in which neighbors are removed at less loss. "
+        "The outputs stay the same.",
+    )
     criterion: str = setting(
         AUTO,
         "Importance criterion.",

@@ -15,6 +15,7 @@ from onnxprune.job.choices.defaults import RULES, Facts, by_rule, chosen, is_ope
 from onnxprune.job.choices.invariances import safe_augmentation
 from onnxprune.job.choices.norms import restore
 from onnxprune.job.choices.rehearsal import rehearsed
+from onnxprune.job.choices.reordering import reorder
 from onnxprune.job.choices.rounding import Rounded, rounded
 from onnxprune.job.early_checks import check_measurable
 from onnxprune.job.measure import channel_work
@@ -53,14 +54,15 @@ def settle(
     dense: FileRecord,
     progress: Progress,
 ) -> Settled:
-    """Choose all that is open; norms are put back into the model, in place.
+    """Choose all that is open; channels are reordered and norms put back in the model, in place.
 
     `dense`: the record of the input model.
 
     Raises:
         SettingError: norms are asked for, and there is no place for them.
     """
-    notes = restore(model, data, config)
+    weights = usable_weights(model, origin.name, config).prunable
+    notes = (*reorder(model, weights, data, config), *restore(model, data, config))
     given = config
     if data.training is not None:
         config = replace(config, **_resumed(config))
