@@ -110,8 +110,8 @@ def within_time(
             slow = part, taken
         if slow[0] - fast[0] < SAME:
             break
-        if len(tried) == 2 and fast[1] == 0:
-            # Too slow twice: is it in reach at all?
+        if fast[1] == 0 and (len(tried) == 2 or alike is not None):
+            # Too slow twice, or no other channels to choose: is it in reach at all?
             part = 0.0
         elif alike is not None or least is not None:
             part = (fast[0] + slow[0]) / 2

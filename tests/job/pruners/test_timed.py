@@ -99,6 +99,14 @@ def test_out_of_reach_nearly_all_is_saved_that_can_be_and_no_more_channels_go(
     assert 1 - len(found.choice.chosen) / CHANNELS >= fewest
 
 
+def test_where_the_first_choice_is_all_that_may_go_those_that_save_nothing_come_back():
+    limited = lambda share: chosen(max(share, 0.12))  # noqa: E731
+    tried: list[float] = []
+    found = within_time(limited, takes(lambda left: max(left, 0.5), tried), 0.1, 0.1)
+    assert found.least is not None and 1 - len(found.choice.chosen) / CHANNELS >= 0.5
+    assert found.timing.other <= 0.525 and len(tried) <= MOST_TRIED
+
+
 @pytest.mark.parametrize("floor", [1.0, 1 - NEAR / 2])
 def test_where_fewer_channels_are_no_faster_all_stay(floor):
     found = within_time(chosen, takes(lambda left: floor + (1 - floor) * left, []), 0.3, 0.3)
