@@ -50,7 +50,7 @@ def synthetic_data(
         if axes.of(spec.name) == 0 and _channel_axis(spec, arrays[spec.name].shape) is not None
     ]
     data = _in_range(model, data, images) if images else data
-    return Dataset.of(data.inputs, name="synthetic inputs, generated from the model", axes=axes)
+    return Dataset.of(data.inputs, name="synthetic inputs generated from the model", axes=axes)
 
 
 def _values(

@@ -33,7 +33,8 @@ class DataSettings:
     )
     eval_data: DataSource = setting(
         None,
-        "Test data: both models are evaluated on it at the end. It is not used for any choice.",
+        "Test data: both models are evaluated on it at the end. It is not used for any choice.  [default: the "
+        "validation data, or calibration samples that nothing is fitted to, or random inputs]",
         metavar="DATA",
         trains=False,
         common="Test data to evaluate both models on",

@@ -189,11 +189,14 @@ class CalibrationSettings:
     )
     calibration_data: DataSource = setting(
         None,
-        "Inputs for calibration; labels are not used. 'synthetic' generates inputs from the model.  "
-        "[default: those of --data]",
+        "Inputs for calibration; nothing is fitted to their labels. Without --data and --eval-data, some of them are "
+        "for the evaluation alone. 'synthetic' generates inputs from the model.  [default: those of --data]",
         metavar="DATA",
         common="Inputs without labels, for one-shot pruning",
     )
     calibration_samples: int = setting(
-        512, "Largest number of calibration samples.", metavar="N", within=AT_LEAST_1
+        512,
+        "Largest number of calibration samples: spread over the data, of a stream the first.",
+        metavar="N",
+        within=AT_LEAST_1,
     )

@@ -171,9 +171,11 @@ def sensitivity_curves(
     samples = affordable(model, data.calibration, _samples_within(work, model, weights, len(rates), data))
     if fitting is not None and fitting.held is not None:
         # Layers lose less on what they were fitted to.
-        some = fitting.held.take(slice(0, samples))
+        places = np.linspace(0, len(fitting.held) - 1, min(samples, len(fitting.held)))
+        some = fitting.held.take(places.astype(int))
     else:
-        some = data.calibration.take(slice(0, samples)).read()
+        # Not the first ones, which in a folder are of one class.
+        some = data.calibration.spread(samples).read()
     measured: Measure = partial(measure, model, some)
     if fitting is not None:
         fitted = fitting.pruned_alone(weights, rates)

@@ -83,13 +83,13 @@ def _on_data(config: PruneConfig, data: JobData) -> Iterator[str]:
             "give --eval-data for an independent evaluation."
         )
     if data.training is None and data.calibration is not None and reads_calibration(config):
-        yield Detail(
-            f"Calibrated on at most {config.calibration_samples:,} samples of {data.calibration.name}, "
-            "without labels."
-        )
+        most = min(config.calibration_samples, len(data.calibration))
+        yield Detail(f"Calibrated on at most {most:,} samples of {data.calibration.name}, without labels.")
     yield from dict.fromkeys(note for each in data.given() for note in each.notes)
     if not config.evaluate:
         return
+    if data.training is None and config.calibration_data == SYNTHETIC and config.eval_data is None:
+        yield "The evaluation is on generated inputs, too, and says little of real ones: give --eval-data."
     if not data.test.labeled:
         yield "There are no labels: the evaluation compares the outputs of both models, it is not an accuracy."
     elif not config.metrics and all(form.kind == "other" for form in label_forms(data.test).values()):

@@ -238,7 +238,8 @@ def refuse_worse(evaluation: Evaluation, config: PruneConfig, target: Path | Non
     """
     worse = evaluation.drop(), evaluation.loss()
     lost = next((output.output for output in evaluation.outputs if output.lost), None)
-    if lost is not None and (config.data is not None or config.eval_data is not None):
+    given = (config.data, config.validation_data, config.eval_data, config.calibration_data)
+    if lost is not None and any(each is not None for each in given):
         raise ValidationError(
             f"output {lost!r} of the pruned model is NaN or infinite on {evaluation.data}, where that of the input "
             f"model is not; {unwritten(target)}: lower --rate, or fine-tune more (--data, --epochs)"

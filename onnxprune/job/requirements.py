@@ -31,8 +31,9 @@ def is_calibrated(config: PruneConfig) -> bool:
 
 
 def reads_calibration(config: PruneConfig) -> bool:
-    """Whether something of the job is measured on calibration inputs."""
-    return is_calibrated(config) or config.allocation == "sensitivity" or config.quantizes
+    """Whether something of the job is measured on calibration inputs, such as which weights bear int4."""
+    measures = config.allocation == "sensitivity" or config.quantizes or config.values == "int4"
+    return measures or is_calibrated(config)
 
 
 def check_requirements(config: PruneConfig) -> None:

@@ -86,8 +86,10 @@ def test_synthetic_inputs_have_the_shape_asked_for_or_that_of_the_test_data():
     for shape, more in (((9, 20), {"eval_data": samples}), ((7, 30), {"input_shape": ["x:1,3,7,30"]})):
         model, session = ir.from_proto(proto), make_session(proto, "the model")
         material = read_job_data(model, session, PruneConfig(**settings, **more))
-        assert material.calibration.read().inputs["x"].shape == (SAMPLES, 3, *shape)
+        assert material.calibration.read().inputs["x"].shape[1:] == (3, *shape)
         assert material.test.read().inputs["x"].shape[2:] == shape
+        held = 0 if "eval_data" in more else len(material.test)
+        assert len(material.calibration) == SAMPLES - held
     with pytest.raises(SettingError, match="does not fit"):
         read_job_data(model, session, PruneConfig(**settings, input_shape=["x:1,4,7,30"]))
 

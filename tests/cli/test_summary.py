@@ -54,7 +54,7 @@ def test_removed_channels_are_not_called_dead(summary):
 
 def test_how_the_weights_were_found_is_told_by_verbose_alone_and_what_to_do_always(summary):
     flags = "--rate", "0.2", "--calibration-data", "inputs.npy"
-    details = "- fc1.weight is stored dense: sparse it takes", "- Calibrated on at most 512 samples"
+    details = "- fc1.weight is stored dense: sparse it takes", "- Calibrated on at most 56 samples"
     short, long = summary(*flags, "--quiet"), summary(*flags, "--verbose")
     assert not short and all(text in long for text in details)
     usual = summary(*flags)

@@ -14,7 +14,7 @@ from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import NothingToPruneError, SettingError, some
 from onnxprune.job.pruners.calibrated import Calibration
 from onnxprune.job.pruners.calibrated_channels import Findings, compensate, study, try_out
-from onnxprune.job.pruners.timed import Clock, within_time
+from onnxprune.job.pruners.timed import Clock, Found, within_time
 from onnxprune.job.pruners.work import Work
 from onnxprune.job.requirements import is_calibrated
 from onnxprune.model.weights import Weight, constants_by_name
@@ -26,7 +26,6 @@ from onnxprune.pruning.schedule import ONE_SHOT, PruningStep
 from onnxprune.pruning.selectors import select
 from onnxprune.reports.record import Detail
 from onnxprune.runtime.cpu import cpu_name
-from onnxprune.runtime.timing import Timing
 from onnxprune.surgery import UnitGroups, remove_dead_units, zero_units
 
 # Channels are coarse: a rate that is missed by less than this needs no note.
@@ -75,7 +74,7 @@ class ChannelPruning:
         self._calibration = calibration
         self._work = work
         self._clock = clock
-        self._timing: Timing | None = None
+        self._found: Found | None = None
         self._groups = groups
         self._excluded = {weight.name for weight in excluded_weights(weights, config)}
         self._own_rates = self._rates_of_layers(weights)
@@ -140,9 +139,11 @@ class ChannelPruning:
         way: Choose = choose
         if findings is not None and config.allocation == "sensitivity":
             way = self._best([partial(choose, curves=findings.weighed(power)) for power in POWERS], step)
-        if self._clock is not None and (self._timing is None or step.part == 1):
-            self._in_time(way, self._clock)
-        self._last = way(step)
+        self._last = None
+        if self._clock is not None and (self._found is None or step.part == 1):
+            found = self._in_time(way, self._clock)
+            self._last = found.choice if step.part == 1 else None
+        self._last = self._last or way(step)
         masks = zero_units(self._model, self._groups, self._last.chosen)
         by_value = {values[name]: mask for name, mask in masks.items()}
         # Zeros of the input model stay.
@@ -198,7 +199,7 @@ class ChannelPruning:
         assert self._work is not None
         return self._work.budget(ONE_SHOT).most
 
-    def _in_time(self, choose: Choose, clock: Clock) -> None:
+    def _in_time(self, choose: Choose, clock: Clock) -> Found:
         """Set the share of the layers' time so that the whole model takes the share that is asked for."""
         work, asked = self._work, self._config.latency
         assert work is not None and asked is not None
@@ -207,9 +208,10 @@ class ChannelPruning:
             self._work = replace(work, share=share)
             return choose(ONE_SHOT)
 
-        begin = asked if self._timing is None else work.share
-        share, _, self._timing = within_time(at, clock.time, asked, begin)
-        self._work = replace(work, share=share)
+        begin = asked if self._found is None else work.share
+        self._found = within_time(at, clock.time, asked, begin)
+        self._work = replace(work, share=self._found.share)
+        return self._found
 
     def _best(self, ways: Sequence[Choose], step: PruningStep) -> Choose:
         """The way to choose that moves the outputs least at a step, of those that differ."""
@@ -269,8 +271,8 @@ class ChannelPruning:
         )
 
     def _on_budget(self, choice: Choice) -> Iterator[str]:
-        if self._timing is not None:
-            yield from self._on_latency(choice, self._timing)
+        if self._found is not None:
+            yield from self._on_latency(choice, self._found)
             return
         work = self._work
         assert work is not None
@@ -282,16 +284,21 @@ class ChannelPruning:
                 f"{self._fixes(choice)}, or a larger --flops."
             )
 
-    def _on_latency(self, choice: Choice, timing: Timing) -> Iterator[str]:
-        asked, share = self._config.latency, timing.other / timing.dense
+    def _on_latency(self, choice: Choice, found: Found) -> Iterator[str]:
+        asked, timing = self._config.latency, found.timing
+        share = timing.other / timing.dense
         assert asked is not None
         took = f"{timing.other * 1e3:.3g} instead of {timing.dense * 1e3:.3g} ms a run, in onnxruntime on {cpu_name()}"
         if share <= asked:
             yield f"The pruned model takes {share:.1%} of the latency of the input model: {took}."
             return
+        floor = ""
+        if found.least is not None:
+            choice, timing = found.least
+            floor = f"; {timing.other / timing.dense:.1%} without all channels that may go"
         yield (
-            f"The pruned model takes {share:.1%} of the latency of the input model ({took}), more than --latency "
-            f"{asked:g} asks for: give {self._fixes(choice)}, or a larger --latency."
+            f"The pruned model takes {share:.1%} of the latency of the input model ({took}{floor}), more than "
+            f"--latency {asked:g} asks for: give {self._fixes(choice)}, or a larger --latency."
         )
 
     def _fixes(self, choice: Choice) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -21,6 +22,8 @@ MOST_ROUNDS, FEWEST_ROUNDS = 25, 3
 # A model this much faster than asked is near enough, as a fraction of the input model's latency: timings differ by it.
 NEAR = 0.015
 MOST_TRIED = 8
+# Of what can be saved at most, this part is not worth the channels that it takes, where more is asked for.
+UNSAVED = 0.05
 # Parts this near to each other, of all that the layers take, choose the same: channels that go in large steps.
 SAME = 0.002
 
@@ -33,9 +36,10 @@ class Clock:
     """
 
     def __init__(self, model: ir.Model, groups: UnitGroups, data: Batch):
-        self._model, self._groups = model, groups
+        # As it is now: channels that a step of a training has zeroed would leave it whatever is chosen later.
+        self._model, self._groups = model.clone(), groups
         self._feeds = data.feeds()
-        self._dense = self._run(model.clone())
+        self._dense = self._run(self._model.clone())
 
     def time(self, chosen: np.ndarray) -> Timing:
         """Seconds of the model, and of a copy without the chosen groups; without any, the same twice."""
@@ -57,19 +61,31 @@ class Clock:
         return partial(session.run, None, self._feeds)
 
 
+class Found(NamedTuple):
+    """The channels that go, what the model takes without them, and the `share` by the table that chose them.
+
+    `least`: where the share that is asked for is out of reach, all that may go, and what the model takes then.
+    """
+
+    share: float
+    choice: Choice
+    timing: Timing
+    least: tuple[Choice, Timing] | None = None
+
+
 def within_time(
     choose: Callable[[float], Choice], time: Callable[[np.ndarray], Timing], share: float, begin: float
-) -> tuple[float, Choice, Timing]:
+) -> Found:
     """The channels without which the model takes at most a share of its latency, and as near to that as can be.
 
     `choose`: for a share by the table of the layers, which says nothing of what stands between them; `begin`: the
-    first that is tried. Returns that share as well. Where none is fast enough, the fastest; where none is faster than
-    the model, what loses least.
+    first that is tried. Where the model is not fast enough even without all that may go, the share is that of which
+    all but `UNSAVED` of what can be saved is; where that is next to nothing, what loses least stays.
     """
     tried: list[tuple[float, Choice, Timing]] = []
     # Parts that are fast enough, and that are not, with what they take; the whole model takes all.
     fast, slow = (0.0, 0.0), (1.0, 1.0)
-    part = begin
+    part, least = begin, None
     while len(tried) < MOST_TRIED:
         choice = choose(part)
         # What was timed already says on which side the part is.
@@ -77,24 +93,39 @@ def within_time(
         timing = time(choice.chosen) if alike is None else alike
         if alike is None:
             tried.append((part, choice, timing))
-        taken = timing.other / timing.dense
-        if share - NEAR <= taken <= share:
+        taken = _taken(timing)
+        if part == 0 and taken > share:
+            if taken > 1 - NEAR:
+                none = choose(1.0)
+                return Found(1.0, none, time(none.chosen), (choice, timing))
+            least, share = (choice, timing), taken + max(UNSAVED * (1 - taken), NEAR)
+            parts = [(at, _taken(each)) for at, _, each in tried]
+            slow = min((one for one in parts if one[1] > share), default=(1.0, 1.0))
+            fast = max((one for one in parts if one[0] < slow[0]), default=(0.0, taken))
+        elif share - NEAR <= taken <= share:
             break
-        if taken <= share:
+        elif taken <= share:
             fast = part, taken
         else:
             slow = part, taken
         if slow[0] - fast[0] < SAME:
             break
-        part = _between(fast, slow, share) if alike is None else (fast[0] + slow[0]) / 2
-    fits = [one for one in tried if one[2].other <= share * one[2].dense]
+        if fast[1] == 0 and (len(tried) == 2 or alike is not None):
+            # Too slow twice, or no other channels to choose: is it in reach at all?
+            part = 0.0
+        elif alike is not None or least is not None:
+            part = (fast[0] + slow[0]) / 2
+        else:
+            part = _between(fast, slow, share)
+    fits = [one for one in tried if _taken(one[2]) <= share]
     if fits:
-        return max(fits, key=lambda one: one[2].other / one[2].dense)
-    fastest_one = min(tried, key=lambda one: one[2].other / one[2].dense)
-    if fastest_one[2].other < fastest_one[2].dense:
-        return fastest_one
-    least = choose(1.0)
-    return 1.0, least, time(least.chosen)
+        # What loses least: where much saves nothing, the latencies differ by chance.
+        return Found(*max(fits, key=lambda one: one[0]), least)
+    return Found(*min(tried, key=lambda one: _taken(one[2])), least)
+
+
+def _taken(timing: Timing) -> float:
+    return timing.other / timing.dense
 
 
 def _between(fast: tuple[float, float], slow: tuple[float, float], share: float) -> float:

@@ -28,6 +28,7 @@ from onnxprune.evaluation.runs import FREE_SIZES, check_runs, patience, random_i
 from onnxprune.evaluation.scores import BY_KIND, Metrics
 from onnxprune.job.requirements import reads_calibration
 from onnxprune.job.samples.aiming import check_scores, labels_fit, session_until
+from onnxprune.job.samples.held_out import fitted_samples, held_out, some_samples
 from onnxprune.job.samples.losses import check_losses
 
 
@@ -92,7 +93,8 @@ def read_job_data(
 
     `baseline`: None for a job that does not run the model and has no data.
 
-    Generated inputs have the shape of --input-shape, else that of the samples of --eval-data or --calibration-data.
+    Test data is that of --eval-data, else of validation, else calibration samples that nothing is fitted to. Generated
+    inputs have the shape of --input-shape, else that of the samples of --eval-data.
     `data`: the data of --data, if it has been opened already.
 
     Raises:
@@ -110,7 +112,9 @@ def read_job_data(
     limit = patience(model)
     axes = find_axes(baseline, specs, config.batch_axes, asked, limit)
     validating = Request(specs, config.transform, config.label_offset, VALIDATION, axes)
-    test = None if config.eval_data is None else read_samples(config.eval_data, baseline, validating, metrics)
+    # Without a training, nothing else is validated.
+    tests = config.validation_data if config.eval_data is None and config.data is None else config.eval_data
+    test = None if tests is None else read_samples(tests, baseline, validating, metrics)
     generated = sized(specs, asked if test is None else sample_shapes(test) | asked, axes)
     read = partial(
         read_inputs, model=model, baseline=baseline, seed=config.seed, generated=generated, metrics=metrics
@@ -129,11 +133,10 @@ def read_job_data(
     # A criterion that is open may need them.
     measured = reads_calibration(config) or config.criterion == AUTO
     calibration = training if measured else None
-    if measured and config.calibration_data is not None:
-        calibration = read(config.calibration_data, replace(validating, split=TRAIN))
+    if config.calibration_data is not None and (measured or test is None):
+        given = read(config.calibration_data, replace(validating, split=TRAIN))
+        calibration, test = _apart(given, test, config, measured=measured)
     if test is None:
-        if calibration is not None:
-            generated = sized(specs, sample_shapes(calibration) | asked, axes)
         test = random_inputs(baseline, generated, axes, config.seed, patience=limit)
     old = None if config.old_data is None else read_samples(config.old_data, baseline, validating, metrics)
     found = JobData(specs, training, validation, test, old, calibration, metrics)
@@ -146,6 +149,21 @@ def read_job_data(
     if training is not None and validation is not None:
         check_losses(training, validation, config)
     return found
+
+
+def _apart(
+    given: Dataset, test: Dataset | None, config: PruneConfig, *, measured: bool
+) -> tuple[Dataset | None, Dataset]:
+    """Of --calibration-data what is fitted to, None if nothing is, and test data, given or samples of it.
+
+    `measured`: whether the job fits or measures something on calibration inputs.
+    """
+    if not measured:
+        return None, some_samples(given) if test is None else test
+    if test is None and config.evaluate:
+        return held_out(given, config.calibration_samples)
+    fitted = fitted_samples(given, config.calibration_samples)
+    return fitted, fitted if test is None else test
 
 
 def _check_outputs(given: list[Dataset]) -> None:

@@ -133,7 +133,8 @@ def test_norm_correction_restores_the_means_and_variances_of_the_outputs():
         },
     )
     x = normal(64, 3, 8, 8) + 1
-    settings = {"rate": 0.6, "calibration_data": {"x": x}, "format": "dense", "remove_dead": False}
+    data = {"calibration_data": {"x": x}, "eval_data": {"x": x}}
+    settings = {"rate": 0.6, "format": "dense", "remove_dead": False, **data}
     result = onnxprune.prune(model, norm_correction=True, effort="fast", **settings).model
     before, after = (outputs(one, x) for one in (model, result))
     np.testing.assert_allclose(after.mean((0, 2, 3)), before.mean((0, 2, 3)), atol=1e-3)

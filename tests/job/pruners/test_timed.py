@@ -13,7 +13,7 @@ import onnxprune
 from onnxprune.data.batch import Batch
 from onnxprune.errors import SettingError
 from onnxprune.job import measure
-from onnxprune.job.pruners.timed import MOST_TRIED, NEAR, Clock, within_time
+from onnxprune.job.pruners.timed import MOST_TRIED, NEAR, UNSAVED, Clock, within_time
 from onnxprune.job.pruners.work import Work, latency_work
 from onnxprune.model.weights import Weight, find_weights
 from onnxprune.pruning.channel_costs import Cost
@@ -57,7 +57,8 @@ def takes(of_channels: Callable[[float], float], tried: list[float]) -> Callable
 )
 def test_the_share_is_met_and_not_missed_by_much(of_channels, asked):
     tried: list[float] = []
-    share, choice, timing = within_time(chosen, takes(of_channels, tried), asked, asked)
+    share, choice, timing, least = within_time(chosen, takes(of_channels, tried), asked, asked)
+    assert least is None
     assert asked - NEAR <= timing.other / timing.dense <= asked
     assert len(tried) <= MOST_TRIED and np.array_equal(choice.chosen, chosen(share).chosen)
 
@@ -66,26 +67,52 @@ def test_in_steps_the_nearest_one_below_is_taken_and_timed_once():
     tried: list[float] = []
     steps = takes(lambda left: np.ceil(left * 4) / 4, tried)
     stepped = lambda share: chosen(np.floor(share * 4) / 4)  # noqa: E731
-    _, _, timing = within_time(stepped, steps, 0.6, 0.6)
+    timing = within_time(stepped, steps, 0.6, 0.6).timing
     assert timing.other == 0.5 and len(tried) == len(set(tried))
 
 
 def test_between_parts_that_choose_the_same_a_nearer_one_is_found():
     tried: list[float] = []
     kept = lambda share: 0.6 if share >= 0.57 else 0.45 if share >= 0.55 else 0.2  # noqa: E731
-    _, _, timing = within_time(lambda share: chosen(kept(share)), takes(lambda left: left, tried), 0.5, 0.5)
+    timing = within_time(lambda share: chosen(kept(share)), takes(lambda left: left, tried), 0.5, 0.5).timing
     assert timing.other == pytest.approx(0.45) and len(tried) == len(set(tried))
 
 
-def test_where_nothing_is_fast_enough_the_fastest_is_taken():
+@pytest.mark.parametrize("begin", [0.3, 0.9])
+@pytest.mark.parametrize(
+    ("of_channels", "least", "fewest"),
+    [
+        # As many go as the last of them save in proportion.
+        (lambda left: 0.5 + 0.5 * left, 0.5, 0.02),
+        # What saves nothing more stays.
+        (lambda left: max(left, 0.5), 0.5, 0.5),
+        (lambda left: 0.4 + 0.6 * left**4, 0.4, 0.38),
+    ],
+)
+def test_out_of_reach_nearly_all_is_saved_that_can_be_and_no_more_channels_go(
+    of_channels, least, fewest, begin
+):
     tried: list[float] = []
-    _, choice, timing = within_time(chosen, takes(lambda left: 0.5 + 0.5 * left, tried), 0.3, 0.3)
-    assert timing.other == min(0.5 + 0.5 * left for left in tried) and len(choice.chosen) > 700
+    found = within_time(chosen, takes(of_channels, tried), 0.3, begin)
+    assert found.least is not None and found.least[1].other == least and len(tried) <= MOST_TRIED
+    assert least <= found.timing.other <= least + max(UNSAVED * (1 - least), NEAR)
+    assert 1 - len(found.choice.chosen) / CHANNELS >= fewest
 
 
-def test_where_fewer_channels_are_slower_all_stay():
-    _, choice, timing = within_time(chosen, takes(lambda left: 1.2 - 0.2 * left, []), 0.3, 0.3)
-    assert not len(choice.chosen) and timing.other == 1
+def test_where_the_first_choice_is_all_that_may_go_those_that_save_nothing_come_back():
+    limited = lambda share: chosen(max(share, 0.12))  # noqa: E731
+    tried: list[float] = []
+    found = within_time(limited, takes(lambda left: max(left, 0.5), tried), 0.1, 0.1)
+    assert found.least is not None and 1 - len(found.choice.chosen) / CHANNELS >= 0.5
+    assert found.timing.other <= 0.525 and len(tried) <= MOST_TRIED
+
+
+@pytest.mark.parametrize("floor", [1.0, 1 - NEAR / 2])
+def test_where_fewer_channels_are_no_faster_all_stay(floor):
+    found = within_time(chosen, takes(lambda left: floor + (1 - floor) * left, []), 0.3, 0.3)
+    assert not len(found.choice.chosen) and found.timing.other == 1
+    slower = within_time(chosen, takes(lambda left: 1.2 - 0.2 * left, []), 0.3, 0.3)
+    assert not len(slower.choice.chosen) and slower.timing.other == 1
 
 
 def test_without_any_channel_gone_the_model_takes_its_own_time():

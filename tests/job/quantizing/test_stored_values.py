@@ -45,6 +45,8 @@ def notes(result):
 def test_what_the_outputs_do_not_bear_in_int4_is_int8():
     result, types = rounded(calibration_data=INPUTS)
     assert types["w2"] == "int8" and types["w3"] == "int4"
+    # Whether or not anything else is measured on the inputs.
+    assert rounded(calibration_data=INPUTS, criterion="magnitude")[1] == types
     assert squared_error(result.model) <= 2 * stored_values.NEAR
     whole, all_few = rounded()
     assert set(all_few.values()) == {"int4"}
