@@ -97,7 +97,9 @@ class Segment:
 
 def _proto(tensor: ir.TensorProtocol, name: str) -> onnx.TensorProto:
     """A tensor with its values: a file's weights are mapped, and a model in memory cannot refer to a file."""
-    made = ir.to_proto(ir.Tensor(tensor.numpy(), dtype=tensor.dtype))
+    # Strings, such as the names of classes, lie in no file, and have no bytes that ir.Tensor could count.
+    strings = tensor.dtype == ir.DataType.STRING
+    made = ir.to_proto(tensor if strings else ir.Tensor(tensor.numpy(), dtype=tensor.dtype))
     made.name = name
     return made
 

@@ -67,6 +67,19 @@ def become(node: ir.Node, op_type: str, inputs: Sequence[ir.Value]) -> None:
         node.replace_input_with(index, value)
 
 
+def drop_unneeded(values: list[ir.Value]) -> None:
+    """Remove the nodes that make these values, and what only they read, where nothing else needs it."""
+    left = list(values)
+    while left:
+        maker = left.pop().producer()
+        if maker is None or maker.graph is None:
+            continue
+        if any(value.uses() or value.is_graph_output() for value in maker.outputs):
+            continue
+        left += [value for value in maker.inputs if value is not None]
+        maker.graph.remove(maker, safe=True)
+
+
 def origin(value: ir.Value | None) -> ir.Value | None:
     """What a value is under another name; torch.onnx lets constants that are equal share one by Identity nodes."""
     while value is not None and (node := value.producer()) is not None and node.op_type == "Identity":

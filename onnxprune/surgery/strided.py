@@ -16,7 +16,7 @@ import onnx_ir as ir
 from onnxprune.model.operands import operand
 from onnxprune.model.shapes.sizes import Dim
 from onnxprune.model.slots import domain_of
-from onnxprune.surgery.constants import become
+from onnxprune.surgery.constants import become, drop_unneeded
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.rules.broadcast import couple_axes
 from onnxprune.surgery.tables import Claim, Coupling, Kept
@@ -50,12 +50,7 @@ class StridedRead:
             return
         unused = [value for value in gather.inputs if value is not None]
         become(gather, "Identity", (self.source,))
-        while unused:
-            maker = unused.pop().producer()
-            if maker is None or maker.graph is None or any(_needed(value) for value in maker.outputs):
-                continue
-            unused += [value for value in maker.inputs if value is not None]
-            maker.graph.remove(maker, safe=True)
+        drop_unneeded(unused)
 
 
 def strided_reads(facts: Facts) -> dict[ir.Node, StridedRead]:
@@ -74,10 +69,6 @@ class _Counting:
 
     sizes: tuple[Dim, ...]
     steps: tuple[int, ...]
-
-
-def _needed(value: ir.Value) -> bool:
-    return bool(value.uses()) or value.is_graph_output()
 
 
 def _read(node: ir.Node, facts: Facts) -> StridedRead | None:

@@ -17,6 +17,7 @@ import onnxprune.surgery.rules  # noqa: F401  (fills the tables)
 from onnxprune.model.constants import constant_tensor
 from onnxprune.model.names import name_of
 from onnxprune.model.slots import slots
+from onnxprune.surgery.detours import Detour, detours
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.strided import StridedRead, strided_reads
 from onnxprune.surgery.symmetric import Span, symmetric_spans
@@ -49,7 +50,11 @@ class Units:
         self.contractions: list[Contraction] = []
         self.innermost = innermost
         self.has_choices = False
-        self.spans: dict[ir.Node, Span | StridedRead] = {**symmetric_spans(facts), **strided_reads(facts)}
+        self.spans: dict[ir.Node, Span | StridedRead | Detour] = {
+            **symmetric_spans(facts),
+            **strided_reads(facts),
+            **detours(facts),
+        }
         self._start: dict[Axis, int] = {}
         self._length: dict[Axis, int] = {}
         total = 0
@@ -174,7 +179,7 @@ class Units:
             elif self._couple(claim):
                 claimed.update((claim.left, claim.right))
         self._freeze_all(node, _unclaimed(node, rule is not None), claimed)
-        knows = CONSTANTS.get(key(node)) if not isinstance(span, StridedRead) else span.constants
+        knows = CONSTANTS.get(key(node)) if span is None or isinstance(span, Span) else span.constants
         if knows is not None:
             known = knows(node, self.facts)
             outputs = known if isinstance(known, list) else [known]

@@ -7,7 +7,7 @@ both (as residual streams must lose channels for), what keeps the rest from losi
 difference, relative to the output's largest magnitude, of a model without 30 % in channels from the same model with
 those channels at zero (before a last Softmax or Sigmoid): from the weights alone, and compensated by random inputs.
 "emptied": layers of which nothing is left. Files of packages that are not installed are left out: see group_files.py.
-Names are prefixes.
+Names are prefixes, or ONNX files of other exporters.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from onnxprune.surgery import SurgeryReport, remove_dead_units
 from onnxprune.surgery.axes import Axis
 from onnxprune.surgery.facts import Facts
 from onnxprune.surgery.units import Units
-from tests.benchmarks.group_files import FILES
+from tests.benchmarks.group_files import FILES, from_file
 from tests.real_models import difference, inputs, run
 from tests.surgery.channel_pruning import both_ways, free_share, unsquashed
 from tests.surgery.whole_models import MissingPackageError, Whole
@@ -104,7 +104,7 @@ def jobs(whole: Whole, folder: Path) -> Iterator[tuple[float, int]]:
 def row(name: str, *, with_jobs: bool) -> str:
     """A line of the Markdown table."""
     try:
-        whole = FILES[name]()
+        whole = FILES[name]() if name in FILES else from_file(name)
     except MissingPackageError as missing:
         return f"| {name} | left out: {missing} | | | | |"
     except TorchExportError as error:
@@ -132,9 +132,10 @@ def table(prefixes: list[str], *, with_jobs: bool) -> Iterator[str]:
     """Lines of a Markdown table."""
     yield "| model | in free groups | both ways | what freezes the rest | difference at 0.3 | emptied |"
     yield "|---|---|---|---|---|---|"
-    for name in FILES:
-        if not prefixes or name.startswith(tuple(prefixes)):
-            yield row(name, with_jobs=with_jobs)
+    files = [name for name in prefixes if name.endswith(".onnx")]
+    chosen = tuple(name for name in prefixes if name not in files)
+    for name in (*(name for name in FILES if not prefixes or (chosen and name.startswith(chosen))), *files):
+        yield row(name, with_jobs=with_jobs)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
@@ -26,12 +27,13 @@ IDS, MASK = torch.arange(16).reshape(2, 8), torch.ones(2, 8, dtype=torch.int64)
 def export(
     build: Callable[[], nn.Module], example: Example, *, dynamo: bool, opset: int | None = None
 ) -> Whole:
-    """A network as torch.onnx writes it; the first axis of every input is open, and the second of token ids."""
+    """A network as torch.onnx writes it; open are the batch, and the lengths of token ids and of a past."""
     load_torchvision()
     torch.manual_seed(0)
     module = build().eval()
-    names = ["x", "mask"][: len(example)]
+    names = ["x", "mask", *(f"past{place}" for place in range(len(example) - 2))][: len(example)]
     axes = [(0,) if value.is_floating_point() else (0, 1) for value in example]
+    axes[2:] = [(0, 2)] * len(example[2:])
     shapes = {name: tuple(value.shape) for name, value in zip(names, example, strict=True)}
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")
@@ -41,7 +43,8 @@ def export(
                 module,
                 example,
                 dynamo=True,
-                dynamic_shapes=dims,
+                # What forward takes as *past is one argument.
+                dynamic_shapes=(*dims[:2], dims[2:]) if dims[2:] else dims,
                 verbose=False,
                 input_names=names,
                 opset_version=opset,
@@ -72,6 +75,29 @@ class First(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         given = {"attention_mask": mask} if self.masked else {}
         return self.model(x, return_dict=False, **given)[0]
+
+
+class WithPast(nn.Module):
+    """A model of the package transformers that reads and gives the keys and values of each layer."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, mask: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        for layer, (keys, values) in enumerate(zip(past[::2], past[1::2], strict=True)):
+            cache.update(keys, values, layer)
+        found = self.model(input_ids=x, attention_mask=mask, past_key_values=cache, use_cache=True)
+        kept = [(each.keys, each.values) for each in found.past_key_values.layers]
+        return (found.logits, *(value for pair in kept for value in pair))
+
+
+def llama_with_past() -> nn.Module:
+    """A small Llama whose keys and values the caller caches."""
+    return WithPast(hugging("Llama", head="ForCausalLM", num_key_value_heads=2, **SMALL).model)
 
 
 def load_torchvision() -> None:
@@ -138,6 +164,10 @@ def minilm() -> nn.Module:
 
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+TOKENS_OF_PHI3 = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+# Of four tokens before: for each of two layers, the keys and the values of two heads of 8.
+PAST = tuple(torch.randn(2, 2, 4, 8) for _ in range(4))
+PAST_MASK = torch.ones(2, 12, dtype=torch.int64)
 IMAGE, TOKENS = torch.randn(2, 3, 64, 64), torch.randn(2, 8, 32)
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Example]] = {
     "ResNet-18 (torchvision)": (partial(vision, "resnet18"), (IMAGE,)),
@@ -175,6 +205,17 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Example]] = {
     "Llama (transformers)": (
         partial(hugging, "Llama", num_key_value_heads=2, use_cache=False, **SMALL), (IDS, MASK),
     ),
+    **{
+        f"{kind} with a head (transformers)": (
+            partial(hugging, kind, head="ForCausalLM", num_key_value_heads=2, use_cache=False, **more, **SMALL),
+            (IDS, MASK),
+        )
+        for kind, more in {
+            "Llama": {}, "Mistral": {}, "Qwen2": {}, "Qwen3": {"head_dim": 8}, "Gemma": {"head_dim": 8},
+            "Gemma2": {"head_dim": 8}, "Phi": {}, "Phi3": TOKENS_OF_PHI3, "Falcon": {},
+        }.items()
+    },
+    "Llama with a past (transformers)": (llama_with_past, (IDS, PAST_MASK, *PAST)),
     "T5 encoder (transformers)": (
         partial(hugging, "T5", d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4), (IDS, MASK),
     ),
@@ -206,6 +247,34 @@ def fused(options: dict[str, bool], name: str = "BERT (transformers)", opset: in
         return onnx.load(path), shapes
 
 
+def from_file(path: str) -> Whole:
+    """A model file of any exporter; sizes that are open are 2."""
+    proto = onnx.load(path)
+    stored = {tensor.name for tensor in proto.graph.initializer}
+    return proto, {
+        value.name: tuple(dim.dim_value or 2 for dim in value.type.tensor_type.shape.dim)
+        for value in proto.graph.input
+        if value.name not in stored
+    }
+
+
+def perceptron() -> Whole:
+    """A classifier of scikit-learn behind a scaler, as skl2onnx writes it."""
+    try:
+        from skl2onnx import to_onnx
+        from sklearn.neural_network import MLPClassifier
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+    except ImportError:
+        raise MissingPackageError("the packages scikit-learn and skl2onnx are not installed") from None
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((256, 12), np.float32)
+    y = (x @ rng.standard_normal((12, 4))).argmax(1)
+    network = MLPClassifier((32, 16), max_iter=20, random_state=0)
+    fitted = make_pipeline(StandardScaler(), network).fit(x, y)
+    return to_onnx(fitted, x[:1], options={"zipmap": False}), {"X": (4, 12)}
+
+
 FILES: dict[str, Callable[[], Whole]] = {
     **{name: build for name, build in REAL.items() if "torch.onnx" not in name},
     **{
@@ -231,4 +300,5 @@ FILES: dict[str, Callable[[], Whole]] = {
         fused, {"use_multi_head_attention": True, "enable_gelu_approximation": True}
     ),
     **attention_graphs.GRAPHS,
+    "MLPClassifier behind a StandardScaler (skl2onnx)": perceptron,
 }

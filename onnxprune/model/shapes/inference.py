@@ -11,7 +11,16 @@ from onnxprune.model.constants import constant_tensor
 from onnxprune.model.functions import OWN_DOMAIN
 from onnxprune.model.shapes.folding import folded_integers
 from onnxprune.model.shapes.sizes import Dim
-from onnxprune.model.shapes.solvers import OTHERS_ALIKE, SOLVERS, TYPED_BY, Shape, Values, is_generated, known
+from onnxprune.model.shapes.solvers import (
+    FLOATS,
+    OTHERS_ALIKE,
+    SOLVERS,
+    TYPED_BY,
+    Shape,
+    Values,
+    is_generated,
+    known,
+)
 from onnxprune.model.slots import MICROSOFT
 
 # Constants up to this size may be shapes or axes, whose values inference needs.
@@ -253,6 +262,8 @@ def _infer(proto: onnx.ModelProto) -> tuple[dict[str, Shape | None], dict[str, i
                 continue
             shape = solve(node, values)
             element_type = types.get(node.input[TYPED_BY.get(node.op_type, 0)])
+            if node.op_type in FLOATS:
+                element_type = onnx.TensorProto.FLOAT
             if shape is None or element_type is None:
                 continue
             for place in (0, *OTHERS_ALIKE.get(node.op_type, ())):

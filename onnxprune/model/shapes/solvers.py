@@ -16,6 +16,7 @@ from onnxprune.model.slots import MICROSOFT
 LARGEST_RANK = 8
 # Prefix of the names that ONNX generates for unknown sizes; another inference may use them for other sizes.
 GENERATED_PREFIX = "unk__"
+CLASSICAL = "ai.onnx.ml"  # pipelines of scikit-learn, as skl2onnx writes them
 
 Shape = tuple[Dim, ...]
 Shapes = Mapping[str, Shape | None]
@@ -302,6 +303,21 @@ def _solve_like_first(node: onnx.NodeProto, values: Values) -> Shape | None:
     return values.shapes.get(node.input[0])
 
 
+def _solve_tile(node: onnx.NodeProto, values: Values) -> Shape | None:
+    """Each size as often as it is repeated; ONNX drops the names of those that are not."""
+    data, repeats = values.shapes.get(node.input[0]), values.elements(node.input[1])
+    if data is None or repeats is None or len(repeats) != len(data):
+        return None
+    dims = tuple(sizes.times(*pair) for pair in zip(data, repeats, strict=True))
+    return _better(dims, values.shapes.get(node.output[0]))
+
+
+def _solve_targets(node: onnx.NodeProto, values: Values) -> Shape | None:
+    """(rows, targets) of a regressor of ai.onnx.ml."""
+    data, targets = values.shapes.get(node.input[0]), _attribute(node, "targets")
+    return None if data is None or len(data) != 2 else (data[0], targets or 1)
+
+
 BROADCASTING = ("Add", "And", "Div", "Max", "Min", "Mul", "Or", "Pow", "Sub", "Sum", "Where")
 SOLVERS: dict[tuple[str, str], Callable[[onnx.NodeProto, Values], Shape | None]] = {
     ("", "Reshape"): _solve_reshape,
@@ -309,6 +325,7 @@ SOLVERS: dict[tuple[str, str], Callable[[onnx.NodeProto, Values], Shape | None]]
     ("", "MatMul"): _solve_matmul,
     ("", "Slice"): _solve_slice,
     ("", "Pad"): _solve_pad,
+    ("", "Tile"): _solve_tile,
     # onnxruntime's optimizer writes it in models of opsets that have none, too.
     ("", "LayerNormalization"): _solve_like_first,
     **{("", op_type): _solve_broadcast for op_type in BROADCASTING},
@@ -318,12 +335,17 @@ SOLVERS: dict[tuple[str, str], Callable[[onnx.NodeProto, Values], Shape | None]]
     (MICROSOFT, "EmbedLayerNormalization"): _solve_embedding,
     (MICROSOFT, "GroupQueryAttention"): _solve_grouped_attention,
     (MICROSOFT, "MultiHeadAttention"): _solve_attention,
+    **{(CLASSICAL, op_type): _solve_like_first for op_type in ("Imputer", "Normalizer", "Scaler")},
+    (CLASSICAL, "LinearRegressor"): _solve_targets,
+    (CLASSICAL, "SVMRegressor"): _solve_targets,
 }
 
 # Operators of which further outputs have the shape and type of the first one.
 OTHERS_ALIKE = {"EmbedLayerNormalization": (2,)}
 # Operators whose output has the element type of another input than the first.
 TYPED_BY = {"EmbedLayerNormalization": 2, "QAttention": 2, "Where": 1}
+# Operators whose output is float32, whatever they read.
+FLOATS = frozenset({"LinearRegressor", "Normalizer", "SVMRegressor", "Scaler"})
 
 
 def _attribute(node: onnx.NodeProto, name: str) -> int:

@@ -270,11 +270,47 @@ def constant_everywhere(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None
 
 
 @passes_channels("Tile")
-def tile(node: ir.Node, facts: Facts) -> Iterator[Claim]:
-    """Couple axes that are not repeated."""
-    repeats, data = facts.constant(node.inputs[1]), node.inputs[0]
-    if repeats is not None and data is not None:
-        yield from couple_axes(data, node.outputs[0], np.flatnonzero(repeats == 1).tolist(), facts)
+def tile(node: ir.Node, facts: Facts) -> Iterator[Coupling]:
+    """Couple each position with all of its copies; of an axis of length 1, each copy is free."""
+    repeats, data, out = facts.constant(node.inputs[1]), node.inputs[0], node.outputs[0]
+    if repeats is None or data is None or facts.shape(data) is None:
+        return
+    for axis, times in enumerate(repeats.tolist()):
+        length = facts.length(Axis(data, axis))
+        if length is None or facts.length(Axis(out, axis)) != length * times or times == 0:
+            continue
+        if length == 1 != times:
+            yield Coupling(Axis(out, axis), Axis(out, axis))
+        else:
+            yield _picked(Axis(data, axis), Axis(out, axis), np.arange(length * times) % length)
+
+
+@passes_constants("Tile")
+def tiled_constants(node: ir.Node, facts: Facts) -> np.ma.MaskedArray | None:
+    """The same elements, more often along axes that have more than one."""
+    known, repeats, shape = (
+        facts.known(node.inputs[0]), facts.constant(node.inputs[1]), facts.shape(node.inputs[0]),
+    )  # fmt: skip
+    if known is None or repeats is None or shape is None or len(repeats) != known.ndim:
+        return None
+    times = [1 if length == 1 else count for length, count in zip(known.shape, repeats.tolist(), strict=True)]
+    data, mask = (np.tile(array, times) for array in (known.data, np.ma.getmaskarray(known)))
+    return np.ma.array(data, mask=mask)
+
+
+@rewrites("Tile")
+def tile_repeats(node: ir.Node, facts: Facts, kept_of: Kept) -> None:
+    """Update how often an axis of length 1 is repeated."""
+    data, repeats = node.inputs[0], facts.constant(node.inputs[1])
+    if data is None or repeats is None:
+        return
+    changed = repeats.copy()
+    for axis in range(len(repeats)):
+        kept = kept_of(Axis(node.outputs[0], axis))
+        if facts.length(Axis(data, axis)) == 1 and len(kept) and not kept.all():
+            changed[axis] = int(kept.sum())
+    if not np.array_equal(changed, repeats):
+        replace_operand(node, 1, changed, ir.DataType.from_numpy(repeats.dtype))
 
 
 def _picked(source: Axis, out: Axis, places: np.ndarray) -> Coupling:

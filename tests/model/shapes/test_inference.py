@@ -161,3 +161,27 @@ def test_a_vector_of_millions_costs_no_memory() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert shapes_of(proto)["v"] == (30_000_000,)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
+
+
+def test_a_tile_keeps_the_names_of_sizes_that_it_does_not_repeat() -> None:
+    proto = model(
+        "(float[N,2,T,6] x) => (float[a,b,c,d] y) {t = Tile(x, repeats) y = Relu(t)}",
+        repeats=np.array([1, 3, 2, 1]),
+    )  # fmt: skip
+    assert shapes_of(proto)["t"] == ("N", 6, "2*T", 6)
+
+
+@pytest.mark.parametrize(
+    ("node", "shape"),
+    [
+        ("Scaler<offset=[0.0], scale=[2.0]>", ("N", 5)),
+        ('Normalizer<norm="L2">', ("N", 5)),
+        ("Imputer<imputed_value_int64s=[0]>", ("N", 5)),
+        ("LinearRegressor<coefficients=[1.0,2.0], targets=2>", ("N", 2)),
+        ("LinearRegressor<coefficients=[1.0]>", ("N", 1)),
+    ],
+)
+def test_shapes_of_operators_of_pipelines(node: str, shape: tuple) -> None:
+    proto = model(f"(int64[N,5] x) => (float[a,b] z) {{y = ai.onnx.ml.{node}(x) z = Cast<to=1>(y)}}")
+    proto.opset_import.append(onnx.helper.make_opsetid("ai.onnx.ml", 3))
+    assert shapes_of(proto)["y"] == shape
