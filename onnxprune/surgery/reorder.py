@@ -70,5 +70,10 @@ def _of_constants(
     return {
         axes[at]: np.stack([by_axis[at] for by_axis in channels])
         for at, _ in key
-        if constant_tensor(axes[at].value) is not None
+        if constant_tensor(axes[at].value) is not None and not _lists_places(axes[at].value)
     }
+
+
+def _lists_places(value: ir.Value) -> bool:
+    """Whether a constant says which channels are picked: its places stay, and other channels come to them."""
+    return any(use.node.op_type.startswith(("Gather", "Scatter")) and use.idx == 1 for use in value.uses())

@@ -97,3 +97,29 @@ def test_what_a_caller_sees_keeps_its_order() -> None:
     (layer,) = reorderable(read)
     assert {(axis.value.name, axis.dim) for axis in layer.positions} == {("w2", 1), ("w3", 0)}
     assert all(constant_tensor(axis.value) is not None for axis in layer.positions)
+
+
+PLACES = np.array([5, 1, 7, 0, 2, 6, 4, 3])
+
+
+@pytest.mark.parametrize(
+    ("pick", "places"),
+    [
+        ("p = Gather<axis=1>(a, places)", PLACES),
+        (
+            "t = Transpose<perm=[1,0,2,3]>(a) g = GatherND(t, places) p = Transpose<perm=[1,0,2,3]>(g)",
+            PLACES[:, np.newaxis],
+        ),
+    ],
+    ids=["Gather", "GatherND"],
+)
+def test_channels_that_a_list_picks_trade_places_and_the_list_stays(pick: str, places: np.ndarray) -> None:
+    proto = model(
+        "(float[N,4,6,6] x) => (float[N,3,6,6] y) {a = Conv(x, w1) " + pick + " r = Relu(p) y = Conv(r, w2)}",
+        w1=normal(8, 4, 1, 1),
+        w2=normal(3, 8, 1, 1),
+        places=places,
+    )
+    after, moved = shuffled(proto)
+    assert_same(proto, after, TOLERANCE)
+    assert moved == len(places)
