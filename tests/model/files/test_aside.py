@@ -55,8 +55,8 @@ def test_a_classifier_with_maps_is_pruned_and_its_probabilities_compared(tmp_pat
     if "allocation" in settings:
         settings["calibration_data"] = "synthetic"
     result = onnxprune.prune(classifier_with_maps(), tmp_path / "out.onnx", rate=0.5, **settings)
-    moved = result.report.evaluation["outputs"][-1]
-    assert moved["output"] == "maps" and moved["elements"] == 4 * 16
+    moved, samples = result.report.evaluation["outputs"][-1], result.report.evaluation["samples"]
+    assert moved["output"] == "maps" and moved["elements"] == 4 * samples and samples >= 16
     assert 0 < moved["absolute"] < 10
     session = make_session(tmp_path / "out.onnx", "it")
     assert [*session.run(None, {"x": normal(2, 8)})[-1][0]] == [0, 1, 2, 3]
