@@ -16,8 +16,6 @@ from onnxprune.pruning.blocks import BLOCK
 
 # Pairs of channels that are tried, for each channel and in all.
 TRIED, MOST_TRIED = 60, 20_000
-# Rows of weights that are looked at.
-MOST_ROWS = 4096
 # Of four weights, 2:4 keeps the larger two.
 HALF = BLOCK // 2
 
@@ -38,7 +36,7 @@ def best_order(weights: Sequence[np.ndarray], rate: float | None, seed: int = 0)
     smallest blocks of `BLOCK` neighbors go, the fraction `rate`; None: the smaller half of each block (2:4). Pairs of
     channels trade places as long as that helps: from the present order, and from that of the sums of squares.
     """
-    scaled = [_scaled(squares) for squares in weights]
+    scaled = [squares / max(squares.sum(), np.finfo(float).tiny) for squares in weights]
     present = np.arange(scaled[0].shape[1])
     before = _lost(scaled, rate)
     largest_first = np.argsort(-sum(each.sum(0) for each in scaled), kind="stable")
@@ -101,9 +99,3 @@ def _sums(squares: np.ndarray) -> np.ndarray:
 
 def _blocks(squares: np.ndarray) -> np.ndarray:
     return squares.reshape(-1, BLOCK)
-
-
-def _scaled(squares: np.ndarray) -> np.ndarray:
-    """Some of the rows, of a sum of 1 in all."""
-    some = squares[:: -(-len(squares) // MOST_ROWS)]
-    return some / max(some.sum(), np.finfo(float).tiny)

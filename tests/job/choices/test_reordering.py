@@ -76,6 +76,12 @@ def test_the_pattern_loses_less_in_the_order_that_is_found(pattern):
     )
 
 
+def test_some_rows_say_how_channels_are_used(monkeypatch):
+    monkeypatch.setattr(reordering, "MOST_ROWS", OUTSIDE // 2)
+    model, name = model_with("2:4")
+    assert share_lost(pruned(model, "2:4"), model, name) < 0.02
+
+
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_what_is_kept_is_what_was_there_under_another_number(pattern):
     model, _ = model_with(pattern)
