@@ -29,9 +29,6 @@ RATE = 0.7
 SAMPLES = 64
 # Rows of a weight that the order is chosen by, about.
 MOST_ROWS = 4096
-# Layers that would lose more than this part of what they lose now keep their order: what is fitted afterwards differs
-# by more. Most layers of ResNet-20 would lose 90 to 95 %, and the network is no better; of MobileNetV2 40 to 75 %.
-WORTH_IT = 0.8
 TWO_OF_FOUR = "2:4"
 
 
@@ -65,7 +62,7 @@ def reorder(
             continue
         squares = [_squares(weight, at[traded], powers, config.pattern) for weight, at in places.items()]
         best = best_order(squares, None if config.pattern == TWO_OF_FOUR else RATE, config.seed)
-        if best.after < WORTH_IT * best.before:
+        if best.after < best.before:
             order = np.arange(len(layer))
             order[traded] = traded[best.order]
             layer.reorder(order)

@@ -127,14 +127,6 @@ def test_the_order_stays_at_rate_zero_and_for_single_weights():
         np.testing.assert_array_equal(initializer(result.model, "bias"), initializer(model, "bias"))
 
 
-def test_the_order_stays_where_it_gains_next_to_nothing():
-    # Of many rows, no four channels are alike.
-    weights = {"first": normal(64, HIDDEN), "bias": normal(HIDDEN), "second": normal(HIDDEN, 64, seed=1)}
-    model = model_of(model_with("1x4")[0].graph.node, [floats("x", "N", 64)], [floats("y", "N", 64)], weights)
-    result = pruned(model, "1x4")
-    np.testing.assert_array_equal(initializer(result.model, "bias"), initializer(model, "bias"))
-
-
 def test_the_order_stays_if_the_outputs_would_change(monkeypatch):
     monkeypatch.setattr(reordering, "same_outputs", lambda *_: False)
     model, _ = model_with("1x4")
