@@ -11,6 +11,7 @@ from onnxprune.calibration.walk import affordable, walk
 from onnxprune.config.settings import PruneConfig
 from onnxprune.errors import DataError
 from onnxprune.job.kernels import same_outputs
+from onnxprune.job.pruners.pruner import usable_weights
 from onnxprune.job.samples.inputs import JobData
 from onnxprune.model.blocks import Blocks
 from onnxprune.model.constants import constant_tensor, put_tensor
@@ -32,9 +33,7 @@ MOST_ROWS = 4096
 TWO_OF_FOUR = "2:4"
 
 
-def reorder(
-    model: ir.Model, weights: Sequence[Weight], data: JobData, config: PruneConfig
-) -> tuple[str, ...]:
+def reorder(model: ir.Model, name: str, data: JobData, config: PruneConfig) -> tuple[str, ...]:
     """Put channels into an order in which the pattern loses less, in place, if there is one; returns a note about it.
 
     Whether the outputs stay the same is tried in onnxruntime; if they do not, the order stays. Channels of weights that
@@ -46,17 +45,18 @@ def reorder(
     # Sums that differ in their last bit would give each its own order.
     if process_count() > 1:
         return ()
+    weights = usable_weights(model, name, config).prunable
     excluded = {weight.value for weight in excluded_weights(weights, config)}
     layers = [
         layer for layer in reorderable(model) if not excluded & {axis.value for axis in layer.positions}
     ]
-    weights = [weight for weight in weights if Blocks.fit(weight) and not _grouped(weight)]
-    powers = _powers(model, weights, data)
+    fit = [weight for weight in weights if Blocks.fit(weight) and not _grouped(weight)]
+    powers = _powers(model, fit, data)
     dense = model.clone()
     before = {axis.value: constant_tensor(axis.value) for layer in layers for axis in layer.positions}
     found = []
     for layer in layers:
-        places = _along(layer, weights, config.pattern)
+        places = _along(layer, fit, config.pattern)
         traded = _in_whole_blocks(list(places.values()))
         if len(traded) <= BLOCK:
             continue

@@ -61,8 +61,7 @@ def settle(
     Raises:
         SettingError: norms are asked for, and there is no place for them.
     """
-    weights = usable_weights(model, origin.name, config).prunable
-    notes = (*reorder(model, weights, data, config), *restore(model, data, config))
+    notes = (*reorder(model, origin.name, data, config), *restore(model, data, config))
     given = config
     if data.training is not None:
         config = replace(config, **_resumed(config))
